@@ -1,0 +1,1 @@
+"""What the orchestrator and the agents must agree on: messages, states, errors, settings, and the broker contract."""

@@ -1,0 +1,150 @@
+"""The broker contract: what every backend guarantees, and what it does not.
+
+Guarantees, proven for every backend by `tests/contract/test_broker.py`:
+
+- **Stored.** When `publish` returns, every message is with the broker and survives whatever the backend survives
+  (`memory` nothing, `postgresql` and `amqp` a restart of everything). When it raises, some may have been stored all the
+  same: the outcome is unknown, and the caller publishes again.
+- **At least once.** A delivery that is not acknowledged comes back: after `requeue`, after the consumer is closed, and
+  after its process or connection has died. So a message can arrive twice, and `redelivered` says when it may have.
+- **Priority.** Of the messages that wait in a queue, the highest priority is delivered first, the oldest first among
+  equals. A message that came back keeps its priority.
+- **Bounded.** A consumer never holds more than `prefetch` deliveries that are not settled, so a slow one leaves the
+  rest to others.
+- **Dead letters keep the reason.** `dead_letter` moves a message, unchanged, to the queue `dead` with the reason and
+  the name of the queue that it came from, before it is gone from that queue.
+- **Reconnecting is the broker's business.** A consumer that waits in `receive` goes on after an outage. Settling a
+  delivery of a connection that is gone does nothing: the message has been, or will be, delivered again.
+
+Not guaranteed: exactly-once delivery, and an order between different queues.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from common.errors import Unavailable
+from common.ids import new_message_id
+
+
+class BrokerUnavailable(Unavailable):
+    """The broker did not answer in time or cannot be reached; whether a message was stored is unknown."""
+
+
+class Unroutable(BrokerUnavailable):
+    """No queue is bound to the address of a message, so it was not stored. Others of the same call may have been."""
+
+
+class ExchangeType(StrEnum):
+    """How an exchange picks queues by routing key; the words are AMQP's."""
+
+    DIRECT = "direct"
+    TOPIC = "topic"
+    FANOUT = "fanout"
+
+
+class Exchange(NamedTuple):
+    name: str
+    type: ExchangeType
+
+
+class Address(NamedTuple):
+    """Where a message is sent: an exchange, which hands it to the queues bound to the routing key."""
+
+    exchange: Exchange
+    routing_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable queue and the bindings that fill it."""
+
+    name: str
+    bindings: tuple[Address, ...]
+    has_priorities: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to publish. `expires_after`: not delivered once that much time has passed, but silently dropped."""
+
+    address: Address
+    body: bytes
+    type: str
+    priority: int = 3
+    message_id: UUID = field(default_factory=new_message_id)
+    expires_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery:
+    """A message that was handed to a consumer and is its until it is settled.
+
+    `headers` holds `reason` and `queue` when it is read from the dead letters. `tag` is the backend's own.
+    """
+
+    body: bytes
+    message_id: str
+    priority: int
+    redelivered: bool
+    headers: Mapping[str, str]
+    tag: object
+
+
+class Consumer(Protocol):
+    """Takes deliveries from one queue."""
+
+    async def receive(self, limit: int = 1) -> Sequence[Delivery]:
+        """Wait for at least one delivery and return those that have arrived, at most `limit`, best first."""
+        ...
+
+    async def ack(self, *deliveries: Delivery) -> None:
+        """The messages are dealt with: forget them."""
+        ...
+
+    async def requeue(self, *deliveries: Delivery) -> None:
+        """Give the messages back; they are delivered again, to anyone."""
+        ...
+
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Move a message that nobody can deal with to the queue `dead`, with the reason."""
+        ...
+
+    async def cancel(self) -> None:
+        """Take no more deliveries. Those held can still be settled; those never received go back."""
+        ...
+
+
+class Broker(Protocol):
+    """A message bus. Safe for use by many tasks of one event loop."""
+
+    async def declare(self, *queues: Queue) -> None:
+        """Create exchanges, queues and bindings that do not exist yet."""
+        ...
+
+    async def delete(self, queue: str) -> None:
+        """Remove a queue and what is in it; no error when there is none."""
+        ...
+
+    async def publish(self, *messages: Outgoing) -> None:
+        """Store the messages.
+
+        Raises `Unroutable` when a message has no queue, and `BrokerUnavailable` when the outcome is unknown.
+        """
+        ...
+
+    def consume(self, queue: str, *, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
+        """Open a consumer; closing it gives back every delivery that is not settled."""
+        ...
+
+    async def depth(self, queue: str) -> int:
+        """Return how many messages wait in a queue, not counting those that consumers hold."""
+        ...
+
+    async def check(self) -> None:
+        """Return when the broker answers; raise `BrokerUnavailable` otherwise."""
+        ...

@@ -1,0 +1,38 @@
+"""Open the broker that a URL names."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from common.broker.base import Broker
+from common.broker.memory import MemoryBroker
+from common.broker.postgres import open_postgres_broker
+from common.broker.rabbitmq import open_rabbitmq_broker
+from common.errors import Invalid
+
+SCHEMES = ("amqp", "amqps", "postgresql", "memory")
+
+
+class UnknownBroker(Invalid, ValueError):
+    def __init__(self, scheme: str) -> None:
+        allowed = ", ".join(f"{known}://" for known in SCHEMES)
+        super().__init__(f"No broker speaks {scheme!r}. Allowed: {allowed}.")
+
+
+@asynccontextmanager
+async def open_broker(url: str, *, name: str) -> AsyncIterator[Broker]:
+    """Connect to a broker; `name` tells its operators who is connected.
+
+    Raises `BrokerUnavailable` when it cannot be reached, and `UnknownBroker` for a scheme that is none.
+    """
+    match urlsplit(url).scheme:
+        case "memory":
+            yield MemoryBroker()
+        case "postgresql":
+            async with open_postgres_broker(url, name=name) as broker:
+                yield broker
+        case "amqp" | "amqps":
+            async with open_rabbitmq_broker(url, name=name) as broker:
+                yield broker
+        case scheme:
+            raise UnknownBroker(scheme)

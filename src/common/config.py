@@ -1,0 +1,89 @@
+"""Settings: the environment over a TOML file, checked once at start.
+
+A file named by `CHIFFON_CONFIG`, or `chiffon.toml` in the working directory, holds the values that all processes share
+at its top and those of one kind of process in a table of its own, for example `[agent]`. An environment variable wins.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from common.errors import StartupRefused
+
+CONFIG_VARIABLE = "CHIFFON_CONFIG"
+DEFAULT_FILE = Path("chiffon.toml")
+
+
+class InvalidSettings(StartupRefused):
+    """A setting has a value that is not allowed; the message names each one, its value and what is allowed."""
+
+
+class Settings(BaseSettings):
+    """The base of each process's settings; `table` is its part of the TOML file, None for the top of it."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="CHIFFON_", env_ignore_empty=True)
+    table: ClassVar[str | None] = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _file_values(cls.table))
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the settings; `overrides` (from a command line) win over everything. Raises `InvalidSettings`."""
+        try:
+            return cls(**{name: value for name, value in overrides.items() if value is not None})
+        except ValidationError as error:
+            raise InvalidSettings(_explain(cls, error)) from None
+
+
+class SharedSettings(Settings):
+    """What every process needs to know."""
+
+    broker_url: str = Field(
+        default="amqp://guest:guest@127.0.0.1:5672/",
+        pattern=r"^(amqps?|postgresql|memory)://",
+        description="The message bus: amqp://, amqps://, postgresql:// or memory:// (one process only).",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The least important lines that are logged."
+    )
+    log_format: Literal["json", "text"] = Field(default="json", description="How lines are logged.")
+
+
+def _file_values(table: str | None) -> dict[str, Any]:
+    named = os.environ.get(CONFIG_VARIABLE)
+    path = Path(named) if named else DEFAULT_FILE
+    if not path.exists():
+        if named:
+            raise InvalidSettings(f"{CONFIG_VARIABLE} names a file that does not exist: {path}")
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
+    if table is not None:
+        return dict(values.get(table, {}))
+    return {name: value for name, value in values.items() if not isinstance(value, dict)}
+
+
+def _explain(settings: type[Settings], error: ValidationError) -> str:
+    prefix = settings.model_config.get("env_prefix", "")
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        shown = "(hidden)" if "url" in name or "token" in name else repr(problem["input"])
+        where = f"{prefix}{name}".upper() + (f" or [{settings.table}] {name}" if settings.table else f" or {name}")
+        lines.append(f"{where} = {shown}: {problem['msg']}")
+    return "These settings are not usable:\n  " + "\n  ".join(lines)

@@ -1,0 +1,61 @@
+"""The families of errors and the numbers that callers and agents see.
+
+A specific error stands beside the code that raises it and belongs to one of these families; only the HTTP edge knows
+status codes.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ErrorCode(IntEnum):
+    """The numbers of the protocol: 1xxx dispatch, 2xxx tasks, 5xxx between orchestrator and agent, 9xxx the service."""
+
+    UNKNOWN_WORK_TYPE = 1001
+    INVALID_REQUEST = 1002
+    IDEMPOTENCY_CONFLICT = 1003
+    TASK_NOT_FOUND = 2001
+    INVALID_STATE = 2002
+    TIMEOUT = 5001
+    AGENT_UNAVAILABLE = 5002
+    INVALID_MESSAGE = 5003
+    AUTHENTICATION_FAILED = 5004
+    RESOURCE_LIMIT = 5005
+    UNSUPPORTED_WORK_TYPE = 5006
+    NOT_FOUND = 9004
+    UNAVAILABLE = 9003
+    INTERNAL = 9000
+
+
+class ChiffonError(Exception):
+    """The root of everything this product raises on purpose."""
+
+    code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
+
+
+class Invalid(ChiffonError):
+    """The caller asked for something that cannot be understood or is not allowed by the contract."""
+
+    code = ErrorCode.INVALID_REQUEST
+
+
+class NotFound(ChiffonError):
+    """The thing asked for does not exist."""
+
+    code = ErrorCode.NOT_FOUND
+
+
+class Conflict(ChiffonError):
+    """What was asked contradicts what is already true."""
+
+    code = ErrorCode.INVALID_STATE
+
+
+class Unavailable(ChiffonError):
+    """Something that is needed cannot be reached right now; trying again later may succeed."""
+
+    code = ErrorCode.UNAVAILABLE
+
+
+class StartupRefused(ChiffonError):
+    """The process will not start; the message says what is wrong and what to do."""

@@ -1,0 +1,55 @@
+"""What JSON may contain here, beyond its grammar.
+
+PostgreSQL's jsonb refuses NUL, UTF-8 refuses lone surrogates, JSON has no NaN, and a value nested too deep breaks the
+reader that comes after; so all of these are refused where they come in.
+"""
+
+import math
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, JsonValue
+
+MAX_DEPTH = 64
+MAX_INTEGER = 2**63 - 1
+
+
+def check_text(text: str) -> str:
+    """Return the text, or raise ValueError if it cannot be stored."""
+    if "\x00" in text:
+        raise ValueError("must not contain the NUL character (U+0000)")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode: it contains a lone surrogate") from None
+    return text
+
+
+def check_json(value: Any) -> Any:
+    """Return the value, or raise ValueError naming the first thing in it that cannot be stored or sent on."""
+    waiting: list[tuple[Any, int]] = [(value, 1)]
+    while waiting:
+        item, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError(f"must not be nested deeper than {MAX_DEPTH} levels")
+        if isinstance(item, str):
+            check_text(item)
+        elif isinstance(item, dict):
+            for key, inner in item.items():
+                check_text(key)
+                waiting.append((inner, depth + 1))
+        elif isinstance(item, list):
+            waiting.extend((inner, depth + 1) for inner in item)
+        else:
+            _check_number(item)
+    return value
+
+
+def _check_number(item: Any) -> None:
+    if isinstance(item, float) and not math.isfinite(item):
+        raise ValueError("must not contain NaN or Infinity: JSON has no such numbers")
+    if isinstance(item, int) and abs(item) > MAX_INTEGER:
+        raise ValueError(f"must not contain integers beyond ±{MAX_INTEGER}")
+
+
+SafeText = Annotated[str, AfterValidator(check_text)]
+SafeObject = Annotated[dict[str, JsonValue], AfterValidator(check_json)]

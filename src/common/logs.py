@@ -1,0 +1,73 @@
+"""Logs: one JSON object a line, with the ids of what the line is about.
+
+Inside `log_context(task_id=…)` every line carries those ids, also the lines of libraries.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
+
+from pythonjsonlogger.json import JsonFormatter
+
+CONTEXT_FIELDS = ("trace_id", "request_id", "task_id", "agent_id")
+
+_context: ContextVar[dict[str, str] | None] = ContextVar("log_context", default=None)
+
+
+@contextmanager
+def log_context(**ids: object) -> Iterator[None]:
+    """Add ids to every line logged inside, in this task and those started from it."""
+    known = {name: str(value) for name, value in ids.items() if value is not None}
+    token = _context.set({**(_context.get() or {}), **known})
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+class ContextFilter(logging.Filter):
+    """Copies the ids of the current context onto a line, unless it names its own, and turns ids into text."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        context = _context.get() or {}
+        for name in CONTEXT_FIELDS:
+            value = getattr(record, name, None) or context.get(name)
+            if value is not None:
+                setattr(record, name, str(value))
+        return True
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people: time, level, event and the fields beside it."""
+
+    _plain = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        fields: dict[str, Any] = {name: value for name, value in vars(record).items() if name not in self._plain}
+        extra = " ".join(f"{name}={value}" for name, value in fields.items())
+        first, *rest = line.split("\n", 1)
+        return "\n".join([f"{first} {extra}".rstrip(), *rest])
+
+
+def configure_logs(*, service: str, level: str, style: Literal["json", "text"]) -> None:
+    """Send all logs of this process to standard error, as JSON or as text."""
+    handler = logging.StreamHandler(sys.stderr)
+    if style == "json":
+        handler.setFormatter(
+            JsonFormatter(
+                ["levelname", "name", "message"],
+                rename_fields={"levelname": "level", "name": "logger", "message": "event"},
+                timestamp=True,
+                static_fields={"service": service},
+            )
+        )
+    else:
+        handler.setFormatter(TextFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.addFilter(ContextFilter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for chatty in ("aio_pika", "aiormq", "httpx", "httpcore", "websockets"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level)))

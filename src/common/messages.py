@@ -1,0 +1,218 @@
+"""What the orchestrator and the agents say to each other: the payloads of the envelopes in `common.protocol`.
+
+All are frozen. Unknown fields are ignored, so that a newer peer can add some.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from common.work import AgentType, WorkType
+
+MAX_CHUNK_BYTES = 256 * 1024
+MAX_TAIL_BYTES = 16 * 1024
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Stream(StrEnum):
+    """Where a piece of output came from."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class Ticket(Message):
+    """Says that a task may be claimed; it is never permission to run.
+
+    `fence` is the task's when the ticket was written: a claim with an older one is refused.
+    """
+
+    task_id: UUID
+    work_type: WorkType
+    fence: int = Field(ge=0)
+
+
+class ClaimedTask(Message):
+    """One task that an agent asks for. `claim_id` names the asking, so that a repeated claim gets the same grant."""
+
+    task_id: UUID
+    fence: int = Field(ge=0)
+    claim_id: UUID
+
+
+class Claim(Message):
+    """An agent asks for the tasks whose tickets it holds."""
+
+    agent_id: UUID
+    tasks: list[ClaimedTask] = Field(min_length=1)
+
+
+class WorkRequest(Message):
+    """What is to be done."""
+
+    task_id: UUID
+    work_type: WorkType
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    hints: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class GrantedTask(Message):
+    """The lease of one task: the agent may run it until `lease_seconds` after it sent the claim, unless it renews."""
+
+    claim_id: UUID
+    work: WorkRequest
+    trace_id: UUID
+    request_id: UUID
+    attempt: int = Field(ge=1)
+    fence: int = Field(ge=1)
+    lease_seconds: float = Field(gt=0)
+
+
+class Grant(Message):
+    tasks: list[GrantedTask] = Field(min_length=1)
+
+
+class RefusedTask(Message):
+    claim_id: UUID
+    task_id: UUID
+    reason: str
+
+
+class Refusal(Message):
+    """The tasks are not to be had: somebody else was first, or they were cancelled."""
+
+    tasks: list[RefusedTask] = Field(min_length=1)
+
+
+class OutputChunk(Message):
+    """A piece of what a task wrote. `number` counts a task's chunks from 0 over both streams; `offset` counts the
+    bytes (UTF-8) of its own stream before it.
+    """
+
+    number: int = Field(ge=0)
+    stream: Stream
+    offset: int = Field(ge=0)
+    text: str = Field(max_length=MAX_CHUNK_BYTES)
+
+
+class WorkStatus(Message):
+    """Progress and output of a task that runs."""
+
+    task_id: UUID
+    agent_id: UUID
+    attempt: int = Field(ge=1)
+    fence: int = Field(ge=1)
+    progress: str = ""
+    chunks: list[OutputChunk] = Field(default_factory=list)
+
+
+class ResultStatus(StrEnum):
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class WorkResult(Message):
+    """How an attempt ended.
+
+    `output` is the end of what it wrote (both streams as they came, at most 16 KiB); `chunks` are those not yet sent;
+    `output_bytes` says how much each stream holds in all, so that a reader knows when it has everything.
+    """
+
+    task_id: UUID
+    status: ResultStatus
+    output: str = ""
+    error_message: str | None = None
+    error_code: int | None = None
+    exit_code: int | None = None
+    duration_ms: int = Field(ge=0)
+    agent_id: UUID
+    attempt: int = Field(ge=1)
+    fence: int = Field(ge=1)
+    retryable: bool = False
+    chunks: list[OutputChunk] = Field(default_factory=list)
+    output_bytes: dict[Stream, int] = Field(default_factory=dict)
+
+
+class AgentStatus(StrEnum):
+    """What an agent says of itself; `offline` is the orchestrator's word for one that has fallen silent."""
+
+    ONLINE = "online"
+    BUSY = "busy"
+    DRAINING = "draining"
+    OFFLINE = "offline"
+
+
+class Resources(Message):
+    """How much of the host is in use. GPU figures are None where there is no GPU to ask."""
+
+    cpu_percent: float = Field(ge=0)
+    memory_percent: float = Field(ge=0)
+    gpu_vram_total_gb: float | None = None
+    gpu_vram_available_gb: float | None = None
+
+
+class StatusUpdate(Message):
+    """The heartbeat, which is also the registration: who the agent is, what it can do, and what it does right now."""
+
+    agent_id: UUID
+    agent_type: AgentType
+    status: AgentStatus
+    hostname: str
+    version: str
+    work_types: list[WorkType]
+    slots: int = Field(ge=1)
+    current_tasks: list[UUID] = Field(default_factory=list)
+    resources: Resources
+    started_at: datetime
+
+
+class Lease(Message):
+    task_id: UUID
+    fence: int = Field(ge=1)
+
+
+class Renew(Message):
+    """An agent wants to keep the tasks that it runs. `renewal_id` comes back in the answer."""
+
+    renewal_id: UUID
+    agent_id: UUID
+    leases: list[Lease] = Field(min_length=1)
+
+
+class Renewed(Message):
+    """The answer to `Renew`: the kept leases run `lease_seconds` from when the renewal was sent; `lost` must stop."""
+
+    action: Literal["renewed"] = "renewed"
+    renewal_id: UUID
+    lease_seconds: float = Field(gt=0)
+    kept: list[Lease] = Field(default_factory=list)
+    lost: list[Lease] = Field(default_factory=list)
+
+
+class CancelTask(Message):
+    """Stop a task; `fence` is that of the lease which ends."""
+
+    action: Literal["cancel"] = "cancel"
+    task_id: UUID
+    fence: int = Field(ge=1)
+
+
+class Control(Message):
+    """An order from the orchestrator to one agent."""
+
+    order: Annotated[CancelTask | Renewed, Field(discriminator="action")]
+
+
+class ProtocolError(Message):
+    """Something was wrong with a message; `error_code` is one of the 5xxx."""
+
+    error_code: int
+    error_message: str
+    about: UUID | None = None

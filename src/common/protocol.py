@@ -1,0 +1,140 @@
+"""The envelope around every message, and how it becomes bytes and back.
+
+The `type` decides which payload an envelope carries. What cannot be read raises `UnreadableMessage` with a reason fit
+for the dead letters.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from common.errors import ChiffonError, ErrorCode
+from common.ids import new_message_id
+from common.messages import (
+    Claim,
+    Control,
+    Grant,
+    Message,
+    ProtocolError,
+    Refusal,
+    Renew,
+    StatusUpdate,
+    Ticket,
+    WorkResult,
+    WorkStatus,
+)
+
+PROTOCOL_VERSION: Literal["1.0"] = "1.0"
+ORCHESTRATOR = "orchestrator"
+NORMAL_PRIORITY = 3
+
+
+class UnreadableMessage(ChiffonError, ValueError):
+    """The bytes are not an envelope of this protocol; the text says what was wrong with them."""
+
+    code = ErrorCode.INVALID_MESSAGE
+
+
+class MessageEnvelope(Message):
+    """Who says what to whom, about which dispatch, and how urgent it is.
+
+    `priority` runs from 1 (background) to 5 (critical). `trace_id` and `request_id` are None for messages that are not
+    about one dispatch, such as heartbeats.
+    """
+
+    protocol_version: Literal["1.0"] = PROTOCOL_VERSION
+    message_id: UUID = Field(default_factory=new_message_id)
+    from_agent: str = Field(min_length=1, max_length=128)
+    to_agent: str = Field(min_length=1, max_length=128)
+    timestamp: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    trace_id: UUID | None = None
+    request_id: UUID | None = None
+    priority: int = Field(default=NORMAL_PRIORITY, ge=1, le=5)
+
+
+class TicketEnvelope(MessageEnvelope):
+    type: Literal["work_request"] = "work_request"
+    payload: Ticket
+
+
+class ClaimEnvelope(MessageEnvelope):
+    type: Literal["claim"] = "claim"
+    payload: Claim
+
+
+class GrantEnvelope(MessageEnvelope):
+    type: Literal["grant"] = "grant"
+    payload: Grant
+
+
+class RefusalEnvelope(MessageEnvelope):
+    type: Literal["refusal"] = "refusal"
+    payload: Refusal
+
+
+class WorkStatusEnvelope(MessageEnvelope):
+    type: Literal["work_status"] = "work_status"
+    payload: WorkStatus
+
+
+class WorkResultEnvelope(MessageEnvelope):
+    type: Literal["work_result"] = "work_result"
+    payload: WorkResult
+
+
+class StatusUpdateEnvelope(MessageEnvelope):
+    type: Literal["status_update"] = "status_update"
+    payload: StatusUpdate
+
+
+class RenewEnvelope(MessageEnvelope):
+    type: Literal["renew"] = "renew"
+    payload: Renew
+
+
+class ControlEnvelope(MessageEnvelope):
+    type: Literal["control"] = "control"
+    payload: Control
+
+
+class ErrorEnvelope(MessageEnvelope):
+    type: Literal["error"] = "error"
+    payload: ProtocolError
+
+
+Envelope = Annotated[
+    TicketEnvelope
+    | ClaimEnvelope
+    | GrantEnvelope
+    | RefusalEnvelope
+    | WorkStatusEnvelope
+    | WorkResultEnvelope
+    | StatusUpdateEnvelope
+    | RenewEnvelope
+    | ControlEnvelope
+    | ErrorEnvelope,
+    Field(discriminator="type"),
+]
+
+_READER: TypeAdapter[Envelope] = TypeAdapter(Envelope)
+
+
+def encode(envelope: MessageEnvelope) -> bytes:
+    """Return the envelope as UTF-8 JSON."""
+    return envelope.model_dump_json().encode()
+
+
+def decode(body: bytes) -> Envelope:
+    """Return the envelope that the bytes hold, or raise `UnreadableMessage`."""
+    try:
+        return _READER.validate_json(body)
+    except ValidationError as error:
+        raise UnreadableMessage(_summary(error)) from None
+
+
+def _summary(error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    first = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'body'}: {p['msg']}" for p in problems[:3])
+    return first if len(problems) <= 3 else f"{first}; and {len(problems) - 3} more"

@@ -1,0 +1,32 @@
+"""Whether a failed attempt is repeated, and when."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from common.backoff import exponential
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again, not before `at`."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The task fails for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Repeat a retryable failure while attempts remain, waiting 1 s, 2 s, 4 s, … at most `cap`."""
+
+    base: timedelta = timedelta(seconds=1)
+    cap: timedelta = timedelta(minutes=5)
+
+    def decide(self, *, retryable: bool, attempt: int, max_attempts: int, now: datetime) -> Retry | GiveUp:
+        """Say whether the attempt that just failed (counting from 1) is followed by another."""
+        if not retryable or attempt >= max_attempts:
+            return GiveUp()
+        return Retry(at=now + exponential(attempt, base=self.base, cap=self.cap))

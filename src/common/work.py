@@ -1,0 +1,68 @@
+"""The work types and their parameters: what a caller may ask for and an executor must understand.
+
+The orchestrator checks parameters when work is dispatched, so that a mistake is answered at once, and the agent checks
+them again before it runs anything.
+"""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from common.json_rules import SafeText
+
+WORK_TYPE_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+AGENT_TYPE_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
+
+WorkType = Annotated[str, StringConstraints(pattern=WORK_TYPE_PATTERN)]
+AgentType = Annotated[str, StringConstraints(pattern=AGENT_TYPE_PATTERN)]
+
+MAX_DURATION_SECONDS = 7 * 24 * 3600
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Parameters(BaseModel):
+    """The base of all parameters: unknown names are refused, so that a typing error is not silently ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class EchoParameters(Parameters):
+    """Return a text unchanged; proves that the whole path works."""
+
+    message: SafeText = Field(default="", max_length=65_536, description="The text to return.")
+
+
+class ShellScriptParameters(Parameters):
+    """Run a program: either `argv`, started without a shell, or `script`, given to `shell`."""
+
+    argv: list[SafeText] | None = Field(
+        default=None, min_length=1, max_length=1024, description="Program and arguments, run without a shell."
+    )
+    script: SafeText | None = Field(
+        default=None, min_length=1, max_length=262_144, description="Text of a script, given to `shell`."
+    )
+    shell: SafeText = Field(default="/bin/sh", min_length=1, max_length=4096, description="What runs `script`.")
+    env: dict[str, SafeText] = Field(
+        default_factory=dict, max_length=256, description="Environment variables in addition to the agent's allow-list."
+    )
+    stdin: SafeText = Field(default="", max_length=262_144, description="Text for the program's standard input.")
+    max_duration_seconds: float = Field(
+        default=3600.0, gt=0, le=MAX_DURATION_SECONDS, description="The program is stopped after this many seconds."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one_program(self) -> Self:
+        if (self.argv is None) == (self.script is None):
+            raise ValueError("give exactly one of 'argv' and 'script'")
+        for name in self.env:
+            if not _ENVIRONMENT_NAME.fullmatch(name):
+                raise ValueError(f"'env' has a name that is not allowed: {name!r}; use letters, digits and '_'")
+        return self
+
+
+PARAMETERS: Mapping[str, type[Parameters]] = MappingProxyType(
+    {"echo": EchoParameters, "shell_script": ShellScriptParameters}
+)
