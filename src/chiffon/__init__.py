@@ -1,0 +1,63 @@
+"""Chiffon's public face: the Python client, the `chiffon` command, and `up`, which starts everything on one machine.
+
+    from chiffon import Client
+
+    async with Client("http://127.0.0.1:8420") as chiffon:
+        task = await chiffon.dispatch("shell_script", {"argv": ["uname", "-a"]})
+        print((await chiffon.wait(task.task_id)).output)
+
+Names are imported when they are first used, so that `chiffon --help` does not wait for an HTTP client.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chiffon.client import Client as Client
+    from chiffon.errors import ApiError as ApiError
+    from chiffon.errors import ServerUnreachable as ServerUnreachable
+    from chiffon.models import Agent as Agent
+    from chiffon.models import BatchResult as BatchResult
+    from chiffon.models import Dispatched as Dispatched
+    from chiffon.models import Event as Event
+    from chiffon.models import EventPage as EventPage
+    from chiffon.models import OutputPage as OutputPage
+    from chiffon.models import TaskPage as TaskPage
+    from chiffon.models import TaskStatus as TaskStatus
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Client": "chiffon.client",
+    "ApiError": "chiffon.errors",
+    "ServerUnreachable": "chiffon.errors",
+    "Agent": "chiffon.models",
+    "BatchResult": "chiffon.models",
+    "Dispatched": "chiffon.models",
+    "Event": "chiffon.models",
+    "EventPage": "chiffon.models",
+    "OutputPage": "chiffon.models",
+    "TaskPage": "chiffon.models",
+    "TaskStatus": "chiffon.models",
+}
+
+__all__ = [
+    "Agent",
+    "ApiError",
+    "BatchResult",
+    "Client",
+    "Dispatched",
+    "Event",
+    "EventPage",
+    "OutputPage",
+    "ServerUnreachable",
+    "TaskPage",
+    "TaskStatus",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

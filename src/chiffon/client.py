@@ -1,0 +1,181 @@
+"""The Python client of the orchestrator."""
+
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+import httpx
+
+from chiffon.errors import ApiError
+from chiffon.feed import Connected, Feed, Filter
+from chiffon.http import Http
+from chiffon.models import Agent, BatchResult, Dispatched, Event, EventPage, OutputPage, TaskPage, TaskStatus
+
+DEFAULT_SERVER = "http://127.0.0.1:8420"
+NORMAL_PRIORITY = 3
+NOT_READY = 503
+
+# A task id as a caller may have it: from an answer, or as text.
+AnyId = UUID | str
+
+
+class Client:
+    """Speaks to one orchestrator; use it as an async context manager.
+
+    Calls raise `ApiError` when the orchestrator says no and `ServerUnreachable` when it cannot be reached. A call that
+    lasts (`watch`, `wait`) survives an outage of up to `patience`.
+    """
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_SERVER,
+        *,
+        timeout: timedelta = timedelta(seconds=30),
+        patience: timedelta = timedelta(minutes=5),
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._http = Http(self.base_url, timeout=timeout, transport=transport)
+        self._patience = patience
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(kind, error, trace)
+
+    async def dispatch(
+        self,
+        work_type: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        priority: int = NORMAL_PRIORITY,
+        agent_type: str | None = None,
+        task_id: AnyId | None = None,
+        request_id: AnyId | None = None,
+        trace_id: AnyId | None = None,
+        idempotent: bool = False,
+        max_attempts: int | None = None,
+    ) -> Dispatched:
+        """Hand in one task.
+
+        The task's id is made here when none is given, so that a lost answer is repeated safely: the same id with the
+        same content exists once.
+        """
+        body = {
+            "task_id": str(task_id or uuid4()),
+            "work_type": work_type,
+            "parameters": dict(parameters or {}),
+            "priority": priority,
+            "hints": {} if agent_type is None else {"agent_type": agent_type},
+            "idempotent": idempotent,
+        }
+        optional = {"request_id": request_id, "trace_id": trace_id}
+        body |= {name: str(value) for name, value in optional.items() if value is not None}
+        if max_attempts is not None:
+            body["max_attempts"] = max_attempts
+        return Dispatched.model_validate(await self._http.post("/api/v1/dispatch", body, repeatable=True))
+
+    async def dispatch_batch(self, tasks: Sequence[Mapping[str, Any]]) -> list[BatchResult]:
+        """Hand in up to 1,000 tasks (bodies as of `POST /api/v1/dispatch`); each is answered on its own."""
+        body = {"tasks": [{"task_id": str(uuid4()), **task} for task in tasks]}
+        answer = await self._http.post("/api/v1/dispatch/batch", body, repeatable=True)
+        return [BatchResult.model_validate(result) for result in answer["results"]]
+
+    async def status(self, task_id: AnyId) -> TaskStatus:
+        """Return where a task stands, with the end of its output."""
+        return TaskStatus.model_validate(await self._http.get(f"/api/v1/status/{task_id}"))
+
+    async def tasks(
+        self,
+        *,
+        status: str | None = None,
+        work_type: str | None = None,
+        agent_type: str | None = None,
+        agent_id: AnyId | None = None,
+        trace_id: AnyId | None = None,
+        created_after: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> TaskPage:
+        """Return a page of tasks, newest first; `next_cursor` leads to the next one."""
+        query = {
+            "status": status,
+            "work_type": work_type,
+            "agent_type": agent_type,
+            "agent_id": None if agent_id is None else str(agent_id),
+            "trace_id": None if trace_id is None else str(trace_id),
+            "created_after": None if created_after is None else created_after.isoformat(),
+            "limit": limit,
+            "cursor": cursor,
+        }
+        return TaskPage.model_validate(await self._http.get("/api/v1/tasks", query))
+
+    async def output(
+        self, task_id: AnyId, *, stream: str = "stdout", offset: int = 0, attempt: int | None = None
+    ) -> OutputPage:
+        """Return a piece of what a task wrote, from `offset` (UTF-8 bytes); by default of its last attempt."""
+        query = {"stream": stream, "offset": offset, "attempt": attempt}
+        return OutputPage.model_validate(await self._http.get(f"/api/v1/tasks/{task_id}/output", query))
+
+    async def events(self, task_id: AnyId, *, after: int = 0, limit: int = 100) -> EventPage:
+        """Return a page of what happened to a task, in order."""
+        query = {"after": after, "limit": limit}
+        return EventPage.model_validate(await self._http.get(f"/api/v1/tasks/{task_id}/events", query))
+
+    async def agents(self, *, agent_type: str | None = None, status: str | None = None) -> list[Agent]:
+        """Return the agents that ever registered, with what they last said of themselves."""
+        found = await self._http.get("/api/v1/agents", {"agent_type": agent_type, "status": status})
+        return [Agent.model_validate(agent) for agent in found]
+
+    async def cancel(self, task_id: AnyId) -> None:
+        """Cancel a task; when this returns, it will not start, and is being stopped if it runs."""
+        await self._http.post(f"/api/v1/cancel/{task_id}", repeatable=False)
+
+    async def ready(self) -> bool:
+        """Say whether the orchestrator is up and has everything that it needs."""
+        try:
+            await self._http.get("/ready", attempts=1)
+        except ApiError as error:
+            if error.status == NOT_READY:
+                return False
+            raise
+        return True
+
+    async def watch(
+        self,
+        *,
+        trace_id: AnyId | None = None,
+        task_id: AnyId | None = None,
+        agent_id: AnyId | None = None,
+        types: Iterable[str] = (),
+        after: int | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """Yield matching events as they happen, each once and in order, over any number of connections.
+
+        With `after` everything since that sequence number comes first; without it, only what happens from now on.
+        """
+        async with aclosing(self._follow(Filter(trace_id, task_id, agent_id, tuple(types)), after)) as items:
+            async for item in items:
+                if isinstance(item, Event):
+                    yield item
+
+    async def wait(self, task_id: AnyId) -> TaskStatus:
+        """Return the status of a task once it is final."""
+        async with aclosing(self._follow(Filter(task_id=task_id), None)) as items:
+            async for item in items:
+                # The status is asked for once the feed is open, so an end between the two is not missed.
+                if isinstance(item, Connected) or item.ends_a_task:
+                    status = await self.status(task_id)
+                    if status.is_final:
+                        return status
+        raise AssertionError("a feed ends with an error only")
+
+    def _follow(self, wanted: Filter, after: int | None) -> AsyncGenerator[Connected | Event, None]:
+        return Feed(self.base_url, wanted, after=after, patience=self._patience).follow()

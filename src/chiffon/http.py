@@ -1,0 +1,100 @@
+"""Requests to the orchestrator: one answer, or one named error.
+
+A connection that could not be made is tried again, because nothing was sent; so is a request that may be repeated
+without harm and whose answer was lost.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from chiffon.errors import ApiError, ServerUnreachable
+from common.backoff import full_jitter
+
+ATTEMPTS = 4
+FIRST_PAUSE = timedelta(milliseconds=100)
+LONGEST_PAUSE = timedelta(seconds=2)
+BUSY = frozenset({502, 503, 504})
+
+
+def is_loopback(url: str) -> bool:
+    """Say whether a URL points to this host, where a proxy from the environment must not be asked."""
+    return (urlsplit(url).hostname or "") in {"127.0.0.1", "localhost", "::1"}
+
+
+class Http:
+    """An HTTP client bound to one orchestrator."""
+
+    def __init__(self, base_url: str, *, timeout: timedelta, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._base_url = base_url
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            timeout=timeout.total_seconds(),
+            transport=transport,
+            trust_env=not is_loopback(base_url),
+            headers={"accept": "application/json"},
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.__aexit__(kind, error, trace)
+
+    async def get(self, path: str, params: Mapping[str, Any] | None = None, *, attempts: int = ATTEMPTS) -> Any:
+        given = {name: value for name, value in (params or {}).items() if value is not None}
+        return await self._request("GET", path, repeatable=True, attempts=attempts, params=given)
+
+    async def post(self, path: str, body: Any = None, *, repeatable: bool) -> Any:
+        """Send a body; `repeatable` says that sending it twice does no harm."""
+        return await self._request("POST", path, repeatable=repeatable, json=body)
+
+    async def _request(
+        self, method: str, path: str, *, repeatable: bool, attempts: int = ATTEMPTS, **content: Any
+    ) -> Any:
+        for attempt in range(1, attempts + 1):
+            last = attempt == attempts
+            try:
+                response = await self._client.request(method, path, **content)
+            except httpx.TransportError as failure:
+                may_repeat = repeatable or isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout)
+                if last or not may_repeat:
+                    raise ServerUnreachable(self._base_url, failure) from failure
+            else:
+                if last or not repeatable or response.status_code not in BUSY:
+                    return _read(response)
+            await asyncio.sleep(full_jitter(attempt, base=FIRST_PAUSE, cap=LONGEST_PAUSE).total_seconds())
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _read(response: httpx.Response) -> Any:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if response.is_success and body is not None:
+        return body
+    raise problem(response.status_code, body, fallback=response.text)
+
+
+def problem(status: int, body: Any, *, fallback: str = "") -> ApiError:
+    """Return the error that a problem document describes, or the best one can say when the answer is none."""
+    if not isinstance(body, dict):
+        return ApiError(status, f"The answer was not understood (HTTP {status}): {fallback[:200]!r}")
+    message = body.get("error_message") or body.get("detail") or body.get("title") or f"HTTP {status}"
+    errors = body.get("errors")
+    return ApiError(
+        status,
+        str(message),
+        error_code=body.get("error_code"),
+        trace_id=body.get("trace_id"),
+        problems=errors if isinstance(errors, list) else (),
+    )

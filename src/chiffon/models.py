@@ -1,0 +1,126 @@
+"""What the orchestrator answers, as frozen models. Fields that this version does not know are ignored."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from common.errors import ErrorCode
+from common.lifecycle import Status
+from common.messages import AgentStatus, Resources, Stream
+
+FINAL_EVENTS = frozenset({"task.completed", "task.failed", "task.cancelled"})
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Dispatched(Answer):
+    """A dispatch that was accepted, now or at an earlier call with the same id."""
+
+    trace_id: UUID
+    request_id: UUID
+    task_id: UUID
+    status: Status
+
+
+class BatchResult(Answer):
+    """What became of one task of a batch: either `task` or `error` (a problem document)."""
+
+    index: int
+    status_code: int
+    task: Dispatched | None = None
+    error: dict[str, Any] | None = None
+
+
+class TaskStatus(Answer):
+    """Where a task stands. `output` is the end of what it wrote; it is empty in lists."""
+
+    task_id: UUID
+    request_id: UUID
+    trace_id: UUID
+    work_type: str
+    agent_type: str
+    priority: int
+    status: Status
+    progress: str | None = None
+    output: str | None = None
+    error_message: str | None = None
+    error_code: int | None = None
+    exit_code: int | None = None
+    duration_ms: int | None = None
+    agent_id: UUID | None = None
+    attempt: int = 0
+    max_attempts: int = 1
+    created_at: datetime
+    updated_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def is_final(self) -> bool:
+        return self.status.is_final
+
+    @property
+    def timed_out(self) -> bool:
+        """True when the task failed because it ran longer than it was allowed to."""
+        return self.status is Status.FAILED and self.error_code == ErrorCode.TIMEOUT
+
+
+class TaskPage(Answer):
+    items: list[TaskStatus]
+    next_cursor: str | None = None
+
+
+class OutputPage(Answer):
+    """A piece of one stream of an attempt; offsets count UTF-8 bytes. `complete`: nothing follows `next_offset`."""
+
+    task_id: UUID
+    attempt: int
+    stream: Stream
+    offset: int
+    next_offset: int
+    text: str
+    complete: bool
+
+
+class Event(Answer):
+    """One row of the ledger: what happened, when, by whom. `seq` rises from event to event."""
+
+    seq: int
+    at: datetime
+    kind: str
+    task_id: UUID | None = None
+    trace_id: UUID | None = None
+    request_id: UUID | None = None
+    agent_id: UUID | None = None
+    attempt: int | None = None
+    actor: str | None = None
+    data: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @property
+    def ends_a_task(self) -> bool:
+        return self.kind in FINAL_EVENTS
+
+
+class EventPage(Answer):
+    items: list[Event]
+    next_after: int
+
+
+class Agent(Answer):
+    """An agent as it described itself in its last heartbeat."""
+
+    agent_id: UUID
+    agent_type: str
+    status: AgentStatus
+    resources: Resources | None = None
+    last_heartbeat_at: datetime
+    hostname: str
+    version: str
+    work_types: list[str] = Field(default_factory=list)
+    slots: int
+    current_tasks: list[UUID] = Field(default_factory=list)
+    started_at: datetime
