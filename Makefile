@@ -1,0 +1,73 @@
+# Everything one does with Chiffon's repository. `make` lists the targets.
+#
+# The environment is .venv, made by the first target that needs it and made anew when a lock file or pyproject.toml
+# changes. PYTHON=… names the Python to make it with.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+LOCK_TOOLS := $(VENV)/lock-tools
+PIP_TOOLS := pip-tools==7.6.2
+SOURCES := src tests
+STARTED := $(shell date +%s)
+ELAPSED = $$(( $$(date +%s) - $(STARTED) )) s
+
+.PHONY: help demo up test check format lint types imports pytest coverage lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(RUNTIME) ## install, start everything on this machine, run real work on two agents, show what happened
+	@$(BIN)/chiffon demo
+
+up: $(RUNTIME) ## install and start everything on this machine; stays up until Ctrl-C
+	@$(BIN)/chiffon up
+
+test: $(DEV) ## everything continuous integration runs: check, then every test on real services
+	@$(MAKE) check pytest || { echo "make test: failed after $(ELAPSED)"; exit 1; }
+	@echo "make test: passed in $(ELAPSED)"
+
+check: format lint types imports ## formatting, lint, types and import rules
+
+format: $(DEV)
+	@echo "ruff format --check" && $(BIN)/ruff format --check --quiet $(SOURCES)
+
+lint: $(DEV)
+	@echo "ruff check" && $(BIN)/ruff check --quiet $(SOURCES)
+
+types: $(DEV)
+	@echo "mypy --strict" && $(BIN)/mypy --no-error-summary
+
+imports: $(DEV)
+	@echo "lint-imports" && report=$$($(BIN)/lint-imports 2>&1) || { echo "$$report"; exit 1; }
+
+pytest: $(DEV)
+	@echo "pytest" && $(BIN)/python -m pytest
+
+coverage: $(DEV) ## every test, and which lines and branches they reach
+	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+lock: $(LOCK_TOOLS) ## pin and hash the newest packages that pyproject.toml allows
+	@tools/lock.sh $(LOCK_TOOLS)/bin/python
+	@git --no-pager diff --stat -- requirements.txt requirements-dev.txt
+
+clean: ## remove the environment and everything that tools have cached
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUNTIME): requirements.txt pyproject.toml tools/environment.sh
+	@tools/environment.sh requirements.txt
+	@touch $@
+
+# The dev lock contains the runtime lock.
+$(DEV): requirements-dev.txt requirements.txt pyproject.toml tools/environment.sh
+	@tools/environment.sh requirements-dev.txt
+	@touch $(RUNTIME) $@
+
+$(LOCK_TOOLS): $(DEV)
+	@$(BIN)/python -m venv $@ && $@/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_TOOLS)
