@@ -1,0 +1,93 @@
+"""The `chiffon` command: its list of commands, and how it ends.
+
+Each command lives in a module of its own that is imported when it is called; so the summaries stand here as well, and
+a test compares them with the commands' own.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, NoReturn
+
+from cyclopts import App, Group
+
+from chiffon import __version__
+
+SUMMARY = """Dispatch work to agents, watch it run, and see what became of it.
+
+Start with chiffon up, then: chiffon dispatch shell_script --wait -- uname -a
+"""
+
+
+class Command(NamedTuple):
+    target: str
+    group: str
+    summary: str
+
+
+COMMANDS: Mapping[str, Command] = MappingProxyType(
+    {
+        "up": Command("chiffon.cli.up:up", "Start", "Start everything on this machine and stay until stopped."),
+        "demo": Command("chiffon.cli.demo:demo", "Start", "Run real work on two agents of this machine and show it."),
+        "server": Command("chiffon.cli.server:server", "Start", "Run an orchestrator."),
+        "agent": Command("chiffon.cli.agent:agent", "Start", "Run an agent: it takes work and runs it on this host."),
+        "db": Command("chiffon.cli.db:app", "Start", "Prepare the orchestrator's database."),
+        "dispatch": Command("chiffon.cli.dispatch:dispatch", "Work", "Hand in a task."),
+        "status": Command("chiffon.cli.status:status", "Work", "Show where a task stands."),
+        "logs": Command("chiffon.cli.logs:logs", "Work", "Print what a task wrote, from the start."),
+        "cancel": Command("chiffon.cli.cancel:cancel", "Work", "Cancel a task; one that runs is stopped."),
+        "tasks": Command("chiffon.cli.tasks:tasks", "Work", "List tasks, newest first."),
+        "watch": Command("chiffon.cli.watch:watch", "Work", "Print what happens, as it happens."),
+        "agents": Command("chiffon.cli.agents:agents", "Work", "List the agents."),
+        "version": Command("chiffon.cli.version:version", "About", "Print the version."),
+    }
+)
+
+
+def build_app(arguments: Sequence[str]) -> App:
+    """Return the command line's parser, with the summaries only if they will be shown.
+
+    A summary given here would replace the longer help that stands beside the command.
+    """
+    lists_commands = not arguments or arguments[0] not in COMMANDS
+    groups = {name: Group(name, sort_key=place) for place, name in enumerate(("Start", "Work", "About"))}
+    app = App(
+        name="chiffon",
+        help=SUMMARY,
+        # Reading Markdown costs 50 ms, and the list of commands needs none.
+        help_format="plaintext" if lists_commands else "markdown",
+        version=__version__,
+        group_commands=groups["About"],
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    for name, command in COMMANDS.items():
+        shown = {"help": command.summary} if lists_commands else {}
+        app.command(command.target, name=name, group=groups[command.group], **shown)
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit status."""
+    try:
+        outcome = build_app(arguments)(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as failure:
+        from chiffon.cli.outcome import explain_failure
+
+        status = explain_failure(failure)
+        if status is None:
+            raise
+        return status
+    return outcome if isinstance(outcome, int) else 0
+
+
+def main() -> NoReturn:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,109 @@
+"""`chiffon dispatch`: hand in a task and, if asked, stay until it ends."""
+
+from typing import Annotated
+from uuid import UUID, uuid4
+
+from cyclopts import Parameter
+
+from chiffon.cli.console import print_json, say
+from chiffon.cli.follow import follow_task
+from chiffon.cli.options import HERE, Flag, Target
+from chiffon.cli.outcome import Exit, exit_of_work
+from chiffon.cli.parameters import collect_parameters
+from chiffon.cli.show import print_task
+from chiffon.client import NORMAL_PRIORITY, Client
+
+
+def dispatch(
+    work_type: str,
+    /,
+    *argv: str,
+    param: Annotated[list[str] | None, Parameter(name="--param", negative=(), allow_leading_hyphen=True)] = None,
+    params_file: str | None = None,
+    script: str | None = None,
+    priority: Annotated[int, Parameter(name=["--priority", "-p"])] = NORMAL_PRIORITY,
+    agent_type: str | None = None,
+    task_id: UUID | None = None,
+    request_id: UUID | None = None,
+    idempotent: Annotated[bool, Flag] = False,
+    max_attempts: int | None = None,
+    max_duration: float | None = None,
+    wait: Annotated[bool, Flag] = False,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=())] = False,
+    target: Target = HERE,
+) -> int:
+    """Hand in a task.
+
+    ```
+    chiffon dispatch shell_script --wait -- uname -a
+    chiffon dispatch shell_script --script backup.sh --priority 5 -f
+    chiffon dispatch shell_script --param 'env={"LANG":"C"}' -- df -h
+    chiffon dispatch echo --param message=hello --wait -o json
+    ```
+
+    Prints the id of the task and returns; sending the same id again does not run it twice. With --wait or -f it stays
+    to the end, and the outcome is the exit status: 0 completed, 10 failed, 11 cancelled, 12 ran out of time. Ctrl-C
+    then only detaches; it never cancels the task.
+
+    Parameters
+    ----------
+    work_type
+        What kind of work it is: shell_script, echo.
+    argv
+        After `--`: the program and its arguments, for shell_script.
+    param
+        A parameter as KEY=VALUE; VALUE may be JSON. Repeat it for more.
+    params_file
+        A file with a JSON object of parameters; `-` reads standard input.
+    script
+        A file whose text is run by a shell, for shell_script; `-` reads standard input.
+    priority
+        5 critical, 4 high, 3 normal, 2 low, 1 background.
+    agent_type
+        Run it on agents of this type.
+    task_id
+        The id of the task; made here when not given.
+    request_id
+        The idempotency key, when it is not to be the task's own.
+    idempotent
+        The work may be started again when an agent is lost.
+    max_attempts
+        Start it at most this often.
+    max_duration
+        Stop it after this many seconds.
+    wait
+        Stay until it ends, then show it.
+    follow
+        Stay until it ends, printing what it writes.
+    """
+    parameters = collect_parameters(
+        work_type, pairs=param or (), params_file=params_file, script=script, argv=argv, max_duration=max_duration
+    )
+    task = task_id or uuid4()
+
+    async def work(client: Client) -> int:
+        accepted = await client.dispatch(
+            work_type,
+            parameters,
+            priority=priority,
+            agent_type=agent_type,
+            task_id=task,
+            request_id=request_id,
+            idempotent=idempotent,
+            max_attempts=max_attempts,
+        )
+        if follow:
+            say(f"Dispatched task {task}.")
+            return await follow_task(client, task, as_json=target.is_json)
+        if wait:
+            status = await client.wait(task)
+            print_task(status, as_json=target.is_json)
+            return exit_of_work(status.status, status.error_code)
+        if target.is_json:
+            print_json(accepted)
+        else:
+            say("Dispatched. To see what it writes: chiffon logs -f with this id:")
+            print(task)
+        return Exit.OK
+
+    return target.run(work, resume=f"chiffon logs -f {task}" if wait or follow else "")

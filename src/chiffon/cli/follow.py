@@ -1,0 +1,36 @@
+"""Print what a task writes until it ends, and turn its end into an exit status."""
+
+import sys
+from contextlib import aclosing
+
+from chiffon.cli.console import print_json, say
+from chiffon.cli.outcome import exit_of_work
+from chiffon.cli.show import describe_end
+from chiffon.client import AnyId, Client
+from chiffon.output import read_output
+from common.messages import Stream
+
+
+async def follow_task(client: Client, task_id: AnyId, *, as_json: bool, stream: Stream | None = None) -> int:
+    """Print the output as it comes, or all events as JSON lines; return the exit status for the outcome."""
+    if as_json:
+        async with aclosing(client.watch(task_id=task_id, after=0)) as events:
+            async for event in events:
+                print_json(event)
+                if event.ends_a_task:
+                    break
+    else:
+        await print_output(client, task_id, follow=True, stream=stream)
+    # Also for a task that ended before: the events tell, but the status is the truth.
+    task = await client.wait(task_id)
+    say(f"Task {task_id}: {describe_end(task)}")
+    return exit_of_work(task.status, task.error_code)
+
+
+async def print_output(client: Client, task_id: AnyId, *, follow: bool, stream: Stream | None = None) -> None:
+    """Print a task's standard output to ours and its standard error to ours, in the order in which they came."""
+    ours = {Stream.STDOUT: sys.stdout, Stream.STDERR: sys.stderr}
+    async with aclosing(read_output(client, task_id, follow=follow, stream=stream)) as pieces:
+        async for piece in pieces:
+            ours[piece.stream].write(piece.text)
+            ours[piece.stream].flush()

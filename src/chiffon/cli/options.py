@@ -1,0 +1,53 @@
+"""Options that several commands share, and the way in which they run a client."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from chiffon.cli.console import say
+from chiffon.cli.outcome import Exit
+from chiffon.client import DEFAULT_SERVER, Client
+
+Flag = Parameter(negative=())
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Printing:
+    """How an answer is printed."""
+
+    output: Annotated[
+        Literal["table", "json"], Parameter(name=["--output", "-o"], help="For people, or for programs.")
+    ] = "table"
+
+    @property
+    def is_json(self) -> bool:
+        return self.output == "json"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Target(Printing):
+    """Which orchestrator is asked, and how its answer is printed."""
+
+    server: Annotated[str, Parameter(env_var="CHIFFON_SERVER", help="Address of the orchestrator.")] = DEFAULT_SERVER
+
+    def run(self, work: Callable[[Client], Awaitable[int]], *, resume: str = "") -> int:
+        """Run `work` with a client and return its exit status; after Ctrl-C say how to `resume`."""
+        try:
+            return asyncio.run(self._with_client(work))
+        except KeyboardInterrupt:
+            if resume:
+                say(f"\nDetached; the work goes on. To see it again: {resume}")
+            return Exit.INTERRUPTED
+
+    async def _with_client(self, work: Callable[[Client], Awaitable[int]]) -> int:
+        async with Client(self.server) as client:
+            return await work(client)
+
+
+AS_TABLE = Printing()
+HERE = Target()

@@ -1,0 +1,78 @@
+"""Exit statuses: what a script can tell from them, and the message that goes with each failure."""
+
+from enum import IntEnum
+from typing import assert_never
+
+from chiffon.cli.console import say
+from common.errors import ErrorCode, StartupRefused
+from common.lifecycle import Status
+
+
+class Exit(IntEnum):
+    """The exit statuses of `chiffon`; those from 10 on are the outcome of the work that was waited for."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    CONFLICT = 5
+    UNREACHABLE = 6
+    WORK_FAILED = 10
+    WORK_CANCELLED = 11
+    WORK_TIMED_OUT = 12
+    INTERRUPTED = 130
+
+
+class Usage(Exception):
+    """The command line cannot be understood; the message says why."""
+
+
+def exit_of_work(status: Status, error_code: int | None) -> Exit:
+    """Return the exit status for the outcome of a task."""
+    match status:
+        case Status.COMPLETED:
+            return Exit.OK
+        case Status.CANCELLED:
+            return Exit.WORK_CANCELLED
+        case Status.FAILED:
+            return Exit.WORK_TIMED_OUT if error_code == ErrorCode.TIMEOUT else Exit.WORK_FAILED
+        case Status.PENDING | Status.RUNNING | Status.AWAITING_APPROVAL:
+            return Exit.ERROR
+        case _:
+            assert_never(status)
+
+
+def exit_of_answer(http_status: int, error_code: int | None) -> Exit:
+    """Return the exit status for an error that the orchestrator answered."""
+    if http_status == 404:
+        return Exit.NOT_FOUND
+    if http_status == 409 or error_code in (ErrorCode.INVALID_STATE, ErrorCode.IDEMPOTENCY_CONFLICT):
+        return Exit.CONFLICT
+    if error_code in (ErrorCode.UNKNOWN_WORK_TYPE, ErrorCode.INVALID_REQUEST):
+        return Exit.USAGE
+    return Exit.ERROR
+
+
+def explain_failure(failure: Exception) -> Exit | None:
+    """Print why a command failed and return its exit status; None for a failure that nobody foresaw."""
+    from chiffon.errors import ApiError, ServerUnreachable
+
+    match failure:
+        case ApiError():
+            code = "" if failure.error_code is None else f" [{failure.error_code}]"
+            say(f"chiffon: {failure.error_message}{code}")
+            for problem in failure.problems:
+                say(f"  {problem.get('field', '?')}: {problem.get('message', '')}")
+            return exit_of_answer(failure.status, failure.error_code)
+        case ServerUnreachable():
+            say(f"chiffon: {failure}")
+            say("Is it running? Start one with `chiffon up`, or name another with --server or CHIFFON_SERVER.")
+            return Exit.UNREACHABLE
+        case StartupRefused():
+            say(f"chiffon: {failure}")
+            return Exit.ERROR
+        case Usage():
+            say(f"chiffon: {failure}")
+            return Exit.USAGE
+        case _:
+            return None

@@ -1,0 +1,75 @@
+"""Turn the words of a command line into a task's parameters."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from chiffon.cli.outcome import Usage
+
+
+def read_text(source: str) -> str:
+    """Return the text of a file; `-` is standard input."""
+    if source == "-":
+        return sys.stdin.read()
+    try:
+        return Path(source).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Usage(f"cannot read {source}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Usage(f"{source} is not UTF-8 text") from error
+
+
+def parse_value(text: str) -> Any:
+    """Return what a JSON text means; a text that is not JSON means itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def parse_pair(pair: str) -> tuple[str, Any]:
+    """Split `KEY=VALUE`."""
+    key, separator, value = pair.partition("=")
+    if not separator or not key:
+        raise Usage(f"--param wants KEY=VALUE, not {pair!r}")
+    return key, parse_value(value)
+
+
+def collect_parameters(
+    work_type: str,
+    *,
+    pairs: Sequence[str] = (),
+    params_file: str | None = None,
+    script: str | None = None,
+    argv: Sequence[str] = (),
+    max_duration: float | None = None,
+) -> dict[str, Any]:
+    """Return the parameters that all these together give; what stands later in the signature wins.
+
+    Raises `Usage` for what cannot be understood, and for `argv` and `script` where the work type has no use for them.
+    """
+    parameters = {} if params_file is None else _read_object(params_file)
+    parameters.update(parse_pair(pair) for pair in pairs)
+    if (argv or script is not None) and work_type != "shell_script":
+        raise Usage(f"only shell_script takes a program or --script; give {work_type} its parameters with --param")
+    if argv and script is not None:
+        raise Usage("give either --script or a program after --, not both")
+    if script is not None:
+        parameters["script"] = read_text(script)
+    if argv:
+        parameters["argv"] = list(argv)
+    if max_duration is not None:
+        parameters["max_duration_seconds"] = max_duration
+    return parameters
+
+
+def _read_object(source: str) -> dict[str, Any]:
+    try:
+        found = json.loads(read_text(source))
+    except ValueError as error:
+        raise Usage(f"{source} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise Usage(f"{source} must hold a JSON object")
+    return found

@@ -1,0 +1,108 @@
+"""How tasks, agents and events look on a terminal."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from chiffon.cli.console import print_fields, print_json, print_table
+from chiffon.models import Agent, Event, TaskStatus
+from common.lifecycle import Status
+
+
+def print_task(task: TaskStatus, *, as_json: bool) -> None:
+    """Print one task with the end of its output."""
+    if as_json:
+        print_json(task)
+        return
+    print_fields(
+        (
+            ("task", task.task_id),
+            ("status", describe_end(task)),
+            ("work", f"{task.work_type} on {task.agent_type}, priority {task.priority}"),
+            ("attempt", f"{task.attempt} of {task.max_attempts}"),
+            ("agent", task.agent_id),
+            ("request", task.request_id),
+            ("trace", task.trace_id),
+            ("created", task.created_at),
+            ("waited", _waited(task)),
+            ("ran", None if task.duration_ms is None else seconds(timedelta(milliseconds=task.duration_ms))),
+            ("progress", task.progress),
+        )
+    )
+    if task.output:
+        print("\n" + task.output.rstrip("\n"))
+
+
+def print_tasks(tasks: Sequence[TaskStatus]) -> None:
+    columns = ("TASK", "STATUS", "WORK", "PRIORITY", "AGENT TYPE", "ATTEMPT", "CREATED", "RAN")
+    print_table(
+        columns,
+        (
+            (
+                task.task_id,
+                task.status,
+                task.work_type,
+                task.priority,
+                task.agent_type,
+                task.attempt,
+                task.created_at,
+                None if task.duration_ms is None else seconds(timedelta(milliseconds=task.duration_ms)),
+            )
+            for task in tasks
+        ),
+    )
+
+
+def print_agents(agents: Sequence[Agent]) -> None:
+    columns = ("AGENT", "TYPE", "STATUS", "HOST", "SLOTS", "CPU", "MEMORY", "LAST HEARTBEAT", "WORK TYPES")
+    print_table(
+        columns,
+        (
+            (
+                agent.agent_id,
+                agent.agent_type,
+                agent.status,
+                agent.hostname,
+                f"{len(agent.current_tasks)}/{agent.slots}",
+                None if agent.resources is None else f"{agent.resources.cpu_percent:.0f}%",
+                None if agent.resources is None else f"{agent.resources.memory_percent:.0f}%",
+                agent.last_heartbeat_at,
+                ",".join(agent.work_types),
+            )
+            for agent in agents
+        ),
+    )
+
+
+def event_line(event: Event) -> str:
+    """Return an event as one line that people can read; control characters are shown, not obeyed."""
+    about = f"task={event.task_id}" if event.task_id else f"agent={event.agent_id}"
+    data = " ".join(f"{name}={_shown(value)}" for name, value in event.data.items() if value is not None)
+    return f"{clock(event.at)}  {event.seq:>6}  {event.kind:<20} {about}  {data}".rstrip()
+
+
+def describe_end(task: TaskStatus) -> str:
+    """Return the status with the reason, for example `failed (exit status 3)`."""
+    if task.status is Status.COMPLETED or not task.is_final:
+        return task.status
+    reasons = [] if task.exit_code is None else [f"exit status {task.exit_code}"]
+    if task.error_message:
+        reasons.append(task.error_message if task.error_code is None else f"{task.error_message} [{task.error_code}]")
+    return f"{task.status} ({'; '.join(reasons)})" if reasons else task.status
+
+
+def clock(at: datetime) -> str:
+    """Return the time of day here, to the millisecond."""
+    return at.astimezone().strftime("%H:%M:%S.%f")[:-3]
+
+
+def seconds(time: timedelta) -> str:
+    return f"{time.total_seconds():.2f} s"
+
+
+def _waited(task: TaskStatus) -> str | None:
+    return None if task.started_at is None else seconds(task.started_at - task.created_at)
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else str(value)
+    return text if text.isprintable() and " " not in text and text else repr(text)

@@ -1,0 +1,112 @@
+"""Read what a task wrote: from the start, in order, each byte once, and live while it runs.
+
+The events say in which order the pieces of both streams came. What the events do not hold at the end is fetched from
+the stored output, so that nothing is missing whatever way it arrived.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import NamedTuple
+
+from chiffon.client import AnyId, Client
+from chiffon.models import Event
+from common.messages import Stream
+
+
+class Piece(NamedTuple):
+    attempt: int
+    stream: Stream
+    text: str
+
+
+class Transcript:
+    """Puts the pieces of one attempt in order by their offsets; a new attempt starts a new transcript."""
+
+    def __init__(self) -> None:
+        self.attempt = 0
+        self._ends: dict[Stream, int] = {}
+        self._early: dict[tuple[Stream, int], str] = {}
+
+    def position(self, stream: Stream) -> int:
+        """Return how many bytes of a stream have been handed out."""
+        return self._ends.get(stream, 0)
+
+    def begin(self, attempt: int) -> None:
+        """Go on with an attempt; nothing happens when it is the current one or an older one."""
+        if attempt > self.attempt:
+            self.attempt = attempt
+            self._ends.clear()
+            self._early.clear()
+
+    def take(self, stream: Stream, offset: int, text: str) -> list[Piece]:
+        """Add a piece and return those that are next in their stream; one that was seen before is dropped."""
+        if offset < self.position(stream):
+            return []
+        self._early[stream, offset] = text
+        ready = []
+        while (found := self._early.pop((stream, self.position(stream)), None)) is not None:
+            ready.append(Piece(self.attempt, stream, found))
+            self._ends[stream] = self.position(stream) + len(found.encode())
+        return ready
+
+    def take_event(self, event: Event) -> list[Piece]:
+        """Add what an event tells; events of older attempts are dropped."""
+        attempt = event.attempt or self.attempt
+        self.begin(attempt)
+        if event.kind != "task.output" or attempt != self.attempt:
+            return []
+        data = event.data
+        return self.take(Stream(str(data["stream"])), int(str(data["offset"])), str(data["text"]))
+
+
+async def read_output(
+    client: Client, task_id: AnyId, *, follow: bool = False, stream: Stream | None = None
+) -> AsyncGenerator[Piece, None]:
+    """Yield the pieces that a task wrote until now or, with `follow`, until it ends; `stream` picks one of the two.
+
+    Raises `ApiError` (404) when there is no such task.
+    """
+    wanted = list(Stream) if stream is None else [stream]
+    transcript = Transcript()
+    await client.status(task_id)
+    events = _until_the_end(client, task_id) if follow else _so_far(client, task_id)
+    async with aclosing(events):
+        async for event in events:
+            for piece in transcript.take_event(event):
+                if piece.stream in wanted:
+                    yield piece
+    for name in wanted:
+        async with aclosing(_stored(client, task_id, name, transcript)) as rest:
+            async for piece in rest:
+                yield piece
+
+
+async def _so_far(client: Client, task_id: AnyId) -> AsyncGenerator[Event, None]:
+    after = 0
+    while (page := await client.events(task_id, after=after)).items:
+        for event in page.items:
+            yield event
+        after = page.next_after
+
+
+async def _until_the_end(client: Client, task_id: AnyId) -> AsyncGenerator[Event, None]:
+    async with aclosing(client.watch(task_id=task_id, after=0)) as events:
+        async for event in events:
+            yield event
+            if event.ends_a_task:
+                return
+
+
+async def _stored(
+    client: Client, task_id: AnyId, stream: Stream, transcript: Transcript
+) -> AsyncGenerator[Piece, None]:
+    if transcript.attempt == 0:
+        return
+    offset = transcript.position(stream)
+    while True:
+        page = await client.output(task_id, stream=stream, offset=offset, attempt=transcript.attempt)
+        if page.text:
+            yield Piece(page.attempt, stream, page.text)
+        if page.complete or page.next_offset == offset:
+            return
+        offset = page.next_offset
