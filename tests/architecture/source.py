@@ -1,0 +1,66 @@
+"""The repository as the architecture tests see it: tracked files, and the parsed modules under src/ and tests/."""
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One Python file; `path` is relative to the repository's root."""
+
+    path: str
+    text: str
+    tree: ast.Module
+
+    def at(self, node: ast.AST, what: str) -> str:
+        """Return one line that says where in this file something is wrong."""
+        return f"{self.path}:{getattr(node, 'lineno', 1)}: {what}"
+
+
+@cache
+def modules(folder: str) -> tuple[Module, ...]:
+    """Return every module below a folder, in a fixed order."""
+    return tuple(_parse(path) for path in sorted((ROOT / folder).rglob("*.py")))
+
+
+@cache
+def published_files() -> tuple[Path, ...]:
+    """Return every file that git would publish: tracked ones, and new ones that it does not ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    names = sorted(set(listed.stdout.decode().split("\0")) - {""})
+    return tuple(path for path in (ROOT / name for name in names) if path.is_file())
+
+
+def imported_names(tree: ast.Module) -> Iterator[tuple[ast.stmt, str]]:
+    """Yield every imported module with the statement that imports it, wherever in the file it stands."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from ((node, name.name) for name in names)
+            case ast.ImportFrom(module=str(name), level=0):
+                yield node, name
+            case _:
+                pass
+
+
+def called_names(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
+    """Yield every call of a plain or dotted name, such as `open` or `os.environ.get`, with its name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node, ast.unparse(node.func)
+
+
+def _parse(path: Path) -> Module:
+    text = path.read_text(encoding="utf-8")
+    return Module(path.relative_to(ROOT).as_posix(), text, ast.parse(text, filename=str(path)))

