@@ -39,6 +39,15 @@ class Invalid(ChiffonError):
     code = ErrorCode.INVALID_REQUEST
 
 
+class InvalidField(Invalid, ValueError):
+    """One field has a value that is not allowed."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
 class NotFound(ChiffonError):
     """The thing asked for does not exist."""
 

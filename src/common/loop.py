@@ -31,6 +31,11 @@ class Wake:
     def ring(self) -> None:
         self._event.set()
 
+    async def rung(self) -> None:
+        """Return when rung."""
+        await self._event.wait()
+        self._event.clear()
+
     async def wait(self, timeout: timedelta) -> None:
         """Return when rung, or after `timeout`, whichever is first."""
         try:
@@ -69,7 +74,7 @@ async def forever(name: str, duty: Duty, *, wake: Wake, every: timedelta, health
     await keep_running(name, once, health=health)
 
 
-async def keep_running(name: str, step: Callable[[], Awaitable[None]], *, health: Health) -> None:
+async def keep_running(name: str, step: Callable[[], Awaitable[object]], *, health: Health) -> None:
     """Repeat a step until cancelled; after a failure log it, wait with back-off, and go on."""
     failures = 0
     health.well(name)

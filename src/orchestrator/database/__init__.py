@@ -1,0 +1,1 @@
+"""The connection to the ledger and the history of its schema."""

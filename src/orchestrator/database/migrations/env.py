@@ -1,0 +1,41 @@
+"""How Alembic reaches the database: through asyncpg, with a lock so that two upgrades take turns."""
+
+import asyncio
+
+import asyncpg
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+TAKE_TURNS = text("SELECT pg_advisory_xact_lock(hashtext('chiffon.migrations'))")
+
+
+def run_offline() -> None:
+    context.configure(dialect_name="postgresql", literal_binds=True, transaction_per_migration=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def run_on(connection: Connection) -> None:
+    context.configure(connection=connection)
+    with context.begin_transaction():
+        connection.execute(TAKE_TURNS)
+        context.run_migrations()
+
+
+async def run_online() -> None:
+    url = context.config.attributes["database_url"]
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url), poolclass=NullPool
+    )
+    async with engine.connect() as connection:
+        await connection.run_sync(run_on)
+        await connection.commit()
+    await engine.dispose()
+
+
+if context.is_offline_mode():
+    run_offline()
+else:
+    asyncio.run(run_online())

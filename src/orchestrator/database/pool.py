@@ -1,0 +1,56 @@
+"""Connections to PostgreSQL, and transactions on them."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from common.errors import StartupRefused
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
+
+CONNECT_SECONDS = 10
+STATEMENT_SECONDS = 30
+
+
+async def prepare(connection: Connection) -> None:
+    """Let jsonb columns be read and written as Python values."""
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_dump, decoder=json.loads)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+@asynccontextmanager
+async def open_pool(url: str, *, connections: int) -> AsyncIterator[Pool]:
+    """Connect to the ledger; raises `StartupRefused` when there is nobody, or no right to enter."""
+    try:
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=min(4, connections),
+            max_size=connections,
+            init=prepare,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS,
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise StartupRefused(
+            f"The database cannot be used ({type(error).__name__}: {error}). "
+            "Is PostgreSQL running, and is CHIFFON_DATABASE_URL right?"
+        ) from error
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """Take a connection and commit at the end, or roll back on an exception."""
+    async with pool.acquire() as connection, connection.transaction():
+        yield connection

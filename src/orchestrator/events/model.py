@@ -1,0 +1,76 @@
+"""An event as it is written and as it is read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+
+class Kind(StrEnum):
+    """What can have happened."""
+
+    TASK_DISPATCHED = "task.dispatched"
+    TASK_CLAIMED = "task.claimed"
+    TASK_PROGRESS = "task.progress"
+    TASK_OUTPUT = "task.output"
+    TASK_COMPLETED = "task.completed"
+    TASK_FAILED = "task.failed"
+    TASK_CANCELLED = "task.cancelled"
+    TASK_REQUEUED = "task.requeued"
+    TASK_STOPPED = "task.stopped"
+    TASK_RESULT_REFUSED = "task.result_refused"
+    AGENT_REGISTERED = "agent.registered"
+    AGENT_STATUS = "agent.status"
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """Something that happened, not yet numbered. `actor` is who did it: a caller, an agent's id, or a loop."""
+
+    kind: Kind
+    actor: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    task_id: UUID | None = None
+    trace_id: UUID | None = None
+    request_id: UUID | None = None
+    agent_id: UUID | None = None
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A numbered event. Numbers have no gaps and rise in the order in which the changes became visible."""
+
+    seq: int
+    at: datetime
+    kind: str
+    task_id: UUID | None
+    trace_id: UUID | None
+    request_id: UUID | None
+    agent_id: UUID | None
+    attempt: int | None
+    actor: str
+    data: Mapping[str, Any]
+
+    @classmethod
+    def from_row(cls, row: asyncpg.Record) -> "Event":
+        """Make an event of a row of `event`; a column `text` is the output that the event tells of."""
+        data = row["data"]
+        if row["text"] is not None:
+            data = {**data, "text": row["text"]}
+        return cls(
+            row["seq"],
+            row["at"],
+            row["kind"],
+            row["task_id"],
+            row["trace_id"],
+            row["request_id"],
+            row["agent_id"],
+            row["attempt"],
+            row["actor"],
+            data,
+        )

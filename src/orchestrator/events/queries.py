@@ -1,0 +1,79 @@
+"""All SQL about events."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from orchestrator.database.pool import Connection
+from orchestrator.events.model import Event, NewEvent
+
+# The head row stays locked until the commit, so whoever comes next gets the next number and commits later: followers
+# may read "seq > last" and miss nothing. So this is the last statement of a transaction.
+APPEND = """
+    WITH head AS (
+        UPDATE event_head SET seq = seq + cardinality($1::text[])
+     RETURNING seq - cardinality($1::text[]) AS base
+    )
+    INSERT INTO event (seq, at, kind, actor, data, task_id, trace_id, request_id, agent_id, attempt)
+    SELECT head.base + new.position, clock_timestamp(), new.kind, new.actor, new.data,
+           new.task_id, new.trace_id, new.request_id, new.agent_id, new.attempt
+      FROM head,
+           unnest($1::text[], $2::text[], $3::jsonb[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[], $8::smallint[])
+             WITH ORDINALITY AS new (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, position)
+"""
+
+HEAD = "SELECT seq FROM event_head"
+
+# The text of an output event is kept once, in the output itself.
+FOLLOW = """
+    SELECT e.seq, e.at, e.kind, e.task_id, e.trace_id, e.request_id, e.agent_id, e.attempt, e.actor, e.data, c.text
+      FROM event e
+      LEFT JOIN output_chunk c
+        ON e.kind = 'task.output' AND c.task_id = e.task_id AND c.attempt = e.attempt
+       AND c.stream = e.data->>'stream' AND c.byte_offset = (e.data->>'offset')::bigint
+     WHERE e.seq > $1 AND e.seq <= $2
+       AND ($3::uuid IS NULL OR e.task_id = $3)
+       AND ($4::uuid IS NULL OR e.trace_id = $4)
+       AND ($5::uuid IS NULL OR e.agent_id = $5)
+       AND ($6::text[] IS NULL OR e.kind = ANY($6))
+     ORDER BY e.seq
+     LIMIT $7
+"""
+
+
+async def append(db: Connection, *events: NewEvent) -> None:
+    """Write events; call it last in the transaction, for it makes other writers wait for the commit."""
+    if not events:
+        return
+    await db.execute(
+        APPEND,
+        [event.kind for event in events],
+        [event.actor for event in events],
+        [dict(event.data) for event in events],
+        [event.task_id for event in events],
+        [event.trace_id for event in events],
+        [event.request_id for event in events],
+        [event.agent_id for event in events],
+        [event.attempt for event in events],
+    )
+
+
+async def head(db: Connection) -> int:
+    """Return the number of the newest event; 0 when there is none."""
+    seq: int = await db.fetchval(HEAD)
+    return seq
+
+
+async def follow(
+    db: Connection,
+    *,
+    after: int,
+    until: int,
+    limit: int,
+    task_id: UUID | None = None,
+    trace_id: UUID | None = None,
+    agent_id: UUID | None = None,
+    kinds: Sequence[str] | None = None,
+) -> list[Event]:
+    """Return the events numbered above `after` and up to `until` that match, oldest first, at most `limit`."""
+    rows = await db.fetch(FOLLOW, after, until, task_id, trace_id, agent_id, list(kinds) if kinds else None, limit)
+    return [Event.from_row(row) for row in rows]

@@ -1,0 +1,69 @@
+"""What surrounds every request: its trace, its line in the log, and the limit on its body."""
+
+import logging
+import time
+from typing import Any
+from uuid import UUID, uuid4
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+
+TRACE_HEADER = b"x-trace-id"
+
+
+def trace_of(scope: Any) -> UUID:
+    """Return the trace of a request: what its caller sent as X-Trace-Id, or a new one."""
+    state = scope.setdefault("state", {})
+    if "trace_id" not in state:
+        state["trace_id"] = _sent(scope) or uuid4()
+    trace_id: UUID = state["trace_id"]
+    return trace_id
+
+
+def _sent(scope: Scope) -> UUID | None:
+    for name, value in scope.get("headers", ()):
+        if name == TRACE_HEADER:
+            try:
+                return UUID(value.decode("ascii"))
+            except ValueError:
+                return None
+    return None
+
+
+class RequestContext:
+    """Logs each request with its trace, status and duration, and names the trace in the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        trace_id = trace_of(scope)
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (TRACE_HEADER, str(trace_id).encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        finally:
+            if log.isEnabledFor(logging.INFO):
+                duration_ms = round((time.perf_counter() - began) * 1000, 1)
+                log.info(
+                    "request",
+                    extra={
+                        "trace_id": trace_id,
+                        "method": scope["method"],
+                        "path": scope["path"],
+                        "status": status,
+                        "duration_ms": duration_ms,
+                    },
+                )

@@ -1,0 +1,124 @@
+"""Every error as one JSON shape: problem details (RFC 9457) that also carry a code, a message and the trace."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from common.errors import ChiffonError, ErrorCode, InvalidField
+from orchestrator.http.context import trace_of
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS_OF: Mapping[ErrorCode, HTTPStatus] = MappingProxyType(
+    {
+        ErrorCode.UNKNOWN_WORK_TYPE: HTTPStatus.BAD_REQUEST,
+        ErrorCode.INVALID_REQUEST: HTTPStatus.UNPROCESSABLE_ENTITY,
+        ErrorCode.IDEMPOTENCY_CONFLICT: HTTPStatus.CONFLICT,
+        ErrorCode.TASK_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.INVALID_STATE: HTTPStatus.BAD_REQUEST,
+        ErrorCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    }
+)
+
+
+class FieldProblem(BaseModel):
+    field: str = Field(description="Which part of the request, as a path.", examples=["body.priority"])
+    message: str = Field(description="What is wrong with it, or what is allowed.")
+
+
+class ErrorResponse(BaseModel):
+    """What every error looks like."""
+
+    type: str = Field(default="about:blank", description="The kind of problem (RFC 9457).")
+    title: str = Field(description="The HTTP status in words.", examples=["Not Found"])
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str = Field(description="What happened, for people.")
+    error_code: int = Field(ge=1000, le=9999, description="What happened, for programs.", examples=[2001])
+    error_message: str = Field(description="The same as `detail`.")
+    trace_id: UUID | None = Field(default=None, description="Finds this request in the logs.")
+    errors: list[FieldProblem] = Field(default_factory=list, description="The fields that are wrong, if any.")
+
+
+def status_of(error: ChiffonError) -> HTTPStatus:
+    """Return the HTTP status for an error of ours."""
+    return STATUS_OF.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def problem(
+    status: HTTPStatus, code: int, message: str, trace_id: UUID | None, errors: list[FieldProblem] | None = None
+) -> ErrorResponse:
+    """Return the body for an error."""
+    return ErrorResponse(
+        title=status.phrase,
+        status=status,
+        detail=message,
+        error_code=code,
+        error_message=message,
+        trace_id=trace_id,
+        errors=errors or [],
+    )
+
+
+def problem_of(error: ChiffonError, trace_id: UUID | None) -> ErrorResponse:
+    """Return the body for an error of ours."""
+    fields = [FieldProblem(field=error.field, message=error.problem)] if isinstance(error, InvalidField) else None
+    return problem(status_of(error), error.code, str(error), trace_id, fields)
+
+
+def validation_problem(problems: list[Any], trace_id: UUID | None) -> ErrorResponse:
+    """Return the body for what pydantic found; the input is never repeated, for it may hold a secret."""
+    fields = [
+        FieldProblem(field=".".join(str(part) for part in found["loc"]) or "body", message=found["msg"])
+        for found in problems[:20]
+    ]
+    message = "; ".join(f"{found.field}: {found.message}" for found in fields[:3])
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, ErrorCode.INVALID_REQUEST, message, trace_id, fields)
+
+
+def response(body: ErrorResponse, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the answer that carries a body."""
+    return JSONResponse(
+        body.model_dump(mode="json"), status_code=body.status, media_type=MEDIA_TYPE, headers=dict(headers or {})
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of the app answered in this shape."""
+
+    @app.exception_handler(ChiffonError)
+    async def ours(request: Request, error: ChiffonError) -> JSONResponse:
+        return response(problem_of(error, trace_of(request.scope)))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return response(validation_problem(list(error.errors()), trace_of(request.scope)))
+
+    @app.exception_handler(HTTPException)
+    async def framework(request: Request, error: HTTPException) -> JSONResponse:
+        status = HTTPStatus(error.status_code)
+        code = ErrorCode.NOT_FOUND if status is HTTPStatus.NOT_FOUND else ErrorCode.INVALID_REQUEST
+        return response(problem(status, code, str(error.detail), trace_of(request.scope)), error.headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        trace_id = trace_of(request.scope)
+        if isinstance(error, (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, TimeoutError)):
+            log.error("request.database_away", extra={"trace_id": trace_id, "error": str(error)})
+            message = "The database cannot be reached right now; try again."
+            return response(problem(HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, message, trace_id))
+        log.error("request.failed", exc_info=error, extra={"trace_id": trace_id})
+        message = "Something went wrong inside the orchestrator; its log has the trace."
+        return response(problem(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorCode.INTERNAL, message, trace_id))

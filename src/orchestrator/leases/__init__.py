@@ -1,0 +1,1 @@
+"""Leases: which agent may run which task, until when, and whose result counts."""

@@ -1,0 +1,77 @@
+"""The events that leases write."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from common.lifecycle import Status
+from common.messages import WorkResult
+from orchestrator.events.model import Kind, NewEvent
+from orchestrator.leases.queries import End
+from orchestrator.outbox.model import NewTicket
+from orchestrator.tasks.model import Task
+
+KIND_OF_END = {
+    Status.COMPLETED: Kind.TASK_COMPLETED,
+    Status.FAILED: Kind.TASK_FAILED,
+    Status.CANCELLED: Kind.TASK_CANCELLED,
+}
+
+
+def claimed(task: Task, agent_id: UUID, attempt: int) -> NewEvent:
+    return _about(Kind.TASK_CLAIMED, task, agent_id, attempt, {})
+
+
+def ended(task: Task, end: End, status: Status) -> NewEvent:
+    return _about(KIND_OF_END[status], task, task.agent_id, task.attempt, _summary(end))
+
+
+def stopped(task: Task, result: WorkResult, end: End) -> NewEvent:
+    return _about(Kind.TASK_STOPPED, task, result.agent_id, result.attempt, _summary(end))
+
+
+def requeued(task: Task, end: End, at: datetime) -> NewEvent:
+    about = {"reason": end.error_message or end.outcome, "available_at": at.isoformat(), **_summary(end)}
+    return _about(Kind.TASK_REQUEUED, task, task.agent_id, task.attempt, about)
+
+
+def refused(task: Task, result: WorkResult, reason: str) -> NewEvent:
+    about = {"reason": reason, "fence": result.fence, "status": result.status}
+    return _about(Kind.TASK_RESULT_REFUSED, task, result.agent_id, result.attempt, about)
+
+
+def new_ticket(task: Task, at: datetime) -> NewTicket:
+    """Return the ticket for the next attempt of a task that goes back to waiting."""
+    return NewTicket(
+        task.task_id,
+        task.trace_id,
+        task.request_id,
+        task.work_type,
+        task.agent_type,
+        task.priority,
+        fence=task.fence,
+        due_at=at,
+    )
+
+
+def _summary(end: End) -> dict[str, Any]:
+    return {
+        "exit_code": end.exit_code,
+        "duration_ms": end.duration_ms,
+        "error_code": end.error_code,
+        "error_message": end.error_message,
+        "output_bytes": end.output_bytes,
+    }
+
+
+def _about(kind: Kind, task: Task, agent_id: UUID | None, attempt: int, data: dict[str, Any]) -> NewEvent:
+    return NewEvent(
+        kind,
+        actor=str(agent_id),
+        task_id=task.task_id,
+        trace_id=task.trace_id,
+        request_id=task.request_id,
+        agent_id=agent_id,
+        attempt=attempt,
+        data=data,
+    )

@@ -1,0 +1,206 @@
+"""All SQL about leases. The tasks are locked before (`tasks.queries.lock`); the guards stand here all the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from common.lifecycle import Status
+from common.messages import Lease, WorkResult
+from orchestrator.database.pool import Connection
+from orchestrator.leases.rules import Attempt
+from orchestrator.tasks.model import Task
+
+NOW = "SELECT now()"
+
+CLAIM = """
+    WITH claimed AS (
+        UPDATE task
+           SET status = 'running', agent_id = new.agent_id, claim_id = new.claim_id,
+               lease_expires_at = now() + $4::interval, attempt = attempt + 1, fence = fence + 1,
+               started_at = now(), updated_at = now(), progress = '', output = '',
+               error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL
+          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS new (task_id, agent_id, claim_id)
+         WHERE task.task_id = new.task_id AND task.status = 'pending'
+     RETURNING task.task_id, task.attempt, task.fence, task.agent_id, task.claim_id
+    ), tried AS (
+        INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
+        SELECT task_id, attempt, fence, agent_id, claim_id FROM claimed
+    )
+    SELECT task_id, attempt, fence FROM claimed
+"""
+
+ATTEMPTS = """
+    SELECT a.task_id, a.number, a.fence, a.agent_id, a.outcome, a.output_bytes
+      FROM attempt a
+      JOIN unnest($1::uuid[], $2::smallint[]) AS wanted (task_id, number) USING (task_id, number)
+"""
+
+FINISH = """
+    UPDATE task
+       SET status = new.status, claim_id = NULL, lease_expires_at = NULL, output = new.output,
+           error_message = new.error_message, error_code = new.error_code, exit_code = new.exit_code,
+           duration_ms = new.duration_ms, finished_at = now(), updated_at = now()
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::int[], $7::int[], $8::bigint[])
+             AS new (task_id, fence, status, output, error_message, error_code, exit_code, duration_ms)
+     WHERE task.task_id = new.task_id AND task.fence = new.fence AND task.status = 'running'
+"""
+
+REQUEUE = """
+    UPDATE task
+       SET status = 'pending', claim_id = NULL, lease_expires_at = NULL, updated_at = now(),
+           error_message = new.error_message, error_code = new.error_code
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[])
+             AS new (task_id, fence, error_message, error_code)
+     WHERE task.task_id = new.task_id AND task.fence = new.fence AND task.status = 'running'
+"""
+
+END_ATTEMPTS = """
+    UPDATE attempt
+       SET ended_at = coalesce(ended_at, now()), outcome = coalesce(outcome, new.outcome), exit_code = new.exit_code,
+           error_code = new.error_code, error_message = new.error_message, duration_ms = new.duration_ms,
+           output_bytes = new.output_bytes
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::int[], $6::text[], $7::bigint[], $8::jsonb[])
+             AS new (task_id, fence, outcome, exit_code, error_code, error_message, duration_ms, output_bytes)
+     WHERE attempt.task_id = new.task_id AND attempt.fence = new.fence
+"""
+
+RENEW = """
+    WITH held AS (
+        SELECT task.task_id
+          FROM task
+          JOIN unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS lease (task_id, fence, agent_id)
+            ON task.task_id = lease.task_id AND task.fence = lease.fence AND task.agent_id = lease.agent_id
+         WHERE task.status = 'running'
+         ORDER BY task.task_id
+           FOR UPDATE OF task
+    )
+    UPDATE task SET lease_expires_at = now() + $4::interval
+      FROM held
+     WHERE task.task_id = held.task_id
+ RETURNING task.task_id, task.fence
+"""
+
+LOCK_EXPIRED = """
+    SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
+           status, attempt, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message, error_code,
+           exit_code, duration_ms, created_at, updated_at, started_at, finished_at
+      FROM task
+     WHERE task_id IN (
+        SELECT task_id FROM task WHERE status = 'running' AND lease_expires_at < now()
+         ORDER BY lease_expires_at LIMIT $1
+     ) AND status = 'running' AND lease_expires_at < now()
+     ORDER BY task_id
+       FOR UPDATE SKIP LOCKED
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an attempt ended, for its row and, where `status` is given, for its task."""
+
+    task_id: UUID
+    fence: int
+    outcome: str
+    status: Status | None = None
+    output: str = ""
+    exit_code: int | None = None
+    error_code: int | None = None
+    error_message: str | None = None
+    duration_ms: int | None = None
+    output_bytes: dict[str, int] | None = None
+
+    @classmethod
+    def of(cls, result: WorkResult, status: Status | None) -> "End":
+        """Return what a result says."""
+        return cls(
+            result.task_id,
+            result.fence,
+            outcome=result.status,
+            status=status,
+            output=result.output,
+            exit_code=result.exit_code,
+            error_code=result.error_code,
+            error_message=result.error_message,
+            duration_ms=result.duration_ms,
+            output_bytes={stream.value: size for stream, size in result.output_bytes.items()},
+        )
+
+
+async def now(db: Connection) -> datetime:
+    """Return the time of the transaction, by the database's clock."""
+    time: datetime = await db.fetchval(NOW)
+    return time
+
+
+async def claim(
+    db: Connection, claims: Sequence[tuple[UUID, UUID, UUID]], *, lease: timedelta
+) -> dict[UUID, tuple[int, int]]:
+    """Lease tasks to (task_id, agent_id, claim_id); return attempt and fence of each that was pending."""
+    rows = await db.fetch(CLAIM, *(list(column) for column in zip(*claims, strict=True)), lease)
+    return {row["task_id"]: (row["attempt"], row["fence"]) for row in rows}
+
+
+async def attempts(db: Connection, numbers: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], Attempt]:
+    """Return attempts by (task_id, number)."""
+    rows = await db.fetch(ATTEMPTS, [task_id for task_id, _ in numbers], [number for _, number in numbers])
+    return {(row["task_id"], row["number"]): Attempt(**row) for row in rows}
+
+
+async def end(db: Connection, ends: Sequence[End]) -> None:
+    """End attempts, and the tasks of those that carry a status."""
+    if not ends:
+        return
+    final = [item for item in ends if item.status is not None]
+    if final:
+        await db.execute(
+            FINISH,
+            [item.task_id for item in final],
+            [item.fence for item in final],
+            [item.status for item in final],
+            [item.output for item in final],
+            [item.error_message for item in final],
+            [item.error_code for item in final],
+            [item.exit_code for item in final],
+            [item.duration_ms for item in final],
+        )
+    await db.execute(
+        END_ATTEMPTS,
+        [item.task_id for item in ends],
+        [item.fence for item in ends],
+        [item.outcome for item in ends],
+        [item.exit_code for item in ends],
+        [item.error_code for item in ends],
+        [item.error_message for item in ends],
+        [item.duration_ms for item in ends],
+        [item.output_bytes for item in ends],
+    )
+
+
+async def requeue(db: Connection, ends: Sequence[End]) -> None:
+    """Let the tasks of failed or lost attempts wait again."""
+    if ends:
+        await db.execute(
+            REQUEUE,
+            [item.task_id for item in ends],
+            [item.fence for item in ends],
+            [item.error_message for item in ends],
+            [item.error_code for item in ends],
+        )
+
+
+async def renew(db: Connection, leases: Sequence[tuple[UUID, Lease]], *, lease: timedelta) -> set[tuple[UUID, int]]:
+    """Prolong the leases of (agent_id, lease) that are still live; return their (task_id, fence)."""
+    rows = await db.fetch(
+        RENEW,
+        [held.task_id for _, held in leases],
+        [held.fence for _, held in leases],
+        [agent_id for agent_id, _ in leases],
+        lease,
+    )
+    return {(row["task_id"], row["fence"]) for row in rows}
+
+
+async def lock_expired(db: Connection, *, limit: int) -> list[Task]:
+    """Return running tasks whose lease ran out, the longest first to go, locked."""
+    return [Task.from_row(row) for row in await db.fetch(LOCK_EXPIRED, limit)]

@@ -1,0 +1,133 @@
+"""Who gets a task, whose result counts, and what becomes of a task whose agent is lost: pure decisions."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from common.errors import ErrorCode
+from common.lifecycle import Change, Status, next_status
+from common.messages import ClaimedTask, ResultStatus, WorkResult
+from common.retry import GiveUp, Retry, RetryPolicy
+from orchestrator.tasks.model import Task
+
+AGENT_LOST = "agent lost: it stopped renewing its lease"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is known of an attempt that somebody reports on."""
+
+    task_id: UUID
+    number: int
+    fence: int
+    agent_id: UUID
+    outcome: str | None
+    output_bytes: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Give:
+    """The task is free: the claim wins."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveAgain:
+    """The claim has won before and its answer was lost: the same grant once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    reason: str
+
+
+def judge_claim(task: Task | None, claim: ClaimedTask, *, agent_id: UUID) -> Give | GiveAgain | Refuse:
+    """Say whether an agent gets the task that it claims with a ticket."""
+    if task is None:
+        return Refuse("there is no such task")
+    if task.status is Status.RUNNING and (task.claim_id, task.agent_id) == (claim.claim_id, agent_id):
+        return GiveAgain()
+    if task.status is not Status.PENDING:
+        return Refuse(f"the task is {task.status}")
+    if task.fence != claim.fence:
+        return Refuse("the ticket is from an earlier attempt")
+    return Give()
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The result counts and ends the task."""
+
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """The attempt failed, another follows, not before `at`."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The agent reports that it stopped what was cancelled: noted, and nothing changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The result counted before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The result does not count: the lease that it belongs to is over."""
+
+    reason: str
+
+
+def judge_result(
+    task: Task | None, attempt: Attempt | None, result: WorkResult, *, now: datetime, policy: RetryPolicy
+) -> Finish | Requeue | Stopped | Duplicate | Stale:
+    """Say what a result changes."""
+    if task is None or attempt is None:
+        return Stale("there is no such attempt")
+    if (attempt.fence, attempt.agent_id) != (result.fence, result.agent_id):
+        return Stale("another agent or fence owns this attempt")
+    if task.status is Status.RUNNING and task.fence == result.fence:
+        return _judge_live(task, result, now=now, policy=policy)
+    if attempt.outcome == "cancelled" and result.status is ResultStatus.CANCELLED and attempt.output_bytes is None:
+        return Stopped()
+    if attempt.outcome == result.status:
+        return Duplicate()
+    return Stale(f"the attempt has ended: {attempt.outcome}")
+
+
+def _judge_live(task: Task, result: WorkResult, *, now: datetime, policy: RetryPolicy) -> Finish | Requeue:
+    match result.status:
+        case ResultStatus.COMPLETED:
+            return Finish(next_status(task.status, Change.SUCCEED))
+        case ResultStatus.CANCELLED:
+            return Finish(next_status(task.status, Change.CANCEL))
+        case ResultStatus.FAILED:
+            decision = policy.decide(
+                retryable=result.retryable, attempt=task.attempt, max_attempts=task.max_attempts, now=now
+            )
+            match decision:
+                case Retry(at=at):
+                    next_status(task.status, Change.RETRY)
+                    return Requeue(at)
+                case GiveUp():
+                    return Finish(next_status(task.status, Change.FAIL))
+
+
+def judge_lost(task: Task, *, now: datetime, policy: RetryPolicy) -> Finish | Requeue:
+    """Say what becomes of a task whose lease ran out."""
+    match policy.decide(retryable=True, attempt=task.attempt, max_attempts=task.max_attempts, now=now):
+        case Retry(at=at):
+            next_status(task.status, Change.LOSE_LEASE)
+            return Requeue(at)
+        case GiveUp():
+            return Finish(next_status(task.status, Change.FAIL))
+
+
+LOST_CODE = ErrorCode.AGENT_UNAVAILABLE

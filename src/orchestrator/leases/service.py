@@ -1,0 +1,256 @@
+"""The use cases of leases, one transaction each: claim, renew, result, and reap.
+
+Every one follows the same path: lock the tasks, judge by `rules`, write what was judged, and the events last.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import assert_never
+from uuid import UUID
+
+from common.lifecycle import Status
+from common.messages import (
+    Claim,
+    ClaimedTask,
+    Grant,
+    GrantedTask,
+    Lease,
+    Refusal,
+    RefusedTask,
+    Renew,
+    Renewed,
+    WorkRequest,
+    WorkResult,
+)
+from common.retry import RetryPolicy
+from orchestrator.database.pool import Connection, Pool, transaction
+from orchestrator.events import queries as events
+from orchestrator.events.model import NewEvent
+from orchestrator.leases import events as told
+from orchestrator.leases import queries
+from orchestrator.leases.queries import End
+from orchestrator.leases.rules import (
+    AGENT_LOST,
+    LOST_CODE,
+    Duplicate,
+    Finish,
+    Give,
+    GiveAgain,
+    Refuse,
+    Requeue,
+    Stale,
+    Stopped,
+    judge_claim,
+    judge_lost,
+    judge_result,
+)
+from orchestrator.outbox import queries as outbox
+from orchestrator.outbox.model import NewTicket
+from orchestrator.output.model import NewChunk
+from orchestrator.output.service import store_chunks
+from orchestrator.tasks import queries as tasks
+from orchestrator.tasks.model import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an agent that claimed is told; either part is None when it is empty."""
+
+    agent_id: UUID
+    grant: Grant | None
+    refusal: Refusal | None
+
+
+class Changes:
+    """What one transaction is about to write."""
+
+    def __init__(self) -> None:
+        self.ends: list[End] = []
+        self.requeued: list[End] = []
+        self.tickets: list[NewTicket] = []
+        self.events: list[NewEvent] = []
+
+    def finish(self, task: Task, end: End, verdict: Finish) -> None:
+        self.ends.append(end)
+        self.events.append(told.ended(task, end, verdict.status))
+
+    def requeue(self, task: Task, end: End, at: datetime) -> None:
+        self.ends.append(end)
+        self.requeued.append(end)
+        self.tickets.append(told.new_ticket(task, at))
+        self.events.append(told.requeued(task, end, at))
+
+    async def write(self, db: Connection, *, ageing: timedelta) -> None:
+        await queries.end(db, self.ends)
+        await queries.requeue(db, self.requeued)
+        await outbox.add_tickets(db, self.tickets, ageing=ageing)
+        await events.append(db, *self.events)
+
+
+class LeaseService:
+    """Gives tasks to agents and takes their results. `lease` is how long a task is theirs without renewing."""
+
+    def __init__(self, pool: Pool, *, lease: timedelta, ageing: timedelta, policy: RetryPolicy) -> None:
+        self._pool = pool
+        self._lease = lease
+        self._ageing = ageing
+        self._policy = policy
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Answer]:
+        """Lease what is free to those who asked, first come first served, and answer each agent once."""
+        wanted = [(claim.agent_id, task) for claim in claims for task in claim.tasks]
+        grants: dict[UUID, list[GrantedTask]] = defaultdict(list)
+        refusals: dict[UUID, list[RefusedTask]] = defaultdict(list)
+        async with transaction(self._pool) as db:
+            known = await tasks.lock(db, sorted({task.task_id for _, task in wanted}))
+            winners: dict[UUID, tuple[UUID, ClaimedTask]] = {}
+            for agent_id, claim in wanted:
+                task = known.get(claim.task_id)
+                match judge_claim(task, claim, agent_id=agent_id):
+                    case Give() if claim.task_id not in winners:
+                        winners[claim.task_id] = (agent_id, claim)
+                    case Give():
+                        refusals[agent_id].append(_refused(claim, "another agent was first"))
+                    case GiveAgain():
+                        assert task is not None
+                        grants[agent_id].append(self._granted(task, claim, task.attempt, task.fence))
+                    case Refuse(reason=reason):
+                        refusals[agent_id].append(_refused(claim, reason))
+            for agent_id, granted in await self._lease_out(db, known, winners):
+                grants[agent_id].append(granted)
+        return [
+            Answer(
+                agent_id,
+                Grant(tasks=grants[agent_id]) if agent_id in grants else None,
+                Refusal(tasks=refusals[agent_id]) if agent_id in refusals else None,
+            )
+            for agent_id in dict.fromkeys(claim.agent_id for claim in claims)
+        ]
+
+    async def _lease_out(
+        self, db: Connection, known: dict[UUID, Task], winners: dict[UUID, tuple[UUID, ClaimedTask]]
+    ) -> list[tuple[UUID, GrantedTask]]:
+        if not winners:
+            return []
+        rows = [(task_id, agent_id, claim.claim_id) for task_id, (agent_id, claim) in winners.items()]
+        leased = await queries.claim(db, rows, lease=self._lease)
+        await outbox.remove_tickets(db, list(leased))
+        await events.append(
+            db,
+            *(told.claimed(known[task_id], winners[task_id][0], attempt) for task_id, (attempt, _) in leased.items()),
+        )
+        return [
+            (winners[task_id][0], self._granted(known[task_id], winners[task_id][1], attempt, fence))
+            for task_id, (attempt, fence) in leased.items()
+        ]
+
+    def _granted(self, task: Task, claim: ClaimedTask, attempt: int, fence: int) -> GrantedTask:
+        work = WorkRequest(
+            task_id=task.task_id, work_type=task.work_type, parameters=dict(task.parameters), hints=dict(task.hints)
+        )
+        return GrantedTask(
+            claim_id=claim.claim_id,
+            work=work,
+            trace_id=task.trace_id,
+            request_id=task.request_id,
+            attempt=attempt,
+            fence=fence,
+            lease_seconds=self._lease.total_seconds(),
+        )
+
+    async def renew(self, renewals: Sequence[Renew]) -> list[tuple[UUID, Renewed]]:
+        """Prolong what is still theirs; for each renewal, in order, the agent and what it is told."""
+        asked = [(renewal.agent_id, lease) for renewal in renewals for lease in renewal.leases]
+        async with transaction(self._pool) as db:
+            kept = await queries.renew(db, asked, lease=self._lease)
+        return [(renewal.agent_id, self._renewed(renewal, kept)) for renewal in renewals]
+
+    def _renewed(self, renewal: Renew, kept: set[tuple[UUID, int]]) -> Renewed:
+        def held(lease: Lease) -> bool:
+            return (lease.task_id, lease.fence) in kept
+
+        return Renewed(
+            renewal_id=renewal.renewal_id,
+            lease_seconds=self._lease.total_seconds(),
+            kept=[lease for lease in renewal.leases if held(lease)],
+            lost=[lease for lease in renewal.leases if not held(lease)],
+        )
+
+    async def accept(self, results: Sequence[WorkResult]) -> None:
+        """Store results that count, note those that do not, and repeat attempts that may be repeated."""
+        first = {(result.task_id, result.fence): result for result in reversed(results)}
+        ordered = list(first.values())[::-1]
+        async with transaction(self._pool) as db:
+            known = await tasks.lock(db, sorted({result.task_id for result in ordered}))
+            attempts = await queries.attempts(db, [(result.task_id, result.attempt) for result in ordered])
+            now = await queries.now(db)
+            changes = Changes()
+            chunks = [chunk for result in ordered for chunk in _chunks(result)]
+            changes.events.extend(await store_chunks(db, chunks))
+            for result in ordered:
+                task = known.get(result.task_id)
+                attempt = attempts.get((result.task_id, result.attempt))
+                verdict = judge_result(task, attempt, result, now=now, policy=self._policy)
+                self._apply(changes, task, result, verdict)
+            await changes.write(db, ageing=self._ageing)
+
+    def _apply(
+        self,
+        changes: Changes,
+        task: Task | None,
+        result: WorkResult,
+        verdict: Finish | Requeue | Stopped | Duplicate | Stale,
+    ) -> None:
+        if task is None:
+            log.warning("result.of_unknown_task", extra={"task_id": result.task_id, "agent_id": result.agent_id})
+            return
+        match verdict:
+            case Finish(status=status):
+                changes.finish(task, End.of(result, status), verdict)
+            case Requeue(at=at):
+                changes.requeue(task, End.of(result, None), at)
+            case Stopped():
+                end = End.of(result, None)
+                changes.ends.append(end)
+                changes.events.append(told.stopped(task, result, end))
+            case Duplicate():
+                log.info("result.duplicate", extra={"task_id": task.task_id, "agent_id": result.agent_id})
+            case Stale(reason=reason):
+                log.info("result.stale", extra={"task_id": task.task_id, "reason": reason})
+                changes.events.append(told.refused(task, result, reason))
+            case _:
+                assert_never(verdict)
+
+    async def reap(self, *, limit: int) -> int:
+        """Take tasks from agents that no longer renew: back to waiting, or failed; return how many."""
+        async with transaction(self._pool) as db:
+            lost = await queries.lock_expired(db, limit=limit)
+            now = await queries.now(db)
+            changes = Changes()
+            for task in lost:
+                match judge_lost(task, now=now, policy=self._policy):
+                    case Finish(status=status) as verdict:
+                        changes.finish(task, _lost(task, status), verdict)
+                    case Requeue(at=at):
+                        changes.requeue(task, _lost(task, None), at)
+            await changes.write(db, ageing=self._ageing)
+        for task in lost:
+            log.warning("lease.lost", extra={"task_id": task.task_id, "agent_id": task.agent_id})
+        return len(lost)
+
+
+def _refused(claim: ClaimedTask, reason: str) -> RefusedTask:
+    return RefusedTask(claim_id=claim.claim_id, task_id=claim.task_id, reason=reason)
+
+
+def _lost(task: Task, status: Status | None) -> End:
+    return End(task.task_id, task.fence, outcome="lost", status=status, error_code=LOST_CODE, error_message=AGENT_LOST)
+
+
+def _chunks(result: WorkResult) -> list[NewChunk]:
+    return [NewChunk(result.task_id, result.attempt, result.fence, result.agent_id, chunk) for chunk in result.chunks]

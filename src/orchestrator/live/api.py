@@ -1,0 +1,168 @@
+"""The WebSockets through which readers watch events live, and resume where they were."""
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
+
+from orchestrator.database.pool import Pool
+from orchestrator.events import queries
+from orchestrator.live.hub import Filter, Hub, Subscription, encode
+
+router = APIRouter(tags=["live"])
+
+FELL_BEHIND = 4008
+BAD_PARAMETERS = 4400
+HEARTBEAT_SECONDS = 15.0
+PAGE = 500
+MAX_SEQ = 2**63 - 1
+
+
+class FellBehind(Exception):
+    """The reader was too slow; it can come back and resume after the last event that it has seen."""
+
+
+class Watcher:
+    """One reader: it is shown the past from the ledger, then the present from the hub, without a seam."""
+
+    def __init__(self, socket: WebSocket, pool: Pool, hub: Hub, wanted: Filter, *, heartbeat: float) -> None:
+        self._socket = socket
+        self._pool = pool
+        self._hub = hub
+        self._wanted = wanted
+        self._heartbeat = heartbeat
+
+    async def run(self, after: int | None) -> None:
+        """Show events until the reader leaves; raises `FellBehind` when it is too slow."""
+        position = self._hub.position if after is None else after
+        await self._send({"type": "hello", "seq": position})
+        while (subscription := self._hub.attach(self._wanted, after=position)) is None:
+            position = await self._replay(position)
+        following = asyncio.create_task(self._follow(subscription), name="watcher-follows")
+        behind = asyncio.create_task(subscription.fell_behind.wait(), name="watcher-falls-behind")
+        try:
+            # A reader that has stopped reading blocks the sending, so falling behind is noticed beside it.
+            await asyncio.wait({following, behind}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._hub.detach(subscription)
+            following.cancel()
+            behind.cancel()
+            await asyncio.gather(following, behind, return_exceptions=True)
+        if subscription.fell_behind.is_set():
+            raise FellBehind
+
+    async def _replay(self, after: int) -> int:
+        """Show one page of the past and return the position behind it."""
+        until = self._hub.position
+        async with self._pool.acquire() as db:
+            events = await queries.follow(
+                db,
+                after=after,
+                until=until,
+                limit=PAGE,
+                task_id=self._wanted.task_id,
+                trace_id=self._wanted.trace_id,
+                agent_id=self._wanted.agent_id,
+                kinds=sorted(self._wanted.kinds),
+            )
+        for event in events:
+            await self._socket.send_text(encode(event))
+        return events[-1].seq if len(events) == PAGE else until
+
+    async def _follow(self, subscription: Subscription) -> None:
+        while True:
+            frames = []
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._heartbeat):
+                    frames = await subscription.next(PAGE)
+            for frame in frames:
+                await self._socket.send_text(frame.text)
+            if not frames:
+                await self._send({"type": "heartbeat", "seq": subscription.position})
+
+    async def _send(self, frame: dict[str, object]) -> None:
+        await self._socket.send_text(json.dumps(frame, separators=(",", ":")))
+
+
+@router.websocket("/ws/{trace_id}")
+async def watch_trace(socket: WebSocket, trace_id: str, after: str | None = None) -> None:
+    """Watch everything that happens to the tasks of one trace."""
+    await _serve(socket, after=after, trace_id=trace_id)
+
+
+@router.websocket("/api/v1/ws")
+async def watch(
+    socket: WebSocket,
+    trace_id: str | None = None,
+    task_id: str | None = None,
+    agent_id: str | None = None,
+    type: Annotated[list[str] | None, Query()] = None,
+    after: str | None = None,
+) -> None:
+    """Watch the events that match everything given; `after` resumes behind an event that was seen."""
+    await _serve(socket, after=after, trace_id=trace_id, task_id=task_id, agent_id=agent_id, kinds=type)
+
+
+async def _serve(
+    socket: WebSocket,
+    *,
+    after: str | None,
+    trace_id: str | None = None,
+    task_id: str | None = None,
+    agent_id: str | None = None,
+    kinds: list[str] | None = None,
+) -> None:
+    await socket.accept()
+    try:
+        wanted = Filter(
+            task_id=_uuid("task_id", task_id),
+            trace_id=_uuid("trace_id", trace_id),
+            agent_id=_uuid("agent_id", agent_id),
+            kinds=frozenset(kinds or ()),
+        )
+        position = _position(after)
+    except ValueError as error:
+        await socket.close(BAD_PARAMETERS, str(error))
+        return
+    live = socket.app.state.live
+    watcher = Watcher(socket, live.pool, live.hub, wanted, heartbeat=HEARTBEAT_SECONDS)
+    await _until_either_ends(socket, watcher, position)
+
+
+async def _until_either_ends(socket: WebSocket, watcher: Watcher, after: int | None) -> None:
+    """Show events until the reader hangs up: its frames are read only to notice that."""
+    showing = asyncio.create_task(watcher.run(after), name="watcher")
+    hearing = asyncio.create_task(_hear(socket), name="watcher-hears")
+    try:
+        await asyncio.wait({showing, hearing}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (showing, hearing):
+            task.cancel()
+        results = await asyncio.gather(showing, hearing, return_exceptions=True)
+    if isinstance(results[0], FellBehind):
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await socket.close(FELL_BEHIND, "the reader fell behind; connect again with after=<last seq seen>")
+
+
+async def _hear(socket: WebSocket) -> None:
+    with suppress(WebSocketDisconnect):
+        while (await socket.receive())["type"] != "websocket.disconnect":
+            pass
+
+
+def _uuid(name: str, value: str | None) -> UUID | None:
+    try:
+        return None if value is None else UUID(value)
+    except ValueError:
+        raise ValueError(f"{name} must be a UUID") from None
+
+
+def _position(after: str | None) -> int | None:
+    if after is None:
+        return None
+    if not after.isascii() or not after.isdigit() or int(after[:20]) > MAX_SEQ:
+        raise ValueError("after must be the number of an event: 0 or more")
+    return int(after)

@@ -1,0 +1,1 @@
+"""The duties that keep things moving, one file each."""

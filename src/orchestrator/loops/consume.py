@@ -1,0 +1,112 @@
+"""How every reply queue is consumed: what has arrived together is handled together, and nothing readable is lost.
+
+A message that cannot be read, or that breaks its handler when handled alone, goes to the dead letters with the reason.
+A handler that fails because something is away keeps the messages: they return to the queue and are tried again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+import asyncpg
+from pydantic import BaseModel
+
+from common.broker.base import Broker, Consumer, Delivery
+from common.errors import Unavailable
+from common.protocol import UnreadableMessage, decode
+
+log = logging.getLogger(__name__)
+
+PREFETCH = 400
+BATCH = 200
+
+Taken = tuple[Delivery, BaseModel]
+
+AWAY = (Unavailable, OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
+COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
+class Handler(Protocol):
+    """What is done with the messages of one queue."""
+
+    queue: str
+    accepts: tuple[type[BaseModel], ...]
+
+    async def handle(self, payloads: Sequence[BaseModel]) -> None:
+        """Deal with payloads of the accepted types, all or none; when it returns, they are acknowledged."""
+        ...
+
+
+class ConsumeQueue:
+    """Takes messages from a queue and hands them to a handler; one `run_once` is one batch."""
+
+    def __init__(self, broker: Broker, handler: Handler) -> None:
+        self._broker = broker
+        self._handler = handler
+        self._consumer: Consumer | None = None
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> "ConsumeQueue":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def run_once(self) -> int:
+        """Handle what has arrived, waiting for the first message; returns how many there were."""
+        try:
+            consumer = await self._open()
+            deliveries = await consumer.receive(BATCH)
+            readable = await self._read(consumer, deliveries)
+            await self._handle(consumer, readable)
+        except BaseException:
+            # Closing the consumer gives back what is not settled, so that it is delivered again.
+            self._consumer = None
+            await self._stack.aclose()
+            raise
+        return len(deliveries)
+
+    async def _open(self) -> Consumer:
+        if self._consumer is None:
+            self._consumer = await self._stack.enter_async_context(
+                self._broker.consume(self._handler.queue, prefetch=PREFETCH)
+            )
+        return self._consumer
+
+    async def _read(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> list[Taken]:
+        readable: list[Taken] = []
+        for delivery in deliveries:
+            try:
+                envelope = decode(delivery.body)
+            except UnreadableMessage as error:
+                await self._bury(consumer, delivery, str(error))
+                continue
+            if isinstance(envelope.payload, self._handler.accepts):
+                readable.append((delivery, envelope.payload))
+            else:
+                reason = f"a {envelope.type} does not belong in {self._handler.queue}"
+                await self._bury(consumer, delivery, reason)
+        return readable
+
+    async def _handle(self, consumer: Consumer, taken: list[Taken]) -> None:
+        if not taken:
+            return
+        try:
+            await self._handler.handle([payload for _, payload in taken])
+        except (*AWAY, *COLLIDED, asyncio.CancelledError):
+            raise
+        except Exception as failure:
+            if len(taken) == 1:
+                log.exception("message.unhandled", extra={"queue": self._handler.queue})
+                await self._bury(consumer, taken[0][0], f"{type(failure).__name__}: {failure}")
+                return
+            for one in taken:
+                await self._handle(consumer, [one])
+        else:
+            await consumer.ack(*(delivery for delivery, _ in taken))
+
+    async def _bury(self, consumer: Consumer, delivery: Delivery, reason: str) -> None:
+        log.warning("message.dead_lettered", extra={"queue": self._handler.queue, "reason": reason})
+        await consumer.dead_letter(delivery, reason)

@@ -1,0 +1,138 @@
+"""The orchestrator as a program: the FastAPI app, and how it is served."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+
+import uvicorn
+from fastapi import FastAPI
+
+from common.broker.base import Broker
+from common.config import SharedSettings
+from common.errors import StartupRefused
+from common.logs import configure_logs
+from orchestrator import api
+from orchestrator.http import errors, health
+from orchestrator.http.context import RequestContext
+from orchestrator.http.limits import BodyLimit
+from orchestrator.live import api as live
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.wiring import Orchestrator, open_orchestrator
+
+log = logging.getLogger(__name__)
+
+VERSION = "0.1.0"
+LEAVE_SECONDS = 5
+
+DESCRIPTION = """
+Dispatch work to agents, follow it live, and see afterwards what ran where.
+
+Every error has one shape: problem details (RFC 9457) with `error_code`, `error_message` and `trace_id`.
+Live updates are sent over the WebSockets `/ws/{trace_id}` and `/api/v1/ws`.
+"""
+
+
+def create_app(orchestrator: Orchestrator | None = None, *, max_body_bytes: int | None = None) -> FastAPI:
+    """Make the app, around an orchestrator that runs or, without one, around one that the app opens when it starts."""
+    app = FastAPI(
+        title="Chiffon",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=_lifespan if orchestrator is None else None,
+    )
+    if orchestrator is not None:
+        _attach(app, orchestrator)
+    errors.install(app)
+    limit = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
+    app.add_middleware(BodyLimit, limit=limit)
+    app.add_middleware(RequestContext)
+    app.include_router(api.router)
+    app.include_router(live.router)
+    app.include_router(health.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    shared, settings = SharedSettings.load(), OrchestratorSettings.load()
+    configure_logs(service="orchestrator", level=shared.log_level, style=shared.log_format)
+    async with open_orchestrator(settings, shared) as orchestrator:
+        _attach(app, orchestrator)
+        yield
+
+
+def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
+    app.state.orchestrator_service = orchestrator.service
+    app.state.live = orchestrator.live
+    app.state.checks = orchestrator.checks
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it has started, and leaves signals alone when somebody else decides about stopping."""
+
+    def __init__(self, config: uvicorn.Config, *, started: asyncio.Event, takes_signals: bool) -> None:
+        super().__init__(config)
+        self._has_started = started
+        self._takes_signals = takes_signals
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals() if self._takes_signals else nullcontext():
+            yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._has_started.set()
+
+
+async def serve(
+    settings: OrchestratorSettings,
+    shared: SharedSettings,
+    *,
+    broker: Broker | None = None,
+    started: asyncio.Event | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve HTTP and run all loops until SIGTERM or SIGINT, or until `stop` is set; sets `started` when it listens.
+
+    Raises `StartupRefused` when the broker, the database, its schema or the address are not usable.
+    """
+    async with AsyncExitStack() as stack:
+        listening = stack.enter_context(_listen(settings.host, settings.port))
+        orchestrator = await stack.enter_async_context(open_orchestrator(settings, shared, broker=broker))
+        config = uvicorn.Config(
+            create_app(orchestrator, max_body_bytes=settings.max_body_bytes),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=LEAVE_SECONDS,
+        )
+        server = _Server(config, started=started or asyncio.Event(), takes_signals=stop is None)
+        host, port = listening.getsockname()[:2]
+        log.info("orchestrator.listening", extra={"host": host, "port": port})
+        await _run(server, listening, stop)
+    log.info("orchestrator.stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+        )
+    except OSError as error:
+        raise StartupRefused(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+
+
+async def _run(server: uvicorn.Server, listening: socket.socket, stop: asyncio.Event | None) -> None:
+    serving = asyncio.create_task(server.serve([listening]), name="http")
+    if stop is not None:
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        server.should_exit = True
+    await serving
+
+
+app = create_app()

@@ -1,0 +1,125 @@
+"""All SQL about the outbox.
+
+A row is *due* when nobody has published it, or when what was published must be taken for lost. Publishing first moves
+`due_at` ahead and commits, so a crash in between delays a message but never loses it.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+
+from orchestrator.database.pool import Connection
+from orchestrator.outbox.model import NewOrder, NewTicket, Waiting
+
+# `rank` is when a task was dispatched, less its priority's worth of time: the lowest rank goes first. So a higher
+# priority goes before a lower one that is not yet that much older, and nothing waits for ever.
+ADD_TICKETS = """
+    INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
+    SELECT 'ticket', new.recipient, new.task_id, new.priority, new.body,
+           coalesce(t.created_at, now()) - new.priority * $6::interval, coalesce(new.due_at, now())
+      FROM unnest($1::text[], $2::uuid[], $3::smallint[], $4::jsonb[], $5::timestamptz[])
+             AS new (recipient, task_id, priority, body, due_at)
+      LEFT JOIN task t USING (task_id)
+"""
+
+ADD_ORDERS = """
+    INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
+    SELECT 'order', new.recipient, new.task_id, 5, new.body, now(), now()
+      FROM unnest($1::text[], $2::uuid[], $3::jsonb[]) AS new (recipient, task_id, body)
+"""
+
+REMOVE_TICKETS = "DELETE FROM outbox WHERE kind = 'ticket' AND task_id = ANY($1::uuid[])"
+
+TAKE_TICKETS = """
+    UPDATE outbox SET published_at = now(), due_at = now() + $3::interval
+     WHERE id IN (
+        SELECT best.id
+          FROM unnest($1::text[]) AS pool (recipient)
+         CROSS JOIN LATERAL (
+            SELECT greatest(0, $2 - count(*)) AS free
+              FROM outbox
+             WHERE kind = 'ticket' AND recipient = pool.recipient AND published_at IS NOT NULL AND due_at > now()
+         ) AS room
+         CROSS JOIN LATERAL (
+            SELECT id
+              FROM outbox
+             WHERE kind = 'ticket' AND recipient = pool.recipient AND due_at <= now()
+             ORDER BY rank, id
+             LIMIT room.free
+               FOR UPDATE SKIP LOCKED
+         ) AS best
+     )
+ RETURNING id, recipient, priority, body, rank
+"""
+
+TAKE_ORDERS = """
+    UPDATE outbox SET published_at = now(), due_at = now() + $2::interval
+     WHERE id IN (
+        SELECT id FROM outbox WHERE kind = 'order' AND due_at <= now() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+     )
+ RETURNING id, recipient, priority, body, rank
+"""
+
+PUT_BACK = "UPDATE outbox SET published_at = NULL, due_at = now() + $2::interval WHERE id = ANY($1::bigint[])"
+
+REMOVE = "DELETE FROM outbox WHERE id = ANY($1::bigint[])"
+
+
+async def add_tickets(db: Connection, tickets: Sequence[NewTicket], *, ageing: timedelta) -> None:
+    """Have tickets published; their tasks must be in the ledger already."""
+    if tickets:
+        await db.execute(
+            ADD_TICKETS,
+            [ticket.agent_type for ticket in tickets],
+            [ticket.task_id for ticket in tickets],
+            [ticket.priority for ticket in tickets],
+            [ticket.body() for ticket in tickets],
+            [ticket.due_at for ticket in tickets],
+            ageing,
+        )
+
+
+async def add_orders(db: Connection, orders: Sequence[NewOrder]) -> None:
+    """Have orders published to agents."""
+    if orders:
+        await db.execute(
+            ADD_ORDERS,
+            [str(order.agent_id) for order in orders],
+            [order.order.task_id for order in orders],
+            [order.body() for order in orders],
+        )
+
+
+async def remove_tickets(db: Connection, task_ids: Sequence[UUID]) -> None:
+    """Forget the tickets of tasks that no longer wait."""
+    await db.execute(REMOVE_TICKETS, list(task_ids))
+
+
+async def take_tickets(db: Connection, recipients: Sequence[str], *, window: int, ttl: timedelta) -> list[Waiting]:
+    """Take the best due tickets of each queue, as many as its window has room for; they are due again after `ttl`."""
+    rows = await db.fetch(TAKE_TICKETS, list(recipients), window, ttl)
+    return _in_order(rows)
+
+
+async def take_orders(db: Connection, *, limit: int, again_after: timedelta) -> list[Waiting]:
+    """Take orders that are due, oldest first; those not removed meanwhile are due again after `again_after`."""
+    rows = await db.fetch(TAKE_ORDERS, limit, again_after)
+    return _in_order(rows)
+
+
+def _in_order(rows: Sequence[asyncpg.Record]) -> list[Waiting]:
+    """An UPDATE returns its rows in no order; among equals of a queue, the first published is the first delivered."""
+    ordered = sorted(rows, key=lambda row: (row["rank"], row["id"]))
+    return [Waiting(row["id"], row["recipient"], row["priority"], row["body"]) for row in ordered]
+
+
+async def put_back(db: Connection, ids: Sequence[int], *, after: timedelta) -> None:
+    """What could not be published is due again soon."""
+    await db.execute(PUT_BACK, list(ids), after)
+
+
+async def remove(db: Connection, ids: Sequence[int]) -> None:
+    """Forget rows whose message the broker has."""
+    await db.execute(REMOVE, list(ids))

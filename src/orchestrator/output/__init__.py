@@ -1,0 +1,1 @@
+"""Output: what tasks wrote, in numbered pieces."""

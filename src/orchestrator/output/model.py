@@ -1,0 +1,68 @@
+"""Pieces of output, as they arrive and as they are read."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from common.messages import OutputChunk, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    """A piece that an agent sent for an attempt; it counts only if agent and fence are those of that attempt."""
+
+    task_id: UUID
+    attempt: int
+    fence: int
+    agent_id: UUID
+    chunk: OutputChunk
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A piece that was stored just now, with the ids that an event about it carries."""
+
+    task_id: UUID
+    trace_id: UUID
+    request_id: UUID
+    agent_id: UUID
+    attempt: int
+    number: int
+    stream: Stream
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of one stream. Offsets count bytes of UTF-8; `complete` says that nothing will follow `next_offset`."""
+
+    task_id: UUID
+    attempt: int
+    stream: Stream
+    offset: int
+    next_offset: int
+    text: str
+    complete: bool
+
+
+def cut(text: str, *, skip: int, take: int) -> tuple[int, str]:
+    """Return how many bytes were skipped, and the text of at most `take` bytes after them, in whole characters.
+
+    `skip` inside a character skips the whole character; at least one character is returned if there is one.
+    """
+    data = text.encode()
+    start = min(skip, len(data))
+    while start < len(data) and _continues(data[start]):
+        start += 1
+    end = min(start + take, len(data))
+    while end < len(data) and _continues(data[end]):
+        end -= 1
+    if end <= start < len(data):
+        end = start + 1
+        while end < len(data) and _continues(data[end]):
+            end += 1
+    return start, data[start:end].decode()
+
+
+def _continues(byte: int) -> bool:
+    """UTF-8: bytes 10xxxxxx continue a character."""
+    return byte & 0b1100_0000 == 0b1000_0000

@@ -1,0 +1,92 @@
+"""All SQL about output."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from common.messages import Stream
+from orchestrator.database.pool import Connection
+from orchestrator.output.model import NewChunk, StoredChunk
+
+# A piece that arrives again is the same row; a piece of another agent or fence joins no attempt.
+STORE = """
+    WITH stored AS (
+        INSERT INTO output_chunk (task_id, attempt, stream, byte_offset, number, size, text)
+        SELECT new.task_id, new.attempt, new.stream, new.byte_offset, new.number, octet_length(new.text), new.text
+          FROM unnest($1::uuid[], $2::smallint[], $3::bigint[], $4::uuid[], $5::text[], $6::bigint[], $7::int[],
+                      $8::text[])
+                 AS new (task_id, attempt, fence, agent_id, stream, byte_offset, number, text)
+          JOIN attempt a ON a.task_id = new.task_id AND a.number = new.attempt
+                        AND a.fence = new.fence AND a.agent_id = new.agent_id
+         WHERE new.text <> ''
+            ON CONFLICT DO NOTHING
+     RETURNING task_id, attempt, stream, byte_offset, number
+    )
+    SELECT s.task_id, t.trace_id, t.request_id, a.agent_id, s.attempt, s.number, s.stream, s.byte_offset
+      FROM stored s
+      JOIN task t USING (task_id)
+      JOIN attempt a ON a.task_id = s.task_id AND a.number = s.attempt
+     ORDER BY s.task_id, s.attempt, s.number
+"""
+
+READ = """
+    SELECT byte_offset, text
+      FROM output_chunk
+     WHERE task_id = $1 AND attempt = $2 AND stream = $3 AND byte_offset + size > $4 AND byte_offset < $4 + $5
+     ORDER BY byte_offset
+"""
+
+TAIL = """
+    SELECT text FROM output_chunk WHERE task_id = $1 AND attempt = $2 ORDER BY number DESC LIMIT $3
+"""
+
+TOTAL = "SELECT (output_bytes->>$3)::bigint FROM attempt WHERE task_id = $1 AND number = $2"
+
+
+async def store(db: Connection, chunks: Sequence[NewChunk]) -> list[StoredChunk]:
+    """Store pieces and return those that were new, each task's in the order of their numbers."""
+    if not chunks:
+        return []
+    rows = await db.fetch(
+        STORE,
+        [new.task_id for new in chunks],
+        [new.attempt for new in chunks],
+        [new.fence for new in chunks],
+        [new.agent_id for new in chunks],
+        [new.chunk.stream for new in chunks],
+        [new.chunk.offset for new in chunks],
+        [new.chunk.number for new in chunks],
+        [new.chunk.text.replace("\x00", "\N{REPLACEMENT CHARACTER}") for new in chunks],
+    )
+    return [
+        StoredChunk(
+            row["task_id"],
+            row["trace_id"],
+            row["request_id"],
+            row["agent_id"],
+            row["attempt"],
+            row["number"],
+            Stream(row["stream"]),
+            row["byte_offset"],
+        )
+        for row in rows
+    ]
+
+
+async def read(
+    db: Connection, task_id: UUID, *, attempt: int, stream: Stream, offset: int, limit: int
+) -> list[tuple[int, str]]:
+    """Return (offset, text) of the pieces that overlap `limit` bytes from `offset`, in order."""
+    rows = await db.fetch(READ, task_id, attempt, stream, offset, limit)
+    return [(row["byte_offset"], row["text"]) for row in rows]
+
+
+async def tail(db: Connection, task_id: UUID, *, attempt: int, pieces: int) -> str:
+    """Return the text of the last pieces of both streams, in the order in which they were written."""
+    rows = await db.fetch(TAIL, task_id, attempt, pieces)
+    return "".join(row["text"] for row in reversed(rows))
+
+
+async def total(db: Connection, task_id: UUID, *, attempt: int, stream: Stream) -> int | None:
+    """Return how many bytes an attempt wrote to a stream in all; None while that is not known."""
+    found: int | None = await db.fetchval(TOTAL, task_id, attempt, stream)
+    return found

@@ -1,0 +1,107 @@
+"""The use cases of output: store what agents send, and read it back in pages."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from common.messages import MAX_TAIL_BYTES, Stream, WorkStatus
+from orchestrator.database.pool import Connection, Pool, transaction
+from orchestrator.events import queries as events
+from orchestrator.events.model import Kind, NewEvent
+from orchestrator.output import queries
+from orchestrator.output.model import NewChunk, Page, StoredChunk, cut
+from orchestrator.tasks import queries as tasks
+from orchestrator.tasks.model import Task
+from orchestrator.tasks.service import TaskNotFound
+
+TAIL_PIECES = 32
+
+
+class OutputService:
+    """Stores and reads what tasks wrote."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def store(self, statuses: Sequence[WorkStatus]) -> None:
+        """Store output and progress; what is already there, or is of no attempt, changes nothing."""
+        async with transaction(self._pool) as db:
+            stored = await queries.store(db, [new for status in statuses for new in chunks_of(status)])
+            latest = {s.task_id: (s.task_id, s.fence, s.progress, s) for s in statuses if s.progress}
+            moved = await tasks.set_progress(db, [item[:3] for item in latest.values()]) if latest else set()
+            progress = [_progressed(item[3]) for task_id, item in latest.items() if task_id in moved]
+            await events.append(db, *map(written, stored), *progress)
+
+    async def read(self, task_id: UUID, *, attempt: int | None, stream: Stream, offset: int, limit: int) -> Page:
+        """Return a page of a task's output, of its last attempt unless another is named; raises `TaskNotFound`."""
+        async with self._pool.acquire() as db:
+            task = await tasks.find(db, task_id)
+            if task is None:
+                raise TaskNotFound(task_id)
+            number = task.attempt if attempt is None else attempt
+            # The total first: what is complete now cannot grow while the pieces are read.
+            ended = task.status.is_final or number < task.attempt
+            total = await queries.total(db, task_id, attempt=number, stream=stream)
+            pieces = await queries.read(db, task_id, attempt=number, stream=stream, offset=offset, limit=limit)
+        start, text = _join(pieces, offset, limit)
+        end = start + len(text.encode())
+        complete = ended and (end >= total if total is not None else not pieces)
+        return Page(task_id, number, stream, start, end, text, complete)
+
+    async def tail(self, task: Task) -> str:
+        """Return the end of what a task wrote, at most 16 KiB."""
+        if task.output or task.attempt == 0:
+            return task.output
+        async with self._pool.acquire() as db:
+            text = await queries.tail(db, task.task_id, attempt=task.attempt, pieces=TAIL_PIECES)
+        return cut(text, skip=max(0, len(text.encode()) - MAX_TAIL_BYTES), take=MAX_TAIL_BYTES)[1]
+
+
+async def store_chunks(db: Connection, chunks: Sequence[NewChunk]) -> list[NewEvent]:
+    """Store pieces inside somebody else's transaction; return the events that it must write."""
+    return [written(stored) for stored in await queries.store(db, chunks)]
+
+
+def chunks_of(status: WorkStatus) -> list[NewChunk]:
+    """Return the pieces of a message, each with the attempt that it belongs to."""
+    return [NewChunk(status.task_id, status.attempt, status.fence, status.agent_id, chunk) for chunk in status.chunks]
+
+
+def written(stored: StoredChunk) -> NewEvent:
+    """Return the event that tells of a piece; its text stays in the output, where readers of events fetch it."""
+    return NewEvent(
+        Kind.TASK_OUTPUT,
+        actor=str(stored.agent_id),
+        task_id=stored.task_id,
+        trace_id=stored.trace_id,
+        request_id=stored.request_id,
+        agent_id=stored.agent_id,
+        attempt=stored.attempt,
+        data={"number": stored.number, "stream": stored.stream, "offset": stored.offset},
+    )
+
+
+def _progressed(status: WorkStatus) -> NewEvent:
+    return NewEvent(
+        Kind.TASK_PROGRESS,
+        actor=str(status.agent_id),
+        task_id=status.task_id,
+        agent_id=status.agent_id,
+        attempt=status.attempt,
+        data={"progress": status.progress},
+    )
+
+
+def _join(pieces: Sequence[tuple[int, str]], offset: int, limit: int) -> tuple[int, str]:
+    """Return the text from `offset` on as far as the pieces leave no hole, and where it really starts."""
+    start, parts, end = offset, list[str](), offset
+    for at, text in pieces:
+        if at > end:
+            break
+        skipped, part = cut(text, skip=end - at, take=limit - (end - start))
+        if not parts:
+            start = at + skipped
+        parts.append(part)
+        end = at + skipped + len(part.encode())
+        if end - start >= limit:
+            break
+    return start, "".join(parts)

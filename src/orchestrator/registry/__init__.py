@@ -1,0 +1,1 @@
+"""The registry: which agents there are, and how they are."""

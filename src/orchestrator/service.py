@@ -1,0 +1,204 @@
+"""What the orchestrator can do, in one place: the face that the API and other programs in this process use."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from common.batching import Batcher
+from common.broker import topology
+from common.broker.base import Broker
+from common.errors import InvalidField
+from common.ids import new_request_id, new_trace_id
+from common.lifecycle import Status
+from common.loop import Wake
+from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkResult
+from orchestrator.events.model import Event
+from orchestrator.events.service import EventService
+from orchestrator.leases.service import LeaseService
+from orchestrator.output.model import Page
+from orchestrator.output.service import OutputService
+from orchestrator.registry.model import Agent
+from orchestrator.registry.service import RegistryService
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.tasks.dispatch import agent_type_for, attempts, check_parameters
+from orchestrator.tasks.model import Identity, NewTask, Task
+from orchestrator.tasks.service import TaskService
+
+log = logging.getLogger(__name__)
+
+CALLER = "caller"
+COLLISIONS = 3
+
+
+class OrchestratorService:
+    """Dispatches, follows and cancels work, knows the agents, and takes their results."""
+
+    def __init__(
+        self,
+        settings: OrchestratorSettings,
+        broker: Broker,
+        *,
+        tasks: TaskService,
+        output: OutputService,
+        events: EventService,
+        registry: RegistryService,
+        leases: LeaseService,
+        relay: Wake,
+    ) -> None:
+        self._settings = settings
+        self._broker = broker
+        self._tasks = tasks
+        self._output = output
+        self._events = events
+        self._registry = registry
+        self._leases = leases
+        self._relay = relay
+        self._dispatches: Batcher[NewTask, Identity] = Batcher(self._store, limit=settings.dispatch_batch)
+        self._stack = AsyncExitStack()
+
+    async def connect(self) -> None:
+        """Make sure that every queue exists, and begin to take dispatches. Raises `BrokerUnavailable`."""
+        await self._broker.declare(
+            topology.DEAD_LETTER_QUEUE,
+            *topology.REPLY_QUEUES,
+            *map(topology.work_queue, self._settings.agent_types),
+        )
+        await self._stack.enter_async_context(self._dispatches)
+
+    async def disconnect(self) -> None:
+        """Stop taking dispatches; those under way are answered or cancelled."""
+        await self._stack.aclose()
+
+    async def dispatch_work(
+        self,
+        task_id: UUID,
+        work_type: str,
+        parameters: Mapping[str, Any],
+        priority: int = 3,
+        *,
+        hints: Mapping[str, Any] | None = None,
+        request_id: UUID | None = None,
+        trace_id: UUID | None = None,
+        idempotent: bool = False,
+        max_attempts: int | None = None,
+    ) -> Identity:
+        """Store work and have it done; returns the ids under which it is known, also when it was dispatched before.
+
+        Raises `UnknownWorkType` and `InvalidField` (both ValueError), and `IdempotencyConflict` when an id is taken.
+        """
+        if not 1 <= priority <= 5:
+            raise InvalidField("priority", "must be from 1 (background) to 5 (critical)")
+        agent_type = self._determine_agent_type(work_type, hints)
+        check_parameters(work_type, parameters)
+        task = NewTask(
+            task_id=task_id,
+            request_id=request_id or new_request_id(),
+            trace_id=trace_id or new_trace_id(),
+            work_type=work_type,
+            agent_type=agent_type,
+            parameters=parameters,
+            hints=hints or {},
+            priority=priority,
+            idempotent=idempotent,
+            max_attempts=attempts(idempotent=idempotent, wanted=max_attempts),
+        )
+        return await self._dispatches.submit(task)
+
+    def _determine_agent_type(self, work_type: str, hints: Mapping[str, Any] | None = None) -> str:
+        """Return the type of agent that runs a work type; raises `UnknownWorkType`, a ValueError."""
+        return agent_type_for(work_type, hints or {}, self._settings.routes)
+
+    async def _store(self, tasks: Sequence[NewTask]) -> Sequence[Identity | BaseException]:
+        for collision in range(1, COLLISIONS + 1):
+            try:
+                answers = await self._tasks.dispatch(tasks, by=CALLER)
+            except asyncpg.DeadlockDetectedError:
+                # Two orchestrators stored the same ids at the same moment, in a different order.
+                if collision == COLLISIONS:
+                    raise
+            else:
+                break
+        self._relay.ring()
+        for task in tasks:
+            log.info(
+                "task.dispatched",
+                extra={"trace_id": task.trace_id, "request_id": task.request_id, "task_id": task.task_id},
+            )
+        return answers
+
+    async def get_task_status(self, task_id: UUID) -> tuple[Task, str]:
+        """Return a task and the end of its output; raises `TaskNotFound`."""
+        task = await self._tasks.get(task_id)
+        return task, await self._output.tail(task)
+
+    async def list_tasks(
+        self,
+        *,
+        limit: int,
+        status: Status | None = None,
+        work_type: str | None = None,
+        agent_type: str | None = None,
+        agent_id: UUID | None = None,
+        trace_id: UUID | None = None,
+        created_after: datetime | None = None,
+        before: tuple[datetime, UUID] | None = None,
+    ) -> list[Task]:
+        """Return matching tasks, newest first."""
+        return await self._tasks.newest(
+            limit=limit,
+            status=status,
+            work_type=work_type,
+            agent_type=agent_type,
+            agent_id=agent_id,
+            trace_id=trace_id,
+            created_after=created_after,
+            before=before,
+        )
+
+    async def read_output(self, task_id: UUID, *, attempt: int | None, stream: Stream, offset: int, limit: int) -> Page:
+        """Return a part of what a task wrote; raises `TaskNotFound`."""
+        return await self._output.read(task_id, attempt=attempt, stream=stream, offset=offset, limit=limit)
+
+    async def list_events(self, task_id: UUID, *, after: int, limit: int) -> list[Event]:
+        """Return the events of a task, oldest first; raises `TaskNotFound`."""
+        await self._tasks.get(task_id)
+        return await self._events.of_task(task_id, after=after, limit=limit)
+
+    async def cancel_task(self, task_id: UUID) -> None:
+        """Cancel a task that has not ended; raises `TaskNotFound`, and `TaskHasEnded`, a ValueError."""
+        await self._tasks.cancel(task_id, by=CALLER)
+        self._relay.ring()
+        log.info("task.cancelled", extra={"task_id": task_id})
+
+    async def register_agent(self, agent_id: UUID, agent_type: str, status: str, resources: Mapping[str, Any]) -> None:
+        """Note that an agent is there, as its heartbeat does."""
+        update = StatusUpdate(
+            agent_id=agent_id,
+            agent_type=agent_type,
+            status=AgentStatus(status),
+            hostname="unknown",
+            version="unknown",
+            work_types=[],
+            slots=1,
+            resources=Resources.model_validate(resources),
+            started_at=datetime.now(UTC),
+        )
+        await self._registry.record([update])
+
+    async def list_agents(self, agent_type: str | None = None, status: AgentStatus | None = None) -> list[Agent]:
+        """Return the agents that match."""
+        return await self._registry.list_agents(agent_type=agent_type, status=status)
+
+    async def is_agent_online(self, agent_id: UUID) -> bool:
+        """Say whether an agent was heard of lately."""
+        return await self._registry.is_online(agent_id)
+
+    async def handle_work_result(self, work_result: WorkResult) -> None:
+        """Store a result if it counts; one that came before, or too late, changes nothing."""
+        await self._leases.accept([work_result])
+        self._relay.ring()

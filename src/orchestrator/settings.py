@@ -1,0 +1,71 @@
+"""The settings of the orchestrator: environment `CHIFFON_…` over the table `[orchestrator]` of the TOML file."""
+
+from datetime import timedelta
+from typing import ClassVar
+
+from pydantic import Field
+
+from common.config import Settings
+from common.work import AgentType, WorkType
+
+DEFAULT_ROUTES: dict[str, str] = {"echo": "infra", "shell_script": "infra"}
+
+
+class OrchestratorSettings(Settings):
+    """What an orchestrator needs to know; every value is checked once, at start."""
+
+    table: ClassVar[str | None] = "orchestrator"
+
+    database_url: str = Field(
+        default="postgresql://chiffon:chiffon@127.0.0.1:5432/chiffon",
+        pattern=r"^postgres(ql)?://",
+        description="The PostgreSQL database that holds the ledger.",
+    )
+    host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
+    port: int = Field(default=8420, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
+    routes: dict[WorkType, AgentType] = Field(
+        default_factory=lambda: dict(DEFAULT_ROUTES),
+        min_length=1,
+        description="Which type of agent runs which type of work.",
+    )
+    lease_seconds: float = Field(
+        default=60.0, ge=1, le=3600, description="How long an agent owns a task without renewing."
+    )
+    ticket_window: int = Field(
+        default=64, ge=1, le=10_000, description="How many tickets a work queue may hold ahead of the agents."
+    )
+    ticket_ttl_seconds: float = Field(
+        default=30.0, ge=1, le=3600, description="A ticket that nobody claimed is published again after this time."
+    )
+    priority_ageing_seconds: float = Field(
+        default=600.0, ge=1, le=86_400, description="Waiting this long is worth one level of priority."
+    )
+    agent_offline_after_seconds: float = Field(
+        default=30.0, ge=1, le=3600, description="An agent is offline when it has been silent for this long."
+    )
+    dispatch_batch: int = Field(default=500, ge=1, le=5_000, description="The most dispatches in one transaction.")
+    max_body_bytes: int = Field(
+        default=8 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest request body that is read."
+    )
+    database_connections: int = Field(default=10, ge=3, le=200, description="The most connections to PostgreSQL.")
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def ticket_ttl(self) -> timedelta:
+        return timedelta(seconds=self.ticket_ttl_seconds)
+
+    @property
+    def priority_ageing(self) -> timedelta:
+        return timedelta(seconds=self.priority_ageing_seconds)
+
+    @property
+    def agent_offline_after(self) -> timedelta:
+        return timedelta(seconds=self.agent_offline_after_seconds)
+
+    @property
+    def agent_types(self) -> tuple[str, ...]:
+        """Every type of agent that some work is routed to, in a fixed order."""
+        return tuple(sorted(set(self.routes.values())))

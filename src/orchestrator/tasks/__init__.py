@@ -1,0 +1,1 @@
+"""Tasks: what callers dispatched, and where each stands."""

@@ -1,0 +1,78 @@
+"""What a dispatch means: pure decisions about routing and about the same thing asked twice."""
+
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from common.errors import Conflict, ErrorCode, Invalid, InvalidField
+from common.work import PARAMETERS
+from orchestrator.tasks.model import ATTEMPTS_IF_IDEMPOTENT, Identity, NewTask
+
+
+class UnknownWorkType(Invalid, ValueError):
+    """No route leads from this work type to a type of agent."""
+
+    code = ErrorCode.UNKNOWN_WORK_TYPE
+
+    def __init__(self, work_type: str, known: Iterable[str]) -> None:
+        super().__init__(f"work_type {work_type!r} is not known. Allowed: {', '.join(sorted(known))}.")
+
+
+class IdempotencyConflict(Conflict):
+    """The id is taken by other work."""
+
+    code = ErrorCode.IDEMPOTENCY_CONFLICT
+
+    def __init__(self, key: str, value: UUID, known_as: UUID) -> None:
+        super().__init__(
+            f"{key} {value} was already used for other content (task {known_as}). "
+            "Send the same content to get the same answer, or new ids for new work."
+        )
+
+
+def agent_type_for(work_type: str, hints: Mapping[str, object], routes: Mapping[str, str]) -> str:
+    """Return the type of agent that runs a work type; the hint `agent_type` may name another that is known."""
+    if work_type not in routes:
+        raise UnknownWorkType(work_type, routes)
+    wanted = hints.get("agent_type")
+    if wanted is None:
+        return routes[work_type]
+    known = sorted(set(routes.values()))
+    if wanted not in known:
+        raise InvalidField("hints.agent_type", f"{wanted!r} is not known; allowed: {', '.join(known)}")
+    return str(wanted)
+
+
+def check_parameters(work_type: str, parameters: Mapping[str, object]) -> None:
+    """Raise `InvalidField` for the first parameter that the work type does not allow."""
+    model = PARAMETERS.get(work_type)
+    if model is None:
+        return
+    try:
+        model.model_validate(parameters)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(["parameters", *(str(part) for part in problem["loc"])])
+        raise InvalidField(field, problem["msg"]) from None
+
+
+def attempts(*, idempotent: bool, wanted: int | None) -> int:
+    """Return how often a task may start: once, unless it is harmless to repeat or the caller says otherwise."""
+    if wanted is not None:
+        return wanted
+    return ATTEMPTS_IF_IDEMPOTENT if idempotent else 1
+
+
+def recognise(task: NewTask, known: Iterable[Identity]) -> Identity:
+    """Return the task that was dispatched before under one of these ids, or raise `IdempotencyConflict`."""
+    found = {
+        identity for identity in known if task.task_id == identity.task_id or task.request_id == identity.request_id
+    }
+    digest = task.digest()
+    for identity in found:
+        if identity.digest != digest or len(found) > 1:
+            if identity.task_id == task.task_id:
+                raise IdempotencyConflict("task_id", task.task_id, identity.task_id)
+            raise IdempotencyConflict("request_id", task.request_id, identity.task_id)
+    return found.pop()

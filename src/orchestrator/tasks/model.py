@@ -1,0 +1,90 @@
+"""A task as it is dispatched and as the ledger holds it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from common.lifecycle import Status
+
+ATTEMPTS_IF_IDEMPOTENT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """Work to dispatch, checked. `agent_type` is the pool that will run it."""
+
+    task_id: UUID
+    request_id: UUID
+    trace_id: UUID
+    work_type: str
+    agent_type: str
+    parameters: Mapping[str, Any]
+    hints: Mapping[str, Any]
+    priority: int
+    idempotent: bool
+    max_attempts: int
+
+    def digest(self) -> bytes:
+        """Return SHA-256 over what is asked for, without the ids: the same digest means the same work."""
+        content = {
+            "work_type": self.work_type,
+            "parameters": dict(self.parameters),
+            "hints": dict(self.hints),
+            "priority": self.priority,
+            "idempotent": self.idempotent,
+            "max_attempts": self.max_attempts,
+        }
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return hashlib.sha256(text.encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Under which ids a task is known, and what it was asked to do."""
+
+    task_id: UUID
+    request_id: UUID
+    trace_id: UUID
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A row of `task`. `agent_id` is the agent of the current or last attempt."""
+
+    task_id: UUID
+    request_id: UUID
+    trace_id: UUID
+    work_type: str
+    agent_type: str
+    parameters: Mapping[str, Any]
+    hints: Mapping[str, Any]
+    priority: int
+    idempotent: bool
+    max_attempts: int
+    status: Status
+    attempt: int
+    fence: int
+    agent_id: UUID | None
+    claim_id: UUID | None
+    lease_expires_at: datetime | None
+    progress: str
+    output: str
+    error_message: str | None
+    error_code: int | None
+    exit_code: int | None
+    duration_ms: int | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def from_row(cls, row: asyncpg.Record) -> "Task":
+        return cls(**{**row, "status": Status(row["status"])})

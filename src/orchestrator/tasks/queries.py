@@ -1,0 +1,142 @@
+"""All SQL about tasks."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from common.lifecycle import Status
+from orchestrator.database.pool import Connection
+from orchestrator.tasks.model import Identity, NewTask, Task
+
+# ON CONFLICT covers both keys, task_id and request_id, also between rows of one call.
+INSERT = """
+    INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
+                      priority, idempotent, max_attempts, status)
+    SELECT new.*, 'pending'
+      FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::bytea[],
+                  $9::smallint[], $10::boolean[], $11::smallint[]) AS new
+        ON CONFLICT DO NOTHING
+ RETURNING task_id
+"""
+
+IDENTITIES = """
+    SELECT task_id, request_id, trace_id, content_digest
+      FROM task
+     WHERE task_id = ANY($1::uuid[]) OR request_id = ANY($2::uuid[])
+"""
+
+GET = """
+    SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
+           status, attempt, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message, error_code,
+           exit_code, duration_ms, created_at, updated_at, started_at, finished_at
+      FROM task
+     WHERE task_id = ANY($1::uuid[])
+"""
+
+# Rows are always locked in the order of their ids, so that two transactions never wait for each other.
+LOCK = GET + " ORDER BY task_id FOR UPDATE"
+
+LIST = """
+    SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
+           status, attempt, fence, agent_id, claim_id, lease_expires_at, progress, '' AS output, error_message,
+           error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at
+      FROM task
+     WHERE ($1::text IS NULL OR status = $1)
+       AND ($2::text IS NULL OR work_type = $2)
+       AND ($3::text IS NULL OR agent_type = $3)
+       AND ($4::uuid IS NULL OR agent_id = $4)
+       AND ($5::uuid IS NULL OR trace_id = $5)
+       AND ($6::timestamptz IS NULL OR created_at > $6)
+       AND ($7::timestamptz IS NULL OR (created_at, task_id) < ($7, $8::uuid))
+     ORDER BY created_at DESC, task_id DESC
+     LIMIT $9
+"""
+
+CANCEL = """
+    UPDATE task
+       SET status = 'cancelled', fence = fence + CASE WHEN status = 'running' THEN 1 ELSE 0 END,
+           claim_id = NULL, lease_expires_at = NULL, finished_at = now(), updated_at = now(),
+           duration_ms = CASE WHEN status = 'running'
+                              THEN greatest(0, extract(epoch FROM now() - started_at) * 1000)::bigint END
+     WHERE task_id = $1 AND status IN ('awaiting_approval', 'pending', 'running')
+"""
+
+CANCEL_ATTEMPT = """
+    UPDATE attempt SET ended_at = now(), outcome = 'cancelled'
+     WHERE task_id = $1 AND ended_at IS NULL
+"""
+
+SET_PROGRESS = """
+    UPDATE task SET progress = new.progress, updated_at = now()
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS new (task_id, fence, progress)
+     WHERE task.task_id = new.task_id AND task.fence = new.fence AND task.status = 'running'
+ RETURNING task.task_id
+"""
+
+
+async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[UUID]:
+    """Store tasks and return the ids of those that were new under both of their keys."""
+    rows = await db.fetch(
+        INSERT,
+        [task.task_id for task in tasks],
+        [task.request_id for task in tasks],
+        [task.trace_id for task in tasks],
+        [task.work_type for task in tasks],
+        [task.agent_type for task in tasks],
+        [dict(task.parameters) for task in tasks],
+        [dict(task.hints) for task in tasks],
+        [task.digest() for task in tasks],
+        [task.priority for task in tasks],
+        [task.idempotent for task in tasks],
+        [task.max_attempts for task in tasks],
+    )
+    return {row["task_id"] for row in rows}
+
+
+async def identities(db: Connection, tasks: Sequence[NewTask]) -> list[Identity]:
+    """Return what the ledger already knows under any of the tasks' ids."""
+    rows = await db.fetch(IDENTITIES, [task.task_id for task in tasks], [task.request_id for task in tasks])
+    return [Identity(row["task_id"], row["request_id"], row["trace_id"], row["content_digest"]) for row in rows]
+
+
+async def find(db: Connection, task_id: UUID) -> Task | None:
+    """Return a task; None when there is none."""
+    row = await db.fetchrow(GET, [task_id])
+    return None if row is None else Task.from_row(row)
+
+
+async def lock(db: Connection, task_ids: Sequence[UUID]) -> dict[UUID, Task]:
+    """Return tasks by their ids and keep others from changing them until the transaction ends."""
+    return {row["task_id"]: Task.from_row(row) for row in await db.fetch(LOCK, list(task_ids))}
+
+
+async def newest(
+    db: Connection,
+    *,
+    limit: int,
+    status: Status | None = None,
+    work_type: str | None = None,
+    agent_type: str | None = None,
+    agent_id: UUID | None = None,
+    trace_id: UUID | None = None,
+    created_after: datetime | None = None,
+    before: tuple[datetime, UUID] | None = None,
+) -> list[Task]:
+    """Return matching tasks, newest first and without their output; `before` is where the last page ended."""
+    at, task_id = before if before is not None else (None, None)
+    rows = await db.fetch(LIST, status, work_type, agent_type, agent_id, trace_id, created_after, at, task_id, limit)
+    return [Task.from_row(row) for row in rows]
+
+
+async def cancel(db: Connection, task_id: UUID) -> None:
+    """Cancel a locked task that has not ended; a running one loses its lease and its attempt ends."""
+    await db.execute(CANCEL, task_id)
+    await db.execute(CANCEL_ATTEMPT, task_id)
+
+
+async def set_progress(db: Connection, progress: Sequence[tuple[UUID, int, str]]) -> set[UUID]:
+    """Store (task_id, fence, progress) of tasks that still run under that fence; return their ids."""
+    rows = await db.fetch(
+        SET_PROGRESS, [item[0] for item in progress], [item[1] for item in progress], [item[2] for item in progress]
+    )
+    return {row["task_id"] for row in rows}

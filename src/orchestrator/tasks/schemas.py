@@ -1,0 +1,136 @@
+"""What callers send and see of tasks."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.json_rules import SafeObject
+from common.lifecycle import Status
+from common.work import WORK_TYPE_PATTERN, AgentType
+from orchestrator.http.errors import ErrorResponse
+from orchestrator.tasks.model import Task
+
+TASK_ID = "7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11"
+
+
+class Hints(BaseModel):
+    """Where the work should go."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    agent_type: AgentType | None = Field(default=None, description="Run on this type of agent instead of the usual.")
+
+
+class DispatchRequest(BaseModel):
+    """Work to be done."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "task_id": TASK_ID,
+                    "work_type": "shell_script",
+                    "parameters": {"argv": ["uname", "-a"]},
+                    "priority": 4,
+                }
+            ]
+        },
+    )
+
+    task_id: UUID = Field(description="Chosen by the caller; the same id with the same content is the same task.")
+    work_type: str = Field(
+        pattern=WORK_TYPE_PATTERN, description="What kind of work it is.", examples=["shell_script", "echo"]
+    )
+    parameters: SafeObject = Field(default_factory=dict, description="What the work type needs to know.")
+    priority: int = Field(default=3, ge=1, le=5, description="5 critical, 4 high, 3 normal, 2 low, 1 background.")
+    hints: Hints = Field(default_factory=Hints, description="Where the work should go.")
+    request_id: UUID | None = Field(
+        default=None, description="Idempotency key: sent again with the same content, it gets the same answer."
+    )
+    trace_id: UUID | None = Field(
+        default=None, description="Correlates everything that belongs together; else the request's X-Trace-Id."
+    )
+    idempotent: bool = Field(default=False, description="The work does no harm when it is started more than once.")
+    max_attempts: int | None = Field(
+        default=None, ge=1, le=20, description="How often it may start: by default once, or 3 times if idempotent."
+    )
+
+
+class DispatchResponse(BaseModel):
+    """The ids under which the work is known. A repeated dispatch gets the answer of the first."""
+
+    trace_id: UUID = Field(description="Trace ID for correlation")
+    request_id: UUID = Field(description="Request ID for idempotency")
+    task_id: UUID = Field(description="Task ID", examples=[TASK_ID])
+    status: str = Field(default="pending", description="Initial status")
+
+
+class BatchRequest(BaseModel):
+    """Up to 1,000 dispatches, each answered on its own."""
+
+    tasks: list[dict[str, Any]] = Field(
+        min_length=1,
+        max_length=1000,
+        description="Items as in POST /api/v1/dispatch; a bad one does not keep the others from being dispatched.",
+        examples=[[{"task_id": TASK_ID, "work_type": "echo", "parameters": {"message": "hello"}}]],
+    )
+
+
+class BatchItem(BaseModel):
+    index: int = Field(description="The position of the item in the request.")
+    status_code: int = Field(description="The HTTP status that the item would have had alone.", examples=[200])
+    task: DispatchResponse | None = None
+    error: ErrorResponse | None = None
+
+
+class BatchResponse(BaseModel):
+    results: list[BatchItem]
+
+
+class TaskSummary(BaseModel):
+    """Where a task stands."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    task_id: UUID
+    request_id: UUID
+    trace_id: UUID
+    work_type: str
+    agent_type: str
+    priority: int
+    status: Status = Field(description="awaiting_approval, pending, running, completed, failed or cancelled")
+    progress: str = Field(default="", description="Human-readable progress")
+    error_message: str | None = None
+    error_code: int | None = Field(default=None, description="5001 timeout, 5002 agent lost or stopped, …")
+    exit_code: int | None = None
+    duration_ms: int | None = None
+    agent_id: UUID | None = Field(default=None, description="Who runs it, or ran it last.")
+    attempt: int = Field(description="How often it was started.")
+    max_attempts: int
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = Field(default=None, description="When the current or last attempt began.")
+    finished_at: datetime | None = None
+
+
+class TaskStatus(TaskSummary):
+    """Where a task stands, with the end of what it wrote."""
+
+    output: str = Field(default="", description="The end of the output of both streams, at most 16 KiB.")
+
+    @classmethod
+    def of(cls, task: Task, output: str) -> "TaskStatus":
+        return cls(**{**TaskSummary.model_validate(task).model_dump(), "output": output})
+
+
+class TaskPage(BaseModel):
+    items: list[TaskSummary]
+    next_cursor: str | None = Field(default=None, description="Pass it as `cursor` to get the next page.")
+
+
+class CancelResponse(BaseModel):
+    task_id: UUID
+    status: str = Field(default="cancelled")
