@@ -8,6 +8,7 @@ import re
 from fnmatch import fnmatch
 
 import pytest
+
 from tests.architecture.source import Module, called_names, imported_names, modules
 
 MAY_START_PROCESSES = {
@@ -54,7 +55,8 @@ MAY_READ_ENVIRONMENT = {
     "src/agents/executors/*": "the allow-list of variables that a command inherits",
     "src/chiffon/cli/*": "where the API is, for the command line",
     "src/chiffon/embedded_postgres.py": "initdb and pg_ctl inherit it",
-    "src/chiffon/processes.py": "what it starts inherits it",
+    "src/chiffon/child_processes.py": "the processes of `chiffon up` inherit it",
+    "src/chiffon/up.py": "whether a broker or a database was named, or is to be started",
 }
 
 

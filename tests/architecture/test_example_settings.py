@@ -4,11 +4,11 @@ import tomllib
 from typing import Any
 
 import pytest
-from tests.architecture.source import ROOT
 
 from agents.settings import AgentSettings
 from common.config import Settings, SharedSettings
 from orchestrator.settings import OrchestratorSettings
+from tests.architecture.source import ROOT
 
 # Their defaults are those of the host that the agent runs on.
 NOT_SHOWN = {"name", "state_dir"}

@@ -5,6 +5,7 @@ import tomllib
 from typing import Any
 
 import pytest
+
 from tests.architecture.source import ROOT
 
 LOCKS = ("requirements.txt", "requirements-dev.txt")
