@@ -1,0 +1,69 @@
+"""The attempts that this agent owns right now, and how long it may believe in their leases."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from agents.stopping import StopReason, StopSignal
+from common.loop import Wake
+from common.messages import GrantedTask
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One granted task. Times are on the monotonic clock.
+
+    `lease_until`: the lease has ended for certain only after this, counted from when the claim or renewal was sent.
+    `renew_at`: when the next renewal is due.
+    """
+
+    grant: GrantedTask
+    lease_until: float
+    renew_at: float
+    stop: StopSignal = field(default_factory=StopSignal)
+
+    @classmethod
+    def granted(cls, grant: GrantedTask, *, claimed_at: float) -> "Attempt":
+        return cls(grant, lease_until=claimed_at + grant.lease_seconds, renew_at=claimed_at + grant.lease_seconds / 3)
+
+    @property
+    def task_id(self) -> UUID:
+        return self.grant.work.task_id
+
+    @property
+    def fence(self) -> int:
+        return self.grant.fence
+
+
+class Attempts:
+    """All attempts from the grant until the result is with the broker. `changed` rings when one is added."""
+
+    def __init__(self) -> None:
+        self._attempts: dict[tuple[UUID, int], Attempt] = {}
+        self._stop_new: tuple[StopReason, float] | None = None
+        self.changed = Wake()
+
+    def __iter__(self) -> Iterator[Attempt]:
+        return iter(list(self._attempts.values()))
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    def add(self, attempt: Attempt) -> None:
+        self._attempts[attempt.task_id, attempt.fence] = attempt
+        if self._stop_new is not None:
+            reason, grace = self._stop_new
+            attempt.stop.order(reason, grace=grace)
+        self.changed.ring()
+
+    def remove(self, attempt: Attempt) -> None:
+        self._attempts.pop((attempt.task_id, attempt.fence), None)
+
+    def find(self, task_id: UUID, fence: int) -> Attempt | None:
+        return self._attempts.get((task_id, fence))
+
+    def stop_all(self, reason: StopReason, *, grace: float) -> None:
+        """Stop all attempts, also those that are granted from now on."""
+        self._stop_new = (reason, grace)
+        for attempt in self:
+            attempt.stop.order(reason, grace=grace)

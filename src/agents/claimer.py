@@ -1,0 +1,139 @@
+"""Ask for the tasks whose tickets this agent holds, and match the answers."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum, auto
+from types import TracebackType
+from typing import Self
+from uuid import UUID, uuid4
+
+from agents.attempts import Attempt, Attempts
+from agents.replies import reply
+from common.batching import Batcher
+from common.broker.base import Broker, BrokerUnavailable
+from common.broker.topology import CLAIMS
+from common.clock import Clock
+from common.messages import Claim, ClaimedTask, GrantedTask, RefusedTask, Ticket
+from common.protocol import ORCHESTRATOR, ClaimEnvelope
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 100
+TRIES = 3
+REMEMBERED_GRANTS = 10_000
+
+
+class ClaimUnanswered(Exception):
+    """Nobody answered the claim, also not when it was repeated."""
+
+
+class Reception(Enum):
+    """What a grant was to this agent."""
+
+    AWAITED = auto()
+    DUPLICATE = auto()
+    LATE = auto()
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    claimed_at: float
+    answer: "asyncio.Future[Attempt | None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Claimer:
+    """Claims that are made together travel together. Use it as a context manager."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        agent_id: UUID,
+        attempts: Attempts,
+        clock: Clock,
+        draining: asyncio.Event,
+        *,
+        timeout: timedelta,
+    ) -> None:
+        self._broker = broker
+        self._agent_id = agent_id
+        self._attempts = attempts
+        self._clock = clock
+        self._draining = draining
+        self._timeout = timeout.total_seconds()
+        self._batcher: Batcher[ClaimedTask, None] = Batcher(self._publish, limit=MAX_BATCH)
+        self._asked: dict[UUID, _Asked] = {}
+        self._granted: OrderedDict[UUID, None] = OrderedDict()
+
+    async def __aenter__(self) -> Self:
+        await self._batcher.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._batcher.__aexit__(kind, error, trace)
+
+    async def claim(self, ticket: Ticket) -> Attempt | None:
+        """Return the attempt that was granted, or None when it was refused; raises `ClaimUnanswered`."""
+        claimed = ClaimedTask(task_id=ticket.task_id, fence=ticket.fence, claim_id=uuid4())
+        # The lease counts from the first asking: which of several was the one that was granted cannot be known.
+        asked = self._asked[claimed.claim_id] = _Asked(self._clock.monotonic())
+        try:
+            for _ in range(TRIES):
+                await self._ask(claimed, asked)
+                if asked.answer.done():
+                    return asked.answer.result()
+                log.warning("claim.unanswered", extra={"task_id": ticket.task_id, "claim_id": claimed.claim_id})
+                if self._draining.is_set():
+                    break
+            raise ClaimUnanswered
+        finally:
+            del self._asked[claimed.claim_id]
+
+    def granted(self, grant: GrantedTask) -> Reception:
+        """Take in a grant. A late one must be handed back, because nobody will run it."""
+        asked = self._asked.get(grant.claim_id)
+        if grant.claim_id in self._granted:
+            return Reception.DUPLICATE
+        self._remember(grant.claim_id)
+        if asked is None or asked.answer.done():
+            return Reception.LATE
+        attempt = Attempt.granted(grant, claimed_at=asked.claimed_at)
+        # Known from here on, so that a cancel that follows in the same breath finds it.
+        self._attempts.add(attempt)
+        asked.answer.set_result(attempt)
+        return Reception.AWAITED
+
+    def refused(self, refusal: RefusedTask) -> None:
+        """Take in a refusal; one that nobody waits for means nothing."""
+        asked = self._asked.get(refusal.claim_id)
+        if asked is not None and not asked.answer.done():
+            log.info("claim.refused", extra={"task_id": refusal.task_id, "reason": refusal.reason})
+            asked.answer.set_result(None)
+
+    async def _ask(self, claimed: ClaimedTask, asked: _Asked) -> None:
+        """Send the claim once and wait for an answer, all in all as long as a claim may take."""
+        until = self._clock.monotonic() + self._timeout
+        with suppress(BrokerUnavailable, TimeoutError):  # it may have been stored all the same
+            async with asyncio.timeout(self._timeout):
+                await self._batcher.submit(claimed)
+        await asyncio.wait({asked.answer}, timeout=max(0.0, until - self._clock.monotonic()))
+
+    async def _publish(self, tasks: Sequence[ClaimedTask]) -> Sequence[None]:
+        envelope = ClaimEnvelope(
+            from_agent=str(self._agent_id),
+            to_agent=ORCHESTRATOR,
+            payload=Claim(agent_id=self._agent_id, tasks=list(tasks)),
+        )
+        await self._broker.publish(reply(self._agent_id, CLAIMS, envelope))
+        return [None] * len(tasks)
+
+    def _remember(self, claim_id: UUID) -> None:
+        self._granted[claim_id] = None
+        if len(self._granted) > REMEMBERED_GRANTS:
+            self._granted.popitem(last=False)

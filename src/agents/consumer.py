@@ -1,0 +1,152 @@
+"""One slot: takes a ticket, claims its task, has it run, and then takes the next.
+
+The ticket stays unacknowledged while the work runs, as flow control only: so the broker gives the slot nothing else.
+RabbitMQ does not allow that for ever, so after a while the slot stops consuming and settles the ticket early.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from agents.attempts import Attempt
+from agents.claimer import Claimer, ClaimUnanswered
+from agents.reporter import Reporter
+from common.backoff import full_jitter
+from common.broker.base import Broker, Consumer, Delivery, Queue
+from common.broker.topology import RESULTS
+from common.errors import ErrorCode
+from common.loop import FIRST_PAUSE, LONGEST_PAUSE
+from common.messages import ProtocolError, Ticket
+from common.protocol import ORCHESTRATOR, ErrorEnvelope, TicketEnvelope, UnreadableMessage, decode
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What all slots share: where tickets come from and what is done with them."""
+
+    broker: Broker
+    agent_id: UUID
+    queue: Queue
+    work_types: Collection[str]
+    claimer: Claimer
+    reporter: Reporter
+    run: Callable[[Attempt], Coroutine[Any, Any, None]]
+    draining: asyncio.Event
+    ticket_hold: timedelta
+
+
+class Slot:
+    """Runs one task at a time, until the agent drains."""
+
+    def __init__(self, number: int, intake: Intake) -> None:
+        self._number = number
+        self._intake = intake
+        self._taking = False
+        self._work: asyncio.Task[None] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the slot holds neither a ticket nor work, so that cancelling `run` stops nothing."""
+        return not self._taking and self._work is None
+
+    async def run(self) -> None:
+        """Take tickets until the agent drains, and finish the last one. Being cancelled stops its work, too."""
+        failures = 0
+        try:
+            while not self._intake.draining.is_set():
+                try:
+                    await self._consume()
+                    failures = 0
+                except Exception:
+                    failures += 1
+                    log.exception("slot.failed", extra={"slot": self._number, "failures": failures})
+                    pause = full_jitter(failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE)
+                    await asyncio.sleep(pause.total_seconds())
+                await self._finish_work()
+        finally:
+            if self._work is not None:
+                self._work.cancel()
+                await asyncio.gather(self._work, return_exceptions=True)
+
+    async def _consume(self) -> None:
+        """Take tickets from one consumer, until the agent drains or a ticket was settled before its work ended."""
+        intake = self._intake
+        await intake.broker.declare(intake.queue)
+        async with intake.broker.consume(intake.queue.name, prefetch=1) as consumer:
+            while self._work is None and not intake.draining.is_set():
+                for delivery in await consumer.receive():
+                    self._taking = True
+                    try:
+                        await self._take(consumer, delivery)
+                    finally:
+                        self._taking = False
+
+    async def _take(self, consumer: Consumer, delivery: Delivery) -> None:
+        try:
+            envelope = _read_ticket(delivery.body)
+        except UnreadableMessage as error:
+            log.warning("ticket.unreadable", extra={"reason": str(error)})
+            await consumer.dead_letter(delivery, str(error))
+            return
+        if envelope.payload.work_type not in self._intake.work_types:
+            await self._refuse(envelope)
+            await consumer.ack(delivery)
+            return
+        try:
+            attempt = await self._intake.claimer.claim(envelope.payload)
+        except ClaimUnanswered:
+            await consumer.requeue(delivery)
+            return
+        if attempt is not None:
+            self._work = asyncio.create_task(self._intake.run(attempt), name=f"work {attempt.task_id}")
+            await self._hold(consumer, self._work)
+        await consumer.ack(delivery)
+
+    async def _hold(self, consumer: Consumer, work: asyncio.Task[None]) -> None:
+        """Wait for the work, at most as long as a ticket may be held."""
+        await asyncio.wait({work}, timeout=self._intake.ticket_hold.total_seconds())
+        if work.done():
+            await self._finish_work()
+        else:
+            # In this order: otherwise the acknowledgement would bring the next ticket to a slot that is not free.
+            await consumer.cancel()
+
+    async def _finish_work(self) -> None:
+        if self._work is None:
+            return
+        await asyncio.wait({self._work})
+        work, self._work = self._work, None
+        if not work.cancelled() and (failure := work.exception()) is not None:
+            log.error("work.lost", exc_info=failure, extra={"slot": self._number})
+
+    async def _refuse(self, envelope: TicketEnvelope) -> None:
+        """Say that this agent cannot run such work; giving the ticket back would only send it round and round."""
+        ticket: Ticket = envelope.payload
+        agent_id = str(self._intake.agent_id)
+        message = f"Agent {agent_id} has no executor for work type {ticket.work_type!r}."
+        log.error("ticket.unsupported", extra={"task_id": ticket.task_id, "reason": message})
+        await self._intake.reporter.send(
+            RESULTS,
+            ErrorEnvelope(
+                from_agent=agent_id,
+                to_agent=ORCHESTRATOR,
+                trace_id=envelope.trace_id,
+                request_id=envelope.request_id,
+                payload=ProtocolError(
+                    error_code=ErrorCode.UNSUPPORTED_WORK_TYPE, error_message=message, about=ticket.task_id
+                ),
+            ),
+        )
+
+
+def _read_ticket(body: bytes) -> TicketEnvelope:
+    envelope = decode(body)
+    if not isinstance(envelope, TicketEnvelope):
+        raise UnreadableMessage(f"type: a work queue takes work_request, not {envelope.type}")
+    return envelope

@@ -1,0 +1,79 @@
+"""What an executor is, what it gets, and what it answers."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, Self
+
+from pydantic import ValidationError
+
+from agents.stopping import StopSignal
+from common.errors import ErrorCode
+from common.messages import ResultStatus, Stream, WorkRequest
+
+WriteOutput = Callable[[Stream, bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended. `cancelled` means that it was stopped because `context.stop` was ordered, for whatever
+    reason. `retryable`: another attempt, if the task has one left, may end differently.
+    """
+
+    status: ResultStatus
+    exit_code: int | None = None
+    error_message: str | None = None
+    error_code: ErrorCode | None = None
+    retryable: bool = False
+
+    @classmethod
+    def failed(
+        cls,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        exit_code: int | None = None,
+        retryable: bool = False,
+    ) -> Self:
+        return cls(ResultStatus.FAILED, exit_code, message, code, retryable)
+
+    @classmethod
+    def invalid_parameters(cls, error: ValidationError) -> Self:
+        """The parameters are not those of the work type; repeating them helps nobody."""
+        problems = (
+            f"{'.'.join(map(str, problem['loc'])) or 'parameters'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        )
+        return cls.failed("The parameters are not valid: " + "; ".join(problems), code=ErrorCode.INVALID_REQUEST)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionContext:
+    """What an executor may use.
+
+    `workspace` is an empty directory of this attempt. `inherited` are the agent's environment variables that work may
+    see, `ids` those that tell a program what it runs for; nothing overrides the latter. `write` takes output and waits
+    when there is too much of it. `stop` says when to stop, and `kill_grace_seconds` how long a program that is stopped
+    for the executor's own reasons has to end.
+    """
+
+    workspace: Path
+    inherited: Mapping[str, str]
+    ids: Mapping[str, str]
+    write: WriteOutput
+    stop: StopSignal
+    kill_grace_seconds: float
+
+
+class Executor(Protocol):
+    """Runs one work type."""
+
+    kind: ClassVar[str]
+
+    async def execute(self, work: WorkRequest, context: ExecutionContext) -> Outcome:
+        """Run to the end and return the outcome, also for a failure.
+
+        Whatever was started has ended when this returns. Once `context.stop` is ordered it returns soon, by `kill_at`
+        and the moment that killing takes.
+        """
+        ...

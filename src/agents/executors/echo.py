@@ -1,0 +1,21 @@
+"""Return a text unchanged: proves the whole path and measures its cost."""
+
+from typing import ClassVar
+
+from pydantic import ValidationError
+
+from agents.executors.base import ExecutionContext, Outcome
+from common.messages import ResultStatus, Stream, WorkRequest
+from common.work import EchoParameters
+
+
+class EchoExecutor:
+    kind: ClassVar[str] = "echo"
+
+    async def execute(self, work: WorkRequest, context: ExecutionContext) -> Outcome:
+        try:
+            parameters = EchoParameters.model_validate(work.parameters)
+        except ValidationError as error:
+            return Outcome.invalid_parameters(error)
+        await context.write(Stream.STDOUT, parameters.message.encode())
+        return Outcome(ResultStatus.COMPLETED)

@@ -1,0 +1,164 @@
+"""Start a program, follow its output, and leave nothing of it behind: the only place that starts processes.
+
+A program gets a process group of its own, so that what it starts can be stopped with it. Output goes through pipes of
+our own rather than asyncio's, so that the end of the program is seen also while a grandchild still holds them.
+"""
+
+import asyncio
+import errno
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import IO
+
+from agents.executors.base import WriteOutput
+from agents.executors.process_group import ProcessGroup
+from agents.executors.pump import Pump
+from agents.stopping import StopSignal
+from common.messages import Stream
+
+# How long a grandchild may go on writing after the program has ended, before the group is killed.
+DRAIN_SECONDS = 0.5
+# How often a program that is being stopped is looked at again: the moment of the kill can be brought forward.
+LOOK_SECONDS = 0.2
+
+
+class Ending(StrEnum):
+    EXITED = "exited"
+    STOPPED = "stopped"
+    TIMED_OUT = "timed_out"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program to run: exactly this environment, and `stdin` as its whole input."""
+
+    argv: Sequence[str]
+    cwd: Path
+    env: Mapping[str, str]
+    stdin: bytes
+    max_duration_seconds: float
+    kill_grace_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """`returncode` is negative for the signal that ended the program; `exit_code` is what a shell would say, 128+n."""
+
+    ending: Ending
+    returncode: int
+
+    @property
+    def exit_code(self) -> int:
+        return self.returncode if self.returncode >= 0 else 128 - self.returncode
+
+
+class CannotStart(Exception):
+    """The program does not exist or cannot be run; `exit_code` is the one that a shell gives for that."""
+
+    def __init__(self, program: str, error: OSError) -> None:
+        if error.errno == errno.ENOENT:
+            super().__init__(f"The program {program!r} was not found.")
+            self.exit_code = 127
+        else:
+            super().__init__(f"The program {program!r} cannot be started: {error.strerror or error}.")
+            self.exit_code = 126
+
+
+async def run_process(command: Command, *, write: WriteOutput, stop: StopSignal) -> Finished:
+    """Run a program to its end, or until `stop` is ordered or its time is over; raises `CannotStart`."""
+    with ExitStack() as files:
+        pumps = [await Pump.open(stream, write, files) for stream in Stream]
+        process = await _start(command, pumps)
+        for pump in pumps:
+            pump.close_writing_end()
+        group = ProcessGroup(process.pid)
+        ended = asyncio.create_task(process.wait(), name="process")
+        try:
+            ending = await _first_end(ended, stop, command.max_duration_seconds)
+            if ending is not Ending.EXITED:
+                await _terminate(group, ended, pumps, stop, command.kill_grace_seconds)
+            await _finish_output(group, ended, pumps)
+            return Finished(ending, await ended)
+        finally:
+            # Also when this task is cancelled: nothing of the group survives.
+            group.end()
+            for task in (ended, *(pump.task for pump in pumps)):
+                task.cancel()
+            await asyncio.gather(ended, *(pump.task for pump in pumps), return_exceptions=True)
+
+
+async def _start(command: Command, pumps: Sequence[Pump]) -> asyncio.subprocess.Process:
+    stdout, stderr = (pump.writing_end for pump in pumps)
+    try:
+        with _input_file(command) as stdin:
+            return await asyncio.create_subprocess_exec(
+                *command.argv,
+                cwd=command.cwd,
+                env=dict(command.env),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise CannotStart(command.argv[0], error) from None
+
+
+def _input_file(command: Command) -> IO[bytes]:
+    """A file and not a pipe: a program that never reads its input cannot block anybody."""
+    if not command.stdin:
+        return Path(os.devnull).open("rb")
+    file = tempfile.TemporaryFile(dir=command.cwd)  # noqa: SIM115 - the caller closes it
+    file.write(command.stdin)
+    file.seek(0)
+    return file
+
+
+async def _first_end(ended: asyncio.Task[int], stop: StopSignal, max_duration_seconds: float) -> Ending:
+    ordered = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({ended, ordered}, timeout=max_duration_seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ordered.cancel()
+    if ended.done():
+        return Ending.EXITED
+    return Ending.STOPPED if stop.reason is not None else Ending.TIMED_OUT
+
+
+async def _terminate(
+    group: ProcessGroup, ended: asyncio.Task[int], pumps: Sequence[Pump], stop: StopSignal, grace_seconds: float
+) -> None:
+    """SIGTERM to the group; SIGKILL when it still runs, or still holds the pipes, after the grace."""
+    now = asyncio.get_running_loop().time
+    # An ordered stop says itself when to kill; a program whose time is over has the grace.
+    kill_at = now() + grace_seconds if stop.reason is None else stop.kill_at
+    group.terminate()
+    alive: set[asyncio.Task[int] | asyncio.Task[None]] = {ended, *(pump.task for pump in pumps)}
+    while alive and (left := min(kill_at, stop.kill_at) - now()) > 0:
+        _, alive = await asyncio.wait(alive, timeout=min(left, LOOK_SECONDS))
+        if ended.done() and all(pump.task.done() or pump.is_blocked for pump in pumps):
+            break  # it has ended; what the pipes still hold is read afterwards
+    group.kill()
+    await asyncio.wait({ended})
+
+
+async def _finish_output(group: ProcessGroup, ended: asyncio.Task[int], pumps: Sequence[Pump]) -> None:
+    """Read the pipes to their end, killing those of the group that hold them open after the program has ended."""
+    await asyncio.wait({ended})
+    tasks = {pump.task for pump in pumps}
+    await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+    group.end()
+    # What is in the pipes is kept, however long it takes to hand on; only whoever left the group and holds a pipe
+    # without writing is not waited for.
+    while any(not pump.task.done() for pump in pumps):
+        await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+        if all(pump.task.done() or pump.is_silent(DRAIN_SECONDS) for pump in pumps):
+            break
+    for pump in pumps:
+        if pump.task.done():
+            pump.task.result()

@@ -1,0 +1,83 @@
+"""Run a program or a script."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import ClassVar, assert_never
+
+from pydantic import ValidationError
+
+from agents.executors.base import ExecutionContext, Outcome
+from agents.executors.process import CannotStart, Command, Ending, Finished, run_process
+from common.errors import ErrorCode
+from common.messages import ResultStatus, WorkRequest
+from common.work import ShellScriptParameters
+
+SCRIPT_FILE = "script"
+
+
+class ShellExecutor:
+    kind: ClassVar[str] = "shell_script"
+
+    async def execute(self, work: WorkRequest, context: ExecutionContext) -> Outcome:
+        try:
+            parameters = ShellScriptParameters.model_validate(work.parameters)
+        except ValidationError as error:
+            return Outcome.invalid_parameters(error)
+        command = Command(
+            argv=await _argv(parameters, context.workspace),
+            cwd=context.workspace,
+            env={**context.inherited, **parameters.env, **context.ids},
+            stdin=parameters.stdin.encode(),
+            max_duration_seconds=parameters.max_duration_seconds,
+            kill_grace_seconds=context.kill_grace_seconds,
+        )
+        try:
+            finished = await run_process(command, write=context.write, stop=context.stop)
+        except CannotStart as error:
+            return Outcome.failed(str(error), exit_code=error.exit_code)
+        return outcome_of(finished, parameters.max_duration_seconds)
+
+
+def outcome_of(finished: Finished, max_duration_seconds: float) -> Outcome:
+    """Say how a program's end counts: only exit code 0 is success."""
+    match finished.ending:
+        case Ending.STOPPED:
+            return Outcome(ResultStatus.CANCELLED, exit_code=finished.exit_code)
+        case Ending.TIMED_OUT:
+            return Outcome.failed(
+                f"The program was stopped: it ran longer than max_duration_seconds ({max_duration_seconds:g}).",
+                code=ErrorCode.TIMEOUT,
+                exit_code=finished.exit_code,
+                retryable=True,
+            )
+        case Ending.EXITED:
+            return _outcome_of_exit(finished)
+        case _:
+            assert_never(finished.ending)
+
+
+def _outcome_of_exit(finished: Finished) -> Outcome:
+    if finished.returncode == 0:
+        return Outcome(ResultStatus.COMPLETED, exit_code=0)
+    if finished.returncode > 0:
+        message = f"The program ended with exit code {finished.returncode}."
+    else:
+        message = f"The program was ended by signal {_signal_name(-finished.returncode)}."
+    return Outcome.failed(message, exit_code=finished.exit_code, retryable=True)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return str(number)
+
+
+async def _argv(parameters: ShellScriptParameters, workspace: Path) -> list[str]:
+    if parameters.argv is not None:
+        return parameters.argv
+    assert parameters.script is not None
+    path = workspace / SCRIPT_FILE
+    await asyncio.to_thread(path.write_text, parameters.script, encoding="utf-8", newline="")
+    return [parameters.shell, str(path)]

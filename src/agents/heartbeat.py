@@ -1,0 +1,83 @@
+"""Say that the agent is there, how it is and what it does. The first heartbeat is also the registration."""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from agents.attempts import Attempts
+from agents.registration import Identity
+from agents.replies import reply
+from agents.resources import ResourceMonitor
+from common.broker.base import Broker, BrokerUnavailable
+from common.broker.topology import HEARTBEATS
+from common.loop import Health, Wake, keep_running
+from common.messages import AgentStatus, StatusUpdate
+from common.protocol import ORCHESTRATOR, StatusUpdateEnvelope
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Beats until cancelled. A beat that fails is not repeated: the next one says more."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        identity: Identity,
+        attempts: Attempts,
+        resources: ResourceMonitor,
+        draining: asyncio.Event,
+        *,
+        every: timedelta,
+        health: Health,
+    ) -> None:
+        self._broker = broker
+        self._identity = identity
+        self._attempts = attempts
+        self._resources = resources
+        self._draining = draining
+        self._every = every
+        self._health = health
+        self._soon = Wake()
+
+    async def run(self) -> None:
+        async def beat() -> None:
+            await self.beat(self.status())
+            await self._soon.wait(self._every)
+
+        await keep_running("heartbeat", beat, health=self._health)
+
+    def beat_soon(self) -> None:
+        """Something changed that should not wait for the next beat."""
+        self._soon.ring()
+
+    def status(self) -> AgentStatus:
+        if self._draining.is_set():
+            return AgentStatus.DRAINING
+        return AgentStatus.BUSY if len(self._attempts) >= self._identity.slots else AgentStatus.ONLINE
+
+    async def beat(self, status: AgentStatus) -> None:
+        """Send one heartbeat; it expires, because an old one says nothing."""
+        identity = self._identity
+        envelope = StatusUpdateEnvelope(
+            from_agent=str(identity.agent_id),
+            to_agent=ORCHESTRATOR,
+            payload=StatusUpdate(
+                agent_id=identity.agent_id,
+                agent_type=identity.agent_type,
+                status=status,
+                hostname=identity.hostname,
+                version=identity.version,
+                work_types=list(identity.work_types),
+                slots=identity.slots,
+                current_tasks=[attempt.task_id for attempt in self._attempts],
+                resources=self._resources.current(),
+                started_at=identity.started_at,
+            ),
+        )
+        message = reply(identity.agent_id, HEARTBEATS, envelope, expires_after=self._every * 3)
+        try:
+            async with asyncio.timeout(max(self._every.total_seconds(), 1.0)):
+                await self._broker.publish(message)
+        except (BrokerUnavailable, TimeoutError) as failure:
+            log.warning("heartbeat.failed", extra={"reason": str(failure)})

@@ -1,0 +1,106 @@
+"""Send what a task writes while it runs.
+
+The first output goes out at once; after that it is collected for a moment or until there is enough of it. Output that
+is not sent yet is bounded: beyond the bound `write` waits, the pipe fills, and the process itself is slowed down. So an
+outage of the broker costs the process time, never the agent memory.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from agents.chunks import Chunker
+from common.messages import MAX_CHUNK_BYTES, OutputChunk, Stream
+
+COLLECT_SECONDS = 0.1
+COLLECT_BYTES = 64 * 1024
+MAX_UNSENT_BYTES = 1024 * 1024
+
+
+class LogStream:
+    """The output of one attempt. `send` returns when the chunks are stored by the broker."""
+
+    def __init__(self, send: Callable[[Sequence[OutputChunk]], Awaitable[None]]) -> None:
+        self._send = send
+        self._chunker = Chunker()
+        self._in_flight = 0
+        self._arrived = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._room = asyncio.Event()
+        self._closing = False
+        self._sender: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._sender is not None:
+            self._sender.cancel()
+            await asyncio.gather(self._sender, return_exceptions=True)
+
+    @property
+    def tail(self) -> str:
+        return self._chunker.tail
+
+    @property
+    def totals(self) -> dict[Stream, int]:
+        return self._chunker.totals
+
+    async def write(self, stream: Stream, data: bytes) -> None:
+        """Take in output; waits while too much of it is unsent."""
+        self._chunker.feed(stream, data)
+        if self._sender is None and self._chunker.pending:
+            self._sender = asyncio.create_task(self._work(), name="log_stream")
+        self._arrived.set()
+        if self._chunker.pending >= COLLECT_BYTES:
+            self._enough.set()
+        while self._chunker.pending + self._in_flight > MAX_UNSENT_BYTES:
+            if self._failure is not None:
+                raise self._failure
+            self._room.clear()
+            await self._room.wait()
+
+    async def close(self) -> list[OutputChunk]:
+        """No more output will come: return the last chunks, which nobody has sent, when all others are stored."""
+        self._chunker.finish()
+        self._closing = True
+        self._arrived.set()
+        self._enough.set()
+        if self._sender is not None:
+            await self._sender
+        return self._chunker.take(MAX_CHUNK_BYTES)
+
+    async def _work(self) -> None:
+        try:
+            while await self._has_more():
+                chunks = self._chunker.take(MAX_CHUNK_BYTES)
+                self._in_flight = sum(len(chunk.text.encode()) for chunk in chunks)
+                await self._send(chunks)
+                self._in_flight = 0
+                self._room.set()
+                await self._collect()
+        except Exception as failure:
+            self._failure = failure
+            raise
+        finally:
+            self._room.set()
+
+    async def _has_more(self) -> bool:
+        """Wait for output that must be sent now; False when closed and the rest fits into the result."""
+        while not self._chunker.pending and not self._closing:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return not self._closing or self._chunker.pending > COLLECT_BYTES
+
+    async def _collect(self) -> None:
+        if self._chunker.pending < COLLECT_BYTES and not self._closing:
+            self._enough.clear()
+            try:
+                async with asyncio.timeout(COLLECT_SECONDS):
+                    await self._enough.wait()
+            except TimeoutError:
+                pass

@@ -1,0 +1,112 @@
+"""Who this agent is: an id that survives restarts, kept on disk and used by one process at a time."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from agents.settings import AgentSettings
+from common.errors import StartupRefused
+from common.ids import AgentId
+
+IDENTITY_FILE = "identity.json"
+LOCK_FILE = "agent.lock"
+
+
+class IdentityInUse(StartupRefused):
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__(
+            f"Another agent is running with the state in {state_dir}. Stop it, or give this one a directory of its own "
+            "with CHIFFON_AGENT_STATE_DIR or [agent] state_dir."
+        )
+
+
+class IdentityUnusable(StartupRefused):
+    """What is on disk is not the identity of this agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What an agent says of itself in every heartbeat."""
+
+    agent_id: AgentId
+    agent_type: str
+    hostname: str
+    version: str
+    work_types: tuple[str, ...]
+    slots: int
+    started_at: datetime
+
+
+@contextmanager
+def open_identity(settings: AgentSettings, *, work_types: Iterable[str]) -> Iterator[Identity]:
+    """Read or create the identity and keep it locked.
+
+    Raises `IdentityInUse` when another process has it, and `IdentityUnusable` when the directory cannot be used.
+    """
+    directory = settings.state_dir
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise IdentityUnusable(f"The agent's state directory {directory} cannot be used: {error.strerror}.") from None
+    try:
+        # The kernel drops the lock with the process, however it ends, so there is never a stale one.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise IdentityInUse(directory) from None
+        yield Identity(
+            agent_id=_read_or_create(directory / IDENTITY_FILE, settings.type),
+            agent_type=settings.type,
+            hostname=settings.name,
+            version=_version(),
+            work_types=tuple(sorted(work_types)),
+            slots=settings.slots,
+            started_at=datetime.now(UTC),
+        )
+    finally:
+        os.close(lock)
+
+
+def _read_or_create(path: Path, agent_type: str) -> AgentId:
+    if not path.exists():
+        agent_id = AgentId(uuid4())
+        _write_atomically(path, json.dumps({"agent_id": str(agent_id), "agent_type": agent_type}))
+        return agent_id
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        agent_id, kept_type = AgentId(UUID(kept["agent_id"])), kept["agent_type"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IdentityUnusable(f"{path} is not an agent's identity ({error}). Remove it to get a new one.") from None
+    if kept_type != agent_type:
+        raise IdentityUnusable(
+            f"{path} belongs to an agent of type {kept_type!r}, not {agent_type!r}. Use another state directory."
+        )
+    return agent_id
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    """A crash leaves the old file or the new one, never half of one."""
+    draft = path.with_suffix(".new")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise IdentityUnusable(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _version() -> str:
+    try:
+        return version("chiffon")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+source"

@@ -1,0 +1,105 @@
+"""Keep the leases of what runs, and stop what cannot be kept before its lease ends.
+
+A renewal is due after a third of the lease, and is repeated more often until it is answered. The answer counts from
+when the renewal was sent. Work whose lease nears its end is stopped so early that it can be killed in time.
+"""
+
+import asyncio
+import logging
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from agents.attempts import Attempt, Attempts
+from agents.replies import reply
+from agents.stopping import StopReason
+from common.broker.base import Broker, BrokerUnavailable
+from common.broker.topology import HEARTBEATS
+from common.clock import Clock
+from common.messages import Lease, Renew, Renewed
+from common.protocol import ORCHESTRATOR, RenewEnvelope
+
+log = logging.getLogger(__name__)
+
+LONGEST_SLEEP = 60.0
+
+
+class LeaseKeeper:
+    """Renews the leases of all attempts together."""
+
+    def __init__(
+        self, broker: Broker, agent_id: UUID, attempts: Attempts, clock: Clock, *, kill_grace: timedelta
+    ) -> None:
+        self._broker = broker
+        self._agent_id = agent_id
+        self._attempts = attempts
+        self._clock = clock
+        self._kill_grace = kill_grace.total_seconds()
+        self._sent: dict[UUID, float] = {}
+
+    async def run(self) -> None:
+        """Renew and stop what is due, until cancelled."""
+        # Publishing may hang with the broker; the stopping must not, so it does not wait for it.
+        async with asyncio.TaskGroup() as publishing:
+            while True:
+                now = self._clock.monotonic()
+                self._stop_overdue(now)
+                if any(attempt.renew_at <= now for attempt in self._attempts):
+                    publishing.create_task(self._renew(now), name="renew")
+                    for attempt in self._attempts:
+                        attempt.renew_at = now + attempt.grant.lease_seconds / 12
+                await self._attempts.changed.wait(timedelta(seconds=self._pause(self._clock.monotonic())))
+
+    def answered(self, renewed: Renewed) -> None:
+        """Take in the answer to a renewal."""
+        sent = self._sent.pop(renewed.renewal_id, None)
+        for lease in renewed.kept if sent is not None else ():
+            attempt = self._attempts.find(lease.task_id, lease.fence)
+            if attempt is not None and sent is not None:
+                attempt.lease_until = max(attempt.lease_until, sent + renewed.lease_seconds)
+                attempt.renew_at = max(attempt.renew_at, sent + renewed.lease_seconds / 3)
+        for lease in renewed.lost:  # for good, whichever renewal it answers
+            attempt = self._attempts.find(lease.task_id, lease.fence)
+            if attempt is not None:
+                self._stop(attempt, grace=min(self._kill_grace, attempt.lease_until - self._clock.monotonic()))
+
+    def _stop_overdue(self, now: float) -> None:
+        for attempt in self._attempts:
+            if now >= self._stop_at(attempt):
+                self._stop(attempt, grace=min(self._kill_grace, (attempt.lease_until - now) * 0.8))
+
+    def _stop_at(self, attempt: Attempt) -> float:
+        """When a lease that was not renewed has so little left that killing must begin."""
+        lease = attempt.grant.lease_seconds
+        return attempt.lease_until - min(max(self._kill_grace * 1.25, lease / 20), lease / 4)
+
+    def _stop(self, attempt: Attempt, *, grace: float) -> None:
+        if attempt.stop.order(StopReason.LEASE_LOST, grace=grace):
+            log.warning(
+                "lease.lost", extra={"task_id": attempt.task_id, "trace_id": attempt.grant.trace_id, "grace": grace}
+            )
+
+    def _pause(self, now: float) -> float:
+        due = [
+            at
+            for attempt in self._attempts
+            for at in (attempt.renew_at, self._stop_at(attempt))
+            if at > now or attempt.stop.reason is None
+        ]
+        return max(0.0, min(due, default=now + LONGEST_SLEEP) - now)
+
+    async def _renew(self, now: float) -> None:
+        leases = [Lease(task_id=attempt.task_id, fence=attempt.fence) for attempt in self._attempts]
+        if not leases:
+            return
+        longest = max(attempt.grant.lease_seconds for attempt in self._attempts)
+        renewal = Renew(renewal_id=uuid4(), agent_id=self._agent_id, leases=leases)
+        self._sent = {asked: at for asked, at in self._sent.items() if at > now - longest} | {renewal.renewal_id: now}
+        envelope = RenewEnvelope(from_agent=str(self._agent_id), to_agent=ORCHESTRATOR, payload=renewal)
+        message = reply(self._agent_id, HEARTBEATS, envelope, expires_after=timedelta(seconds=longest))
+        try:
+            async with asyncio.timeout(longest / 6):
+                await self._broker.publish(message)
+        except (BrokerUnavailable, TimeoutError) as failure:
+            log.warning("lease.renewal_failed", extra={"leases": len(leases), "reason": str(failure)})
+        except Exception:  # nothing may end the loop that stops work in time
+            log.exception("lease.renewal_failed", extra={"leases": len(leases)})

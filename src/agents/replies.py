@@ -1,0 +1,19 @@
+"""How an agent addresses what it has to say to the orchestrator."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from common.broker.base import Outgoing
+from common.broker.topology import reply_address
+from common.protocol import Envelope, encode
+
+
+def reply(agent_id: UUID, queue: str, envelope: Envelope, *, expires_after: timedelta | None = None) -> Outgoing:
+    """Return the message that brings an envelope from this agent to a reply queue."""
+    return Outgoing(
+        reply_address(agent_id, queue),
+        encode(envelope),
+        envelope.type,
+        priority=envelope.priority,
+        expires_after=expires_after,
+    )

@@ -1,0 +1,78 @@
+"""Bring reports to the orchestrator: a report is repeated until the broker has stored it.
+
+What arrives together is published in one call. Reports wait in memory; each attempt waits for its own, so there are
+never more than a few for each slot.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from common.backoff import full_jitter
+from common.batching import Batcher
+from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
+from common.broker.topology import REPLY_QUEUES, reply_address
+from common.protocol import Envelope, encode
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 32
+FIRST_PAUSE = timedelta(milliseconds=100)
+LONGEST_PAUSE = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is to be stored in a reply queue. A repeated publish is a new message, so this has no message id."""
+
+    queue: str
+    type: str
+    body: bytes
+
+
+class Reporter:
+    """Publishes reports, again and again if need be. Use it as a context manager."""
+
+    def __init__(self, broker: Broker, agent_id: UUID) -> None:
+        self._broker = broker
+        self._agent_id = agent_id
+        self._batcher: Batcher[Report, None] = Batcher(self._store, limit=MAX_BATCH)
+
+    async def __aenter__(self) -> Self:
+        await self._batcher.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._batcher.__aexit__(kind, error, trace)
+
+    async def send(self, queue: str, envelope: Envelope) -> None:
+        """Return when the envelope is stored in the reply queue, however long that takes."""
+        await self._batcher.submit(Report(queue, envelope.type, encode(envelope)))
+
+    async def _store(self, reports: Sequence[Report]) -> Sequence[None]:
+        failures = 0
+        while True:
+            try:
+                await self._broker.publish(*map(self._message, reports))
+            except BrokerUnavailable as failure:
+                failures += 1
+                log.warning(
+                    "report.waits", extra={"reports": len(reports), "failures": failures, "reason": str(failure)}
+                )
+                if isinstance(failure, Unroutable):  # somebody deleted a reply queue
+                    with suppress(BrokerUnavailable):
+                        await self._broker.declare(*REPLY_QUEUES)
+                await asyncio.sleep(full_jitter(failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE).total_seconds())
+            else:
+                return [None] * len(reports)
+
+    def _message(self, report: Report) -> Outgoing:
+        return Outgoing(reply_address(self._agent_id, report.queue), report.body, report.type)

@@ -1,0 +1,83 @@
+"""Settings of an agent: `CHIFFON_AGENT_…` in the environment, or the table `[agent]` of the TOML file."""
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, StringConstraints, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from common.config import Settings
+from common.work import AgentType
+
+EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+DEFAULT_ENV_ALLOW = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR"]
+
+
+def default_state_dir(agent_type: str) -> Path:
+    """Return where an agent keeps its state, by the XDG base directory rules."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "chiffon" / f"agent-{agent_type}"
+
+
+class AgentSettings(Settings):
+    """What one agent needs to know; each agent on a host needs a `state_dir` of its own."""
+
+    model_config = SettingsConfigDict(env_prefix="CHIFFON_AGENT_", validate_default=True)
+    table: ClassVar[str | None] = "agent"
+
+    type: AgentType = Field(
+        default="infra", description="The pool that this agent belongs to; it takes work from work.<type>."
+    )
+    name: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        max_length=255,
+        description="The name that is shown for this agent; the host's name when not set.",
+    )
+    slots: int = Field(default=4, ge=1, le=256, description="How many tasks run side by side.")
+    state_dir: Path = Field(
+        default_factory=lambda fields: default_state_dir(fields.get("type", "infra")),
+        description="Where the agent keeps its identity and the workspaces; each agent needs one of its own.",
+    )
+    heartbeat_seconds: float = Field(
+        default=10.0, ge=0.05, le=300, description="How often the agent says that it is there and how it is."
+    )
+    stop_grace_seconds: float = Field(
+        default=30.0, ge=0, le=86_400, description="How long a stopping agent lets running work go on."
+    )
+    kill_grace_seconds: float = Field(
+        default=10.0, ge=0, le=600, description="How long a process has between SIGTERM and SIGKILL."
+    )
+    claim_timeout_seconds: float = Field(
+        default=5.0,
+        ge=0.05,
+        le=60,
+        description="How long the agent waits for the answer to a claim before it repeats it.",
+    )
+    ticket_hold_seconds: float = Field(
+        default=300.0,
+        ge=0.05,
+        le=1500,
+        description="How long a ticket stays unacknowledged while its work runs; RabbitMQ allows 1800.",
+    )
+    env_allow: Annotated[list[EnvironmentName], NoDecode] = Field(
+        default=DEFAULT_ENV_ALLOW,
+        max_length=256,
+        description="The agent's environment variables that work inherits; comma-separated or a JSON list.",
+    )
+    keep_workspaces: bool = Field(
+        default=False, description="Keep the directory of each attempt after its end, to look into it."
+    )
+
+    @field_validator("env_allow", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [name.strip() for name in value.split(",") if name.strip()]

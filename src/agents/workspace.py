@@ -1,0 +1,42 @@
+"""A directory of its own for each attempt."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID
+
+
+class Workspaces:
+    """Makes and removes the directories `<root>/<task_id>-<attempt>`, which only the agent's user can enter."""
+
+    def __init__(self, root: Path, *, keep: bool = False) -> None:
+        self._root = root
+        self._keep = keep
+
+    @asynccontextmanager
+    async def open(self, task_id: UUID, attempt: int) -> AsyncIterator[Path]:
+        """Give an attempt an empty directory; it is removed afterwards unless workspaces are kept."""
+        path = self._root / f"{task_id}-{attempt}"
+        await asyncio.to_thread(_make_empty, path)
+        try:
+            yield path
+        finally:
+            if not self._keep:
+                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+
+    def remove_leftovers(self) -> int:
+        """Remove what a crash left behind, unless workspaces are kept; return how many there were."""
+        if self._keep or not self._root.exists():
+            return 0
+        leftovers = [path for path in self._root.iterdir() if path.is_dir()]
+        for path in leftovers:
+            shutil.rmtree(path, ignore_errors=True)
+        return len(leftovers)
+
+
+def _make_empty(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.rmtree(path, ignore_errors=True)  # of an earlier life of this agent: the same attempt is never run twice
+    path.mkdir(mode=0o700)
