@@ -53,7 +53,9 @@ async def embedded_postgres(state: Path, *, log: Path, durable: bool = True) -> 
     )
     try:
         lock_file = data / "postmaster.pid"
-        await until(lambda: _is_ready(lock_file, child.pid), parts=[child], timeout=START_LIMIT, what="Its start", see=log)
+        await until(
+            lambda: _is_ready(lock_file, child.pid), parts=[child], timeout=START_LIMIT, what="Its start", see=log
+        )
         yield f"postgresql://postgres@/postgres?host={sockets}", child
     finally:
         await child.stop(STOP_LIMIT, how=signal.SIGINT)

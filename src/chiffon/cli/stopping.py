@@ -5,15 +5,15 @@ import signal
 from collections.abc import Awaitable, Callable
 
 
-def run_until_stopped(work: Callable[[], Awaitable[int]]) -> int:
-    """Run `work` and return its exit status, or 0 when it was stopped by a signal and has cleaned up.
+def run_until_stopped(work: Callable[[], Awaitable[int]], *, when_stopped: int = 0) -> int:
+    """Run `work` and return its exit status, or `when_stopped` when a signal stopped it and it has cleaned up.
 
     The signal cancels the work; a second one cancels its cleaning up, which then kills instead of waiting.
     """
-    return asyncio.run(_until_stopped(work))
+    return asyncio.run(_until_stopped(work, when_stopped))
 
 
-async def _until_stopped(work: Callable[[], Awaitable[int]]) -> int:
+async def _until_stopped(work: Callable[[], Awaitable[int]], when_stopped: int) -> int:
     running = asyncio.ensure_future(work())
     stopped = False
 
@@ -29,5 +29,5 @@ async def _until_stopped(work: Callable[[], Awaitable[int]]) -> int:
         return await running
     except asyncio.CancelledError:
         if stopped:
-            return 0
+            return when_stopped
         raise

@@ -1,0 +1,91 @@
+"""Run the demonstration against an orchestrator."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from chiffon.client import Client
+from chiffon.demo.show import LiveView, judge, print_summary
+from chiffon.demo.work import DemoTask, demo_tasks
+from chiffon.errors import ApiError
+from chiffon.models import Event, TaskStatus
+from common.errors import ErrorCode, StartupRefused
+from common.lifecycle import Status
+from common.messages import AgentStatus
+
+LIMIT = timedelta(seconds=120)
+AGENTS_WANTED = 2
+
+
+async def run_demo(client: Client) -> bool:
+    """Dispatch the tasks, show them live, sum up, and say whether everything ended as expected."""
+    agents = await _agents(client)
+    tasks = demo_tasks()
+    trace_id = uuid4()
+    print(f"{len(tasks)} tasks for {len(agents)} agents, trace {trace_id}\n", flush=True)
+    answers = await client.dispatch_batch([task.body(trace_id) for task in tasks])
+    for answer in answers:
+        if answer.task is None:
+            raise StartupRefused(f"The orchestrator refused {tasks[answer.index].name!r}: {answer.error}")
+    try:
+        async with asyncio.timeout(LIMIT.total_seconds()):
+            await _show_until_all_ended(client, trace_id, tasks, agents)
+    except TimeoutError:
+        print(f"\nNot everything ended within {LIMIT.total_seconds():g} s.")
+    results = [(task, await client.status(task.task_id)) for task in tasks]
+    print("\nWhat ran where, in the order in which it started:\n")
+    print_summary(results, agents)
+    return _verdict(results)
+
+
+async def _agents(client: Client) -> dict[UUID, str]:
+    """Return the agents that are there, with a short name each. Raises `StartupRefused` when they are too few."""
+    found = [agent for agent in await client.agents(agent_type="infra") if agent.status is not AgentStatus.OFFLINE]
+    if len(found) < AGENTS_WANTED:
+        raise StartupRefused(f"The demonstration wants {AGENTS_WANTED} agents of type infra; {len(found)} are there.")
+    found.sort(key=lambda agent: agent.started_at)
+    return {agent.agent_id: f"agent {number}" for number, agent in enumerate(found, start=1)}
+
+
+async def _show_until_all_ended(
+    client: Client, trace_id: UUID, tasks: Sequence[DemoTask], agents: Mapping[UUID, str]
+) -> None:
+    view = LiveView(tasks, agents)
+    to_cancel = {task.task_id for task in tasks if task.is_cancelled_on_its_way}
+    running = {task.task_id for task in tasks}
+    # From the beginning of the ledger: nothing of this trace was there before, and nothing of it can be missed.
+    async with aclosing(client.watch(trace_id=trace_id, after=0)) as events:
+        async for event in events:
+            view.show(event)
+            if event.task_id in to_cancel and event.kind == "task.output":
+                to_cancel.discard(event.task_id)
+                await _cancel(client, event)
+            if event.ends_a_task and event.task_id is not None:
+                running.discard(event.task_id)
+                if not running:
+                    return
+
+
+async def _cancel(client: Client, event: Event) -> None:
+    assert event.task_id is not None
+    try:
+        await client.cancel(event.task_id)
+    except ApiError as error:
+        # It ended before the cancel came; the verdict at the end will say so.
+        if error.error_code != ErrorCode.INVALID_STATE:
+            raise
+
+
+def _verdict(results: Sequence[tuple[DemoTask, TaskStatus]]) -> bool:
+    ends = [status.status for _, status in results]
+    counts = ", ".join(f"{ends.count(end)} {end}" for end in (Status.COMPLETED, Status.FAILED, Status.CANCELLED))
+    print(f"\n{len(results)} tasks: {counts}.")
+    expected = ", ".join(f"{task.name!r} {task.ends}" for task, _ in results if task.ends is not Status.COMPLETED)
+    complaints = judge(results, agents_wanted=AGENTS_WANTED)
+    for complaint in complaints:
+        print(f"NOT AS EXPECTED: {complaint}")
+    if not complaints:
+        print(f"As expected: {expected}, everything else completed, and {AGENTS_WANTED} agents or more took part.")
+    return not complaints
