@@ -1,0 +1,157 @@
+"""The broker on RabbitMQ: publishing and consuming on connections of their own, each under a supervisor.
+
+Blocked publishers (a memory or disk alarm) must not hold up acknowledgements, therefore two connections.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
+from typing import TypeVar
+
+from aio_pika.abc import AbstractChannel
+from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
+from yarl import URL
+
+from common.broker.base import BrokerUnavailable, Consumer, Outgoing, Queue
+from common.broker.rabbitmq_connection import Generation, Link, within
+from common.broker.rabbitmq_consumer import RabbitConsumer
+from common.broker.rabbitmq_publisher import Publisher, PublishingChannel, make_message, open_publishing_channel
+
+DEADLINE = timedelta(seconds=10)
+HIGHEST_PRIORITY = 5
+QUEUE_TYPE = "classic"
+
+Value = TypeVar("Value")
+
+
+class RabbitBroker:
+    """See `base.Broker`."""
+
+    def __init__(self, url: str, *, name: str, deadline: timedelta) -> None:
+        self._deadline = deadline
+        self._declared: dict[str, Queue] = {}
+        self._publishing = Link(url, name=f"{name} (publishing)", deadline=deadline, prepare=open_publishing_channel)
+        self._consuming: Link[None] = Link(
+            url, name=f"{name} (consuming)", deadline=deadline, prepare=self._declare_again
+        )
+        self._publisher = Publisher(self._publishing, deadline=deadline)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Be connected while inside. Raises `BrokerUnavailable` when the first connection fails."""
+        async with AsyncExitStack() as stack:
+            for link in (self._publishing, self._consuming):
+                stack.push_async_callback(link.close)
+                await link.open()
+            for link in (self._publishing, self._consuming):
+                stack.push_async_callback(_stop, asyncio.create_task(link.keep(), name="broker_link"))
+            yield
+
+    async def declare(self, *queues: Queue) -> None:
+        try:
+            await self._ask(lambda channel: _declare(channel, queues))
+        except AMQPChannelError as refusal:
+            names = ", ".join(queue.name for queue in queues)
+            raise BrokerUnavailable(
+                f"RabbitMQ refuses the queues {names}: {refusal}. If one exists with other arguments, delete it."
+            ) from refusal
+        self._declared.update({queue.name: queue for queue in queues})
+
+    async def delete(self, queue: str) -> None:
+        self._declared.pop(queue, None)
+        with suppress(ChannelNotFoundEntity):
+            await self._ask(lambda channel: channel.queue_delete(queue))
+
+    async def publish(self, *messages: Outgoing) -> None:
+        if messages:
+            await self._publisher.publish([make_message(message) for message in messages])
+
+    @asynccontextmanager
+    async def consume(self, queue: str, *, prefetch: int) -> AsyncIterator[Consumer]:
+        consumer = RabbitConsumer(
+            self._consuming,
+            self._publisher,
+            queue,
+            prefetch=prefetch,
+            has_priorities=lambda: queue in self._declared and self._declared[queue].has_priorities,
+            deadline=self._deadline,
+        )
+        keeping = asyncio.create_task(consumer.keep(), name=f"consume {queue}")
+        try:
+            yield consumer
+        finally:
+            await _stop(keeping)
+            await consumer.close()
+
+    async def depth(self, queue: str) -> int:
+        async def count(channel: AbstractChannel) -> int:
+            declared = await channel.declare_queue(queue, passive=True)
+            return declared.declaration_result.message_count or 0
+
+        try:
+            return await self._ask(count)
+        except ChannelNotFoundEntity:
+            return 0
+
+    async def check(self) -> None:
+        links: tuple[Link[PublishingChannel] | Link[None], ...] = (self._publishing, self._consuming)
+        for link in links:
+            await within(self._deadline, _round_trip(link))
+
+    async def _ask(self, question: Callable[[AbstractChannel], Awaitable[Value]]) -> Value:
+        """Ask on a channel of its own, because a refusal closes it."""
+
+        async def asking() -> Value:
+            generation = await self._consuming.generation()
+            async with generation.side_channel() as channel:
+                return await question(channel)
+
+        return await within(self._deadline, asking())
+
+    async def _declare_again(self, generation: Generation[None]) -> None:
+        # A broker that came back without its data gets what was declared here; what others own is theirs to bring back.
+        if self._declared:
+            async with generation.side_channel() as channel:
+                await within(self._deadline, _declare(channel, tuple(self._declared.values())))
+
+
+async def _declare(channel: AbstractChannel, queues: tuple[Queue, ...]) -> None:
+    exchanges = {binding.exchange for queue in queues for binding in queue.bindings}
+    for exchange in sorted(exchanges):
+        await channel.declare_exchange(exchange.name, exchange.type.value, durable=True)
+    for queue in queues:
+        arguments: dict[str, str | int] = {"x-queue-type": QUEUE_TYPE}
+        if queue.has_priorities:
+            arguments["x-max-priority"] = HIGHEST_PRIORITY
+        declared = await channel.declare_queue(queue.name, durable=True, arguments=dict(arguments))
+        for binding in queue.bindings:
+            await declared.bind(binding.exchange.name, binding.routing_key)
+
+
+async def _round_trip(link: Link[PublishingChannel] | Link[None]) -> None:
+    generation = await link.generation()
+    async with generation.side_channel():
+        pass
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@asynccontextmanager
+async def open_rabbitmq_broker(url: str, *, name: str, deadline: timedelta = DEADLINE) -> AsyncIterator[RabbitBroker]:
+    """Connect to RabbitMQ. No call takes much longer than `deadline`.
+
+    Raises `BrokerUnavailable` when it cannot be reached.
+    """
+    broker = RabbitBroker(url, name=name, deadline=deadline)
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(broker.running())
+        except BrokerUnavailable as failure:
+            shown = URL(url).with_user(None).with_query(None)
+            raise BrokerUnavailable(f"Cannot use RabbitMQ at {shown} as the broker. {failure}") from failure
+        yield broker

@@ -1,0 +1,191 @@
+"""One connection to RabbitMQ, kept alive.
+
+A *generation* is a connection with everything opened on it. It is thrown away whole when anything in it closes, and a
+new one is made after a pause; nothing is repaired in place, because the library's own repairs leave consumers deaf
+that believe they are alive.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Generic, TypeVar
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.exceptions import AMQPChannelError
+from yarl import URL
+
+from common.backoff import full_jitter
+from common.broker.base import BrokerUnavailable
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = "15"
+CLOSE_DEADLINE = timedelta(seconds=5)
+FIRST_PAUSE = timedelta(milliseconds=500)
+LONGEST_PAUSE = timedelta(seconds=30)
+# A connection that lived for less counts as one more failure in a row.
+STABLE_AFTER_SECONDS = 10.0
+
+Value = TypeVar("Value")
+Prepared = TypeVar("Prepared")
+
+
+async def within(deadline: timedelta, call: Awaitable[Value]) -> Value:
+    """Await a call of the client library.
+
+    Raises `AMQPChannelError` when the broker refuses it, and `BrokerUnavailable` for everything else that can happen
+    to it. The call gets a task of its own because the library cancels whoever waits on a connection that closes.
+    """
+    task = asyncio.ensure_future(call)
+    try:
+        async with asyncio.timeout(deadline.total_seconds()):
+            await asyncio.wait([task])
+    except TimeoutError:
+        raise BrokerUnavailable(f"RabbitMQ did not answer within {deadline.total_seconds():g} s.") from None
+    finally:
+        if not task.done():
+            task.cancel()
+    if task.cancelled():
+        raise BrokerUnavailable("The connection to RabbitMQ was lost.")
+    try:
+        return task.result()
+    except (AMQPChannelError, BrokerUnavailable):
+        raise
+    except Exception as failure:  # the library raises OSError, RuntimeError, its own errors, and bare Exception
+        raise BrokerUnavailable(f"RabbitMQ did not answer: {failure or type(failure).__name__}") from failure
+
+
+class Generation(Generic[Prepared]):
+    """A connection and what was prepared on it. `lost` is set as soon as any part of it has closed."""
+
+    prepared: Prepared
+
+    def __init__(self, connection: AbstractConnection, *, deadline: timedelta, on_lost: Callable[[str | None], None]) -> None:
+        self.lost = asyncio.Event()
+        self._connection = connection
+        self._deadline = deadline
+        self._on_lost = on_lost
+        connection.close_callbacks.add(self._connection_closed)
+
+    def condemn(self, reason: str | None) -> None:
+        """Declare everything of this generation void; the supervisor throws it away. No reason: it was on purpose."""
+        if not self.lost.is_set():
+            self.lost.set()
+            self._on_lost(reason)
+
+    async def open_channel(self, *, confirms: bool) -> AbstractChannel:
+        """Open a channel of which nobody minds if it closes, until it is given to `watch`."""
+
+        async def opening() -> AbstractChannel:
+            channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+            await channel.initialize()
+            return channel
+
+        return await within(self._deadline, opening())
+
+    def watch(self, channel: AbstractChannel) -> None:
+        """Condemn this generation when the channel closes."""
+        channel.close_callbacks.add(self._channel_closed)
+        if channel.is_closed:
+            self._channel_closed(channel, None)
+
+    async def close_channel(self, channel: AbstractChannel) -> None:
+        """Close a channel on purpose; never raises."""
+        channel.close_callbacks.discard(self._channel_closed)
+        with suppress(BrokerUnavailable, AMQPChannelError):
+            await within(CLOSE_DEADLINE, channel.close())
+
+    @asynccontextmanager
+    async def side_channel(self) -> AsyncIterator[AbstractChannel]:
+        """Lend a channel for a question whose refusal closes that channel only."""
+        channel = await self.open_channel(confirms=False)
+        try:
+            yield channel
+        finally:
+            await self.close_channel(channel)
+
+    async def close(self) -> None:
+        """Close the connection; never raises."""
+        self._connection.close_callbacks.discard(self._connection_closed)
+        self.condemn(None)
+        with suppress(BrokerUnavailable, AMQPChannelError):
+            await within(CLOSE_DEADLINE, self._connection.close())
+
+    def _connection_closed(self, _connection: object, reason: BaseException | None) -> None:
+        self.condemn(f"connection closed: {reason!r}")
+
+    def _channel_closed(self, _channel: object, reason: BaseException | None) -> None:
+        self.condemn(f"channel closed: {reason!r}")
+
+
+class Link(Generic[Prepared]):
+    """Supervises one connection: makes a generation, waits until it is lost, makes the next."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        deadline: timedelta,
+        prepare: Callable[[Generation[Prepared]], Awaitable[Prepared]],
+    ) -> None:
+        self._url = URL(url) if "heartbeat" in URL(url).query else URL(url).update_query(heartbeat=HEARTBEAT_SECONDS)
+        self._name = name
+        self._deadline = deadline
+        self._prepare = prepare
+        self._current: Generation[Prepared] | None = None
+        self._usable = asyncio.Event()
+
+    async def generation(self) -> Generation[Prepared]:
+        """Wait until there is a connection and return its generation."""
+        while self._current is None or self._current.lost.is_set():
+            await self._usable.wait()
+        return self._current
+
+    async def open(self) -> Generation[Prepared]:
+        """Make a generation. Raises `BrokerUnavailable`."""
+        connection = await within(
+            self._deadline, aio_pika.connect(self._url, client_properties={"connection_name": self._name})
+        )
+        generation: Generation[Prepared] = Generation(connection, deadline=self._deadline, on_lost=self._lost)
+        try:
+            generation.prepared = await self._prepare(generation)
+        except BaseException:
+            await generation.close()
+            raise
+        self._current = generation
+        if not generation.lost.is_set():
+            self._usable.set()
+        return generation
+
+    async def keep(self) -> None:
+        """Replace every generation that is lost, until cancelled."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            opened = loop.time()
+            try:
+                generation = self._current or await self.open()
+            except Exception as failure:  # whatever it is, the next attempt may go better; nothing else would try
+                log.warning("broker.connect_failed", extra={"connection": self._name, "reason": repr(failure)})
+            else:
+                log.info("broker.connected", extra={"connection": self._name})
+                await generation.lost.wait()
+                await generation.close()
+                self._current = None
+            failures = 1 if loop.time() - opened > STABLE_AFTER_SECONDS else failures + 1
+            await asyncio.sleep(full_jitter(failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE).total_seconds())
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._current is not None:
+            await self._current.close()
+            self._current = None
+
+    def _lost(self, reason: str | None) -> None:
+        self._usable.clear()
+        if reason is not None:
+            log.warning("broker.connection_lost", extra={"connection": self._name, "reason": reason})

@@ -1,0 +1,32 @@
+"""Wait for something to become true, instead of sleeping."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+async def eventually(
+    check: Callable[[], Value | Awaitable[Value]], *, timeout: float = 10.0, every: float = 0.02
+) -> Value:
+    """Call `check` until it returns something truthy and return that; raise AssertionError after `timeout` seconds.
+
+    An AssertionError that `check` raises means "not yet"; the last one is shown when the time is over.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    failure: AssertionError | None = None
+    while True:
+        try:
+            value = check()
+            result: Value = await value if inspect.isawaitable(value) else value
+            if result:
+                return result
+            failure = AssertionError(f"{check!r} still returns {result!r}")
+        except AssertionError as error:
+            failure = error
+        if loop.time() >= deadline:
+            raise AssertionError(f"did not become true within {timeout} s: {failure}") from failure
+        await asyncio.sleep(every)

@@ -1,0 +1,83 @@
+"""A real RabbitMQ for tests: the one named by the environment, an installed one, one installed now, or a container."""
+
+import atexit
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.services.rabbitmq_node import (
+    ContainerNode,
+    GivenNode,
+    Node,
+    PrivateNode,
+    ServiceUnavailable,
+)
+
+URL_VARIABLE = "CHIFFON_TEST_AMQP_URL"
+INSTALL_SECONDS = 600
+# The scripts themselves, not the wrappers in /usr/sbin: those switch the user and refuse everyone but root.
+SCRIPT_FOLDERS = (
+    "/usr/lib/rabbitmq/bin",
+    "/usr/local/lib/rabbitmq/bin",
+    "/opt/rabbitmq/sbin",
+    "/usr/local/opt/rabbitmq/sbin",
+    "/opt/homebrew/opt/rabbitmq/sbin",
+)
+WHAT_TO_INSTALL = f"""\
+These tests need RabbitMQ and found none. Do one of these:
+  - install it:        apt-get install rabbitmq-server   (3.10 or newer; it need not be running)
+  - start a container: docker must be installed and running; the image rabbitmq:3-management is used
+  - use your own:      {URL_VARIABLE}=amqp://user:password@host:5672/vhost"""
+
+
+def start_rabbitmq() -> Node:
+    """Return a running broker; whoever calls this calls its `stop`.
+
+    Raises `ServiceUnavailable`, which says what to install, when there is no way to get one.
+    """
+    url = os.environ.get(URL_VARIABLE)
+    if url:
+        return GivenNode(url)
+    scripts = find_scripts() or _install()
+    node: Node
+    if scripts is not None:
+        node = PrivateNode(scripts)
+    elif _docker_runs():
+        node = ContainerNode()
+    else:
+        raise ServiceUnavailable(WHAT_TO_INSTALL)
+    atexit.register(node.stop)
+    return node
+
+
+def find_scripts() -> Path | None:
+    """Return the folder of an installed RabbitMQ's scripts, None when there is none."""
+    for folder in map(Path, SCRIPT_FOLDERS):
+        if (folder / "rabbitmq-server").exists():
+            return folder
+    on_path = shutil.which("rabbitmq-server")
+    if on_path is None:
+        return None
+    folder = Path(on_path).resolve().parent
+    return folder if (folder / "rabbitmq-env").exists() else None
+
+
+def _install() -> Path | None:
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        return None
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (
+        ["apt-get", "update"],
+        ["apt-get", "install", "-y", "--no-install-recommends", "rabbitmq-server"],
+    ):
+        done = subprocess.run(command, env=quiet, capture_output=True, timeout=INSTALL_SECONDS, check=False)
+        if done.returncode != 0:
+            return None
+    return find_scripts()
+
+
+def _docker_runs() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=30).returncode == 0

@@ -1,0 +1,231 @@
+"""The kinds of RabbitMQ that tests can run against."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+from uuid import uuid4
+
+from tests.services.ports import free_ports
+
+START_SECONDS = 60
+STOP_SECONDS = 20
+# One call of rabbitmqctl costs more than a second, so virtual hosts are made ahead.
+VHOSTS_AT_ONCE = 20
+MAKE_VHOSTS = """
+lists:foreach(
+  fun(N) ->
+    Name = <<"{prefix}-", (integer_to_binary(N))/binary>>,
+    rabbit_vhost:add(Name, <<"tests">>),
+    rabbit_auth_backend_internal:set_permissions(<<"guest">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)
+  end, lists:seq(1, {count})).
+"""
+
+
+class ServiceUnavailable(Exception):
+    """A service that tests need cannot be had here; the message says what to do."""
+
+
+class Node(ABC):
+    """A running RabbitMQ. `can_control` says whether `ctl` works."""
+
+    url: str
+    can_control = True
+
+    def __init__(self) -> None:
+        self._vhosts: list[str] = []
+
+    @abstractmethod
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl and return what it printed."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop what was started; again is no error."""
+
+    def new_vhost_url(self) -> str:
+        """Return a URL of a virtual host that nobody has used yet."""
+        if not self._vhosts:
+            prefix = f"test-{uuid4().hex[:8]}"
+            self.ctl("eval", MAKE_VHOSTS.format(prefix=prefix, count=VHOSTS_AT_ONCE))
+            self._vhosts = [f"{prefix}-{number}" for number in range(VHOSTS_AT_ONCE, 0, -1)]
+        return urlunsplit(urlsplit(self.url)._replace(path="/" + quote(self._vhosts.pop(), safe="")))
+
+
+class GivenNode(Node):
+    """A broker that somebody else runs: it is used, never controlled."""
+
+    can_control = False
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+    def ctl(self, *arguments: str) -> str:
+        raise ServiceUnavailable("a broker given by its URL cannot be controlled with rabbitmqctl")
+
+    def stop(self) -> None:
+        pass
+
+    def new_vhost_url(self) -> str:
+        return self.url
+
+
+class PrivateNode(Node):
+    """A node of our own, from installed scripts, on free ports and with everything it writes in one folder."""
+
+    def __init__(self, scripts: Path) -> None:
+        super().__init__()
+        self._scripts = scripts
+        self._home = Path(tempfile.mkdtemp(prefix="chiffon-rabbitmq-"))
+        port, distribution, epmd = free_ports(3)
+        self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
+        (self._home / "enabled_plugins").write_text("[].\n")
+        (self._home / "rabbitmq.conf").write_text("heartbeat = 15\n")
+        (self._home / "environment.conf").write_text("")
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")},
+            "HOME": str(self._home),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(epmd),
+            "RABBITMQ_NODENAME": f"chiffon-{port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_MNESIA_BASE": str(self._home / "data"),
+            "RABBITMQ_LOG_BASE": str(self._home / "log"),
+            "RABBITMQ_PID_FILE": str(self._home / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._home / "enabled_plugins"),
+            "RABBITMQ_CONFIG_FILE": str(self._home / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(self._home / "environment.conf"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+        }
+        self._processes: list[subprocess.Popen[bytes]] = []
+        try:
+            # Started here, not by the node, so that it can be stopped with it.
+            self._run(["epmd", "-port", str(epmd), "-address", "127.0.0.1"])
+            _wait_for_port(epmd, self._processes[-1])
+            self._run([str(scripts / "rabbitmq-server")])
+            _wait_for_port(port, self._processes[-1])
+            self.ctl("await_startup")
+        except BaseException as failure:
+            output = self._output()
+            self.stop()
+            if isinstance(failure, Exception):
+                raise ServiceUnavailable(f"RabbitMQ did not start ({failure}). Its output:\n{output}") from failure
+            raise
+
+    def ctl(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [str(self._scripts / "rabbitmqctl"), "--quiet", *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"rabbitmqctl {' '.join(arguments)} failed: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def stop(self) -> None:
+        while self._processes:
+            _stop(self._processes.pop())
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _run(self, command: list[str]) -> None:
+        with (self._home / "output").open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                env=self._environment,
+                cwd=self._home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+
+    def _output(self) -> str:
+        path = self._home / "output"
+        return path.read_text(errors="replace")[-4000:] if path.exists() else ""
+
+
+class ContainerNode(Node):
+    """A node in a container."""
+
+    IMAGE = "rabbitmq:3-management"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = f"chiffon-rabbitmq-{uuid4().hex[:12]}"
+        _docker("run", "--rm", "--detach", "--name", self._name, "--publish", "127.0.0.1::5672", self.IMAGE)
+        try:
+            port = _docker("port", self._name, "5672/tcp").split()[0].rsplit(":", 1)[1]
+            self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
+            _await_container(self)
+        except BaseException:
+            self.stop()
+            raise
+
+    def ctl(self, *arguments: str) -> str:
+        return _docker("exec", self._name, "rabbitmqctl", "--quiet", *arguments)
+
+    def stop(self) -> None:
+        subprocess.run(["docker", "rm", "--force", self._name], capture_output=True, check=False)
+
+
+def _docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ServiceUnavailable(f"docker {' '.join(arguments)} failed: {done.stderr}")
+    return done.stdout
+
+
+def _await_container(node: ContainerNode) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            node.ctl("await_startup")
+        except ServiceUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if process.poll() is not None:
+                raise RuntimeError(f"{process.args!r} ended with code {process.returncode}") from None
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    # The whole group: the shell script replaces itself with the node, but helpers of the node stay beside it.
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    process.wait()
