@@ -57,7 +57,7 @@ REQUEUE = """
 
 END_ATTEMPTS = """
     UPDATE attempt
-       SET ended_at = coalesce(ended_at, now()), outcome = coalesce(outcome, new.outcome), exit_code = new.exit_code,
+       SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, new.outcome), exit_code = new.exit_code,
            error_code = new.error_code, error_message = new.error_message, duration_ms = new.duration_ms,
            output_bytes = new.output_bytes
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::int[], $6::text[], $7::bigint[], $8::jsonb[])

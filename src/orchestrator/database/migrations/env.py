@@ -12,7 +12,7 @@ TAKE_TURNS = text("SELECT pg_advisory_xact_lock(hashtext('chiffon.migrations'))"
 
 
 def run_offline() -> None:
-    context.configure(dialect_name="postgresql", literal_binds=True, transaction_per_migration=True)
+    context.configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
 

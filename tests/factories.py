@@ -1,0 +1,79 @@
+"""Things that tests need, with values that do not matter unless a test names them."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from common.messages import (
+    AgentStatus,
+    Claim,
+    ClaimedTask,
+    OutputChunk,
+    Resources,
+    ResultStatus,
+    StatusUpdate,
+    Stream,
+    WorkResult,
+    WorkStatus,
+)
+from orchestrator.tasks.model import NewTask
+
+
+def make_new_task(**values: Any) -> NewTask:
+    given: dict[str, Any] = {
+        "task_id": uuid4(),
+        "request_id": uuid4(),
+        "trace_id": uuid4(),
+        "work_type": "echo",
+        "agent_type": "infra",
+        "parameters": {"message": "hello"},
+        "hints": {},
+        "priority": 3,
+        "idempotent": False,
+        "max_attempts": 1,
+    }
+    return NewTask(**{**given, **values})
+
+
+def make_claim(*tasks: UUID, agent_id: UUID | None = None, fence: int = 0) -> Claim:
+    claimed = [ClaimedTask(task_id=task_id, fence=fence, claim_id=uuid4()) for task_id in tasks]
+    return Claim(agent_id=agent_id or uuid4(), tasks=claimed)
+
+
+def make_result(task_id: UUID, agent_id: UUID, **values: Any) -> WorkResult:
+    given: dict[str, Any] = {
+        "task_id": task_id,
+        "agent_id": agent_id,
+        "status": ResultStatus.COMPLETED,
+        "exit_code": 0,
+        "duration_ms": 5,
+        "attempt": 1,
+        "fence": 1,
+        "output": "hello",
+        "output_bytes": {"stdout": 5, "stderr": 0},
+    }
+    return WorkResult(**{**given, **values})
+
+
+def make_chunk(number: int, text: str, *, offset: int, stream: Stream = Stream.STDOUT) -> OutputChunk:
+    return OutputChunk(number=number, stream=stream, offset=offset, text=text)
+
+
+def make_status(task_id: UUID, agent_id: UUID, *chunks: OutputChunk, **values: Any) -> WorkStatus:
+    given: dict[str, Any] = {"attempt": 1, "fence": 1, "progress": ""}
+    return WorkStatus(task_id=task_id, agent_id=agent_id, chunks=list(chunks), **{**given, **values})
+
+
+def make_heartbeat(agent_id: UUID | None = None, **values: Any) -> StatusUpdate:
+    given: dict[str, Any] = {
+        "agent_id": agent_id or uuid4(),
+        "agent_type": "infra",
+        "status": AgentStatus.ONLINE,
+        "hostname": "host-1",
+        "version": "0.1.0",
+        "work_types": ["echo"],
+        "slots": 2,
+        "resources": Resources(cpu_percent=1.5, memory_percent=20.0),
+        "started_at": datetime(2026, 11, 22, 10, 0, tzinfo=UTC),
+    }
+    return StatusUpdate(**{**given, **values})

@@ -1,0 +1,150 @@
+"""What must never be true cannot be stored, and every statement fits the schema."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from itertools import product
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+import orchestrator
+from common.lifecycle import TRANSITIONS, Status
+from orchestrator.database.migrate import HEAD, current_version, upgrade, upgrade_sql
+from orchestrator.database.pool import Pool
+from orchestrator.tasks import queries as tasks
+from tests.factories import make_new_task
+
+KEYWORDS = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
+
+
+def statements() -> Iterator[tuple[str, str]]:
+    """Yield the name and text of every SQL constant of the orchestrator."""
+    for module in pkgutil.walk_packages(orchestrator.__path__, "orchestrator."):
+        if module.name.endswith("queries") or module.name == "orchestrator.database.migrate":
+            for name, value in vars(importlib.import_module(module.name)).items():
+                if name.isupper() and isinstance(value, str) and value.strip().startswith(KEYWORDS):
+                    yield f"{module.name}.{name}", value
+
+
+@pytest.mark.parametrize(("name", "statement"), list(statements()), ids=[name for name, _ in statements()])
+async def test_every_sql_constant_fits_the_migrated_schema(pool: Pool, name: str, statement: str) -> None:
+    async with pool.acquire() as db:
+        await db.prepare(statement)
+
+
+def test_the_search_for_statements_finds_them() -> None:
+    assert len(list(statements())) > 25
+
+
+async def test_an_empty_database_is_migrated_to_the_head_and_twice_is_once(database_url: str) -> None:
+    assert await current_version(database_url) is None
+
+    await upgrade(database_url)
+    await upgrade(database_url)
+
+    assert await current_version(database_url) == HEAD
+
+
+async def test_the_offline_sql_makes_the_same_schema(database_url: str, ledger_url: str) -> None:
+    db = await asyncpg.connect(database_url)
+    migrated = await asyncpg.connect(ledger_url)
+    columns = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2"
+    try:
+        await db.execute(upgrade_sql())
+
+        assert await db.fetch(columns) == await migrated.fetch(columns)
+    finally:
+        await db.close()
+        await migrated.close()
+
+
+async def _stored(pool: Pool) -> object:
+    task = make_new_task(max_attempts=3)
+    async with pool.acquire() as db:
+        await tasks.insert(db, [task])
+    return task.task_id
+
+
+ILLEGAL = {
+    "a priority out of range": "UPDATE task SET priority = 6",
+    "a status that does not exist": "UPDATE task SET status = 'paused'",
+    "running without a lease": "UPDATE task SET status = 'running', attempt = 1, fence = 1",
+    "a lease without running": "UPDATE task SET lease_expires_at = now()",
+    "final without an end": "UPDATE task SET status = 'cancelled'",
+    "an end without being final": "UPDATE task SET finished_at = now()",
+    "more attempts than allowed": "UPDATE task SET attempt = 4, fence = 4",
+    "an attempt that did not raise the fence": "UPDATE task SET attempt = 1",
+}
+
+
+@pytest.mark.parametrize("statement", list(ILLEGAL.values()), ids=list(ILLEGAL))
+async def test_an_illegal_state_cannot_be_stored(pool: Pool, statement: str) -> None:
+    await _stored(pool)
+    async with pool.acquire() as db:
+        with pytest.raises(asyncpg.CheckViolationError):
+            await db.execute(statement)
+
+
+async def test_a_fence_never_falls(pool: Pool) -> None:
+    await _stored(pool)
+    async with pool.acquire() as db:
+        await db.execute("UPDATE task SET fence = 5")
+        with pytest.raises(asyncpg.CheckViolationError, match="may only rise"):
+            await db.execute("UPDATE task SET fence = 4")
+
+
+async def test_a_task_has_at_most_one_open_attempt(pool: Pool) -> None:
+    task_id = await _stored(pool)
+    insert = "INSERT INTO attempt (task_id, number, fence, agent_id, claim_id) VALUES ($1, $2::int, $2::int, $3, $4)"
+    async with pool.acquire() as db:
+        await db.execute(insert, task_id, 1, uuid4(), uuid4())
+        with pytest.raises(asyncpg.UniqueViolationError, match="attempt_one_open_for_a_task"):
+            await db.execute(insert, task_id, 2, uuid4(), uuid4())
+
+
+async def test_a_task_has_at_most_one_ticket(pool: Pool) -> None:
+    task_id = await _stored(pool)
+    insert = """
+        INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
+        VALUES ('ticket', 'infra', $1, 3, '{}', now(), now())
+    """
+    async with pool.acquire() as db:
+        await db.execute(insert, task_id)
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await db.execute(insert, task_id)
+
+
+FITTING = {
+    Status.AWAITING_APPROVAL: "",
+    Status.PENDING: "",
+    Status.RUNNING: ", agent_id = gen_random_uuid(), claim_id = gen_random_uuid(), lease_expires_at = now(), attempt = 1,"
+    " fence = 1, started_at = now()",
+    Status.COMPLETED: ", finished_at = now()",
+    Status.FAILED: ", finished_at = now()",
+    Status.CANCELLED: ", finished_at = now()",
+}
+
+
+@pytest.mark.parametrize(("before", "after"), list(product(Status, Status)), ids=str)
+async def test_the_guard_in_the_database_allows_exactly_the_moves_of_the_table(
+    pool: Pool, before: Status, after: Status
+) -> None:
+    allowed = before is after or any(
+        source is before and target is after for (source, _), target in TRANSITIONS.items()
+    )
+    clear = "claim_id = NULL, lease_expires_at = NULL, finished_at = NULL"
+    async with pool.acquire() as db:
+        await _stored(pool)
+        await db.execute("ALTER TABLE task DISABLE TRIGGER task_guard")
+        await db.execute(f"UPDATE task SET status = '{before}'{FITTING[before]}")
+        await db.execute("ALTER TABLE task ENABLE TRIGGER task_guard")
+        fitting = FITTING[after].removeprefix(",")
+        kept = ", ".join(part for part in clear.split(", ") if part.split(" =")[0] not in fitting)
+        move = f"UPDATE task SET status = '{after}', {kept}" + (f", {fitting}" if fitting else "")
+        if allowed:
+            await db.execute(move)
+        else:
+            with pytest.raises(asyncpg.CheckViolationError, match="cannot go from"):
+                await db.execute(move)
