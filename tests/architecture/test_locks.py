@@ -11,6 +11,7 @@ from tests.architecture.source import ROOT
 LOCKS = ("requirements.txt", "requirements-dev.txt")
 PINNED = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)==(?P<version>\S+?)( ; .+)?")
 PLACE = re.compile(r"://|--(extra-)?index|--find-links|--trusted-host|@|file:")
+EXTRAS = re.compile(r"\[.*\]")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -65,4 +66,4 @@ def _is_whole(line: str) -> bool:
 
 def _missing(pins: list[str], lock: str) -> list[str]:
     locked = {line.split()[0] for line in _requirements(lock)}
-    return [f"{lock} lacks {pin}" for pin in pins if pin.lower().replace("_", "-") not in locked]
+    return [f"{lock} lacks {pin}" for pin in pins if EXTRAS.sub("", pin).lower().replace("_", "-") not in locked]
