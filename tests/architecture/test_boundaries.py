@@ -52,7 +52,7 @@ READS_ENVIRONMENT = {"os.environ", "os.getenv", "os.environb"}
 MAY_READ_ENVIRONMENT = {
     "src/common/config.py": "the settings, checked once at start",
     "src/agents/settings.py": "XDG_STATE_HOME, for where state is kept by default",
-    "src/agents/runner.py": "the allow-list of variables that a command inherits",
+    "src/agents/executors/environment.py": "the allow-list of variables that a command inherits",
     "src/chiffon/*postgres*.py": "initdb and pg_ctl inherit it",
     "src/chiffon/child_processes.py": "the processes of `chiffon up` inherit it",
     "src/chiffon/up.py": "XDG_STATE_HOME, for where state is kept by default",
