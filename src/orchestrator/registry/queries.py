@@ -12,13 +12,14 @@ KNOWN = """
     SELECT agent_id, status, started_at FROM agent WHERE agent_id = ANY($1::uuid[]) ORDER BY agent_id FOR UPDATE
 """
 
+# A row's lists travel as text: PostgreSQL has no arrays of arrays of different lengths.
 UPSERT = """
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
                        started_at)
     SELECT new.agent_id, new.agent_type, new.status, new.hostname, new.version,
-           ARRAY(SELECT jsonb_array_elements_text(new.work_types)), new.slots,
-           ARRAY(SELECT jsonb_array_elements_text(new.current_tasks)::uuid), new.resources, new.started_at
-      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::int[], $8::jsonb[],
+           string_to_array(new.work_types, ','), new.slots,
+           string_to_array(new.current_tasks, ',')::uuid[], new.resources, new.started_at
+      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
                   $9::jsonb[], $10::timestamptz[])
              AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
                      started_at)
@@ -70,9 +71,9 @@ async def record(db: Connection, updates: Sequence[StatusUpdate]) -> None:
         [update.status for update in updates],
         [update.hostname for update in updates],
         [update.version for update in updates],
-        [list(update.work_types) for update in updates],
+        [",".join(update.work_types) for update in updates],
         [update.slots for update in updates],
-        [[str(task_id) for task_id in update.current_tasks] for update in updates],
+        [",".join(map(str, update.current_tasks)) for update in updates],
         [update.resources.model_dump() for update in updates],
         [update.started_at for update in updates],
     )
