@@ -65,12 +65,18 @@ class LeaseKeeper:
     def _stop_overdue(self, now: float) -> None:
         for attempt in self._attempts:
             if now >= self._stop_at(attempt):
-                self._stop(attempt, grace=min(self._kill_grace, (attempt.lease_until - now) * 0.8))
+                left = attempt.lease_until - self._reserve(attempt) - now
+                self._stop(attempt, grace=min(self._kill_grace, left))
 
     def _stop_at(self, attempt: Attempt) -> float:
         """When a lease that was not renewed has so little left that killing must begin."""
-        lease = attempt.grant.lease_seconds
-        return attempt.lease_until - min(max(self._kill_grace * 1.25, lease / 20), lease / 4)
+        needed = self._kill_grace + self._reserve(attempt)
+        return attempt.lease_until - min(needed, attempt.grant.lease_seconds / 4)
+
+    @staticmethod
+    def _reserve(attempt: Attempt) -> float:
+        """What stays of the lease after the kill, for a host that is slow."""
+        return attempt.grant.lease_seconds / 10
 
     def _stop(self, attempt: Attempt, *, grace: float) -> None:
         if attempt.stop.order(StopReason.LEASE_LOST, grace=grace):

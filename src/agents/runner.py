@@ -1,13 +1,13 @@
 """Run one attempt from its grant to its stored result."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
 from agents.attempts import Attempt, Attempts
 from agents.executors.base import ExecutionContext, Executor, Outcome
+from agents.executors.environment import inherited
 from agents.log_stream import LogStream
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
@@ -43,7 +43,7 @@ class Runner:
         self._reporter = reporter
         self._attempts = attempts
         self._clock = clock
-        self._inherited = {name: os.environ[name] for name in env_allow if name in os.environ}
+        self._inherited = inherited(env_allow)
         self._kill_grace = kill_grace.total_seconds()
 
     async def run(self, attempt: Attempt) -> None:

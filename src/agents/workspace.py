@@ -19,12 +19,23 @@ class Workspaces:
     async def open(self, task_id: UUID, attempt: int) -> AsyncIterator[Path]:
         """Give an attempt an empty directory; it is removed afterwards unless workspaces are kept."""
         path = self._root / f"{task_id}-{attempt}"
-        await asyncio.to_thread(_make_empty, path)
+        # One system call is not worth a thread; what may be large is removed in one.
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:  # of an earlier life of this agent
+            await asyncio.to_thread(_remove, path)
+            path.mkdir(mode=0o700)
+        except FileNotFoundError:
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.mkdir(mode=0o700)
         try:
             yield path
         finally:
             if not self._keep:
-                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+                try:
+                    path.rmdir()
+                except OSError:  # not empty
+                    await asyncio.to_thread(_remove, path)
 
     def remove_leftovers(self) -> int:
         """Remove what a crash left behind, unless workspaces are kept; return how many there were."""
@@ -32,11 +43,9 @@ class Workspaces:
             return 0
         leftovers = [path for path in self._root.iterdir() if path.is_dir()]
         for path in leftovers:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
         return len(leftovers)
 
 
-def _make_empty(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    shutil.rmtree(path, ignore_errors=True)  # of an earlier life of this agent: the same attempt is never run twice
-    path.mkdir(mode=0o700)
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,233 @@
+"""What an agent does when messages are broken, late, doubled or lost."""
+
+import os
+from functools import partial
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from common.broker.base import Broker
+from common.errors import ErrorCode
+from common.messages import ResultStatus
+from common.protocol import ORCHESTRATOR, TicketEnvelope, encode
+from tests.eventually import eventually
+from tests.integration.agents.conftest import StartAgent
+from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
+
+
+async def dead_letters(broker: Broker, *, count: int) -> list[tuple[bytes, str]]:
+    """Return body and reason of the dead letters, once there are so many."""
+    await eventually(lambda: _has(broker, count))
+    async with broker.consume("dead", prefetch=count) as consumer:
+        return [(letter.body, letter.headers["reason"]) for letter in await consumer.receive(count)]
+
+
+async def _has(broker: Broker, count: int) -> bool:
+    return await broker.depth("dead") == count
+
+
+def process_is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+
+
+async def test_a_ticket_that_cannot_be_read_is_a_dead_letter_and_the_agent_lives_on(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
+) -> None:
+    await start_agent(slots=1)
+    await orchestrator.publish_work(b'{"type": "work_req')
+    following = await orchestrator.dispatch("echo", message="next")
+
+    await orchestrator.ended(following)
+
+    [(body, reason)] = await dead_letters(broker, count=1)
+    assert body == b'{"type": "work_req'
+    assert "Invalid JSON" in reason
+
+
+async def test_an_envelope_of_the_wrong_type_is_a_dead_letter_and_the_agent_lives_on(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
+) -> None:
+    await start_agent(slots=1)
+    first = await orchestrator.dispatch("echo", message="first")
+    await orchestrator.ended(first)
+    grant = orchestrator.grants[first]
+    wrong = encode(
+        TicketEnvelope.model_validate(
+            {
+                "from_agent": ORCHESTRATOR,
+                "to_agent": "infra",
+                "payload": {"task_id": grant.work.task_id, "work_type": "echo", "fence": 0},
+            }
+        )
+    )
+    await orchestrator.tell_raw(wrong)
+    await orchestrator.tell_raw(b"\xff")
+    await orchestrator.publish_work(wrong.replace(b'"work_request"', b'"no_such_type"'))
+    following = await orchestrator.dispatch("echo", message="next")
+
+    await orchestrator.ended(following)
+
+    reasons = {reason for _, reason in await dead_letters(broker, count=3)}
+    assert any("takes grant, refusal and control, not work_request" in reason for reason in reasons)
+    assert any("no_such_type" in reason or "type" in reason for reason in reasons)
+
+
+async def test_an_unanswered_claim_is_repeated_with_the_same_id(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    await start_agent(slots=1)
+    orchestrator.is_silent = True
+    task = await orchestrator.dispatch("echo", message="late")
+    await eventually(lambda: len(orchestrator.claims) == 2)
+    orchestrator.is_silent = False
+
+    await orchestrator.ended(task)
+
+    assert len({claim.claim_id for claim in orchestrator.claims}) == 1
+
+
+async def test_a_claim_that_nobody_answers_gives_the_ticket_back(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    await start_agent(slots=1, claim_timeout_seconds=0.1)
+    orchestrator.is_silent = True
+    task = await orchestrator.dispatch("echo", message="late")
+
+    # A new asking, with an id of its own, can only come from a ticket that was delivered again.
+    await eventually(lambda: len({claim.claim_id for claim in orchestrator.claims}) == 2)
+    orchestrator.is_silent = False
+
+    assert await orchestrator.ended(task)
+
+
+async def test_a_second_grant_of_the_same_claim_changes_nothing(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    await start_agent(slots=2)
+    gate = tmp_path / "gate"
+    task = await orchestrator.shell(f"echo running; while [ ! -e {gate} ]; do sleep 0.02; done")
+    await eventually(lambda: orchestrator.output(task))
+    await orchestrator.send_grant(orchestrator.grants[task])
+    gate.touch()
+    await orchestrator.ended(task)
+    await orchestrator.send_grant(orchestrator.grants[task])
+    following = await orchestrator.dispatch("echo", message="next")
+
+    await orchestrator.ended(following)
+
+    result = orchestrator.result(task)
+    assert result is not None
+    assert result.status is ResultStatus.COMPLETED
+    assert orchestrator.output(task) == "running\n"
+
+
+async def test_a_grant_that_nobody_waits_for_is_handed_back(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    await start_agent(slots=1)
+    task = await orchestrator.dispatch("echo", message="x")
+    await orchestrator.ended(task)
+    late = orchestrator.grants[task].model_copy(update={"claim_id": uuid4(), "fence": 77})
+    await orchestrator.send_grant(late)
+
+    await eventually(lambda: len(orchestrator.results[task]) == 2)
+
+    handed_back = orchestrator.results[task][1]
+    assert (handed_back.status, handed_back.error_code) == (ResultStatus.FAILED, ErrorCode.AGENT_UNAVAILABLE)
+    assert handed_back.retryable
+    assert handed_back.fence == 77
+
+
+async def test_a_cancel_stops_the_whole_group(orchestrator: ScriptedOrchestrator, start_agent: StartAgent) -> None:
+    await start_agent()
+    task = await orchestrator.shell("sleep 60 & echo $! $$; wait")
+    await eventually(lambda: orchestrator.output(task).endswith("\n"))
+
+    await orchestrator.cancel(task)
+
+    result = await orchestrator.ended(task)
+    assert result.status is ResultStatus.CANCELLED
+    for pid in orchestrator.output(task).split():
+        await eventually(partial(process_is_gone, int(pid)))
+
+
+async def test_a_cancel_of_another_lease_does_not_stop_the_work(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    await start_agent()
+    gate = tmp_path / "gate"
+    task = await orchestrator.shell(f"echo running; while [ ! -e {gate} ]; do sleep 0.02; done")
+    await eventually(lambda: orchestrator.output(task))
+    granted = orchestrator.grants[task]
+    orchestrator.grants[task] = granted.model_copy(update={"fence": granted.fence + 1})
+    await orchestrator.cancel(task)
+    other = await orchestrator.dispatch("echo", message="the cancel was read before this")
+    await orchestrator.ended(other)
+    gate.touch()
+
+    result = await orchestrator.ended(task)
+
+    assert result.status is ResultStatus.COMPLETED
+
+
+async def test_leases_are_renewed_together_while_work_runs(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    orchestrator.lease_seconds = 0.9
+    await start_agent(slots=2)
+    gate = tmp_path / "gate"
+    tasks = [await orchestrator.shell(f"while [ ! -e {gate} ]; do sleep 0.02; done") for _ in range(2)]
+
+    await eventually(lambda: sum(len(renewal.leases) == 2 for renewal in orchestrator.renewals) >= 5)
+    gate.touch()
+
+    for task in tasks:
+        result = await orchestrator.ended(task)
+        assert result.status is ResultStatus.COMPLETED
+
+
+async def test_work_whose_lease_cannot_be_renewed_is_dead_before_the_lease_ends(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    orchestrator.lease_seconds = 3.0
+    orchestrator.renews = False
+    await start_agent(kill_grace_seconds=10)
+    stamps = tmp_path / "stamps"
+    task = await orchestrator.shell(f"trap '' TERM; date +%s.%N; while :; do date +%s.%N >> {stamps}; sleep 0.05; done")
+
+    result = await orchestrator.ended(task)
+
+    assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.AGENT_UNAVAILABLE)
+    assert "lost its lease" in str(result.error_message)
+    started = float(orchestrator.output(task))
+    last = float(stamps.read_text().splitlines()[-1])
+    assert last - started < orchestrator.lease_seconds
+
+
+async def test_work_whose_lease_is_lost_is_stopped(orchestrator: ScriptedOrchestrator, start_agent: StartAgent) -> None:
+    orchestrator.lease_seconds = 3.0
+    await start_agent()
+    task = await orchestrator.shell("echo running; sleep 60")
+    orchestrator.loses.add(task)
+
+    result = await orchestrator.ended(task)
+
+    assert (result.status, result.retryable) == (ResultStatus.FAILED, True)
+    assert result.duration_ms < 2000  # the first renewal after a second brings the news
+
+
+async def test_a_late_answer_for_an_unknown_renewal_or_task_is_ignored(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    await start_agent(slots=1)
+    task = await orchestrator.dispatch("echo", message="x")
+    await orchestrator.ended(task)
+    await orchestrator.cancel(task)
+    orchestrator.grants[UUID(int=1)] = orchestrator.grants[task]
+    await orchestrator.cancel(UUID(int=1))
+    following = await orchestrator.dispatch("echo", message="next")
+
+    assert await orchestrator.ended(following)

@@ -1,0 +1,129 @@
+"""An agent registers, stops without losing anything, and refuses to start twice."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from agents.main import run_agent
+from agents.registration import IdentityInUse
+from agents.settings import AgentSettings
+from common.broker.base import Broker
+from common.config import SharedSettings
+from common.errors import ErrorCode
+from common.messages import AgentStatus, ResultStatus
+from tests.eventually import eventually
+from tests.integration.agents.conftest import StartAgent
+from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
+
+
+async def test_the_first_heartbeat_registers_the_agent(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    await start_agent(name="a-host", slots=3)
+
+    first = orchestrator.heartbeats[0]
+    assert (first.agent_type, first.hostname, first.slots) == ("infra", "a-host", 3)
+    assert first.work_types == ["echo", "shell_script"]
+    assert first.status is AgentStatus.ONLINE
+    assert 0 < first.resources.memory_percent <= 100
+    await eventually(lambda: len(orchestrator.heartbeats) >= 3)
+
+
+async def test_the_heartbeat_names_what_runs(orchestrator: ScriptedOrchestrator, start_agent: StartAgent) -> None:
+    await start_agent(slots=1)
+    task = await orchestrator.shell("sleep 60")
+
+    beat = await eventually(lambda: next((b for b in orchestrator.heartbeats if b.current_tasks), None))
+
+    assert beat is not None
+    assert (beat.current_tasks, beat.status) == ([task], AgentStatus.BUSY)
+
+
+async def test_a_stopping_agent_finishes_what_ends_in_time_and_takes_nothing_new(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker, tmp_path: Path
+) -> None:
+    agent = await start_agent(slots=2, stop_grace_seconds=30)
+    gate = tmp_path / "gate"
+    running = await orchestrator.shell(f"echo running; while [ ! -e {gate} ]; do sleep 0.02; done")
+    await eventually(lambda: orchestrator.output(running))
+    agent.stop.set()
+    await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.DRAINING)
+    await orchestrator.dispatch("echo", message="too late")
+    gate.touch()
+
+    await agent.ended
+
+    result = await orchestrator.ended(running)
+    assert result.status is ResultStatus.COMPLETED
+    assert await broker.depth("work.infra") == 1
+    assert [claim.task_id for claim in orchestrator.claims] == [running]
+    await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.OFFLINE)
+
+
+async def test_a_stopping_agent_hands_back_what_does_not_end_in_time(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    agent = await start_agent(stop_grace_seconds=0.1, kill_grace_seconds=0.3)
+    task = await orchestrator.shell("trap '' TERM; echo $$; while :; do sleep 0.05; done")
+    await eventually(lambda: orchestrator.output(task).endswith("\n"))
+
+    agent.stop.set()
+    await agent.ended
+
+    result = await orchestrator.ended(task)
+    assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.AGENT_UNAVAILABLE)
+    assert result.retryable
+    assert "agent stopped" in str(result.error_message)
+    pid = int(orchestrator.output(task))
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_a_grant_that_comes_while_the_agent_stops_is_handed_back(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    agent = await start_agent(stop_grace_seconds=0, claim_timeout_seconds=5)
+    orchestrator.is_silent = True
+    task = await orchestrator.shell("sleep 60")
+    await eventually(lambda: orchestrator.claims)
+    agent.stop.set()
+    await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.DRAINING)
+    await orchestrator.send_grant(orchestrator.grant_of(orchestrator.claims[0]))
+
+    await agent.ended
+
+    result = await orchestrator.ended(task)
+    assert (result.error_code, result.retryable) == (ErrorCode.AGENT_UNAVAILABLE, True)
+
+
+async def test_an_idle_agent_stops_at_once(orchestrator: ScriptedOrchestrator, start_agent: StartAgent) -> None:
+    agent = await start_agent(stop_grace_seconds=3600)
+    agent.stop.set()
+
+    await asyncio.wait_for(agent.ended, 5)
+
+    await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.OFFLINE)
+
+
+async def test_a_restarted_agent_is_the_same_agent(orchestrator: ScriptedOrchestrator, start_agent: StartAgent) -> None:
+    first = await start_agent()
+    first.stop.set()
+    await first.ended
+    await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.OFFLINE)
+
+    await start_agent()
+    await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.ONLINE)
+
+    assert len({beat.agent_id for beat in orchestrator.heartbeats}) == 1
+
+
+async def test_two_agents_cannot_share_their_state(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker, tmp_path: Path
+) -> None:
+    await start_agent()
+    again = AgentSettings.load(state_dir=tmp_path / "agent")
+
+    with pytest.raises(IdentityInUse, match="CHIFFON_AGENT_STATE_DIR"):
+        await run_agent(again, SharedSettings(broker_url="memory://"), broker=broker, stop=asyncio.Event())

@@ -1,0 +1,108 @@
+"""Output goes out while the work runs, in bounded memory."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from agents.log_stream import MAX_UNSENT_BYTES, LogStream
+from common.messages import OutputChunk, Stream
+from tests.eventually import eventually
+
+
+class Sent:
+    """Takes chunks when `open` is set."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[OutputChunk]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def __call__(self, chunks: Sequence[OutputChunk]) -> None:
+        await self.open.wait()
+        self.calls.append(list(chunks))
+
+    @property
+    def text(self) -> str:
+        return "".join(chunk.text for call in self.calls for chunk in call)
+
+
+async def test_the_first_output_goes_out_at_once() -> None:
+    sent = Sent()
+    async with LogStream(sent) as stream:
+        await stream.write(Stream.STDOUT, b"first")
+
+        await eventually(lambda: sent.text == "first", every=0.001, timeout=0.09)
+
+
+async def test_output_that_follows_quickly_is_collected() -> None:
+    sent = Sent()
+    async with LogStream(sent) as stream:
+        for number in range(50):
+            await stream.write(Stream.STDOUT, b"%d," % number)
+            await asyncio.sleep(0)
+        await eventually(lambda: sent.text.endswith("49,"))
+
+    assert len(sent.calls) <= 3
+
+
+async def test_what_is_not_sent_when_the_work_ends_is_returned_for_the_result() -> None:
+    sent = Sent()
+    async with LogStream(sent) as stream:
+        await stream.write(Stream.STDOUT, b"all of it")
+        last = await stream.close()
+
+    assert sent.calls == []
+    assert [chunk.text for chunk in last] == ["all of it"]
+    assert stream.tail == "all of it"
+    assert stream.totals == {Stream.STDOUT: 9, Stream.STDERR: 0}
+
+
+async def test_closing_waits_until_all_but_the_last_chunks_are_stored() -> None:
+    sent = Sent()
+    sent.open.clear()
+    async with LogStream(sent) as stream:
+        await stream.write(Stream.STDOUT, b"x" * 700_000)
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(stream.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+
+        sent.open.set()
+        last = await closing
+
+    numbers = [chunk.number for call in [*sent.calls, last] for chunk in call]
+    assert numbers == list(range(len(numbers)))
+    assert len(sent.text) + sum(len(chunk.text) for chunk in last) == 700_000
+
+
+async def test_writing_waits_while_the_broker_takes_nothing() -> None:
+    sent = Sent()
+    sent.open.clear()
+    async with LogStream(sent) as stream:
+        written = 0
+
+        async def write_for_ever() -> None:
+            nonlocal written
+            while True:
+                await stream.write(Stream.STDOUT, b"x" * 65_536)
+                written += 65_536
+
+        writing = asyncio.create_task(write_for_ever())
+        await eventually(lambda: written >= MAX_UNSENT_BYTES)
+        held_at = written
+        await asyncio.wait({writing}, timeout=0.05)
+        assert written == held_at <= MAX_UNSENT_BYTES + 65_536
+
+        sent.open.set()
+        await eventually(lambda: written > held_at)
+        writing.cancel()
+
+
+async def test_a_writer_learns_that_its_output_cannot_be_sent() -> None:
+    async def refuse(chunks: Sequence[OutputChunk]) -> None:
+        raise RuntimeError("no")
+
+    async with LogStream(refuse) as stream:
+        with pytest.raises(RuntimeError):
+            await stream.write(Stream.STDOUT, b"x" * (MAX_UNSENT_BYTES + 1))

@@ -1,0 +1,252 @@
+"""A program is followed to its end and leaves nothing behind."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+import uvloop
+
+from agents.executors.process import CannotStart, Command, Ending, Finished, run_process
+from agents.stopping import StopReason, StopSignal
+from common.messages import Stream
+from tests.eventually import eventually
+
+
+class Output:
+    def __init__(self) -> None:
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+
+    async def __call__(self, stream: Stream, data: bytes) -> None:
+        (self.stdout if stream is Stream.STDOUT else self.stderr).extend(data)
+
+
+@pytest.fixture
+def output() -> Output:
+    return Output()
+
+
+def sh(script: str, cwd: Path, **changes: object) -> Command:
+    values: dict[str, object] = {
+        "argv": ["/bin/sh", "-c", script],
+        "cwd": cwd,
+        "env": {"PATH": os.environ["PATH"]},
+        "stdin": b"",
+        "max_duration_seconds": 30.0,
+        "kill_grace_seconds": 5.0,
+    }
+    return Command(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; a zombie that nobody collected has."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def stop_when(ready: Callable[[], bool], stop: StopSignal, *, grace: float) -> None:
+    await eventually(ready)
+    stop.order(StopReason.CANCELLED, grace=grace)
+
+
+async def test_both_streams_and_the_exit_code_arrive(tmp_path: Path, output: Output) -> None:
+    finished = await run_process(sh("echo out; echo err >&2; exit 3", tmp_path), write=output, stop=StopSignal())
+
+    assert finished == Finished(Ending.EXITED, 3)
+    assert (bytes(output.stdout), bytes(output.stderr)) == (b"out\n", b"err\n")
+
+
+async def test_binary_output_arrives_unchanged(tmp_path: Path, output: Output) -> None:
+    (tmp_path / "data").write_bytes(bytes(range(256)) * 4096)
+
+    await run_process(sh("cat data", tmp_path), write=output, stop=StopSignal())
+
+    assert bytes(output.stdout) == bytes(range(256)) * 4096
+
+
+async def test_standard_input_is_given_and_may_be_ignored(tmp_path: Path, output: Output) -> None:
+    text = b"line\n" * 50_000
+
+    await run_process(sh("wc -c", tmp_path, stdin=text), write=output, stop=StopSignal())
+    ignored = await run_process(sh("exit 0", tmp_path, stdin=text), write=output, stop=StopSignal())
+
+    assert int(output.stdout) == len(text)
+    assert ignored.returncode == 0
+
+
+async def test_a_program_sees_exactly_the_environment_that_it_is_given(
+    tmp_path: Path, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "of the agent")
+
+    await run_process(sh("", tmp_path, argv=["/usr/bin/env"], env={"A": "1"}), write=output, stop=StopSignal())
+
+    assert bytes(output.stdout) == b"A=1\n"
+
+
+async def test_the_end_by_a_signal_is_told_as_a_shell_tells_it(tmp_path: Path, output: Output) -> None:
+    finished = await run_process(sh("kill -KILL $$", tmp_path), write=output, stop=StopSignal())
+
+    assert finished == Finished(Ending.EXITED, -9)
+    assert finished.exit_code == 137
+
+
+async def test_a_stop_ends_the_whole_group(tmp_path: Path, output: Output) -> None:
+    stop = StopSignal()
+    running = run_process(sh("sleep 60 & echo $!; echo $$; wait", tmp_path), write=output, stop=stop)
+
+    finished, _ = await asyncio.gather(running, stop_when(lambda: output.stdout.count(b"\n") == 2, stop, grace=5.0))
+
+    assert finished.ending is Ending.STOPPED
+    for pid in map(int, output.stdout.split()):
+        await eventually(partial(is_gone, pid))
+
+
+async def test_what_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path, output: Output) -> None:
+    stop = StopSignal()
+    script = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
+
+    finished, _ = await asyncio.gather(
+        run_process(sh(script, tmp_path), write=output, stop=stop),
+        stop_when(lambda: b"ready" in output.stdout, stop, grace=0.3),
+    )
+
+    assert finished == Finished(Ending.STOPPED, -9)
+
+
+async def test_a_later_order_can_bring_the_kill_nearer(tmp_path: Path, output: Output) -> None:
+    stop = StopSignal()
+    running = asyncio.create_task(
+        run_process(sh("trap '' TERM; echo ready; while :; do sleep 0.1; done", tmp_path), write=output, stop=stop)
+    )
+    await stop_when(lambda: b"ready" in output.stdout, stop, grace=3600)
+
+    stop.order(StopReason.LEASE_LOST, grace=0.1)
+
+    assert (await asyncio.wait_for(running, 10)).returncode == -9
+    assert stop.reason is StopReason.CANCELLED
+
+
+async def test_a_grandchild_has_the_grace_to_clean_up(tmp_path: Path, output: Output) -> None:
+    stop = StopSignal()
+    child = "trap 'sleep 0.2; echo cleaned; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+
+    await asyncio.gather(
+        run_process(sh(f"({child}) & wait", tmp_path), write=output, stop=stop),
+        stop_when(lambda: b"ready" in output.stdout, stop, grace=10.0),
+    )
+
+    assert bytes(output.stdout) == b"ready\ncleaned\n"
+
+
+async def test_a_stopped_process_can_be_stopped_for_good(tmp_path: Path, output: Output) -> None:
+    stop = StopSignal()
+
+    finished, _ = await asyncio.gather(
+        run_process(sh("echo ready; kill -STOP $$", tmp_path), write=output, stop=stop),
+        stop_when(lambda: b"ready" in output.stdout, stop, grace=10.0),
+    )
+
+    assert finished == Finished(Ending.STOPPED, -15)
+
+
+async def test_a_program_that_runs_too_long_is_stopped(tmp_path: Path, output: Output) -> None:
+    finished = await run_process(sh("sleep 60", tmp_path, max_duration_seconds=0.2), write=output, stop=StopSignal())
+
+    assert finished == Finished(Ending.TIMED_OUT, -15)
+
+
+async def test_a_grandchild_that_holds_the_pipe_does_not_outlive_the_program(tmp_path: Path, output: Output) -> None:
+    finished = await asyncio.wait_for(
+        run_process(sh("sleep 60 & echo $!", tmp_path), write=output, stop=StopSignal()), 10
+    )
+
+    assert finished == Finished(Ending.EXITED, 0)
+    await eventually(lambda: is_gone(int(output.stdout)))
+
+
+async def test_a_grandchild_that_left_the_group_is_not_waited_for(tmp_path: Path, output: Output) -> None:
+    await asyncio.wait_for(
+        run_process(
+            sh("setsid sh -c 'echo $$; exec sleep 60' & wait $! & sleep 0.2", tmp_path), write=output, stop=StopSignal()
+        ),
+        10,
+    )
+
+    psutil.Process(int(output.stdout)).kill()
+
+
+async def test_output_is_complete_also_when_its_taker_is_slower_than_the_program(tmp_path: Path) -> None:
+    taken = 0
+    gate = asyncio.Event()
+
+    async def take(stream: Stream, data: bytes) -> None:
+        nonlocal taken
+        await gate.wait()
+        taken += len(data)
+
+    running = asyncio.create_task(run_process(sh("head -c 3000000 /dev/zero", tmp_path), write=take, stop=StopSignal()))
+    await asyncio.wait({running}, timeout=1.5)
+    assert not running.done()
+    gate.set()
+
+    assert (await running).returncode == 0
+    assert taken == 3_000_000
+
+
+async def test_a_program_that_does_not_exist_is_said_to_be_missing(tmp_path: Path, output: Output) -> None:
+    with pytest.raises(CannotStart, match="'no-such-program' was not found") as caught:
+        await run_process(sh("", tmp_path, argv=["no-such-program"]), write=output, stop=StopSignal())
+
+    assert caught.value.exit_code == 127
+
+
+async def test_a_file_that_is_no_program_cannot_be_started(tmp_path: Path, output: Output) -> None:
+    (tmp_path / "data").write_text("not a program")
+
+    with pytest.raises(CannotStart, match="Permission denied") as caught:
+        await run_process(sh("", tmp_path, argv=[str(tmp_path / "data")]), write=output, stop=StopSignal())
+
+    assert caught.value.exit_code == 126
+
+
+async def test_cancelling_the_task_kills_the_group(tmp_path: Path, output: Output) -> None:
+    running = asyncio.create_task(
+        run_process(sh("trap '' TERM; echo $$; sleep 60; sleep 60", tmp_path), write=output, stop=StopSignal())
+    )
+    await eventually(lambda: output.stdout.endswith(b"\n"))
+
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    await eventually(lambda: is_gone(int(output.stdout)))
+
+
+async def test_no_file_stays_open(tmp_path: Path, output: Output) -> None:
+    await run_process(sh("echo", tmp_path), write=output, stop=StopSignal())
+    await asyncio.sleep(0)
+    before = psutil.Process().num_fds()
+
+    for _ in range(20):
+        await run_process(sh("echo", tmp_path, stdin=b"x"), write=output, stop=StopSignal())
+
+    await eventually(lambda: psutil.Process().num_fds() <= before)
+
+
+def test_all_of_it_holds_on_uvloop_too(tmp_path: Path) -> None:
+    async def run() -> tuple[Finished, bytes]:
+        output = Output()
+        stop = StopSignal()
+        finished, _ = await asyncio.gather(
+            run_process(sh("cat; sleep 60 & wait", tmp_path, stdin=b"ready"), write=output, stop=stop),
+            stop_when(lambda: b"ready" in output.stdout, stop, grace=5.0),
+        )
+        return finished, bytes(output.stdout)
+
+    assert uvloop.run(run()) == (Finished(Ending.STOPPED, -15), b"ready")

@@ -1,0 +1,50 @@
+"""Settings come from the environment, have bounds, and say what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from agents.settings import DEFAULT_ENV_ALLOW, AgentSettings
+from common.config import InvalidSettings
+
+
+def test_the_state_is_kept_in_a_directory_for_each_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    assert AgentSettings.load().state_dir == tmp_path / "chiffon" / "agent-infra"
+    assert AgentSettings.load(type="desktop").state_dir == tmp_path / "chiffon" / "agent-desktop"
+
+
+@pytest.mark.parametrize("value", ["PATH, HOME,", '["PATH", "HOME"]'])
+def test_the_allow_list_is_names_with_commas_or_json(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("CHIFFON_AGENT_ENV_ALLOW", value)
+
+    assert AgentSettings.load().env_allow == ["PATH", "HOME"]
+
+
+def test_by_default_work_inherits_nothing_that_looks_like_a_secret() -> None:
+    assert AgentSettings.load().env_allow == DEFAULT_ENV_ALLOW
+    assert not [name for name in DEFAULT_ENV_ALLOW if name.startswith("CHIFFON") or "TOKEN" in name]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SLOTS", "0"),
+        ("SLOTS", "257"),
+        ("TYPE", "Infra"),
+        ("HEARTBEAT_SECONDS", "0"),
+        ("TICKET_HOLD_SECONDS", "1800"),
+        ("ENV_ALLOW", "A B"),
+        ("ENV_ALLOW", "[1"),
+    ],
+)
+def test_a_value_out_of_bounds_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"CHIFFON_AGENT_{name}", value)
+
+    with pytest.raises(InvalidSettings, match=f"CHIFFON_AGENT_{name}"):
+        AgentSettings.load()
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in AgentSettings.model_fields.items() if not field.description] == []

@@ -1,0 +1,111 @@
+"""What a caller asks for in `shell_script` is what runs."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from agents.executors.base import ExecutionContext, Outcome
+from agents.executors.environment import inherited
+from agents.executors.shell import ShellExecutor
+from agents.stopping import StopReason, StopSignal
+from common.errors import ErrorCode
+from common.messages import ResultStatus, Stream, WorkRequest
+
+IDS = {"CHIFFON_TASK_ID": "the-task", "CHIFFON_TRACE_ID": "the-trace", "CHIFFON_ATTEMPT": "1"}
+
+
+async def run(
+    tmp_path: Path, *, env: Mapping[str, str] | None = None, stop: StopSignal | None = None, **parameters: Any
+) -> tuple[Outcome, str]:
+    """Return how the work ended and everything it wrote."""
+    output = bytearray()
+
+    async def write(stream: Stream, data: bytes) -> None:
+        output.extend(data)
+
+    context = ExecutionContext(
+        workspace=tmp_path,
+        inherited={"PATH": "/usr/bin:/bin"} if env is None else env,
+        ids=IDS,
+        write=write,
+        stop=stop or StopSignal(),
+        kill_grace_seconds=2.0,
+    )
+    work = WorkRequest.model_validate({"task_id": uuid4(), "work_type": "shell_script", "parameters": parameters})
+    return await ShellExecutor().execute(work, context), output.decode()
+
+
+async def test_arguments_reach_the_program_without_a_shell(tmp_path: Path) -> None:
+    outcome, output = await run(tmp_path, argv=["printf", "%s|", "$HOME", "a b", ";", "*"])
+
+    assert outcome == Outcome(ResultStatus.COMPLETED, exit_code=0)
+    assert output == "$HOME|a b|;|*|"
+
+
+async def test_a_script_is_run_by_the_shell_that_is_named_and_in_the_workspace(tmp_path: Path) -> None:
+    _, output = await run(tmp_path, script='echo "${BASH_VERSION:+bash}"; pwd', shell="/bin/bash")
+
+    assert output == f"bash\n{tmp_path}\n"
+
+
+async def test_line_ends_of_a_script_are_not_touched(tmp_path: Path) -> None:
+    _, output = await run(tmp_path, script="cat <<X\na\r\nb\nX")
+
+    assert output == "a\r\nb\n"
+
+
+async def test_standard_input_is_the_text_that_was_given(tmp_path: Path) -> None:
+    _, output = await run(tmp_path, argv=["cat"], stdin="grüße\n")
+
+    assert output == "grüße\n"
+
+
+async def test_work_sees_the_allowed_variables_its_own_and_the_ids_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHIFFON_BROKER_URL", "amqp://user:secret@host/")
+    monkeypatch.setenv("ALLOWED", "yes")
+
+    _, output = await run(tmp_path, env=inherited(["ALLOWED", "NOT_SET"]), argv=["/usr/bin/env"])
+
+    assert dict(line.split("=", 1) for line in output.splitlines()) == {"ALLOWED": "yes", **IDS}
+
+
+async def test_a_program_that_does_not_exist_fails_for_good_with_127(tmp_path: Path) -> None:
+    outcome, _ = await run(tmp_path, argv=["no-such-program"])
+
+    assert outcome == Outcome.failed("The program 'no-such-program' was not found.", exit_code=127)
+
+
+async def test_too_long_a_run_is_a_timeout_with_its_own_message(tmp_path: Path) -> None:
+    outcome, _ = await run(tmp_path, script="sleep 60", max_duration_seconds=0.2)
+
+    assert (outcome.status, outcome.error_code) == (ResultStatus.FAILED, ErrorCode.TIMEOUT)
+    assert outcome.error_message == "The program was stopped: it ran longer than max_duration_seconds (0.2)."
+
+
+async def test_the_signal_that_ended_a_program_is_named(tmp_path: Path) -> None:
+    outcome, _ = await run(tmp_path, script="kill -SEGV $$")
+
+    assert outcome.exit_code == 139
+    assert outcome.error_message == "The program was ended by signal SIGSEGV."
+
+
+async def test_a_stop_is_told_apart_from_a_failure(tmp_path: Path) -> None:
+    stop = StopSignal()
+    asyncio.get_running_loop().call_later(0.1, lambda: stop.order(StopReason.CANCELLED, grace=2.0))
+
+    outcome, _ = await run(tmp_path, stop=stop, script="sleep 60")
+
+    assert outcome.status is ResultStatus.CANCELLED
+
+
+@pytest.mark.parametrize("parameters", [{}, {"script": "x", "argv": ["x"]}, {"script": "x", "typo": 1}])
+async def test_parameters_that_make_no_sense_start_nothing(tmp_path: Path, parameters: dict[str, Any]) -> None:
+    outcome, _ = await run(tmp_path, **parameters)
+
+    assert (outcome.error_code, outcome.retryable) == (ErrorCode.INVALID_REQUEST, False)
