@@ -4,13 +4,18 @@ The events say in which order the pieces of both streams came. What the events d
 the stored output, so that nothing is missing whatever way it arrived.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import timedelta
 from typing import NamedTuple
 
 from chiffon.client import AnyId, Client
 from chiffon.models import Event
 from common.messages import Stream
+
+# How long to wait, after a task has ended, for output that is still on its way.
+LATEST_OUTPUT = timedelta(seconds=5)
 
 
 class Piece(NamedTuple):
@@ -69,7 +74,7 @@ async def read_output(
     wanted = list(Stream) if stream is None else [stream]
     transcript = Transcript()
     await client.status(task_id)
-    events = _until_the_end(client, task_id) if follow else _so_far(client, task_id)
+    events = watch_to_the_end(client, task_id) if follow else _so_far(client, task_id)
     async with aclosing(events):
         async for event in events:
             for piece in transcript.take_event(event):
@@ -89,12 +94,28 @@ async def _so_far(client: Client, task_id: AnyId) -> AsyncGenerator[Event, None]
         after = page.next_after
 
 
-async def _until_the_end(client: Client, task_id: AnyId) -> AsyncGenerator[Event, None]:
+async def watch_to_the_end(client: Client, task_id: AnyId) -> AsyncGenerator[Event, None]:
+    """Yield every event of a task from its beginning to its end, and the output that is recorded just after that.
+
+    Output and result take different ways to the ledger, so the last pieces may come after the end. How much there is
+    stands in the event that ends the task.
+    """
+    transcript = Transcript()
+    expected: dict[Stream, int] | None = None
     async with aclosing(client.watch(task_id=task_id, after=0)) as events:
-        async for event in events:
+        while expected is None or any(transcript.position(stream) < size for stream, size in expected.items()):
+            try:
+                async with asyncio.timeout(None if expected is None else LATEST_OUTPUT.total_seconds()):
+                    event = await anext(events)
+            except TimeoutError:
+                return
+            transcript.take_event(event)
             yield event
             if event.ends_a_task:
-                return
+                sizes = event.data.get("output_bytes")
+                expected = (
+                    {Stream(name): int(str(size)) for name, size in sizes.items()} if isinstance(sizes, dict) else {}
+                )
 
 
 async def _stored(

@@ -7,18 +7,16 @@ from chiffon.cli.console import print_json, say
 from chiffon.cli.outcome import exit_of_work
 from chiffon.cli.show import describe_end
 from chiffon.client import AnyId, Client
-from chiffon.output import read_output
+from chiffon.output import read_output, watch_to_the_end
 from common.messages import Stream
 
 
 async def follow_task(client: Client, task_id: AnyId, *, as_json: bool, stream: Stream | None = None) -> int:
     """Print the output as it comes, or all events as JSON lines; return the exit status for the outcome."""
     if as_json:
-        async with aclosing(client.watch(task_id=task_id, after=0)) as events:
+        async with aclosing(watch_to_the_end(client, task_id)) as events:
             async for event in events:
                 print_json(event)
-                if event.ends_a_task:
-                    break
     else:
         await print_output(client, task_id, follow=True, stream=stream)
     # Also for a task that ended before: the events tell, but the status is the truth.

@@ -17,6 +17,7 @@ from common.messages import AgentStatus
 
 LIMIT = timedelta(seconds=120)
 AGENTS_WANTED = 2
+LINES_BEFORE_CANCEL = 3
 
 
 async def run_demo(client: Client) -> bool:
@@ -53,15 +54,16 @@ async def _show_until_all_ended(
     client: Client, trace_id: UUID, tasks: Sequence[DemoTask], agents: Mapping[UUID, str]
 ) -> None:
     view = LiveView(tasks, agents)
-    to_cancel = {task.task_id for task in tasks if task.is_cancelled_on_its_way}
+    to_cancel = {task.task_id: LINES_BEFORE_CANCEL for task in tasks if task.is_cancelled_on_its_way}
     running = {task.task_id for task in tasks}
     # From the beginning of the ledger: nothing of this trace was there before, and nothing of it can be missed.
     async with aclosing(client.watch(trace_id=trace_id, after=0)) as events:
         async for event in events:
             view.show(event)
-            if event.task_id in to_cancel and event.kind == "task.output":
-                to_cancel.discard(event.task_id)
-                await _cancel(client, event)
+            if event.kind == "task.output" and event.task_id in to_cancel:
+                to_cancel[event.task_id] -= 1
+                if to_cancel[event.task_id] == 0:
+                    await _cancel(client, event)
             if event.ends_a_task and event.task_id is not None:
                 running.discard(event.task_id)
                 if not running:

@@ -1,0 +1,99 @@
+"""The Python client against an orchestrator that answers as the real one does."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from chiffon import ApiError, Client, ServerUnreachable
+from common.lifecycle import Status
+from tests.unit.chiffon.fake_orchestrator import FakeOrchestrator
+
+
+async def test_a_dispatch_names_its_task_so_that_it_can_be_repeated(fake: FakeOrchestrator, url: str) -> None:
+    async with Client(url) as client:
+        accepted = await client.dispatch("echo", {"message": "hi"}, priority=5, agent_type="infra")
+
+    (sent,) = fake.dispatches
+    assert sent["task_id"] == str(accepted.task_id)
+    assert sent["parameters"] == {"message": "hi"}
+    assert sent["priority"] == 5
+    assert sent["hints"] == {"agent_type": "infra"}
+
+
+async def test_a_lost_answer_is_asked_for_again_with_the_same_id(fake: FakeOrchestrator, url: str) -> None:
+    fake.lost_answers = 2
+
+    async with Client(url) as client:
+        accepted = await client.dispatch("echo")
+
+    assert [sent["task_id"] for sent in fake.dispatches] == [str(accepted.task_id)] * 3
+    assert len(fake.tasks) == 1
+
+
+async def test_an_error_answer_keeps_its_code_its_message_and_its_trace(url: str) -> None:
+    async with Client(url) as client:
+        with pytest.raises(ApiError) as caught:
+            await client.status(uuid4())
+
+    assert caught.value.status == 404
+    assert caught.value.error_code == 2001
+    assert caught.value.error_message == "No task has this id."
+    assert caught.value.trace_id is not None
+
+
+async def test_an_answer_that_is_no_problem_document_is_still_an_api_error() -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(418, text="I am a teapot"))
+    async with Client("http://127.0.0.1", transport=transport) as client:
+        with pytest.raises(ApiError, match="teapot") as caught:
+            await client.agents()
+
+    assert caught.value.status == 418
+    assert caught.value.error_code is None
+
+
+async def test_a_server_that_is_not_there_is_said_to_be_unreachable(nobody_url: str) -> None:
+    async with Client(nobody_url) as client:
+        with pytest.raises(ServerUnreachable, match="Cannot reach the orchestrator"):
+            await client.agents()
+
+
+async def test_a_cancel_whose_answer_is_lost_is_not_sent_again() -> None:
+    calls = []
+
+    def lose(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        raise httpx.ReadTimeout("too slow")
+
+    async with Client("http://127.0.0.1", transport=httpx.MockTransport(lose)) as client:
+        with pytest.raises(ServerUnreachable):
+            await client.cancel(uuid4())
+
+    assert len(calls) == 1
+
+
+async def test_waiting_for_a_task_that_has_ended_returns_at_once(fake: FakeOrchestrator, url: str) -> None:
+    task_id = str(uuid4())
+    fake.add_task(task_id, status="failed", exit_code=3)
+
+    async with Client(url) as client:
+        status = await client.wait(task_id)
+
+    assert status.status is Status.FAILED
+    assert status.exit_code == 3
+
+
+async def test_waiting_ends_when_the_task_does(fake: FakeOrchestrator, url: str) -> None:
+    task_id = str(uuid4())
+    fake.add_task(task_id, status="running", exit_code=None)
+
+    async with Client(url, patience=timedelta(seconds=5)) as client:
+        watched = client.watch(task_id=task_id, after=0)
+        assert (await anext(watched)).kind == "task.dispatched"
+        fake.tasks[task_id]["status"] = "completed"
+        fake.add_event("task.completed", task_id)
+        status = await client.wait(task_id)
+        await watched.aclose()
+
+    assert status.status is Status.COMPLETED

@@ -1,0 +1,58 @@
+"""What a task wrote is put together whole and in order, whatever way it arrives."""
+
+from uuid import uuid4
+
+from chiffon import Client
+from chiffon.output import Transcript, read_output
+from common.messages import Stream
+from tests.unit.chiffon.fake_orchestrator import FakeOrchestrator
+
+
+def test_pieces_that_arrive_in_the_wrong_order_are_handed_out_in_the_right_one() -> None:
+    transcript = Transcript()
+    transcript.begin(1)
+
+    assert transcript.take(Stream.STDOUT, 6, "wörld") == []
+    assert [piece.text for piece in transcript.take(Stream.STDOUT, 0, "hello ")] == ["hello ", "wörld"]
+    assert transcript.position(Stream.STDOUT) == len("hello wörld".encode())
+
+
+def test_a_piece_that_comes_again_is_dropped() -> None:
+    transcript = Transcript()
+    transcript.begin(1)
+    transcript.take(Stream.STDERR, 0, "once")
+
+    assert transcript.take(Stream.STDERR, 0, "once") == []
+
+
+def test_a_new_attempt_starts_a_new_transcript() -> None:
+    transcript = Transcript()
+    transcript.begin(1)
+    transcript.take(Stream.STDOUT, 0, "first")
+    transcript.begin(2)
+
+    assert [(piece.attempt, piece.text) for piece in transcript.take(Stream.STDOUT, 0, "second")] == [(2, "second")]
+
+
+async def test_following_reads_both_streams_to_the_end(fake: FakeOrchestrator, url: str) -> None:
+    task_id = str(uuid4())
+    fake.output = [("stdout", "one\n"), ("stderr", "oh\n"), ("stdout", "two\n")]
+    fake.cuts = [(3, 4008)]
+    fake.add_task(task_id)
+
+    async with Client(url) as client:
+        pieces = [(piece.stream, piece.text) async for piece in read_output(client, task_id, follow=True)]
+
+    assert pieces == [(Stream.STDOUT, "one\n"), (Stream.STDERR, "oh\n"), (Stream.STDOUT, "two\n")]
+
+
+async def test_what_the_events_lack_is_fetched_from_the_stored_output(fake: FakeOrchestrator, url: str) -> None:
+    task_id = str(uuid4())
+    fake.output = [("stdout", "one\n")]
+    fake.add_task(task_id)
+    fake.output.append(("stdout", "two\n"))
+
+    async with Client(url) as client:
+        text = "".join([piece.text async for piece in read_output(client, task_id)])
+
+    assert text == "one\ntwo\n"
