@@ -108,7 +108,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> JSONResponse:
-        status = HTTPStatus(error.status_code)
+        # The framework's own 400 means a body that it could not parse at all, which is a bad body like any other.
+        unparsed = error.status_code == HTTPStatus.BAD_REQUEST
+        status = HTTPStatus.UNPROCESSABLE_ENTITY if unparsed else HTTPStatus(error.status_code)
         code = ErrorCode.NOT_FOUND if status is HTTPStatus.NOT_FOUND else ErrorCode.INVALID_REQUEST
         return response(problem(status, code, str(error.detail), trace_of(request.scope)), error.headers)
 

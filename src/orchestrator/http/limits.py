@@ -9,10 +9,6 @@ from orchestrator.http.context import trace_of
 from orchestrator.http.errors import problem, response
 
 
-class _TooLarge(Exception):
-    pass
-
-
 class BodyLimit:
     """Answers 413 when a body is larger than `limit` bytes, whether its length is announced or not."""
 
@@ -33,15 +29,16 @@ class BodyLimit:
         async def counted() -> Message:
             nonlocal seen
             message = await receive()
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > self._limit:
-                    raise _TooLarge
-            return message
+            seen += len(message.get("body", b""))
+            # To the app it looks as if the client had gone; its answer to that is not sent.
+            return message if seen <= self._limit else {"type": "http.disconnect"}
 
-        try:
-            await self._app(scope, counted, send)
-        except _TooLarge:
+        async def answer(message: Message) -> None:
+            if seen <= self._limit:
+                await send(message)
+
+        await self._app(scope, counted, answer)
+        if seen > self._limit:
             await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
