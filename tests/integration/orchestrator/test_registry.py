@@ -1,0 +1,93 @@
+"""The registry knows which agents there are, and notices when one falls silent."""
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from common.messages import AgentStatus
+from orchestrator.database.pool import Pool
+from orchestrator.events.model import Kind
+from orchestrator.registry.service import RegistryService
+from tests.factories import make_heartbeat
+from tests.integration.orchestrator.ledger import events_of
+
+
+async def silence_everyone(pool: Pool) -> None:
+    async with pool.acquire() as db:
+        await db.execute("UPDATE agent SET last_heartbeat_at = now() - interval '31 seconds'")
+
+
+async def test_the_first_heartbeat_registers_an_agent(registry: RegistryService, pool: Pool) -> None:
+    heartbeat = make_heartbeat(current_tasks=[uuid4(), uuid4()], work_types=["echo", "shell_script"])
+
+    await registry.record([heartbeat])
+
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    assert (agent.agent_id, agent.status, agent.slots) == (heartbeat.agent_id, AgentStatus.ONLINE, 2)
+    assert list(agent.current_tasks) == heartbeat.current_tasks
+    assert list(agent.work_types) == ["echo", "shell_script"]
+    assert [event.kind for event in await events_of(pool)] == [Kind.AGENT_REGISTERED]
+
+
+async def test_events_tell_of_changes_and_not_of_every_heartbeat(registry: RegistryService, pool: Pool) -> None:
+    first = make_heartbeat()
+    busy = first.model_copy(update={"status": AgentStatus.BUSY})
+    restarted = first.model_copy(update={"started_at": datetime(2026, 11, 23, tzinfo=UTC)})
+
+    for heartbeat in (first, first, busy, busy, restarted):
+        await registry.record([heartbeat])
+
+    assert [event.kind for event in await events_of(pool)] == [
+        Kind.AGENT_REGISTERED,
+        Kind.AGENT_STATUS,
+        Kind.AGENT_REGISTERED,
+    ]
+
+
+async def test_of_two_heartbeats_in_one_batch_the_later_counts(registry: RegistryService) -> None:
+    first = make_heartbeat()
+
+    await registry.record([first, first.model_copy(update={"status": AgentStatus.DRAINING})])
+
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    assert agent.status is AgentStatus.DRAINING
+
+
+async def test_agents_are_listed_by_type_and_status(registry: RegistryService) -> None:
+    infra, desktop = make_heartbeat(), make_heartbeat(agent_type="desktop", status=AgentStatus.BUSY)
+    await registry.record([infra, desktop])
+
+    async def ids(agent_type: str | None, status: AgentStatus | None) -> list[object]:
+        return [agent.agent_id for agent in await registry.list_agents(agent_type=agent_type, status=status)]
+
+    assert await ids("desktop", None) == [desktop.agent_id]
+    assert await ids(None, AgentStatus.ONLINE) == [infra.agent_id]
+    assert await ids("desktop", AgentStatus.ONLINE) == []
+
+
+async def test_a_silent_agent_is_offline_and_this_is_told_once(registry: RegistryService, pool: Pool) -> None:
+    heartbeat = make_heartbeat()
+    await registry.record([heartbeat])
+    assert await registry.is_online(heartbeat.agent_id)
+
+    await silence_everyone(pool)
+
+    assert not await registry.is_online(heartbeat.agent_id)
+    [agent] = await registry.list_agents(agent_type=None, status=AgentStatus.OFFLINE)
+    assert agent.agent_id == heartbeat.agent_id
+    assert [await registry.mark_silent(limit=10), await registry.mark_silent(limit=10)] == [1, 0]
+    assert (await events_of(pool))[-1].data == {"status": "offline"}
+
+
+async def test_an_agent_that_was_never_heard_of_is_not_online(registry: RegistryService) -> None:
+    assert not await registry.is_online(uuid4())
+
+
+async def test_an_agent_that_comes_back_is_online_again(registry: RegistryService, pool: Pool) -> None:
+    heartbeat = make_heartbeat()
+    await registry.record([heartbeat])
+    await silence_everyone(pool)
+    await registry.mark_silent(limit=10)
+
+    await registry.record([heartbeat])
+
+    assert await registry.is_online(heartbeat.agent_id)
