@@ -91,8 +91,10 @@ async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
                 what="The registration of all agents",
                 see=logs,
             )
-        yield Running(site, parts)
-        say("Stopping …")
+        try:
+            yield Running(site, parts)
+        finally:
+            say("Stopping …")
 
 
 def default_state_dir() -> Path:

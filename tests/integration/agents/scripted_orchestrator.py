@@ -3,12 +3,12 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from uuid import UUID, uuid4
 
-from common.broker.base import Broker, Outgoing
+from common.broker.base import Broker, BrokerUnavailable, Outgoing
 from common.broker.topology import (
     CLAIMS,
     DEAD_LETTER_QUEUE,
@@ -176,7 +176,8 @@ class ScriptedOrchestrator:
                 for delivery in deliveries:
                     envelope = decode(delivery.body)
                     handlers.get(envelope.type, self._note)(envelope)
-                    await self._answer(envelope)
+                    with suppress(BrokerUnavailable):  # the agent asks again
+                        await self._answer(envelope)
                 await consumer.ack(*deliveries)
 
     def _note_heartbeat(self, envelope: Envelope) -> None:

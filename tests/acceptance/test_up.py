@@ -1,0 +1,120 @@
+"""`chiffon up`: one command starts everything on one machine, over every broker, and stops it without a trace."""
+
+import signal
+from contextlib import AsyncExitStack
+
+import psutil
+import pytest
+
+from tests.acceptance.deployment import chiffon, dispatch, up
+from tests.services.ports import free_ports
+
+
+@pytest.mark.parametrize("broker", ["postgresql", "amqp", "memory"])
+async def test_the_same_dispatch_works_over_every_broker_and_a_signal_stops_everything(
+    broker: str, request: pytest.FixtureRequest
+) -> None:
+    match broker:
+        case "amqp":
+            variables = {"CHIFFON_BROKER_URL": request.getfixturevalue("amqp_url")}
+        case "memory":
+            variables = {"CHIFFON_BROKER_URL": "memory://"}
+        case _:
+            variables = {}
+    async with up(**variables) as running:
+        status, task = await dispatch(running.url, "echo", "hi")
+
+        assert status == 0
+        assert task["status"] == "completed"
+        assert task["output"] == "hi\n"
+
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.ends() == 0
+        assert running.left_over() == []
+
+
+async def test_the_outcome_of_real_work_is_the_exit_status() -> None:
+    async with up("--agents", "1") as running:
+        status, task = await dispatch(running.url, "sh", "-c", "exit 7")
+        assert (status, task["exit_code"]) == (10, 7)
+
+        words = ("dispatch", "shell_script", "--wait", "-o", "json", "--server", running.url)
+        status, _, _ = await chiffon(*words, "--max-duration", "0.5", "--", "sleep", "60")
+        assert status == 12
+
+        status, out, err = await chiffon(
+            "dispatch", "shell_script", "-f", "--server", running.url, "--", "sh", "-c", "echo out; echo err >&2"
+        )
+        assert status == 0
+        assert out == "out\n"
+        assert "err\n" in err
+
+
+async def test_nothing_outlives_a_killed_up() -> None:
+    async with up() as running:
+        assert len(running.children) > 3
+
+        running.process.kill()
+        await running.ends()
+
+        assert running.left_over() == []
+
+
+async def test_a_part_that_dies_ends_it_and_is_named() -> None:
+    async with up() as running:
+        agent = running.named("agent")[0]
+        agent.kill()
+
+        assert await running.ends() == 1
+        assert running.process.stderr is not None
+        messages = (await running.process.stderr.read()).decode()
+        assert "infra-" in messages
+        assert "killed by SIGKILL" in messages
+        assert "agent.started" in messages
+        assert running.left_over() == []
+
+
+async def test_a_second_up_on_the_same_directory_is_refused() -> None:
+    async with up() as running:
+        words = running.named("server")[0].cmdline()
+        assert words[-2] == "--port"
+        command = psutil.Process(running.process.pid).cmdline()
+        state = command[command.index("--state-dir") + 1]
+
+        status, out, err = await chiffon("up", "--port", "0", "--state-dir", state)
+
+    assert status == 1
+    assert out == ""
+    assert "Another `chiffon up` uses" in err
+
+
+async def test_a_port_that_is_taken_is_refused_before_anything_starts() -> None:
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(up("--agents", "1"))
+        port = running.url.rpartition(":")[2]
+
+        status, _, err = await chiffon("up", "--port", port, "--state-dir", "/nowhere/at/all")
+
+    assert status == 1
+    assert f"Port {port}" in err
+    assert "--port 0" in err
+
+
+async def test_agents_of_several_types_are_all_there() -> None:
+    async with up("--agents", "1", "--agent-types", "infra,desktop") as running:
+        status, out, _ = await chiffon("agents", "--server", running.url)
+
+    assert status == 0
+    assert "desktop" in out
+    assert "infra" in out
+
+
+async def test_a_database_that_is_not_there_is_said_in_words() -> None:
+    (port,) = free_ports(1)
+    url = f"postgresql://nobody@127.0.0.1:{port}/nothing"
+
+    status, _, err = await chiffon("server", "--port", "0", CHIFFON_DATABASE_URL=url)
+
+    assert status == 1
+    assert "Traceback" not in err
+    assert "database" in err
