@@ -130,7 +130,9 @@ class Claimer:
             to_agent=ORCHESTRATOR,
             payload=Claim(agent_id=self._agent_id, tasks=list(tasks)),
         )
-        await self._broker.publish(reply(self._agent_id, CLAIMS, envelope))
+        # It expires when it is repeated or given up, so that a grant is never for nobody.
+        expires_after = timedelta(seconds=self._timeout)
+        await self._broker.publish(reply(self._agent_id, CLAIMS, envelope, expires_after=expires_after))
         return [None] * len(tasks)
 
     def _remember(self, claim_id: UUID) -> None:

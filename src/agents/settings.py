@@ -73,6 +73,12 @@ class AgentSettings(Settings):
         default=False, description="Keep the directory of each attempt after its end, to look into it."
     )
 
+    @field_validator("state_dir")
+    @classmethod
+    def _make_absolute(cls, value: Path) -> Path:
+        # Work runs in a directory of its own, from which a relative path would lead elsewhere.
+        return value.expanduser().absolute()
+
     @field_validator("env_allow", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:

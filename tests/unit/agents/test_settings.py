@@ -15,6 +15,14 @@ def test_the_state_is_kept_in_a_directory_for_each_type(monkeypatch: pytest.Monk
     assert AgentSettings.load(type="desktop").state_dir == tmp_path / "chiffon" / "agent-desktop"
 
 
+def test_a_relative_directory_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+
+    assert AgentSettings.load(state_dir="state").state_dir == tmp_path / "state"
+    assert AgentSettings.load(state_dir="~/state").state_dir == Path("/home/somebody/state")
+
+
 @pytest.mark.parametrize("value", ["PATH, HOME,", '["PATH", "HOME"]'])
 def test_the_allow_list_is_names_with_commas_or_json(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("CHIFFON_AGENT_ENV_ALLOW", value)
