@@ -2,15 +2,19 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, overload
 
 Value = TypeVar("Value")
 
 
+@overload
 async def eventually(
-    check: Callable[[], Value | Awaitable[Value]], *, timeout: float = 10.0, every: float = 0.02
-) -> Value:
+    check: Callable[[], Coroutine[Any, Any, Value]], *, timeout: float = ..., every: float = ...
+) -> Value: ...
+@overload
+async def eventually(check: Callable[[], Value], *, timeout: float = ..., every: float = ...) -> Value: ...
+async def eventually(check: Callable[[], Any], *, timeout: float = 10.0, every: float = 0.02) -> Any:
     """Call `check` until it returns something truthy and return that; raise AssertionError after `timeout` seconds.
 
     An AssertionError that `check` raises means "not yet"; the last one is shown when the time is over.
@@ -21,7 +25,7 @@ async def eventually(
     while True:
         try:
             value = check()
-            result: Value = await value if inspect.isawaitable(value) else value
+            result = await value if inspect.isawaitable(value) else value
             if result:
                 return result
             failure = AssertionError(f"{check!r} still returns {result!r}")

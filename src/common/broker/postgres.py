@@ -69,8 +69,10 @@ class PostgresBroker:
         with _explained("declare queues"):
             async with asyncio.timeout(self._deadline.total_seconds()), self._storing.acquire() as db:
                 await queries.declare(db, queues)
+        self._session.declared.update({queue.name: queue for queue in queues})
 
     async def delete(self, queue: str) -> None:
+        self._session.declared.pop(queue, None)
         with _explained("delete a queue"):
             async with asyncio.timeout(self._deadline.total_seconds()), self._storing.acquire() as db:
                 await queries.delete_queue(db, queue)
@@ -192,7 +194,7 @@ async def open_postgres_broker(url: str, *, name: str, deadline: timedelta = DEA
         async def open_pool(server_settings: dict[str, str]) -> asyncpg.Pool:
             pool = await asyncpg.create_pool(
                 url,
-                min_size=1,
+                min_size=0,
                 max_size=CONNECTIONS,
                 command_timeout=seconds,
                 timeout=seconds,

@@ -16,12 +16,20 @@ from asyncpg.pool import PoolConnectionProxy
 
 from common.backoff import full_jitter
 from common.broker import postgres_queries as queries
+from common.broker.base import Queue
 from common.broker.postgres_schema import install
 from common.broker.pull_consumer import Bells
 
 log = logging.getLogger(__name__)
 
-UNREACHABLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+# InternalClientError is what a query gets that meets a connection while the server ends it.
+UNREACHABLE = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 SWEEP_EVERY = timedelta(seconds=1)
 SWEEP_DEADLINE = timedelta(seconds=10)
@@ -33,10 +41,12 @@ NONE = 0
 
 
 class Session:
-    """Keeps one such connection open; `number` is `NONE` while there is none."""
+    """Keeps one such connection open; `number` is `NONE` while there is none. `declared`: what must exist on it."""
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], bells: Bells) -> None:
         self.number = NONE
+        # Declared anew with every connection, for a database that came back without its data.
+        self.declared: dict[str, Queue] = {}
         self._connect = connect
         self._bells = bells
         self._connection: asyncpg.Connection | None = None
@@ -47,6 +57,8 @@ class Session:
         connection = await self._connect()
         try:
             await install(connection)
+            if self.declared:
+                await queries.declare(connection, tuple(self.declared.values()))
             number = secrets.randbits(63)
             while number == NONE or not await queries.claim_session(connection, number):
                 number = secrets.randbits(63)

@@ -63,11 +63,14 @@ class Generation(Generic[Prepared]):
 
     prepared: Prepared
 
-    def __init__(self, connection: AbstractConnection, *, deadline: timedelta, on_lost: Callable[[str | None], None]) -> None:
+    def __init__(
+        self, connection: AbstractConnection, *, deadline: timedelta, on_lost: Callable[[str | None], None]
+    ) -> None:
         self.lost = asyncio.Event()
         self._connection = connection
         self._deadline = deadline
         self._on_lost = on_lost
+        self._watched: set[AbstractChannel] = set()
         connection.close_callbacks.add(self._connection_closed)
 
     def condemn(self, reason: str | None) -> None:
@@ -88,13 +91,14 @@ class Generation(Generic[Prepared]):
 
     def watch(self, channel: AbstractChannel) -> None:
         """Condemn this generation when the channel closes."""
+        self._watched.add(channel)
         channel.close_callbacks.add(self._channel_closed)
         if channel.is_closed:
             self._channel_closed(channel, None)
 
     async def close_channel(self, channel: AbstractChannel) -> None:
         """Close a channel on purpose; never raises."""
-        channel.close_callbacks.discard(self._channel_closed)
+        self._watched.discard(channel)
         with suppress(BrokerUnavailable, AMQPChannelError):
             await within(CLOSE_DEADLINE, channel.close())
 
@@ -109,7 +113,6 @@ class Generation(Generic[Prepared]):
 
     async def close(self) -> None:
         """Close the connection; never raises."""
-        self._connection.close_callbacks.discard(self._connection_closed)
         self.condemn(None)
         with suppress(BrokerUnavailable, AMQPChannelError):
             await within(CLOSE_DEADLINE, self._connection.close())
@@ -117,8 +120,9 @@ class Generation(Generic[Prepared]):
     def _connection_closed(self, _connection: object, reason: BaseException | None) -> None:
         self.condemn(f"connection closed: {reason!r}")
 
-    def _channel_closed(self, _channel: object, reason: BaseException | None) -> None:
-        self.condemn(f"channel closed: {reason!r}")
+    def _channel_closed(self, channel: AbstractChannel | None, reason: BaseException | None) -> None:
+        if channel in self._watched:
+            self.condemn(f"channel closed: {reason!r}")
 
 
 class Link(Generic[Prepared]):

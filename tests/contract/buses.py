@@ -1,0 +1,160 @@
+"""The message buses that the contract is proven on, and how each is disturbed."""
+
+import asyncio
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from common.broker.base import Broker, Queue
+from common.broker.memory import MemoryBroker
+from common.broker.postgres import open_postgres_broker
+from common.broker.rabbitmq import open_rabbitmq_broker
+from tests.contract.proxy import Proxy
+from tests.services.postgres import Postgres
+from tests.services.rabbitmq_node import Node
+
+ROOT = Path(__file__).parents[2]
+DEADLINE = timedelta(seconds=10)
+
+
+class Bus(ABC):
+    """Opens brokers that share their messages."""
+
+    @abstractmethod
+    def open(self, *, deadline: timedelta = DEADLINE) -> AbstractAsyncContextManager[Broker]:
+        """Connect one more broker."""
+
+    @abstractmethod
+    def lost_consumer(self, queue: Queue) -> AbstractAsyncContextManager[None]:
+        """Inside, a consumer holds one delivery of the queue; on leaving, it vanishes without a word."""
+
+
+class MemoryBus(Bus):
+    """One process: all share one broker, and a consumer can only vanish with its task."""
+
+    def __init__(self) -> None:
+        self._broker = MemoryBroker()
+
+    @asynccontextmanager
+    async def open(self, *, deadline: timedelta = DEADLINE) -> AsyncIterator[Broker]:
+        yield self._broker
+
+    @asynccontextmanager
+    async def lost_consumer(self, queue: Queue) -> AsyncIterator[None]:
+        holding = asyncio.Event()
+
+        async def hold() -> None:
+            async with self._broker.consume(queue.name, prefetch=1) as consumer:
+                await consumer.receive()
+                holding.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(hold())
+        await holding.wait()
+        yield
+        task.cancel()
+        await asyncio.wait([task])
+
+
+class RemoteBus(Bus):
+    """A server that can be reached from other processes, and lost."""
+
+    url: str
+
+    @abstractmethod
+    async def cut_connections(self) -> None:
+        """End every connection to the bus from the outside; new ones are welcome at once."""
+
+    @abstractmethod
+    def outage(self) -> AbstractAsyncContextManager[None]:
+        """Inside, nobody can reach the bus."""
+
+    @asynccontextmanager
+    async def lost_consumer(self, queue: Queue) -> AsyncIterator[None]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.contract.holding_consumer",
+            self.url,
+            queue.name,
+            cwd=ROOT,
+            env={"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"holding\n"
+            yield
+        finally:
+            process.kill()
+            await process.wait()
+
+
+class PostgresBus(RemoteBus):
+    def __init__(self, server: Postgres, url: str) -> None:
+        self.url = url
+        self._server = server
+
+    def open(self, *, deadline: timedelta = DEADLINE) -> AbstractAsyncContextManager[Broker]:
+        return open_postgres_broker(self.url, name="contract", deadline=deadline)
+
+    async def cut_connections(self) -> None:
+        await self._server.terminate_sessions(self.url)
+
+    @asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        name = urlsplit(self.url).path.removeprefix("/")
+        await self._server.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        try:
+            await self.cut_connections()
+            yield
+        finally:
+            await self._server.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+
+class AmqpBus(RemoteBus):
+    """RabbitMQ, disturbed by its own administration."""
+
+    def __init__(self, node: Node, url: str) -> None:
+        self.url = url
+        self._node = node
+
+    def open(self, *, deadline: timedelta = DEADLINE) -> AbstractAsyncContextManager[Broker]:
+        return open_rabbitmq_broker(self.url, name="contract", deadline=deadline)
+
+    async def cut_connections(self) -> None:
+        await asyncio.to_thread(self._node.ctl, "close_all_connections", "--global", "a test")
+
+    @asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        await asyncio.to_thread(self._node.ctl, "stop_app")
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self._node.ctl, "start_app")
+
+
+class ProxiedAmqpBus(RemoteBus):
+    """RabbitMQ that somebody else runs: only the way to it can be disturbed."""
+
+    def __init__(self, proxy: Proxy, url: str) -> None:
+        self.url = urlsplit(url)._replace(netloc=proxy.netloc_for(url)).geturl()
+        self._proxy = proxy
+
+    def open(self, *, deadline: timedelta = DEADLINE) -> AbstractAsyncContextManager[Broker]:
+        return open_rabbitmq_broker(self.url, name="contract", deadline=deadline)
+
+    async def cut_connections(self) -> None:
+        self._proxy.cut()
+
+    @asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        self._proxy.refuse()
+        try:
+            yield
+        finally:
+            self._proxy.accept()
