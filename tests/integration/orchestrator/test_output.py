@@ -101,9 +101,7 @@ async def test_output_is_complete_when_all_that_was_announced_is_there(
     assert (page.text, page.complete) == ("headtail", True)
 
 
-async def test_an_event_of_output_carries_its_text(
-    output: OutputService, task: tuple[UUID, UUID], pool: Pool
-) -> None:
+async def test_an_event_of_output_carries_its_text(output: OutputService, task: tuple[UUID, UUID], pool: Pool) -> None:
     await output.store([make_status(*task, make_chunk(0, "seen", offset=0), progress="half way")])
 
     told = {event.kind: event.data for event in await events_of(pool)}
