@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from chiffon import ledger
 from chiffon.child_processes import ChildProcesses
 from chiffon.client import Client
 from chiffon.embedded_postgres import embedded_postgres
@@ -20,7 +21,6 @@ from chiffon.parts import Mode, Part, Site, until
 from chiffon.places import check_port, free_port, sole_owner
 from common.config import SharedSettings
 from common.messages import AgentStatus
-from orchestrator.database import migrate
 from orchestrator.settings import OrchestratorSettings
 
 START_LIMIT = timedelta(seconds=60)
@@ -66,7 +66,7 @@ async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
             embedded = embedded_postgres(plan.state_dir, log=logs / "postgres.log", durable=plan.durable)
             database_url, postgres = await stack.enter_async_context(embedded)
             parts.append(postgres)
-        await migrate.upgrade(database_url)
+        await ledger.upgrade(database_url)
         site = Site(
             host=settings.host,
             port=port,

@@ -1,12 +1,15 @@
 """`chiffon up`: one command starts everything on one machine, over every broker, and stops it without a trace."""
 
+import asyncio
+import json
 import signal
 from contextlib import AsyncExitStack
+from uuid import uuid4
 
 import psutil
 import pytest
 
-from tests.acceptance.deployment import chiffon, dispatch, up
+from tests.acceptance.deployment import CHIFFON, chiffon, dispatch, environment, up
 from tests.services.ports import free_ports
 
 
@@ -109,12 +112,41 @@ async def test_agents_of_several_types_are_all_there() -> None:
     assert "infra" in out
 
 
-async def test_a_database_that_is_not_there_is_said_in_words() -> None:
+@pytest.mark.parametrize("words", [("server", "--port", "0"), ("db", "upgrade"), ("db", "current")])
+async def test_a_database_that_is_not_there_is_said_in_words(words: tuple[str, ...]) -> None:
     (port,) = free_ports(1)
     url = f"postgresql://nobody@127.0.0.1:{port}/nothing"
 
-    status, _, err = await chiffon("server", "--port", "0", CHIFFON_DATABASE_URL=url)
+    status, _, err = await chiffon(*words, CHIFFON_DATABASE_URL=url)
 
     assert status == 1
     assert "Traceback" not in err
-    assert "database" in err
+    assert "The database cannot be used" in err
+
+
+async def test_ctrl_c_detaches_and_the_work_goes_on() -> None:
+    async with up("--agents", "1") as running:
+        task_id = str(uuid4())
+        words = ["dispatch", "shell_script", "-f", "--task-id", task_id, "--server", running.url]
+        # Reading from a pipe that nobody writes to: it runs until it is cancelled.
+        script = "mkfifo pipe; echo started; read -r line < pipe"
+        waiting = await asyncio.create_subprocess_exec(
+            *CHIFFON,
+            *words,
+            *("--", "sh", "-c", script),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment(),
+        )
+        assert waiting.stdout is not None
+        assert await waiting.stdout.readline() == b"started\n"
+
+        waiting.send_signal(signal.SIGINT)
+        _, err = await waiting.communicate()
+
+        assert waiting.returncode == 130
+        assert f"chiffon logs -f {task_id}" in err.decode()
+        status, out, _ = await chiffon("status", task_id, "-o", "json", "--server", running.url)
+        assert (status, json.loads(out)["status"]) == (0, "running")
+        status, _, _ = await chiffon("cancel", task_id, "--server", running.url)
+        assert status == 0

@@ -20,6 +20,7 @@ def agent(
     *,
     agent_type: Annotated[str | None, Parameter(name="--type")] = None,
     slots: int | None = None,
+    name: str | None = None,
     state_dir: Path | None = None,
     broker_url: str | None = None,
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = None,
@@ -40,6 +41,8 @@ def agent(
         The pool it belongs to; work is sent to a pool.
     slots
         How many tasks it runs at the same time.
+    name
+        The name that is shown for it; by default the host's.
     state_dir
         Where it keeps its identity and what it could not send yet; each agent needs one of its own.
     broker_url
@@ -55,7 +58,7 @@ def agent(
     from common.config import SharedSettings
     from common.logs import configure_logs
 
-    settings = AgentSettings.load(type=agent_type, slots=slots, state_dir=state_dir)
+    settings = AgentSettings.load(type=agent_type, slots=slots, name=name, state_dir=state_dir)
     shared = SharedSettings.load(broker_url=broker_url, log_level=log_level, log_format=log_format)
     if shared.broker_url.startswith("memory:"):
         say("chiffon: memory:// lives inside one process, so this agent could not reach any orchestrator.")

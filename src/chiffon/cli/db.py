@@ -28,12 +28,13 @@ def upgrade(*, sql: Annotated[bool, Flag] = False, database_url: str | None = No
     database_url
         The database; by default CHIFFON_DATABASE_URL.
     """
+    from chiffon import ledger
     from orchestrator.database import migrate
 
     if sql:
         print(migrate.upgrade_sql())
         return Exit.OK
-    asyncio.run(migrate.upgrade(_url(database_url)))
+    asyncio.run(ledger.upgrade(_url(database_url)))
     say(f"The database is at version {migrate.HEAD}.")
     return Exit.OK
 
@@ -51,9 +52,10 @@ def current(*, database_url: str | None = None, printing: Printing = AS_TABLE) -
     database_url
         The database; by default CHIFFON_DATABASE_URL.
     """
+    from chiffon import ledger
     from orchestrator.database import migrate
 
-    found = asyncio.run(migrate.current_version(_url(database_url)))
+    found = asyncio.run(ledger.current_version(_url(database_url)))
     if printing.is_json:
         print_json({"current": found, "wanted": migrate.HEAD})
     else:
