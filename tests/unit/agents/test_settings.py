@@ -17,10 +17,10 @@ def test_the_state_is_kept_in_a_directory_for_each_type(monkeypatch: pytest.Monk
 
 def test_a_relative_directory_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
     assert AgentSettings.load(state_dir="state").state_dir == tmp_path / "state"
-    assert AgentSettings.load(state_dir="~/state").state_dir == Path("/home/somebody/state")
+    assert AgentSettings.load(state_dir="~/state").state_dir == tmp_path / "home" / "state"
 
 
 @pytest.mark.parametrize("value", ["PATH, HOME,", '["PATH", "HOME"]'])

@@ -1,0 +1,136 @@
+"""However an executor ends, the task gets a result and the agent lives on."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar
+from uuid import UUID, uuid4
+
+import pytest
+
+from agents.attempts import Attempt, Attempts
+from agents.executors.base import ExecutionContext, Outcome
+from agents.reporter import Reporter
+from agents.runner import Runner
+from agents.stopping import StopReason
+from agents.workspace import Workspaces
+from common.broker.memory import MemoryBroker
+from common.broker.topology import REPLY_QUEUES, RESULTS
+from common.clock import SystemClock
+from common.errors import ErrorCode
+from common.messages import GrantedTask, ResultStatus, WorkRequest, WorkResult
+from common.protocol import decode
+
+AGENT = UUID(int=7)
+
+
+class Scripted:
+    """An executor that does what the test says."""
+
+    kind: ClassVar[str] = "scripted"
+
+    def __init__(self, do: Callable[[ExecutionContext], Awaitable[Outcome]]) -> None:
+        self._do = do
+
+    async def execute(self, work: WorkRequest, context: ExecutionContext) -> Outcome:
+        return await self._do(context)
+
+
+def make_attempt(work_type: str = "scripted") -> Attempt:
+    grant = GrantedTask(
+        claim_id=uuid4(),
+        work=WorkRequest(task_id=uuid4(), work_type=work_type),
+        trace_id=uuid4(),
+        request_id=uuid4(),
+        attempt=1,
+        fence=1,
+        lease_seconds=60.0,
+    )
+    return Attempt.granted(grant, claimed_at=SystemClock().monotonic())
+
+
+async def run(
+    attempt: Attempt, state: Path, do: Callable[[ExecutionContext], Awaitable[Outcome]]
+) -> tuple[WorkResult, Attempts]:
+    """Run an attempt and return its stored result."""
+    broker, attempts = MemoryBroker(), Attempts()
+    attempts.add(attempt)
+    await broker.declare(*REPLY_QUEUES)
+    async with Reporter(broker, AGENT) as reporter:
+        runner = Runner(
+            AGENT,
+            executors={"scripted": Scripted(do)},
+            workspaces=Workspaces(state),
+            reporter=reporter,
+            attempts=attempts,
+            clock=SystemClock(),
+            env_allow=[],
+            kill_grace=timedelta(seconds=1),
+        )
+        await runner.run(attempt)
+    async with broker.consume(RESULTS, prefetch=1) as consumer:
+        [delivery] = await consumer.receive()
+        envelope = decode(delivery.body)
+    assert isinstance(envelope.payload, WorkResult)
+    assert (envelope.trace_id, envelope.request_id) == (attempt.grant.trace_id, attempt.grant.request_id)
+    return envelope.payload, attempts
+
+
+async def succeed(context: ExecutionContext) -> Outcome:
+    return Outcome(ResultStatus.COMPLETED)
+
+
+async def test_an_executor_that_raises_fails_the_task_without_telling_its_secrets(tmp_path: Path) -> None:
+    async def explode(context: ExecutionContext) -> Outcome:
+        raise KeyError("a secret")
+
+    result, attempts = await run(make_attempt(), tmp_path, explode)
+
+    assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.INTERNAL)
+    assert result.error_message == "The executor failed: KeyError."
+    assert len(attempts) == 0
+
+
+async def test_a_host_that_has_no_room_is_a_reason_to_try_again(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    result, _ = await run(make_attempt(), tmp_path / "file", succeed)
+
+    assert (result.error_code, result.retryable) == (ErrorCode.RESOURCE_LIMIT, True)
+
+
+async def test_work_of_another_type_than_this_agent_knows_fails(tmp_path: Path) -> None:
+    result, _ = await run(make_attempt("unknown"), tmp_path, succeed)
+
+    assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.UNSUPPORTED_WORK_TYPE)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "retryable"),
+    [
+        (StopReason.CANCELLED, ResultStatus.CANCELLED, False),
+        (StopReason.LEASE_LOST, ResultStatus.FAILED, True),
+        (StopReason.AGENT_STOPPING, ResultStatus.FAILED, True),
+    ],
+)
+async def test_work_that_is_stopped_before_it_began_never_begins(
+    tmp_path: Path, reason: StopReason, status: ResultStatus, retryable: bool
+) -> None:
+    attempt = make_attempt()
+    attempt.stop.order(reason, grace=1)
+
+    result, _ = await run(attempt, tmp_path, succeed)
+
+    assert (result.status, result.retryable) == (status, retryable)
+
+
+async def test_work_that_ended_by_itself_counts_although_it_was_to_be_stopped(tmp_path: Path) -> None:
+    attempt = make_attempt()
+
+    async def end_just_in_time(context: ExecutionContext) -> Outcome:
+        attempt.stop.order(StopReason.AGENT_STOPPING, grace=1)
+        return Outcome(ResultStatus.COMPLETED, exit_code=0)
+
+    result, _ = await run(attempt, tmp_path, end_just_in_time)
+
+    assert result.status is ResultStatus.COMPLETED
