@@ -1,6 +1,7 @@
 """The things of this machine that only one `up` can have: a port, and a directory for its state."""
 
 import fcntl
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,8 +33,8 @@ def check_port(host: str, port: int) -> None:
 def sole_owner(state: Path) -> Iterator[None]:
     """Create a directory for state and keep others out of it. Raises `PlaceTaken` when it cannot be had."""
     try:
-        # Others may pass through: PostgreSQL runs as a user of its own when this is root. What is inside is closed.
-        state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        # PostgreSQL runs as a user of its own when this is root, and must be able to pass through.
+        state.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         lock = (state / "lock").open("w")
     except OSError as error:
         raise PlaceTaken(f"The directory {state} cannot be used ({error.strerror}); choose --state-dir.") from error

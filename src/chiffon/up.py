@@ -59,7 +59,8 @@ async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         stack.enter_context(sole_owner(plan.state_dir))
         logs = plan.state_dir / "logs"
-        logs.mkdir(exist_ok=True)
+        for private in (logs, plan.state_dir / "agents"):
+            private.mkdir(mode=0o700, exist_ok=True)
         database_url = settings.database_url
         if "database_url" not in settings.model_fields_set:
             say(f"Starting PostgreSQL in {plan.state_dir} …")

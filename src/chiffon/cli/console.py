@@ -8,6 +8,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
+STYLES = {
+    "completed": "green",
+    "online": "green",
+    "running": "cyan",
+    "busy": "cyan",
+    "failed": "bold red",
+    "offline": "red",
+    "cancelled": "yellow",
+    "draining": "yellow",
+}
+
 
 def say(message: str) -> None:
     """Print a message for people; it never mixes with data."""
@@ -21,14 +32,15 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows in columns: drawn for a terminal, otherwise plain, with nothing cut off."""
+    """Print rows in columns, with nothing cut off; a status has its colour on a terminal."""
     texts = [[_cell(value) for value in row] for row in rows]
-    if sys.stdout.isatty():
-        _draw_table(columns, texts)
-        return
     widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
-    for row in [list(columns), *texts]:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    lines = [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in (list(columns), *texts)]
+    if sys.stdout.isatty():
+        _print_coloured(lines)
+        return
+    for line in lines:
+        print("  ".join(line).rstrip())
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
@@ -55,27 +67,11 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def _draw_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich import box
+def _print_coloured(lines: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in row))
-    Console().print(table)
-
-
-STYLES = {
-    "completed": "green",
-    "online": "green",
-    "running": "cyan",
-    "busy": "cyan",
-    "failed": "bold red",
-    "offline": "red",
-    "cancelled": "yellow",
-    "draining": "yellow",
-}
+    console = Console(highlight=False, soft_wrap=True)
+    for number, line in enumerate(lines):
+        cells = (Text(cell, style="bold" if number == 0 else STYLES.get(cell.strip(), "")) for cell in line)
+        console.print(Text("  ").join(cells))
