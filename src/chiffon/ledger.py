@@ -1,38 +1,22 @@
-"""Prepare the database, and say in words when it cannot be used."""
+"""Prepare the database. When it cannot be reached, `StartupRefused` says so in words."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
-
-from common.errors import StartupRefused
 from orchestrator.database import migrate
-
-
-class DatabaseUnusable(StartupRefused):
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(
-            f"The database cannot be used ({type(cause).__name__}: {cause}). "
-            "Is PostgreSQL running, and is CHIFFON_DATABASE_URL right?"
-        )
+from orchestrator.database.pool import open_pool
 
 
 async def upgrade(database_url: str) -> None:
-    """Bring a database's tables up to this version. Raises `DatabaseUnusable`."""
-    with _explained():
-        await migrate.upgrade(database_url)
+    """Bring a database's tables up to this version."""
+    await _reach(database_url)
+    await migrate.upgrade(database_url)
 
 
 async def current_version(database_url: str) -> str | None:
-    """Return the version of a database's tables; None when it has none. Raises `DatabaseUnusable`."""
-    with _explained():
-        return await migrate.current_version(database_url)
+    """Return the version of a database's tables; None when it has none."""
+    await _reach(database_url)
+    return await migrate.current_version(database_url)
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError) as error:
-        raise DatabaseUnusable(error) from error
+async def _reach(database_url: str) -> None:
+    # The migrations themselves would fail with a trace of their tools, in which nobody finds the reason.
+    async with open_pool(database_url, connections=1):
+        pass
