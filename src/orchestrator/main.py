@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -70,17 +71,15 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it has started, and leaves signals alone when somebody else decides about stopping."""
+    """A server that says when it has started, and leaves signals to those who run it."""
 
-    def __init__(self, config: uvicorn.Config, *, started: asyncio.Event, takes_signals: bool) -> None:
+    def __init__(self, config: uvicorn.Config, started: asyncio.Event) -> None:
         super().__init__(config)
         self._has_started = started
-        self._takes_signals = takes_signals
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals() if self._takes_signals else nullcontext():
-            yield
+        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -109,10 +108,10 @@ async def serve(
             access_log=False,
             timeout_graceful_shutdown=LEAVE_SECONDS,
         )
-        server = _Server(config, started=started or asyncio.Event(), takes_signals=stop is None)
+        server = _Server(config, started or asyncio.Event())
         host, port = listening.getsockname()[:2]
         log.info("orchestrator.listening", extra={"host": host, "port": port})
-        await _run(server, listening, stop)
+        await _run(server, listening, stop or _stop_on_signals())
     log.info("orchestrator.stopped")
 
 
@@ -125,13 +124,19 @@ def _listen(host: str, port: int) -> socket.socket:
         raise StartupRefused(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
 
 
-async def _run(server: uvicorn.Server, listening: socket.socket, stop: asyncio.Event | None) -> None:
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _run(server: uvicorn.Server, listening: socket.socket, stop: asyncio.Event) -> None:
     serving = asyncio.create_task(server.serve([listening]), name="http")
-    if stop is not None:
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        server.should_exit = True
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    server.should_exit = True
     await serving
 
 

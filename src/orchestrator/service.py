@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from common.batching import Batcher
 from common.broker import topology
 from common.broker.base import Broker
@@ -17,6 +15,7 @@ from common.ids import new_request_id, new_trace_id
 from common.lifecycle import Status
 from common.loop import Wake
 from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkResult
+from orchestrator.database.pool import COLLIDED
 from orchestrator.events.model import Event
 from orchestrator.events.service import EventService
 from orchestrator.leases.service import LeaseService
@@ -117,7 +116,7 @@ class OrchestratorService:
         for collision in range(1, COLLISIONS + 1):
             try:
                 answers = await self._tasks.dispatch(tasks, by=CALLER)
-            except asyncpg.DeadlockDetectedError:
+            except COLLIDED:
                 # Two orchestrators stored the same ids at the same moment, in a different order.
                 if collision == COLLISIONS:
                     raise

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.connect import open_broker
@@ -14,11 +15,11 @@ from common.errors import StartupRefused
 from common.loop import Duty, Health, Wake, forever, keep_running
 from common.retry import RetryPolicy
 from orchestrator.database.migrate import HEAD, current_version
-from orchestrator.database.pool import Pool, open_pool
+from orchestrator.database.pool import Pool, open_pool, ping
 from orchestrator.events import queries as events
 from orchestrator.events.service import EventService
 from orchestrator.leases.service import LeaseService
-from orchestrator.live.feed import FollowEvents, ListenForEvents
+from orchestrator.live.feed import FollowEvents, listen_for_events
 from orchestrator.live.hub import Hub
 from orchestrator.loops.consume import ConsumeQueue, Handler
 from orchestrator.loops.consume_claims import ConsumeClaims
@@ -101,9 +102,10 @@ async def open_orchestrator(
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
             ("follow_events", FollowEvents(pool, hub), news, SECOND),
         ]
-        listener = ListenForEvents(settings.database_url, news)
         loops = {
-            "listen_for_events": keep_running("listen_for_events", listener.listen, health=health),
+            "listen_for_events": keep_running(
+                "listen_for_events", partial(listen_for_events, settings.database_url, news), health=health
+            ),
             **{name: forever(name, duty, wake=wake, every=every, health=health) for name, duty, wake, every in duties},
             **{f"consume_{handler.queue}": _consume(bus, handler, health) for handler in handlers},
         }
@@ -168,8 +170,7 @@ def _checks(
         return ""
 
     async def check_database() -> str:
-        async with pool.acquire(timeout=5) as db:
-            await db.fetchval("SELECT 1", timeout=5)
+        await ping(pool, seconds=5)
         return ""
 
     async def check_schema() -> str:

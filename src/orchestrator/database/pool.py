@@ -13,6 +13,14 @@ from common.errors import StartupRefused
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
+# The database cannot be reached right now; the same may succeed later.
+AWAY = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+# Two transactions were in each other's way; the same may succeed at once.
+COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+PING = "SELECT 1"
+
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 30
 
@@ -54,3 +62,9 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     """Take a connection and commit at the end, or roll back on an exception."""
     async with pool.acquire() as connection, connection.transaction():
         yield connection
+
+
+async def ping(pool: Pool, *, seconds: float) -> None:
+    """Return when the database answers; raises one of `AWAY` when it does not within this time."""
+    async with pool.acquire(timeout=seconds) as connection:
+        await connection.fetchval(PING, timeout=seconds)

@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -15,6 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from common.errors import ChiffonError, ErrorCode, InvalidField
+from orchestrator.database.pool import AWAY
 from orchestrator.http.context import trace_of
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         trace_id = trace_of(request.scope)
-        if isinstance(error, (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, TimeoutError)):
+        if isinstance(error, AWAY):
             log.error("request.database_away", extra={"trace_id": trace_id, "error": str(error)})
             message = "The database cannot be reached right now; try again."
             return response(problem(HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, message, trace_id))

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Protocol
 
-import asyncpg
 from pydantic import BaseModel
 
 from common.broker.base import Broker, Consumer, Delivery
 from common.errors import Unavailable
 from common.protocol import UnreadableMessage, decode
+from orchestrator.database.pool import AWAY, COLLIDED
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,6 @@ PREFETCH = 400
 BATCH = 200
 
 Taken = tuple[Delivery, BaseModel]
-
-AWAY = (Unavailable, OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
-COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
 class Handler(Protocol):
@@ -95,7 +92,7 @@ class ConsumeQueue:
             return
         try:
             await self._handler.handle([payload for _, payload in taken])
-        except (*AWAY, *COLLIDED, asyncio.CancelledError):
+        except (Unavailable, *AWAY, *COLLIDED, asyncio.CancelledError):
             raise
         except Exception as failure:
             if len(taken) == 1:

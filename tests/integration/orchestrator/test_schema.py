@@ -50,7 +50,10 @@ async def test_an_empty_database_is_migrated_to_the_head_and_twice_is_once(datab
 async def test_the_offline_sql_makes_the_same_schema(database_url: str, ledger_url: str) -> None:
     db = await asyncpg.connect(database_url)
     migrated = await asyncpg.connect(ledger_url)
-    columns = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2"
+    columns = """
+        SELECT table_name, column_name, data_type FROM information_schema.columns
+         WHERE table_schema = 'public' ORDER BY 1, 2
+    """
     try:
         await db.execute(upgrade_sql())
 
@@ -119,8 +122,8 @@ async def test_a_task_has_at_most_one_ticket(pool: Pool) -> None:
 FITTING = {
     Status.AWAITING_APPROVAL: "",
     Status.PENDING: "",
-    Status.RUNNING: ", agent_id = gen_random_uuid(), claim_id = gen_random_uuid(), lease_expires_at = now(), attempt = 1,"
-    " fence = 1, started_at = now()",
+    Status.RUNNING: ", agent_id = gen_random_uuid(), claim_id = gen_random_uuid(), lease_expires_at = now(),"
+    " attempt = 1, fence = 1, started_at = now()",
     Status.COMPLETED: ", finished_at = now()",
     Status.FAILED: ", finished_at = now()",
     Status.CANCELLED: ", finished_at = now()",

@@ -38,7 +38,7 @@ class System:
     async def start_agent(self, **settings: Any) -> asyncio.Event:
         """Start an agent that runs until the end of the test; returns the event that stops it."""
         self._agents += 1
-        stop = await self.stack.enter_async_context(
+        return await self.stack.enter_async_context(
             _agent(
                 AgentSettings(
                     **{"state_dir": self.folder / f"agent-{self._agents}", "heartbeat_seconds": 0.5, **settings}
@@ -46,7 +46,6 @@ class System:
                 self.shared,
             )
         )
-        return stop
 
     async def finished(self, *task_ids: Any, timeout: float = 30) -> list[TaskStatus]:
         """Wait until tasks have ended and return them."""

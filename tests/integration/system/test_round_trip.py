@@ -157,7 +157,6 @@ async def test_output_of_5_mib_arrives_whole_and_in_order(system: System) -> Non
         return text if page.complete else None
 
     text = await eventually(complete)
-    assert len(text) == 5 * 1024 * 1024
     assert text == "".join(f"{n:063d}\n" for n in range(lines))
 
 

@@ -1,0 +1,102 @@
+"""What arrives together is done together, and an idle system answers at once."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from common.batching import Batcher
+
+
+async def test_what_arrives_while_a_batch_is_handled_is_the_next_batch() -> None:
+    batches: list[list[int]] = []
+    first_is_handled, go_on = asyncio.Event(), asyncio.Event()
+
+    async def double(items: Sequence[int]) -> Sequence[int]:
+        batches.append(list(items))
+        first_is_handled.set()
+        await go_on.wait()
+        return [item * 2 for item in items]
+
+    async with Batcher(double, limit=10) as batcher:
+        first = asyncio.create_task(batcher.submit(1))
+        await first_is_handled.wait()
+        rest = [asyncio.create_task(batcher.submit(item)) for item in (2, 3, 4)]
+        await asyncio.sleep(0)
+        go_on.set()
+
+        assert await asyncio.gather(first, *rest) == [2, 4, 6, 8]
+
+    assert batches == [[1], [2, 3, 4]]
+
+
+async def test_a_batch_is_never_larger_than_its_limit() -> None:
+    sizes: list[int] = []
+
+    async def note(items: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(items))
+        return items
+
+    async with Batcher(note, limit=3) as batcher:
+        await asyncio.gather(*(batcher.submit(item) for item in range(10)))
+
+    assert sum(sizes) == 10
+    assert max(sizes) == 3
+
+
+async def test_one_bad_item_fails_alone() -> None:
+    async def refuse_odd(items: Sequence[int]) -> Sequence[int | BaseException]:
+        return [ValueError(f"{item} is odd") if item % 2 else item for item in items]
+
+    async with Batcher(refuse_odd, limit=10) as batcher:
+        results = await asyncio.gather(*(batcher.submit(item) for item in range(3)), return_exceptions=True)
+
+    assert results[0] == 0
+    assert isinstance(results[1], ValueError)
+    assert results[2] == 2
+
+
+async def test_a_batch_that_fails_as_a_whole_fails_for_every_caller_and_the_next_one_works() -> None:
+    fail = True
+
+    async def sometimes(items: Sequence[int]) -> Sequence[int]:
+        if fail:
+            raise ConnectionError("away")
+        return items
+
+    async with Batcher(sometimes, limit=10) as batcher:
+        results = await asyncio.gather(*(batcher.submit(item) for item in range(3)), return_exceptions=True)
+        fail = False
+
+        assert [type(result) for result in results] == [ConnectionError] * 3
+        assert await batcher.submit(7) == 7
+
+
+async def test_nobody_is_left_waiting_when_it_ends() -> None:
+    async def never(items: Sequence[int]) -> Sequence[int]:
+        await asyncio.Event().wait()
+        return items
+
+    async with Batcher(never, limit=1) as batcher:
+        waiting = [asyncio.create_task(batcher.submit(item)) for item in range(3)]
+        await asyncio.sleep(0)
+
+    for one in waiting:
+        with pytest.raises(asyncio.CancelledError):
+            await one
+
+
+async def test_a_caller_that_gives_up_does_not_disturb_the_others() -> None:
+    go_on = asyncio.Event()
+
+    async def wait(items: Sequence[int]) -> Sequence[int]:
+        await go_on.wait()
+        return items
+
+    async with Batcher(wait, limit=10) as batcher:
+        impatient, patient = asyncio.create_task(batcher.submit(1)), asyncio.create_task(batcher.submit(2))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        go_on.set()
+
+        assert await patient == 2

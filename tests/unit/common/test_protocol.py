@@ -1,0 +1,120 @@
+"""Every message survives the journey unchanged, and what is no message is refused with a reason."""
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import messages, protocol
+from common.protocol import MessageEnvelope, UnreadableMessage, decode, encode
+from tests.factories import make_claim, make_heartbeat, make_result, make_status
+
+LEASE = messages.Lease(task_id=uuid4(), fence=1)
+WORK = messages.WorkRequest(task_id=uuid4(), work_type="echo", parameters={"message": "grüße", "n": [1, None, 2.5]})
+GRANTED = messages.GrantedTask(
+    claim_id=uuid4(), work=WORK, trace_id=uuid4(), request_id=uuid4(), attempt=1, fence=1, lease_seconds=60
+)
+
+EXAMPLES: dict[type[MessageEnvelope], Any] = {
+    protocol.TicketEnvelope: messages.Ticket(task_id=uuid4(), work_type="echo", fence=0),
+    protocol.ClaimEnvelope: make_claim(uuid4(), uuid4()),
+    protocol.GrantEnvelope: messages.Grant(tasks=[GRANTED]),
+    protocol.RefusalEnvelope: messages.Refusal(
+        tasks=[messages.RefusedTask(claim_id=uuid4(), task_id=uuid4(), reason="too late")]
+    ),
+    protocol.WorkStatusEnvelope: make_status(uuid4(), uuid4(), progress="half way"),
+    protocol.WorkResultEnvelope: make_result(uuid4(), uuid4()),
+    protocol.StatusUpdateEnvelope: make_heartbeat(),
+    protocol.RenewEnvelope: messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=[LEASE]),
+    protocol.ControlEnvelope: messages.Control(order=messages.CancelTask(task_id=uuid4(), fence=3)),
+    protocol.ErrorEnvelope: messages.ProtocolError(error_code=5003, error_message="unreadable"),
+}
+
+
+@pytest.mark.parametrize(("kind", "payload"), list(EXAMPLES.items()), ids=[kind.__name__ for kind in EXAMPLES])
+def test_a_message_survives_the_journey(kind: type[MessageEnvelope], payload: Any) -> None:
+    envelope = kind.model_validate(
+        {
+            "from_agent": "a",
+            "to_agent": "b",
+            "trace_id": uuid4(),
+            "request_id": uuid4(),
+            "priority": 5,
+            "payload": payload,
+        }
+    )
+
+    assert decode(encode(envelope)) == envelope
+
+
+def test_every_type_of_envelope_has_an_example_here() -> None:
+    assert set(EXAMPLES) == set(MessageEnvelope.__subclasses__())
+
+
+def test_an_envelope_has_the_fields_that_the_protocol_names() -> None:
+    assert {*MessageEnvelope.model_fields, "type", "payload"} == {
+        "protocol_version",
+        "message_id",
+        "from_agent",
+        "to_agent",
+        "timestamp",
+        "trace_id",
+        "request_id",
+        "type",
+        "priority",
+        "payload",
+    }
+
+
+def test_every_envelope_gets_an_id_and_a_time_of_its_own() -> None:
+    payload = EXAMPLES[protocol.TicketEnvelope]
+    one, other = (protocol.TicketEnvelope(from_agent="a", to_agent="b", payload=payload) for _ in range(2))
+
+    assert one.message_id != other.message_id
+    assert abs((datetime.now(UTC) - one.timestamp).total_seconds()) < 10
+
+
+GOOD = encode(protocol.TicketEnvelope(from_agent="a", to_agent="b", payload=EXAMPLES[protocol.TicketEnvelope])).decode()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "JSON"),
+        (b"{", "JSON"),
+        (b"\xff\xfe", "JSON"),
+        (b"[]", "object"),
+        (b"{}", "type"),
+        (GOOD.replace("work_request", "juggle").encode(), "juggle"),
+        (GOOD.replace('"1.0"', '"2.0"').encode(), "protocol_version"),
+        (GOOD.replace('"priority":3', '"priority":6').encode(), "priority"),
+        (GOOD.replace('"fence":0', '"fence":-1').encode(), "fence"),
+        (b"[" * 200_000, "JSON"),
+    ],
+    ids=lambda value: str(value[:16]),
+)
+def test_what_cannot_be_read_is_refused_with_a_reason(body: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableMessage, match=reason):
+        decode(body)
+
+
+def test_a_field_that_only_a_newer_peer_knows_is_ignored() -> None:
+    assert decode(GOOD.replace('"fence":0', '"fence":0,"mood":"good"').encode()) == decode(GOOD.encode())
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_make_the_reader_fail_otherwise(body: bytes) -> None:
+    with pytest.raises(UnreadableMessage):
+        decode(body)
+
+
+@given(st.integers(0, len(GOOD) - 1), st.characters(codec="utf-8"))
+def test_one_wrong_character_never_makes_the_reader_fail_otherwise(position: int, character: str) -> None:
+    body = (GOOD[:position] + character + GOOD[position + 1 :]).encode()
+
+    with suppress(UnreadableMessage):
+        assert isinstance(decode(body), MessageEnvelope)

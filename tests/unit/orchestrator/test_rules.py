@@ -1,0 +1,141 @@
+"""Who gets a task, and whose result counts: the rules, without a database."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from common.lifecycle import Status
+from common.messages import ClaimedTask, ResultStatus
+from common.retry import RetryPolicy
+from orchestrator.leases.rules import (
+    Attempt,
+    Duplicate,
+    Finish,
+    Give,
+    GiveAgain,
+    Refuse,
+    Requeue,
+    Stale,
+    Stopped,
+    judge_claim,
+    judge_lost,
+    judge_result,
+)
+from orchestrator.tasks.model import Task
+from tests.factories import make_result
+from tests.test_orchestrator_api import make_task
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+AGENT = uuid4()
+CLAIM = uuid4()
+POLICY = RetryPolicy()
+
+
+def pending(**values: Any) -> Task:
+    return make_task(**{"status": Status.PENDING, "attempt": 0, "fence": 0, **values})
+
+
+def running(**values: Any) -> Task:
+    held = {"status": Status.RUNNING, "agent_id": AGENT, "claim_id": CLAIM, "attempt": 1, "fence": 1}
+    return make_task(**{**held, **values})
+
+
+def attempt(outcome: str | None = None, **values: Any) -> Attempt:
+    given: dict[str, Any] = {
+        "task_id": uuid4(),
+        "number": 1,
+        "fence": 1,
+        "agent_id": AGENT,
+        "outcome": outcome,
+        "output_bytes": None,
+    }
+    return Attempt(**{**given, **values})
+
+
+def claim(fence: int = 0) -> ClaimedTask:
+    return ClaimedTask(task_id=uuid4(), fence=fence, claim_id=CLAIM)
+
+
+def result(**values: Any) -> Any:
+    return make_result(uuid4(), AGENT, **values)
+
+
+@pytest.mark.parametrize(
+    ("task", "fence", "verdict"),
+    [
+        (pending(), 0, Give()),
+        (pending(fence=2, attempt=2), 2, Give()),
+        (pending(fence=2, attempt=2), 0, Refuse("the ticket is from an earlier attempt")),
+        (running(), 0, GiveAgain()),
+        (running(claim_id=uuid4()), 0, Refuse("the task is running")),
+        (running(agent_id=uuid4()), 0, Refuse("the task is running")),
+        (make_task(status=Status.CANCELLED), 0, Refuse("the task is cancelled")),
+        (make_task(status=Status.AWAITING_APPROVAL), 0, Refuse("the task is awaiting_approval")),
+        (None, 0, Refuse("there is no such task")),
+    ],
+)
+def test_a_claim_wins_only_a_waiting_task_with_a_ticket_of_its_attempt(
+    task: Task | None, fence: int, verdict: object
+) -> None:
+    assert judge_claim(task, claim(fence), agent_id=AGENT) == verdict
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (ResultStatus.COMPLETED, Status.COMPLETED),
+        (ResultStatus.FAILED, Status.FAILED),
+        (ResultStatus.CANCELLED, Status.CANCELLED),
+    ],
+)
+def test_the_result_of_the_live_lease_ends_the_task(status: ResultStatus, expected: Status) -> None:
+    assert judge_result(running(), attempt(), result(status=status), now=NOW, policy=POLICY) == Finish(expected)
+
+
+def test_a_retryable_failure_waits_for_another_attempt_while_there_is_one() -> None:
+    failed = result(status=ResultStatus.FAILED, retryable=True)
+
+    verdict = judge_result(running(max_attempts=2), attempt(), failed, now=NOW, policy=POLICY)
+    last = judge_result(running(max_attempts=1), attempt(), failed, now=NOW, policy=POLICY)
+
+    assert isinstance(verdict, Requeue)
+    assert verdict.at > NOW
+    assert last == Finish(Status.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("task", "known", "sent", "verdict"),
+    [
+        (None, None, {}, Stale),
+        (running(), None, {}, Stale),
+        (running(), attempt(agent_id=uuid4()), {}, Stale),
+        (running(fence=2), attempt(), {"fence": 2}, Stale),
+        (running(fence=2, attempt=2), attempt("lost"), {}, Stale),
+        (make_task(status=Status.COMPLETED), attempt("completed"), {}, Duplicate),
+        (make_task(status=Status.COMPLETED), attempt("completed"), {"status": ResultStatus.FAILED}, Stale),
+        (make_task(status=Status.CANCELLED, fence=2), attempt("cancelled"), {}, Stale),
+        (
+            make_task(status=Status.CANCELLED, fence=2),
+            attempt("cancelled"),
+            {"status": ResultStatus.CANCELLED},
+            Stopped,
+        ),
+        (
+            make_task(status=Status.CANCELLED, fence=2),
+            attempt("cancelled", output_bytes={}),
+            {"status": ResultStatus.CANCELLED},
+            Duplicate,
+        ),
+    ],
+)
+def test_any_other_result_changes_nothing(
+    task: Task | None, known: Attempt | None, sent: dict[str, Any], verdict: type
+) -> None:
+    assert isinstance(judge_result(task, known, result(**sent), now=NOW, policy=POLICY), verdict)
+
+
+def test_a_lost_task_waits_again_or_fails() -> None:
+    assert isinstance(judge_lost(running(max_attempts=3), now=NOW, policy=POLICY), Requeue)
+    assert judge_lost(running(max_attempts=1), now=NOW, policy=POLICY) == Finish(Status.FAILED)
