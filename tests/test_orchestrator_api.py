@@ -1,6 +1,5 @@
 """The contract of the REST API, against the app with a faked service: what callers send and what they are answered."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import AsyncMock, create_autospec
@@ -39,6 +38,7 @@ def make_task(**values: Any) -> Task:
         "max_attempts": 1,
         "status": Status.COMPLETED,
         "attempt": 1,
+        "unstarted": 0,
         "fence": 1,
         "agent_id": uuid4(),
         "claim_id": None,
@@ -85,11 +85,11 @@ def service() -> AsyncMock:
 
 
 @pytest.fixture
-def client(service: AsyncMock) -> Iterator[TestClient]:
+def client(service: AsyncMock) -> TestClient:
     app = create_app()
     app.dependency_overrides[get_orchestrator_service] = lambda: service
     # Without `with`: the lifespan, which connects to real servers, does not run.
-    yield TestClient(app, raise_server_exceptions=False)
+    return TestClient(app, raise_server_exceptions=False)
 
 
 def body(**values: Any) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def test_tasks_are_listed_a_page_at_a_time(client: TestClient, service: AsyncMoc
     client.get("/api/v1/tasks", params={"cursor": first["next_cursor"]})
 
     assert len(first["items"]) == 2
-    assert service.list_tasks.await_args.kwargs["before"] == (NOW, UUID(first["items"][-1]["task_id"]))
+    assert service.list_tasks.await_args.args[0].before == (NOW, UUID(first["items"][-1]["task_id"]))
 
 
 @pytest.mark.parametrize("cursor", ["x", "%00", "aGVsbG8", "AAAA", "é"])

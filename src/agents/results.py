@@ -33,6 +33,7 @@ def work_result(
     output: str = "",
     chunks: Sequence[OutputChunk] = (),
     output_bytes: Mapping[Stream, int] | None = None,
+    started: bool = True,
 ) -> WorkResultEnvelope:
     """Return the report of an attempt's end."""
     return WorkResultEnvelope(
@@ -52,6 +53,7 @@ def work_result(
             attempt=grant.attempt,
             fence=grant.fence,
             retryable=outcome.retryable,
+            started=started,
             chunks=list(chunks),
             output_bytes=dict(output_bytes or dict.fromkeys(Stream, 0)),
         ),
@@ -60,4 +62,5 @@ def work_result(
 
 def handed_back(agent_id: UUID, grant: GrantedTask, message: str) -> WorkResultEnvelope:
     """Return the report of an attempt that was granted and never began."""
-    return work_result(agent_id, grant, Outcome.failed(message, code=ErrorCode.AGENT_UNAVAILABLE, retryable=True))
+    outcome = Outcome.failed(message, code=ErrorCode.AGENT_UNAVAILABLE, retryable=True)
+    return work_result(agent_id, grant, outcome, started=False)

@@ -1,25 +1,18 @@
-"""The identifiers that travel between processes, each a type of its own."""
+"""The identifiers that are made here rather than by a caller."""
 
-from typing import NewType
 from uuid import UUID, uuid4
 
-TaskId = NewType("TaskId", UUID)
-RequestId = NewType("RequestId", UUID)
-TraceId = NewType("TraceId", UUID)
-AgentId = NewType("AgentId", UUID)
-MessageId = NewType("MessageId", UUID)
 
-
-def new_request_id() -> RequestId:
+def new_request_id() -> UUID:
     """Return an idempotency key for a dispatch whose caller gave none."""
-    return RequestId(uuid4())
+    return uuid4()
 
 
-def new_trace_id() -> TraceId:
+def new_trace_id() -> UUID:
     """Return a correlation id for a dispatch whose caller gave none."""
-    return TraceId(uuid4())
+    return uuid4()
 
 
-def new_message_id() -> MessageId:
+def new_message_id() -> UUID:
     """Return an id for one publish; a repeated publish is a new message and gets a new id."""
-    return MessageId(uuid4())
+    return uuid4()

@@ -60,7 +60,7 @@ class InvalidTransition(Conflict):
     """The table has no such move."""
 
     def __init__(self, status: Status, change: Change) -> None:
-        super().__init__(f"A task that is {status} cannot {change.value.replace('_', ' ')}.")
+        super().__init__(f"A task that is {status} does not allow the change {change.value!r}.")
         self.status = status
         self.change = change
 
@@ -71,8 +71,3 @@ def next_status(status: Status, change: Change) -> Status:
         return TRANSITIONS[status, change]
     except KeyError:
         raise InvalidTransition(status, change) from None
-
-
-def sources(change: Change) -> frozenset[Status]:
-    """Return the statuses from which a change is possible, for guards in SQL."""
-    return frozenset(status for status, possible in TRANSITIONS if possible is change)

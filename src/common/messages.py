@@ -122,7 +122,8 @@ class WorkResult(Message):
     """How an attempt ended.
 
     `output` is the end of what it wrote (both streams as they came, at most 16 KiB); `chunks` are those not yet sent;
-    `output_bytes` says how much each stream holds in all, so that a reader knows when it has everything.
+    `output_bytes` says how much each stream holds in all, so that a reader knows when it has everything. `started` is
+    false for a task that is handed back untouched: that attempt does not count.
     """
 
     task_id: UUID
@@ -136,6 +137,7 @@ class WorkResult(Message):
     attempt: int = Field(ge=1)
     fence: int = Field(ge=1)
     retryable: bool = False
+    started: bool = True
     chunks: list[OutputChunk] = Field(default_factory=list)
     output_bytes: dict[Stream, int] = Field(default_factory=dict)
 

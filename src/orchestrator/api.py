@@ -18,6 +18,7 @@ from orchestrator.http.pagination import decode_cursor, encode_cursor
 from orchestrator.output.schemas import OutputPage
 from orchestrator.registry.schemas import Agent
 from orchestrator.service import OrchestratorService
+from orchestrator.tasks.model import TaskFilter
 from orchestrator.tasks.schemas import (
     BatchItem,
     BatchRequest,
@@ -133,16 +134,9 @@ async def tasks(
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the last page.")] = None,
 ) -> TaskPage:
     """Return the tasks that match everything given, a page at a time."""
-    found = await service.list_tasks(
-        limit=limit + 1,
-        status=status,
-        work_type=work_type,
-        agent_type=agent_type,
-        agent_id=agent_id,
-        trace_id=trace_id,
-        created_after=created_after,
-        before=None if cursor is None else decode_cursor(cursor),
-    )
+    before = None if cursor is None else decode_cursor(cursor)
+    wanted = TaskFilter(status, work_type, agent_type, agent_id, trace_id, created_after, before)
+    found = await service.list_tasks(wanted, limit=limit + 1)
     page, last = found[:limit], found[limit - 1] if len(found) > limit else None
     return TaskPage(
         items=[TaskSummary.model_validate(task) for task in page],

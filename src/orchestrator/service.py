@@ -12,7 +12,6 @@ from common.broker import topology
 from common.broker.base import Broker
 from common.errors import InvalidField
 from common.ids import new_request_id, new_trace_id
-from common.lifecycle import Status
 from common.loop import Wake
 from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkResult
 from orchestrator.database.pool import COLLIDED
@@ -25,7 +24,7 @@ from orchestrator.registry.model import Agent
 from orchestrator.registry.service import RegistryService
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tasks.dispatch import agent_type_for, attempts, check_parameters
-from orchestrator.tasks.model import Identity, NewTask, Task
+from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 from orchestrator.tasks.service import TaskService
 
 log = logging.getLogger(__name__)
@@ -135,29 +134,9 @@ class OrchestratorService:
         task = await self._tasks.get(task_id)
         return task, await self._output.tail(task)
 
-    async def list_tasks(
-        self,
-        *,
-        limit: int,
-        status: Status | None = None,
-        work_type: str | None = None,
-        agent_type: str | None = None,
-        agent_id: UUID | None = None,
-        trace_id: UUID | None = None,
-        created_after: datetime | None = None,
-        before: tuple[datetime, UUID] | None = None,
-    ) -> list[Task]:
+    async def list_tasks(self, wanted: TaskFilter, *, limit: int) -> list[Task]:
         """Return matching tasks, newest first."""
-        return await self._tasks.newest(
-            limit=limit,
-            status=status,
-            work_type=work_type,
-            agent_type=agent_type,
-            agent_id=agent_id,
-            trace_id=trace_id,
-            created_after=created_after,
-            before=before,
-        )
+        return await self._tasks.newest(wanted, limit=limit)
 
     async def read_output(self, task_id: UUID, *, attempt: int | None, stream: Stream, offset: int, limit: int) -> Page:
         """Return a part of what a task wrote; raises `TaskNotFound`."""

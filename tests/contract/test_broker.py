@@ -16,7 +16,7 @@ from common.broker.base import (
     Queue,
     Unroutable,
 )
-from common.broker.pull_consumer import ConsumerCancelled
+from common.broker.base import ConsumerCancelled
 from common.broker.topology import DEAD_LETTER_QUEUE
 from tests.contract.buses import Bus
 from tests.contract.conftest import make_exchange, make_queue

@@ -7,8 +7,8 @@ Guarantees, proven for every backend by `tests/contract/test_broker.py`:
   same: the outcome is unknown, and the caller publishes again.
 - **At least once.** A delivery that is not acknowledged comes back: after `requeue`, after the consumer is closed, and
   after its process or connection has died. So a message can arrive twice, and `redelivered` says when it may have.
-- **Priority.** Of the messages that wait in a queue, the highest priority is delivered first, the oldest first among
-  equals. A message that came back keeps its priority.
+- **Priority.** Of the messages that wait in a queue that `has_priorities`, the highest is delivered first, the oldest
+  first among equals; other queues deliver the oldest first. A message that came back keeps its priority.
 - **Bounded.** A consumer never holds more than `prefetch` deliveries that are not settled, so a slow one leaves the
   rest to others.
 - **Dead letters keep the reason.** `dead_letter` moves a message, unchanged, to the queue `dead` with the reason and
@@ -37,6 +37,10 @@ class BrokerUnavailable(Unavailable):
 
 class Unroutable(BrokerUnavailable):
     """No queue is bound to the address of a message, so it was not stored. Others of the same call may have been."""
+
+
+class ConsumerCancelled(BrokerUnavailable):
+    """`receive` was called, or was waiting, on a consumer that takes no more deliveries."""
 
 
 class ExchangeType(StrEnum):
@@ -115,7 +119,10 @@ class Consumer(Protocol):
         ...
 
     async def cancel(self) -> None:
-        """Take no more deliveries. Those held can still be settled; those never received go back."""
+        """Take no more deliveries. Those held can still be settled; those never received go back.
+
+        A `receive` that waits, or comes later, raises `ConsumerCancelled`.
+        """
         ...
 
 
@@ -138,11 +145,11 @@ class Broker(Protocol):
         ...
 
     def consume(self, queue: str, *, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
-        """Open a consumer; closing it gives back every delivery that is not settled."""
+        """Open a consumer; closing it gives back every delivery that is not settled. The queue may come later."""
         ...
 
     async def depth(self, queue: str) -> int:
-        """Return how many messages wait in a queue, not counting those that consumers hold."""
+        """Return how many messages wait in a queue, not counting those that consumers hold; 0 without such a queue."""
         ...
 
     async def check(self) -> None:

@@ -7,12 +7,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Protocol
 
-from common.broker.base import BrokerUnavailable, Delivery
+from common.broker.base import ConsumerCancelled, Delivery
 from common.loop import Wake
-
-
-class ConsumerCancelled(BrokerUnavailable):
-    """`receive` was called, or was waiting, on a consumer that takes no more deliveries."""
 
 
 class Bells:

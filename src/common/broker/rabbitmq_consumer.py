@@ -15,9 +15,8 @@ from aiormq.exceptions import AMQPChannelError, AMQPError
 from pamqp.commands import Basic
 
 from common.backoff import full_jitter
-from common.broker.base import Address, BrokerUnavailable, Delivery
+from common.broker.base import Address, BrokerUnavailable, ConsumerCancelled, Delivery
 from common.broker.dead_letters import dead_letter_headers
-from common.broker.pull_consumer import ConsumerCancelled
 from common.broker.rabbitmq_connection import Generation, Link, within
 from common.broker.rabbitmq_publisher import PERSISTENT, Message, Publisher
 from common.broker.topology import DEAD

@@ -49,17 +49,18 @@ FINISH = """
 REQUEUE = """
     UPDATE task
        SET status = 'pending', claim_id = NULL, lease_expires_at = NULL, updated_at = now(),
-           error_message = new.error_message, error_code = new.error_code
-      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[])
-             AS new (task_id, fence, error_message, error_code)
+           error_message = new.error_message, error_code = new.error_code,
+           unstarted = unstarted + CASE WHEN new.started THEN 0 ELSE 1 END
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::boolean[])
+             AS new (task_id, fence, error_message, error_code, started)
      WHERE task.task_id = new.task_id AND task.fence = new.fence AND task.status = 'running'
 """
 
 END_ATTEMPTS = """
     UPDATE attempt
-       SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, new.outcome), exit_code = new.exit_code,
-           error_code = new.error_code, error_message = new.error_message, duration_ms = new.duration_ms,
-           output_bytes = new.output_bytes
+       SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, new.outcome),
+           exit_code = new.exit_code, error_code = new.error_code, error_message = new.error_message,
+           duration_ms = new.duration_ms, output_bytes = new.output_bytes
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::int[], $6::text[], $7::bigint[], $8::jsonb[])
              AS new (task_id, fence, outcome, exit_code, error_code, error_message, duration_ms, output_bytes)
      WHERE attempt.task_id = new.task_id AND attempt.fence = new.fence
@@ -83,8 +84,8 @@ RENEW = """
 
 LOCK_EXPIRED = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
-           status, attempt, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message, error_code,
-           exit_code, duration_ms, created_at, updated_at, started_at, finished_at
+           status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
+           error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at
       FROM task
      WHERE task_id IN (
         SELECT task_id FROM task WHERE status = 'running' AND lease_expires_at < now()
@@ -109,6 +110,7 @@ class End:
     error_message: str | None = None
     duration_ms: int | None = None
     output_bytes: dict[str, int] | None = None
+    started: bool = True
 
     @classmethod
     def of(cls, result: WorkResult, status: Status | None) -> "End":
@@ -124,6 +126,7 @@ class End:
             error_message=result.error_message,
             duration_ms=result.duration_ms,
             output_bytes={stream.value: size for stream, size in result.output_bytes.items()},
+            started=result.started,
         )
 
 
@@ -186,6 +189,7 @@ async def requeue(db: Connection, ends: Sequence[End]) -> None:
             [item.fence for item in ends],
             [item.error_message for item in ends],
             [item.error_code for item in ends],
+            [item.started for item in ends],
         )
 
 

@@ -11,6 +11,8 @@ from common.messages import ClaimedTask, ResultStatus, WorkResult
 from common.retry import GiveUp, Retry, RetryPolicy
 from orchestrator.tasks.model import Task
 
+# A task that is handed back untouched more often than this fails, for something is wrong with where it goes.
+MOST_UNSTARTED = 100
 AGENT_LOST = "agent lost: it stopped renewing its lease"
 
 
@@ -108,9 +110,12 @@ def _judge_live(task: Task, result: WorkResult, *, now: datetime, policy: RetryP
             return Finish(next_status(task.status, Change.SUCCEED))
         case ResultStatus.CANCELLED:
             return Finish(next_status(task.status, Change.CANCEL))
+        case ResultStatus.FAILED if not result.started and task.unstarted < MOST_UNSTARTED:
+            next_status(task.status, Change.RETRY)
+            return Requeue(now)
         case ResultStatus.FAILED:
             decision = policy.decide(
-                retryable=result.retryable, attempt=task.attempt, max_attempts=task.max_attempts, now=now
+                retryable=result.retryable, attempt=task.starts, max_attempts=task.max_attempts, now=now
             )
             match decision:
                 case Retry(at=at):
@@ -122,7 +127,7 @@ def _judge_live(task: Task, result: WorkResult, *, now: datetime, policy: RetryP
 
 def judge_lost(task: Task, *, now: datetime, policy: RetryPolicy) -> Finish | Requeue:
     """Say what becomes of a task whose lease ran out."""
-    match policy.decide(retryable=True, attempt=task.attempt, max_attempts=task.max_attempts, now=now):
+    match policy.decide(retryable=True, attempt=task.starts, max_attempts=task.max_attempts, now=now):
         case Retry(at=at):
             next_status(task.status, Change.LOSE_LEASE)
             return Requeue(at)

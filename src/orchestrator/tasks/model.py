@@ -55,8 +55,24 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks are asked for: those that match everything given. `before` is where the last page ended."""
+
+    status: Status | None = None
+    work_type: str | None = None
+    agent_type: str | None = None
+    agent_id: UUID | None = None
+    trace_id: UUID | None = None
+    created_after: datetime | None = None
+    before: tuple[datetime, UUID] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """A row of `task`. `agent_id` is the agent of the current or last attempt."""
+    """A row of `task`.
+
+    `agent_id` is the agent of the current or last attempt. `unstarted` counts attempts that were handed back untouched.
+    """
 
     task_id: UUID
     request_id: UUID
@@ -70,6 +86,7 @@ class Task:
     max_attempts: int
     status: Status
     attempt: int
+    unstarted: int
     fence: int
     agent_id: UUID | None
     claim_id: UUID | None
@@ -84,6 +101,11 @@ class Task:
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+    @property
+    def starts(self) -> int:
+        """How often the work may have been started."""
+        return self.attempt - self.unstarted
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> "Task":

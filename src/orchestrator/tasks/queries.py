@@ -1,12 +1,10 @@
 """All SQL about tasks."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from uuid import UUID
 
-from common.lifecycle import Status
 from orchestrator.database.pool import Connection
-from orchestrator.tasks.model import Identity, NewTask, Task
+from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 
 # ON CONFLICT covers both keys, task_id and request_id, also between rows of one call.
 INSERT = """
@@ -27,8 +25,8 @@ IDENTITIES = """
 
 GET = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
-           status, attempt, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message, error_code,
-           exit_code, duration_ms, created_at, updated_at, started_at, finished_at
+           status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
+           error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at
       FROM task
      WHERE task_id = ANY($1::uuid[])
 """
@@ -38,8 +36,8 @@ LOCK = GET + " ORDER BY task_id FOR UPDATE"
 
 LIST = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
-           status, attempt, fence, agent_id, claim_id, lease_expires_at, progress, '' AS output, error_message,
-           error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at
+           status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, '' AS output,
+           error_message, error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at
       FROM task
      WHERE ($1::text IS NULL OR status = $1)
        AND ($2::text IS NULL OR work_type = $2)
@@ -110,21 +108,21 @@ async def lock(db: Connection, task_ids: Sequence[UUID]) -> dict[UUID, Task]:
     return {row["task_id"]: Task.from_row(row) for row in await db.fetch(LOCK, list(task_ids))}
 
 
-async def newest(
-    db: Connection,
-    *,
-    limit: int,
-    status: Status | None = None,
-    work_type: str | None = None,
-    agent_type: str | None = None,
-    agent_id: UUID | None = None,
-    trace_id: UUID | None = None,
-    created_after: datetime | None = None,
-    before: tuple[datetime, UUID] | None = None,
-) -> list[Task]:
-    """Return matching tasks, newest first and without their output; `before` is where the last page ended."""
-    at, task_id = before if before is not None else (None, None)
-    rows = await db.fetch(LIST, status, work_type, agent_type, agent_id, trace_id, created_after, at, task_id, limit)
+async def newest(db: Connection, wanted: TaskFilter, *, limit: int) -> list[Task]:
+    """Return matching tasks, newest first and without their output."""
+    at, task_id = wanted.before if wanted.before is not None else (None, None)
+    rows = await db.fetch(
+        LIST,
+        wanted.status,
+        wanted.work_type,
+        wanted.agent_type,
+        wanted.agent_id,
+        wanted.trace_id,
+        wanted.created_after,
+        at,
+        task_id,
+        limit,
+    )
     return [Task.from_row(row) for row in rows]
 
 

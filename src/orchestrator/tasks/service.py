@@ -1,7 +1,7 @@
 """The use cases of tasks, one transaction each."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from common.errors import ErrorCode, NotFound
@@ -14,7 +14,7 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder, NewTicket
 from orchestrator.tasks import queries
 from orchestrator.tasks.dispatch import IdempotencyConflict, recognise
-from orchestrator.tasks.model import Identity, NewTask, Task
+from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 
 
 class TaskNotFound(NotFound):
@@ -28,6 +28,9 @@ class TaskHasEnded(InvalidTransition, ValueError):
     """The task is final, so it cannot be cancelled."""
 
     code = ErrorCode.INVALID_STATE
+
+    def __str__(self) -> str:
+        return f"The task has ended: it is {self.status}, so it cannot be cancelled any more."
 
 
 class TaskService:
@@ -73,31 +76,10 @@ class TaskService:
             raise TaskNotFound(task_id)
         return task
 
-    async def newest(
-        self,
-        *,
-        limit: int,
-        status: Status | None = None,
-        work_type: str | None = None,
-        agent_type: str | None = None,
-        agent_id: UUID | None = None,
-        trace_id: UUID | None = None,
-        created_after: datetime | None = None,
-        before: tuple[datetime, UUID] | None = None,
-    ) -> list[Task]:
-        """Return matching tasks, newest first; `before` is where the last page ended."""
+    async def newest(self, wanted: TaskFilter, *, limit: int) -> list[Task]:
+        """Return matching tasks, newest first."""
         async with self._pool.acquire() as db:
-            return await queries.newest(
-                db,
-                limit=limit,
-                status=status,
-                work_type=work_type,
-                agent_type=agent_type,
-                agent_id=agent_id,
-                trace_id=trace_id,
-                created_after=created_after,
-                before=before,
-            )
+            return await queries.newest(db, wanted, limit=limit)
 
     async def cancel(self, task_id: UUID, *, by: str) -> None:
         """Cancel a task that has not ended; the agent of a running one is told to stop it.

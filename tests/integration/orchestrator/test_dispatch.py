@@ -1,7 +1,8 @@
 """A dispatch is stored once, whole, and answered the same again."""
 
 import asyncio
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -11,7 +12,7 @@ from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.dispatch import IdempotencyConflict
-from orchestrator.tasks.model import Identity
+from orchestrator.tasks.model import Identity, TaskFilter
 from orchestrator.tasks.service import TaskHasEnded, TaskNotFound, TaskService
 from tests.factories import make_claim, make_new_task, make_result
 from tests.integration.orchestrator.ledger import events_of, kinds_of
@@ -169,7 +170,7 @@ async def test_tasks_are_listed_newest_first_page_by_page_without_repetition(tas
     await tasks.dispatch(made[4:], by="caller")
 
     seen, before = [], None
-    while page := await tasks.newest(limit=3, before=before):
+    while page := await tasks.newest(TaskFilter(before=before), limit=3):
         seen += [task.task_id for task in page]
         before = (page[-1].created_at, page[-1].task_id)
 
@@ -182,8 +183,8 @@ async def test_tasks_are_listed_by_what_is_asked_for(tasks: TaskService) -> None
     await tasks.dispatch([wanted, other], by="caller")
     await tasks.cancel(other.task_id, by="caller")
 
-    async def ids(**filters: object) -> set[object]:
-        return {task.task_id for task in await tasks.newest(limit=10, **filters)}  # type: ignore[arg-type]
+    async def ids(**filters: Any) -> set[UUID]:
+        return {task.task_id for task in await tasks.newest(TaskFilter(**filters), limit=10)}
 
     assert await ids(work_type="shell_script") == {wanted.task_id}
     assert await ids(status=Status.CANCELLED) == {other.task_id}

@@ -190,6 +190,22 @@ async def test_a_retryable_failure_is_tried_again_until_attempts_are_used_up(
     ]
 
 
+async def test_a_task_that_was_handed_back_untouched_can_still_start_as_often_as_allowed(
+    tasks: TaskService, leases: LeaseService
+) -> None:
+    task_id, agent_id = await running(tasks, leases, max_attempts=1)
+    await leases.accept(
+        [make_result(task_id, agent_id, status=ResultStatus.FAILED, retryable=True, started=False, duration_ms=0)]
+    )
+
+    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id, fence=1)])
+    await leases.accept([make_result(task_id, agent_id, attempt=2, fence=2)])
+
+    assert answer.grant is not None
+    task = await tasks.get(task_id)
+    assert (task.status, task.attempt, task.starts) == (Status.COMPLETED, 2, 1)
+
+
 async def test_a_failure_of_the_work_itself_is_not_tried_again(tasks: TaskService, leases: LeaseService) -> None:
     task_id, agent_id = await running(tasks, leases, max_attempts=3)
 

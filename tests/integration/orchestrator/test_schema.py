@@ -77,7 +77,7 @@ ILLEGAL = {
     "a lease without running": "UPDATE task SET lease_expires_at = now()",
     "final without an end": "UPDATE task SET status = 'cancelled'",
     "an end without being final": "UPDATE task SET finished_at = now()",
-    "more attempts than allowed": "UPDATE task SET attempt = 4, fence = 4",
+    "more starts than allowed": "UPDATE task SET attempt = 4, fence = 4",
     "an attempt that did not raise the fence": "UPDATE task SET attempt = 1",
 }
 

@@ -105,6 +105,16 @@ def test_a_retryable_failure_waits_for_another_attempt_while_there_is_one() -> N
     assert last == Finish(Status.FAILED)
 
 
+def test_a_task_that_was_handed_back_untouched_waits_again_at_once_and_its_attempt_does_not_count() -> None:
+    untouched = result(status=ResultStatus.FAILED, retryable=True, started=False)
+
+    verdict = judge_result(running(max_attempts=1), attempt(), untouched, now=NOW, policy=POLICY)
+    endless = judge_result(running(unstarted=100, attempt=101), attempt(), untouched, now=NOW, policy=POLICY)
+
+    assert verdict == Requeue(NOW)
+    assert endless == Finish(Status.FAILED)
+
+
 @pytest.mark.parametrize(
     ("task", "known", "sent", "verdict"),
     [

@@ -28,6 +28,7 @@ STATEMENTS = (
         status           text        NOT NULL CHECK (status IN
                              ('awaiting_approval', 'pending', 'running', 'completed', 'failed', 'cancelled')),
         attempt          smallint    NOT NULL DEFAULT 0,
+        unstarted        smallint    NOT NULL DEFAULT 0 CHECK (unstarted BETWEEN 0 AND 100),
         fence            bigint      NOT NULL DEFAULT 0,
         agent_id         uuid,
         claim_id         uuid,
@@ -42,7 +43,7 @@ STATEMENTS = (
         updated_at       timestamptz NOT NULL DEFAULT now(),
         started_at       timestamptz,
         finished_at      timestamptz,
-        CONSTRAINT task_attempts_are_bounded CHECK (attempt BETWEEN 0 AND max_attempts),
+        CONSTRAINT task_starts_are_bounded CHECK (attempt - unstarted BETWEEN 0 AND max_attempts),
         CONSTRAINT task_every_attempt_raised_the_fence CHECK (fence >= attempt),
         CONSTRAINT task_runs_with_a_lease_or_not_at_all CHECK (
             CASE WHEN status = 'running'
