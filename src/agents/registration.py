@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 
 from agents.settings import AgentSettings
 from common.errors import StartupRefused
-from common.ids import AgentId
 
 IDENTITY_FILE = "identity.json"
 LOCK_FILE = "agent.lock"
@@ -35,7 +34,7 @@ class IdentityUnusable(StartupRefused):
 class Identity:
     """What an agent says of itself in every heartbeat."""
 
-    agent_id: AgentId
+    agent_id: UUID
     agent_type: str
     hostname: str
     version: str
@@ -75,14 +74,14 @@ def open_identity(settings: AgentSettings, *, work_types: Iterable[str]) -> Iter
         os.close(lock)
 
 
-def _read_or_create(path: Path, agent_type: str) -> AgentId:
+def _read_or_create(path: Path, agent_type: str) -> UUID:
     if not path.exists():
-        agent_id = AgentId(uuid4())
+        agent_id = uuid4()
         _write_atomically(path, json.dumps({"agent_id": str(agent_id), "agent_type": agent_type}))
         return agent_id
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        agent_id, kept_type = AgentId(UUID(kept["agent_id"])), kept["agent_type"]
+        agent_id, kept_type = UUID(kept["agent_id"]), kept["agent_type"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IdentityUnusable(f"{path} is not an agent's identity ({error}). Remove it to get a new one.") from None
     if kept_type != agent_type:

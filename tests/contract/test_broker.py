@@ -10,13 +10,13 @@ from common.broker.base import (
     Broker,
     BrokerUnavailable,
     Consumer,
+    ConsumerCancelled,
     Delivery,
     ExchangeType,
     Outgoing,
     Queue,
     Unroutable,
 )
-from common.broker.base import ConsumerCancelled
 from common.broker.topology import DEAD_LETTER_QUEUE
 from tests.contract.buses import Bus
 from tests.contract.conftest import make_exchange, make_queue
