@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 
 from chiffon.errors import ApiError
 from chiffon.feed import Connected, Feed, Filter
@@ -35,7 +35,7 @@ class Client:
         *,
         timeout: timedelta = timedelta(seconds=30),
         patience: timedelta = timedelta(minutes=5),
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._http = Http(self.base_url, timeout=timeout, transport=transport)

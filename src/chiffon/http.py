@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 
 from chiffon.errors import ApiError, ServerUnreachable
 from common.backoff import full_jitter
@@ -30,9 +30,11 @@ def is_loopback(url: str) -> bool:
 class Http:
     """An HTTP client bound to one orchestrator."""
 
-    def __init__(self, base_url: str, *, timeout: timedelta, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, base_url: str, *, timeout: timedelta, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
         self._base_url = base_url
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             base_url=base_url,
             timeout=timeout.total_seconds(),
             transport=transport,
@@ -64,8 +66,8 @@ class Http:
             last = attempt == attempts
             try:
                 response = await self._client.request(method, path, **content)
-            except httpx.TransportError as failure:
-                may_repeat = repeatable or isinstance(failure, httpx.ConnectError | httpx.ConnectTimeout)
+            except httpx2.TransportError as failure:
+                may_repeat = repeatable or isinstance(failure, httpx2.ConnectError | httpx2.ConnectTimeout)
                 if last or not may_repeat:
                     raise ServerUnreachable(self._base_url, failure) from failure
             else:
@@ -75,7 +77,7 @@ class Http:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _read(response: httpx.Response) -> Any:
+def _read(response: httpx2.Response) -> Any:
     try:
         body = response.json()
     except ValueError:

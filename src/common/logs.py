@@ -69,5 +69,5 @@ def configure_logs(*, service: str, level: str, style: Literal["json", "text"]) 
         handler.setFormatter(TextFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     handler.addFilter(ContextFilter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("aio_pika", "aiormq", "httpx", "httpcore", "websockets"):
+    for chatty in ("aio_pika", "aiormq", "httpx2", "httpcore2", "websockets"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level)))

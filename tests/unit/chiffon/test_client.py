@@ -3,7 +3,7 @@
 from datetime import timedelta
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 
 from chiffon import ApiError, Client, ServerUnreachable
@@ -44,7 +44,7 @@ async def test_an_error_answer_keeps_its_code_its_message_and_its_trace(url: str
 
 
 async def test_an_answer_that_is_no_problem_document_is_still_an_api_error() -> None:
-    transport = httpx.MockTransport(lambda request: httpx.Response(418, text="I am a teapot"))
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(418, text="I am a teapot"))
     async with Client("http://127.0.0.1", transport=transport) as client:
         with pytest.raises(ApiError, match="teapot") as caught:
             await client.agents()
@@ -62,11 +62,11 @@ async def test_a_server_that_is_not_there_is_said_to_be_unreachable(nobody_url: 
 async def test_a_cancel_whose_answer_is_lost_is_not_sent_again() -> None:
     calls = []
 
-    def lose(request: httpx.Request) -> httpx.Response:
+    def lose(request: httpx2.Request) -> httpx2.Response:
         calls.append(request)
-        raise httpx.ReadTimeout("too slow")
+        raise httpx2.ReadTimeout("too slow")
 
-    async with Client("http://127.0.0.1", transport=httpx.MockTransport(lose)) as client:
+    async with Client("http://127.0.0.1", transport=httpx2.MockTransport(lose)) as client:
         with pytest.raises(ServerUnreachable):
             await client.cancel(uuid4())
 
