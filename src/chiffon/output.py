@@ -31,6 +31,12 @@ class Transcript:
         self.attempt = 0
         self._ends: dict[Stream, int] = {}
         self._early: dict[tuple[Stream, int], str] = {}
+        self._sizes: dict[Stream, int] | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """True when the task has ended and everything is here that its end announced."""
+        return self._sizes is not None and all(self.position(stream) >= size for stream, size in self._sizes.items())
 
     def position(self, stream: Stream) -> int:
         """Return how many bytes of a stream have been handed out."""
@@ -55,7 +61,16 @@ class Transcript:
         return ready
 
     def take_event(self, event: Event) -> list[Piece]:
-        """Add what an event tells; events of older attempts are dropped."""
+        """Add what an event tells; output of older attempts is dropped.
+
+        Output and result take different ways to the ledger, so the last pieces may come after the end. How much there
+        is stands in the event that ends the task.
+        """
+        if event.ends_a_task:
+            sizes = event.data.get("output_bytes")
+            self._sizes = (
+                {Stream(name): int(str(size)) for name, size in sizes.items()} if isinstance(sizes, dict) else {}
+            )
         attempt = event.attempt or self.attempt
         self.begin(attempt)
         if event.kind != "task.output" or attempt != self.attempt:
@@ -95,27 +110,19 @@ async def _so_far(client: Client, task_id: AnyId) -> AsyncGenerator[Event, None]
 
 
 async def watch_to_the_end(client: Client, task_id: AnyId) -> AsyncGenerator[Event, None]:
-    """Yield every event of a task from its beginning to its end, and the output that is recorded just after that.
-
-    Output and result take different ways to the ledger, so the last pieces may come after the end. How much there is
-    stands in the event that ends the task.
-    """
+    """Yield every event of a task from its beginning to its end, and the output that is recorded just after that."""
     transcript = Transcript()
-    expected: dict[Stream, int] | None = None
+    has_ended = False
     async with aclosing(client.watch(task_id=task_id, after=0)) as events:
-        while expected is None or any(transcript.position(stream) < size for stream, size in expected.items()):
+        while not transcript.is_complete:
             try:
-                async with asyncio.timeout(None if expected is None else LATEST_OUTPUT.total_seconds()):
+                async with asyncio.timeout(LATEST_OUTPUT.total_seconds() if has_ended else None):
                     event = await anext(events)
             except TimeoutError:
                 return
             transcript.take_event(event)
+            has_ended = has_ended or event.ends_a_task
             yield event
-            if event.ends_a_task:
-                sizes = event.data.get("output_bytes")
-                expected = (
-                    {Stream(name): int(str(size)) for name, size in sizes.items()} if isinstance(sizes, dict) else {}
-                )
 
 
 async def _stored(

@@ -11,6 +11,7 @@ from chiffon.demo.show import LiveView, judge, print_summary
 from chiffon.demo.work import DemoTask, demo_tasks
 from chiffon.errors import ApiError
 from chiffon.models import Event, TaskStatus
+from chiffon.output import LATEST_OUTPUT
 from common.errors import ErrorCode, StartupRefused
 from common.lifecycle import Status
 from common.messages import AgentStatus
@@ -58,7 +59,13 @@ async def _show_until_all_ended(
     running = {task.task_id for task in tasks}
     # From the beginning of the ledger: nothing of this trace was there before, and nothing of it can be missed.
     async with aclosing(client.watch(trace_id=trace_id, after=0)) as events:
-        async for event in events:
+        while not view.is_complete:
+            try:
+                # The last output of a task may be recorded after its end.
+                async with asyncio.timeout(None if running else LATEST_OUTPUT.total_seconds()):
+                    event = await anext(events)
+            except TimeoutError:
+                return
             view.show(event)
             if event.kind == "task.output" and event.task_id in to_cancel:
                 to_cancel[event.task_id] -= 1
@@ -66,8 +73,6 @@ async def _show_until_all_ended(
                     await _cancel(client, event)
             if event.ends_a_task and event.task_id is not None:
                 running.discard(event.task_id)
-                if not running:
-                    return
 
 
 async def _cancel(client: Client, event: Event) -> None:

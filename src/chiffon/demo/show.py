@@ -38,6 +38,11 @@ class LiveView:
         self._console = Console(highlight=False, soft_wrap=True)
         self._begin: datetime | None = None
 
+    @property
+    def is_complete(self) -> bool:
+        """True when every task has ended and everything it wrote was shown."""
+        return all(self._transcripts[task_id].is_complete for task_id in self._tasks)
+
     def show(self, event: Event) -> None:
         task = None if event.task_id is None else self._tasks.get(event.task_id)
         if task is None:

@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 from chiffon import Client
-from chiffon.output import Transcript, read_output
+from chiffon.output import Transcript, read_output, watch_to_the_end
 from common.messages import Stream
 from tests.unit.chiffon.fake_orchestrator import FakeOrchestrator
 
@@ -56,3 +56,16 @@ async def test_what_the_events_lack_is_fetched_from_the_stored_output(fake: Fake
         text = "".join([piece.text async for piece in read_output(client, task_id)])
 
     assert text == "one\ntwo\n"
+
+
+async def test_output_that_is_recorded_after_the_end_is_followed_too(fake: FakeOrchestrator, url: str) -> None:
+    task_id = str(uuid4())
+    fake.output = []
+    fake.add_task(task_id, status="running")
+    fake.add_event("task.failed", task_id, output_bytes={"stdout": 0, "stderr": 5})
+    fake.add_event("task.output", task_id, number=0, stream="stderr", offset=0, text="late\n")
+
+    async with Client(url) as client:
+        kinds = [event.kind async for event in watch_to_the_end(client, task_id)]
+
+    assert kinds == ["task.dispatched", "task.claimed", "task.failed", "task.output"]
