@@ -50,6 +50,11 @@ class LogStream:
     def totals(self) -> dict[Stream, int]:
         return self._chunker.totals
 
+    @property
+    def has_sent(self) -> bool:
+        """Whether some output went ahead of the result."""
+        return self._sender is not None
+
     async def write(self, stream: Stream, data: bytes) -> None:
         """Take in output; waits while too much of it is unsent."""
         self._chunker.feed(stream, data)

@@ -80,8 +80,9 @@ class Runner:
                     "stopped": attempt.stop.reason,
                 },
             )
+            # Behind its own output, in the same queue, so that those who watch see the end last.
             await self._reporter.send(
-                RESULTS,
+                PROGRESS if stream.has_sent else RESULTS,
                 work_result(
                     self._agent_id,
                     grant,

@@ -93,7 +93,7 @@ async def open_orchestrator(
         handlers: list[Handler] = [
             ConsumeClaims(leases, bus, relay),
             ConsumeResults(leases, relay),
-            ConsumeProgress(output),
+            ConsumeProgress(output, leases, relay),
             ConsumeHeartbeats(registry, leases, bus),
         ]
         duties: list[tuple[str, Duty, Wake, timedelta]] = [

@@ -1,22 +1,34 @@
-"""Take output and progress of tasks that run."""
+"""Take output and progress of tasks that run, and the results that follow them."""
 
 from collections.abc import Sequence
 
 from pydantic import BaseModel
 
 from common.broker import topology
-from common.messages import WorkStatus
+from common.loop import Wake
+from common.messages import WorkResult, WorkStatus
+from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 
 
 class ConsumeProgress:
-    """Stores output and progress."""
+    """Stores output and progress. The result of a task that wrote while it ran comes through the same queue, behind
+    its output, so that it is stored behind it too.
+    """
 
     queue = topology.PROGRESS
-    accepts: tuple[type[BaseModel], ...] = (WorkStatus,)
+    accepts: tuple[type[BaseModel], ...] = (WorkStatus, WorkResult)
 
-    def __init__(self, output: OutputService) -> None:
+    def __init__(self, output: OutputService, leases: LeaseService, relay: Wake) -> None:
         self._output = output
+        self._leases = leases
+        self._relay = relay
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
-        await self._output.store([payload for payload in payloads if isinstance(payload, WorkStatus)])
+        statuses = [payload for payload in payloads if isinstance(payload, WorkStatus)]
+        if statuses:
+            await self._output.store(statuses)
+        results = [payload for payload in payloads if isinstance(payload, WorkResult)]
+        if results:
+            await self._leases.accept(results)
+            self._relay.ring()

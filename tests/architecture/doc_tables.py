@@ -1,0 +1,238 @@
+"""What the reference pages say that the code says already: tables and diagrams in Markdown, made from the code."""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from rich.console import Console
+
+from chiffon.cli.app import COMMANDS, build_app
+from common.broker import topology
+from common.broker.base import Queue
+from common.config import Settings
+from common.errors import ErrorCode
+from common.lifecycle import FINAL, TRANSITIONS, Status
+from common.messages import AgentStatus, ResultStatus, Stream
+from orchestrator.http.errors import STATUS_OF
+from orchestrator.main import create_app
+
+Schema = Mapping[str, Any]
+
+ENUMS: Mapping[str, Iterable[str]] = {
+    "Status": Status,
+    "AgentStatus": AgentStatus,
+    "Stream": Stream,
+    "ResultStatus": ResultStatus,
+}
+
+MEANINGS: Mapping[ErrorCode, str] = {
+    ErrorCode.UNKNOWN_WORK_TYPE: "No route leads from the work type to a type of agent.",
+    ErrorCode.INVALID_REQUEST: "A part of the request is not usable; `errors` names the fields.",
+    ErrorCode.IDEMPOTENCY_CONFLICT: "The `task_id` or `request_id` was used before, for other content.",
+    ErrorCode.TASK_NOT_FOUND: "No task has this id.",
+    ErrorCode.INVALID_STATE: "The task has ended, so it cannot be cancelled.",
+    ErrorCode.TIMEOUT: "The work ran longer than `max_duration_seconds` and was stopped.",
+    ErrorCode.AGENT_UNAVAILABLE: "The agent was lost, stopped, or lost its lease before the work had ended.",
+    ErrorCode.INVALID_MESSAGE: "A message is not an envelope of this protocol.",
+    ErrorCode.AUTHENTICATION_FAILED: "Reserved; nothing uses it yet.",
+    ErrorCode.RESOURCE_LIMIT: "The agent's host could not run the work: no space, no permission, too many files.",
+    ErrorCode.UNSUPPORTED_WORK_TYPE: "The agent has no executor for the work type.",
+    ErrorCode.NOT_FOUND: "There is no such endpoint.",
+    ErrorCode.UNAVAILABLE: "The database or the broker cannot be reached right now; try again.",
+    ErrorCode.INTERNAL: "A fault of the orchestrator or of an executor; the log has the trace.",
+}
+
+# Defaults that depend on where the process runs.
+DEFAULTS = {"name": "the host's name", "state_dir": "`chiffon/agent-<type>` in the XDG state directory"}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def settings(model: type[Settings]) -> str:
+    """Return every setting of one kind of process."""
+    prefix = model.model_config["env_prefix"]
+    properties = model.model_json_schema()["properties"]
+    where = "" if model.table is None else f"[{model.table}] "
+    rows = [
+        (
+            f"`{prefix}{name}`".upper(),
+            f"`{where}{name}`",
+            DEFAULTS.get(name) or f"`{_plain(field.get_default(call_default_factory=True))}`",
+            _type(properties[name]),
+            field.description or "",
+        )
+        for name, field in model.model_fields.items()
+    ]
+    return table(("environment", "TOML", "default", "allowed", "meaning"), rows)
+
+
+def fields(model: type[BaseModel]) -> str:
+    """Return every field of a model."""
+    return _fields(model.model_json_schema(), {name: field.default for name, field in model.model_fields.items()})
+
+
+def lifecycle() -> str:
+    """Return the life cycle as a diagram."""
+    lines = ["```mermaid", "stateDiagram-v2", "    [*] --> pending: dispatch"]
+    lines += [f"    {before} --> {after}: {change}" for (before, change), after in TRANSITIONS.items()]
+    lines += [f"    {status} --> [*]" for status in sorted(FINAL)]
+    return "\n".join([*lines, "```"])
+
+
+def error_codes() -> str:
+    """Return every error code with its HTTP status."""
+    rows = [
+        (str(code.value), code.name.lower(), str(STATUS_OF[code].value) if code in STATUS_OF else "—", MEANINGS[code])
+        for code in sorted(ErrorCode)
+    ]
+    return table(("code", "name", "HTTP", "meaning"), rows)
+
+
+def queues() -> str:
+    """Return every queue, its exchange and its binding."""
+    known: Sequence[tuple[str, Queue]] = [
+        ("work.<agent_type>", topology.work_queue("TYPE")),
+        ("control.<agent_id>", topology.control_queue(_ID)),
+        *((queue.name, queue) for queue in topology.REPLY_QUEUES),
+        (topology.DEAD_LETTERS, topology.DEAD_LETTER_QUEUE),
+    ]
+    rows = [
+        (
+            f"`{name}`",
+            f"`{address.exchange.name}`",
+            str(address.exchange.type),
+            f"`{_key(name, address.routing_key)}`" if address.routing_key else "any",
+            "yes" if queue.has_priorities else "no",
+        )
+        for name, queue in known
+        for address in queue.bindings
+    ]
+    return table(("queue", "exchange", "type", "routing key", "priorities"), rows)
+
+
+def endpoints() -> str:
+    """Return every REST endpoint with the statuses that it documents."""
+    rows = [
+        (f"`{method.upper()} {path}`", what["summary"], ", ".join(sorted(what["responses"])))
+        for path, methods in _openapi()["paths"].items()
+        for method, what in methods.items()
+    ]
+    return table(("endpoint", "what it does", "answers"), rows)
+
+
+def query(path: str) -> str:
+    """Return the query parameters of a GET endpoint."""
+    parameters = [one for one in _openapi()["paths"][path]["get"]["parameters"] if one["in"] == "query"]
+    rows = [
+        (
+            f"`{one['name']}`",
+            _type(one["schema"]),
+            _default(one["schema"].get("default")),
+            one.get("description", "—"),
+        )
+        for one in parameters
+    ]
+    return table(("parameter", "type", "default", "meaning"), rows)
+
+
+def body(name: str) -> str:
+    """Return the fields of a body that the API documents."""
+    return _fields(_openapi()["components"]["schemas"][name], {})
+
+
+def commands() -> str:
+    """Return the list of commands."""
+    return table(("command", "what it does"), [(f"`chiffon {name}`", one.summary) for name, one in COMMANDS.items()])
+
+
+def command_help(*names: str) -> str:
+    """Return what a command says about itself with --help."""
+    shown = Console(file=io.StringIO(), width=100, color_system=None, force_terminal=False, legacy_windows=False)
+    build_app(names).help_print(list(names), console=shown)
+    assert isinstance(shown.file, io.StringIO)
+    lines = [line.rstrip() for line in shown.file.getvalue().strip().splitlines()]
+    return "\n".join(["```text", *lines, "```"])
+
+
+_ID = UUID("00000000-0000-0000-0000-000000000000")
+
+
+def _key(name: str, routing_key: str) -> str:
+    return name if routing_key in {"work.TYPE", f"control.{_ID}"} else routing_key
+
+
+def _openapi() -> Schema:
+    return create_app().openapi()
+
+
+def _fields(schema: Schema, defaults: Mapping[str, Any]) -> str:
+    required = set(schema.get("required", ()))
+    rows = [
+        (
+            f"`{name}`",
+            _type(one),
+            "required" if name in required else _default(one.get("default", defaults.get(name))),
+            one.get("description", "—"),
+        )
+        for name, one in schema["properties"].items()
+    ]
+    return table(("field", "type", "default", "meaning"), rows)
+
+
+def _default(value: Any) -> str:
+    return "—" if value is None or value is PydanticUndefined else f"`{_plain(value)}`"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str):
+        return value or '""'
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value, default=str)
+
+
+def _type(schema: Schema) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_type(one) for one in schema["anyOf"])
+    if "oneOf" in schema:
+        return " or ".join(_type(one) for one in schema["oneOf"])
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return ", ".join(f"`{value}`" for value in ENUMS[name]) if name in ENUMS else name
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("format") == "date-time":
+        return "time"
+    kind = schema.get("format") or schema.get("type", "any")
+    if kind == "array":
+        kind = f"list of {_type(schema['items'])}"
+    return kind + _limits(schema)
+
+
+def _limits(schema: Schema) -> str:
+    limits = [
+        f"{words} {schema[key]:g}" if isinstance(schema[key], float) else f"{words} {schema[key]}"
+        for key, words in (
+            ("minimum", "from"),
+            ("exclusiveMinimum", "above"),
+            ("maximum", "to"),
+            ("minLength", "at least"),
+            ("maxLength", "at most"),
+            ("minItems", "at least"),
+            ("maxItems", "at most"),
+        )
+        if key in schema
+    ]
+    if "pattern" in schema:
+        limits.append(f"matches `{schema['pattern']}`")
+    return f", {' '.join(limits)}" if limits else ""

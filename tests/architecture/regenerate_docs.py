@@ -1,0 +1,132 @@
+"""Write the generated parts of the reference pages: `python -m tests.architecture.regenerate_docs`.
+
+A part stands between `<!-- generated: NAME -->` and `<!-- end of NAME -->`; what is around it is written by hand.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from agents.settings import AgentSettings
+from chiffon.cli.app import COMMANDS
+from common import messages
+from common.config import SharedSettings
+from common.protocol import MessageEnvelope
+from common.work import PARAMETERS
+from orchestrator.settings import OrchestratorSettings
+from tests.architecture import doc_tables
+from tests.architecture.source import ROOT
+
+REFERENCE = ROOT / "docs" / "reference"
+PART = re.compile(r"<!-- generated: (?P<name>\S+) -->\n(?P<text>.*?)<!-- end of (?P=name) -->", re.DOTALL)
+
+PAYLOADS = (
+    messages.Ticket,
+    messages.Claim,
+    messages.ClaimedTask,
+    messages.Grant,
+    messages.GrantedTask,
+    messages.WorkRequest,
+    messages.Refusal,
+    messages.RefusedTask,
+    messages.WorkStatus,
+    messages.OutputChunk,
+    messages.WorkResult,
+    messages.StatusUpdate,
+    messages.Resources,
+    messages.Renew,
+    messages.Lease,
+    messages.Control,
+    messages.CancelTask,
+    messages.Renewed,
+    messages.ProtocolError,
+)
+BODIES = (
+    "DispatchRequest",
+    "Hints",
+    "DispatchResponse",
+    "BatchRequest",
+    "BatchItem",
+    "TaskStatus",
+    "TaskPage",
+    "OutputPage",
+    "EventOut",
+    "EventPage",
+    "Agent",
+    "Resources",
+    "CancelResponse",
+    "ErrorResponse",
+    "FieldProblem",
+    "Readiness",
+    "CheckResult",
+)
+LISTS = {
+    "tasks": "/api/v1/tasks",
+    "output": "/api/v1/tasks/{task_id}/output",
+    "events": "/api/v1/tasks/{task_id}/events",
+    "agents": "/api/v1/agents",
+}
+
+Parts = Mapping[str, Callable[[], str]]
+
+PAGES: Mapping[str, Parts] = {
+    "settings.md": {
+        "shared": partial(doc_tables.settings, SharedSettings),
+        "orchestrator": partial(doc_tables.settings, OrchestratorSettings),
+        "agent": partial(doc_tables.settings, AgentSettings),
+    },
+    "lifecycle.md": {"diagram": doc_tables.lifecycle},
+    "errors.md": {"codes": doc_tables.error_codes},
+    "cli.md": {
+        "commands": doc_tables.commands,
+        **{name: partial(doc_tables.command_help, name) for name in COMMANDS},
+        "db-upgrade": partial(doc_tables.command_help, "db", "upgrade"),
+        "db-current": partial(doc_tables.command_help, "db", "current"),
+    },
+    "rest-api.md": {
+        "endpoints": doc_tables.endpoints,
+        **{f"query-{name}": partial(doc_tables.query, path) for name, path in LISTS.items()},
+        **{name: partial(doc_tables.body, name) for name in BODIES},
+    },
+    "messages.md": {
+        "queues": doc_tables.queues,
+        "envelope": partial(doc_tables.fields, MessageEnvelope),
+        **{payload.__name__: partial(doc_tables.fields, payload) for payload in PAYLOADS},
+    },
+    "work-types.md": {name: partial(doc_tables.fields, model) for name, model in PARAMETERS.items()},
+}
+
+
+def regenerated(page: str, text: str) -> str:
+    """Return a page with its generated parts as the code has them; raises ValueError when one has no place."""
+    parts = PAGES[page]
+    found = [match["name"] for match in PART.finditer(text)]
+    if sorted(found) != sorted(parts):
+        missing, unknown = set(parts) - set(found), set(found) - set(parts)
+        raise ValueError(f"{page}: parts without a place: {sorted(missing)}; places without a part: {sorted(unknown)}")
+
+    def fill(match: re.Match[str]) -> str:
+        name = match["name"]
+        return f"<!-- generated: {name} -->\n{parts[name]()}\n<!-- end of {name} -->"
+
+    return PART.sub(fill, text)
+
+
+def path_of(page: str) -> Path:
+    return REFERENCE / page
+
+
+def main() -> None:
+    """Write every page that is not as the code has it."""
+    for page in PAGES:
+        path = path_of(page)
+        before = path.read_text(encoding="utf-8")
+        after = regenerated(page, before)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"written: {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
