@@ -161,7 +161,10 @@ class Resources(Message):
 
 
 class StatusUpdate(Message):
-    """The heartbeat, which is also the registration: who the agent is, what it can do, and what it does right now."""
+    """The heartbeat, which is also the registration: who the agent is, what it can do, and what it does right now.
+
+    A heartbeat with a `beat_id` is answered with `Heard`.
+    """
 
     agent_id: UUID
     agent_type: AgentType
@@ -173,6 +176,7 @@ class StatusUpdate(Message):
     current_tasks: list[UUID] = Field(default_factory=list)
     resources: Resources
     started_at: datetime
+    beat_id: UUID | None = None
 
 
 class Lease(Message):
@@ -206,10 +210,45 @@ class CancelTask(Message):
     fence: int = Field(ge=1)
 
 
+class Stored(Message):
+    """These results are in the ledger, or can never be: the agent may forget them."""
+
+    action: Literal["stored"] = "stored"
+    results: list[Lease] = Field(min_length=1)
+
+
+class Heard(Message):
+    """The heartbeat with this id arrived: the way there and back works."""
+
+    action: Literal["heard"] = "heard"
+    beat_id: UUID
+
+
+class Pause(Message):
+    """Take no new work until then; what runs goes on."""
+
+    action: Literal["pause"] = "pause"
+    until: datetime
+    note: str = ""
+
+
+class Drain(Message):
+    """Take no new work, and leave when what runs is done."""
+
+    action: Literal["drain"] = "drain"
+    note: str = ""
+
+
+class Resume(Message):
+    """Take work again."""
+
+    action: Literal["resume"] = "resume"
+
+
 class Control(Message):
     """An order from the orchestrator to one agent."""
 
-    order: Annotated[CancelTask | Renewed, Field(discriminator="action")]
+    order: Annotated[CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume, Field(discriminator="action")]
 
 
 class ProtocolError(Message):
