@@ -92,8 +92,8 @@ async def open_orchestrator(
             hub.start_at(await events.head(db))
         handlers: list[Handler] = [
             ConsumeClaims(leases, bus, relay),
-            ConsumeResults(leases, relay),
-            ConsumeProgress(output, leases, relay),
+            ConsumeResults(leases, bus, relay),
+            ConsumeProgress(output, leases, bus, relay),
             ConsumeHeartbeats(registry, leases, bus),
         ]
         duties: list[tuple[str, Duty, Wake, timedelta]] = [

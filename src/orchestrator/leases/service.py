@@ -7,7 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import assert_never
 from uuid import UUID
 
@@ -28,9 +28,9 @@ from common.messages import (
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
-from orchestrator.events.model import NewEvent
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
+from orchestrator.leases.changes import Changes
 from orchestrator.leases.queries import End
 from orchestrator.leases.rules import (
     AGENT_LOST,
@@ -48,7 +48,6 @@ from orchestrator.leases.rules import (
     judge_result,
 )
 from orchestrator.outbox import queries as outbox
-from orchestrator.outbox.model import NewTicket
 from orchestrator.output.model import NewChunk
 from orchestrator.output.service import store_chunks
 from orchestrator.tasks import queries as tasks
@@ -64,32 +63,6 @@ class Answer:
     agent_id: UUID
     grant: Grant | None
     refusal: Refusal | None
-
-
-class Changes:
-    """What one transaction is about to write."""
-
-    def __init__(self) -> None:
-        self.ends: list[End] = []
-        self.requeued: list[End] = []
-        self.tickets: list[NewTicket] = []
-        self.events: list[NewEvent] = []
-
-    def finish(self, task: Task, end: End, verdict: Finish) -> None:
-        self.ends.append(end)
-        self.events.append(told.ended(task, end, verdict.status))
-
-    def requeue(self, task: Task, end: End, at: datetime) -> None:
-        self.ends.append(end)
-        self.requeued.append(end)
-        self.tickets.append(told.new_ticket(task, at))
-        self.events.append(told.requeued(task, end, at))
-
-    async def write(self, db: Connection, *, ageing: timedelta) -> None:
-        await queries.end(db, self.ends)
-        await queries.requeue(db, self.requeued)
-        await outbox.add_tickets(db, self.tickets, ageing=ageing)
-        await events.append(db, *self.events)
 
 
 class LeaseService:
@@ -182,7 +155,10 @@ class LeaseService:
         )
 
     async def accept(self, results: Sequence[WorkResult]) -> None:
-        """Store results that count, note those that do not, and repeat attempts that may be repeated."""
+        """Store results that count, note those that do not, and repeat attempts that may be repeated.
+
+        When it returns, every result is dealt with for good, so its agent may forget it.
+        """
         first = {(result.task_id, result.fence): result for result in reversed(results)}
         ordered = list(first.values())[::-1]
         async with transaction(self._pool) as db:

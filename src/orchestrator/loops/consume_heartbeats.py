@@ -6,10 +6,10 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from common.broker import topology
-from common.broker.base import Broker, Outgoing
-from common.messages import Control, Renew, Renewed, StatusUpdate
-from common.protocol import ORCHESTRATOR, ControlEnvelope, encode
+from common.broker.base import Broker
+from common.messages import Heard, Renew, Renewed, StatusUpdate
 from orchestrator.leases.service import LeaseService
+from orchestrator.loops.tell import tell
 from orchestrator.registry.service import RegistryService
 
 
@@ -27,15 +27,12 @@ class ConsumeHeartbeats:
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
         renewals = [payload for payload in payloads if isinstance(payload, Renew)]
         if renewals:
-            answers = await self._leases.renew(renewals)
-            await self._broker.publish(*(_message(agent_id, renewed) for agent_id, renewed in answers))
+            await tell(self._broker, await self._leases.renew(renewals))
         updates = [payload for payload in payloads if isinstance(payload, StatusUpdate)]
         if updates:
             await self._registry.record(updates)
+            await tell(self._broker, _heard(updates))
 
 
-def _message(agent_id: UUID, renewed: Renewed) -> Outgoing:
-    envelope = ControlEnvelope(from_agent=ORCHESTRATOR, to_agent=str(agent_id), payload=Control(order=renewed))
-    return Outgoing(
-        topology.control_address(agent_id), encode(envelope), type=envelope.type, message_id=envelope.message_id
-    )
+def _heard(updates: Sequence[StatusUpdate]) -> list[tuple[UUID, Renewed | Heard]]:
+    return [(update.agent_id, Heard(beat_id=update.beat_id)) for update in updates if update.beat_id is not None]

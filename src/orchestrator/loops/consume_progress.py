@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from common.broker import topology
+from common.broker.base import Broker
 from common.loop import Wake
 from common.messages import WorkResult, WorkStatus
 from orchestrator.leases.service import LeaseService
+from orchestrator.loops.tell import stored, tell
 from orchestrator.output.service import OutputService
 
 
@@ -19,9 +21,10 @@ class ConsumeProgress:
     queue = topology.PROGRESS
     accepts: tuple[type[BaseModel], ...] = (WorkStatus, WorkResult)
 
-    def __init__(self, output: OutputService, leases: LeaseService, relay: Wake) -> None:
+    def __init__(self, output: OutputService, leases: LeaseService, broker: Broker, relay: Wake) -> None:
         self._output = output
         self._leases = leases
+        self._broker = broker
         self._relay = relay
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
@@ -32,3 +35,4 @@ class ConsumeProgress:
         if results:
             await self._leases.accept(results)
             self._relay.ring()
+            await tell(self._broker, stored(results))

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from common.broker import topology
+from common.broker.base import Broker
 from common.loop import Wake
 from common.messages import ProtocolError, WorkResult
 from orchestrator.leases.service import LeaseService
+from orchestrator.loops.tell import stored, tell
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +21,9 @@ class ConsumeResults:
     queue = topology.RESULTS
     accepts: tuple[type[BaseModel], ...] = (WorkResult, ProtocolError)
 
-    def __init__(self, leases: LeaseService, relay: Wake) -> None:
+    def __init__(self, leases: LeaseService, broker: Broker, relay: Wake) -> None:
         self._leases = leases
+        self._broker = broker
         self._relay = relay
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
@@ -34,3 +37,4 @@ class ConsumeResults:
         if results:
             await self._leases.accept(results)
             self._relay.ring()
+            await tell(self._broker, stored(results))

@@ -1,0 +1,62 @@
+"""Answer agents. An answer that cannot be delivered is not repeated: who needs it asks again."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from common.broker import topology
+from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
+from common.messages import Control, Grant, Heard, Lease, Refusal, Renewed, Stored, WorkResult
+from common.protocol import ORCHESTRATOR, ControlEnvelope, Envelope, GrantEnvelope, RefusalEnvelope, encode
+
+log = logging.getLogger(__name__)
+
+Answer = Grant | Refusal | Renewed | Stored | Heard
+
+
+async def tell(broker: Broker, answers: Iterable[tuple[UUID, Answer]]) -> None:
+    """Send each answer to its agent. An agent that has no queue any more keeps the others waiting for nothing."""
+    messages = [_message(agent_id, answer) for agent_id, answer in answers]
+    try:
+        await broker.publish(*messages)
+    except Unroutable:
+        for message in messages:
+            await _tell_one(broker, message)
+    except BrokerUnavailable as error:
+        log.warning("answer.lost", extra={"answers": len(messages), "reason": str(error)})
+
+
+async def _tell_one(broker: Broker, message: Outgoing) -> None:
+    try:
+        await broker.publish(message)
+    except BrokerUnavailable as error:
+        log.warning("answer.lost", extra={"to": message.address.routing_key, "reason": str(error)})
+
+
+def stored(results: Sequence[WorkResult]) -> list[tuple[UUID, Stored]]:
+    """Return for each agent the answer that its results are dealt with."""
+    by_agent: dict[UUID, list[Lease]] = {}
+    for result in results:
+        by_agent.setdefault(result.agent_id, []).append(Lease(task_id=result.task_id, fence=result.fence))
+    return [(agent_id, Stored(results=leases)) for agent_id, leases in by_agent.items()]
+
+
+def _message(agent_id: UUID, answer: Answer) -> Outgoing:
+    envelope = _envelope(str(agent_id), answer)
+    return Outgoing(
+        topology.control_address(agent_id),
+        encode(envelope),
+        type=envelope.type,
+        priority=envelope.priority,
+        message_id=envelope.message_id,
+    )
+
+
+def _envelope(agent_id: str, answer: Answer) -> Envelope:
+    match answer:
+        case Grant():
+            return GrantEnvelope(from_agent=ORCHESTRATOR, to_agent=agent_id, payload=answer)
+        case Refusal():
+            return RefusalEnvelope(from_agent=ORCHESTRATOR, to_agent=agent_id, payload=answer)
+        case _:
+            return ControlEnvelope(from_agent=ORCHESTRATOR, to_agent=agent_id, payload=Control(order=answer))
