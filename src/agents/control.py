@@ -14,7 +14,7 @@ from agents.stopping import StopReason
 from common.broker.base import Broker, Consumer, Delivery
 from common.broker.topology import RESULTS, control_queue
 from common.loop import Health, keep_running
-from common.messages import CancelTask, GrantedTask, Renewed
+from common.messages import CancelTask, Drain, GrantedTask, Heard, Pause, Renewed, Resume, Stored
 from common.protocol import ControlEnvelope, GrantEnvelope, RefusalEnvelope, UnreadableMessage, decode
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class ControlListener:
                 return False
         return True
 
-    def _follow(self, order: CancelTask | Renewed) -> None:
+    def _follow(self, order: CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume) -> None:
         match order:
             case CancelTask():
                 attempt = self._attempts.find(order.task_id, order.fence)
@@ -98,6 +98,8 @@ class ControlListener:
                     log.info("cancel.ordered", extra={"task_id": order.task_id, "trace_id": attempt.grant.trace_id})
             case Renewed():
                 self._leases.answered(order)
+            case _:
+                log.info("order.ignored", extra={"action": order.action})
 
     def _take_grant(self, grant: GrantedTask, group: asyncio.TaskGroup) -> None:
         if self._claimer.granted(grant) is Reception.LATE:
