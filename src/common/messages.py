@@ -251,6 +251,12 @@ class Control(Message):
     order: Annotated[CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume, Field(discriminator="action")]
 
 
+class Probe(Message):
+    """A no-op that an orchestrator sends through the broker, to see that what is sent comes back."""
+
+    orchestrator_id: UUID
+
+
 class ProtocolError(Message):
     """Something was wrong with a message; `error_code` is one of the 5xxx."""
 

@@ -17,6 +17,7 @@ from common.messages import (
     Control,
     Grant,
     Message,
+    Probe,
     ProtocolError,
     Refusal,
     Renew,
@@ -104,6 +105,11 @@ class ErrorEnvelope(MessageEnvelope):
     payload: ProtocolError
 
 
+class ProbeEnvelope(MessageEnvelope):
+    type: Literal["probe"] = "probe"
+    payload: Probe
+
+
 Envelope = Annotated[
     TicketEnvelope
     | ClaimEnvelope
@@ -114,7 +120,8 @@ Envelope = Annotated[
     | StatusUpdateEnvelope
     | RenewEnvelope
     | ControlEnvelope
-    | ErrorEnvelope,
+    | ErrorEnvelope
+    | ProbeEnvelope,
     Field(discriminator="type"),
 ]
 

@@ -43,6 +43,9 @@ class OrchestratorSettings(Settings):
     agent_offline_after_seconds: float = Field(
         default=30.0, ge=1, le=3600, description="An agent is offline when it has been silent for this long."
     )
+    probe_seconds: float = Field(
+        default=5.0, ge=0.1, le=300, description="How often a no-op is sent through the broker and must come back."
+    )
     dispatch_batch: int = Field(default=500, ge=1, le=5_000, description="The most dispatches in one transaction.")
     max_body_bytes: int = Field(
         default=8 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest request body that is read."
@@ -60,6 +63,10 @@ class OrchestratorSettings(Settings):
     @property
     def priority_ageing(self) -> timedelta:
         return timedelta(seconds=self.priority_ageing_seconds)
+
+    @property
+    def probe(self) -> timedelta:
+        return timedelta(seconds=self.probe_seconds)
 
     @property
     def agent_offline_after(self) -> timedelta:

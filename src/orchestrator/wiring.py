@@ -7,9 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from uuid import uuid4
 
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.connect import open_broker
+from common.clock import SystemClock
 from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.loop import Duty, Health, Wake, forever, keep_running
@@ -26,10 +28,13 @@ from orchestrator.loops.consume_claims import ConsumeClaims
 from orchestrator.loops.consume_heartbeats import ConsumeHeartbeats
 from orchestrator.loops.consume_progress import ConsumeProgress
 from orchestrator.loops.consume_results import ConsumeResults
+from orchestrator.loops.probe import SendProbe
 from orchestrator.loops.reap_leases import ReapLeases
+from orchestrator.loops.recover import Recover
 from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.loops.watch_agents import WatchAgents
 from orchestrator.output.service import OutputService
+from orchestrator.probes.service import ProbeService
 from orchestrator.registry.service import RegistryService
 from orchestrator.service import OrchestratorService
 from orchestrator.settings import OrchestratorSettings
@@ -86,19 +91,24 @@ async def open_orchestrator(
             leases=leases,
             relay=relay,
         )
+        probes = ProbeService(pool, uuid4())
         await _connect(service)
         stack.push_async_callback(service.disconnect)
+        await _recover(settings, pool, bus)
         async with pool.acquire() as db:
             hub.start_at(await events.head(db))
         handlers: list[Handler] = [
             ConsumeClaims(leases, bus, relay),
-            ConsumeResults(leases, bus, relay),
+            ConsumeResults(leases, probes, bus, relay),
             ConsumeProgress(output, leases, bus, relay),
             ConsumeHeartbeats(registry, leases, bus),
         ]
+        consumers = [ConsumeQueue(bus, handler) for handler in handlers]
+        probe = SendProbe(probes, bus, every=settings.probe, consumers=consumers)
         duties: list[tuple[str, Duty, Wake, timedelta]] = [
             ("relay_outbox", _relay(settings, pool, bus), relay, SECOND),
-            ("reap_leases", ReapLeases(leases, relay), Wake(), SECOND),
+            ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
+            ("send_probe", probe, Wake(), settings.probe),
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
             ("follow_events", FollowEvents(pool, hub), news, SECOND),
         ]
@@ -107,10 +117,10 @@ async def open_orchestrator(
                 "listen_for_events", partial(listen_for_events, settings.database_url, news), health=health
             ),
             **{name: forever(name, duty, wake=wake, every=every, health=health) for name, duty, wake, every in duties},
-            **{f"consume_{handler.queue}": _consume(bus, handler, health) for handler in handlers},
+            **{f"consume_{consumer.queue}": _consume(consumer, health) for consumer in consumers},
         }
         await stack.enter_async_context(_running(loops))
-        yield Orchestrator(service, Live(pool, hub), _checks(settings, pool, bus, health))
+        yield Orchestrator(service, Live(pool, hub), _checks(settings, pool, bus, probe, health))
 
 
 def _relay(settings: OrchestratorSettings, pool: Pool, broker: Broker) -> RelayOutbox:
@@ -123,9 +133,17 @@ def _relay(settings: OrchestratorSettings, pool: Pool, broker: Broker) -> RelayO
     )
 
 
-async def _consume(broker: Broker, handler: Handler, health: Health) -> None:
-    async with ConsumeQueue(broker, handler) as consumer:
-        await keep_running(f"consume_{handler.queue}", consumer.run_once, health=health)
+async def _consume(consumer: ConsumeQueue, health: Health) -> None:
+    async with consumer:
+        await keep_running(f"consume_{consumer.queue}", consumer.run_once, health=health)
+
+
+async def _recover(settings: OrchestratorSettings, pool: Pool, broker: Broker) -> None:
+    recover = Recover(pool, broker, agent_types=settings.agent_types, ageing=settings.priority_ageing)
+    try:
+        await recover.run_once()
+    except BrokerUnavailable as error:
+        raise StartupRefused(f"The broker went away while starting: {error}") from error
 
 
 @asynccontextmanager
@@ -163,7 +181,7 @@ async def _connect(service: OrchestratorService) -> None:
 
 
 def _checks(
-    settings: OrchestratorSettings, pool: Pool, broker: Broker, health: Health
+    settings: OrchestratorSettings, pool: Pool, broker: Broker, probe: SendProbe, health: Health
 ) -> Mapping[str, Callable[[], Awaitable[str]]]:
     async def check_broker() -> str:
         await broker.check()
@@ -183,4 +201,10 @@ def _checks(
             raise RuntimeError("; ".join(f"{name}: {failure}" for name, failure in failures.items()))
         return ", ".join(sorted(health.failures()))
 
-    return {"broker": check_broker, "database": check_database, "schema": check_schema, "loops": check_loops}
+    return {
+        "broker": check_broker,
+        "database": check_database,
+        "schema": check_schema,
+        "loops": check_loops,
+        "probe": probe.check,
+    }

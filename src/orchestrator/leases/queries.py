@@ -95,6 +95,12 @@ LOCK_EXPIRED = """
        FOR UPDATE SKIP LOCKED
 """
 
+COUNT_RUNNING = """
+    SELECT count(*) FILTER (WHERE lease_expires_at >= now()) AS live,
+           count(*) FILTER (WHERE lease_expires_at < now()) AS expired
+      FROM task WHERE status = 'running'
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -208,3 +214,10 @@ async def renew(db: Connection, leases: Sequence[tuple[UUID, Lease]], *, lease: 
 async def lock_expired(db: Connection, *, limit: int) -> list[Task]:
     """Return running tasks whose lease ran out, the longest first to go, locked."""
     return [Task.from_row(row) for row in await db.fetch(LOCK_EXPIRED, limit)]
+
+
+async def count_running(db: Connection) -> tuple[int, int]:
+    """Return how many running tasks have a lease that is live, and one that ran out."""
+    row = await db.fetchrow(COUNT_RUNNING)
+    assert row is not None
+    return row["live"], row["expired"]

@@ -40,10 +40,12 @@ class ConsumeQueue:
     """Takes messages from a queue and hands them to a handler; one `run_once` is one batch."""
 
     def __init__(self, broker: Broker, handler: Handler) -> None:
+        self.queue = handler.queue
         self._broker = broker
         self._handler = handler
         self._consumer: Consumer | None = None
         self._stack = AsyncExitStack()
+        self._reopen = asyncio.Event()
 
     async def __aenter__(self) -> "ConsumeQueue":
         return self
@@ -55,7 +57,7 @@ class ConsumeQueue:
         """Handle what has arrived, waiting for the first message; returns how many there were."""
         try:
             consumer = await self._open()
-            deliveries = await consumer.receive(BATCH)
+            deliveries = await self._receive(consumer)
             readable = await self._read(consumer, deliveries)
             await self._handle(consumer, readable)
         except BaseException:
@@ -64,6 +66,24 @@ class ConsumeQueue:
             await self._stack.aclose()
             raise
         return len(deliveries)
+
+    def reopen(self) -> None:
+        """Open the consumer anew, for it seems to hear nothing; what is being handled is handled to the end."""
+        self._reopen.set()
+
+    async def _receive(self, consumer: Consumer) -> Sequence[Delivery]:
+        self._reopen.clear()
+        receiving = asyncio.create_task(consumer.receive(BATCH), name="receive")
+        reopening = asyncio.create_task(self._reopen.wait(), name="reopen")
+        try:
+            await asyncio.wait({receiving, reopening}, return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                return receiving.result()
+            raise ConnectionResetError("the consumer is opened anew")
+        finally:
+            receiving.cancel()
+            reopening.cancel()
+            await asyncio.gather(receiving, reopening, return_exceptions=True)
 
     async def _open(self) -> Consumer:
         if self._consumer is None:

@@ -1,4 +1,4 @@
-"""Take the results of tasks, and what agents say they cannot do."""
+"""Take the results of tasks, what agents say they cannot do, and the probes that prove the way."""
 
 import logging
 from collections.abc import Sequence
@@ -8,9 +8,10 @@ from pydantic import BaseModel
 from common.broker import topology
 from common.broker.base import Broker
 from common.loop import Wake
-from common.messages import ProtocolError, WorkResult
+from common.messages import Probe, ProtocolError, WorkResult
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.tell import stored, tell
+from orchestrator.probes.service import ProbeService
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +20,11 @@ class ConsumeResults:
     """Stores results; a task that is repeated becomes a new ticket."""
 
     queue = topology.RESULTS
-    accepts: tuple[type[BaseModel], ...] = (WorkResult, ProtocolError)
+    accepts: tuple[type[BaseModel], ...] = (WorkResult, ProtocolError, Probe)
 
-    def __init__(self, leases: LeaseService, broker: Broker, relay: Wake) -> None:
+    def __init__(self, leases: LeaseService, probes: ProbeService, broker: Broker, relay: Wake) -> None:
         self._leases = leases
+        self._probes = probes
         self._broker = broker
         self._relay = relay
 
@@ -33,6 +35,9 @@ class ConsumeResults:
                     "agent.error",
                     extra={"error_code": payload.error_code, "error": payload.error_message, "task_id": payload.about},
                 )
+        probes = {payload.orchestrator_id for payload in payloads if isinstance(payload, Probe)}
+        if probes:
+            await self._probes.returned(sorted(probes))
         results = [payload for payload in payloads if isinstance(payload, WorkResult)]
         if results:
             await self._leases.accept(results)

@@ -8,7 +8,7 @@ from uuid import UUID
 from common.broker import topology
 from common.broker.base import Address, Broker, BrokerUnavailable, Outgoing, Unroutable
 from common.protocol import ORCHESTRATOR, ControlEnvelope, MessageEnvelope, TicketEnvelope, encode
-from orchestrator.database.pool import Pool
+from orchestrator.database.pool import Pool, transaction
 from orchestrator.outbox import queries
 from orchestrator.outbox.model import Waiting
 
@@ -54,7 +54,8 @@ class RelayOutbox:
             log.warning("order.undeliverable", extra={"agent_id": order.recipient})
 
     async def _relay_tickets(self) -> int:
-        async with self._pool.acquire() as db:
+        async with transaction(self._pool) as db:
+            await queries.one_relay_at_a_time(db)
             tickets = await queries.take_tickets(db, self._agent_types, window=self._window, ttl=self._ttl)
         if not tickets:
             return 0

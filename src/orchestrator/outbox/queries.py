@@ -62,6 +62,38 @@ TAKE_ORDERS = """
  RETURNING id, recipient, priority, body, rank
 """
 
+# Two relays that count at the same time would each fill the window.
+ONE_RELAY_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('chiffon.relay'))"
+
+GIVE_MISSING_TICKETS = """
+    INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
+    SELECT 'ticket', t.agent_type, t.task_id, t.priority,
+           jsonb_build_object(
+               'payload', jsonb_build_object('task_id', t.task_id, 'work_type', t.work_type, 'fence', t.fence),
+               'trace_id', t.trace_id, 'request_id', t.request_id),
+           t.created_at - t.priority * $1::interval, now()
+      FROM task t
+     WHERE t.status = 'pending' AND t.admitted
+       AND NOT EXISTS (SELECT FROM outbox o WHERE o.kind = 'ticket' AND o.task_id = t.task_id)
+        ON CONFLICT DO NOTHING
+ RETURNING task_id
+"""
+
+REMOVE_NEEDLESS_TICKETS = """
+    DELETE FROM outbox o
+     WHERE o.kind = 'ticket'
+       AND NOT EXISTS (SELECT FROM task t WHERE t.task_id = o.task_id AND t.status = 'pending' AND t.admitted)
+ RETURNING task_id
+"""
+
+MAKE_DUE_IF_MORE_THAN = """
+    UPDATE outbox SET due_at = now(), published_at = NULL
+     WHERE kind = 'ticket' AND recipient = $1 AND published_at IS NOT NULL AND due_at > now()
+       AND (SELECT count(*) FROM outbox
+             WHERE kind = 'ticket' AND recipient = $1 AND published_at IS NOT NULL AND due_at > now()) > $2
+ RETURNING id
+"""
+
 PUT_BACK = "UPDATE outbox SET published_at = NULL, due_at = now() + $2::interval WHERE id = ANY($1::bigint[])"
 
 REMOVE = "DELETE FROM outbox WHERE id = ANY($1::bigint[])"
@@ -123,3 +155,23 @@ async def put_back(db: Connection, ids: Sequence[int], *, after: timedelta) -> N
 async def remove(db: Connection, ids: Sequence[int]) -> None:
     """Forget rows whose message the broker has."""
     await db.execute(REMOVE, list(ids))
+
+
+async def one_relay_at_a_time(db: Connection) -> None:
+    """Wait until no other transaction relays; until this one ends."""
+    await db.execute(ONE_RELAY_AT_A_TIME)
+
+
+async def give_missing_tickets(db: Connection, *, ageing: timedelta) -> list[UUID]:
+    """Give a ticket to every task that waits without one; return the tasks."""
+    return [row["task_id"] for row in await db.fetch(GIVE_MISSING_TICKETS, ageing)]
+
+
+async def remove_needless_tickets(db: Connection) -> list[UUID]:
+    """Remove the tickets of tasks that do not wait; return the tasks."""
+    return [row["task_id"] for row in await db.fetch(REMOVE_NEEDLESS_TICKETS)]
+
+
+async def make_due_if_more_than(db: Connection, recipient: str, depth: int) -> int:
+    """Have all tickets of a queue published again if more of them count as published than the queue holds."""
+    return len(await db.fetch(MAKE_DUE_IF_MORE_THAN, recipient, depth))

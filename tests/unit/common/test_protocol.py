@@ -31,6 +31,7 @@ EXAMPLES: dict[type[MessageEnvelope], Any] = {
     protocol.StatusUpdateEnvelope: make_heartbeat(),
     protocol.RenewEnvelope: messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=[LEASE]),
     protocol.ControlEnvelope: messages.Control(order=messages.CancelTask(task_id=uuid4(), fence=3)),
+    protocol.ProbeEnvelope: messages.Probe(orchestrator_id=uuid4()),
     protocol.ErrorEnvelope: messages.ProtocolError(error_code=5003, error_message="unreadable"),
 }
 
