@@ -20,13 +20,23 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Repeat a retryable failure while attempts remain, waiting 1 s, 2 s, 4 s, … at most `cap`."""
+    """Repeat a retryable failure while attempts remain, waiting 1 s, 2 s, 4 s, … at most `cap`.
+
+    A wait is longer or shorter by up to the share `jitter`, so that what failed together does not come back together.
+    """
 
     base: timedelta = timedelta(seconds=1)
     cap: timedelta = timedelta(minutes=5)
+    jitter: float = 0.25
 
-    def decide(self, *, retryable: bool, attempt: int, max_attempts: int, now: datetime) -> Retry | GiveUp:
-        """Say whether the attempt that just failed (counting from 1) is followed by another."""
+    def decide(
+        self, *, retryable: bool, attempt: int, max_attempts: int, now: datetime, chance: float = 0.5
+    ) -> Retry | GiveUp:
+        """Say whether the attempt that just failed (counting from 1) is followed by another.
+
+        `chance`, from 0 to 1, is where in the range of the jitter the wait lies; 0.5 is its middle.
+        """
         if not retryable or attempt >= max_attempts:
             return GiveUp()
-        return Retry(at=now + exponential(attempt, base=self.base, cap=self.cap))
+        spread = 1 + self.jitter * (2 * chance - 1)
+        return Retry(at=now + exponential(attempt, base=self.base, cap=self.cap) * spread)

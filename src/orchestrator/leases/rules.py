@@ -88,7 +88,13 @@ class Stale:
 
 
 def judge_result(
-    task: Task | None, attempt: Attempt | None, result: WorkResult, *, now: datetime, policy: RetryPolicy
+    task: Task | None,
+    attempt: Attempt | None,
+    result: WorkResult,
+    *,
+    now: datetime,
+    policy: RetryPolicy,
+    chance: float = 0.5,
 ) -> Finish | Requeue | Stopped | Duplicate | Stale:
     """Say what a result changes."""
     if task is None or attempt is None:
@@ -96,7 +102,7 @@ def judge_result(
     if (attempt.fence, attempt.agent_id) != (result.fence, result.agent_id):
         return Stale("another agent or fence owns this attempt")
     if task.status is Status.RUNNING and task.fence == result.fence:
-        return _judge_live(task, result, now=now, policy=policy)
+        return _judge_live(task, result, now=now, policy=policy, chance=chance)
     if attempt.outcome == "cancelled" and result.status is ResultStatus.CANCELLED and attempt.output_bytes is None:
         return Stopped()
     if attempt.outcome == result.status:
@@ -104,7 +110,9 @@ def judge_result(
     return Stale(f"the attempt has ended: {attempt.outcome}")
 
 
-def _judge_live(task: Task, result: WorkResult, *, now: datetime, policy: RetryPolicy) -> Finish | Requeue:
+def _judge_live(
+    task: Task, result: WorkResult, *, now: datetime, policy: RetryPolicy, chance: float
+) -> Finish | Requeue:
     match result.status:
         case ResultStatus.COMPLETED:
             return Finish(next_status(task.status, Change.SUCCEED))
@@ -115,7 +123,7 @@ def _judge_live(task: Task, result: WorkResult, *, now: datetime, policy: RetryP
             return Requeue(now)
         case ResultStatus.FAILED:
             decision = policy.decide(
-                retryable=result.retryable, attempt=task.starts, max_attempts=task.max_attempts, now=now
+                retryable=result.retryable, attempt=task.starts, max_attempts=task.max_attempts, now=now, chance=chance
             )
             match decision:
                 case Retry(at=at):
@@ -125,9 +133,12 @@ def _judge_live(task: Task, result: WorkResult, *, now: datetime, policy: RetryP
                     return Finish(next_status(task.status, Change.FAIL))
 
 
-def judge_lost(task: Task, *, now: datetime, policy: RetryPolicy) -> Finish | Requeue:
+def judge_lost(task: Task, *, now: datetime, policy: RetryPolicy, chance: float = 0.5) -> Finish | Requeue:
     """Say what becomes of a task whose lease ran out."""
-    match policy.decide(retryable=True, attempt=task.starts, max_attempts=task.max_attempts, now=now):
+    decision = policy.decide(
+        retryable=True, attempt=task.starts, max_attempts=task.max_attempts, now=now, chance=chance
+    )
+    match decision:
         case Retry(at=at):
             next_status(task.status, Change.LOSE_LEASE)
             return Requeue(at)

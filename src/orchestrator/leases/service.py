@@ -4,6 +4,7 @@ Every one follows the same path: lock the tasks, judge by `rules`, write what wa
 """
 
 import logging
+import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ class LeaseService:
             for result in ordered:
                 task = known.get(result.task_id)
                 attempt = attempts.get((result.task_id, result.attempt))
-                verdict = judge_result(task, attempt, result, now=now, policy=self._policy)
+                verdict = judge_result(task, attempt, result, now=now, policy=self._policy, chance=_chance())
                 self._apply(changes, task, result, verdict)
             await changes.write(db, ageing=self._ageing)
 
@@ -209,7 +210,7 @@ class LeaseService:
             now = await queries.now(db)
             changes = Changes()
             for task in lost:
-                match judge_lost(task, now=now, policy=self._policy):
+                match judge_lost(task, now=now, policy=self._policy, chance=_chance()):
                     case Finish(status=status) as verdict:
                         changes.finish(task, _lost(task, status), verdict)
                     case Requeue(at=at):
@@ -218,6 +219,10 @@ class LeaseService:
         for task in lost:
             log.warning("lease.lost", extra={"task_id": task.task_id, "agent_id": task.agent_id})
         return len(lost)
+
+
+def _chance() -> float:
+    return random.random()  # noqa: S311 - spreads retries over time, guards nothing
 
 
 def _refused(claim: ClaimedTask, reason: str) -> RefusedTask:

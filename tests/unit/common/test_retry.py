@@ -17,6 +17,14 @@ def test_waits_double_up_to_the_cap(attempt: int, seconds: int) -> None:
     assert decision == Retry(at=NOW + timedelta(seconds=seconds))
 
 
+def test_what_failed_together_does_not_come_back_together() -> None:
+    policy = RetryPolicy(jitter=0.25)
+
+    waits = [policy.decide(retryable=True, attempt=3, max_attempts=5, now=NOW, chance=chance) for chance in (0, 0.5, 1)]
+
+    assert waits == [Retry(at=NOW + timedelta(seconds=seconds)) for seconds in (3, 4, 5)]
+
+
 def test_the_last_attempt_is_not_repeated() -> None:
     assert RetryPolicy().decide(retryable=True, attempt=3, max_attempts=3, now=NOW) == GiveUp()
 
