@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,8 @@ from orchestrator.main import create_app
 
 Schema = Mapping[str, Any]
 
+NOTHING = "—"
+
 ENUMS: Mapping[str, Iterable[str]] = {
     "Status": Status,
     "AgentStatus": AgentStatus,
@@ -35,6 +38,8 @@ MEANINGS: Mapping[ErrorCode, str] = {
     ErrorCode.IDEMPOTENCY_CONFLICT: "The `task_id` or `request_id` was used before, for other content.",
     ErrorCode.TASK_NOT_FOUND: "No task has this id.",
     ErrorCode.INVALID_STATE: "The task has ended, so it cannot be cancelled.",
+    ErrorCode.AGENT_NOT_FOUND: "No agent has this id.",
+    ErrorCode.DEAD_LETTER_NOT_FOUND: "No dead letter has this id.",
     ErrorCode.TIMEOUT: "The work ran longer than `max_duration_seconds` and was stopped.",
     ErrorCode.AGENT_UNAVAILABLE: "The agent was lost, stopped, or lost its lease before the work had ended.",
     ErrorCode.INVALID_MESSAGE: "A message is not an envelope of this protocol.",
@@ -51,7 +56,10 @@ DEFAULTS = {"name": "the host's name", "state_dir": "`chiffon/agent-<type>` in t
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
+    """Return a Markdown table; a last column that says nothing is left out."""
+    rows = list(rows)
+    if all(row[-1] == NOTHING for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
@@ -88,9 +96,16 @@ def lifecycle() -> str:
 
 
 def error_codes() -> str:
-    """Return every error code with its HTTP status."""
+    """Return every error code with its HTTP status; those of the protocol are never an answer over HTTP."""
+    if untold := set(ErrorCode) - set(MEANINGS):
+        raise ValueError(f"say in MEANINGS ({__name__}) what these codes mean: {sorted(untold)}")
     rows = [
-        (str(code.value), code.name.lower(), str(STATUS_OF[code].value) if code in STATUS_OF else "—", MEANINGS[code])
+        (
+            str(code.value),
+            code.name.lower(),
+            NOTHING if 5000 <= code < 6000 else str(STATUS_OF.get(code, HTTPStatus.INTERNAL_SERVER_ERROR).value),
+            MEANINGS[code],
+        )
         for code in sorted(ErrorCode)
     ]
     return table(("code", "name", "HTTP", "meaning"), rows)
@@ -136,7 +151,7 @@ def query(path: str) -> str:
             f"`{one['name']}`",
             _type(one["schema"]),
             _default(one["schema"].get("default")),
-            one.get("description", "—"),
+            one.get("description", NOTHING),
         )
         for one in parameters
     ]
@@ -180,7 +195,7 @@ def _fields(schema: Schema, defaults: Mapping[str, Any]) -> str:
             f"`{name}`",
             _type(one),
             "required" if name in required else _default(one.get("default", defaults.get(name))),
-            one.get("description", "—"),
+            one.get("description", NOTHING),
         )
         for name, one in schema["properties"].items()
     ]
@@ -188,7 +203,7 @@ def _fields(schema: Schema, defaults: Mapping[str, Any]) -> str:
 
 
 def _default(value: Any) -> str:
-    return "—" if value is None or value is PydanticUndefined else f"`{_plain(value)}`"
+    return NOTHING if value is None or value is PydanticUndefined else f"`{_plain(value)}`"
 
 
 def _plain(value: Any) -> str:
@@ -213,7 +228,7 @@ def _type(schema: Schema) -> str:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema.get("format") == "date-time":
         return "time"
-    kind = schema.get("format") or schema.get("type", "any")
+    kind = str(schema.get("format") or schema.get("type", "any"))
     if kind == "array":
         kind = f"list of {_type(schema['items'])}"
     return kind + _limits(schema)

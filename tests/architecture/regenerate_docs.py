@@ -40,7 +40,13 @@ PAYLOADS = (
     messages.Control,
     messages.CancelTask,
     messages.Renewed,
+    messages.Stored,
+    messages.Heard,
+    messages.Pause,
+    messages.Drain,
+    messages.Resume,
     messages.ProtocolError,
+    messages.Probe,
 )
 BODIES = (
     "DispatchRequest",
