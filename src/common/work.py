@@ -52,6 +52,12 @@ class ShellScriptParameters(Parameters):
     max_duration_seconds: float = Field(
         default=3600.0, gt=0, le=MAX_DURATION_SECONDS, description="The program is stopped after this many seconds."
     )
+    max_silence_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_DURATION_SECONDS,
+        description="The program is stopped when it has written nothing, on either stream, for this many seconds.",
+    )
 
     @model_validator(mode="after")
     def _exactly_one_program(self) -> Self:

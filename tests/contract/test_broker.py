@@ -440,3 +440,14 @@ async def test_unroutable_is_told_from_an_outage(broker: Broker, queue: Queue) -
         await broker.publish(Outgoing(Address(queue.bindings[0].exchange, "nobody"), b"", "test"))
 
     assert isinstance(refused.value, Unroutable)
+
+
+async def test_a_reconnect_loses_nothing(broker: Broker, queue: Queue) -> None:
+    await broker.publish(make_message(queue, b"before"))
+
+    await broker.reconnect()
+
+    async with asyncio.timeout(40), broker.consume(queue.name, prefetch=1) as consumer:
+        delivery = await receive_one(consumer)
+        assert delivery.body == b"before"
+        await consumer.ack(delivery)

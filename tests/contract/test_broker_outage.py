@@ -147,3 +147,22 @@ async def test_queues_declared_here_come_back_with_a_broker_that_lost_them(remot
         await publish_until_confirmed(broker, make_message(queue, b"works again"))
         assert await receive_bodies(broker, queue, 1) == [b"works again"]
         await broker.delete(queue.name)
+
+
+async def test_a_reconnect_replaces_connections_that_look_well_and_consumers_go_on(remote_bus: RemoteBus) -> None:
+    queue = make_queue()
+    async with remote_bus.open() as broker, broker.consume(queue.name, prefetch=1) as consumer:
+        await broker.declare(queue)
+        await publish_until_confirmed(broker, make_message(queue, b"first"))
+        held = await receive_one(consumer)
+
+        await broker.reconnect()
+        again = await receive_one(consumer)
+        await consumer.ack(held)
+
+        assert (again.body, again.redelivered) == (b"first", True)
+        await consumer.ack(again)
+        await publish_until_confirmed(broker, make_message(queue, b"second"))
+        assert (await receive_one(consumer)).body == b"second"
+        await broker.check()
+        await broker.delete(queue.name)

@@ -12,6 +12,11 @@ from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream, WorkRequest
 
 WriteOutput = Callable[[Stream, bytes], Awaitable[None]]
+ProcessStarted = Callable[[int], None]
+
+
+def _nobody_notes(_pid: int) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,8 @@ class ExecutionContext:
     `workspace` is an empty directory of this attempt. `inherited` are the agent's environment variables that work may
     see, `ids` those that tell a program what it runs for; nothing overrides the latter. `write` takes output and waits
     when there is too much of it. `stop` says when to stop, and `kill_grace_seconds` how long a program that is stopped
-    for the executor's own reasons has to end.
+    for the executor's own reasons has to end. `process_started` must be told the id of every process group that the
+    executor starts, as soon as it exists: whatever a crash of the agent leaves behind is found by it.
     """
 
     workspace: Path
@@ -63,6 +69,7 @@ class ExecutionContext:
     write: WriteOutput
     stop: StopSignal
     kill_grace_seconds: float
+    process_started: ProcessStarted = _nobody_notes
 
 
 class Executor(Protocol):

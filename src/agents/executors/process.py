@@ -6,6 +6,7 @@ our own rather than asyncio's, so that the end of the program is seen also while
 
 import asyncio
 import errno
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
-from agents.executors.base import WriteOutput
+from agents.executors.base import ProcessStarted, WriteOutput
+from agents.executors.process_death import dies_with_this_process
 from agents.executors.process_group import ProcessGroup
 from agents.executors.pump import Pump
 from agents.stopping import StopSignal
@@ -31,11 +33,15 @@ class Ending(StrEnum):
     EXITED = "exited"
     STOPPED = "stopped"
     TIMED_OUT = "timed_out"
+    SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program to run: exactly this environment, and `stdin` as its whole input."""
+    """A program to run: exactly this environment, and `stdin` as its whole input.
+
+    `max_silence_seconds`: it is stopped when it writes nothing for so long; None when it may be silent.
+    """
 
     argv: Sequence[str]
     cwd: Path
@@ -43,6 +49,7 @@ class Command:
     stdin: bytes
     max_duration_seconds: float
     kill_grace_seconds: float
+    max_silence_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +76,24 @@ class CannotStart(Exception):
             self.exit_code = 126
 
 
-async def run_process(command: Command, *, write: WriteOutput, stop: StopSignal) -> Finished:
-    """Run a program to its end, or until `stop` is ordered or its time is over; raises `CannotStart`."""
+async def run_process(
+    command: Command, *, write: WriteOutput, stop: StopSignal, started: ProcessStarted | None = None
+) -> Finished:
+    """Run a program to its end, or until `stop` is ordered or its time is over; raises `CannotStart`.
+
+    `started` is told the id of its process group.
+    """
     with ExitStack() as files:
         pumps = [await Pump.open(stream, write, files) for stream in Stream]
         process = await _start(command, pumps)
         for pump in pumps:
             pump.close_writing_end()
         group = ProcessGroup(process.pid)
+        if started is not None:
+            started(process.pid)
         ended = asyncio.create_task(process.wait(), name="process")
         try:
-            ending = await _first_end(ended, stop, command.max_duration_seconds)
+            ending = await _first_end(ended, pumps, stop, command)
             if ending is not Ending.EXITED:
                 await _terminate(group, ended, pumps, stop, command.kill_grace_seconds)
             await _finish_output(group, ended, pumps)
@@ -104,6 +118,7 @@ async def _start(command: Command, pumps: Sequence[Pump]) -> asyncio.subprocess.
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
+                preexec_fn=dies_with_this_process(),
             )
     except OSError as error:
         raise CannotStart(command.argv[0], error) from None
@@ -119,15 +134,29 @@ def _input_file(command: Command) -> IO[bytes]:
     return file
 
 
-async def _first_end(ended: asyncio.Task[int], stop: StopSignal, max_duration_seconds: float) -> Ending:
+async def _first_end(ended: asyncio.Task[int], pumps: Sequence[Pump], stop: StopSignal, command: Command) -> Ending:
+    now = asyncio.get_running_loop().time
+    over_at = now() + command.max_duration_seconds
     ordered = asyncio.create_task(stop.wait(), name="stop")
     try:
-        await asyncio.wait({ended, ordered}, timeout=max_duration_seconds, return_when=asyncio.FIRST_COMPLETED)
+        while not ended.done() and stop.reason is None:
+            silent_at = _silent_at(pumps, command)
+            if now() >= over_at:
+                return Ending.TIMED_OUT
+            if now() >= silent_at:
+                return Ending.SILENT
+            left = min(over_at, silent_at) - now()
+            await asyncio.wait({ended, ordered}, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
     finally:
         ordered.cancel()
-    if ended.done():
-        return Ending.EXITED
-    return Ending.STOPPED if stop.reason is not None else Ending.TIMED_OUT
+    return Ending.EXITED if ended.done() else Ending.STOPPED
+
+
+def _silent_at(pumps: Sequence[Pump], command: Command) -> float:
+    """When the program will have been silent for too long, if it writes nothing more."""
+    if command.max_silence_seconds is None:
+        return math.inf
+    return max(pump.heard_at for pump in pumps) + command.max_silence_seconds
 
 
 async def _terminate(

@@ -20,6 +20,7 @@ class Pump:
         self._reader = reader
         self._writing_end: int | None = writing_end
         self._reading_since: float | None = None
+        self._heard_at = asyncio.get_running_loop().time()
         self.task = asyncio.create_task(self._run(), name=f"pump {stream}")
 
     @classmethod
@@ -58,6 +59,13 @@ class Pump:
         since = self._reading_since
         return since is not None and asyncio.get_running_loop().time() - since >= seconds
 
+    @property
+    def heard_at(self) -> float:
+        """When the program last wrote; now, while what it wrote waits for the taker of the output."""
+        if self.is_blocked and not self.task.done():
+            return asyncio.get_running_loop().time()
+        return self._heard_at
+
     async def _run(self) -> None:
         try:
             while data := await self._read():
@@ -71,5 +79,6 @@ class Pump:
     async def _read(self) -> bytes:
         self._reading_since = asyncio.get_running_loop().time()
         data = await self._reader.read(READ_BYTES)
+        self._heard_at = asyncio.get_running_loop().time()
         self._reading_since = None
         return data

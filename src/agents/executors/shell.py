@@ -31,30 +31,39 @@ class ShellExecutor:
             stdin=parameters.stdin.encode(),
             max_duration_seconds=parameters.max_duration_seconds,
             kill_grace_seconds=context.kill_grace_seconds,
+            max_silence_seconds=parameters.max_silence_seconds,
         )
         try:
-            finished = await run_process(command, write=context.write, stop=context.stop)
+            finished = await run_process(
+                command, write=context.write, stop=context.stop, started=context.process_started
+            )
         except CannotStart as error:
             return Outcome.failed(str(error), exit_code=error.exit_code)
-        return outcome_of(finished, parameters.max_duration_seconds)
+        return outcome_of(finished, parameters)
 
 
-def outcome_of(finished: Finished, max_duration_seconds: float) -> Outcome:
+def outcome_of(finished: Finished, parameters: ShellScriptParameters) -> Outcome:
     """Say how a program's end counts: only exit code 0 is success."""
     match finished.ending:
         case Ending.STOPPED:
             return Outcome(ResultStatus.CANCELLED, exit_code=finished.exit_code)
         case Ending.TIMED_OUT:
-            return Outcome.failed(
-                f"The program was stopped: it ran longer than max_duration_seconds ({max_duration_seconds:g}).",
-                code=ErrorCode.TIMEOUT,
-                exit_code=finished.exit_code,
-                retryable=True,
-            )
+            limit = f"it ran longer than max_duration_seconds ({parameters.max_duration_seconds:g})"
+            return _too_long(limit, finished)
+        case Ending.SILENT:
+            assert parameters.max_silence_seconds is not None
+            limit = f"it wrote nothing for longer than max_silence_seconds ({parameters.max_silence_seconds:g})"
+            return _too_long(limit, finished)
         case Ending.EXITED:
             return _outcome_of_exit(finished)
         case _:
             assert_never(finished.ending)
+
+
+def _too_long(limit: str, finished: Finished) -> Outcome:
+    return Outcome.failed(
+        f"The program was stopped: {limit}.", code=ErrorCode.TIMEOUT, exit_code=finished.exit_code, retryable=True
+    )
 
 
 def _outcome_of_exit(finished: Finished) -> Outcome:

@@ -14,7 +14,8 @@ Guarantees, proven for every backend by `tests/contract/test_broker.py`:
 - **Dead letters keep the reason.** `dead_letter` moves a message, unchanged, to the queue `dead` with the reason and
   the name of the queue that it came from, before it is gone from that queue.
 - **Reconnecting is the broker's business.** A consumer that waits in `receive` goes on after an outage. Settling a
-  delivery of a connection that is gone does nothing: the message has been, or will be, delivered again.
+  delivery of a connection that is gone does nothing: the message has been, or will be, delivered again. Whoever sees
+  from the outside that a connection is alive and yet deaf can ask for a new one with `reconnect`.
 
 Not guaranteed: exactly-once delivery, and an order between different queues.
 """
@@ -154,4 +155,8 @@ class Broker(Protocol):
 
     async def check(self) -> None:
         """Return when the broker answers; raise `BrokerUnavailable` otherwise."""
+        ...
+
+    async def reconnect(self) -> None:
+        """Throw every connection away, also one that looks well; new ones are made as after any other loss."""
         ...

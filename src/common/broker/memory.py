@@ -104,6 +104,9 @@ class MemoryBroker:
     async def check(self) -> None:
         pass
 
+    async def reconnect(self) -> None:
+        """There is no connection: everything that is held stays held."""
+
     async def take(self, queue: str, limit: int) -> list[Delivery]:
         waiting = self._queues.get(queue)
         deliveries: list[Delivery] = []

@@ -103,6 +103,11 @@ class PostgresBroker:
             async with asyncio.timeout(self._deadline.total_seconds()):
                 await queries.topology_version(self._pool)
 
+    async def reconnect(self) -> None:
+        self._session.condemn()
+        await self._storing.expire_connections()
+        await self._pool.expire_connections()
+
     async def take(self, queue: str, limit: int) -> list[Delivery]:
         session = self.generation
         if session == NONE:

@@ -150,8 +150,10 @@ class PullConsumer:
     def _release(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         self._drop_void()
         mine = [delivery for delivery in dict.fromkeys(deliveries) if delivery in self._held]
+        was_full = len(self._held) >= self._prefetch
         self._held.difference_update(mine)
-        self._bell.ring()
+        if was_full and mine:
+            self._bell.ring()
         return mine
 
     def _drop_void(self) -> None:

@@ -99,6 +99,10 @@ class RabbitBroker:
         for link in links:
             await within(self._deadline, _round_trip(link))
 
+    async def reconnect(self) -> None:
+        for link in (self._publishing, self._consuming):
+            link.drop("asked to reconnect")
+
     async def _ask(self, question: Callable[[AbstractChannel], Awaitable[Value]]) -> Value:
         """Ask on a channel of its own, because a refusal closes it."""
 

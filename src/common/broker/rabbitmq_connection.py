@@ -183,6 +183,11 @@ class Link(Generic[Prepared]):
             failures = 1 if loop.time() - opened > STABLE_AFTER_SECONDS else failures + 1
             await asyncio.sleep(full_jitter(failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE).total_seconds())
 
+    def drop(self, reason: str) -> None:
+        """Condemn the current generation, if there is one."""
+        if self._current is not None:
+            self._current.condemn(reason)
+
     async def close(self) -> None:
         """Close the connection, if there is one."""
         if self._current is not None:

@@ -132,9 +132,11 @@ class RabbitConsumer:
             generation = await self._link.generation()
             try:
                 attached = await self._attach(generation)
-            except BrokerUnavailable as failure:
-                generation.condemn(str(failure))
-                continue
+            except Exception as failure:
+                # Whatever half of a subscription there is may still deliver; nothing of it belongs to the next one.
+                self._detach()
+                generation.condemn(repr(failure))
+                attached = False
             if attached:
                 failures = 0
                 await generation.lost.wait()

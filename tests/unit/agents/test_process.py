@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,24 @@ from agents.executors.process import CannotStart, Command, Ending, Finished, run
 from agents.stopping import StopReason, StopSignal
 from common.messages import Stream
 from tests.eventually import eventually
+
+# Runs a program that outlasts it, and says its id.
+KILLED_AGENT = """
+import sys, uvloop
+from pathlib import Path
+from agents.executors.process import Command, run_process
+from agents.stopping import StopSignal
+
+async def write(stream, data):
+    pass
+
+def started(pid):
+    print(pid, flush=True)
+
+argv = ["/bin/sleep", "60"]
+command = Command(argv, Path(sys.argv[1]), {}, b"", max_duration_seconds=60.0, kill_grace_seconds=1.0)
+uvloop.run(run_process(command, write=write, stop=StopSignal(), started=started))
+"""
 
 
 class Output:
@@ -250,3 +269,56 @@ def test_all_of_it_holds_on_uvloop_too(tmp_path: Path) -> None:
         return finished, bytes(output.stdout)
 
     assert uvloop.run(run()) == (Finished(Ending.STOPPED, -15), b"ready")
+
+
+async def test_a_program_that_writes_nothing_for_too_long_is_stopped(tmp_path: Path, output: Output) -> None:
+    script = "for i in 1 2 3; do echo $i; sleep 0.3; done; sleep 60"
+
+    finished = await run_process(sh(script, tmp_path, max_silence_seconds=0.8), write=output, stop=StopSignal())
+
+    assert finished == Finished(Ending.SILENT, -15)
+    assert bytes(output.stdout) == b"1\n2\n3\n"
+
+
+async def test_output_on_either_stream_breaks_the_silence(tmp_path: Path, output: Output) -> None:
+    script = "for i in 1 2 3 4; do echo $i >&2; sleep 0.3; done"
+
+    finished = await run_process(sh(script, tmp_path, max_silence_seconds=0.8), write=output, stop=StopSignal())
+
+    assert finished == Finished(Ending.EXITED, 0)
+
+
+async def test_a_program_is_not_silent_while_nobody_takes_what_it_writes(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def take(stream: Stream, data: bytes) -> None:
+        await gate.wait()
+
+    command = sh("head -c 3000000 /dev/zero", tmp_path, max_silence_seconds=0.2)
+    running = asyncio.create_task(run_process(command, write=take, stop=StopSignal()))
+    await asyncio.wait({running}, timeout=0.6)
+    gate.set()
+
+    assert await running == Finished(Ending.EXITED, 0)
+
+
+async def test_whoever_must_know_is_told_the_process_group(tmp_path: Path, output: Output) -> None:
+    groups: list[int] = []
+
+    await run_process(sh("echo $$", tmp_path), write=output, stop=StopSignal(), started=groups.append)
+
+    assert groups == [int(output.stdout)]
+
+
+async def test_a_program_dies_with_the_agent_that_is_killed(tmp_path: Path) -> None:
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED_AGENT, str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    assert agent.stdout is not None
+    program = int(await agent.stdout.readline())
+    assert not is_gone(program)
+
+    agent.kill()
+    await agent.wait()
+
+    await eventually(lambda: is_gone(program))

@@ -88,6 +88,15 @@ async def test_too_long_a_run_is_a_timeout_with_its_own_message(tmp_path: Path) 
     assert outcome.error_message == "The program was stopped: it ran longer than max_duration_seconds (0.2)."
 
 
+async def test_too_long_a_silence_is_a_timeout_with_a_message_of_its_own(tmp_path: Path) -> None:
+    outcome, _ = await run(tmp_path, script="sleep 60", max_silence_seconds=0.2)
+
+    assert (outcome.status, outcome.error_code) == (ResultStatus.FAILED, ErrorCode.TIMEOUT)
+    assert outcome.error_message == (
+        "The program was stopped: it wrote nothing for longer than max_silence_seconds (0.2)."
+    )
+
+
 async def test_the_signal_that_ended_a_program_is_named(tmp_path: Path) -> None:
     outcome, _ = await run(tmp_path, script="kill -SEGV $$")
 
