@@ -32,23 +32,23 @@ ENUMS: Mapping[str, Iterable[str]] = {
     "ResultStatus": ResultStatus,
 }
 
-MEANINGS: Mapping[ErrorCode, str] = {
-    ErrorCode.UNKNOWN_WORK_TYPE: "No route leads from the work type to a type of agent.",
-    ErrorCode.INVALID_REQUEST: "A part of the request is not usable; `errors` names the fields.",
-    ErrorCode.IDEMPOTENCY_CONFLICT: "The `task_id` or `request_id` was used before, for other content.",
-    ErrorCode.TASK_NOT_FOUND: "No task has this id.",
-    ErrorCode.INVALID_STATE: "The task has ended, so it cannot be cancelled.",
-    ErrorCode.AGENT_NOT_FOUND: "No agent has this id.",
-    ErrorCode.DEAD_LETTER_NOT_FOUND: "No dead letter has this id.",
-    ErrorCode.TIMEOUT: "The work ran longer than `max_duration_seconds` and was stopped.",
-    ErrorCode.AGENT_UNAVAILABLE: "The agent was lost, stopped, or lost its lease before the work had ended.",
-    ErrorCode.INVALID_MESSAGE: "A message is not an envelope of this protocol.",
-    ErrorCode.AUTHENTICATION_FAILED: "Reserved; nothing uses it yet.",
-    ErrorCode.RESOURCE_LIMIT: "The agent's host could not run the work: no space, no permission, too many files.",
-    ErrorCode.UNSUPPORTED_WORK_TYPE: "The agent has no executor for the work type.",
-    ErrorCode.NOT_FOUND: "There is no such endpoint.",
-    ErrorCode.UNAVAILABLE: "The database or the broker cannot be reached right now; try again.",
-    ErrorCode.INTERNAL: "A fault of the orchestrator or of an executor; the log has the trace.",
+MEANINGS: Mapping[str, str] = {
+    "unknown_work_type": "No route leads from the work type to a type of agent.",
+    "invalid_request": "A part of the request is not usable; `errors` names the fields.",
+    "idempotency_conflict": "The `task_id` or `request_id` was used before, for other content.",
+    "task_not_found": "No task has this id.",
+    "invalid_state": "The task has ended, so it cannot be cancelled.",
+    "agent_not_found": "No agent has this id.",
+    "dead_letter_not_found": "No dead letter has this id.",
+    "timeout": "The work ran longer than `max_duration_seconds` and was stopped.",
+    "agent_unavailable": "The agent was lost, stopped, or lost its lease before the work had ended.",
+    "invalid_message": "A message is not an envelope of this protocol.",
+    "authentication_failed": "Reserved; nothing uses it yet.",
+    "resource_limit": "The agent's host could not run the work: no space, no permission, too many files.",
+    "unsupported_work_type": "The agent has no executor for the work type.",
+    "not_found": "There is no such endpoint.",
+    "unavailable": "The database or the broker cannot be reached right now; try again.",
+    "internal": "A fault of the orchestrator or of an executor; the log has the trace.",
 }
 
 # Defaults that depend on where the process runs.
@@ -97,14 +97,14 @@ def lifecycle() -> str:
 
 def error_codes() -> str:
     """Return every error code with its HTTP status; those of the protocol are never an answer over HTTP."""
-    if untold := set(ErrorCode) - set(MEANINGS):
+    if untold := {code.name.lower() for code in ErrorCode} - set(MEANINGS):
         raise ValueError(f"say in MEANINGS ({__name__}) what these codes mean: {sorted(untold)}")
     rows = [
         (
             str(code.value),
             code.name.lower(),
             NOTHING if 5000 <= code < 6000 else str(STATUS_OF.get(code, HTTPStatus.INTERNAL_SERVER_ERROR).value),
-            MEANINGS[code],
+            MEANINGS[code.name.lower()],
         )
         for code in sorted(ErrorCode)
     ]
