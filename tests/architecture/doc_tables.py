@@ -40,7 +40,7 @@ MEANINGS: Mapping[str, str] = {
     "invalid_state": "The task has ended, so it cannot be cancelled.",
     "agent_not_found": "No agent has this id.",
     "dead_letter_not_found": "No dead letter has this id.",
-    "timeout": "The work ran longer than `max_duration_seconds`, or wrote nothing for `max_silence_seconds`, and was stopped.",
+    "timeout": "The work ran longer than `max_duration_seconds`, or was silent for `max_silence_seconds`.",
     "agent_unavailable": "The agent was lost, stopped, or lost its lease before the work had ended.",
     "invalid_message": "A message is not an envelope of this protocol.",
     "authentication_failed": "Reserved; nothing uses it yet.",
