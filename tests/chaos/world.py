@@ -1,0 +1,195 @@
+"""Everything that runs: PostgreSQL, RabbitMQ, the proxies in front of them, two orchestrators and three agents."""
+
+import asyncio
+import os
+import random
+import secrets
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import httpx2
+
+from orchestrator.database.migrate import upgrade
+from tests.chaos.broker_node import USER, ChaosNode, start_broker_node
+from tests.chaos.commit_proxy import CommitProxy
+from tests.chaos.history import History
+from tests.chaos.network import Network, NoNetwork, open_network
+from tests.chaos.plan import AGENTS, NETWORK_AGENT, ORCHESTRATORS, PROXIED_ORCHESTRATOR, Settings
+from tests.chaos.programs import Program
+from tests.chaos.proxy import Link
+from tests.eventually import eventually
+from tests.services.ports import free_ports
+from tests.services.postgres import Postgres, start_embedded_postgres
+
+# A dead connection is noticed by its heartbeats in a few seconds instead of half a minute.
+AMQP_HEARTBEAT = 5
+
+
+@dataclass
+class World:
+    """What faults hit and clients talk to."""
+
+    settings: Settings
+    folder: Path
+    history: History
+    node: ChaosNode
+    postgres: Postgres
+    database_url: str
+    commits: CommitProxy
+    links: Mapping[str, Link]
+    network: Network | None
+    orchestrators: Mapping[str, Program]
+    agents: Mapping[str, Program]
+    urls: Mapping[str, str]
+    secrets: tuple[str, ...]
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    async def is_ready(self) -> bool:
+        """Say whether both orchestrators have everything and know of all agents as present."""
+        async with httpx2.AsyncClient(timeout=3, trust_env=False) as http:
+            try:
+                for url in self.urls.values():
+                    if (await http.get(f"{url}/ready")).status_code != 200:
+                        return False
+                agents = (await http.get(f"{next(iter(self.urls.values()))}/api/v1/agents")).json()
+            except (httpx2.TransportError, ValueError):
+                return False
+        return sum(agent["status"] in ("online", "busy") for agent in agents) >= len(self.agents)
+
+
+@asynccontextmanager
+async def open_world(
+    settings: Settings,
+    folder: Path,
+    history: History,
+    *,
+    seed: int = 0,
+    node: ChaosNode | None = None,
+    removed: str | None = None,
+    with_network: bool = True,
+) -> AsyncIterator[World]:
+    """Start everything and stop it at the end. `removed` names the safeguard that the processes do without.
+
+    A node that is given is used, and left running.
+    """
+    planted = tuple(f"secret-{secrets.token_hex(12)}" for _ in range(4))
+    (folder / "logs").mkdir(parents=True)
+    folder.chmod(0o755)
+    async with AsyncExitStack() as stack:
+        postgres = await start_embedded_postgres(durable=True)
+        stack.callback(postgres.stop)
+        if node is None:
+            node = await asyncio.to_thread(start_broker_node)
+            stack.callback(node.stop)
+        await asyncio.to_thread(node.add_user, planted[0])
+        database_url = _with_password(await postgres.create_database(), planted[1])
+        await upgrade(database_url)
+        commits = await stack.enter_async_context(
+            CommitProxy(database_url, folder / "pg", random.Random(seed), share=0.3)
+        )
+        network = await _network(stack, history) if with_network else None
+        links = {}
+        for name in AGENTS:
+            links[name] = link = Link(*node.address)
+            await link.open(network.outside if network and name == NETWORK_AGENT else "127.0.0.1")
+            await stack.enter_async_context(link)
+        ports = dict(zip(ORCHESTRATORS, free_ports(len(ORCHESTRATORS)), strict=True))
+        world = World(
+            settings,
+            folder,
+            history,
+            node,
+            postgres,
+            database_url,
+            commits,
+            links,
+            network,
+            orchestrators={},
+            agents={},
+            urls={name: f"http://127.0.0.1:{port}" for name, port in ports.items()},
+            secrets=planted,
+        )
+        world.orchestrators = {name: _orchestrator(world, name, port, removed) for name, port in ports.items()}
+        world.agents = {name: _agent(world, name, removed) for name in AGENTS}
+        stack.push_async_callback(_stop_all, world)
+        for program in (*world.orchestrators.values(), *world.agents.values()):
+            program.start()
+        await eventually(world.is_ready, timeout=60, every=0.2)
+        yield world
+
+
+async def _network(stack: AsyncExitStack, history: History) -> Network | None:
+    try:
+        return await stack.enter_async_context(open_network())
+    except NoNetwork as reason:
+        history.notes.append(f"no faults of the kinds network.*: {reason}")
+        return None
+
+
+async def _stop_all(world: World) -> None:
+    await asyncio.gather(*(agent.stop() for agent in world.agents.values()))
+    await asyncio.gather(*(orchestrator.stop() for orchestrator in world.orchestrators.values()))
+
+
+def _orchestrator(world: World, name: str, port: int, removed: str | None) -> Program:
+    settings = world.settings
+    database = world.commits.url if name == PROXIED_ORCHESTRATOR else world.database_url
+    environment = {
+        **_environment(world, removed),
+        "CHIFFON_BROKER_URL": _broker_url(world, *world.node.address),
+        "CHIFFON_DATABASE_URL": database,
+        "CHIFFON_PORT": str(port),
+        "CHIFFON_LEASE_SECONDS": str(settings.lease_seconds),
+        "CHIFFON_TICKET_TTL_SECONDS": str(settings.ticket_ttl_seconds),
+        "CHIFFON_AGENT_OFFLINE_AFTER_SECONDS": str(settings.offline_after_seconds),
+    }
+    return Program(name, [sys.executable, "-m", "chiffon", "server"], environment, world.logs, world.history)
+
+
+def _agent(world: World, name: str, removed: str | None) -> Program:
+    settings, link = world.settings, world.links[name]
+    inside = world.network if name == NETWORK_AGENT else None
+    environment = {
+        **_environment(world, removed),
+        "CHIFFON_BROKER_URL": _broker_url(world, inside.outside if inside else "127.0.0.1", link.port),
+        "CHIFFON_AGENT_NAME": name,
+        "CHIFFON_AGENT_STATE_DIR": str(world.folder / "state" / name),
+        "CHIFFON_AGENT_SLOTS": str(settings.slots),
+        "CHIFFON_AGENT_HEARTBEAT_SECONDS": str(settings.heartbeat_seconds),
+        "CHIFFON_AGENT_KILL_GRACE_SECONDS": str(settings.kill_grace_seconds),
+        "CHIFFON_AGENT_CLAIM_TIMEOUT_SECONDS": str(settings.claim_timeout_seconds),
+        "CHIFFON_AGENT_STOP_GRACE_SECONDS": "2",
+        "CHIFFON_AGENT_ENV_ALLOW": "PATH,HOME,CHAOS_AGENT",
+        "CHAOS_AGENT": name,
+    }
+    command = [sys.executable, "-m", "chiffon", "agent"]
+    return Program(name, inside.command(*command) if inside else command, environment, world.logs, world.history)
+
+
+def _environment(world: World, removed: str | None) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CHIFFON_")}
+    without = {} if removed is None else {"CHIFFON_TEST_REMOVE": removed, "CHIFFON_TEST_REMOVE_ALLOWED": ALLOWED}
+    return {**kept, "CHAOS_SECRET": world.secrets[2], **without}
+
+
+ALLOWED = "yes-this-is-a-test"
+
+
+def _broker_url(world: World, host: str, port: int) -> str:
+    return f"amqp://{USER}:{quote(world.secrets[0])}@{host}:{port}/?heartbeat={AMQP_HEARTBEAT}"
+
+
+def _with_password(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"postgres:{password}@"))
