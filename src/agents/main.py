@@ -8,6 +8,7 @@ from agents.executors.registry import executors
 from agents.registration import open_identity
 from agents.settings import AgentSettings
 from agents.wiring import build_agent
+from common import safeguards
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.connect import open_broker
 from common.broker.topology import DEAD_LETTER_QUEUE, REPLY_QUEUES, control_queue, work_queue
@@ -33,6 +34,7 @@ async def run_agent(
     `broker` is given when everything runs in one process. Raises `StartupRefused` when the broker cannot be reached,
     or the agent's state is in use or unusable.
     """
+    safeguards.check()
     known = executors()
     async with AsyncExitStack() as stack:
         identity = stack.enter_context(open_identity(settings, work_types=known))

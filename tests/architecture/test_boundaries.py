@@ -51,6 +51,7 @@ MAY_SPEAK_SQL = (
 READS_ENVIRONMENT = {"os.environ", "os.getenv", "os.environb"}
 MAY_READ_ENVIRONMENT = {
     "src/common/config.py": "the settings, checked once at start",
+    "src/common/safeguards.py": "what a test takes away, which is no setting",
     "src/agents/settings.py": "XDG_STATE_HOME, for where state is kept by default",
     "src/agents/executors/environment.py": "the allow-list of variables that a command inherits",
     "src/chiffon/*postgres*.py": "initdb and pg_ctl inherit it",

@@ -13,8 +13,9 @@ from pamqp.commands import Basic
 
 from common.broker.base import Address, BrokerUnavailable, Outgoing, Unroutable
 from common.broker.rabbitmq_connection import Generation, Link, within
+from common.safeguards import Safeguard, is_on
 
-PERSISTENT = 2
+TRANSIENT, PERSISTENT = 1, 2
 CONTENT_TYPE = "application/json"
 
 
@@ -51,7 +52,7 @@ def make_message(outgoing: Outgoing) -> Message:
         outgoing.body,
         Basic.Properties(
             content_type=CONTENT_TYPE,
-            delivery_mode=PERSISTENT,
+            delivery_mode=PERSISTENT if is_on(Safeguard.PERSISTENCE) else TRANSIENT,
             priority=outgoing.priority,
             message_id=str(outgoing.message_id),
             message_type=outgoing.type,
