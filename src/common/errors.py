@@ -9,13 +9,17 @@ from typing import ClassVar
 
 
 class ErrorCode(IntEnum):
-    """The numbers of the protocol: 1xxx dispatch, 2xxx tasks, 5xxx between orchestrator and agent, 9xxx the service."""
+    """The numbers of the protocol: 1xxx dispatch, 2xxx what exists and how it stands, 5xxx between orchestrator and
+    agent, 9xxx the service.
+    """
 
     UNKNOWN_WORK_TYPE = 1001
     INVALID_REQUEST = 1002
     IDEMPOTENCY_CONFLICT = 1003
     TASK_NOT_FOUND = 2001
     INVALID_STATE = 2002
+    AGENT_NOT_FOUND = 2003
+    DEAD_LETTER_NOT_FOUND = 2004
     TIMEOUT = 5001
     AGENT_UNAVAILABLE = 5002
     INVALID_MESSAGE = 5003

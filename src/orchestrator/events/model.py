@@ -25,6 +25,13 @@ class Kind(StrEnum):
     TASK_RESULT_REFUSED = "task.result_refused"
     AGENT_REGISTERED = "agent.registered"
     AGENT_STATUS = "agent.status"
+    AGENT_PAUSED = "agent.paused"
+    AGENT_DRAINING = "agent.draining"
+    AGENT_RESUMED = "agent.resumed"
+    AGENT_TRIPPED = "agent.tripped"
+    DEAD_LETTER_NOTED = "dead_letter.noted"
+    DEAD_LETTER_REPLAYED = "dead_letter.replayed"
+    DEAD_LETTER_DISCARDED = "dead_letter.discarded"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from common.messages import CancelTask, Ticket
+from common.messages import CancelTask, Drain, Pause, Resume, Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,22 @@ class NewTicket:
 
 @dataclass(frozen=True, slots=True)
 class NewOrder:
-    """An order to publish to one agent."""
+    """An order to publish to one agent. One about a task names the task's trace and request."""
 
     agent_id: UUID
-    trace_id: UUID
-    request_id: UUID
-    order: CancelTask
+    order: CancelTask | Pause | Drain | Resume
+    trace_id: UUID | None = None
+    request_id: UUID | None = None
+
+    @property
+    def task_id(self) -> UUID | None:
+        return self.order.task_id if isinstance(self.order, CancelTask) else None
 
     def body(self) -> dict[str, Any]:
         return {
             "payload": {"order": self.order.model_dump(mode="json")},
-            "trace_id": str(self.trace_id),
-            "request_id": str(self.request_id),
+            "trace_id": None if self.trace_id is None else str(self.trace_id),
+            "request_id": None if self.request_id is None else str(self.request_id),
         }
 
 

@@ -13,7 +13,10 @@ from common.messages import AgentStatus
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A row of `agent`; `status` is what the agent said last, or `offline` once it has fallen silent."""
+    """A row of `agent`; `status` is what the agent said last, or `offline` once it has fallen silent.
+
+    A pause or a trip that is over is not shown any more.
+    """
 
     agent_id: UUID
     agent_type: str
@@ -26,6 +29,12 @@ class Agent:
     resources: Mapping[str, Any]
     started_at: datetime
     last_heartbeat_at: datetime
+    paused_until: datetime | None = None
+    paused_by: str | None = None
+    pause_note: str | None = None
+    draining: bool = False
+    drain_note: str | None = None
+    tripped_until: datetime | None = None
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> "Agent":
@@ -33,9 +42,20 @@ class Agent:
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
-    """What was known of an agent before its heartbeat; None for one that is new."""
+class Standing:
+    """Whether an agent may have work, and why not: what people ordered, and what the circuit breaker holds."""
 
     agent_id: UUID
-    status: AgentStatus | None
-    started_at: datetime | None
+    status: AgentStatus
+    started_at: datetime
+    paused_until: datetime | None = None
+    paused_by: str | None = None
+    pause_note: str | None = None
+    draining: bool = False
+    drain_note: str | None = None
+    failures_in_row: int = 0
+    tripped_until: datetime | None = None
+
+    @classmethod
+    def from_row(cls, row: asyncpg.Record) -> "Standing":
+        return cls(**{**row, "status": AgentStatus(row["status"])})

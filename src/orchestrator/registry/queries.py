@@ -1,16 +1,25 @@
 """All SQL about agents."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Connection
-from orchestrator.registry.model import Agent, Before
+from orchestrator.registry.model import Agent, Standing
 
-KNOWN = """
-    SELECT agent_id, status, started_at FROM agent WHERE agent_id = ANY($1::uuid[]) ORDER BY agent_id FOR UPDATE
+STANDINGS = """
+    SELECT agent_id, status, started_at, paused_until, paused_by, pause_note, draining, drain_note, failures_in_row,
+           tripped_until
+      FROM agent
+     WHERE agent_id = ANY($1::uuid[])
 """
+
+# Rows are always locked in the order of their ids, and after the tasks, so that nobody waits in a circle.
+LOCK = STANDINGS + " ORDER BY agent_id FOR UPDATE"
+
+# Most results are well and find a row of failures that is empty: those need no lock.
+LOCK_FOR_BREAKER = STANDINGS + " AND (failures_in_row > 0 OR agent_id = ANY($2::uuid[])) ORDER BY agent_id FOR UPDATE"
 
 # A row's lists travel as text: PostgreSQL has no arrays of arrays of different lengths.
 UPSERT = """
@@ -33,10 +42,16 @@ UPSERT = """
 
 LIST = """
     SELECT agent_id, agent_type, status_now AS status, hostname, version, work_types, slots, current_tasks, resources,
-           started_at, last_heartbeat_at
+           started_at, last_heartbeat_at,
+           CASE WHEN paused_until > now() THEN paused_until END AS paused_until,
+           CASE WHEN paused_until > now() THEN paused_by END AS paused_by,
+           CASE WHEN paused_until > now() THEN pause_note END AS pause_note,
+           draining, drain_note,
+           CASE WHEN tripped_until > now() THEN tripped_until END AS tripped_until
       FROM (SELECT *, CASE WHEN last_heartbeat_at < now() - $3::interval THEN 'offline' ELSE status END AS status_now
               FROM agent) AS known
      WHERE ($1::text IS NULL OR agent_type = $1) AND ($2::text IS NULL OR status_now = $2)
+       AND ($4::uuid IS NULL OR agent_id = $4)
      ORDER BY agent_type, hostname, agent_id
 """
 
@@ -55,11 +70,94 @@ MARK_SILENT = """
  RETURNING agent_id
 """
 
+NOW = "SELECT now()"
 
-async def known(db: Connection, agent_ids: Sequence[UUID]) -> dict[UUID, Before]:
-    """Return what the registry holds of these agents, and lock it."""
-    rows = await db.fetch(KNOWN, list(agent_ids))
-    return {row["agent_id"]: Before(row["agent_id"], AgentStatus(row["status"]), row["started_at"]) for row in rows}
+PAUSE = """
+    UPDATE agent SET paused_until = $2, paused_by = $3, pause_note = $4 WHERE agent_id = $1
+"""
+
+DRAIN = """
+    UPDATE agent SET draining = true, drained_by = $2, drain_note = $3 WHERE agent_id = $1
+"""
+
+END_DRAINS = """
+    UPDATE agent SET draining = false, drained_by = NULL, drain_note = NULL WHERE agent_id = ANY($1::uuid[])
+"""
+
+RESUME = """
+    UPDATE agent
+       SET paused_until = NULL, paused_by = NULL, pause_note = NULL, draining = false, drained_by = NULL,
+           drain_note = NULL, failures_in_row = 0, tripped_until = NULL
+     WHERE agent_id = $1
+"""
+
+SET_BREAKER = """
+    UPDATE agent SET failures_in_row = new.failures, tripped_until = new.until
+      FROM unnest($1::uuid[], $2::smallint[], $3::timestamptz[]) AS new (agent_id, failures, until)
+     WHERE agent.agent_id = new.agent_id
+"""
+
+# Of two who ask at the same time, one gets the trial.
+BEGIN_TRIAL = """
+    UPDATE agent SET tripped_until = now() + $2::interval WHERE agent_id = $1 AND tripped_until <= now()
+ RETURNING tripped_until
+"""
+
+
+async def now(db: Connection) -> datetime:
+    """Return the time of the transaction, by the database's clock."""
+    time: datetime = await db.fetchval(NOW)
+    return time
+
+
+async def standings(db: Connection, agent_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """Return how these agents stand; those that never registered are left out."""
+    return {row["agent_id"]: Standing.from_row(row) for row in await db.fetch(STANDINGS, list(agent_ids))}
+
+
+async def lock(db: Connection, agent_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """Return how these agents stand, and keep others from changing it until the transaction ends."""
+    return {row["agent_id"]: Standing.from_row(row) for row in await db.fetch(LOCK, list(agent_ids))}
+
+
+async def lock_for_breaker(
+    db: Connection, agent_ids: Sequence[UUID], *, failing: Sequence[UUID]
+) -> dict[UUID, Standing]:
+    """Return, locked, how those of these agents stand that failed before or do so now."""
+    rows = await db.fetch(LOCK_FOR_BREAKER, list(agent_ids), list(failing))
+    return {row["agent_id"]: Standing.from_row(row) for row in rows}
+
+
+async def pause(db: Connection, agent_id: UUID, *, until: datetime, by: str, note: str) -> None:
+    """Note that an agent gets no work until then."""
+    await db.execute(PAUSE, agent_id, until, by, note)
+
+
+async def drain(db: Connection, agent_id: UUID, *, by: str, note: str) -> None:
+    """Note that an agent gets no more work, until a new process of it registers."""
+    await db.execute(DRAIN, agent_id, by, note)
+
+
+async def end_drains(db: Connection, agent_ids: Sequence[UUID]) -> None:
+    """Note that agents which were drained are back."""
+    if agent_ids:
+        await db.execute(END_DRAINS, list(agent_ids))
+
+
+async def resume(db: Connection, agent_id: UUID) -> None:
+    """Note that an agent gets work again, whatever held it back."""
+    await db.execute(RESUME, agent_id)
+
+
+async def set_breaker(db: Connection, rows: Sequence[tuple[UUID, int, datetime | None]]) -> None:
+    """Store (agent_id, failures in a row, tripped until) of locked agents."""
+    if rows:
+        await db.execute(SET_BREAKER, *(list(column) for column in zip(*rows, strict=True)))
+
+
+async def begin_trial(db: Connection, agent_id: UUID, *, pause: timedelta) -> bool:
+    """Let an agent whose trip is over try one task; what others it asks for waits for the outcome, or for `pause`."""
+    return await db.fetchval(BEGIN_TRIAL, agent_id, pause) is not None
 
 
 async def record(db: Connection, updates: Sequence[StatusUpdate]) -> None:
@@ -80,10 +178,15 @@ async def record(db: Connection, updates: Sequence[StatusUpdate]) -> None:
 
 
 async def list_agents(
-    db: Connection, *, agent_type: str | None, status: AgentStatus | None, offline_after: timedelta
+    db: Connection,
+    *,
+    agent_type: str | None = None,
+    status: AgentStatus | None = None,
+    agent_id: UUID | None = None,
+    offline_after: timedelta,
 ) -> list[Agent]:
     """Return matching agents; one that has been silent for `offline_after` counts as offline."""
-    return [Agent.from_row(row) for row in await db.fetch(LIST, agent_type, status, offline_after)]
+    return [Agent.from_row(row) for row in await db.fetch(LIST, agent_type, status, offline_after, agent_id)]
 
 
 async def is_online(db: Connection, agent_id: UUID, *, offline_after: timedelta) -> bool:

@@ -1,11 +1,16 @@
-"""What callers see of agents."""
+"""What callers see of agents, and what they order."""
 
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from common.json_rules import SafeText
 from common.messages import AgentStatus, Resources
+
+NOTE_LENGTH = 500
+MAX_PAUSE_MINUTES = 7 * 24 * 60
 
 
 class Agent(BaseModel):
@@ -24,3 +29,40 @@ class Agent(BaseModel):
     slots: int = Field(description="How many tasks it runs at a time.")
     current_tasks: list[UUID]
     started_at: datetime
+    paused_until: datetime | None = Field(default=None, description="It gets no work until then.")
+    paused_by: str | None = None
+    pause_note: str | None = Field(default=None, description="Why it is paused.")
+    draining: bool = Field(default=False, description="It gets no more work and leaves when it is done.")
+    drain_note: str | None = Field(default=None, description="Why it is drained.")
+    tripped_until: datetime | None = Field(
+        default=None, description="It failed too often in a row and gets no work until then."
+    )
+
+
+class NoteRequest(BaseModel):
+    """Why something is ordered."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: SafeText = Field(default="", max_length=NOTE_LENGTH, description="Why, for whoever looks at the agent.")
+
+
+class PauseRequest(NoteRequest):
+    """Why, and until when: `minutes` from now, or `until`."""
+
+    minutes: int = Field(default=5, ge=1, le=MAX_PAUSE_MINUTES, description="How long, unless `until` is given.")
+    until: AwareDatetime | None = Field(default=None, description="Until when, with its zone; at most a week ahead.")
+
+    @field_validator("until")
+    @classmethod
+    def _in_utc(cls, until: datetime | None) -> datetime | None:
+        try:
+            return None if until is None else until.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("is beyond the years 1 to 9999 in UTC") from None
+
+    @model_validator(mode="after")
+    def _says_it_once(self) -> Self:
+        if self.until is not None and "minutes" in self.model_fields_set:
+            raise ValueError("give minutes or until, not both")
+        return self

@@ -1,15 +1,21 @@
 """The use cases of the registry, one transaction each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
 from common.messages import AgentStatus, StatusUpdate
-from orchestrator.database.pool import Pool, transaction
+from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
+from orchestrator.outbox import queries as outbox
+from orchestrator.outbox.model import NewOrder
 from orchestrator.registry import queries
-from orchestrator.registry.model import Agent, Before
+from orchestrator.registry.model import Agent, Standing
+from orchestrator.registry.rules import standing_order
+
+WORKING = frozenset({AgentStatus.ONLINE, AgentStatus.BUSY})
+BACK = {"reason": "it was started again, which ends its drain"}
 
 
 class RegistryService:
@@ -23,10 +29,26 @@ class RegistryService:
         """Store heartbeats, in the order in which they came, and tell of agents that are new or changed."""
         latest = {update.agent_id: update for update in updates}
         async with transaction(self._pool) as db:
-            before = await queries.known(db, list(latest))
+            before = await queries.lock(db, list(latest))
             await queries.record(db, list(latest.values()))
+            back = [agent_id for agent_id, update in latest.items() if _is_back(update, before.get(agent_id))]
+            await queries.end_drains(db, back)
+            await self._remind(db, latest, before)
             told = [_news(update, before.get(agent_id)) for agent_id, update in latest.items()]
-            await events.append(db, *(event for event in told if event is not None))
+            resumed = [NewEvent(Kind.AGENT_RESUMED, str(agent_id), BACK, agent_id=agent_id) for agent_id in back]
+            await events.append(db, *(event for event in told if event is not None), *resumed)
+
+    async def _remind(
+        self, db: Connection, updates: Mapping[UUID, StatusUpdate], before: Mapping[UUID, Standing]
+    ) -> None:
+        """Tell agents again what was ordered, where they cannot know it or do not do it."""
+        unaware = [agent_id for agent_id, update in updates.items() if _is_unaware(update, before.get(agent_id))]
+        if not unaware:
+            return
+        now = await queries.now(db)
+        standings = await queries.standings(db, unaware)
+        orders = ((agent_id, standing_order(standing, now=now)) for agent_id, standing in standings.items())
+        await outbox.add_orders(db, [NewOrder(agent_id, order) for agent_id, order in orders if order is not None])
 
     async def list_agents(self, *, agent_type: str | None, status: AgentStatus | None) -> list[Agent]:
         """Return the agents that match."""
@@ -54,7 +76,20 @@ class RegistryService:
         return len(silent)
 
 
-def _news(update: StatusUpdate, before: Before | None) -> NewEvent | None:
+def _is_back(update: StatusUpdate, before: Standing | None) -> bool:
+    """Say whether an agent that was drained has left and was started again, which ends the drain."""
+    return before is not None and before.draining and update.started_at > before.started_at
+
+
+def _is_unaware(update: StatusUpdate, before: Standing | None) -> bool:
+    """Say whether an agent that is held back may not know it: a new process, or one that does not drain."""
+    if before is None or update.status not in WORKING:
+        return False
+    held = before.draining or before.paused_until is not None or before.tripped_until is not None
+    return held and (before.draining or update.started_at != before.started_at)
+
+
+def _news(update: StatusUpdate, before: Standing | None) -> NewEvent | None:
     actor = str(update.agent_id)
     if before is None or before.started_at != update.started_at:
         about = {"agent_type": update.agent_type, "hostname": update.hostname, "slots": update.slots}

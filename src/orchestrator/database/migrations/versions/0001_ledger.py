@@ -171,12 +171,13 @@ STATEMENTS = (
         id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         kind         text        NOT NULL CHECK (kind IN ('ticket', 'order')),
         recipient    text        NOT NULL,
-        task_id      uuid        NOT NULL,
+        task_id      uuid,
         priority     smallint    NOT NULL CHECK (priority BETWEEN 1 AND 5),
         body         jsonb       NOT NULL,
         rank         timestamptz NOT NULL,
         due_at       timestamptz NOT NULL,
-        published_at timestamptz
+        published_at timestamptz,
+        CONSTRAINT outbox_a_ticket_names_its_task CHECK (kind <> 'ticket' OR task_id IS NOT NULL)
     )
     """,
     "CREATE UNIQUE INDEX outbox_one_ticket_for_a_task ON outbox (task_id) WHERE kind = 'ticket'",

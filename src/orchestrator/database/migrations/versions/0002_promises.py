@@ -13,25 +13,33 @@ depends_on = None
 
 STATEMENTS = (
     "SET LOCAL lock_timeout = '3s'",
-    # `dispatch_no` is the order of dispatch among tasks of one key. A task that is not admitted waits behind others of
-    # its key and has no ticket yet.
+    # `dispatch_no` is the order of dispatch among tasks of one key. A task is first in its order when nothing that has
+    # its ordering key and came before it is unfinished. One that is not admitted waits for its keys, without a ticket.
     """
     ALTER TABLE task
         ADD COLUMN dispatch_no      bigint      GENERATED ALWAYS AS IDENTITY,
         ADD COLUMN ordering_key     text,
         ADD COLUMN concurrency_key  text,
+        ADD COLUMN first_in_order   boolean     NOT NULL DEFAULT true,
         ADD COLUMN admitted         boolean     NOT NULL DEFAULT true,
         ADD COLUMN expires_at       timestamptz,
         ADD COLUMN rerun_of         uuid,
-        ADD CONSTRAINT task_only_an_admitted_one_runs CHECK (admitted OR status <> 'running')
+        ADD CONSTRAINT task_only_an_admitted_one_runs CHECK (admitted OR status <> 'running'),
+        ADD CONSTRAINT task_only_the_first_is_admitted CHECK (first_in_order OR NOT admitted)
     """,
     """
     CREATE INDEX task_of_ordering_key ON task (ordering_key, dispatch_no)
      WHERE ordering_key IS NOT NULL AND status IN ('awaiting_approval', 'pending', 'running')
     """,
+    # Those that only their concurrency key holds back, in the order in which it lets them go; whoever waits for others
+    # of an ordering key is not in it, so that a deep backlog of one never has to be searched.
     """
-    CREATE INDEX task_of_concurrency_key ON task (concurrency_key, admitted, priority DESC, dispatch_no)
-     WHERE concurrency_key IS NOT NULL AND status IN ('awaiting_approval', 'pending', 'running')
+    CREATE INDEX task_next_of_concurrency_key ON task (concurrency_key, priority DESC, dispatch_no)
+     WHERE concurrency_key IS NOT NULL AND status = 'pending' AND first_in_order AND NOT admitted
+    """,
+    """
+    CREATE INDEX task_admitted_of_concurrency_key ON task (concurrency_key)
+     WHERE concurrency_key IS NOT NULL AND admitted AND status IN ('pending', 'running')
     """,
     # At most one task of an ordering key is on its way at a time.
     """
@@ -65,6 +73,8 @@ STATEMENTS = (
         type         text        NOT NULL,
         reason       text        NOT NULL,
         body         bytea       NOT NULL DEFAULT '',
+        body_bytes   bigint      NOT NULL DEFAULT 0 CHECK (body_bytes >= length(body)),
+        priority     smallint    NOT NULL DEFAULT 3,
         task_id      uuid,
         at           timestamptz NOT NULL DEFAULT now(),
         state        text        NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'replayed', 'discarded')),

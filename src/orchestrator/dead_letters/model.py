@@ -1,0 +1,69 @@
+"""A dead letter as it is noted and as the ledger holds it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import asyncpg
+
+
+class Kind(StrEnum):
+    """What ended here: a message that cannot be dealt with, or a task whose attempts all met with a failing host."""
+
+    MESSAGE = "message"
+    TASK = "task"
+
+
+class State(StrEnum):
+    """What became of it."""
+
+    WAITING = "waiting"
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, slots=True)
+class NewLetter:
+    """Something to note. `body` may be the beginning only; `body_bytes` is how long it was."""
+
+    kind: Kind
+    queue: str
+    type: str
+    reason: str
+    message_id: str | None = None
+    body: bytes = b""
+    body_bytes: int = 0
+    priority: int = 3
+    task_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A row of `dead_letter`; in lists without its body. `replayed_as` is the task that a replay made."""
+
+    id: int
+    kind: Kind
+    message_id: str | None
+    queue: str
+    type: str
+    reason: str
+    body: bytes
+    body_bytes: int
+    body_kept: int
+    priority: int
+    task_id: UUID | None
+    at: datetime
+    state: State
+    settled_at: datetime | None
+    settled_by: str | None
+    replayed_as: UUID | None
+
+    @property
+    def body_truncated(self) -> bool:
+        """Say whether only the beginning of the body was kept."""
+        return self.body_kept < self.body_bytes
+
+    @classmethod
+    def from_row(cls, row: asyncpg.Record) -> "Letter":
+        return cls(**{**row, "kind": Kind(row["kind"]), "state": State(row["state"])})

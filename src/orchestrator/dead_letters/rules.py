@@ -1,0 +1,73 @@
+"""What is kept of a dead letter, and where a replayed message goes: pure decisions."""
+
+import json
+from uuid import UUID
+
+from common.broker import topology
+from common.broker.base import Address, Delivery
+from common.json_rules import check_json
+from orchestrator.dead_letters.model import Kind, Letter, NewLetter
+
+KEPT_BYTES = 1024 * 1024
+NAME_LENGTH = 255
+REASON_LENGTH = 2000
+UNKNOWN = "unknown"
+# Reply queues take `<agent_id>.<kind>`; a replayed message comes from none.
+REPLAYED_BY = "replayed"
+
+
+def letter_of(delivery: Delivery) -> NewLetter:
+    """Return what is noted of a message from the dead letters; of a body beyond 1 MiB only the beginning."""
+    return NewLetter(
+        Kind.MESSAGE,
+        queue=_clean(delivery.headers.get("queue", UNKNOWN), NAME_LENGTH),
+        type=_clean(_type_of(delivery.body), NAME_LENGTH),
+        reason=_clean(delivery.headers.get("reason", "nobody said why"), REASON_LENGTH),
+        message_id=_clean(delivery.message_id, NAME_LENGTH) or None,
+        body=delivery.body[:KEPT_BYTES],
+        body_bytes=len(delivery.body),
+        priority=min(max(delivery.priority, 1), 5),
+    )
+
+
+def _type_of(body: bytes) -> str:
+    content = parse(body)
+    kind = content.get("type") if isinstance(content, dict) else None
+    return kind if isinstance(kind, str) and kind else UNKNOWN
+
+
+def parse(body: bytes) -> object:
+    """Return what the bytes say as JSON; None when they are no JSON that can be shown as such."""
+    if len(body) > KEPT_BYTES:
+        return None
+    try:
+        return check_json(json.loads(body))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _clean(text: str, limit: int) -> str:
+    """Return the text as it can be stored."""
+    return text[:limit].replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def origin_of(letter: Letter) -> Address | None:
+    """Return the address of the queue that a message came from; None when no queue has that name."""
+    family, _, name = letter.queue.partition(".")
+    match family:
+        case "work" if name:
+            return topology.work_address(name)
+        case "control" if _is_uuid(name):
+            return topology.control_address(UUID(name))
+        case "replies" if any(letter.queue == queue.name for queue in topology.REPLY_QUEUES):
+            return Address(topology.REPLIES, f"{REPLAYED_BY}.{name}")
+        case _:
+            return None
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

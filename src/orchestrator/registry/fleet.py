@@ -1,0 +1,94 @@
+"""The use cases of people who run a fleet, one transaction each: pause an agent, drain it, resume it."""
+
+import logging
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from common.errors import ErrorCode, InvalidField, NotFound
+from common.loop import Wake
+from common.messages import Drain, Pause, Resume
+from orchestrator.database.pool import Connection, Pool, transaction
+from orchestrator.events import queries as events
+from orchestrator.events.model import Kind, NewEvent
+from orchestrator.outbox import queries as outbox
+from orchestrator.outbox.model import NewOrder
+from orchestrator.registry import queries
+from orchestrator.registry.model import Agent
+from orchestrator.registry.rules import standing_order
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE = timedelta(days=7)
+
+
+class AgentNotFound(NotFound):
+    code = ErrorCode.AGENT_NOT_FOUND
+
+    def __init__(self, agent_id: UUID) -> None:
+        super().__init__(f"No agent has the id {agent_id}.")
+
+
+class FleetService:
+    """Holds agents back from work and lets them have it again. Each raises `AgentNotFound`.
+
+    From when it returns, no claim of a held agent is granted; the agent itself is told in a moment.
+    """
+
+    def __init__(self, pool: Pool, relay: Wake, *, offline_after: timedelta) -> None:
+        self._pool = pool
+        self._relay = relay
+        self._offline_after = offline_after
+
+    async def pause(self, agent_id: UUID, *, until: datetime | timedelta, note: str, by: str) -> Agent:
+        """Give an agent no work until then, or for so long; the pause ends by itself. What runs goes on."""
+        async with transaction(self._pool) as db:
+            await self._lock(db, agent_id)
+            now = await queries.now(db)
+            end = now + until if isinstance(until, timedelta) else until
+            if not now < end <= now + LONGEST_PAUSE:
+                raise InvalidField("until", "must be in the future, and at most a week ahead")
+            await queries.pause(db, agent_id, until=end, by=by, note=note)
+            await self._tell(db, agent_id)
+            about = {"until": end.isoformat(), "note": note}
+            agent = await self._get(db, agent_id)
+            await events.append(db, NewEvent(Kind.AGENT_PAUSED, by, about, agent_id=agent_id))
+        return self._done("agent.paused", agent)
+
+    async def drain(self, agent_id: UUID, *, note: str, by: str) -> Agent:
+        """Give an agent no more work; it leaves when what it runs is done. Ends when it is started again."""
+        async with transaction(self._pool) as db:
+            await self._lock(db, agent_id)
+            await queries.drain(db, agent_id, by=by, note=note)
+            await self._tell(db, agent_id)
+            agent = await self._get(db, agent_id)
+            await events.append(db, NewEvent(Kind.AGENT_DRAINING, by, {"note": note}, agent_id=agent_id))
+        return self._done("agent.draining", agent)
+
+    async def resume(self, agent_id: UUID, *, by: str) -> Agent:
+        """Give an agent work again, whether it was paused, drained or tripped."""
+        async with transaction(self._pool) as db:
+            await self._lock(db, agent_id)
+            await queries.resume(db, agent_id)
+            await self._tell(db, agent_id)
+            agent = await self._get(db, agent_id)
+            await events.append(db, NewEvent(Kind.AGENT_RESUMED, by, agent_id=agent_id))
+        return self._done("agent.resumed", agent)
+
+    async def _lock(self, db: Connection, agent_id: UUID) -> None:
+        if not await queries.lock(db, [agent_id]):
+            raise AgentNotFound(agent_id)
+
+    async def _tell(self, db: Connection, agent_id: UUID) -> None:
+        """Order the agent to do what the ledger says now."""
+        standing = (await queries.standings(db, [agent_id]))[agent_id]
+        order: Pause | Drain | Resume = standing_order(standing, now=await queries.now(db)) or Resume()
+        await outbox.add_orders(db, [NewOrder(agent_id, order)])
+
+    async def _get(self, db: Connection, agent_id: UUID) -> Agent:
+        [agent] = await queries.list_agents(db, agent_id=agent_id, offline_after=self._offline_after)
+        return agent
+
+    def _done(self, what: str, agent: Agent) -> Agent:
+        self._relay.ring()
+        log.info(what, extra={"agent_id": agent.agent_id})
+        return agent

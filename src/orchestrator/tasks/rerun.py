@@ -1,0 +1,28 @@
+"""What a rerun is: a new task with the same content that names the old one. Pure."""
+
+from uuid import UUID
+
+from orchestrator.tasks.model import NewTask, Task
+
+
+def make_rerun(task: Task, *, task_id: UUID, request_id: UUID, trace_id: UUID | None = None) -> NewTask:
+    """Return the task to dispatch; it belongs to the same trace unless another is given.
+
+    It may wait as long as the old one might, from now on; the limit of its concurrency key is the one that holds now.
+    """
+    return NewTask(
+        task_id=task_id,
+        request_id=request_id,
+        trace_id=trace_id or task.trace_id,
+        work_type=task.work_type,
+        agent_type=task.agent_type,
+        parameters=task.parameters,
+        hints=task.hints,
+        priority=task.priority,
+        idempotent=task.idempotent,
+        max_attempts=task.max_attempts,
+        ordering_key=task.ordering_key,
+        concurrency_key=task.concurrency_key,
+        expires_after=None if task.expires_at is None else task.expires_at - task.created_at,
+        rerun_of=task.task_id,
+    )
