@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 from urllib.parse import urlsplit
 
@@ -9,9 +10,14 @@ from tests.services.rabbitmq import WHAT_TO_INSTALL, _install, find_scripts
 from tests.services.rabbitmq_node import PrivateNode, ServiceUnavailable, _wait_for_port
 
 USER = "chaos"
-ADD_USER = """
+MAKE_HOSTS = """
 rabbit_auth_backend_internal:add_user(<<"{user}">>, <<"{password}">>, <<"tests">>),
-rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"/">>, <<".*">>, <<".*">>, <<".*">>, <<"tests">>).
+lists:foreach(
+  fun(N) ->
+    Name = <<"chaos-", (integer_to_binary(N))/binary>>,
+    rabbit_vhost:add(Name, <<"tests">>),
+    rabbit_auth_backend_internal:set_permissions(<<"{user}">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)
+  end, lists:seq(1, {count})).
 """
 # What the node has by default.
 DISK_LIMIT, MEMORY_LIMIT = "50MB", "0.4"
@@ -20,6 +26,8 @@ DISK_LIMIT, MEMORY_LIMIT = "50MB", "0.4"
 class ChaosNode(PrivateNode):
     """See `PrivateNode`. Its users get in with a password that must never be seen in a log."""
 
+    password = ""
+
     @property
     def address(self) -> tuple[str, int]:
         parts = urlsplit(self.url)
@@ -27,8 +35,15 @@ class ChaosNode(PrivateNode):
         assert parts.port is not None
         return parts.hostname, parts.port
 
-    def add_user(self, password: str) -> None:
-        self.ctl("eval", ADD_USER.format(user=USER, password=password))
+    def prepare(self, *, hosts: int = 1) -> None:
+        """Make virtual hosts, and a user who may enter them."""
+        self.password = f"secret-{secrets.token_hex(12)}"
+        self.ctl("eval", MAKE_HOSTS.format(user=USER, password=self.password, count=hosts))
+        self._hosts = [f"chaos-{number}" for number in range(hosts, 0, -1)]
+
+    def unused_host(self) -> str:
+        """Return a virtual host with nothing in it."""
+        return self._hosts.pop()
 
     def kill(self) -> None:
         """End the node as a crash of the machine would, as far as its processes go."""

@@ -204,22 +204,36 @@ def output_lost(evidence: Evidence) -> Iterator[Violation]:
             continue
         for stream, size in _sizes(attempt["output_bytes"]).items():
             if (have := stored[attempt["task_id"], attempt["number"], stream]) != size:
-                text = f"attempt {attempt['number']} of {attempt['task_id']} wrote {size} bytes to {stream}, stored: {have}"
+                where = f"attempt {attempt['number']} of {attempt['task_id']}"
+                text = f"{where} wrote {size} bytes to {stream}, stored without a gap: {have}"
                 yield Violation("output lost", text, attempt["task_id"])
 
 
-def spooled_and_forgotten(evidence: Evidence) -> Iterator[Violation]:
-    """A result that an agent has on disk reaches the ledger, which ends the attempt by it or refuses it."""
-    ends = {(row["task_id"], row["fence"]): row["outcome"] for row in evidence.ledger.attempts}
+def result_forgotten(evidence: Evidence) -> Iterator[Violation]:
+    """What an agent has on its disk as the result reaches the ledger, which ends the attempt by it or refuses it."""
+    outcomes = {(row["task_id"], row["fence"]): row["outcome"] for row in evidence.ledger.attempts}
     refused = {
         (event["task_id"], event["data"]["fence"])
         for event in evidence.ledger.events
         if event["kind"] == "task.result_refused"
     }
-    for key in evidence.spooled:
-        if ends.get(key) == "lost" and key not in refused:
-            text = f"an agent had the result of {key[0]} with fence {key[1]} on its disk, and it never arrived"
-            yield Violation("spooled and forgotten", text, key[0])
+    for entry in evidence.witnesses:
+        key = (entry.task_id, entry.fence)
+        # A cancel ends the attempt before its agent does.
+        if entry.event == "ended" and outcomes.get(key) not in (entry.status, "cancelled") and key not in refused:
+            text = f"{entry} was the result, and the ledger says {outcomes.get(key)}"
+            yield Violation("result forgotten", text, entry.task_id)
+
+
+def run_without_a_record(evidence: Evidence) -> Iterator[Violation]:
+    """I6: an agent has written down that it starts an attempt before the attempt runs."""
+    if not evidence.witnesses:
+        return
+    fences = {(row["task_id"], row["number"]): row["fence"] for row in evidence.ledger.attempts}
+    recorded = {(entry.task_id, entry.fence) for entry in evidence.witnesses if entry.event == "started"}
+    for run in evidence.runs:
+        if (run.task_id, fences.get((run.task_id, run.attempt))) not in recorded:
+            yield Violation("run without a record", f"no agent has written down that it started {run}", run.task_id)
 
 
 def secrets_leaked(evidence: Evidence) -> Iterator[Violation]:
@@ -247,7 +261,8 @@ CHECKS: Mapping[str, Check] = {
         event_gaps,
         followed_otherwise,
         output_lost,
-        spooled_and_forgotten,
+        result_forgotten,
+        run_without_a_record,
         secrets_leaked,
     )
 }

@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from tests.chaos.history import History
 from tests.chaos.journal import Run
 from tests.chaos.ledger import Ledger, Row
+from tests.chaos.witnesses import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,7 @@ class Evidence:
     ledger: Ledger
     followed: Sequence[tuple[int, str, str | None]]
     leaks: Sequence[str] = ()
-    spooled: Sequence[tuple[str, int]] = field(default=())
-    """(task, fence) of the results that agents said they had written to disk."""
+    witnesses: Sequence[Entry] = ()
 
     @cached_property
     def runs_of(self) -> Mapping[str, list[Run]]:

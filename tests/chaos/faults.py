@@ -52,7 +52,7 @@ async def kill_broker(world: World, _target: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def close_connections(world: World, _target: str) -> AsyncIterator[None]:
-    await world.node.control("close_all_connections", "--global", "chaos")
+    await world.node.control("close_all_connections", "--vhost", world.host, "chaos")
     yield
 
 

@@ -9,7 +9,10 @@ import asyncpg
 TASKS = "SELECT * FROM task"
 ATTEMPTS = "SELECT * FROM attempt ORDER BY task_id, number"
 EVENTS = "SELECT seq, at, kind, task_id, agent_id, attempt, actor, data FROM event ORDER BY seq"
-OUTPUT = "SELECT task_id, attempt, stream, byte_offset, size FROM output_chunk ORDER BY task_id, attempt, stream, byte_offset"
+OUTPUT = """
+    SELECT task_id, attempt, stream, byte_offset, size FROM output_chunk
+     ORDER BY task_id, attempt, stream, byte_offset
+"""
 UNFINISHED = "SELECT count(*) FROM task WHERE status NOT IN ('completed', 'failed', 'cancelled')"
 SAFETY = (
     "SELECT name, setting FROM pg_settings"

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 
 from tests.chaos.faults import make
@@ -19,6 +20,7 @@ class Nemesis:
     def __init__(self, world: World) -> None:
         self._world = world
         self._watching: list[asyncio.Task[None]] = []
+        self._busy: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self, plan: Sequence[Fault]) -> None:
         """Make every fault at its time and return when all have healed."""
@@ -33,15 +35,17 @@ class Nemesis:
         await asyncio.gather(*self._watching)
 
     async def _make(self, fault: Fault) -> None:
-        record = FaultRecord(fault.kind, fault.target, time.time())
-        self._world.history.faults.append(record)
-        try:
-            async with make(self._world, fault):
-                await asyncio.sleep(fault.duration)
-        except Exception as failure:
-            record.failure = f"{type(failure).__name__}: {failure}"
-            raise
-        record.healed = time.time()
+        # Making and healing take their time, so that one fault may be due while the one before it is not over.
+        async with self._busy[fault.target]:
+            record = FaultRecord(fault.kind, fault.target, time.time())
+            self._world.history.faults.append(record)
+            try:
+                async with make(self._world, fault):
+                    await asyncio.sleep(fault.duration)
+            except Exception as failure:
+                record.failure = f"{type(failure).__name__}: {failure}"
+                return
+            record.healed = time.time()
         self._watching.append(asyncio.create_task(self._watch(record), name=f"recovery from {fault.kind}"))
 
     async def _watch(self, record: FaultRecord) -> None:

@@ -20,6 +20,7 @@ from tests.chaos.journal import read_journal
 from tests.chaos.ledger import read_ledger
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.plan import Fault, Settings, make_plan
+from tests.chaos.witnesses import read_witnesses, waiting_results
 from tests.chaos.workload import Workload
 from tests.chaos.world import World, open_world
 
@@ -82,7 +83,7 @@ async def _load(world: World, faults: Sequence[Fault], seed: int, seconds: float
         world.journal,
         world.history,
         seed=seed,
-        secret=world.secrets[3],
+        secret=world.secrets[2],
         per_second=world.settings.dispatches_per_second,
     )
     nemesis = Nemesis(world)
@@ -97,11 +98,11 @@ async def _load(world: World, faults: Sequence[Fault], seed: int, seconds: float
 
 
 async def _settle(world: World) -> float | None:
-    """Wait until every task is final; return how long that took, None when it did not happen in time."""
+    """Wait until every task is final and every result handed over; return how long that took, None if in vain."""
     began = time.monotonic()
     while time.monotonic() - began < world.settings.settle_seconds:
         with suppress(OSError, asyncpg.PostgresError, TimeoutError):
-            if await ledgers.unfinished(world.database_url) == 0:
+            if await ledgers.unfinished(world.database_url) == 0 and waiting_results(world.states) == 0:
                 return time.monotonic() - began
         await asyncio.sleep(LOOK_SECONDS)
     return None
@@ -130,5 +131,5 @@ async def _collect(world: World, follower: Follower) -> Evidence:
         ledger,
         follower.seen,
         leaks=logs.leaks(world.logs, ledger, world.secrets),
-        spooled=logs.spooled(world.logs),
+        witnesses=read_witnesses(world.states),
     )

@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
+from typing import NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
 
+from common import safeguards
 from orchestrator.database.migrate import upgrade
 from tests.chaos.broker_node import USER, ChaosNode, start_broker_node
 from tests.chaos.commit_proxy import CommitProxy
@@ -27,6 +29,35 @@ from tests.services.postgres import Postgres, start_embedded_postgres
 
 # A dead connection is noticed by its heartbeats in a few seconds instead of half a minute.
 AMQP_HEARTBEAT = 5
+
+
+class Services(NamedTuple):
+    """The servers that a world needs."""
+
+    postgres: Postgres
+    node: ChaosNode
+
+
+class Size(NamedTuple):
+    """Who there is."""
+
+    agents: tuple[str, ...] = AGENTS
+    orchestrators: tuple[str, ...] = ORCHESTRATORS
+
+
+EVERYBODY = Size()
+
+
+@asynccontextmanager
+async def open_services(*, durable: bool, hosts: int = 1) -> AsyncIterator[Services]:
+    """Run servers of our own, whatever the environment names: they are going to suffer."""
+    async with AsyncExitStack() as stack:
+        postgres = await start_embedded_postgres(durable=durable)
+        stack.callback(postgres.stop)
+        node = await asyncio.to_thread(start_broker_node)
+        stack.callback(node.stop)
+        await asyncio.to_thread(node.prepare, hosts=hosts)
+        yield Services(postgres, node)
 
 
 @dataclass
@@ -46,10 +77,16 @@ class World:
     agents: Mapping[str, Program]
     urls: Mapping[str, str]
     secrets: tuple[str, ...]
+    host: str
+    """The virtual host of the broker."""
 
     @property
     def journal(self) -> Path:
         return self.folder / "journal"
+
+    @property
+    def states(self) -> Path:
+        return self.folder / "state"
 
     @property
     def logs(self) -> Path:
@@ -75,36 +112,31 @@ async def open_world(
     history: History,
     *,
     seed: int = 0,
-    node: ChaosNode | None = None,
+    services: Services | None = None,
+    size: Size = EVERYBODY,
     removed: str | None = None,
-    with_network: bool = True,
 ) -> AsyncIterator[World]:
     """Start everything and stop it at the end. `removed` names the safeguard that the processes do without.
 
-    A node that is given is used, and left running.
+    Services that are given are used, and left running.
     """
-    planted = tuple(f"secret-{secrets.token_hex(12)}" for _ in range(4))
+    planted = tuple(f"secret-{secrets.token_hex(12)}" for _ in range(3))
     (folder / "logs").mkdir(parents=True)
     folder.chmod(0o755)
     async with AsyncExitStack() as stack:
-        postgres = await start_embedded_postgres(durable=True)
-        stack.callback(postgres.stop)
-        if node is None:
-            node = await asyncio.to_thread(start_broker_node)
-            stack.callback(node.stop)
-        await asyncio.to_thread(node.add_user, planted[0])
-        database_url = _with_password(await postgres.create_database(), planted[1])
+        postgres, node = services or await stack.enter_async_context(open_services(durable=True))
+        database_url = _with_password(await postgres.create_database(), planted[0])
         await upgrade(database_url)
         commits = await stack.enter_async_context(
             CommitProxy(database_url, folder / "pg", random.Random(seed), share=0.3)
         )
-        network = await _network(stack, history) if with_network else None
+        network = await _network(stack, history) if NETWORK_AGENT in size.agents else None
         links = {}
-        for name in AGENTS:
+        for name in size.agents:
             links[name] = link = Link(*node.address)
             await link.open(network.outside if network and name == NETWORK_AGENT else "127.0.0.1")
             await stack.enter_async_context(link)
-        ports = dict(zip(ORCHESTRATORS, free_ports(len(ORCHESTRATORS)), strict=True))
+        ports = dict(zip(size.orchestrators, free_ports(len(size.orchestrators)), strict=True))
         world = World(
             settings,
             folder,
@@ -118,10 +150,11 @@ async def open_world(
             orchestrators={},
             agents={},
             urls={name: f"http://127.0.0.1:{port}" for name, port in ports.items()},
-            secrets=planted,
+            secrets=(*planted, node.password),
+            host=node.unused_host(),
         )
         world.orchestrators = {name: _orchestrator(world, name, port, removed) for name, port in ports.items()}
-        world.agents = {name: _agent(world, name, removed) for name in AGENTS}
+        world.agents = {name: _agent(world, name, removed) for name in size.agents}
         stack.push_async_callback(_stop_all, world)
         for program in (*world.orchestrators.values(), *world.agents.values()):
             program.start()
@@ -164,7 +197,7 @@ def _agent(world: World, name: str, removed: str | None) -> Program:
         **_environment(world, removed),
         "CHIFFON_BROKER_URL": _broker_url(world, inside.outside if inside else "127.0.0.1", link.port),
         "CHIFFON_AGENT_NAME": name,
-        "CHIFFON_AGENT_STATE_DIR": str(world.folder / "state" / name),
+        "CHIFFON_AGENT_STATE_DIR": str(world.states / name),
         "CHIFFON_AGENT_SLOTS": str(settings.slots),
         "CHIFFON_AGENT_HEARTBEAT_SECONDS": str(settings.heartbeat_seconds),
         "CHIFFON_AGENT_KILL_GRACE_SECONDS": str(settings.kill_grace_seconds),
@@ -179,15 +212,12 @@ def _agent(world: World, name: str, removed: str | None) -> Program:
 
 def _environment(world: World, removed: str | None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHIFFON_")}
-    without = {} if removed is None else {"CHIFFON_TEST_REMOVE": removed, "CHIFFON_TEST_REMOVE_ALLOWED": ALLOWED}
-    return {**kept, "CHAOS_SECRET": world.secrets[2], **without}
-
-
-ALLOWED = "yes-this-is-a-test"
+    without = {} if removed is None else {safeguards.REMOVE: removed, safeguards.ALLOW: safeguards.ALLOWED}
+    return {**kept, "CHAOS_SECRET": world.secrets[1], **without}
 
 
 def _broker_url(world: World, host: str, port: int) -> str:
-    return f"amqp://{USER}:{quote(world.secrets[0])}@{host}:{port}/?heartbeat={AMQP_HEARTBEAT}"
+    return f"amqp://{USER}:{world.node.password}@{host}:{port}/{world.host}?heartbeat={AMQP_HEARTBEAT}"
 
 
 def _with_password(url: str, password: str) -> str:
