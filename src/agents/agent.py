@@ -1,4 +1,4 @@
-"""The life of an agent: register, work, and stop without losing anything."""
+"""The life of an agent: register, work, and leave without losing anything."""
 
 import asyncio
 import logging
@@ -8,21 +8,29 @@ from datetime import timedelta
 from agents.attempts import Attempts
 from agents.consumer import Slot
 from agents.control import ControlListener
+from agents.ears import AgentDeaf, Ears
+from agents.gate import Gate
+from agents.handover import Handover
 from agents.heartbeat import Heartbeat
 from agents.renew import LeaseKeeper
 from agents.resources import ResourceMonitor
+from agents.spool import Key
 from agents.stopping import StopReason
 from agents.workspace import Workspaces
 from common.messages import AgentStatus
 
 log = logging.getLogger(__name__)
 
-# How long the agent waits for its last reports to be stored once all work has ended or been killed.
+# How long the agent waits for its last reports to reach the broker once all work has ended or been killed.
 REPORT_SECONDS = 10.0
+# How long it then waits to hear that they are stored. What is not stays on disk for the next start.
+STORED_SECONDS = 5.0
+# Every change rings; this only bounds what a mistake here could cost.
+LOOK = timedelta(seconds=1)
 
 
 class Agent:
-    """Owns everything that runs in this process on behalf of the agent."""
+    """Owns everything that runs in this process on behalf of the agent. `left`: results of an earlier life."""
 
     def __init__(
         self,
@@ -31,10 +39,13 @@ class Agent:
         control: ControlListener,
         leases: LeaseKeeper,
         heartbeat: Heartbeat,
+        ears: Ears,
         resources: ResourceMonitor,
         workspaces: Workspaces,
         attempts: Attempts,
-        draining: asyncio.Event,
+        handover: Handover,
+        gate: Gate,
+        left: Sequence[Key],
         stop_grace: timedelta,
         kill_grace: timedelta,
     ) -> None:
@@ -42,34 +53,67 @@ class Agent:
         self._control = control
         self._leases = leases
         self._heartbeat = heartbeat
+        self._ears = ears
         self._resources = resources
         self._workspaces = workspaces
         self._attempts = attempts
-        self._draining = draining
+        self._handover = handover
+        self._gate = gate
+        self._left = left
         self._stop_grace = stop_grace.total_seconds()
         self._kill_grace = kill_grace.total_seconds()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then take nothing new, finish or hand back what runs, and say goodbye."""
+        """Work until `stop` is set or a drain is done; then finish or hand back what runs, and say goodbye.
+
+        Raises `AgentDeaf` when it left because it hears nothing.
+        """
         await asyncio.to_thread(self._workspaces.remove_leftovers)
         async with asyncio.TaskGroup() as group:
+            stopping = group.create_task(stop.wait(), name="stop")
+            sending = group.create_task(self._handover.send_left(self._left), name="left results")
             services = [
+                stopping,
+                sending,
                 group.create_task(self._control.run(), name="control"),
                 group.create_task(self._leases.run(), name="leases"),
                 group.create_task(self._heartbeat.run(), name="heartbeat"),
+                group.create_task(self._ears.run(self._control.reopen), name="ears"),
+                group.create_task(self._handover.run(), name="handover"),
                 group.create_task(self._resources.watch_gpu(), name="gpu"),
             ]
+            # Before anything new: tasks, and those behind them, wait for these.
+            await asyncio.wait({stopping, sending}, return_when=asyncio.FIRST_COMPLETED)
             slots = {slot: group.create_task(slot.run(), name=f"slot {n}") for n, slot in enumerate(self._slots)}
-            await stop.wait()
-            await self._drain(slots)
+            await self._until_leaving(stopping)
+            await self._leave(slots)
             for service in services:
                 service.cancel()
         await self._heartbeat.beat(AgentStatus.OFFLINE)
         log.info("agent.stopped")
+        if self._ears.gave_up:
+            raise AgentDeaf
 
-    async def _drain(self, slots: Mapping[Slot, asyncio.Task[None]]) -> None:
-        log.info("agent.draining", extra={"running": len(self._attempts), "grace": self._stop_grace})
-        self._draining.set()
+    async def _until_leaving(self, stopping: asyncio.Task[bool]) -> None:
+        """Return when told to stop, when a drain is done, or when there is no use in going on."""
+        said = False
+        while not stopping.done() and not self._ears.gave_up:
+            if self._gate.is_drained and all(slot.is_idle for slot in self._slots):
+                log.info("agent.drained")
+                return
+            if said is not self._gate.is_leaving:
+                said = self._gate.is_leaving
+                self._heartbeat.beat_soon()
+            changed = asyncio.ensure_future(self._gate.changed.wait(LOOK))
+            try:
+                await asyncio.wait({changed, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                changed.cancel()
+                await asyncio.gather(changed, return_exceptions=True)
+
+    async def _leave(self, slots: Mapping[Slot, asyncio.Task[None]]) -> None:
+        log.info("agent.leaving", extra={"running": len(self._attempts), "grace": self._stop_grace})
+        self._gate.stop()
         self._heartbeat.beat_soon()
         for slot, task in slots.items():
             if slot.is_idle:
@@ -79,6 +123,8 @@ class Agent:
             self._attempts.stop_all(StopReason.AGENT_STOPPING, grace=self._kill_grace)
             _, busy = await asyncio.wait(busy, timeout=self._kill_grace + REPORT_SECONDS)
         for task in busy:
-            # The lease will end by itself, and the orchestrator decides what becomes of the task.
+            # Its result waits on disk, or its lease ends by itself; the orchestrator decides what becomes of the task.
             log.error("agent.unreported", extra={"slot": task.get_name()})
             task.cancel()
+        if not await self._handover.settled(within=STORED_SECONDS):
+            log.warning("agent.results_not_stored", extra={"results": len(self._handover)})

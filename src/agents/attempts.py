@@ -1,5 +1,6 @@
 """The attempts that this agent owns right now, and how long it may believe in their leases."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -7,6 +8,9 @@ from uuid import UUID
 from agents.stopping import StopReason, StopSignal
 from common.loop import Wake
 from common.messages import GrantedTask
+
+# How many orders to cancel are kept for a grant that they overtook.
+REMEMBERED_CANCELS = 10_000
 
 
 @dataclass(slots=True, eq=False)
@@ -36,11 +40,16 @@ class Attempt:
 
 
 class Attempts:
-    """All attempts from the grant until the result is with the broker. `changed` rings when one is added."""
+    """All attempts from the grant until the result is with the broker. `changed` rings when one is added.
+
+    An order to cancel may overtake the grant that it is about, because they come from different places; it then meets
+    the attempt when that is added.
+    """
 
     def __init__(self) -> None:
         self._attempts: dict[tuple[UUID, int], Attempt] = {}
         self._stop_new: tuple[StopReason, float] | None = None
+        self._cancelled: OrderedDict[tuple[UUID, int], None] = OrderedDict()
         self.changed = Wake()
 
     def __iter__(self) -> Iterator[Attempt]:
@@ -51,6 +60,8 @@ class Attempts:
 
     def add(self, attempt: Attempt) -> None:
         self._attempts[attempt.task_id, attempt.fence] = attempt
+        if self.was_cancelled(attempt.task_id, attempt.fence):
+            attempt.stop.order(StopReason.CANCELLED, grace=0)
         if self._stop_new is not None:
             reason, grace = self._stop_new
             attempt.stop.order(reason, grace=grace)
@@ -61,6 +72,20 @@ class Attempts:
 
     def find(self, task_id: UUID, fence: int) -> Attempt | None:
         return self._attempts.get((task_id, fence))
+
+    def cancel(self, task_id: UUID, fence: int, *, grace: float) -> Attempt | None:
+        """Stop an attempt and return it when this is the first order; one that is not here yet will not start."""
+        attempt = self.find(task_id, fence)
+        if attempt is not None:
+            return attempt if attempt.stop.order(StopReason.CANCELLED, grace=grace) else None
+        self._cancelled[task_id, fence] = None
+        if len(self._cancelled) > REMEMBERED_CANCELS:
+            self._cancelled.popitem(last=False)
+        return None
+
+    def was_cancelled(self, task_id: UUID, fence: int) -> bool:
+        """Say whether an order to cancel came when there was no such attempt."""
+        return (task_id, fence) in self._cancelled
 
     def stop_all(self, reason: StopReason, *, grace: float) -> None:
         """Stop all attempts, also those that are granted from now on."""

@@ -13,6 +13,7 @@ from typing import Self
 from uuid import UUID, uuid4
 
 from agents.attempts import Attempt, Attempts
+from agents.gate import Gate
 from agents.replies import reply
 from common.batching import Batcher
 from common.broker.base import Broker, BrokerUnavailable
@@ -55,7 +56,7 @@ class Claimer:
         agent_id: UUID,
         attempts: Attempts,
         clock: Clock,
-        draining: asyncio.Event,
+        gate: Gate,
         *,
         timeout: timedelta,
     ) -> None:
@@ -63,7 +64,7 @@ class Claimer:
         self._agent_id = agent_id
         self._attempts = attempts
         self._clock = clock
-        self._draining = draining
+        self._gate = gate
         self._timeout = timeout.total_seconds()
         self._batcher: Batcher[ClaimedTask, None] = Batcher(self._publish, limit=MAX_BATCH)
         self._asked: dict[UUID, _Asked] = {}
@@ -89,7 +90,7 @@ class Claimer:
                 if asked.answer.done():
                     return asked.answer.result()
                 log.warning("claim.unanswered", extra={"task_id": ticket.task_id, "claim_id": claimed.claim_id})
-                if self._draining.is_set():
+                if not self._gate.is_open:
                     break
             raise ClaimUnanswered
         finally:

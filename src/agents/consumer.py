@@ -1,4 +1,4 @@
-"""One slot: takes a ticket, claims its task, has it run, and then takes the next.
+"""One slot: takes a ticket, claims its task, has it run, and then takes the next, while the gate is open.
 
 The ticket stays unacknowledged while the work runs, as flow control only: so the broker gives the slot nothing else.
 RabbitMQ does not allow that for ever, so after a while the slot stops consuming and settles the ticket early.
@@ -6,7 +6,7 @@ RabbitMQ does not allow that for ever, so after a while the slot stops consuming
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from uuid import UUID
 
 from agents.attempts import Attempt
 from agents.claimer import Claimer, ClaimUnanswered
+from agents.gate import Gate
 from agents.reporter import Reporter
 from common.backoff import full_jitter
 from common.broker.base import Broker, Consumer, Delivery, Queue
@@ -37,12 +38,12 @@ class Intake:
     claimer: Claimer
     reporter: Reporter
     run: Callable[[Attempt], Coroutine[Any, Any, None]]
-    draining: asyncio.Event
+    gate: Gate
     ticket_hold: timedelta
 
 
 class Slot:
-    """Runs one task at a time, until the agent drains."""
+    """Runs one task at a time, until the agent stops."""
 
     def __init__(self, number: int, intake: Intake) -> None:
         self._number = number
@@ -56,11 +57,12 @@ class Slot:
         return not self._taking and self._work is None
 
     async def run(self) -> None:
-        """Take tickets until the agent drains, and finish the last one. Being cancelled stops its work, too."""
+        """Take tickets until the agent stops, and finish the last one. Being cancelled stops its work, too."""
         failures = 0
         try:
-            while not self._intake.draining.is_set():
+            while not self._intake.gate.is_stopping:
                 try:
+                    await self._intake.gate.opened()
                     await self._consume()
                     failures = 0
                 except Exception:
@@ -75,17 +77,21 @@ class Slot:
                 await asyncio.gather(self._work, return_exceptions=True)
 
     async def _consume(self) -> None:
-        """Take tickets from one consumer, until the agent drains or a ticket was settled before its work ended."""
+        """Take tickets from one consumer, until its turn is over or a ticket was settled before its work ended."""
         intake = self._intake
+        turn = intake.gate.turn
+        if not intake.gate.is_open:
+            return
         await intake.broker.declare(intake.queue)
         async with intake.broker.consume(intake.queue.name, prefetch=1) as consumer:
-            while self._work is None and not intake.draining.is_set():
-                for delivery in await consumer.receive():
+            while self._work is None and not turn.is_set():
+                for delivery in await _receive(consumer, turn):
                     self._taking = True
                     try:
                         await self._take(consumer, delivery)
                     finally:
                         self._taking = False
+                        self._tell_if_awaited()
 
     async def _take(self, consumer: Consumer, delivery: Delivery) -> None:
         try:
@@ -122,8 +128,13 @@ class Slot:
             return
         await asyncio.wait({self._work})
         work, self._work = self._work, None
+        self._tell_if_awaited()
         if not work.cancelled() and (failure := work.exception()) is not None:
             log.error("work.lost", exc_info=failure, extra={"slot": self._number})
+
+    def _tell_if_awaited(self) -> None:
+        if not self._intake.gate.is_open:
+            self._intake.gate.changed.ring()
 
     async def _refuse(self, envelope: TicketEnvelope) -> None:
         """Say that this agent cannot run such work; giving the ticket back would only send it round and round."""
@@ -143,6 +154,19 @@ class Slot:
                 ),
             ),
         )
+
+
+async def _receive(consumer: Consumer, turn: asyncio.Event) -> Sequence[Delivery]:
+    """Wait for a ticket; none when the turn is over, and then a ticket that came in the same moment goes back."""
+    receiving = asyncio.ensure_future(consumer.receive())
+    over = asyncio.ensure_future(turn.wait())
+    try:
+        await asyncio.wait({receiving, over}, return_when=asyncio.FIRST_COMPLETED)
+        return () if turn.is_set() else receiving.result()
+    finally:
+        for waiting in (receiving, over):
+            waiting.cancel()
+        await asyncio.gather(receiving, over, return_exceptions=True)
 
 
 def _read_ticket(body: bytes) -> TicketEnvelope:

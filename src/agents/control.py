@@ -1,18 +1,21 @@
-"""Listen to the orchestrator: grants, refusals, renewals, and orders to stop."""
+"""Listen to the orchestrator: grants, refusals, renewals, what was stored and heard, and orders."""
 
 import asyncio
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import assert_never
 from uuid import UUID
 
 from agents.attempts import Attempts
 from agents.claimer import Claimer, Reception
+from agents.gate import Gate
+from agents.handover import Handover
+from agents.hearing import Hearing
 from agents.renew import LeaseKeeper
-from agents.reporter import Reporter
 from agents.results import handed_back
-from agents.stopping import StopReason
 from common.broker.base import Broker, Consumer, Delivery
-from common.broker.topology import RESULTS, control_queue
+from common.broker.topology import control_queue
+from common.clock import Clock
 from common.loop import Health, keep_running
 from common.messages import CancelTask, Drain, GrantedTask, Heard, Pause, Renewed, Resume, Stored
 from common.protocol import ControlEnvelope, GrantEnvelope, RefusalEnvelope, UnreadableMessage, decode
@@ -20,6 +23,8 @@ from common.protocol import ControlEnvelope, GrantEnvelope, RefusalEnvelope, Unr
 log = logging.getLogger(__name__)
 
 PREFETCH = 64
+
+Order = CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume
 
 
 class ControlListener:
@@ -33,7 +38,10 @@ class ControlListener:
         claimer: Claimer,
         leases: LeaseKeeper,
         attempts: Attempts,
-        reporter: Reporter,
+        handover: Handover,
+        hearing: Hearing,
+        gate: Gate,
+        clock: Clock,
         health: Health,
         kill_grace: timedelta,
     ) -> None:
@@ -42,18 +50,34 @@ class ControlListener:
         self._claimer = claimer
         self._leases = leases
         self._attempts = attempts
-        self._reporter = reporter
+        self._handover = handover
+        self._hearing = hearing
+        self._gate = gate
+        self._clock = clock
         self._health = health
         self._kill_grace = kill_grace.total_seconds()
+        self._listening: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Listen until cancelled."""
         async with asyncio.TaskGroup() as group:
 
             async def listen() -> None:
-                await self._listen(group)
+                self._listening = asyncio.create_task(self._listen(group), name="control consumer")
+                try:
+                    await asyncio.wait({self._listening})
+                finally:
+                    self._listening.cancel()
+                    await asyncio.gather(self._listening, return_exceptions=True)
+                if not self._listening.cancelled():
+                    self._listening.result()
 
             await keep_running("control", listen, health=self._health)
+
+    def reopen(self) -> None:
+        """Throw the consumer away and open a new one."""
+        if self._listening is not None:
+            self._listening.cancel()
 
     async def _listen(self, group: asyncio.TaskGroup) -> None:
         queue = control_queue(self._agent_id)
@@ -80,7 +104,7 @@ class ControlListener:
                 for refusal in envelope.payload.tasks:
                     self._claimer.refused(refusal)
             case ControlEnvelope():
-                self._follow(envelope.payload.order)
+                self._follow(envelope.payload.order, ordered_at=envelope.timestamp)
             case _:
                 reason = f"type: an agent's control queue takes grant, refusal and control, not {envelope.type}"
                 log.warning("control.unexpected", extra={"reason": reason})
@@ -88,18 +112,31 @@ class ControlListener:
                 return False
         return True
 
-    def _follow(self, order: CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume) -> None:
+    def _follow(self, order: Order, *, ordered_at: datetime) -> None:
         match order:
             case CancelTask():
-                attempt = self._attempts.find(order.task_id, order.fence)
-                if attempt is None:
-                    log.info("cancel.not_running", extra={"task_id": order.task_id})
-                elif attempt.stop.order(StopReason.CANCELLED, grace=self._kill_grace):
-                    log.info("cancel.ordered", extra={"task_id": order.task_id, "trace_id": attempt.grant.trace_id})
+                self._cancel(order)
             case Renewed():
                 self._leases.answered(order)
+            case Stored():
+                self._handover.stored(order.results)
+            case Heard():
+                self._hearing.heard(at=self._clock.monotonic())
+            case Pause():
+                self._gate.pause(order.until, ordered_at=ordered_at, note=order.note)
+            case Drain():
+                self._gate.drain(order.note)
+            case Resume():
+                self._gate.resume()
             case _:
-                log.info("order.ignored", extra={"action": order.action})
+                assert_never(order)
+
+    def _cancel(self, order: CancelTask) -> None:
+        attempt = self._attempts.cancel(order.task_id, order.fence, grace=self._kill_grace)
+        if attempt is not None:
+            log.info("cancel.ordered", extra={"task_id": order.task_id, "trace_id": attempt.grant.trace_id})
+        elif self._attempts.find(order.task_id, order.fence) is None:
+            log.info("cancel.not_running", extra={"task_id": order.task_id})
 
     def _take_grant(self, grant: GrantedTask, group: asyncio.TaskGroup) -> None:
         if self._claimer.granted(grant) is Reception.LATE:
@@ -108,8 +145,10 @@ class ControlListener:
             group.create_task(self._hand_back(grant), name="hand_back")
 
     async def _hand_back(self, grant: GrantedTask) -> None:
-        envelope = handed_back(self._agent_id, grant, "The agent got the grant too late to run it.")
+        was_cancelled = self._attempts.was_cancelled(grant.work.task_id, grant.fence)
+        result = handed_back(self._agent_id, grant, was_cancelled=was_cancelled)
         try:
-            await self._reporter.send(RESULTS, envelope)
+            await self._handover.keep(result)
+            await self._handover.send(result)
         except Exception:  # the lease ends by itself; the agent lives on
             log.exception("grant.not_handed_back", extra={"task_id": grant.work.task_id})

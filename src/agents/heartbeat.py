@@ -3,13 +3,17 @@
 import asyncio
 import logging
 from datetime import timedelta
+from uuid import uuid4
 
 from agents.attempts import Attempts
+from agents.gate import Gate
+from agents.hearing import Hearing
 from agents.registration import Identity
 from agents.replies import reply
 from agents.resources import ResourceMonitor
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import HEARTBEATS
+from common.clock import Clock
 from common.loop import Health, Wake, keep_running
 from common.messages import AgentStatus, StatusUpdate
 from common.protocol import ORCHESTRATOR, StatusUpdateEnvelope
@@ -26,7 +30,9 @@ class Heartbeat:
         identity: Identity,
         attempts: Attempts,
         resources: ResourceMonitor,
-        draining: asyncio.Event,
+        gate: Gate,
+        hearing: Hearing,
+        clock: Clock,
         *,
         every: timedelta,
         health: Health,
@@ -35,7 +41,9 @@ class Heartbeat:
         self._identity = identity
         self._attempts = attempts
         self._resources = resources
-        self._draining = draining
+        self._gate = gate
+        self._hearing = hearing
+        self._clock = clock
         self._every = every
         self._health = health
         self._soon = Wake()
@@ -52,7 +60,7 @@ class Heartbeat:
         self._soon.ring()
 
     def status(self) -> AgentStatus:
-        if self._draining.is_set():
+        if self._gate.is_leaving:
             return AgentStatus.DRAINING
         return AgentStatus.BUSY if len(self._attempts) >= self._identity.slots else AgentStatus.ONLINE
 
@@ -73,6 +81,7 @@ class Heartbeat:
                 current_tasks=[attempt.task_id for attempt in self._attempts],
                 resources=self._resources.current(),
                 started_at=identity.started_at,
+                beat_id=uuid4(),
             ),
         )
         message = reply(identity.agent_id, HEARTBEATS, envelope, expires_after=self._every * 3)
@@ -81,3 +90,5 @@ class Heartbeat:
                 await self._broker.publish(message)
         except (BrokerUnavailable, TimeoutError) as failure:
             log.warning("heartbeat.failed", extra={"reason": str(failure)})
+        else:
+            self._hearing.sent(at=self._clock.monotonic())

@@ -6,6 +6,7 @@ outage of the broker costs the process time, never the agent memory.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -24,7 +25,10 @@ class LogStream:
     def __init__(self, send: Callable[[Sequence[OutputChunk]], Awaitable[None]]) -> None:
         self._send = send
         self._chunker = Chunker()
-        self._in_flight = 0
+        self._in_flight: list[OutputChunk] = []
+        self._in_flight_bytes = 0
+        self._rest: deque[list[OutputChunk]] = deque()
+        self._has_sent = False
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
         self._room = asyncio.Event()
@@ -53,7 +57,7 @@ class LogStream:
     @property
     def has_sent(self) -> bool:
         """Whether some output went ahead of the result."""
-        return self._sender is not None
+        return self._has_sent
 
     async def write(self, stream: Stream, data: bytes) -> None:
         """Take in output; waits while too much of it is unsent."""
@@ -63,29 +67,39 @@ class LogStream:
         self._arrived.set()
         if self._chunker.pending >= COLLECT_BYTES:
             self._enough.set()
-        while self._chunker.pending + self._in_flight > MAX_UNSENT_BYTES:
+        while self._chunker.pending + self._in_flight_bytes > MAX_UNSENT_BYTES:
             if self._failure is not None:
                 raise self._failure
             self._room.clear()
             await self._room.wait()
 
+    def finish(self) -> list[OutputChunk]:
+        """No more output will come: return all that is not known to be stored, cut as it is going to be sent."""
+        if not self._closing:
+            self._chunker.finish()
+            while chunks := self._chunker.take(MAX_CHUNK_BYTES):
+                self._rest.append(chunks)
+            self._closing = True
+            self._arrived.set()
+            self._enough.set()
+        return [*self._in_flight, *(chunk for chunks in self._rest for chunk in chunks)]
+
     async def close(self) -> list[OutputChunk]:
-        """No more output will come: return the last chunks, which nobody has sent, when all others are stored."""
-        self._chunker.finish()
-        self._closing = True
-        self._arrived.set()
-        self._enough.set()
+        """Finish, and return the last chunks, which nobody has sent, when all others are stored."""
+        self.finish()
         if self._sender is not None:
             await self._sender
-        return self._chunker.take(MAX_CHUNK_BYTES)
+        return self._rest.popleft() if self._rest else []
 
     async def _work(self) -> None:
         try:
-            while await self._has_more():
-                chunks = self._chunker.take(MAX_CHUNK_BYTES)
-                self._in_flight = sum(len(chunk.text.encode()) for chunk in chunks)
+            while chunks := await self._next():
+                self._in_flight = chunks
+                self._in_flight_bytes = sum(len(chunk.text.encode()) for chunk in chunks)
+                self._has_sent = True
                 await self._send(chunks)
-                self._in_flight = 0
+                self._in_flight = []
+                self._in_flight_bytes = 0
                 self._room.set()
                 await self._collect()
         except Exception as failure:
@@ -94,12 +108,14 @@ class LogStream:
         finally:
             self._room.set()
 
-    async def _has_more(self) -> bool:
-        """Wait for output that must be sent now; False when closed and the rest fits into the result."""
+    async def _next(self) -> list[OutputChunk]:
+        """Wait for output that must be sent now; none when closed and the rest fits into the result."""
         while not self._chunker.pending and not self._closing:
             self._arrived.clear()
             await self._arrived.wait()
-        return not self._closing or self._chunker.pending > COLLECT_BYTES
+        if self._closing:
+            return self._rest.popleft() if len(self._rest) > 1 else []
+        return self._chunker.take(MAX_CHUNK_BYTES)
 
     async def _collect(self) -> None:
         if self._chunker.pending < COLLECT_BYTES and not self._closing:

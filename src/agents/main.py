@@ -29,10 +29,10 @@ class BrokerNotReady(StartupRefused):
 async def run_agent(
     settings: AgentSettings, shared: SharedSettings, *, broker: Broker | None = None, stop: asyncio.Event
 ) -> None:
-    """Run one agent until `stop` is set, then stop gracefully.
+    """Run one agent until `stop` is set, or until it was drained, then leave gracefully.
 
     `broker` is given when everything runs in one process. Raises `StartupRefused` when the broker cannot be reached,
-    or the agent's state is in use or unusable.
+    or the agent's state is in use or unusable, or when the agent hears nothing for longer than the settings allow.
     """
     safeguards.check()
     known = executors()

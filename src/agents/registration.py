@@ -30,6 +30,13 @@ class IdentityUnusable(StartupRefused):
     """What is on disk is not the identity of this agent."""
 
 
+class StateUnusable(StartupRefused):
+    """The journal or the spool cannot be read, so nobody knows what an earlier life of the agent has left."""
+
+    def __init__(self, state_dir: Path, error: OSError) -> None:
+        super().__init__(f"The agent's state in {state_dir} cannot be read: {error.strerror or error}.")
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What an agent says of itself in every heartbeat."""

@@ -9,6 +9,10 @@ from common.errors import ErrorCode
 from common.messages import GrantedTask, OutputChunk, ResultStatus, Stream, WorkResult
 from common.protocol import ORCHESTRATOR, WorkResultEnvelope
 
+# Failures of the infrastructure, which may be gone at the next attempt. An error with another code is none of these;
+# one without a code is the executor's own, who says itself whether it is worth another attempt.
+RETRYABLE = frozenset({ErrorCode.TIMEOUT, ErrorCode.AGENT_UNAVAILABLE, ErrorCode.RESOURCE_LIMIT})
+
 HANDED_BACK: Mapping[StopReason, str] = {
     StopReason.AGENT_STOPPING: "The agent stopped before the work had ended.",
     StopReason.LEASE_LOST: "The agent lost its lease and stopped the work.",
@@ -22,6 +26,13 @@ def as_reported(outcome: Outcome, reason: StopReason | None) -> Outcome:
     return Outcome.failed(
         HANDED_BACK[reason], code=ErrorCode.AGENT_UNAVAILABLE, exit_code=outcome.exit_code, retryable=True
     )
+
+
+def is_retryable(outcome: Outcome) -> bool:
+    """Say whether another attempt may end differently."""
+    if outcome.status is not ResultStatus.FAILED:
+        return False
+    return outcome.retryable if outcome.error_code is None else outcome.error_code in RETRYABLE
 
 
 def work_result(
@@ -52,15 +63,19 @@ def work_result(
             agent_id=agent_id,
             attempt=grant.attempt,
             fence=grant.fence,
-            retryable=outcome.retryable,
+            retryable=is_retryable(outcome),
             started=started,
             chunks=list(chunks),
-            output_bytes=dict(output_bytes or dict.fromkeys(Stream, 0)),
+            output_bytes=dict.fromkeys(Stream, 0) if output_bytes is None else dict(output_bytes),
         ),
     )
 
 
-def handed_back(agent_id: UUID, grant: GrantedTask, message: str) -> WorkResultEnvelope:
-    """Return the report of an attempt that was granted and never began."""
-    outcome = Outcome.failed(message, code=ErrorCode.AGENT_UNAVAILABLE, retryable=True)
+def handed_back(agent_id: UUID, grant: GrantedTask, *, was_cancelled: bool) -> WorkResultEnvelope:
+    """Return the report of an attempt that was granted too late for anybody to run it."""
+    if was_cancelled:
+        outcome = Outcome(ResultStatus.CANCELLED)
+    else:
+        message = "The agent got the grant too late to run it."
+        outcome = Outcome.failed(message, code=ErrorCode.AGENT_UNAVAILABLE, retryable=True)
     return work_result(agent_id, grant, outcome, started=False)

@@ -1,14 +1,19 @@
-"""Run one attempt from its grant to its stored result."""
+"""Run one attempt from its grant to its result."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 from agents.attempts import Attempt, Attempts
 from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.executors.environment import inherited
+from agents.handover import Handover
+from agents.journal import Ended, Journal
 from agents.log_stream import LogStream
+from agents.orphans import boot_id, look_at
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
 from agents.workspace import Workspaces
@@ -17,7 +22,7 @@ from common.clock import Clock
 from common.errors import ErrorCode
 from common.logs import log_context
 from common.messages import GrantedTask, OutputChunk, ResultStatus, WorkStatus
-from common.protocol import ORCHESTRATOR, WorkStatusEnvelope
+from common.protocol import ORCHESTRATOR, WorkResultEnvelope, WorkStatusEnvelope
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +37,8 @@ class Runner:
         executors: Mapping[str, Executor],
         workspaces: Workspaces,
         reporter: Reporter,
+        handover: Handover,
+        journal: Journal,
         attempts: Attempts,
         clock: Clock,
         env_allow: Sequence[str],
@@ -41,19 +48,22 @@ class Runner:
         self._executors = executors
         self._workspaces = workspaces
         self._reporter = reporter
+        self._handover = handover
+        self._journal = journal
         self._attempts = attempts
         self._clock = clock
         self._inherited = inherited(env_allow)
         self._kill_grace = kill_grace.total_seconds()
+        self._boot_id = boot_id()
 
     async def run(self, attempt: Attempt) -> None:
-        """Run the attempt to its end; returns when the result is with the broker."""
+        """Run the attempt to its end; returns when its result is on disk and with the broker."""
         grant = attempt.grant
         with log_context(
             task_id=attempt.task_id, trace_id=grant.trace_id, request_id=grant.request_id, agent_id=self._agent_id
         ):
             log.info("work.started", extra={"work_type": grant.work.work_type, "attempt": grant.attempt})
-            # The lease is kept until the result is stored: a result that comes after its end counts for nothing.
+            # The lease is kept until the broker has the result: one that comes after its end counts for nothing.
             try:
                 await self._run_and_report(attempt)
             finally:
@@ -67,63 +77,77 @@ class Runner:
             await self._reporter.send(PROGRESS, self._status(grant, chunks))
 
         async with LogStream(send) as stream:
-            outcome = as_reported(await self._execute(attempt, stream), attempt.stop.reason)
-            last_chunks = await stream.close()
+            outcome, began = await self._execute(attempt, stream)
+            ended_at = self._clock.now()
+            outcome = as_reported(outcome, attempt.stop.reason)
             duration_ms = int((self._clock.monotonic() - started) * 1000)
-            log.info(
-                "work.ended",
-                extra={
-                    "status": outcome.status.value,
-                    "exit_code": outcome.exit_code,
-                    "duration_ms": duration_ms,
-                    "reason": outcome.error_message,
-                    "stopped": attempt.stop.reason,
-                },
-            )
-            # Behind its own output, in the same queue, so that those who watch see the end last.
-            await self._reporter.send(
-                PROGRESS if stream.has_sent else RESULTS,
-                work_result(
+
+            def result(chunks: Sequence[OutputChunk]) -> WorkResultEnvelope:
+                return work_result(
                     self._agent_id,
                     grant,
                     outcome,
                     duration_ms=duration_ms,
                     output=stream.tail,
-                    chunks=last_chunks,
+                    chunks=chunks,
                     output_bytes=stream.totals,
-                ),
-            )
+                    started=began,
+                )
 
-    async def _execute(self, attempt: Attempt, stream: LogStream) -> Outcome:
+            # On disk with all output that may not have arrived, before anything waits for the broker.
+            await self._handover.keep(result(stream.finish()))
+            if began:
+                self._journal.ended(_ended(attempt, outcome, at=ended_at))
+            _log_end(attempt, outcome, duration_ms=duration_ms)
+            last = result(await stream.close())
+            # Behind its own output, in the same queue, so that those who watch see the end last.
+            await self._handover.send(last, queue=PROGRESS if stream.has_sent else RESULTS)
+
+    async def _execute(self, attempt: Attempt, stream: LogStream) -> tuple[Outcome, bool]:
+        """Return how the attempt ended, and whether anything of it ran."""
         grant = attempt.grant
         if attempt.stop.reason is not None:
-            return Outcome(ResultStatus.CANCELLED)
+            return Outcome(ResultStatus.CANCELLED), False
         executor = self._executors.get(grant.work.work_type)
         if executor is None:  # the orchestrator granted something else than the ticket said
-            return Outcome.failed(
-                f"This agent has no executor for {grant.work.work_type!r}.", code=ErrorCode.UNSUPPORTED_WORK_TYPE
-            )
+            message = f"This agent has no executor for {grant.work.work_type!r}."
+            return Outcome.failed(message, code=ErrorCode.UNSUPPORTED_WORK_TYPE), True
+        began = False
         try:
             async with self._workspaces.open(attempt.task_id, grant.attempt) as workspace:
-                context = ExecutionContext(
-                    workspace=workspace,
-                    inherited=self._inherited,
-                    ids={
-                        "CHIFFON_TASK_ID": str(attempt.task_id),
-                        "CHIFFON_TRACE_ID": str(grant.trace_id),
-                        "CHIFFON_ATTEMPT": str(grant.attempt),
-                    },
-                    write=stream.write,
-                    stop=attempt.stop,
-                    kill_grace_seconds=self._kill_grace,
-                )
-                return await executor.execute(grant.work, context)
+                await self._journal.started(grant, boot_id=self._boot_id, agent_pid=os.getpid())
+                began = True
+                if attempt.stop.reason is not None:  # the disk was slow, and meanwhile the lease was lost
+                    return Outcome(ResultStatus.CANCELLED), began
+                return await executor.execute(grant.work, self._context(attempt, workspace, stream)), began
         except OSError as error:
             log.exception("work.host_failed")
-            return Outcome.failed(f"The host failed: {error}.", code=ErrorCode.RESOURCE_LIMIT, retryable=True)
+            return Outcome.failed(f"The host failed: {error}.", code=ErrorCode.RESOURCE_LIMIT, retryable=True), began
         except Exception as error:  # the agent lives on, and the task learns that it failed
             log.exception("work.executor_failed")
-            return Outcome.failed(f"The executor failed: {type(error).__name__}.", code=ErrorCode.INTERNAL)
+            return Outcome.failed(f"The executor failed: {type(error).__name__}.", code=ErrorCode.INTERNAL), began
+
+    def _context(self, attempt: Attempt, workspace: Path, stream: LogStream) -> ExecutionContext:
+        grant = attempt.grant
+
+        def process_started(pid: int) -> None:
+            seen = look_at(pid)
+            if seen is not None:
+                self._journal.process_started(grant, pid=pid, start_ticks=seen.start_ticks)
+
+        return ExecutionContext(
+            workspace=workspace,
+            inherited=self._inherited,
+            ids={
+                "CHIFFON_TASK_ID": str(attempt.task_id),
+                "CHIFFON_TRACE_ID": str(grant.trace_id),
+                "CHIFFON_ATTEMPT": str(grant.attempt),
+            },
+            write=stream.write,
+            stop=attempt.stop,
+            kill_grace_seconds=self._kill_grace,
+            process_started=process_started,
+        )
 
     def _status(self, grant: GrantedTask, chunks: Sequence[OutputChunk]) -> WorkStatusEnvelope:
         return WorkStatusEnvelope(
@@ -139,3 +163,28 @@ class Runner:
                 chunks=list(chunks),
             ),
         )
+
+
+def _ended(attempt: Attempt, outcome: Outcome, *, at: datetime) -> Ended:
+    return Ended(
+        at=at,
+        task_id=attempt.task_id,
+        fence=attempt.fence,
+        status=outcome.status,
+        exit_code=outcome.exit_code,
+        error_code=outcome.error_code,
+        reason=attempt.stop.reason,
+    )
+
+
+def _log_end(attempt: Attempt, outcome: Outcome, *, duration_ms: int) -> None:
+    log.info(
+        "work.ended",
+        extra={
+            "status": outcome.status.value,
+            "exit_code": outcome.exit_code,
+            "duration_ms": duration_ms,
+            "reason": outcome.error_message,
+            "stopped": attempt.stop.reason,
+        },
+    )

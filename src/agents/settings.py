@@ -41,7 +41,8 @@ class AgentSettings(Settings):
     slots: int = Field(default=4, ge=1, le=256, description="How many tasks run side by side.")
     state_dir: Path = Field(
         default_factory=lambda fields: default_state_dir(fields.get("type", "infra")),
-        description="Where the agent keeps its identity and the workspaces; each agent needs one of its own.",
+        description="Where the agent keeps its identity, the workspaces, the journal of what it started and the "
+        "results that are not stored yet; each agent needs one of its own.",
     )
     heartbeat_seconds: float = Field(
         default=10.0, ge=0.05, le=300, description="How often the agent says that it is there and how it is."
@@ -63,6 +64,19 @@ class AgentSettings(Settings):
         ge=0.05,
         le=1500,
         description="How long a ticket stays unacknowledged while its work runs; RabbitMQ allows 1800.",
+    )
+    result_resend_seconds: float = Field(
+        default=10.0,
+        ge=0.05,
+        le=3600,
+        description="A result that nobody said was stored is sent again after this time, then ever more rarely.",
+    )
+    deaf_exit_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=86_400,
+        description="An agent that has heard nothing for this long, although it can publish, ends with an error, for a "
+        "service manager to start it again; 0: it goes on reconnecting.",
     )
     env_allow: Annotated[list[EnvironmentName], NoDecode] = Field(
         default=DEFAULT_ENV_ALLOW,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 from agents.agent import Agent
@@ -10,18 +10,27 @@ from agents.attempts import Attempts
 from agents.claimer import Claimer
 from agents.consumer import Intake, Slot
 from agents.control import ControlListener
+from agents.ears import Ears
 from agents.executors.base import Executor
+from agents.gate import Gate
+from agents.handover import Handover
+from agents.hearing import Hearing
 from agents.heartbeat import Heartbeat
-from agents.registration import Identity
+from agents.journal import Journal
+from agents.journal_file import JournalFile
+from agents.leftovers import unended
+from agents.recovery import recover
+from agents.registration import Identity, StateUnusable
 from agents.renew import LeaseKeeper
 from agents.reporter import Reporter
 from agents.resources import ResourceMonitor
 from agents.runner import Runner
 from agents.settings import AgentSettings
+from agents.spool import Key, Spool
 from agents.workspace import Workspaces
 from common.broker.base import Broker
 from common.broker.topology import work_queue
-from common.clock import SystemClock
+from common.clock import Clock, SystemClock
 from common.loop import Health
 
 
@@ -29,24 +38,28 @@ from common.loop import Health
 async def build_agent(
     settings: AgentSettings, identity: Identity, broker: Broker, executors: Mapping[str, Executor]
 ) -> AsyncIterator[Agent]:
-    """Build an agent that is ready to run."""
-    clock, health, attempts, draining = SystemClock(), Health(), Attempts(), asyncio.Event()
+    """Build an agent that is ready to run. What an earlier life left running is dead when this returns."""
+    clock, health, attempts, gate = SystemClock(), Health(), Attempts(), Gate()
     agent_id = identity.agent_id
     kill_grace = timedelta(seconds=settings.kill_grace_seconds)
+    heartbeat_every = timedelta(seconds=settings.heartbeat_seconds)
+    hearing = Hearing(every=heartbeat_every, give_up_after=timedelta(seconds=settings.deaf_exit_seconds) or None)
     resources = ResourceMonitor()
     workspaces = Workspaces(settings.state_dir / "work", keep=settings.keep_workspaces)
     leases = LeaseKeeper(broker, agent_id, attempts, clock, kill_grace=kill_grace)
-    async with (
-        Reporter(broker, agent_id) as reporter,
-        Claimer(
-            broker, agent_id, attempts, clock, draining, timeout=timedelta(seconds=settings.claim_timeout_seconds)
-        ) as claimer,
-    ):
+    async with AsyncExitStack() as stack:
+        reporter = await stack.enter_async_context(Reporter(broker, agent_id))
+        claimer = await stack.enter_async_context(
+            Claimer(broker, agent_id, attempts, clock, gate, timeout=timedelta(seconds=settings.claim_timeout_seconds))
+        )
+        journal, handover, left = await _open_state(stack, settings, identity, reporter, clock, health)
         runner = Runner(
             agent_id,
             executors=executors,
             workspaces=workspaces,
             reporter=reporter,
+            handover=handover,
+            journal=journal,
             attempts=attempts,
             clock=clock,
             env_allow=settings.env_allow,
@@ -60,7 +73,7 @@ async def build_agent(
             claimer=claimer,
             reporter=reporter,
             run=runner.run,
-            draining=draining,
+            gate=gate,
             ticket_hold=timedelta(seconds=settings.ticket_hold_seconds),
         )
         yield Agent(
@@ -71,24 +84,48 @@ async def build_agent(
                 claimer=claimer,
                 leases=leases,
                 attempts=attempts,
-                reporter=reporter,
+                handover=handover,
+                hearing=hearing,
+                gate=gate,
+                clock=clock,
                 health=health,
                 kill_grace=kill_grace,
             ),
             leases=leases,
             heartbeat=Heartbeat(
-                broker,
-                identity,
-                attempts,
-                resources,
-                draining,
-                every=timedelta(seconds=settings.heartbeat_seconds),
-                health=health,
+                broker, identity, attempts, resources, gate, hearing, clock, every=heartbeat_every, health=health
             ),
+            ears=Ears(broker, hearing, gate, clock, every=heartbeat_every, health=health),
             resources=resources,
             workspaces=workspaces,
             attempts=attempts,
-            draining=draining,
+            handover=handover,
+            gate=gate,
+            left=left,
             stop_grace=timedelta(seconds=settings.stop_grace_seconds),
             kill_grace=kill_grace,
         )
+
+
+async def _open_state(
+    stack: AsyncExitStack,
+    settings: AgentSettings,
+    identity: Identity,
+    reporter: Reporter,
+    clock: Clock,
+    health: Health,
+) -> tuple[Journal, Handover, list[Key]]:
+    """Open the journal and the spool, and put in order what they hold; return with them the results to send first."""
+    file, spool = JournalFile(settings.state_dir / "journal.jsonl"), Spool(settings.state_dir / "spool")
+    try:
+        unfinished = await asyncio.to_thread(lambda: unended(file.read()))
+        spooled = await asyncio.to_thread(spool.open)
+    except OSError as error:
+        raise StateUnusable(settings.state_dir, error) from None
+    journal = await stack.enter_async_context(Journal(file))
+    resend_after = timedelta(seconds=settings.result_resend_seconds)
+    handover = await stack.enter_async_context(
+        Handover(spool, reporter, clock, resend_after=resend_after, health=health)
+    )
+    owed = await recover(unfinished, agent_id=identity.agent_id, spooled=spooled, journal=journal, handover=handover)
+    return journal, handover, [*spooled, *owed]

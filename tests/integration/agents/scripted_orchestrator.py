@@ -1,6 +1,7 @@
 """An orchestrator that does what the test says: it speaks the messages and records what the agents say."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,20 +22,26 @@ from common.broker.topology import (
     work_queue,
 )
 from common.messages import (
+    AgentStatus,
     CancelTask,
     Claim,
     ClaimedTask,
     Control,
+    Drain,
     Grant,
     GrantedTask,
+    Heard,
     Lease,
     OutputChunk,
+    Pause,
     ProtocolError,
     Refusal,
     RefusedTask,
     Renew,
     Renewed,
+    Resume,
     StatusUpdate,
+    Stored,
     Stream,
     Ticket,
     WorkRequest,
@@ -53,6 +60,10 @@ from common.protocol import (
 )
 from tests.eventually import eventually
 
+OFFLINE = AgentStatus.OFFLINE
+
+Order = CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume
+
 
 @dataclass
 class Dispatched:
@@ -64,7 +75,7 @@ class Dispatched:
 
 
 class ScriptedOrchestrator:
-    """Grants every claim once unless told otherwise, and renews every lease unless told otherwise."""
+    """Grants every claim once, renews every lease, stores every result and hears every beat, unless told otherwise."""
 
     def __init__(self, broker: Broker, *, lease_seconds: float = 60.0) -> None:
         self.lease_seconds = lease_seconds
@@ -72,6 +83,8 @@ class ScriptedOrchestrator:
         self.refuses: set[UUID] = set()
         self.loses: set[UUID] = set()
         self.renews = True
+        self.stores = True
+        self.hears = True
         self.claims: list[ClaimedTask] = []
         self.claim_messages: list[Claim] = []
         self.grants: dict[UUID, GrantedTask] = {}
@@ -80,6 +93,7 @@ class ScriptedOrchestrator:
         self.errors: list[ProtocolError] = []
         self.heartbeats: list[StatusUpdate] = []
         self.renewals: list[Renew] = []
+        self.lease_ends: dict[UUID, float] = {}
         self._broker = broker
         self._tasks: dict[UUID, Dispatched] = {}
         self._fences = count(1)
@@ -130,7 +144,9 @@ class ScriptedOrchestrator:
         await self.tell(GrantEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=Grant(tasks=[grant])))
 
     async def cancel(self, task_id: UUID) -> None:
-        order = CancelTask(task_id=task_id, fence=self.grants[task_id].fence)
+        await self.order(CancelTask(task_id=task_id, fence=self.grants[task_id].fence))
+
+    async def order(self, order: Order) -> None:
         await self.tell(ControlEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=Control(order=order)))
 
     def grant_of(self, claimed: ClaimedTask) -> GrantedTask:
@@ -205,6 +221,10 @@ class ScriptedOrchestrator:
                     await self._answer_claim(claimed)
             case Renew() as renewal if self.renews:
                 await self._answer_renewal(renewal)
+            case WorkResult() as result if self.stores:
+                await self.order(Stored(results=[Lease(task_id=result.task_id, fence=result.fence)]))
+            case StatusUpdate(status=status, beat_id=UUID() as beat_id) if self.hears and status is not OFFLINE:
+                await self.order(Heard(beat_id=beat_id))
 
     async def _answer_claim(self, claimed: ClaimedTask) -> None:
         if claimed.task_id in self.refuses:
@@ -216,10 +236,12 @@ class ScriptedOrchestrator:
         grant = self.grants.get(claimed.task_id)
         if grant is None or grant.claim_id != claimed.claim_id:
             grant = self.grants[claimed.task_id] = self.grant_of(claimed)
+            self.lease_ends[claimed.task_id] = time.time() + self.lease_seconds
         await self.send_grant(grant)
 
     async def _answer_renewal(self, renewal: Renew) -> None:
         lost: list[Lease] = [lease for lease in renewal.leases if lease.task_id in self.loses]
         kept = [lease for lease in renewal.leases if lease.task_id not in self.loses]
-        order = Renewed(renewal_id=renewal.renewal_id, lease_seconds=self.lease_seconds, kept=kept, lost=lost)
-        await self.tell(ControlEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=Control(order=order)))
+        # As the database does: from when the answer is written, whether or not it arrives.
+        self.lease_ends.update({lease.task_id: time.time() + self.lease_seconds for lease in kept})
+        await self.order(Renewed(renewal_id=renewal.renewal_id, lease_seconds=self.lease_seconds, kept=kept, lost=lost))

@@ -10,6 +10,8 @@ import pytest
 
 from agents.attempts import Attempts
 from agents.claimer import Claimer, ClaimUnanswered, Reception
+from agents.gate import Gate
+from agents.stopping import StopReason
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
 from common.clock import SystemClock
@@ -39,19 +41,19 @@ class Recording(MemoryBroker):
 
 
 class Asking:
-    def __init__(self, claimer: Claimer, broker: Recording, attempts: Attempts, draining: asyncio.Event) -> None:
+    def __init__(self, claimer: Claimer, broker: Recording, attempts: Attempts, gate: Gate) -> None:
         self.claimer = claimer
         self.broker = broker
         self.attempts = attempts
-        self.draining = draining
+        self.gate = gate
 
 
 @asynccontextmanager
 async def asking(*, timeout: float = 10.0) -> AsyncIterator[Asking]:
-    broker, attempts, draining = Recording(), Attempts(), asyncio.Event()
+    broker, attempts, gate = Recording(), Attempts(), Gate()
     clock = SystemClock()
-    async with Claimer(broker, AGENT, attempts, clock, draining, timeout=timedelta(seconds=timeout)) as claimer:
-        yield Asking(claimer, broker, attempts, draining)
+    async with Claimer(broker, AGENT, attempts, clock, gate, timeout=timedelta(seconds=timeout)) as claimer:
+        yield Asking(claimer, broker, attempts, gate)
 
 
 def make_ticket() -> Ticket:
@@ -123,9 +125,9 @@ async def test_a_claim_that_nobody_answers_is_given_up() -> None:
         assert len(it.attempts) == 0
 
 
-async def test_an_agent_that_drains_does_not_ask_again() -> None:
+async def test_an_agent_that_takes_nothing_new_does_not_ask_again() -> None:
     async with asking(timeout=0.02) as it:
-        it.draining.set()
+        it.gate.drain()
 
         with pytest.raises(ClaimUnanswered):
             await it.claimer.claim(make_ticket())
@@ -154,3 +156,32 @@ async def test_a_grant_is_known_before_the_next_order_is_read_and_counts_once() 
         assert it.claimer.granted(grant) is Reception.DUPLICATE
         await claiming
         assert it.claimer.granted(grant) is Reception.DUPLICATE
+
+
+async def test_a_cancel_that_overtook_its_grant_stops_it_before_it_starts() -> None:
+    async with asking() as it:
+        claiming = asyncio.create_task(it.claimer.claim(make_ticket()))
+        await eventually(lambda: it.broker.claims)
+        grant = make_grant(it.broker.claims[0][0])
+        it.attempts.cancel(grant.work.task_id, grant.fence + 1, grace=1)
+        it.attempts.cancel(grant.work.task_id, grant.fence, grace=1)
+
+        it.claimer.granted(grant)
+
+        attempt = await claiming
+        assert attempt is not None
+        assert attempt.stop.reason is StopReason.CANCELLED
+
+
+async def test_a_cancel_of_another_fence_does_not_stop_a_later_grant() -> None:
+    async with asking() as it:
+        claiming = asyncio.create_task(it.claimer.claim(make_ticket()))
+        await eventually(lambda: it.broker.claims)
+        grant = make_grant(it.broker.claims[0][0])
+        it.attempts.cancel(grant.work.task_id, grant.fence - 1, grace=1)
+
+        it.claimer.granted(grant)
+
+        attempt = await claiming
+        assert attempt is not None
+        assert attempt.stop.reason is None

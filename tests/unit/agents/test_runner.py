@@ -1,23 +1,31 @@
 """However an executor ends, the task gets a result and the agent lives on."""
 
+import json
+import os
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
 
 from agents.attempts import Attempt, Attempts
 from agents.executors.base import ExecutionContext, Outcome
+from agents.handover import Handover
+from agents.journal import Journal
+from agents.journal_file import JournalFile
+from agents.orphans import look_at
 from agents.reporter import Reporter
 from agents.runner import Runner
+from agents.spool import Spool
 from agents.stopping import StopReason
 from agents.workspace import Workspaces
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES, RESULTS
 from common.clock import SystemClock
 from common.errors import ErrorCode
+from common.loop import Health
 from common.messages import GrantedTask, ResultStatus, WorkRequest, WorkResult
 from common.protocol import decode
 
@@ -56,12 +64,20 @@ async def run(
     broker, attempts = MemoryBroker(), Attempts()
     attempts.add(attempt)
     await broker.declare(*REPLY_QUEUES)
-    async with Reporter(broker, AGENT) as reporter:
+    async with (
+        Reporter(broker, AGENT) as reporter,
+        Journal(JournalFile(journal_of(state))) as journal,
+        Handover(
+            make_spool(state), reporter, SystemClock(), resend_after=timedelta(minutes=1), health=Health()
+        ) as handover,
+    ):
         runner = Runner(
             AGENT,
             executors={"scripted": Scripted(do)},
             workspaces=Workspaces(state),
             reporter=reporter,
+            handover=handover,
+            journal=journal,
             attempts=attempts,
             clock=SystemClock(),
             env_allow=[],
@@ -76,6 +92,22 @@ async def run(
     return envelope.payload, attempts
 
 
+def journal_of(state: Path) -> Path:
+    return state.with_name("journal.jsonl")
+
+
+def make_spool(state: Path) -> Spool:
+    spool = Spool(state.with_name("spool"))
+    spool.open()
+    return spool
+
+
+def journaled(state: Path) -> list[dict[str, Any]]:
+    """Return the lines of the journal."""
+    path = journal_of(state)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 async def succeed(context: ExecutionContext) -> Outcome:
     return Outcome(ResultStatus.COMPLETED)
 
@@ -84,7 +116,7 @@ async def test_an_executor_that_raises_fails_the_task_without_telling_its_secret
     async def explode(context: ExecutionContext) -> Outcome:
         raise KeyError("a secret")
 
-    result, attempts = await run(make_attempt(), tmp_path, explode)
+    result, attempts = await run(make_attempt(), tmp_path / "work", explode)
 
     assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.INTERNAL)
     assert result.error_message == "The executor failed: KeyError."
@@ -97,10 +129,12 @@ async def test_a_host_that_has_no_room_is_a_reason_to_try_again(tmp_path: Path) 
     result, _ = await run(make_attempt(), tmp_path / "file", succeed)
 
     assert (result.error_code, result.retryable) == (ErrorCode.RESOURCE_LIMIT, True)
+    assert not result.started
+    assert journaled(tmp_path / "file") == []
 
 
 async def test_work_of_another_type_than_this_agent_knows_fails(tmp_path: Path) -> None:
-    result, _ = await run(make_attempt("unknown"), tmp_path, succeed)
+    result, _ = await run(make_attempt("unknown"), tmp_path / "work", succeed)
 
     assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.UNSUPPORTED_WORK_TYPE)
 
@@ -119,7 +153,7 @@ async def test_work_that_is_stopped_before_it_began_never_begins(
     attempt = make_attempt()
     attempt.stop.order(reason, grace=1)
 
-    result, _ = await run(attempt, tmp_path, succeed)
+    result, _ = await run(attempt, tmp_path / "work", succeed)
 
     assert (result.status, result.retryable) == (status, retryable)
 
@@ -131,6 +165,80 @@ async def test_work_that_ended_by_itself_counts_although_it_was_to_be_stopped(tm
         attempt.stop.order(StopReason.AGENT_STOPPING, grace=1)
         return Outcome(ResultStatus.COMPLETED, exit_code=0)
 
-    result, _ = await run(attempt, tmp_path, end_just_in_time)
+    result, _ = await run(attempt, tmp_path / "work", end_just_in_time)
 
     assert result.status is ResultStatus.COMPLETED
+
+
+async def test_the_start_is_on_disk_before_the_executor_runs(tmp_path: Path) -> None:
+    attempt = make_attempt()
+    seen: list[dict[str, Any]] = []
+
+    async def look(context: ExecutionContext) -> Outcome:
+        seen.extend(journaled(tmp_path / "work"))
+        return Outcome(ResultStatus.COMPLETED, exit_code=0)
+
+    await run(attempt, tmp_path / "work", look)
+
+    [started] = seen
+    assert (started["event"], started["task_id"], started["fence"]) == ("started", str(attempt.task_id), attempt.fence)
+    assert [line["event"] for line in journaled(tmp_path / "work")] == ["started", "ended"]
+
+
+async def test_work_whose_start_cannot_be_journaled_does_not_start(tmp_path: Path) -> None:
+    journal_of(tmp_path / "work").mkdir()
+    ran = False
+
+    async def note(context: ExecutionContext) -> Outcome:
+        nonlocal ran
+        ran = True
+        return Outcome(ResultStatus.COMPLETED)
+
+    result, _ = await run(make_attempt(), tmp_path / "work", note)
+
+    assert not ran
+    assert (result.error_code, result.retryable, result.started) == (ErrorCode.RESOURCE_LIMIT, True, False)
+
+
+async def test_the_process_group_is_journaled_with_the_time_of_its_start(tmp_path: Path) -> None:
+    async def start(context: ExecutionContext) -> Outcome:
+        context.process_started(os.getpid())
+        return Outcome(ResultStatus.COMPLETED)
+
+    await run(make_attempt(), tmp_path / "work", start)
+
+    [process] = [line for line in journaled(tmp_path / "work") if line["event"] == "process"]
+    myself = look_at(os.getpid())
+    assert myself is not None
+    assert (process["pid"], process["start_ticks"]) == (os.getpid(), myself.start_ticks)
+
+
+async def test_the_result_is_on_disk_before_the_broker_is_asked(tmp_path: Path) -> None:
+    result, _ = await run(make_attempt(), tmp_path / "work", succeed)
+
+    # Nobody has said that it is stored.
+    assert [key.task_id for key in Spool(tmp_path / "spool").open()] == [result.task_id]
+
+
+@pytest.mark.parametrize(
+    ("code", "marked", "retryable"),
+    [
+        (ErrorCode.TIMEOUT, False, True),
+        (ErrorCode.AGENT_UNAVAILABLE, False, True),
+        (ErrorCode.RESOURCE_LIMIT, False, True),
+        (ErrorCode.INVALID_REQUEST, True, False),
+        (ErrorCode.UNSUPPORTED_WORK_TYPE, True, False),
+        (ErrorCode.INTERNAL, True, False),
+        (None, True, True),
+        (None, False, False),
+    ],
+)
+async def test_only_infrastructure_and_the_executor_itself_call_for_another_attempt(
+    tmp_path: Path, code: ErrorCode | None, marked: bool, retryable: bool
+) -> None:
+    async def fail(context: ExecutionContext) -> Outcome:
+        return Outcome.failed("no", code=code, retryable=marked)
+
+    result, _ = await run(make_attempt(), tmp_path / "work", fail)
+
+    assert result.retryable is retryable

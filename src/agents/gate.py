@@ -1,0 +1,112 @@
+"""Whether this agent takes new work: it may be stopping, drained, or paused for a while.
+
+Slots that wait for tickets leave their consumer when the gate closes, so that the tickets nobody claimed go back.
+"""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+
+from common.loop import Wake
+
+log = logging.getLogger(__name__)
+
+
+class Gate:
+    """Belongs to one event loop. `changed` rings whenever somebody who leaves or waits should look again."""
+
+    def __init__(self) -> None:
+        self._is_stopping = False
+        self._is_drained = False
+        self._resumption: asyncio.TimerHandle | None = None
+        self._opened = asyncio.Event()
+        self._opened.set()
+        self._turn = asyncio.Event()
+        self.changed = Wake()
+
+    @property
+    def is_open(self) -> bool:
+        return self._opened.is_set()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the agent will end when its work has."""
+        return self._is_stopping or self._is_drained
+
+    @property
+    def is_drained(self) -> bool:
+        return self._is_drained
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
+    @property
+    def turn(self) -> asyncio.Event:
+        """Set when a consumer that is opened now must be closed: the gate has closed, or `reopen` was called."""
+        return self._turn
+
+    async def opened(self) -> None:
+        """Return when new work may be taken; for ever waiting when the agent stops."""
+        await self._opened.wait()
+
+    def stop(self) -> None:
+        """Take nothing new; there is no way back."""
+        self._is_stopping = True
+        self._settle()
+
+    def drain(self, note: str = "") -> None:
+        """Take nothing new, and leave when what runs has ended."""
+        log.info("agent.drain_ordered", extra={"note": note})
+        self._is_drained = True
+        self._settle()
+
+    def pause(self, until: datetime, *, ordered_at: datetime, note: str = "") -> None:
+        """Take nothing new until then. A later order replaces an earlier one."""
+        seconds = time_left(until, ordered_at=ordered_at, now=datetime.now(UTC)).total_seconds()
+        self._forget_pause()
+        if seconds > 0:
+            log.info("agent.paused", extra={"until": until.isoformat(), "note": note})
+            self._resumption = asyncio.get_running_loop().call_later(seconds, self._end_pause)
+        self._settle()
+
+    def resume(self) -> None:
+        """Take work again, whether paused or drained; an agent that stops goes on stopping."""
+        log.info("agent.resumed")
+        self._is_drained = False
+        self._forget_pause()
+        self._settle()
+
+    def reopen(self) -> None:
+        """Have every consumer closed and opened anew."""
+        self._turn.set()
+        self._turn = asyncio.Event()
+
+    def _end_pause(self) -> None:
+        log.info("agent.pause_over")
+        self._forget_pause()
+        self._settle()
+
+    def _forget_pause(self) -> None:
+        if self._resumption is not None:
+            self._resumption.cancel()
+            self._resumption = None
+
+    def _settle(self) -> None:
+        if self._is_stopping or self._is_drained or self._resumption is not None:
+            self._opened.clear()
+            self.reopen()
+        else:
+            self._opened.set()
+        self.changed.ring()
+
+
+def time_left(until: datetime, *, ordered_at: datetime, now: datetime) -> timedelta:
+    """Return for how long a pause still lasts.
+
+    The end and the time of the order are by the orchestrator's clock, `now` by this host's. The shorter of the two
+    readings: a host whose clock is behind does not pause longer than was meant, nor does an order that came late.
+    """
+    aware = until if until.tzinfo is not None else until.replace(tzinfo=UTC)
+    since = ordered_at if ordered_at.tzinfo is not None else ordered_at.replace(tzinfo=UTC)
+    return min(aware - now, aware - since)

@@ -1,0 +1,166 @@
+"""Bring every result to the ledger: onto disk first, then to the broker, and again until the orchestrator has it.
+
+A broker that has confirmed a result can still lose it, and so can an orchestrator that took it and died. Therefore a
+result is forgotten only when `Stored` names it. When the disk takes nothing, results are sent from memory all the same.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from agents.reporter import Reporter
+from agents.spool import Key, Spool, key_of
+from common.backoff import exponential
+from common.batching import Batcher
+from common.broker.topology import RESULTS
+from common.clock import Clock
+from common.loop import Health, Wake, keep_running
+from common.messages import Lease
+from common.protocol import WorkResultEnvelope
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 100
+MAX_IN_MEMORY = 100
+LONGEST_PAUSE = timedelta(minutes=5)
+LONGEST_SLEEP = timedelta(seconds=60)
+
+
+@dataclass(slots=True, eq=False)
+class _Owed:
+    """A result that may not be stored. `in_memory` holds it when the disk did not take it.
+
+    `again_at`: when it is sent again; None while it has not been sent.
+    """
+
+    in_memory: WorkResultEnvelope | None
+    sent: int = 0
+    again_at: float | None = None
+
+
+class Handover:
+    """The results that this agent owes. Use it as a context manager."""
+
+    def __init__(
+        self, spool: Spool, reporter: Reporter, clock: Clock, *, resend_after: timedelta, health: Health
+    ) -> None:
+        self._spool = spool
+        self._reporter = reporter
+        self._clock = clock
+        self._resend_after = resend_after
+        self._health = health
+        self._owed: dict[Key, _Owed] = {}
+        self._changed = Wake()
+        self._batcher: Batcher[WorkResultEnvelope, None] = Batcher(self._keep, limit=MAX_BATCH)
+        self._forgetting: Batcher[Key, None] = Batcher(self._forget, limit=MAX_BATCH)
+        self._removals: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._batcher.__aenter__()
+        await self._forgetting.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.gather(*self._removals, return_exceptions=True)
+        await self._forgetting.__aexit__(kind, error, trace)
+        await self._batcher.__aexit__(kind, error, trace)
+
+    def __len__(self) -> int:
+        return len(self._owed)
+
+    async def keep(self, result: WorkResultEnvelope) -> None:
+        """Return when the result is on disk, or when that is known to be impossible."""
+        await self._batcher.submit(result)
+
+    async def send(self, result: WorkResultEnvelope, *, queue: str = RESULTS) -> None:
+        """Return when the broker has a result that was kept before."""
+        await self._reporter.send(queue, result)
+        self._sent(key_of(result))
+
+    async def send_left(self, keys: Sequence[Key]) -> None:
+        """Send what an earlier life of this agent left behind."""
+        for key in keys:
+            self._owed.setdefault(key, _Owed(None))
+        for start in range(0, len(keys), MAX_BATCH):
+            await asyncio.gather(*(self._send_again(key) for key in keys[start : start + MAX_BATCH]))
+        if keys:
+            log.info("results.left_sent", extra={"results": len(keys)})
+
+    async def run(self) -> None:
+        """Send again what nobody has stored, until cancelled."""
+
+        async def step() -> None:
+            now = self._clock.monotonic()
+            for key in [key for key, owed in self._owed.items() if owed.again_at is not None and owed.again_at <= now]:
+                await self._send_again(key)
+            await self._changed.wait(self._pause())
+
+        await keep_running("handover", step, health=self._health)
+
+    def stored(self, results: Iterable[Lease]) -> None:
+        """These results are in the ledger, or can never be."""
+        for lease in results:
+            key = Key(lease.task_id, lease.fence)
+            if self._owed.pop(key, None) is not None:
+                removal = asyncio.create_task(self._forgetting.submit(key), name="forget_result")
+                self._removals.add(removal)
+                removal.add_done_callback(self._removals.discard)
+        self._changed.ring()
+
+    async def settled(self, *, within: float) -> bool:
+        """Wait until nothing that was sent is owed any more; False when it takes too long."""
+        try:
+            async with asyncio.timeout(within):
+                while any(owed.sent for owed in self._owed.values()):
+                    await self._changed.rung()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _send_again(self, key: Key) -> None:
+        owed = self._owed.get(key)
+        if owed is None:
+            return
+        result = owed.in_memory or await asyncio.to_thread(self._spool.read, key)
+        if result is None:
+            self._owed.pop(key, None)
+            return
+        if owed.sent:
+            log.warning("result.sent_again", extra={"task_id": key.task_id, "fence": key.fence, "sent": owed.sent})
+        await self.send(result)
+
+    def _sent(self, key: Key) -> None:
+        owed = self._owed.get(key)
+        if owed is None:
+            return  # stored in the same breath
+        owed.sent += 1
+        pause = exponential(owed.sent, base=self._resend_after, cap=max(LONGEST_PAUSE, self._resend_after))
+        owed.again_at = self._clock.monotonic() + pause.total_seconds()
+        self._changed.ring()
+
+    def _pause(self) -> timedelta:
+        now = self._clock.monotonic()
+        due = [owed.again_at - now for owed in self._owed.values() if owed.again_at is not None]
+        return min(LONGEST_SLEEP, timedelta(seconds=max(0.0, min(due)))) if due else LONGEST_SLEEP
+
+    async def _keep(self, results: Sequence[WorkResultEnvelope]) -> Sequence[None]:
+        failures = await asyncio.to_thread(self._spool.keep, results)
+        for result, failure in zip(results, failures, strict=True):
+            self._owed[key_of(result)] = _Owed(None if failure is None else result)
+            if failure is not None:
+                log.error("spool.failed", extra={"task_id": result.payload.task_id, "reason": str(failure)})
+        in_memory = [key for key, owed in self._owed.items() if owed.in_memory is not None]
+        for key in in_memory[:-MAX_IN_MEMORY]:
+            log.error("result.dropped", extra={"task_id": key.task_id, "reason": "no room on disk, too many in memory"})
+            del self._owed[key]
+        return [None] * len(results)
+
+    async def _forget(self, keys: Sequence[Key]) -> Sequence[None]:
+        await asyncio.to_thread(self._spool.forget, keys)
+        return [None] * len(keys)

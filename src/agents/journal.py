@@ -1,0 +1,133 @@
+"""The agent's own record of what it started: one JSON object a line, in the order in which it happened.
+
+`started` is on disk before the executor runs, `process` names each process group of an attempt, `ended` is written when
+the result is safe. So whatever has no `ended` after a crash may have been left running, and its result is owed.
+Auditors compare these lines with the ledger.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.journal_file import JournalFile, Line
+from common.batching import Batcher
+from common.messages import GrantedTask, ResultStatus
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 1000
+
+
+class Entry(BaseModel):
+    """What every line has. `at` is wall time."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    task_id: UUID
+    fence: int
+
+
+class Started(Entry):
+    event: Literal["started"] = "started"
+    attempt: int
+    work_type: str
+    trace_id: UUID
+    request_id: UUID
+    boot_id: str
+    agent_pid: int
+
+
+class ProcessStarted(Entry):
+    """`start_ticks`: when it started by the kernel's count, so that a reused id is not mistaken for it."""
+
+    event: Literal["process"] = "process"
+    pid: int
+    start_ticks: int
+
+
+class Ended(Entry):
+    event: Literal["ended"] = "ended"
+    status: ResultStatus
+    exit_code: int | None = None
+    error_code: int | None = None
+    reason: str | None = None
+    killed: list[int] = Field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Unended:
+    """An attempt of an earlier life of this agent that was started and has no end."""
+
+    started: Started
+    processes: tuple[ProcessStarted, ...]
+
+
+class Journal:
+    """Appends, with everything that arrived together in one write. Use it as a context manager."""
+
+    def __init__(self, file: JournalFile) -> None:
+        self._file = file
+        self._batcher: Batcher[Line, None] = Batcher(self._append, limit=MAX_BATCH)
+        self._writing: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._batcher.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.gather(*self._writing, return_exceptions=True)
+        await self._batcher.__aexit__(kind, error, trace)
+        self._file.close()
+
+    async def started(self, grant: GrantedTask, *, boot_id: str, agent_pid: int) -> None:
+        """Return when it is on disk that the attempt starts. Raises `OSError`: then it must not start."""
+        entry = Started(
+            task_id=grant.work.task_id,
+            fence=grant.fence,
+            attempt=grant.attempt,
+            work_type=grant.work.work_type,
+            trace_id=grant.trace_id,
+            request_id=grant.request_id,
+            boot_id=boot_id,
+            agent_pid=agent_pid,
+        )
+        await self._batcher.submit(_line(entry, is_durable=True))
+
+    def process_started(self, grant: GrantedTask, *, pid: int, start_ticks: int) -> None:
+        """Note a process group. It need not survive the host, because neither does the group."""
+        self._note(ProcessStarted(task_id=grant.work.task_id, fence=grant.fence, pid=pid, start_ticks=start_ticks))
+
+    def ended(self, entry: Ended) -> None:
+        """Note that an attempt is over and its result safe. What is lost of this is found out again."""
+        self._note(entry)
+
+    def _note(self, entry: Entry) -> None:
+        self._spawn(self._batcher.submit(_line(entry, is_durable=False)))
+
+    def _spawn(self, writing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(writing, name="journal")
+        self._writing.add(task)
+        task.add_done_callback(self._written)
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._writing.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.error("journal.failed", extra={"reason": str(failure)})
+
+    async def _append(self, lines: Sequence[Line]) -> Sequence[None]:
+        await asyncio.to_thread(self._file.append, lines)
+        return [None] * len(lines)
+
+
+def _line(entry: Entry, *, is_durable: bool) -> Line:
+    return Line((entry.task_id, entry.fence), entry.model_dump_json().encode(), is_durable, isinstance(entry, Ended))

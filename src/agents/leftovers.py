@@ -1,0 +1,40 @@
+"""What the journal of an earlier life says about attempts that were started and have no end."""
+
+import logging
+from collections.abc import Iterable
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from agents.journal import Ended, ProcessStarted, Started, Unended
+
+log = logging.getLogger(__name__)
+
+_ENTRY: TypeAdapter[Started | ProcessStarted | Ended] = TypeAdapter(
+    Annotated[Started | ProcessStarted | Ended, Field(discriminator="event")]
+)
+
+
+def unended(lines: Iterable[bytes]) -> list[Unended]:
+    """Return the attempts without an end, the oldest first. Lines that make no sense are logged and left out."""
+    started: dict[tuple[UUID, int], Started] = {}
+    processes: dict[tuple[UUID, int], dict[int, ProcessStarted]] = {}
+    unreadable = 0
+    for line in filter(None, lines):
+        try:
+            entry = _ENTRY.validate_json(line)
+        except ValidationError:
+            unreadable += 1
+            continue
+        attempt = (entry.task_id, entry.fence)
+        match entry:
+            case Started():
+                started[attempt] = entry
+            case ProcessStarted():
+                processes.setdefault(attempt, {})[entry.pid] = entry
+            case Ended():
+                started.pop(attempt, None)
+    if unreadable:
+        log.warning("journal.unreadable_lines", extra={"lines": unreadable})
+    return [Unended(entry, tuple(processes.get(attempt, {}).values())) for attempt, entry in started.items()]
