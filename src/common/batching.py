@@ -52,7 +52,10 @@ class Batcher(Generic[Item, Result]):
             batch = [await self._waiting.get()]
             while len(batch) < self._limit and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
-            await self._settle(batch)
+            # Nobody wants any more what its caller has given up.
+            wanted = [(item, done) for item, done in batch if not done.done()]
+            if wanted:
+                await self._settle(wanted)
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:

@@ -75,14 +75,20 @@ async def forever(name: str, duty: Duty, *, wake: Wake, every: timedelta, health
 
 
 async def keep_running(name: str, step: Callable[[], Awaitable[object]], *, health: Health) -> None:
-    """Repeat a step until cancelled; after a failure log it, wait with back-off, and go on."""
+    """Repeat a step until cancelled; after a failure log it, wait with back-off, and go on.
+
+    A step that lasts says itself, by `health.well`, that it is well again after a failure.
+    """
     failures = 0
     health.well(name)
+    clock = asyncio.get_running_loop().time
     while True:
+        began = clock()
         try:
             await step()
         except Exception as failure:
-            failures += 1
+            lasted = clock() - began > LONGEST_PAUSE.total_seconds()
+            failures = 1 if lasted else failures + 1
             health.failed(name, failure)
             log.exception("loop.failed", extra={"loop": name, "failures": failures})
             await asyncio.sleep(full_jitter(failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE).total_seconds())

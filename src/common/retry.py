@@ -29,6 +29,10 @@ class RetryPolicy:
     cap: timedelta = timedelta(minutes=5)
     jitter: float = 0.25
 
+    def wait(self, failures: int) -> timedelta:
+        """Return how long to wait after so many failures in a row, without jitter."""
+        return exponential(failures, base=self.base, cap=self.cap)
+
     def decide(
         self, *, retryable: bool, attempt: int, max_attempts: int, now: datetime, chance: float = 0.5
     ) -> Retry | GiveUp:
@@ -39,4 +43,4 @@ class RetryPolicy:
         if not retryable or attempt >= max_attempts:
             return GiveUp()
         spread = 1 + self.jitter * (2 * chance - 1)
-        return Retry(at=now + exponential(attempt, base=self.base, cap=self.cap) * spread)
+        return Retry(at=now + self.wait(attempt) * spread)

@@ -1,11 +1,12 @@
 """The REST endpoints: each translates a request into a call of the service, and its answer back."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AfterValidator, AwareDatetime, ValidationError
 
 from common.errors import ChiffonError
 from common.lifecycle import Status
@@ -30,6 +31,7 @@ from orchestrator.tasks.schemas import (
     TaskStatus,
     TaskSummary,
 )
+from orchestrator.why.schemas import WhyResponse
 
 __all__ = [
     "Agent",
@@ -51,6 +53,16 @@ NOT_FOUND: Responses = {404: {"model": ErrorResponse, "description": "There is n
 CONFLICT: Responses = {409: {"model": ErrorResponse, "description": "The id is taken by other content (1003)."}}
 UNKNOWN: Responses = {400: {"model": ErrorResponse, "description": "The work type is not known (1001)."}}
 ENDED: Responses = {400: {"model": ErrorResponse, "description": "The task has ended (2002)."}}
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is beyond the years 1 to 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 router = APIRouter(prefix="/api/v1", responses={500: {"model": ErrorResponse}, 503: {"model": ErrorResponse}})
 
@@ -75,6 +87,10 @@ async def _dispatch(work: DispatchRequest, service: OrchestratorService, trace_i
         trace_id=work.trace_id or trace_id,
         idempotent=work.idempotent,
         max_attempts=work.max_attempts,
+        ordering_key=work.ordering_key,
+        concurrency_key=work.concurrency_key,
+        concurrency_limit=work.concurrency_limit,
+        expires_after=None if work.expires_after_seconds is None else timedelta(seconds=work.expires_after_seconds),
     )
     return DispatchResponse(trace_id=known.trace_id, request_id=known.request_id, task_id=known.task_id)
 
@@ -127,9 +143,7 @@ async def tasks(
     agent_type: Annotated[str | None, Query(pattern=AGENT_TYPE_PATTERN)] = None,
     agent_id: Annotated[UUID | None, Query(description="Run by this agent, now or last.")] = None,
     trace_id: UUID | None = None,
-    created_after: Annotated[
-        AwareDatetime | None, Query(description="With its zone, as in 2026-11-22T10:00:00Z.")
-    ] = None,
+    created_after: Annotated[Moment | None, Query(description="With its zone, as in 2026-11-22T10:00:00Z.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the last page.")] = None,
 ) -> TaskPage:
@@ -151,7 +165,7 @@ async def output(
     stream: Stream = Stream.STDOUT,
     offset: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="Bytes of UTF-8 before the part.")] = 0,
     limit: Annotated[int, Query(ge=1, le=4 * PAGE_BYTES, description="At most so many bytes.")] = PAGE_BYTES,
-    attempt: Annotated[int | None, Query(ge=1, le=20, description="Which attempt; the last by default.")] = None,
+    attempt: Annotated[int | None, Query(ge=1, le=32_767, description="Which attempt; the last by default.")] = None,
 ) -> OutputPage:
     """Return a part of one stream of a task's output, while it runs or afterwards."""
     return OutputPage.of(await service.read_output(task_id, attempt=attempt, stream=stream, offset=offset, limit=limit))
@@ -169,6 +183,21 @@ async def events(
     return EventPage(
         items=[EventOut.model_validate(event) for event in found], next_after=found[-1].seq if found else after
     )
+
+
+@router.get(
+    "/tasks/{task_id}/why",
+    tags=["tasks"],
+    summary="Why a task waits",
+    response_model_exclude_none=True,
+    responses={**NOT_FOUND, **INVALID},
+)
+async def why(task_id: UUID, service: Service) -> WhyResponse:
+    """Return everything that is in the way of a task now: others of its keys, its retry, the broker, the agents.
+
+    A task that runs or has ended does not wait; its only entry says so.
+    """
+    return WhyResponse.model_validate(await service.explain_wait(task_id))
 
 
 @router.get("/agents", tags=["agents"], summary="List agents", responses={**INVALID})

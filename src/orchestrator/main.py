@@ -15,11 +15,15 @@ from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.logs import configure_logs
 from orchestrator import api
+from orchestrator.dead_letters import api as dead_letters
 from orchestrator.http import errors, health
 from orchestrator.http.context import RequestContext
 from orchestrator.http.limits import BodyLimit
+from orchestrator.http.origin import LOOPBACK, LoopbackOnly
 from orchestrator.live import api as live
+from orchestrator.registry import api as fleet
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.tasks import api as tasks
 from orchestrator.wiring import Orchestrator, open_orchestrator
 
 log = logging.getLogger(__name__)
@@ -35,8 +39,13 @@ Live updates are sent over the WebSockets `/ws/{trace_id}` and `/api/v1/ws`.
 """
 
 
-def create_app(orchestrator: Orchestrator | None = None, *, max_body_bytes: int | None = None) -> FastAPI:
-    """Make the app, around an orchestrator that runs or, without one, around one that the app opens when it starts."""
+def create_app(
+    orchestrator: Orchestrator | None = None, *, max_body_bytes: int | None = None, loopback_only: bool = False
+) -> FastAPI:
+    """Make the app, around an orchestrator that runs or, without one, around one that the app opens when it starts.
+
+    `loopback_only`: refuse what was not addressed to this host.
+    """
     app = FastAPI(
         title="Chiffon",
         version=VERSION,
@@ -48,8 +57,13 @@ def create_app(orchestrator: Orchestrator | None = None, *, max_body_bytes: int 
     errors.install(app)
     limit = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
     app.add_middleware(BodyLimit, limit=limit)
-    app.add_middleware(RequestContext)
+    if loopback_only:
+        app.add_middleware(LoopbackOnly)
+    app.add_middleware(RequestContext, on_error=errors.unexpected)
     app.include_router(api.router)
+    app.include_router(tasks.router)
+    app.include_router(fleet.router)
+    app.include_router(dead_letters.router)
     app.include_router(live.router)
     app.include_router(health.router)
     return app
@@ -66,6 +80,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.orchestrator_service = orchestrator.service
+    app.state.task_control = orchestrator.task_control
+    app.state.fleet = orchestrator.fleet
+    app.state.dead_letters = orchestrator.dead_letters
     app.state.live = orchestrator.live
     app.state.checks = orchestrator.checks
 
@@ -102,7 +119,7 @@ async def serve(
         listening = stack.enter_context(_listen(settings.host, settings.port))
         orchestrator = await stack.enter_async_context(open_orchestrator(settings, shared, broker=broker))
         config = uvicorn.Config(
-            create_app(orchestrator, max_body_bytes=settings.max_body_bytes),
+            create_app(orchestrator, max_body_bytes=settings.max_body_bytes, loopback_only=settings.host in LOOPBACK),
             lifespan="off",
             log_config=None,
             access_log=False,

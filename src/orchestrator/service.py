@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,9 +23,11 @@ from orchestrator.output.service import OutputService
 from orchestrator.registry.model import Agent
 from orchestrator.registry.service import RegistryService
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.tasks.dispatch import agent_type_for, attempts, check_parameters
+from orchestrator.tasks.dispatch import agent_type_for, attempts, check_keys, check_parameters, check_wait
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 from orchestrator.tasks.service import TaskService
+from orchestrator.why.model import Explanation
+from orchestrator.why.service import WhyService
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class OrchestratorService:
         events: EventService,
         registry: RegistryService,
         leases: LeaseService,
+        why: WhyService,
         relay: Wake,
     ) -> None:
         self._settings = settings
@@ -55,6 +58,7 @@ class OrchestratorService:
         self._events = events
         self._registry = registry
         self._leases = leases
+        self._why = why
         self._relay = relay
         self._dispatches: Batcher[NewTask, Identity] = Batcher(self._store, limit=settings.dispatch_batch)
         self._stack = AsyncExitStack()
@@ -84,6 +88,10 @@ class OrchestratorService:
         trace_id: UUID | None = None,
         idempotent: bool = False,
         max_attempts: int | None = None,
+        ordering_key: str | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
+        expires_after: timedelta | None = None,
     ) -> Identity:
         """Store work and have it done; returns the ids under which it is known, also when it was dispatched before.
 
@@ -93,6 +101,8 @@ class OrchestratorService:
             raise InvalidField("priority", "must be from 1 (background) to 5 (critical)")
         agent_type = self._determine_agent_type(work_type, hints)
         check_parameters(work_type, parameters)
+        check_keys(ordering_key, concurrency_key, concurrency_limit)
+        check_wait(expires_after)
         task = NewTask(
             task_id=task_id,
             request_id=request_id or new_request_id(),
@@ -104,6 +114,10 @@ class OrchestratorService:
             priority=priority,
             idempotent=idempotent,
             max_attempts=attempts(idempotent=idempotent, wanted=max_attempts),
+            ordering_key=ordering_key,
+            concurrency_key=concurrency_key,
+            concurrency_limit=concurrency_limit,
+            expires_after=expires_after,
         )
         return await self._dispatches.submit(task)
 
@@ -146,6 +160,10 @@ class OrchestratorService:
         """Return the events of a task, oldest first; raises `TaskNotFound`."""
         await self._tasks.get(task_id)
         return await self._events.of_task(task_id, after=after, limit=limit)
+
+    async def explain_wait(self, task_id: UUID) -> Explanation:
+        """Return whether a task waits and for what; raises `TaskNotFound`."""
+        return await self._why.explain(task_id)
 
     async def cancel_task(self, task_id: UUID) -> None:
         """Cancel a task that has not ended; raises `TaskNotFound`, and `TaskHasEnded`, a ValueError."""

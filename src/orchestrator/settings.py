@@ -46,6 +46,12 @@ class OrchestratorSettings(Settings):
     probe_seconds: float = Field(
         default=5.0, ge=0.1, le=300, description="How often a no-op is sent through the broker and must come back."
     )
+    breaker_failures: int = Field(
+        default=5, ge=1, le=1000, description="An agent that fails so often in a row gets no work for a while."
+    )
+    breaker_seconds: float = Field(
+        default=60.0, ge=0.1, le=86_400, description="For how long it gets none; then one task may try."
+    )
     dispatch_batch: int = Field(default=500, ge=1, le=5_000, description="The most dispatches in one transaction.")
     max_body_bytes: int = Field(
         default=8 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest request body that is read."
@@ -63,6 +69,10 @@ class OrchestratorSettings(Settings):
     @property
     def priority_ageing(self) -> timedelta:
         return timedelta(seconds=self.priority_ageing_seconds)
+
+    @property
+    def breaker_pause(self) -> timedelta:
+        return timedelta(seconds=self.breaker_seconds)
 
     @property
     def probe(self) -> timedelta:

@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
+from common import safeguards
+from common.broker import topology
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.connect import open_broker
 from common.clock import SystemClock
@@ -16,8 +18,9 @@ from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.loop import Duty, Health, Wake, forever, keep_running
 from common.retry import RetryPolicy
-from orchestrator.database.migrate import HEAD, current_version
+from orchestrator.database.migrate import HEAD, version_of
 from orchestrator.database.pool import Pool, open_pool, ping
+from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.events import queries as events
 from orchestrator.events.service import EventService
 from orchestrator.leases.service import LeaseService
@@ -25,24 +28,32 @@ from orchestrator.live.feed import FollowEvents, listen_for_events
 from orchestrator.live.hub import Hub
 from orchestrator.loops.consume import ConsumeQueue, Handler
 from orchestrator.loops.consume_claims import ConsumeClaims
+from orchestrator.loops.consume_dead_letters import ConsumeDeadLetters
 from orchestrator.loops.consume_heartbeats import ConsumeHeartbeats
 from orchestrator.loops.consume_progress import ConsumeProgress
 from orchestrator.loops.consume_results import ConsumeResults
+from orchestrator.loops.expire_tasks import ExpireTasks
 from orchestrator.loops.probe import SendProbe
 from orchestrator.loops.reap_leases import ReapLeases
 from orchestrator.loops.recover import Recover
 from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.loops.watch_agents import WatchAgents
+from orchestrator.outbox import queries as outbox
 from orchestrator.output.service import OutputService
 from orchestrator.probes.service import ProbeService
+from orchestrator.registry.fleet import FleetService
+from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
 from orchestrator.service import OrchestratorService
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.tasks.control import TaskControl
 from orchestrator.tasks.service import TaskService
+from orchestrator.why.service import Failures, WhyService
 
 log = logging.getLogger(__name__)
 
 SECOND = timedelta(seconds=1)
+ASK_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,9 @@ class Orchestrator:
     """An orchestrator that runs."""
 
     service: OrchestratorService
+    task_control: TaskControl
+    fleet: FleetService
+    dead_letters: DeadLetterService
     live: Live
     checks: Mapping[str, Callable[[], Awaitable[str]]]
 
@@ -70,17 +84,27 @@ async def open_orchestrator(
 
     Raises `StartupRefused` when the database, its schema or the broker are not as they must be.
     """
+    safeguards.check()
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
             open_pool(settings.database_url, connections=settings.database_connections)
         )
-        await _check_schema(settings.database_url)
+        await _check_schema(pool)
         bus = broker or await _open_broker(stack, shared.broker_url)
         relay, news, health, hub = Wake(), Wake(), Health(), Hub()
+        pools = await _pools(settings, pool)
         tasks = TaskService(pool, ageing=settings.priority_ageing)
         output = OutputService(pool)
         registry = RegistryService(pool, offline_after=settings.agent_offline_after)
-        leases = LeaseService(pool, lease=settings.lease, ageing=settings.priority_ageing, policy=RetryPolicy())
+        fleet = FleetService(pool, relay, offline_after=settings.agent_offline_after)
+        letters = DeadLetterService(pool, bus, tasks, relay)
+        leases = LeaseService(
+            pool,
+            lease=settings.lease,
+            ageing=settings.priority_ageing,
+            policy=RetryPolicy(),
+            breaker=BreakerPolicy(settings.breaker_failures, settings.breaker_pause),
+        )
         service = OrchestratorService(
             settings,
             bus,
@@ -89,12 +113,14 @@ async def open_orchestrator(
             events=EventService(pool),
             registry=registry,
             leases=leases,
+            why=WhyService(pool, offline_after=settings.agent_offline_after, failures=partial(_failures, bus, health)),
             relay=relay,
         )
         probes = ProbeService(pool, uuid4())
         await _connect(service)
         stack.push_async_callback(service.disconnect)
-        await _recover(settings, pool, bus)
+        await bus.declare(*map(topology.work_queue, pools))
+        await _recover(settings, pool, bus, pools)
         async with pool.acquire() as db:
             hub.start_at(await events.head(db))
         handlers: list[Handler] = [
@@ -103,43 +129,66 @@ async def open_orchestrator(
             ConsumeProgress(output, leases, bus, relay),
             ConsumeHeartbeats(registry, leases, bus),
         ]
-        consumers = [ConsumeQueue(bus, handler) for handler in handlers]
+        consumers = [
+            ConsumeQueue(bus, handler, well=partial(health.well, f"consume_{handler.queue}")) for handler in handlers
+        ]
         probe = SendProbe(probes, bus, every=settings.probe, consumers=consumers)
         duties: list[tuple[str, Duty, Wake, timedelta]] = [
-            ("relay_outbox", _relay(settings, pool, bus), relay, SECOND),
+            ("relay_outbox", _relay(settings, pool, bus, pools), relay, SECOND),
             ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
+            ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
             ("follow_events", FollowEvents(pool, hub), news, SECOND),
         ]
         loops = {
             "listen_for_events": keep_running(
-                "listen_for_events", partial(listen_for_events, settings.database_url, news), health=health
+                "listen_for_events",
+                partial(listen_for_events, settings.database_url, news, well=partial(health.well, "listen_for_events")),
+                health=health,
             ),
             **{name: forever(name, duty, wake=wake, every=every, health=health) for name, duty, wake, every in duties},
             **{f"consume_{consumer.queue}": _consume(consumer, health) for consumer in consumers},
+            f"consume_{topology.DEAD_LETTERS}": _consume(ConsumeDeadLetters(bus, letters), health),
         }
         await stack.enter_async_context(_running(loops))
-        yield Orchestrator(service, Live(pool, hub), _checks(settings, pool, bus, probe, health))
+        yield Orchestrator(
+            service,
+            TaskControl(tasks, relay),
+            fleet,
+            letters,
+            Live(pool, hub),
+            _checks(settings, pool, bus, probe, health),
+        )
 
 
-def _relay(settings: OrchestratorSettings, pool: Pool, broker: Broker) -> RelayOutbox:
+async def _pools(settings: OrchestratorSettings, pool: Pool) -> list[str]:
+    """Return the pools of agents that work is routed to, and those that still have work from earlier routes."""
+    async with pool.acquire() as db:
+        waiting = await outbox.pools(db)
+    for agent_type in sorted(waiting - set(settings.agent_types)):
+        log.warning("route.missing", extra={"agent_type": agent_type})
+    return sorted(waiting | set(settings.agent_types))
+
+
+def _relay(settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str]) -> RelayOutbox:
     return RelayOutbox(
         pool,
         broker,
-        agent_types=settings.agent_types,
+        agent_types=pools,
         window=settings.ticket_window,
         ttl=settings.ticket_ttl,
+        ageing=settings.priority_ageing,
     )
 
 
-async def _consume(consumer: ConsumeQueue, health: Health) -> None:
+async def _consume(consumer: ConsumeQueue | ConsumeDeadLetters, health: Health) -> None:
     async with consumer:
         await keep_running(f"consume_{consumer.queue}", consumer.run_once, health=health)
 
 
-async def _recover(settings: OrchestratorSettings, pool: Pool, broker: Broker) -> None:
-    recover = Recover(pool, broker, agent_types=settings.agent_types, ageing=settings.priority_ageing)
+async def _recover(settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str]) -> None:
+    recover = Recover(pool, broker, agent_types=pools, ageing=settings.priority_ageing)
     try:
         await recover.run_once()
     except BrokerUnavailable as error:
@@ -157,8 +206,9 @@ async def _running(loops: Mapping[str, Coroutine[None, None, None]]) -> AsyncIte
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _check_schema(database_url: str) -> None:
-    version = await current_version(database_url)
+async def _check_schema(pool: Pool) -> None:
+    async with pool.acquire() as db:
+        version = await version_of(db)
     if version != HEAD:
         raise StartupRefused(
             f"The database's schema is at version {version or 'none'}, this program needs {HEAD}. "
@@ -180,6 +230,16 @@ async def _connect(service: OrchestratorService) -> None:
         raise StartupRefused(f"The broker does not let the queues be declared: {error}") from error
 
 
+async def _failures(broker: Broker, health: Health) -> Failures:
+    """Say what keeps tickets from the agents, as far as this process knows."""
+    try:
+        async with asyncio.timeout(ASK_SECONDS):
+            await broker.check()
+    except (BrokerUnavailable, TimeoutError) as error:
+        return Failures(broker=str(error) or f"no answer within {ASK_SECONDS} s")
+    return Failures(relay=health.failures().get("relay_outbox"))
+
+
 def _checks(
     settings: OrchestratorSettings, pool: Pool, broker: Broker, probe: SendProbe, health: Health
 ) -> Mapping[str, Callable[[], Awaitable[str]]]:
@@ -192,7 +252,7 @@ def _checks(
         return ""
 
     async def check_schema() -> str:
-        await _check_schema(settings.database_url)
+        await _check_schema(pool)
         return HEAD
 
     async def check_loops() -> str:

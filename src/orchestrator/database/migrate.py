@@ -10,6 +10,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from orchestrator.database.pool import Connection
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION = "SELECT version_num FROM alembic_version"
 
@@ -46,9 +48,14 @@ async def current_version(database_url: str) -> str | None:
     """Return the version of a database's schema; None when it has none."""
     connection = await asyncpg.connect(database_url)
     try:
-        with suppress(asyncpg.UndefinedTableError):
-            version: str | None = await connection.fetchval(VERSION)
-            return version
-        return None
+        return await version_of(connection)
     finally:
         await connection.close()
+
+
+async def version_of(db: Connection) -> str | None:
+    """Return the version of the schema that a connection sees; None when there is none."""
+    with suppress(asyncpg.UndefinedTableError):
+        version: str | None = await db.fetchval(VERSION)
+        return version
+    return None

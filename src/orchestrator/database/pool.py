@@ -13,18 +13,11 @@ from common.errors import StartupRefused
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
-# The database cannot be reached right now; the same may succeed later.
-AWAY = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    # A statement that meets a connection which the server is just ending.
-    asyncpg.InternalClientError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    OSError,
-    TimeoutError,
-)
+# What only the values of a statement can be blamed for.
+BAD_DATA = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+
+# Anything else that a statement can raise: away, full, overloaded, read-only, out of time. It may succeed later.
+OUTAGE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 # Two transactions were in each other's way; the same may succeed at once.
 COLLIDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -33,6 +26,11 @@ PING = "SELECT 1"
 
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 30
+
+
+def is_outage(error: BaseException) -> bool:
+    """Say whether an error means that the same may succeed later, rather than that what was asked is wrong."""
+    return isinstance(error, OUTAGE) and not isinstance(error, BAD_DATA)
 
 
 async def prepare(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -32,10 +33,14 @@ def _sent(scope: Scope) -> UUID | None:
 
 
 class RequestContext:
-    """Logs each request with its trace, status and duration, and names the trace in the answer."""
+    """Logs each request with its trace, status and duration, and names the trace in the answer.
 
-    def __init__(self, app: ASGIApp) -> None:
+    What the app does not answer because it failed, `on_error` answers.
+    """
+
+    def __init__(self, app: ASGIApp, *, on_error: Callable[[Scope, Exception], ASGIApp]) -> None:
         self._app = app
+        self._on_error = on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,7 +48,7 @@ class RequestContext:
             return
         began = time.perf_counter()
         trace_id = trace_of(scope)
-        status = 500
+        status = 0
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -54,6 +59,10 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, answer)
+        except Exception as error:
+            if status:  # too late: half of an answer is on its way
+                raise
+            await self._on_error(scope, error)(scope, receive, answer)
         finally:
             if log.isEnabledFor(logging.INFO):
                 duration_ms = round((time.perf_counter() - began) * 1000, 1)

@@ -12,9 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from common.errors import ChiffonError, ErrorCode, InvalidField
-from orchestrator.database.pool import AWAY
+from orchestrator.database.pool import is_outage
 from orchestrator.http.context import trace_of
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ STATUS_OF: Mapping[ErrorCode, HTTPStatus] = MappingProxyType(
         ErrorCode.IDEMPOTENCY_CONFLICT: HTTPStatus.CONFLICT,
         ErrorCode.TASK_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.INVALID_STATE: HTTPStatus.BAD_REQUEST,
+        ErrorCode.AGENT_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.DEAD_LETTER_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     }
@@ -114,13 +117,14 @@ def install(app: FastAPI) -> None:
         code = ErrorCode.NOT_FOUND if status is HTTPStatus.NOT_FOUND else ErrorCode.INVALID_REQUEST
         return response(problem(status, code, str(error.detail), trace_of(request.scope)), error.headers)
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        trace_id = trace_of(request.scope)
-        if isinstance(error, AWAY):
-            log.error("request.database_away", extra={"trace_id": trace_id, "error": str(error)})
-            message = "The database cannot be reached right now; try again."
-            return response(problem(HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, message, trace_id))
-        log.error("request.failed", exc_info=error, extra={"trace_id": trace_id})
-        message = "Something went wrong inside the orchestrator; its log has the trace."
-        return response(problem(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorCode.INTERNAL, message, trace_id))
+
+def unexpected(scope: Scope, error: Exception) -> JSONResponse:
+    """Return the answer to a request that failed for no fault of its caller; the log has what the answer hides."""
+    trace_id = trace_of(scope)
+    if is_outage(error):
+        log.error("request.database_away", extra={"trace_id": trace_id, "error": repr(error)})
+        message = "The database cannot do this right now; try again."
+        return response(problem(HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, message, trace_id))
+    log.error("request.failed", exc_info=error, extra={"trace_id": trace_id})
+    message = "Something went wrong inside the orchestrator; its log has the trace."
+    return response(problem(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorCode.INTERNAL, message, trace_id))

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from common.errors import InvalidField
@@ -20,10 +20,6 @@ def decode_cursor(cursor: str) -> tuple[datetime, UUID]:
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
         at, task_id = text.split(" ")
-        time = datetime.fromisoformat(at)
-        position = time, UUID(task_id)
-    except (ValueError, binascii.Error):
+        return datetime.fromisoformat(at).astimezone(UTC), UUID(task_id)
+    except (ValueError, OverflowError, binascii.Error):
         raise InvalidField("cursor", MEANINGLESS) from None
-    if time.tzinfo is None:
-        raise InvalidField("cursor", MEANINGLESS)
-    return position

@@ -1,16 +1,25 @@
 """What one transaction about leases is going to write: collected while it judges, written at its end."""
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
+from common.lifecycle import Status
 from orchestrator.database.pool import Connection
+from orchestrator.dead_letters import queries as dead_letters
+from orchestrator.dead_letters.events import noted
+from orchestrator.dead_letters.model import NewLetter
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
+from orchestrator.keys import admission
+from orchestrator.keys.model import Keys
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
 from orchestrator.leases.queries import End
 from orchestrator.leases.rules import Finish
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewTicket
+from orchestrator.registry.breaker import record_outcomes
+from orchestrator.registry.rules import BreakerPolicy, Outcome, agent_outcome, is_infrastructure
 from orchestrator.tasks.model import Task
 
 
@@ -22,19 +31,35 @@ class Changes:
         self.requeued: list[End] = []
         self.tickets: list[NewTicket] = []
         self.events: list[NewEvent] = []
+        self.ended: list[Task] = []
+        self.letters: list[NewLetter] = []
+        self.outcomes: dict[UUID, list[Outcome]] = {}
 
     def finish(self, task: Task, end: End, verdict: Finish) -> None:
         self.ends.append(end)
         self.events.append(told.ended(task, end, verdict.status))
+        self.ended.append(task)
+        self._note_outcome(task, end)
+        if verdict.status is Status.FAILED and is_infrastructure(end.error_code):
+            self.letters.append(told.dead_letter(task, end))
 
     def requeue(self, task: Task, end: End, at: datetime) -> None:
         self.ends.append(end)
         self.requeued.append(end)
         self.tickets.append(told.new_ticket(task, at))
         self.events.append(told.requeued(task, end, at))
+        self._note_outcome(task, end)
 
-    async def write(self, db: Connection, *, ageing: timedelta) -> None:
+    def _note_outcome(self, task: Task, end: End) -> None:
+        outcome = agent_outcome(end.outcome, end.error_code, counts=end.counts)
+        if outcome is not None and task.agent_id is not None:
+            self.outcomes.setdefault(task.agent_id, []).append(outcome)
+
+    async def write(self, db: Connection, *, ageing: timedelta, breaker: BreakerPolicy) -> None:
         await queries.end(db, self.ends)
         await queries.requeue(db, self.requeued)
         await outbox.add_tickets(db, self.tickets, ageing=ageing)
-        await events.append(db, *self.events)
+        await admission.admit(db, Keys.of(self.ended), ageing=ageing)
+        letters = await dead_letters.add(db, self.letters)
+        tripped = await record_outcomes(db, self.outcomes, policy=breaker)
+        await events.append(db, *self.events, *map(noted, letters), *tripped)

@@ -6,6 +6,8 @@ from uuid import UUID
 
 from common.lifecycle import Status
 from common.messages import WorkResult
+from orchestrator.dead_letters.model import Kind as DeadKind
+from orchestrator.dead_letters.model import NewLetter
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.leases.queries import End
 from orchestrator.outbox.model import NewTicket
@@ -51,6 +53,19 @@ def new_ticket(task: Task, at: datetime) -> NewTicket:
         task.priority,
         fence=task.fence,
         due_at=at,
+    )
+
+
+def dead_letter(task: Task, end: End) -> NewLetter:
+    """Return what is noted of a task that failed because no agent could do it."""
+    reason = f"attempt {task.attempt} of {task.max_attempts}: {end.error_message or end.outcome}"
+    return NewLetter(
+        DeadKind.TASK,
+        queue=f"work.{task.agent_type}",
+        type=task.work_type,
+        reason=reason,
+        priority=task.priority,
+        task_id=task.task_id,
     )
 
 

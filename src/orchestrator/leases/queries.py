@@ -21,7 +21,7 @@ CLAIM = """
                started_at = now(), updated_at = now(), progress = '', output = '',
                error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL
           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS new (task_id, agent_id, claim_id)
-         WHERE task.task_id = new.task_id AND task.status = 'pending'
+         WHERE task.task_id = new.task_id AND task.status = 'pending' AND task.admitted
      RETURNING task.task_id, task.attempt, task.fence, task.agent_id, task.claim_id
     ), tried AS (
         INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
@@ -50,9 +50,9 @@ REQUEUE = """
     UPDATE task
        SET status = 'pending', claim_id = NULL, lease_expires_at = NULL, updated_at = now(),
            error_message = new.error_message, error_code = new.error_code,
-           unstarted = unstarted + CASE WHEN new.started THEN 0 ELSE 1 END
+           unstarted = unstarted + CASE WHEN new.counts THEN 0 ELSE 1 END
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::boolean[])
-             AS new (task_id, fence, error_message, error_code, started)
+             AS new (task_id, fence, error_message, error_code, counts)
      WHERE task.task_id = new.task_id AND task.fence = new.fence AND task.status = 'running'
 """
 
@@ -82,15 +82,19 @@ RENEW = """
  RETURNING task.task_id, task.fence
 """
 
+EXPIRED = """
+    SELECT task_id FROM task
+     WHERE status = 'running' AND lease_expires_at < now()
+     ORDER BY lease_expires_at LIMIT $1
+"""
+
 LOCK_EXPIRED = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
            status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
-           error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at
+           error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at, ordering_key,
+           concurrency_key, admitted, expires_at
       FROM task
-     WHERE task_id IN (
-        SELECT task_id FROM task WHERE status = 'running' AND lease_expires_at < now()
-         ORDER BY lease_expires_at LIMIT $1
-     ) AND status = 'running' AND lease_expires_at < now()
+     WHERE task_id = ANY($1::uuid[]) AND status = 'running' AND lease_expires_at < now()
      ORDER BY task_id
        FOR UPDATE SKIP LOCKED
 """
@@ -104,7 +108,10 @@ COUNT_RUNNING = """
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How an attempt ended, for its row and, where `status` is given, for its task."""
+    """How an attempt ended, for its row and, where `status` is given, for its task.
+
+    `counts`: whether the attempt was a start of the work.
+    """
 
     task_id: UUID
     fence: int
@@ -116,7 +123,7 @@ class End:
     error_message: str | None = None
     duration_ms: int | None = None
     output_bytes: dict[str, int] | None = None
-    started: bool = True
+    counts: bool = True
 
     @classmethod
     def of(cls, result: WorkResult, status: Status | None) -> "End":
@@ -132,7 +139,6 @@ class End:
             error_message=result.error_message,
             duration_ms=result.duration_ms,
             output_bytes={stream.value: size for stream, size in result.output_bytes.items()},
-            started=result.started,
         )
 
 
@@ -195,7 +201,7 @@ async def requeue(db: Connection, ends: Sequence[End]) -> None:
             [item.fence for item in ends],
             [item.error_message for item in ends],
             [item.error_code for item in ends],
-            [item.started for item in ends],
+            [item.counts for item in ends],
         )
 
 
@@ -211,9 +217,14 @@ async def renew(db: Connection, leases: Sequence[tuple[UUID, Lease]], *, lease: 
     return {(row["task_id"], row["fence"]) for row in rows}
 
 
-async def lock_expired(db: Connection, *, limit: int) -> list[Task]:
-    """Return running tasks whose lease ran out, the longest first to go, locked."""
-    return [Task.from_row(row) for row in await db.fetch(LOCK_EXPIRED, limit)]
+async def expired(db: Connection, *, limit: int) -> list[UUID]:
+    """Return running tasks whose lease ran out, the longest first."""
+    return [row["task_id"] for row in await db.fetch(EXPIRED, limit)]
+
+
+async def lock_expired(db: Connection, task_ids: Sequence[UUID]) -> list[Task]:
+    """Return those of the tasks whose lease ran out, locked; what somebody else works on is left out."""
+    return [Task.from_row(row) for row in await db.fetch(LOCK_EXPIRED, list(task_ids))]
 
 
 async def count_running(db: Connection) -> tuple[int, int]:

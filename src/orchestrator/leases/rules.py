@@ -43,7 +43,7 @@ class Refuse:
     reason: str
 
 
-def judge_claim(task: Task | None, claim: ClaimedTask, *, agent_id: UUID) -> Give | GiveAgain | Refuse:
+def judge_claim(task: Task | None, claim: ClaimedTask, *, agent_id: UUID, now: datetime) -> Give | GiveAgain | Refuse:
     """Say whether an agent gets the task that it claims with a ticket."""
     if task is None:
         return Refuse("there is no such task")
@@ -53,6 +53,10 @@ def judge_claim(task: Task | None, claim: ClaimedTask, *, agent_id: UUID) -> Giv
         return Refuse(f"the task is {task.status}")
     if task.fence != claim.fence:
         return Refuse("the ticket is from an earlier attempt")
+    if not task.admitted:
+        return Refuse("the task waits for others of its key")
+    if task.expires_at is not None and task.expires_at <= now:
+        return Refuse("the task has waited longer than it may")
     return Give()
 
 
@@ -65,9 +69,10 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """The attempt failed, another follows, not before `at`."""
+    """Another attempt follows, not before `at`. An attempt that was handed back untouched does not count."""
 
     at: datetime
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,9 @@ def _judge_live(
             return Finish(next_status(task.status, Change.CANCEL))
         case ResultStatus.FAILED if not result.started and task.unstarted < MOST_UNSTARTED:
             next_status(task.status, Change.RETRY)
-            return Requeue(now)
+            # At once the first time; a place that hands back again and again is asked ever more slowly.
+            at = now + policy.wait(task.unstarted) if task.unstarted else now
+            return Requeue(at, counts=False)
         case ResultStatus.FAILED:
             decision = policy.decide(
                 retryable=result.retryable, attempt=task.starts, max_attempts=task.max_attempts, now=now, chance=chance

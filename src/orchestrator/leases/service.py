@@ -1,13 +1,14 @@
 """The use cases of leases, one transaction each: claim, renew, result, and reap.
 
-Every one follows the same path: lock the tasks, judge by `rules`, write what was judged, and the events last.
+Every one follows the same path: hold the keys of tasks that may end (`keys.admission`), lock the tasks, judge by
+`rules`, write what was judged, and the events last.
 """
 
 import logging
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import assert_never
 from uuid import UUID
@@ -27,8 +28,10 @@ from common.messages import (
     WorkResult,
 )
 from common.retry import RetryPolicy
+from common.safeguards import Safeguard, is_on
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
+from orchestrator.keys import admission
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
 from orchestrator.leases.changes import Changes
@@ -51,6 +54,8 @@ from orchestrator.leases.rules import (
 from orchestrator.outbox import queries as outbox
 from orchestrator.output.model import NewChunk
 from orchestrator.output.service import store_chunks
+from orchestrator.registry.gate import Gate
+from orchestrator.registry.rules import STANDARD, BreakerPolicy
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
 
@@ -69,8 +74,17 @@ class Answer:
 class LeaseService:
     """Gives tasks to agents and takes their results. `lease` is how long a task is theirs without renewing."""
 
-    def __init__(self, pool: Pool, *, lease: timedelta, ageing: timedelta, policy: RetryPolicy) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        lease: timedelta,
+        ageing: timedelta,
+        policy: RetryPolicy,
+        breaker: BreakerPolicy = STANDARD,
+    ) -> None:
         self._pool = pool
+        self._breaker = breaker
         self._lease = lease
         self._ageing = ageing
         self._policy = policy
@@ -80,21 +94,31 @@ class LeaseService:
         wanted = [(claim.agent_id, task) for claim in claims for task in claim.tasks]
         grants: dict[UUID, list[GrantedTask]] = defaultdict(list)
         refusals: dict[UUID, list[RefusedTask]] = defaultdict(list)
+        barred: list[UUID] = []
         async with transaction(self._pool) as db:
-            known = await tasks.lock(db, sorted({task.task_id for _, task in wanted}))
+            known = await tasks.lock_claimable(db, sorted({task.task_id for _, task in wanted}))
+            now = await queries.now(db)
+            gate = await Gate.open(db, {agent_id for agent_id, _ in wanted}, now=now, policy=self._breaker)
             winners: dict[UUID, tuple[UUID, ClaimedTask]] = {}
             for agent_id, claim in wanted:
                 task = known.get(claim.task_id)
-                match judge_claim(task, claim, agent_id=agent_id):
-                    case Give() if claim.task_id not in winners:
-                        winners[claim.task_id] = (agent_id, claim)
-                    case Give():
+                match judge_claim(task, claim, agent_id=agent_id, now=now):
+                    case Give() if claim.task_id in winners:
                         refusals[agent_id].append(_refused(claim, "another agent was first"))
+                    case Give():
+                        if (reason := await gate.refusal(db, agent_id)) is None:
+                            winners[claim.task_id] = (agent_id, claim)
+                        else:
+                            refusals[agent_id].append(_refused(claim, reason))
+                            barred.append(claim.task_id)
                     case GiveAgain():
                         assert task is not None
                         grants[agent_id].append(self._granted(task, claim, task.attempt, task.fence))
                     case Refuse(reason=reason):
                         refusals[agent_id].append(_refused(claim, reason))
+            await outbox.add_orders(db, gate.orders())
+            # The ticket is used up and nobody runs the task: others get it at once.
+            await outbox.make_due(db, [task_id for task_id in barred if task_id not in winners])
             for agent_id, granted in await self._lease_out(db, known, winners):
                 grants[agent_id].append(granted)
         return [
@@ -163,7 +187,10 @@ class LeaseService:
         first = {(result.task_id, result.fence): result for result in reversed(results)}
         ordered = list(first.values())[::-1]
         async with transaction(self._pool) as db:
+            await admission.hold_for(db, [result.task_id for result in ordered])
             known = await tasks.lock(db, sorted({result.task_id for result in ordered}))
+            if not is_on(Safeguard.FENCE):
+                ordered = [_unfenced(result, known.get(result.task_id)) for result in ordered]
             attempts = await queries.attempts(db, [(result.task_id, result.attempt) for result in ordered])
             now = await queries.now(db)
             changes = Changes()
@@ -174,7 +201,7 @@ class LeaseService:
                 attempt = attempts.get((result.task_id, result.attempt))
                 verdict = judge_result(task, attempt, result, now=now, policy=self._policy, chance=_chance())
                 self._apply(changes, task, result, verdict)
-            await changes.write(db, ageing=self._ageing)
+            await changes.write(db, ageing=self._ageing, breaker=self._breaker)
 
     def _apply(
         self,
@@ -189,8 +216,8 @@ class LeaseService:
         match verdict:
             case Finish(status=status):
                 changes.finish(task, End.of(result, status), verdict)
-            case Requeue(at=at):
-                changes.requeue(task, End.of(result, None), at)
+            case Requeue(at=at, counts=counts):
+                changes.requeue(task, replace(End.of(result, None), counts=counts), at)
             case Stopped():
                 end = End.of(result, None)
                 changes.ends.append(end)
@@ -206,7 +233,11 @@ class LeaseService:
     async def reap(self, *, limit: int) -> int:
         """Take tasks from agents that no longer renew: back to waiting, or failed; return how many."""
         async with transaction(self._pool) as db:
-            lost = await queries.lock_expired(db, limit=limit)
+            expired = await queries.expired(db, limit=limit)
+            if not expired:
+                return 0
+            await admission.hold_for(db, expired)
+            lost = await queries.lock_expired(db, expired)
             now = await queries.now(db)
             changes = Changes()
             for task in lost:
@@ -215,7 +246,7 @@ class LeaseService:
                         changes.finish(task, _lost(task, status), verdict)
                     case Requeue(at=at):
                         changes.requeue(task, _lost(task, None), at)
-            await changes.write(db, ageing=self._ageing)
+            await changes.write(db, ageing=self._ageing, breaker=self._breaker)
         for task in lost:
             log.warning("lease.lost", extra={"task_id": task.task_id, "agent_id": task.agent_id})
         return len(lost)
@@ -227,6 +258,13 @@ def _chance() -> float:
 
 def _refused(claim: ClaimedTask, reason: str) -> RefusedTask:
     return RefusedTask(claim_id=claim.claim_id, task_id=claim.task_id, reason=reason)
+
+
+def _unfenced(result: WorkResult, task: Task | None) -> WorkResult:
+    """Return a result as if it were that of the live lease, whosever it is."""
+    if task is None or task.status is not Status.RUNNING:
+        return result
+    return result.model_copy(update={"fence": task.fence, "attempt": task.attempt, "agent_id": task.agent_id})
 
 
 def _lost(task: Task, status: Status | None) -> End:

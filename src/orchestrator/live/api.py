@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
@@ -10,19 +11,33 @@ from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 
 from orchestrator.database.pool import Pool
 from orchestrator.events import queries
+from orchestrator.http.origin import is_foreign
 from orchestrator.live.hub import Filter, Hub, Subscription, encode
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["live"])
 
 FELL_BEHIND = 4008
 BAD_PARAMETERS = 4400
+FAILED = 1011
+FOREIGN_ORIGIN = 1008
 HEARTBEAT_SECONDS = 15.0
-PAGE = 500
+# An event of output can hold some hundred KiB.
+PAGE = 200
 MAX_SEQ = 2**63 - 1
+DIGITS = len(str(MAX_SEQ))
 
 
 class FellBehind(Exception):
     """The reader was too slow; it can come back and resume after the last event that it has seen."""
+
+
+class UnknownPosition(Exception):
+    """The reader wants to resume behind an event that does not exist, as after a ledger was restored."""
+
+    def __init__(self, newest: int) -> None:
+        super().__init__(f"after is beyond the newest event, which is {newest}")
 
 
 class Watcher:
@@ -37,7 +52,7 @@ class Watcher:
 
     async def run(self, after: int | None) -> None:
         """Show events until the reader leaves; raises `FellBehind` when it is too slow."""
-        position = self._hub.position if after is None else after
+        position = self._hub.position if after is None else await self._known(after)
         await self._send({"type": "hello", "seq": position})
         while (subscription := self._hub.attach(self._wanted, after=position)) is None:
             position = await self._replay(position)
@@ -53,6 +68,18 @@ class Watcher:
             await asyncio.gather(following, behind, return_exceptions=True)
         if subscription.fell_behind.is_set():
             raise FellBehind
+
+    async def _known(self, after: int) -> int:
+        """Return the position, or raise `UnknownPosition` when no event has that number yet.
+
+        Another orchestrator may have shown the reader what this one has yet to read, so the ledger decides.
+        """
+        if after > self._hub.position:
+            async with self._pool.acquire() as db:
+                newest = await queries.head(db)
+            if after > newest:
+                raise UnknownPosition(newest)
+        return after
 
     async def _replay(self, after: int) -> int:
         """Show one page of the past and return the position behind it."""
@@ -115,6 +142,10 @@ async def _serve(
     agent_id: str | None = None,
     kinds: list[str] | None = None,
 ) -> None:
+    if is_foreign(socket.headers):
+        # A page of somebody else's: browsers let it open a WebSocket to this host, and only this check keeps it out.
+        await socket.close(FOREIGN_ORIGIN)
+        return
     await socket.accept()
     try:
         wanted = Filter(
@@ -142,9 +173,21 @@ async def _until_either_ends(socket: WebSocket, watcher: Watcher, after: int | N
         for task in (showing, hearing):
             task.cancel()
         results = await asyncio.gather(showing, hearing, return_exceptions=True)
-    if isinstance(results[0], FellBehind):
-        with suppress(RuntimeError, WebSocketDisconnect):
-            await socket.close(FELL_BEHIND, "the reader fell behind; connect again with after=<last seq seen>")
+    match results[0]:
+        case UnknownPosition() as unknown:
+            await _close(socket, BAD_PARAMETERS, str(unknown))
+        case FellBehind():
+            await _close(socket, FELL_BEHIND, "the reader fell behind; connect again with after=<last seq seen>")
+        case WebSocketDisconnect() | asyncio.CancelledError() | None:
+            pass
+        case failure:
+            log.error("watcher.failed", exc_info=failure)
+            await _close(socket, FAILED, "the orchestrator cannot go on; connect again with after=<last seq seen>")
+
+
+async def _close(socket: WebSocket, code: int, reason: str) -> None:
+    with suppress(RuntimeError, WebSocketDisconnect):
+        await socket.close(code, reason)
 
 
 async def _hear(socket: WebSocket) -> None:
@@ -163,6 +206,6 @@ def _uuid(name: str, value: str | None) -> UUID | None:
 def _position(after: str | None) -> int | None:
     if after is None:
         return None
-    if not after.isascii() or not after.isdigit() or int(after[:20]) > MAX_SEQ:
+    if not after.isascii() or not after.isdigit() or len(after) > DIGITS or int(after) > MAX_SEQ:
         raise ValueError("after must be the number of an event: 0 or more")
     return int(after)

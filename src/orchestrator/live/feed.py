@@ -1,5 +1,7 @@
 """Read new events from the ledger, in order, as soon as they are committed."""
 
+from collections.abc import Callable
+
 from common.loop import Wake
 from orchestrator.database.notifications import listen
 from orchestrator.database.pool import Pool
@@ -7,7 +9,8 @@ from orchestrator.events import queries
 from orchestrator.live.hub import Hub
 
 CHANNEL = "chiffon_event"
-PAGE = 1_000
+# An event of output can hold some hundred KiB.
+PAGE = 200
 
 
 class FollowEvents:
@@ -27,6 +30,14 @@ class FollowEvents:
         return len(events)
 
 
-async def listen_for_events(database_url: str, wake: Wake) -> None:
-    """Ring a bell when anyone has written events; raises ConnectionError when the connection is lost."""
-    await listen(database_url, CHANNEL, wake.ring)
+async def listen_for_events(database_url: str, wake: Wake, *, well: Callable[[], None]) -> None:
+    """Ring a bell when anyone has written events; raises ConnectionError when the connection is lost.
+
+    `well` is called when it listens.
+    """
+
+    def heard() -> None:
+        well()
+        wake.ring()
+
+    await listen(database_url, CHANNEL, heard)

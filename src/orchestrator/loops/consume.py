@@ -1,12 +1,13 @@
 """How every reply queue is consumed: what has arrived together is handled together, and nothing readable is lost.
 
 A message that cannot be read, or that breaks its handler when handled alone, goes to the dead letters with the reason.
-A handler that fails because something is away keeps the messages: they return to the queue and are tried again.
+A handler that fails because something is away, full or overloaded keeps the messages: they return to the queue and are
+tried again.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Protocol
 
@@ -14,21 +15,21 @@ from pydantic import BaseModel
 
 from common.broker.base import Broker, Consumer, Delivery
 from common.errors import Unavailable
-from common.protocol import UnreadableMessage, decode
-from orchestrator.database.pool import AWAY, COLLIDED
+from common.protocol import MessageEnvelope, UnreadableMessage, decode
+from orchestrator.database.pool import is_outage
 
 log = logging.getLogger(__name__)
 
-PREFETCH = 400
 BATCH = 200
 
-Taken = tuple[Delivery, BaseModel]
+Taken = tuple[Delivery, MessageEnvelope, BaseModel]
 
 
 class Handler(Protocol):
-    """What is done with the messages of one queue."""
+    """What is done with the messages of one queue. `prefetch`: how many may be held here at a time."""
 
     queue: str
+    prefetch: int
     accepts: tuple[type[BaseModel], ...]
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
@@ -39,8 +40,10 @@ class Handler(Protocol):
 class ConsumeQueue:
     """Takes messages from a queue and hands them to a handler; one `run_once` is one batch."""
 
-    def __init__(self, broker: Broker, handler: Handler) -> None:
+    def __init__(self, broker: Broker, handler: Handler, *, well: Callable[[], None] = lambda: None) -> None:
+        """`well` is called whenever the consumer is open and about to wait."""
         self.queue = handler.queue
+        self._well = well
         self._broker = broker
         self._handler = handler
         self._consumer: Consumer | None = None
@@ -72,13 +75,14 @@ class ConsumeQueue:
         self._reopen.set()
 
     async def _receive(self, consumer: Consumer) -> Sequence[Delivery]:
-        self._reopen.clear()
+        self._well()
         receiving = asyncio.create_task(consumer.receive(BATCH), name="receive")
         reopening = asyncio.create_task(self._reopen.wait(), name="reopen")
         try:
             await asyncio.wait({receiving, reopening}, return_when=asyncio.FIRST_COMPLETED)
             if receiving.done():
                 return receiving.result()
+            self._reopen.clear()
             raise ConnectionResetError("the consumer is opened anew")
         finally:
             receiving.cancel()
@@ -88,7 +92,7 @@ class ConsumeQueue:
     async def _open(self) -> Consumer:
         if self._consumer is None:
             self._consumer = await self._stack.enter_async_context(
-                self._broker.consume(self._handler.queue, prefetch=PREFETCH)
+                self._broker.consume(self._handler.queue, prefetch=self._handler.prefetch)
             )
         return self._consumer
 
@@ -101,29 +105,39 @@ class ConsumeQueue:
                 await self._bury(consumer, delivery, str(error))
                 continue
             if isinstance(envelope.payload, self._handler.accepts):
-                readable.append((delivery, envelope.payload))
+                readable.append((delivery, envelope, envelope.payload))
             else:
                 reason = f"a {envelope.type} does not belong in {self._handler.queue}"
-                await self._bury(consumer, delivery, reason)
+                await self._bury(consumer, delivery, reason, envelope)
         return readable
 
     async def _handle(self, consumer: Consumer, taken: list[Taken]) -> None:
         if not taken:
             return
         try:
-            await self._handler.handle([payload for _, payload in taken])
-        except (Unavailable, *AWAY, *COLLIDED, asyncio.CancelledError):
-            raise
+            await self._handler.handle([payload for _, _, payload in taken])
         except Exception as failure:
+            if isinstance(failure, Unavailable) or is_outage(failure):
+                raise
             if len(taken) == 1:
-                log.exception("message.unhandled", extra={"queue": self._handler.queue})
-                await self._bury(consumer, taken[0][0], f"{type(failure).__name__}: {failure}")
+                [(delivery, envelope, _)] = taken
+                log.exception("message.unhandled", extra=_ids(delivery, envelope))
+                await self._bury(consumer, delivery, f"{type(failure).__name__}: {failure}", envelope)
                 return
             for one in taken:
                 await self._handle(consumer, [one])
         else:
-            await consumer.ack(*(delivery for delivery, _ in taken))
+            await consumer.ack(*(delivery for delivery, _, _ in taken))
 
-    async def _bury(self, consumer: Consumer, delivery: Delivery, reason: str) -> None:
-        log.warning("message.dead_lettered", extra={"queue": self._handler.queue, "reason": reason})
+    async def _bury(
+        self, consumer: Consumer, delivery: Delivery, reason: str, envelope: MessageEnvelope | None = None
+    ) -> None:
+        log.warning("message.dead_lettered", extra={"queue": self.queue, "reason": reason, **_ids(delivery, envelope)})
         await consumer.dead_letter(delivery, reason)
+
+
+def _ids(delivery: Delivery, envelope: MessageEnvelope | None) -> dict[str, object]:
+    ids: dict[str, object] = {"message_id": delivery.message_id}
+    if envelope is not None:
+        ids |= {"trace_id": envelope.trace_id, "request_id": envelope.request_id}
+    return ids

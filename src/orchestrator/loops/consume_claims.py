@@ -16,6 +16,7 @@ class ConsumeClaims:
     """Leases tasks and sends the grants. An answer that is lost is asked for again by the agent."""
 
     queue = topology.CLAIMS
+    prefetch = 400
     accepts: tuple[type[BaseModel], ...] = (Claim,)
 
     def __init__(self, leases: LeaseService, broker: Broker, relay: Wake) -> None:

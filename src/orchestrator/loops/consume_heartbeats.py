@@ -17,6 +17,7 @@ class ConsumeHeartbeats:
     """Notes how agents are, and prolongs their leases. Renewals first: somebody's work depends on the answer."""
 
     queue = topology.HEARTBEATS
+    prefetch = 2000
     accepts: tuple[type[BaseModel], ...] = (StatusUpdate, Renew)
 
     def __init__(self, registry: RegistryService, leases: LeaseService, broker: Broker) -> None:

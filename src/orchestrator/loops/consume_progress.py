@@ -19,6 +19,8 @@ class ConsumeProgress:
     """
 
     queue = topology.PROGRESS
+    # A message can hold some hundred KiB of output.
+    prefetch = 100
     accepts: tuple[type[BaseModel], ...] = (WorkStatus, WorkResult)
 
     def __init__(self, output: OutputService, leases: LeaseService, broker: Broker, relay: Wake) -> None:

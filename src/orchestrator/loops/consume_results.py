@@ -20,6 +20,7 @@ class ConsumeResults:
     """Stores results; a task that is repeated becomes a new ticket."""
 
     queue = topology.RESULTS
+    prefetch = 400
     accepts: tuple[type[BaseModel], ...] = (WorkResult, ProtocolError, Probe)
 
     def __init__(self, leases: LeaseService, probes: ProbeService, broker: Broker, relay: Wake) -> None:

@@ -45,6 +45,8 @@ class SendProbe:
             log.error("orchestrator.deaf", extra={"silent_for": str(silence)})
             for consumer in self._consumers:
                 consumer.reopen()
+        if silence is None:
+            await self._probes.tidy()
         await self._probes.sent()
         await self._broker.publish(self._message())
         return 0

@@ -16,6 +16,9 @@ from orchestrator.leases.service import LeaseService
 
 log = logging.getLogger(__name__)
 
+# The loop runs every second; a gap of this many was a pause of the process and not a slow run.
+PAUSE = 5.0
+
 REPLIES = (topology.RESULTS, topology.PROGRESS, topology.HEARTBEATS)
 
 
@@ -45,7 +48,7 @@ class ReapLeases:
 
     async def run_once(self) -> int:
         now = self._clock.monotonic()
-        if self._last_run is not None and now - self._last_run > self._grace / 2:
+        if self._last_run is not None and now - self._last_run > max(self._grace / 2, PAUSE):
             log.warning("reaper.was_paused", extra={"seconds": round(now - self._last_run, 1)})
             self._not_before = now + self._grace
         self._last_run = now

@@ -1,13 +1,15 @@
 """Publish what waits in the outbox: orders at once, tickets as far as the window of their queue allows."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from common.broker import topology
 from common.broker.base import Address, Broker, BrokerUnavailable, Outgoing, Unroutable
 from common.protocol import ORCHESTRATOR, ControlEnvelope, MessageEnvelope, TicketEnvelope, encode
+from common.safeguards import Safeguard, is_on
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.outbox import queries
 from orchestrator.outbox.model import Waiting
@@ -21,12 +23,22 @@ RETRY = timedelta(seconds=1)
 class RelayOutbox:
     """Publishes with confirmation. A publish whose outcome is unknown is repeated; its receivers can tell."""
 
-    def __init__(self, pool: Pool, broker: Broker, *, agent_types: Sequence[str], window: int, ttl: timedelta) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        broker: Broker,
+        *,
+        agent_types: Sequence[str],
+        window: int,
+        ttl: timedelta,
+        ageing: timedelta,
+    ) -> None:
         self._pool = pool
         self._broker = broker
         self._agent_types = agent_types
         self._window = window
         self._ttl = ttl
+        self._ageing = ageing
 
     async def run_once(self) -> int:
         return await self._relay_orders() + await self._relay_tickets()
@@ -34,43 +46,69 @@ class RelayOutbox:
     async def _relay_orders(self) -> int:
         async with self._pool.acquire() as db:
             orders = await queries.take_orders(db, limit=ORDERS, again_after=self._ttl)
-        done = []
+        readable = await self._build(orders, _order)
+        done: list[int] = []
         try:
-            for order in orders:
-                await self._send_order(order)
-                done.append(order.id)
+            done = await self._send_orders(readable)
         finally:
-            if orders:
+            if readable:
                 async with self._pool.acquire() as db:
                     await queries.remove(db, done)
-                    await queries.put_back(db, [order.id for order in orders if order.id not in done], after=RETRY)
+                    await queries.put_back(db, [id for id, _ in readable if id not in done], after=RETRY)
         return len(done)
 
-    async def _send_order(self, order: Waiting) -> None:
+    async def _send_orders(self, orders: Sequence[tuple[int, Outgoing]]) -> list[int]:
+        if not orders:
+            return []
         try:
-            await self._broker.publish(_order(order))
+            await self._broker.publish(*(message for _, message in orders))
+        except Unroutable:
+            for _, message in orders:
+                await self._send_order(message)
+        return [id for id, _ in orders]
+
+    async def _send_order(self, message: Outgoing) -> None:
+        try:
+            await self._broker.publish(message)
         except Unroutable:
             # The agent has never been here, or its queue is gone: it cannot be told, and its lease is over anyway.
-            log.warning("order.undeliverable", extra={"agent_id": order.recipient})
+            log.warning("order.undeliverable", extra={"to": message.address.routing_key})
 
     async def _relay_tickets(self) -> int:
         async with transaction(self._pool) as db:
             await queries.one_relay_at_a_time(db)
-            tickets = await queries.take_tickets(db, self._agent_types, window=self._window, ttl=self._ttl)
-        if not tickets:
+            tickets = await queries.take_tickets(
+                db, self._agent_types, window=self._window, ttl=self._ttl, ageing=self._ageing
+            )
+            if not is_on(Safeguard.OUTBOX):
+                await queries.remove(db, [ticket.id for ticket in tickets])
+        readable = await self._build(tickets, partial(_ticket, ttl=self._ttl))
+        if not readable:
             return 0
         try:
-            await self._broker.publish(*(_ticket(ticket, self._ttl) for ticket in tickets))
+            await self._broker.publish(*(message for _, message in readable))
         except BrokerUnavailable:
             async with self._pool.acquire() as db:
-                await queries.put_back(db, [ticket.id for ticket in tickets], after=RETRY)
+                await queries.put_back(db, [id for id, _ in readable], after=RETRY)
             # A queue that somebody removed is made again; when the broker is away this fails as the publish did.
             await self._broker.declare(*map(topology.work_queue, self._agent_types))
             raise
-        return len(tickets)
+        return len(readable)
+
+    async def _build(self, rows: Sequence[Waiting], build: Callable[[Waiting], Outgoing]) -> list[tuple[int, Outgoing]]:
+        """Return the messages of rows; a row of which none can be made is removed, so that it holds up no other."""
+        built: list[tuple[int, Outgoing]] = []
+        for row in rows:
+            try:
+                built.append((row.id, build(row)))
+            except ValueError as error:
+                log.exception("outbox.unreadable", extra={"outbox_id": row.id, "reason": str(error)})
+                async with self._pool.acquire() as db:
+                    await queries.remove(db, [row.id])
+        return built
 
 
-def _ticket(waiting: Waiting, ttl: timedelta) -> Outgoing:
+def _ticket(waiting: Waiting, *, ttl: timedelta) -> Outgoing:
     envelope = TicketEnvelope.model_validate(
         {
             **waiting.body,
@@ -79,7 +117,9 @@ def _ticket(waiting: Waiting, ttl: timedelta) -> Outgoing:
             "priority": waiting.priority,
         }
     )
-    return _outgoing(topology.work_address(waiting.recipient), envelope, "work_request", expires_after=ttl)
+    address = topology.work_address(waiting.recipient)
+    # The broker knows only priorities, so what has aged is given a higher one there, or it would starve in the queue.
+    return _outgoing(address, envelope, "work_request", priority=waiting.urgency, expires_after=ttl)
 
 
 def _order(waiting: Waiting) -> Outgoing:
@@ -91,17 +131,17 @@ def _order(waiting: Waiting) -> Outgoing:
             "priority": waiting.priority,
         }
     )
-    return _outgoing(topology.control_address(UUID(waiting.recipient)), envelope, "control")
+    return _outgoing(topology.control_address(UUID(waiting.recipient)), envelope, "control", priority=waiting.priority)
 
 
 def _outgoing(
-    address: Address, envelope: MessageEnvelope, kind: str, *, expires_after: timedelta | None = None
+    address: Address, envelope: MessageEnvelope, kind: str, *, priority: int, expires_after: timedelta | None = None
 ) -> Outgoing:
     return Outgoing(
         address,
         encode(envelope),
         type=kind,
-        priority=envelope.priority,
+        priority=priority,
         message_id=envelope.message_id,
         expires_after=expires_after,
     )

@@ -21,16 +21,22 @@ async def tell(broker: Broker, answers: Iterable[tuple[UUID, Answer]]) -> None:
         await broker.publish(*messages)
     except Unroutable:
         for message in messages:
-            await _tell_one(broker, message)
+            if not await _told(broker, message):
+                return
     except BrokerUnavailable as error:
         log.warning("answer.lost", extra={"answers": len(messages), "reason": str(error)})
 
 
-async def _tell_one(broker: Broker, message: Outgoing) -> None:
+async def _told(broker: Broker, message: Outgoing) -> bool:
+    """Send one answer; False when the broker is away, so that there is no point in going on."""
     try:
         await broker.publish(message)
+    except Unroutable:
+        log.info("answer.undeliverable", extra={"to": message.address.routing_key})
     except BrokerUnavailable as error:
         log.warning("answer.lost", extra={"to": message.address.routing_key, "reason": str(error)})
+        return False
+    return True
 
 
 def stored(results: Sequence[WorkResult]) -> list[tuple[UUID, Stored]]:

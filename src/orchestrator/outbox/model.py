@@ -53,9 +53,13 @@ class NewOrder:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A row of the outbox that is to be published. `recipient` is an agent type or, for an order, an agent's id."""
+    """A row of the outbox that is to be published. `recipient` is an agent type or, for an order, an agent's id.
+
+    `urgency` is the priority, raised by one for each time of ageing that the task has waited, at most to 5.
+    """
 
     id: int
     recipient: str
     priority: int
+    urgency: int
     body: dict[str, Any]

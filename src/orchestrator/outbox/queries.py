@@ -22,6 +22,8 @@ ADD_TICKETS = """
       FROM unnest($1::text[], $2::uuid[], $3::smallint[], $4::jsonb[], $5::timestamptz[])
              AS new (recipient, task_id, priority, body, due_at)
       LEFT JOIN task t USING (task_id)
+        ON CONFLICT (task_id) WHERE kind = 'ticket' DO UPDATE
+       SET body = excluded.body, due_at = excluded.due_at, published_at = NULL
 """
 
 ADD_ORDERS = """
@@ -51,7 +53,9 @@ TAKE_TICKETS = """
                FOR UPDATE SKIP LOCKED
          ) AS best
      )
- RETURNING id, recipient, priority, body, rank
+ RETURNING id, recipient, priority, body, rank,
+           greatest(priority, least(5, floor(extract(epoch FROM now() - rank) / extract(epoch FROM $4::interval))))::int
+             AS urgency
 """
 
 TAKE_ORDERS = """
@@ -59,7 +63,7 @@ TAKE_ORDERS = """
      WHERE id IN (
         SELECT id FROM outbox WHERE kind = 'order' AND due_at <= now() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
      )
- RETURNING id, recipient, priority, body, rank
+ RETURNING id, recipient, priority, body, rank, priority AS urgency
 """
 
 # Two relays that count at the same time would each fill the window.
@@ -86,6 +90,11 @@ REMOVE_NEEDLESS_TICKETS = """
  RETURNING task_id
 """
 
+MAKE_DUE = """
+    UPDATE outbox SET due_at = now(), published_at = NULL
+     WHERE kind = 'ticket' AND task_id = ANY($1::uuid[]) AND published_at IS NOT NULL
+"""
+
 MAKE_DUE_IF_MORE_THAN = """
     UPDATE outbox SET due_at = now(), published_at = NULL
      WHERE kind = 'ticket' AND recipient = $1 AND published_at IS NOT NULL AND due_at > now()
@@ -95,6 +104,8 @@ MAKE_DUE_IF_MORE_THAN = """
 """
 
 PUT_BACK = "UPDATE outbox SET published_at = NULL, due_at = now() + $2::interval WHERE id = ANY($1::bigint[])"
+
+POOLS = "SELECT DISTINCT recipient FROM outbox WHERE kind = 'ticket'"
 
 REMOVE = "DELETE FROM outbox WHERE id = ANY($1::bigint[])"
 
@@ -119,7 +130,7 @@ async def add_orders(db: Connection, orders: Sequence[NewOrder]) -> None:
         await db.execute(
             ADD_ORDERS,
             [str(order.agent_id) for order in orders],
-            [order.order.task_id for order in orders],
+            [order.task_id for order in orders],
             [order.body() for order in orders],
         )
 
@@ -129,9 +140,17 @@ async def remove_tickets(db: Connection, task_ids: Sequence[UUID]) -> None:
     await db.execute(REMOVE_TICKETS, list(task_ids))
 
 
-async def take_tickets(db: Connection, recipients: Sequence[str], *, window: int, ttl: timedelta) -> list[Waiting]:
+async def make_due(db: Connection, task_ids: Sequence[UUID]) -> None:
+    """Have the tickets of tasks published again at once: whoever took them does not run them."""
+    if task_ids:
+        await db.execute(MAKE_DUE, list(task_ids))
+
+
+async def take_tickets(
+    db: Connection, recipients: Sequence[str], *, window: int, ttl: timedelta, ageing: timedelta
+) -> list[Waiting]:
     """Take the best due tickets of each queue, as many as its window has room for; they are due again after `ttl`."""
-    rows = await db.fetch(TAKE_TICKETS, list(recipients), window, ttl)
+    rows = await db.fetch(TAKE_TICKETS, list(recipients), window, ttl, ageing)
     return _in_order(rows)
 
 
@@ -144,7 +163,7 @@ async def take_orders(db: Connection, *, limit: int, again_after: timedelta) -> 
 def _in_order(rows: Sequence[asyncpg.Record]) -> list[Waiting]:
     """An UPDATE returns its rows in no order; among equals of a queue, the first published is the first delivered."""
     ordered = sorted(rows, key=lambda row: (row["rank"], row["id"]))
-    return [Waiting(row["id"], row["recipient"], row["priority"], row["body"]) for row in ordered]
+    return [Waiting(row["id"], row["recipient"], row["priority"], row["urgency"], row["body"]) for row in ordered]
 
 
 async def put_back(db: Connection, ids: Sequence[int], *, after: timedelta) -> None:
@@ -175,3 +194,8 @@ async def remove_needless_tickets(db: Connection) -> list[UUID]:
 async def make_due_if_more_than(db: Connection, recipient: str, depth: int) -> int:
     """Have all tickets of a queue published again if more of them count as published than the queue holds."""
     return len(await db.fetch(MAKE_DUE_IF_MORE_THAN, recipient, depth))
+
+
+async def pools(db: Connection) -> set[str]:
+    """Return the types of agents for which tickets wait. Reads all tickets: for a start, not for a loop."""
+    return {row["recipient"] for row in await db.fetch(POOLS)}

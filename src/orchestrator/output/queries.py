@@ -28,15 +28,18 @@ STORE = """
      ORDER BY s.task_id, s.attempt, s.number
 """
 
+# A piece holds at most 256 KiB, so those before the bound cannot reach into the page.
 READ = """
     SELECT byte_offset, text
       FROM output_chunk
-     WHERE task_id = $1 AND attempt = $2 AND stream = $3 AND byte_offset + size > $4 AND byte_offset < $4 + $5
+     WHERE task_id = $1 AND attempt = $2 AND stream = $3
+       AND byte_offset > $4 - 262144 AND byte_offset + size > $4 AND byte_offset < $4 + $5
      ORDER BY byte_offset
 """
 
 TAIL = """
-    SELECT text FROM output_chunk WHERE task_id = $1 AND attempt = $2 ORDER BY number DESC LIMIT $3
+    SELECT right(text, 16384) AS text
+      FROM output_chunk WHERE task_id = $1 AND attempt = $2 ORDER BY number DESC LIMIT $3
 """
 
 TOTAL = "SELECT (output_bytes->>$3)::bigint FROM attempt WHERE task_id = $1 AND number = $2"

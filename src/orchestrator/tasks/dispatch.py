@@ -1,6 +1,7 @@
 """What a dispatch means: pure decisions about routing and about the same thing asked twice."""
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -8,6 +9,10 @@ from pydantic import ValidationError
 from common.errors import Conflict, ErrorCode, Invalid, InvalidField
 from common.work import PARAMETERS
 from orchestrator.tasks.model import ATTEMPTS_IF_IDEMPOTENT, Identity, NewTask
+
+LONGEST_KEY = 200
+HIGHEST_LIMIT = 1000
+LONGEST_WAIT = timedelta(days=30)
 
 
 class UnknownWorkType(Invalid, ValueError):
@@ -55,6 +60,29 @@ def check_parameters(work_type: str, parameters: Mapping[str, object]) -> None:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = ".".join(["parameters", *(str(part) for part in problem["loc"])])
         raise InvalidField(field, problem["msg"]) from None
+
+
+def check_keys(ordering_key: str | None, concurrency_key: str | None, concurrency_limit: int | None) -> None:
+    """Raise `InvalidField` for the first key or limit that cannot be kept."""
+    for field, key in (("ordering_key", ordering_key), ("concurrency_key", concurrency_key)):
+        if key is not None and not 1 <= len(key) <= LONGEST_KEY:
+            raise InvalidField(field, f"must have 1 to {LONGEST_KEY} characters")
+    if concurrency_key is not None and concurrency_limit is None:
+        raise InvalidField(
+            "concurrency_limit", "is required with 'concurrency_key': how many of them may run at a time"
+        )
+    if concurrency_key is None and concurrency_limit is not None:
+        raise InvalidField("concurrency_limit", "is allowed only with 'concurrency_key', whose tasks it counts")
+    if concurrency_limit is not None and not 1 <= concurrency_limit <= HIGHEST_LIMIT:
+        raise InvalidField("concurrency_limit", f"must be from 1 to {HIGHEST_LIMIT}")
+
+
+def check_wait(expires_after: timedelta | None) -> None:
+    """Raise `InvalidField` for a limit on waiting that cannot be kept."""
+    if expires_after is not None and not timedelta(0) < expires_after <= LONGEST_WAIT:
+        raise InvalidField(
+            "expires_after_seconds", f"must be more than 0 and at most {LONGEST_WAIT.total_seconds():.0f} (30 days)"
+        )
 
 
 def attempts(*, idempotent: bool, wanted: int | None) -> int:

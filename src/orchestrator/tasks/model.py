@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,10 @@ ATTEMPTS_IF_IDEMPOTENT = 3
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
-    """Work to dispatch, checked. `agent_type` is the pool that will run it."""
+    """Work to dispatch, checked. `agent_type` is the pool that will run it.
+
+    `concurrency_limit` is given with a `concurrency_key` and only then; `expires_after` limits the waiting.
+    """
 
     task_id: UUID
     request_id: UUID
@@ -29,6 +32,11 @@ class NewTask:
     priority: int
     idempotent: bool
     max_attempts: int
+    ordering_key: str | None = None
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
+    expires_after: timedelta | None = None
+    rerun_of: UUID | None = None
 
     def digest(self) -> bytes:
         """Return SHA-256 over what is asked for, without the ids: the same digest means the same work."""
@@ -40,6 +48,15 @@ class NewTask:
             "idempotent": self.idempotent,
             "max_attempts": self.max_attempts,
         }
+        # What was not asked for leaves the digest as it was before one could ask for it.
+        optional = {
+            "ordering_key": self.ordering_key,
+            "concurrency_key": self.concurrency_key,
+            "concurrency_limit": self.concurrency_limit,
+            "rerun_of": None if self.rerun_of is None else str(self.rerun_of),
+            "expires_after_seconds": None if self.expires_after is None else self.expires_after.total_seconds(),
+        }
+        content |= {name: value for name, value in optional.items() if value is not None}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).digest()
 
@@ -72,6 +89,7 @@ class Task:
     """A row of `task`.
 
     `agent_id` is the agent of the current or last attempt. `unstarted` counts attempts that were handed back untouched.
+    One that is not `admitted` waits for its keys: it has no ticket and nobody may claim it.
     """
 
     task_id: UUID
@@ -101,6 +119,11 @@ class Task:
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    ordering_key: str | None = None
+    concurrency_key: str | None = None
+    admitted: bool = True
+    expires_at: datetime | None = None
+    rerun_of: UUID | None = None
 
     @property
     def starts(self) -> int:

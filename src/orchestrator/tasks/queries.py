@@ -1,18 +1,28 @@
 """All SQL about tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from orchestrator.database.pool import Connection
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 
-# ON CONFLICT covers both keys, task_id and request_id, also between rows of one call.
+# ON CONFLICT covers both keys, task_id and request_id, also between rows of one call. A task with a key is not admitted
+# yet: `keys.admission` does that. Rows are numbered in the order of the call.
 INSERT = """
     INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
-                      priority, idempotent, max_attempts, status)
-    SELECT new.*, 'pending'
+                      priority, idempotent, max_attempts, status, ordering_key, concurrency_key, first_in_order,
+                      admitted, expires_at, rerun_of)
+    SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
+           new.content_digest, new.priority, new.idempotent, new.max_attempts, 'pending', new.ordering_key,
+           new.concurrency_key, new.ordering_key IS NULL, coalesce(new.ordering_key, new.concurrency_key) IS NULL,
+           now() + new.expires_after, new.rerun_of
       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::bytea[],
-                  $9::smallint[], $10::boolean[], $11::smallint[]) AS new
+                  $9::smallint[], $10::boolean[], $11::smallint[], $12::text[], $13::text[], $14::interval[],
+                  $15::uuid[])
+             WITH ORDINALITY AS new (task_id, request_id, trace_id, work_type, agent_type, parameters, hints,
+                                     content_digest, priority, idempotent, max_attempts, ordering_key, concurrency_key,
+                                     expires_after, rerun_of, position)
+     ORDER BY new.position
         ON CONFLICT DO NOTHING
  RETURNING task_id
 """
@@ -26,7 +36,8 @@ IDENTITIES = """
 GET = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
            status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
-           error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at
+           error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at, ordering_key,
+           concurrency_key, admitted, expires_at, rerun_of
       FROM task
      WHERE task_id = ANY($1::uuid[])
 """
@@ -34,10 +45,15 @@ GET = """
 # Rows are always locked in the order of their ids, so that two transactions never wait for each other.
 LOCK = GET + " ORDER BY task_id FOR UPDATE"
 
+# What is not admitted belongs to those who hold its keys, so a claim does not lock it.
+LOCK_ADMITTED = GET + " AND admitted ORDER BY task_id FOR UPDATE"
+GET_NOT_ADMITTED = GET + " AND NOT admitted"
+
 LIST = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
            status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, '' AS output,
-           error_message, error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at
+           error_message, error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at,
+           ordering_key, concurrency_key, admitted, expires_at, rerun_of
       FROM task
      WHERE ($1::text IS NULL OR status = $1)
        AND ($2::text IS NULL OR work_type = $2)
@@ -56,12 +72,43 @@ CANCEL = """
            claim_id = NULL, lease_expires_at = NULL, finished_at = now(), updated_at = now(),
            duration_ms = CASE WHEN status = 'running'
                               THEN greatest(0, extract(epoch FROM now() - started_at) * 1000)::bigint END
-     WHERE task_id = $1 AND status IN ('awaiting_approval', 'pending', 'running')
+     WHERE task_id = ANY($1::uuid[]) AND status IN ('awaiting_approval', 'pending', 'running')
 """
 
 CANCEL_ATTEMPT = """
     UPDATE attempt SET ended_at = now(), outcome = 'cancelled'
-     WHERE task_id = $1 AND ended_at IS NULL
+     WHERE task_id = ANY($1::uuid[]) AND ended_at IS NULL
+"""
+
+COUNT_OF_TRACE = """
+    SELECT count(*) AS known,
+           count(*) FILTER (WHERE status IN ('completed', 'failed', 'cancelled')) AS ended
+      FROM task
+     WHERE trace_id = $1
+"""
+
+OPEN_OF_TRACE = """
+    SELECT task_id
+      FROM task
+     WHERE trace_id = $1 AND task_id > $2 AND status IN ('awaiting_approval', 'pending', 'running')
+     ORDER BY task_id
+     LIMIT $3
+"""
+
+EXPIRED = """
+    SELECT task_id FROM task
+     WHERE status = 'pending' AND expires_at <= now()
+     ORDER BY expires_at LIMIT $1
+"""
+
+LOCK_EXPIRED = GET + " AND status = 'pending' AND expires_at <= now() ORDER BY task_id FOR UPDATE SKIP LOCKED"
+
+EXPIRE = """
+    UPDATE task
+       SET status = 'cancelled', finished_at = now(), updated_at = now(),
+           error_code = $2, error_message = new.reason
+      FROM unnest($1::uuid[], $3::text[]) AS new (task_id, reason)
+     WHERE task.task_id = new.task_id AND task.status = 'pending'
 """
 
 SET_PROGRESS = """
@@ -87,6 +134,10 @@ async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[UUID]:
         [task.priority for task in tasks],
         [task.idempotent for task in tasks],
         [task.max_attempts for task in tasks],
+        [task.ordering_key for task in tasks],
+        [task.concurrency_key for task in tasks],
+        [task.expires_after for task in tasks],
+        [task.rerun_of for task in tasks],
     )
     return {row["task_id"] for row in rows}
 
@@ -108,6 +159,29 @@ async def lock(db: Connection, task_ids: Sequence[UUID]) -> dict[UUID, Task]:
     return {row["task_id"]: Task.from_row(row) for row in await db.fetch(LOCK, list(task_ids))}
 
 
+async def lock_claimable(db: Connection, task_ids: Sequence[UUID]) -> dict[UUID, Task]:
+    """Return tasks by their ids; those that may be claimed now are locked."""
+    rows = await db.fetch(LOCK_ADMITTED, list(task_ids))
+    if len(rows) < len(task_ids):
+        rows += await db.fetch(GET_NOT_ADMITTED, list(task_ids))
+    return {row["task_id"]: Task.from_row(row) for row in rows}
+
+
+async def expired(db: Connection, *, limit: int) -> list[UUID]:
+    """Return tasks that have waited longer than they may, the longest expired first."""
+    return [row["task_id"] for row in await db.fetch(EXPIRED, limit)]
+
+
+async def lock_expired(db: Connection, task_ids: Sequence[UUID]) -> list[Task]:
+    """Return those of the tasks that still wait and may not, locked; what somebody else works on is left out."""
+    return [Task.from_row(row) for row in await db.fetch(LOCK_EXPIRED, list(task_ids))]
+
+
+async def expire(db: Connection, reasons: Mapping[UUID, str], *, error_code: int) -> None:
+    """Cancel locked tasks that wait, each with its reason."""
+    await db.execute(EXPIRE, list(reasons), error_code, list(reasons.values()))
+
+
 async def newest(db: Connection, wanted: TaskFilter, *, limit: int) -> list[Task]:
     """Return matching tasks, newest first and without their output."""
     at, task_id = wanted.before if wanted.before is not None else (None, None)
@@ -126,10 +200,22 @@ async def newest(db: Connection, wanted: TaskFilter, *, limit: int) -> list[Task
     return [Task.from_row(row) for row in rows]
 
 
-async def cancel(db: Connection, task_id: UUID) -> None:
-    """Cancel a locked task that has not ended; a running one loses its lease and its attempt ends."""
-    await db.execute(CANCEL, task_id)
-    await db.execute(CANCEL_ATTEMPT, task_id)
+async def cancel(db: Connection, task_ids: Sequence[UUID]) -> None:
+    """Cancel locked tasks that have not ended; a running one loses its lease and its attempt ends."""
+    await db.execute(CANCEL, list(task_ids))
+    await db.execute(CANCEL_ATTEMPT, list(task_ids))
+
+
+async def count_of_trace(db: Connection, trace_id: UUID) -> tuple[int, int]:
+    """Return how many tasks a trace has, and how many of them have ended."""
+    row = await db.fetchrow(COUNT_OF_TRACE, trace_id)
+    assert row is not None
+    return row["known"], row["ended"]
+
+
+async def open_of_trace(db: Connection, trace_id: UUID, *, after: UUID, limit: int) -> list[UUID]:
+    """Return tasks of a trace that have not ended, in the order of their ids, those above `after`."""
+    return [row["task_id"] for row in await db.fetch(OPEN_OF_TRACE, trace_id, after, limit)]
 
 
 async def set_progress(db: Connection, progress: Sequence[tuple[UUID, int, str]]) -> set[UUID]:

@@ -1,18 +1,22 @@
 """What callers send and see of tasks."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.json_rules import SafeObject
+from common.json_rules import SafeObject, SafeText
 from common.lifecycle import Status
 from common.work import WORK_TYPE_PATTERN, AgentType
 from orchestrator.http.errors import ErrorResponse
+from orchestrator.tasks.dispatch import HIGHEST_LIMIT, LONGEST_KEY, LONGEST_WAIT
 from orchestrator.tasks.model import Task
 
 TASK_ID = "7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11"
+
+
+Key = Annotated[SafeText, Field(min_length=1, max_length=LONGEST_KEY)]
 
 
 class Hints(BaseModel):
@@ -56,6 +60,35 @@ class DispatchRequest(BaseModel):
     idempotent: bool = Field(default=False, description="The work does no harm when it is started more than once.")
     max_attempts: int | None = Field(
         default=None, ge=1, le=20, description="How often it may start: by default once, or 3 times if idempotent."
+    )
+    ordering_key: Key | None = Field(
+        default=None,
+        description="Tasks with the same key run one after another, in the order of their dispatch: the next starts "
+        "when the one before has ended, with all its retries, whatever became of it.",
+        examples=["deploy/web-1"],
+    )
+    concurrency_key: Key | None = Field(
+        default=None,
+        description="Of the tasks with the same key at most `concurrency_limit` run at a time, the higher priority "
+        "first, the older first among equals.",
+        examples=["registry-pulls"],
+    )
+    concurrency_limit: int | None = Field(
+        default=None,
+        ge=1,
+        le=HIGHEST_LIMIT,
+        description="How many tasks of `concurrency_key` may run at a time; required with it and only allowed with it. "
+        "The limit of the newest dispatch holds for all that wait.",
+        examples=[4],
+    )
+    expires_after_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=LONGEST_WAIT.total_seconds(),
+        allow_inf_nan=False,
+        description="The limit on waiting: a task that waits this long after its dispatch is cancelled (error 5001). "
+        "It says nothing about how long a task may run.",
+        examples=[3600],
     )
 
 
@@ -108,12 +141,16 @@ class TaskSummary(BaseModel):
     exit_code: int | None = None
     duration_ms: int | None = None
     agent_id: UUID | None = Field(default=None, description="Who runs it, or ran it last.")
-    attempt: int = Field(description="How often it was started.")
+    attempt: int = Field(description="The number of the current or last attempt; 0 before the first.")
     max_attempts: int
+    ordering_key: str | None = None
+    concurrency_key: str | None = None
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None = Field(default=None, description="When the current or last attempt began.")
     finished_at: datetime | None = None
+    expires_at: datetime | None = Field(default=None, description="It is cancelled if it still waits then.")
+    rerun_of: UUID | None = Field(default=None, description="The task that this one repeats.")
 
 
 class TaskStatus(TaskSummary):
@@ -134,3 +171,23 @@ class TaskPage(BaseModel):
 class CancelResponse(BaseModel):
     task_id: UUID
     status: str = Field(default="cancelled")
+
+
+class CancelledTrace(BaseModel):
+    """What became of a trace."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    trace_id: UUID
+    cancelled: list[UUID] = Field(description="The tasks that this cancelled.")
+    already_ended: int = Field(description="How many had ended before.")
+
+
+class RerunRequest(BaseModel):
+    """Under which ids the new task is to be known; they are made up where none is given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task_id: UUID | None = Field(default=None, description="The id of the new task.")
+    request_id: UUID | None = Field(default=None, description="Its idempotency key.")
+    trace_id: UUID | None = Field(default=None, description="Its trace, when that is not the old one's.")

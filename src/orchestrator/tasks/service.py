@@ -1,20 +1,32 @@
 """The use cases of tasks, one transaction each."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from common.errors import ErrorCode, NotFound
 from common.lifecycle import Change, InvalidTransition, Status, next_status
 from common.messages import CancelTask
+from common.safeguards import Safeguard, is_on
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
+from orchestrator.keys import admission
+from orchestrator.keys.model import Keys, has_keys
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder, NewTicket
 from orchestrator.tasks import queries
 from orchestrator.tasks.dispatch import IdempotencyConflict, recognise
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
+
+log = logging.getLogger(__name__)
+
+EXPIRY = "orchestrator"
+# Below every id.
+FIRST = UUID(int=0)
+CANCELLED_AT_ONCE = 500
 
 
 class TaskNotFound(NotFound):
@@ -24,6 +36,13 @@ class TaskNotFound(NotFound):
         super().__init__(f"No task has the id {task_id}.")
 
 
+class TraceNotFound(NotFound):
+    code = ErrorCode.TASK_NOT_FOUND
+
+    def __init__(self, trace_id: UUID) -> None:
+        super().__init__(f"No task belongs to the trace {trace_id}.")
+
+
 class TaskHasEnded(InvalidTransition, ValueError):
     """The task is final, so it cannot be cancelled."""
 
@@ -31,6 +50,15 @@ class TaskHasEnded(InvalidTransition, ValueError):
 
     def __str__(self) -> str:
         return f"The task has ended: it is {self.status}, so it cannot be cancelled any more."
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledTrace:
+    """What became of a trace: the tasks that were cancelled now, and how many had ended before."""
+
+    trace_id: UUID
+    cancelled: list[UUID]
+    already_ended: int
 
 
 class TaskService:
@@ -43,13 +71,33 @@ class TaskService:
     async def dispatch(self, tasks: Sequence[NewTask], *, by: str) -> Sequence[Identity | BaseException]:
         """Store new tasks and recognise old ones; for each, in order, its identity or an `IdempotencyConflict`."""
         async with transaction(self._pool) as db:
-            fresh = await queries.insert(db, tasks)
-            # A task can be in one call twice; the first of them is the new one.
-            new = list({task.task_id: task for task in reversed(tasks) if task.task_id in fresh}.values())[::-1]
-            answers = await self._recognise_rest(db, tasks, new)
-            await outbox.add_tickets(db, [_ticket(task) for task in new], ageing=self._ageing)
-            await events.append(db, *(_dispatched(task, by) for task in new))
+            return await self.store(db, tasks, by=by)
+
+    async def store(self, db: Connection, tasks: Sequence[NewTask], *, by: str) -> list[Identity | BaseException]:
+        """Do what `dispatch` does inside a transaction of the caller, which has locked no task and no agent."""
+        if not is_on(Safeguard.DEDUPE):
+            tasks = [replace(task, task_id=uuid4(), request_id=uuid4()) for task in tasks]
+        await admission.hold(db, Keys.of(tasks))
+        fresh = await queries.insert(db, tasks)
+        # A task can be in one call twice; the first of them is the new one.
+        new = list({task.task_id: task for task in reversed(tasks) if task.task_id in fresh}.values())[::-1]
+        answers = await self._recognise_rest(db, tasks, new)
+        await outbox.add_tickets(db, [_ticket(task) for task in new if not has_keys(task)], ageing=self._ageing)
+        await self._admit(db, [task for task in new if has_keys(task)])
+        await events.append(db, *(_dispatched(task, by) for task in new))
         return answers
+
+    async def _admit(self, db: Connection, new: Sequence[NewTask]) -> None:
+        """Let tasks with keys go, as far as their keys allow; the limit of the newest dispatch holds from now on."""
+        if not new:
+            return
+        limits = {
+            task.concurrency_key: task.concurrency_limit
+            for task in new
+            if task.concurrency_key is not None and task.concurrency_limit is not None
+        }
+        await admission.limit(db, limits)
+        await admission.admit(db, Keys.of(new), ageing=self._ageing)
 
     async def _recognise_rest(
         self, db: Connection, tasks: Sequence[NewTask], new: Sequence[NewTask]
@@ -87,17 +135,65 @@ class TaskService:
         Raises `TaskNotFound`, and `TaskHasEnded` for a final task.
         """
         async with transaction(self._pool) as db:
-            task = (await queries.lock(db, [task_id])).get(task_id)
-            if task is None:
+            # First seen, then held, then locked: a task that is stored just now is unknown, or its keys are known.
+            if await queries.find(db, task_id) is None:
                 raise TaskNotFound(task_id)
+            await admission.hold_for(db, [task_id])
+            task = (await queries.lock(db, [task_id]))[task_id]
             try:
                 next_status(task.status, Change.CANCEL)
             except InvalidTransition:
                 raise TaskHasEnded(task.status, Change.CANCEL) from None
-            await queries.cancel(db, task_id)
-            await outbox.remove_tickets(db, [task_id])
-            await outbox.add_orders(db, _stop_orders(task))
-            await events.append(db, _cancelled(task, by))
+            await self._cancel(db, [task], by=by)
+
+    async def cancel_trace(self, trace_id: UUID, *, by: str) -> CancelledTrace:
+        """Cancel every task of a trace that has not ended, some hundred at a time; raises `TraceNotFound`."""
+        cancelled: list[UUID] = []
+        async with self._pool.acquire() as db:
+            known, _ = await queries.count_of_trace(db, trace_id)
+        if known == 0:
+            raise TraceNotFound(trace_id)
+        last = FIRST
+        while True:
+            async with transaction(self._pool) as db:
+                found = await queries.open_of_trace(db, trace_id, after=last, limit=CANCELLED_AT_ONCE)
+                if not found:
+                    break
+                await admission.hold_for(db, found)
+                tasks = await queries.lock(db, found)
+                still_open = [task for task in tasks.values() if not task.status.is_final]
+                await self._cancel(db, still_open, by=by)
+            cancelled += [task.task_id for task in still_open]
+            last = found[-1]
+        async with self._pool.acquire() as db:
+            _, ended = await queries.count_of_trace(db, trace_id)
+        return CancelledTrace(trace_id, cancelled, already_ended=ended - len(cancelled))
+
+    async def _cancel(self, db: Connection, tasks: Sequence[Task], *, by: str) -> None:
+        """Cancel locked tasks that have not ended, as the end of a transaction that holds their keys."""
+        ids = [task.task_id for task in tasks]
+        await queries.cancel(db, ids)
+        await outbox.remove_tickets(db, ids)
+        await outbox.add_orders(db, [order for task in tasks for order in _stop_orders(task)])
+        await admission.admit(db, Keys.of(tasks), ageing=self._ageing)
+        await events.append(db, *(_cancelled(task, by) for task in tasks))
+
+    async def expire(self, *, limit: int) -> int:
+        """Cancel tasks that have waited longer than they may, the next of their keys go; return how many expired."""
+        async with transaction(self._pool) as db:
+            found = await queries.expired(db, limit=limit)
+            if not found:
+                return 0
+            await admission.hold_for(db, found)
+            tasks = await queries.lock_expired(db, found)
+            reasons = {task.task_id: _waited_too_long(task) for task in tasks}
+            await queries.expire(db, reasons, error_code=ErrorCode.TIMEOUT)
+            await outbox.remove_tickets(db, list(reasons))
+            await admission.admit(db, Keys.of(tasks), ageing=self._ageing)
+            await events.append(db, *(_cancelled(task, EXPIRY, reasons[task.task_id]) for task in tasks))
+        for task in tasks:
+            log.info("task.expired", extra={"task_id": task.task_id, "trace_id": task.trace_id})
+        return len(tasks)
 
 
 def _ticket(task: NewTask) -> NewTicket:
@@ -117,7 +213,14 @@ def _dispatched(task: NewTask, by: str) -> NewEvent:
     )
 
 
-def _cancelled(task: Task, by: str) -> NewEvent:
+def _waited_too_long(task: Task) -> str:
+    assert task.expires_at is not None
+    seconds = (task.expires_at - task.created_at).total_seconds()
+    return f"expired: waited longer than {seconds:g} s"
+
+
+def _cancelled(task: Task, by: str, expired: str | None = None) -> NewEvent:
+    code = None if expired is None else ErrorCode.TIMEOUT
     return NewEvent(
         Kind.TASK_CANCELLED,
         actor=by,
@@ -126,7 +229,7 @@ def _cancelled(task: Task, by: str) -> NewEvent:
         request_id=task.request_id,
         agent_id=task.agent_id,
         attempt=task.attempt or None,
-        data={"was": task.status, "exit_code": None, "duration_ms": None, "error_code": None, "error_message": None},
+        data={"was": task.status, "exit_code": None, "duration_ms": None, "error_code": code, "error_message": expired},
     )
 
 
@@ -134,4 +237,4 @@ def _stop_orders(task: Task) -> list[NewOrder]:
     if task.status is not Status.RUNNING or task.agent_id is None:
         return []
     order = CancelTask(task_id=task.task_id, fence=task.fence)
-    return [NewOrder(task.agent_id, task.trace_id, task.request_id, order)]
+    return [NewOrder(task.agent_id, order, task.trace_id, task.request_id)]

@@ -19,6 +19,7 @@ from tests.factories import make_claim, make_new_task
 from tests.integration.orchestrator.ledger import age
 
 TTL = timedelta(seconds=30)
+AGEING = timedelta(minutes=10)
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ async def broker() -> MemoryBroker:
 
 
 def relay(pool: Pool, broker: MemoryBroker, *, window: int = 64, ttl: timedelta = TTL) -> RelayOutbox:
-    return RelayOutbox(pool, broker, agent_types=["infra"], window=window, ttl=ttl)
+    return RelayOutbox(pool, broker, agent_types=["infra"], window=window, ttl=ttl, ageing=AGEING)
 
 
 async def published(broker: MemoryBroker, queue: str = "work.infra") -> list[UUID]:
@@ -100,6 +101,20 @@ async def test_a_ticket_that_waits_long_goes_before_younger_ones_of_higher_prior
         await db.execute("UPDATE outbox SET published_at = NULL, due_at = now()")
     await publisher.run_once()
     assert await published(broker) == [old.task_id]
+
+
+async def test_a_ticket_that_waits_long_does_not_starve_in_the_broker_either(
+    tasks: TaskService, pool: Pool, broker: MemoryBroker
+) -> None:
+    old, young = make_new_task(priority=1), make_new_task(priority=3)
+    await tasks.dispatch([old, young], by="caller")
+    await age(pool, old.task_id, timedelta(minutes=35))
+
+    await relay(pool, broker).run_once()
+
+    async with broker.consume("work.infra", prefetch=2) as consumer:
+        deliveries = await consumer.receive(2)
+    assert [(delivery.priority, decode(delivery.body).priority) for delivery in deliveries] == [(4, 1), (3, 3)]
 
 
 async def test_a_ticket_waits_in_the_ledger_while_the_broker_is_away(

@@ -34,7 +34,7 @@ def recover(pool: Pool, broker: MemoryBroker) -> Recover:
 
 @pytest.fixture
 def relay(pool: Pool, broker: MemoryBroker) -> RelayOutbox:
-    return RelayOutbox(pool, broker, agent_types=["infra"], window=64, ttl=TTL)
+    return RelayOutbox(pool, broker, agent_types=["infra"], window=64, ttl=TTL, ageing=AGEING)
 
 
 async def dispatched(tasks: TaskService, count: int = 1) -> list[UUID]:

@@ -7,14 +7,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
+import httpx2
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import orchestrator.live.api as live
 import orchestrator.live.hub as hub
+from tests.eventually import eventually
 from tests.integration.system.deployment import System, orchestrator
 from tests.services.ports import free_ports
+from tests.services.postgres import Postgres
 
 Next = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -215,3 +218,59 @@ async def test_a_reader_may_send_what_it_likes(system: System) -> None:
         await system.client.dispatch("echo", {"message": "x"}, trace_id=trace_id)
 
         assert json.loads(await socket.recv())["event"]["kind"] == "task.dispatched"
+
+
+async def test_a_position_that_no_event_has_is_refused(system: System) -> None:
+    async with connect(f"{system.websocket}/api/v1/ws?after=1000000") as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == live.BAD_PARAMETERS
+    assert "newest event" in closed.value.rcvd.reason
+
+
+async def test_everything_recent_can_be_read_from_the_beginning(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "BACKLOG", 40)
+    monkeypatch.setattr(hub, "RECENT", 30)
+    await asyncio.gather(*(system.client.dispatch("echo", {"message": "x"}) for _ in range(100)))
+
+    async with watching(system, "/api/v1/ws?after=0") as frame:
+        events = await events_until_count(frame, 100)
+
+    assert [event["seq"] for event in events] == list(range(1, 101))
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
+async def test_a_page_of_somebody_else_cannot_watch(system: System, origin: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect(f"{system.websocket}/api/v1/ws", additional_headers={"Origin": origin}):
+            pass
+
+    assert refused.value.response.status_code == 403
+
+
+async def test_a_page_whose_name_was_made_to_point_here_is_refused(system: System) -> None:
+    async with httpx2.AsyncClient() as browser:
+        url = f"http://127.0.0.1:{system.settings.port}/api/v1/agents"
+        refused = await browser.get(url, headers={"Host": "evil.example"})
+        allowed = await browser.get(url, headers={"Host": f"localhost:{system.settings.port}"})
+
+    assert (refused.status_code, refused.json()["error_code"]) == (403, 1002)
+    assert allowed.status_code == 200
+
+
+async def test_readiness_comes_back_after_the_connection_that_listens_was_lost(
+    system: System, postgres: Postgres
+) -> None:
+    await eventually(system.client.ready)
+    await postgres.terminate_sessions(system.settings.database_url)
+
+    await eventually(system.client.ready, timeout=20)
+    trace_id = uuid4()
+    async with watching(system, f"/ws/{trace_id}") as frame:
+        await frame()
+        await system.client.dispatch("echo", {"message": "x"}, trace_id=trace_id)
+        assert await events_until(frame, "task.dispatched")

@@ -1,6 +1,6 @@
 """Who gets a task, and whose result counts: the rules, without a database."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -73,13 +73,17 @@ def result(**values: Any) -> Any:
         (running(agent_id=uuid4()), 0, Refuse("the task is running")),
         (make_task(status=Status.CANCELLED), 0, Refuse("the task is cancelled")),
         (make_task(status=Status.AWAITING_APPROVAL), 0, Refuse("the task is awaiting_approval")),
+        (pending(admitted=False), 0, Refuse("the task waits for others of its key")),
+        (pending(expires_at=NOW), 0, Refuse("the task has waited longer than it may")),
+        (pending(expires_at=NOW + timedelta(seconds=1)), 0, Give()),
+        (running(expires_at=NOW), 0, GiveAgain()),
         (None, 0, Refuse("there is no such task")),
     ],
 )
 def test_a_claim_wins_only_a_waiting_task_with_a_ticket_of_its_attempt(
     task: Task | None, fence: int, verdict: object
 ) -> None:
-    assert judge_claim(task, claim(fence), agent_id=AGENT) == verdict
+    assert judge_claim(task, claim(fence), agent_id=AGENT, now=NOW) == verdict
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_a_task_that_was_handed_back_untouched_waits_again_at_once_and_its_attem
     verdict = judge_result(running(max_attempts=1), attempt(), untouched, now=NOW, policy=POLICY)
     endless = judge_result(running(unstarted=100, attempt=101), attempt(), untouched, now=NOW, policy=POLICY)
 
-    assert verdict == Requeue(NOW)
+    assert verdict == Requeue(NOW, counts=False)
     assert endless == Finish(Status.FAILED)
 
 

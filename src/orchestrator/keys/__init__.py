@@ -1,0 +1,1 @@
+"""Keys: which tasks run one after another, and how many of a kind at a time."""

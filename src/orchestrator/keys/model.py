@@ -1,0 +1,40 @@
+"""The keys of tasks, as those see them who change tasks."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+
+class Keyed(Protocol):
+    """A task that may have keys."""
+
+    @property
+    def ordering_key(self) -> str | None: ...
+
+    @property
+    def concurrency_key(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A set of keys of each kind."""
+
+    ordering: frozenset[str] = frozenset()
+    concurrency: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, tasks: Iterable[Keyed]) -> Self:
+        """Return every key of these tasks."""
+        tasks = list(tasks)
+        return cls(
+            frozenset(task.ordering_key for task in tasks if task.ordering_key is not None),
+            frozenset(task.concurrency_key for task in tasks if task.concurrency_key is not None),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.ordering or self.concurrency)
+
+
+def has_keys(task: Keyed) -> bool:
+    """Say whether a task has any key."""
+    return task.ordering_key is not None or task.concurrency_key is not None

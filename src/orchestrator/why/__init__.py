@@ -1,0 +1,1 @@
+"""Why a task waits: read from the ledger, decided by rules."""

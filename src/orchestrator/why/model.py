@@ -1,0 +1,127 @@
+"""What is known of a task that waits, and what is in its way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from common.lifecycle import Status
+from orchestrator.tasks.model import Task
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """An agent of the type that the task needs. `running` counts the ledger's leases, not what the agent says."""
+
+    agent_id: UUID
+    hostname: str
+    online: bool
+    last_heartbeat_at: datetime
+    slots: int
+    running: int
+    draining: bool = False
+    drained_by: str | None = None
+    drain_note: str | None = None
+    paused_until: datetime | None = None
+    paused_by: str | None = None
+    pause_note: str | None = None
+    tripped_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TicketFacts:
+    """The ticket of an admitted task; `ahead` of it go so many others of its queue."""
+
+    due_at: datetime
+    published_at: datetime | None
+    ahead: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFacts:
+    """The ordering key of a task: how many unfinished tasks come before it, and which is the first of them."""
+
+    ahead: int
+    first: UUID | None = None
+    first_status: Status | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitFacts:
+    """The concurrency key of a task: its limit, who is on the way, and how many of those that wait go before it."""
+
+    limit: int
+    on_the_way: Sequence[UUID]
+    ahead: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that decides why a task waits, as it was at one moment."""
+
+    task: Task
+    now: datetime
+    agents: Sequence[AgentFacts] = ()
+    ticket: TicketFacts | None = None
+    order: OrderFacts | None = None
+    limit: LimitFacts | None = None
+    broker_failure: str | None = None
+    relay_failure: str | None = None
+
+
+class Kind(StrEnum):
+    """What can be in the way of a task; the order is that of an answer."""
+
+    ENDED = "ended"
+    RUNNING = "running"
+    AWAITING_APPROVAL = "awaiting_approval"
+    ORDERING_KEY = "ordering_key"
+    CONCURRENCY_KEY = "concurrency_key"
+    RETRY_DUE = "retry_due"
+    BROKER_DOWN = "broker_down"
+    RELAY_FAILING = "relay_failing"
+    NO_AGENT = "no_agent"
+    SLOTS_BUSY = "slots_busy"
+    AGENT_PAUSED = "agent_paused"
+    AGENT_DRAINING = "agent_draining"
+    AGENT_TRIPPED = "agent_tripped"
+    QUEUED = "queued"
+    EXPIRES = "expires"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRef:
+    """An agent as an answer names it."""
+
+    agent_id: UUID
+    hostname: str
+    running: int | None = None
+    slots: int | None = None
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """One thing that is in the way, in words and as data. What does not belong to its kind is None."""
+
+    kind: Kind
+    message: str
+    at: datetime | None = None
+    by: str | None = None
+    note: str | None = None
+    key: str | None = None
+    limit: int | None = None
+    ahead: int | None = None
+    task_ids: Sequence[UUID] | None = None
+    agents: Sequence[AgentRef] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Whether a task waits and for what; for one that does not, its only entry says where it stands."""
+
+    task_id: UUID
+    status: Status
+    waiting: bool
+    blockers: Sequence[Blocker]

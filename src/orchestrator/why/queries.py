@@ -1,0 +1,93 @@
+"""All SQL about why a task waits: reading only, in one snapshot."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from common.lifecycle import Status
+from orchestrator.database.pool import Connection
+from orchestrator.why.model import AgentFacts, LimitFacts, OrderFacts, TicketFacts
+
+NOW = "SELECT now()"
+
+AGENTS = """
+    SELECT agent.agent_id, agent.hostname,
+           agent.status <> 'offline' AND agent.last_heartbeat_at >= now() - $2::interval AS online,
+           agent.last_heartbeat_at, agent.slots, coalesce(busy.running, 0) AS running,
+           agent.draining OR agent.status = 'draining' AS draining, agent.drained_by, agent.drain_note,
+           CASE WHEN agent.paused_until > now() THEN agent.paused_until END AS paused_until,
+           agent.paused_by, agent.pause_note,
+           CASE WHEN agent.tripped_until > now() THEN agent.tripped_until END AS tripped_until
+      FROM agent
+      LEFT JOIN (SELECT agent_id, count(*) AS running FROM task WHERE status = 'running' GROUP BY agent_id) AS busy
+        ON busy.agent_id = agent.agent_id
+     WHERE agent.agent_type = $1
+     ORDER BY agent.hostname, agent.agent_id
+"""
+
+TICKET = """
+    SELECT own.due_at, own.published_at,
+           (SELECT count(*) FROM outbox AS other
+             WHERE other.kind = 'ticket' AND other.recipient = own.recipient
+               AND (other.rank, other.id) < (own.rank, own.id)) AS ahead
+      FROM outbox AS own
+     WHERE own.kind = 'ticket' AND own.task_id = $1
+"""
+
+ORDER = """
+    WITH ahead AS (
+        SELECT other.task_id, other.status, other.dispatch_no
+          FROM task AS own
+          JOIN task AS other ON other.ordering_key = own.ordering_key AND other.dispatch_no < own.dispatch_no
+         WHERE own.task_id = $1 AND other.status IN ('awaiting_approval', 'pending', 'running')
+    )
+    SELECT (SELECT count(*) FROM ahead) AS ahead, first.task_id AS first, first.status AS first_status
+      FROM (SELECT) AS one
+      LEFT JOIN (SELECT task_id, status FROM ahead ORDER BY dispatch_no LIMIT 1) AS first ON true
+"""
+
+LIMIT = """
+    SELECT held.at_most AS limit,
+           ARRAY(SELECT other.task_id FROM task AS other
+                  WHERE other.concurrency_key = own.concurrency_key AND other.admitted
+                    AND other.status IN ('pending', 'running')
+                  ORDER BY other.priority DESC, other.dispatch_no) AS on_the_way,
+           (SELECT count(*) FROM task AS other
+             WHERE other.concurrency_key = own.concurrency_key AND other.status = 'pending' AND other.first_in_order
+               AND NOT other.admitted
+               AND (other.priority > own.priority
+                    OR (other.priority = own.priority AND other.dispatch_no < own.dispatch_no))) AS ahead
+      FROM task AS own
+      JOIN concurrency_limit AS held ON held.concurrency_key = own.concurrency_key
+     WHERE own.task_id = $1
+"""
+
+
+async def now(db: Connection) -> datetime:
+    """Return the time of the snapshot, by the database's clock."""
+    time: datetime = await db.fetchval(NOW)
+    return time
+
+
+async def agents(db: Connection, agent_type: str, *, offline_after: timedelta) -> list[AgentFacts]:
+    """Return every agent of a type; one that has been silent for `offline_after` is not online."""
+    return [AgentFacts(**row) for row in await db.fetch(AGENTS, agent_type, offline_after)]
+
+
+async def ticket(db: Connection, task_id: UUID) -> TicketFacts | None:
+    """Return the ticket of a task; None when it has none."""
+    row = await db.fetchrow(TICKET, task_id)
+    return None if row is None else TicketFacts(**row)
+
+
+async def order(db: Connection, task_id: UUID) -> OrderFacts:
+    """Return who comes before a task that has an ordering key."""
+    row = await db.fetchrow(ORDER, task_id)
+    assert row is not None
+    first_status = None if row["first_status"] is None else Status(row["first_status"])
+    return OrderFacts(row["ahead"], row["first"], first_status)
+
+
+async def limit(db: Connection, task_id: UUID) -> LimitFacts | None:
+    """Return who shares the limit of a task's concurrency key; None for a key without a limit."""
+    row = await db.fetchrow(LIMIT, task_id)
+    return None if row is None else LimitFacts(**row)

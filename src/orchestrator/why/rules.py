@@ -1,0 +1,217 @@
+"""Why a task waits: a pure decision over facts of one moment."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+
+from common.lifecycle import Status
+from orchestrator.tasks.model import Task
+from orchestrator.why.model import AgentFacts, AgentRef, Blocker, Explanation, Facts, Kind
+
+# An answer names at most so many agents or tasks of a kind; its numbers are exact all the same.
+SHOWN = 20
+
+
+def explain(facts: Facts) -> Explanation:
+    """Say whether a task waits, and everything that is in its way now, always in the order of `Kind`."""
+    task = facts.task
+    if task.status.is_final:
+        return Explanation(task.task_id, task.status, waiting=False, blockers=[_ended(task)])
+    if task.status is Status.RUNNING:
+        return Explanation(task.task_id, task.status, waiting=False, blockers=[_running(task, facts.agents)])
+    blockers = [
+        *_approval(task),
+        *_order(facts),
+        *_limit(facts),
+        *_retry(facts),
+        *_delivery(facts),
+        *_agents(facts),
+        *_queue(facts),
+        *_expiry(facts),
+    ]
+    return Explanation(task.task_id, task.status, waiting=True, blockers=blockers)
+
+
+def _ended(task: Task) -> Blocker:
+    because = f": {task.error_message}" if task.error_message else ""
+    at = "" if task.finished_at is None else f" since {_time(task.finished_at)}"
+    return Blocker(Kind.ENDED, f"It does not wait: it is {task.status}{at}{because}.", at=task.finished_at)
+
+
+def _running(task: Task, agents: Iterable[AgentFacts]) -> Blocker:
+    known = next((agent for agent in agents if agent.agent_id == task.agent_id), None)
+    who = f"{known.hostname} ({known.agent_id})" if known is not None else f"agent {task.agent_id}"
+    since = "" if task.started_at is None else f" since {_time(task.started_at)}"
+    refs = [AgentRef(known.agent_id, known.hostname, since=task.started_at)] if known is not None else None
+    return Blocker(Kind.RUNNING, f"It does not wait: {who} runs it{since}.", at=task.started_at, agents=refs)
+
+
+def _approval(task: Task) -> Iterator[Blocker]:
+    if task.status is Status.AWAITING_APPROVAL:
+        yield Blocker(Kind.AWAITING_APPROVAL, "It waits until somebody approves it.")
+
+
+def _order(facts: Facts) -> Iterator[Blocker]:
+    order, key = facts.order, facts.task.ordering_key
+    if order is None or order.ahead == 0 or order.first is None:
+        return
+    yield Blocker(
+        Kind.ORDERING_KEY,
+        f"It waits behind {_count(order.ahead, 'task')} of the ordering key {key!r}; "
+        f"the first of them is {order.first}, which is {order.first_status}.",
+        key=key,
+        ahead=order.ahead,
+        task_ids=[order.first],
+    )
+
+
+def _limit(facts: Facts) -> Iterator[Blocker]:
+    limit, key = facts.limit, facts.task.concurrency_key
+    if limit is None or facts.task.admitted or len(limit.on_the_way) < limit.limit:
+        return
+    yield Blocker(
+        Kind.CONCURRENCY_KEY,
+        f"{len(limit.on_the_way)} of at most {limit.limit} of the concurrency key {key!r} run or are on their way; "
+        f"{_count(limit.ahead, 'other')} that {'waits goes' if limit.ahead == 1 else 'wait go'} before it.",
+        key=key,
+        limit=limit.limit,
+        ahead=limit.ahead,
+        task_ids=list(limit.on_the_way[:SHOWN]),
+    )
+
+
+def _retry(facts: Facts) -> Iterator[Blocker]:
+    task, ticket = facts.task, facts.ticket
+    if ticket is None or not _is_retry(facts):
+        return
+    because = f", after: {task.error_message}" if task.error_message else ""
+    yield Blocker(
+        Kind.RETRY_DUE,
+        f"Start {task.starts + 1} of at most {task.max_attempts} is due at {_time(ticket.due_at)}{because}.",
+        at=ticket.due_at,
+    )
+
+
+def _is_retry(facts: Facts) -> bool:
+    ticket = facts.ticket
+    return ticket is not None and ticket.published_at is None and ticket.due_at > facts.now and facts.task.attempt > 0
+
+
+def _delivery(facts: Facts) -> Iterator[Blocker]:
+    if facts.broker_failure is not None:
+        yield Blocker(Kind.BROKER_DOWN, f"The broker does not answer: {facts.broker_failure}")
+    elif facts.relay_failure is not None:
+        yield Blocker(Kind.RELAY_FAILING, f"Tickets cannot be published right now: {facts.relay_failure}")
+
+
+def _agents(facts: Facts) -> Iterator[Blocker]:
+    online = [agent for agent in facts.agents if agent.online]
+    if not online:
+        yield _nobody(facts)
+        return
+    able = [agent for agent in online if not _is_held_back(agent)]
+    if any(agent.running < agent.slots for agent in able):
+        return
+    if able and facts.task.admitted:
+        yield _all_busy(able)
+    held_back = [agent for agent in online if _is_held_back(agent)][:SHOWN]
+    yield from (_paused(agent) for agent in held_back if agent.paused_until is not None)
+    yield from (_draining(agent) for agent in held_back if agent.draining)
+    yield from (_tripped(agent) for agent in held_back if agent.tripped_until is not None)
+
+
+def _is_held_back(agent: AgentFacts) -> bool:
+    return agent.paused_until is not None or agent.draining or agent.tripped_until is not None
+
+
+def _nobody(facts: Facts) -> Blocker:
+    kind = facts.task.agent_type
+    if not facts.agents:
+        return Blocker(Kind.NO_AGENT, f"No agent of the type {kind!r} has ever registered.", agents=[])
+    offline = sorted(facts.agents, key=lambda agent: agent.last_heartbeat_at, reverse=True)[:SHOWN]
+    named = "; ".join(f"{_name(agent)} was last heard of at {_time(agent.last_heartbeat_at)}" for agent in offline)
+    refs = [AgentRef(agent.agent_id, agent.hostname, since=agent.last_heartbeat_at) for agent in offline]
+    return Blocker(Kind.NO_AGENT, f"No agent of the type {kind!r} is online: {named}.", agents=refs)
+
+
+def _all_busy(able: Sequence[AgentFacts]) -> Blocker:
+    slots, shown = sum(agent.slots for agent in able), able[:SHOWN]
+    named = "; ".join(f"{_name(agent)} runs {agent.running} of {agent.slots}" for agent in shown)
+    refs = [AgentRef(agent.agent_id, agent.hostname, agent.running, agent.slots) for agent in shown]
+    return Blocker(Kind.SLOTS_BUSY, f"All {_count(slots, 'slot')} are taken: {named}.", agents=refs)
+
+
+def _paused(agent: AgentFacts) -> Blocker:
+    assert agent.paused_until is not None
+    return Blocker(
+        Kind.AGENT_PAUSED,
+        f"{_name(agent)} is paused{_by(agent.paused_by)} until {_time(agent.paused_until)}{_note(agent.pause_note)}.",
+        at=agent.paused_until,
+        by=agent.paused_by,
+        note=agent.pause_note or None,
+        agents=[AgentRef(agent.agent_id, agent.hostname)],
+    )
+
+
+def _draining(agent: AgentFacts) -> Blocker:
+    return Blocker(
+        Kind.AGENT_DRAINING,
+        f"{_name(agent)} takes nothing new: it is drained{_by(agent.drained_by)}{_note(agent.drain_note)}.",
+        by=agent.drained_by,
+        note=agent.drain_note or None,
+        agents=[AgentRef(agent.agent_id, agent.hostname)],
+    )
+
+
+def _tripped(agent: AgentFacts) -> Blocker:
+    assert agent.tripped_until is not None
+    return Blocker(
+        Kind.AGENT_TRIPPED,
+        f"{_name(agent)} failed too often in a row and gets nothing until {_time(agent.tripped_until)}.",
+        at=agent.tripped_until,
+        agents=[AgentRef(agent.agent_id, agent.hostname)],
+    )
+
+
+def _queue(facts: Facts) -> Iterator[Blocker]:
+    ticket = facts.ticket
+    if ticket is None or _is_retry(facts):
+        return
+    where = (
+        "Its ticket waits in the ledger"
+        if ticket.published_at is None
+        else f"Its ticket was published at {_time(ticket.published_at)}"
+    )
+    before = f"{_count(ticket.ahead, 'ticket')} go{'es' if ticket.ahead == 1 else ''} before it"
+    if ticket.ahead == 0:
+        before = "it is the next of its queue"
+    yield Blocker(Kind.QUEUED, f"{where}; {before}.", at=ticket.published_at, ahead=ticket.ahead)
+
+
+def _expiry(facts: Facts) -> Iterator[Blocker]:
+    at = facts.task.expires_at
+    if at is None:
+        return
+    message = f"If it still waits at {_time(at)} it is cancelled."
+    if at <= facts.now:
+        message = f"It has waited longer than it may, until {_time(at)}, and is being cancelled."
+    yield Blocker(Kind.EXPIRES, message, at=at)
+
+
+def _name(agent: AgentFacts) -> str:
+    return f"{agent.hostname} ({agent.agent_id})"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _by(name: str | None) -> str:
+    return f" by {name}" if name else ""
+
+
+def _note(note: str | None) -> str:
+    return f" ({note})" if note else ""
+
+
+def _time(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,56 @@
+"""The use case of this folder: explain why a task waits."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from common.lifecycle import Status
+from orchestrator.database.pool import Connection, Pool
+from orchestrator.tasks import queries as tasks
+from orchestrator.tasks.model import Task
+from orchestrator.tasks.service import TaskNotFound
+from orchestrator.why import queries, rules
+from orchestrator.why.model import Explanation, Facts
+
+
+class Failures(NamedTuple):
+    """What is wrong with the way to the agents; None where nothing is."""
+
+    broker: str | None = None
+    relay: str | None = None
+
+
+class WhyService:
+    """Explains from the ledger. `failures` asks this process how its broker and its relay are."""
+
+    def __init__(self, pool: Pool, *, offline_after: timedelta, failures: Callable[[], Awaitable[Failures]]) -> None:
+        self._pool = pool
+        self._offline_after = offline_after
+        self._failures = failures
+
+    async def explain(self, task_id: UUID) -> Explanation:
+        """Return whether a task waits and for what; raises `TaskNotFound`."""
+        async with self._pool.acquire() as db, db.transaction(isolation="repeatable_read", readonly=True):
+            task = await tasks.find(db, task_id)
+            if task is None:
+                raise TaskNotFound(task_id)
+            facts = await self._read(db, task)
+        if task.status is Status.PENDING:
+            # Asked for last and outside of the snapshot: a broker that is away takes its time to say nothing.
+            broker, relay = await self._failures()
+            facts = Facts(task, facts.now, facts.agents, facts.ticket, facts.order, facts.limit, broker, relay)
+        return rules.explain(facts)
+
+    async def _read(self, db: Connection, task: Task) -> Facts:
+        now = await queries.now(db)
+        if task.status.is_final:
+            return Facts(task, now)
+        return Facts(
+            task,
+            now,
+            agents=await queries.agents(db, task.agent_type, offline_after=self._offline_after),
+            ticket=await queries.ticket(db, task.task_id),
+            order=None if task.ordering_key is None else await queries.order(db, task.task_id),
+            limit=None if task.concurrency_key is None else await queries.limit(db, task.task_id),
+        )

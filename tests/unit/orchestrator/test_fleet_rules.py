@@ -1,0 +1,113 @@
+"""Who may have work: pauses, drains, and the circuit breaker, as pure decisions."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from common.messages import AgentStatus, Drain, Pause
+from orchestrator.registry.model import Standing
+from orchestrator.registry.rules import (
+    Barred,
+    BreakerPolicy,
+    Count,
+    Free,
+    Outcome,
+    Trial,
+    agent_outcome,
+    count_outcomes,
+    judge_standing,
+)
+
+NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+SOON, PAST = NOW + timedelta(seconds=30), NOW - timedelta(seconds=30)
+POLICY = BreakerPolicy(failures=3, pause=timedelta(seconds=60))
+FAILED, WELL, LOST = Outcome(infrastructure=True), Outcome(infrastructure=False), Outcome(infrastructure=True, lost=True)
+
+
+def make_standing(**values: Any) -> Standing:
+    given: dict[str, Any] = {"agent_id": uuid4(), "status": AgentStatus.ONLINE, "started_at": PAST}
+    return Standing(**{**given, **values})
+
+
+@pytest.mark.parametrize("standing", [None, make_standing(), make_standing(paused_until=PAST)])
+def test_an_agent_that_nobody_holds_back_may_have_work(standing: Standing | None) -> None:
+    assert judge_standing(standing, now=NOW) == Free()
+
+
+def test_a_paused_agent_is_told_until_when_by_whom_and_why() -> None:
+    verdict = judge_standing(make_standing(paused_until=SOON, paused_by="ann", pause_note="disk"), now=NOW)
+
+    assert isinstance(verdict, Barred)
+    assert verdict.order == Pause(until=SOON, note="disk")
+    assert verdict.reason == "the agent is paused until 2026-11-22T10:00:30+00:00 by ann: disk"
+
+
+def test_a_draining_agent_is_told_to_drain_whatever_else_holds_it() -> None:
+    verdict = judge_standing(make_standing(draining=True, drain_note="new kernel", paused_until=SOON), now=NOW)
+
+    assert verdict == Barred("the agent is draining: new kernel", Drain(note="new kernel"))
+
+
+def test_a_tripped_agent_is_paused_until_the_later_end() -> None:
+    later = SOON + timedelta(minutes=5)
+
+    tripped = judge_standing(make_standing(tripped_until=SOON, failures_in_row=5), now=NOW)
+    both = judge_standing(make_standing(tripped_until=SOON, paused_until=later, paused_by="ann"), now=NOW)
+
+    assert isinstance(tripped, Barred)
+    assert "failed 5 times in a row" in tripped.reason
+    assert isinstance(both, Barred)
+    assert both.order == Pause(until=later)
+
+
+def test_an_agent_whose_trip_is_over_may_try_one_task() -> None:
+    assert judge_standing(make_standing(tripped_until=PAST, failures_in_row=5), now=NOW) == Trial()
+
+
+def test_failures_in_a_row_trip_the_breaker_and_not_before() -> None:
+    standing = make_standing()
+
+    assert count_outcomes(standing, [FAILED] * 2, now=NOW, policy=POLICY) == Count(2, None, tripped=False)
+    assert count_outcomes(standing, [FAILED] * 3, now=NOW, policy=POLICY) == Count(3, NOW + POLICY.pause, tripped=True)
+
+
+def test_a_result_that_is_the_works_own_begins_the_count_anew() -> None:
+    standing = make_standing(failures_in_row=2)
+
+    assert count_outcomes(standing, [WELL, FAILED], now=NOW, policy=POLICY) == Count(1, None, tripped=False)
+
+
+def test_a_trial_that_fails_trips_again_at_once_and_one_that_succeeds_ends_it() -> None:
+    half_open = make_standing(failures_in_row=3, tripped_until=PAST)
+
+    assert count_outcomes(half_open, [FAILED], now=NOW, policy=POLICY) == Count(4, NOW + POLICY.pause, tripped=True)
+    assert count_outcomes(half_open, [WELL], now=NOW, policy=POLICY) == Count(0, None, tripped=False)
+
+
+def test_what_a_leaving_agent_could_not_finish_is_no_failure_of_it_but_a_lost_lease_is() -> None:
+    leaving = make_standing(status=AgentStatus.DRAINING, failures_in_row=2)
+
+    assert count_outcomes(leaving, [FAILED], now=NOW, policy=POLICY).failures == 2
+    assert count_outcomes(leaving, [LOST], now=NOW, policy=POLICY).tripped
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error_code", "counts", "expected"),
+    [
+        ("completed", None, True, WELL),
+        ("failed", None, True, WELL),
+        ("failed", 5001, True, WELL),
+        ("failed", 5002, True, FAILED),
+        ("failed", 5005, True, FAILED),
+        ("failed", 5005, False, FAILED),
+        ("failed", 5002, False, None),
+        ("lost", 5002, True, LOST),
+        ("cancelled", None, True, None),
+    ],
+)
+def test_only_what_is_the_agents_or_its_hosts_fault_counts(
+    outcome: str, error_code: int | None, counts: bool, expected: Outcome | None
+) -> None:
+    assert agent_outcome(outcome, error_code, counts=counts) == expected
