@@ -1,0 +1,25 @@
+"""A promise in the docs names the tests that prove it, and they exist."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "explanation" / "guarantees.md"
+
+
+def test_every_test_that_the_promises_name_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", PAGE.read_text(encoding="utf-8")))
+    written = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8"))
+    }
+
+    assert len(named) > 25
+    assert named <= written, f"not there: {sorted(named - written)}"
+
+
+def test_every_promise_is_named_with_its_number() -> None:
+    assert re.findall(r"^\| (I\d+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE) == [
+        f"I{number}" for number in range(1, 17)
+    ]
