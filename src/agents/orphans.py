@@ -56,9 +56,14 @@ def kill_orphans(left: Unended) -> list[int]:
         return []
     killed: set[int] = set()
     until = time.monotonic() + KILL_SECONDS
-    while (targets := _orphans(left)) and time.monotonic() < until:
+    empty_looks = 0
+    # Twice empty: a process that forks while it is killed leaves a child, and one that is just becoming another program
+    # has no environment for a moment.
+    while empty_looks < 2 and time.monotonic() < until:
+        targets = _orphans(left)
         killed.update(target.pid for target in targets if _kill(target))
-        time.sleep(LOOK_SECONDS)  # a process that forks while it is killed leaves a child for the next round
+        empty_looks = 0 if targets else empty_looks + 1
+        time.sleep(LOOK_SECONDS)
     return sorted(killed)
 
 

@@ -1,0 +1,127 @@
+"""The journal says what was started, also after the agent was killed in the middle of a line."""
+
+import json
+import os
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from agents.journal import Ended, Journal
+from agents.journal_file import JournalFile, Line
+from agents.leftovers import unended
+from common.messages import ResultStatus
+from tests.unit.agents.test_spool import make_grant
+
+BOOT = "the-boot"
+
+
+def make_line(number: int, *, is_last: bool = False) -> Line:
+    text = json.dumps({"number": number, "is_last": is_last, "padding": "x" * 80}).encode()
+    return Line((UUID(int=number), 1), text, is_durable=False, is_last=is_last)
+
+
+def lines_of(file: JournalFile) -> list[bytes]:
+    return [line for line in file.read() if line]
+
+
+async def test_what_was_started_and_not_ended_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    ended, left = make_grant(), make_grant(fence=9)
+    async with Journal(JournalFile(path)) as journal:
+        for grant in (ended, left):
+            await journal.started(grant, boot_id=BOOT, agent_pid=1)
+            journal.process_started(grant, pid=100, start_ticks=5)
+        journal.ended(Ended(task_id=ended.work.task_id, fence=1, status=ResultStatus.COMPLETED))
+
+    [one] = unended(JournalFile(path).read())
+
+    assert (one.started.task_id, one.started.fence, one.started.trace_id) == (left.work.task_id, 9, left.trace_id)
+    assert [(process.pid, process.start_ticks) for process in one.processes] == [(100, 5)]
+
+
+async def test_a_start_is_on_disk_when_the_call_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    path = tmp_path / "journal.jsonl"
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.read_bytes()))
+    grant = make_grant()
+    async with Journal(JournalFile(path)) as journal:
+        await journal.started(grant, boot_id=BOOT, agent_pid=1)
+
+        assert str(grant.work.task_id).encode() in synced[-1]
+
+
+async def test_a_torn_last_line_is_left_out_and_harms_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    first, second = make_grant(), make_grant()
+    async with Journal(JournalFile(path)) as journal:
+        await journal.started(first, boot_id=BOOT, agent_pid=1)
+    with path.open("ab") as file:
+        file.write(b'{"event": "started", "task_')
+    async with Journal(JournalFile(path)) as journal:
+        await journal.started(second, boot_id=BOOT, agent_pid=1)
+
+    found = unended(JournalFile(path).read())
+
+    assert [one.started.task_id for one in found] == [first.work.task_id, second.work.task_id]
+    assert "journal.unreadable_lines" in caplog.text
+
+
+def test_rubbish_is_no_reason_not_to_start(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(bytes(range(256)) * 10)
+
+    assert unended(JournalFile(path).read()) == []
+
+
+def test_the_journal_does_not_grow_for_ever_and_never_loses_what_is_open(tmp_path: Path) -> None:
+    file = JournalFile(tmp_path / "journal.jsonl", max_bytes=2000)
+    file.append([make_line(0)])
+    for number in range(1, 200):
+        file.append([make_line(number), make_line(number, is_last=True)])
+
+    lines = [json.loads(line) for line in lines_of(file)]
+    file.close()
+
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 6000
+    assert any(line["number"] == 0 for line in lines)
+    assert lines[-1]["number"] == 199
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_crash_between_the_two_steps_of_a_rotation_loses_nothing(tmp_path: Path) -> None:
+    file = JournalFile(tmp_path / "journal.jsonl")
+    file.append([make_line(1)])
+    file.close()
+    (tmp_path / "journal.jsonl").rename(file.previous)
+
+    again = JournalFile(tmp_path / "journal.jsonl")
+    again.append([make_line(2)])
+    again.close()
+
+    assert [json.loads(line)["number"] for line in lines_of(again)] == [1, 2]
+
+
+def test_a_write_that_failed_half_way_does_not_spoil_the_next_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = JournalFile(tmp_path / "journal.jsonl")
+    file.append([make_line(1)])
+    write = os.write
+
+    def full(handle: int, data: bytes) -> int:
+        write(handle, data[:10])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            file.append([make_line(2)])
+    file.append([make_line(3)])
+    file.close()
+
+    lines = lines_of(file)
+    assert json.loads(lines[-1])["number"] == 3
+    assert len(lines) == 3
