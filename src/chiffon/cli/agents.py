@@ -1,19 +1,32 @@
-"""`chiffon agents`: list the agents."""
+"""`chiffon agents`: list the agents, and hold them back from work or let them have it again."""
 
-from chiffon.cli.console import print_json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from uuid import UUID
+
+from cyclopts import App
+
+from chiffon.cli.console import print_json, say
 from chiffon.cli.options import HERE, Target
-from chiffon.cli.outcome import Exit
+from chiffon.cli.outcome import Exit, Usage
 from chiffon.cli.show import print_agents
 from chiffon.client import Client
+from chiffon.models import Agent
 from common.messages import AgentStatus
 
+app = App(name="agents", group_commands="Commands", result_action="return_value")
 
+
+@app.default
 def agents(*, agent_type: str | None = None, status: AgentStatus | None = None, target: Target = HERE) -> int:
-    """List the agents.
+    """List the agents, or pause, drain and resume one.
 
     ```
     chiffon agents
     chiffon agents --agent-type infra --status online -o json
+    chiffon agents pause web-1 --minutes 30 --note "disk is full"
+    chiffon agents drain web-1 --note "new kernel"
+    chiffon agents resume web-1
     ```
 
     Parameters
@@ -33,3 +46,101 @@ def agents(*, agent_type: str | None = None, status: AgentStatus | None = None, 
         return Exit.OK
 
     return target.run(work)
+
+
+@app.command
+def pause(agent: str, /, *, note: str = "", minutes: int = 5, target: Target = HERE) -> int:
+    """Give an agent no new work for a while; what it runs goes on.
+
+    ```
+    chiffon agents pause web-1 --minutes 30 --note "disk is full"
+    ```
+
+    The pause ends by itself, and holds also when the agent is started anew meanwhile.
+
+    Parameters
+    ----------
+    agent
+        The agent's id, the beginning of it, or its host; it must mean one agent only.
+    note
+        Why, for whoever looks at the agent.
+    minutes
+        For how long, at most a week (10080).
+    """
+
+    async def order(client: Client, agent_id: UUID) -> Agent:
+        return await client.pause_agent(agent_id, note=note, lasting=timedelta(minutes=minutes))
+
+    return _order(agent, order, "Paused", target)
+
+
+@app.command
+def drain(agent: str, /, *, note: str = "", target: Target = HERE) -> int:
+    """Give an agent no new work, and let it leave when it is done.
+
+    ```
+    chiffon agents drain web-1 --note "new kernel"
+    ```
+
+    Started again, it works again.
+
+    Parameters
+    ----------
+    agent
+        The agent's id, the beginning of it, or its host; it must mean one agent only.
+    note
+        Why, for whoever looks at the agent.
+    """
+
+    async def order(client: Client, agent_id: UUID) -> Agent:
+        return await client.drain_agent(agent_id, note=note)
+
+    return _order(agent, order, "Draining", target)
+
+
+@app.command
+def resume(agent: str, /, *, target: Target = HERE) -> int:
+    """Give an agent work again, whatever held it back.
+
+    ```
+    chiffon agents resume web-1
+    ```
+
+    Parameters
+    ----------
+    agent
+        The agent's id, the beginning of it, or its host; it must mean one agent only.
+    """
+
+    async def order(client: Client, agent_id: UUID) -> Agent:
+        return await client.resume_agent(agent_id)
+
+    return _order(agent, order, "Resumed", target)
+
+
+def _order(name: str, order: Callable[[Client, UUID], Awaitable[Agent]], done: str, target: Target) -> int:
+    async def work(client: Client) -> int:
+        agent = await order(client, await find_agent(client, name))
+        if target.is_json:
+            print_json(agent)
+        else:
+            say(f"{done}: agent {agent.agent_id} on {agent.hostname}.")
+        return Exit.OK
+
+    return target.run(work)
+
+
+async def find_agent(client: Client, name: str) -> UUID:
+    """Return the agent that a name means: its id, the only id that begins so, or the only one on that host."""
+    try:
+        return UUID(name)
+    except ValueError:
+        pass
+    known = await client.agents()
+    found = [agent for agent in known if agent.hostname == name or str(agent.agent_id).startswith(name.lower())]
+    if len(found) == 1:
+        return found[0].agent_id
+    if not found:
+        raise Usage(f"no agent has an id that begins with {name!r}, and none is on a host of that name")
+    meant = ", ".join(f"{agent.agent_id} on {agent.hostname}" for agent in found[:5])
+    raise Usage(f"{name!r} can mean {len(found)} agents: {meant}")

@@ -23,7 +23,11 @@ from orchestrator.registry.rules import (
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 SOON, PAST = NOW + timedelta(seconds=30), NOW - timedelta(seconds=30)
 POLICY = BreakerPolicy(failures=3, pause=timedelta(seconds=60))
-FAILED, WELL, LOST = Outcome(infrastructure=True), Outcome(infrastructure=False), Outcome(infrastructure=True, lost=True)
+FAILED, WELL, LOST = (
+    Outcome(infrastructure=True),
+    Outcome(infrastructure=False),
+    Outcome(infrastructure=True, lost=True),
+)
 
 
 def make_standing(**values: Any) -> Standing:

@@ -1,0 +1,105 @@
+"""What people who run Chiffon do through the client: hold agents back, settle dead letters, cancel and repeat work."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from chiffon.http import Http
+from chiffon.models import (
+    Agent,
+    CancelledTrace,
+    DeadLetter,
+    DeadLetterDetail,
+    DeadLetterPage,
+    Dispatched,
+    Settled,
+)
+
+# An id as a caller may have it: from an answer, or as text.
+AnyId = UUID | str
+
+
+class Operations:
+    """A part of `Client`; see there for what calls raise."""
+
+    _http: Http
+
+    async def pause_agent(
+        self,
+        agent_id: AnyId,
+        *,
+        note: str = "",
+        lasting: timedelta | None = None,
+        until: datetime | None = None,
+    ) -> Agent:
+        """Give an agent no new work for a while, 5 minutes by default; what it runs goes on."""
+        body: dict[str, Any] = {"note": note}
+        if lasting is not None:
+            body["minutes"] = round(lasting / timedelta(minutes=1))
+        if until is not None:
+            body["until"] = until.isoformat()
+        return Agent.model_validate(await self._http.post(f"/api/v1/agents/{agent_id}/pause", body, repeatable=True))
+
+    async def drain_agent(self, agent_id: AnyId, *, note: str = "") -> Agent:
+        """Give an agent no new work, and let it leave when it has done what it runs."""
+        body = {"note": note}
+        return Agent.model_validate(await self._http.post(f"/api/v1/agents/{agent_id}/drain", body, repeatable=True))
+
+    async def resume_agent(self, agent_id: AnyId) -> Agent:
+        """Give an agent work again, whether it was paused, drained or tripped."""
+        return Agent.model_validate(await self._http.post(f"/api/v1/agents/{agent_id}/resume", repeatable=True))
+
+    async def cancel_trace(self, trace_id: AnyId) -> CancelledTrace:
+        """Cancel every task of a trace that has not ended."""
+        answer = await self._http.post(f"/api/v1/traces/{trace_id}/cancel", repeatable=False)
+        return CancelledTrace.model_validate(answer)
+
+    async def rerun(
+        self,
+        task_id: AnyId,
+        *,
+        as_task: AnyId | None = None,
+        request_id: AnyId | None = None,
+        trace_id: AnyId | None = None,
+    ) -> Dispatched:
+        """Dispatch the content of a task that has ended as a new task.
+
+        The new id is made here when none is given, so that a lost answer is repeated safely.
+        """
+        ids = {"task_id": as_task or uuid4(), "request_id": request_id, "trace_id": trace_id}
+        body = {name: str(value) for name, value in ids.items() if value is not None}
+        return Dispatched.model_validate(await self._http.post(f"/api/v1/tasks/{task_id}/rerun", body, repeatable=True))
+
+    async def dead_letters(
+        self, *, state: str | None = None, kind: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> DeadLetterPage:
+        """Return a page of dead letters, newest first; `next_cursor` leads to the next one."""
+        query = {"state": state, "kind": kind, "limit": limit, "cursor": cursor}
+        return DeadLetterPage.model_validate(await self._http.get("/api/v1/dead-letters", query))
+
+    async def dead_letter(self, letter_id: int) -> DeadLetterDetail:
+        """Return a dead letter with its body."""
+        return DeadLetterDetail.model_validate(await self._http.get(f"/api/v1/dead-letters/{letter_id}"))
+
+    async def replay_dead_letter(self, letter_id: int) -> DeadLetter:
+        """Put a message back into the queue that it came from, or run a task once more as a new one."""
+        answer = await self._http.post(f"/api/v1/dead-letters/{letter_id}/replay", repeatable=False)
+        return DeadLetter.model_validate(answer)
+
+    async def discard_dead_letter(self, letter_id: int) -> DeadLetter:
+        """Say that nothing more is to be done about a dead letter."""
+        answer = await self._http.post(f"/api/v1/dead-letters/{letter_id}/discard", repeatable=False)
+        return DeadLetter.model_validate(answer)
+
+    async def replay_dead_letters(self, ids: Sequence[int]) -> list[Settled]:
+        """Replay up to 100 dead letters; each is answered on its own."""
+        return await self._settle("replay", ids)
+
+    async def discard_dead_letters(self, ids: Sequence[int]) -> list[Settled]:
+        """Discard up to 100 dead letters; each is answered on its own."""
+        return await self._settle("discard", ids)
+
+    async def _settle(self, how: str, ids: Sequence[int]) -> list[Settled]:
+        answer = await self._http.post(f"/api/v1/dead-letters/{how}", {"ids": list(ids)}, repeatable=False)
+        return [Settled.model_validate(result) for result in answer["results"]]

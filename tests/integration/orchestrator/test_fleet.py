@@ -1,0 +1,410 @@
+"""Agents are held back from work by people and by the circuit breaker, on a real ledger."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from common.errors import InvalidField
+from common.lifecycle import Status
+from common.loop import Wake
+from common.messages import AgentStatus, Drain, Pause, ResultStatus, Resume
+from common.retry import RetryPolicy
+from orchestrator.database.pool import Pool
+from orchestrator.events.model import Kind
+from orchestrator.leases.service import LeaseService
+from orchestrator.outbox import queries as outbox
+from orchestrator.registry.fleet import AgentNotFound, FleetService
+from orchestrator.registry.rules import BreakerPolicy
+from orchestrator.registry.service import RegistryService
+from orchestrator.tasks.service import TaskService
+from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
+from tests.integration.orchestrator.ledger import events_of, let_leases_run_out
+
+OFFLINE_AFTER = timedelta(seconds=30)
+MINUTES = timedelta(minutes=5)
+AGEING = timedelta(minutes=10)
+RESTARTED = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+@pytest.fixture
+def relay() -> Wake:
+    return Wake()
+
+
+@pytest.fixture
+def fleet(pool: Pool, relay: Wake) -> FleetService:
+    return FleetService(pool, relay, offline_after=OFFLINE_AFTER)
+
+
+@pytest.fixture
+def leases(pool: Pool) -> LeaseService:
+    """Three failures in a row trip an agent for a minute."""
+    return LeaseService(
+        pool,
+        lease=timedelta(seconds=30),
+        ageing=AGEING,
+        policy=RetryPolicy(base=timedelta(0)),
+        breaker=BreakerPolicy(failures=3, pause=timedelta(minutes=1)),
+    )
+
+
+async def registered(registry: RegistryService, **values: Any) -> UUID:
+    heartbeat = make_heartbeat(**values)
+    await registry.record([heartbeat])
+    return heartbeat.agent_id
+
+
+async def orders_to(pool: Pool, agent_id: UUID) -> list[dict[str, Any]]:
+    """Take what waits to be told to an agent."""
+    async with pool.acquire() as db:
+        waiting = await outbox.take_orders(db, limit=100, again_after=timedelta(hours=1))
+    assert all(order.recipient == str(agent_id) for order in waiting)
+    return [order.body["payload"]["order"] for order in waiting]
+
+
+async def published(pool: Pool) -> list[UUID]:
+    """Take the tickets that are due."""
+    async with pool.acquire() as db:
+        waiting = await outbox.take_tickets(db, ["infra"], window=10, ttl=timedelta(seconds=30), ageing=AGEING)
+    return [UUID(ticket.body["payload"]["task_id"]) for ticket in waiting]
+
+
+async def pending(tasks: TaskService, count: int = 1, **values: Any) -> list[UUID]:
+    new = [make_new_task(**values) for _ in range(count)]
+    await tasks.dispatch(new, by="caller")
+    return [task.task_id for task in new]
+
+
+async def fails(tasks: TaskService, leases: LeaseService, agent_id: UUID, error_code: int | None, **task: Any) -> UUID:
+    """Let a task fail on an agent."""
+    [task_id] = await pending(tasks, **task)
+    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
+    assert answer.grant is not None, answer.refusal
+    await leases.accept([make_result(task_id, agent_id, status=ResultStatus.FAILED, error_code=error_code)])
+    return task_id
+
+
+async def refusal_of(leases: LeaseService, task_id: UUID, agent_id: UUID) -> str | None:
+    """Claim a task and return why it is refused, if it is."""
+    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
+    return None if answer.refusal is None else answer.refusal.tasks[0].reason
+
+
+async def let_trips_end(pool: Pool) -> None:
+    async with pool.acquire() as db:
+        await db.execute("UPDATE agent SET tripped_until = now() - interval '1 second'")
+
+
+# Pause
+
+
+async def test_a_paused_agent_is_listed_as_such_and_told_in_the_same_breath(
+    fleet: FleetService, registry: RegistryService, pool: Pool, relay: Wake
+) -> None:
+    agent_id = await registered(registry)
+
+    agent = await fleet.pause(agent_id, until=MINUTES, note="disk is full", by="ann")
+
+    [listed] = await registry.list_agents(agent_type=None, status=None)
+    assert listed == agent
+    assert agent.paused_until is not None
+    assert (agent.paused_by, agent.pause_note) == ("ann", "disk is full")
+    event = (await events_of(pool))[-1]
+    assert (event.kind, event.actor, event.agent_id) == (Kind.AGENT_PAUSED, "ann", agent_id)
+    assert event.data == {"until": agent.paused_until.isoformat(), "note": "disk is full"}
+    [order] = await orders_to(pool, agent_id)
+    assert Pause.model_validate(order) == Pause(until=agent.paused_until, note="disk is full")
+    async with asyncio.timeout(1):
+        await relay.rung()
+
+
+async def test_a_claim_of_a_paused_agent_is_refused_with_the_reason_and_others_get_the_task_at_once(
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    paused, other = await registered(registry), await registered(registry)
+    [task_id] = await pending(tasks)
+    assert await published(pool) == [task_id]
+    await fleet.pause(paused, until=MINUTES, note="disk is full", by="ann")
+
+    reason = await refusal_of(leases, task_id, paused)
+
+    assert reason is not None
+    assert reason.startswith("the agent is paused until ")
+    assert reason.endswith(" by ann: disk is full")
+    assert await published(pool) == [task_id]
+    assert await refusal_of(leases, task_id, other) is None
+
+
+async def test_a_refused_agent_is_told_again_so_that_it_stops_asking(
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id = await registered(registry)
+    await fleet.pause(agent_id, until=MINUTES, note="", by="ann")
+    await orders_to(pool, agent_id)
+    ids = await pending(tasks, 2)
+
+    await leases.claim([make_claim(*ids, agent_id=agent_id)])
+
+    assert [order["action"] for order in await orders_to(pool, agent_id)] == ["pause"]
+
+
+async def test_what_a_paused_agent_runs_goes_on(
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService
+) -> None:
+    agent_id = await registered(registry)
+    [task_id] = await pending(tasks)
+    claim = make_claim(task_id, agent_id=agent_id)
+    first = await leases.claim([claim])
+    await fleet.pause(agent_id, until=MINUTES, note="", by="ann")
+
+    again = await leases.claim([claim])
+    await leases.accept([make_result(task_id, agent_id)])
+
+    assert again == first
+    assert (await tasks.get(task_id)).status is Status.COMPLETED
+
+
+async def test_a_pause_ends_by_itself(
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id = await registered(registry)
+    await fleet.pause(agent_id, until=MINUTES, note="", by="ann")
+    async with pool.acquire() as db:
+        await db.execute("UPDATE agent SET paused_until = now() - interval '1 second'")
+    [task_id] = await pending(tasks)
+
+    assert await refusal_of(leases, task_id, agent_id) is None
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    assert (agent.paused_until, agent.paused_by, agent.pause_note) == (None, None, None)
+
+
+@pytest.mark.parametrize("end", [timedelta(0), timedelta(days=8), datetime(2020, 1, 1, tzinfo=UTC)])
+async def test_a_pause_ends_in_the_future_and_within_a_week(
+    fleet: FleetService, registry: RegistryService, pool: Pool, end: Any
+) -> None:
+    agent_id = await registered(registry)
+
+    with pytest.raises(InvalidField):
+        await fleet.pause(agent_id, until=end, note="", by="ann")
+
+    assert await orders_to(pool, agent_id) == []
+
+
+async def test_a_pause_holds_when_the_agent_is_started_anew_and_it_is_told_again(
+    fleet: FleetService, registry: RegistryService, pool: Pool
+) -> None:
+    heartbeat = make_heartbeat()
+    await registry.record([heartbeat])
+    await fleet.pause(heartbeat.agent_id, until=MINUTES, note="", by="ann")
+    await orders_to(pool, heartbeat.agent_id)
+
+    await registry.record([heartbeat])
+    assert await orders_to(pool, heartbeat.agent_id) == []
+    await registry.record([heartbeat.model_copy(update={"started_at": RESTARTED})])
+
+    assert [order["action"] for order in await orders_to(pool, heartbeat.agent_id)] == ["pause"]
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    assert agent.paused_until is not None
+
+
+# Drain
+
+
+async def test_a_draining_agent_gets_nothing_new_and_is_told_until_it_obeys(
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    heartbeat = make_heartbeat()
+    await registry.record([heartbeat])
+    agent = await fleet.drain(heartbeat.agent_id, note="new kernel", by="ann")
+    [task_id] = await pending(tasks)
+
+    assert (agent.draining, agent.drain_note) == (True, "new kernel")
+    assert await orders_to(pool, heartbeat.agent_id) == [Drain(note="new kernel").model_dump()]
+    assert await refusal_of(leases, task_id, heartbeat.agent_id) == "the agent is draining: new kernel"
+    await orders_to(pool, heartbeat.agent_id)
+    await registry.record([heartbeat])
+    assert [order["action"] for order in await orders_to(pool, heartbeat.agent_id)] == ["drain"]
+    await registry.record([heartbeat.model_copy(update={"status": AgentStatus.DRAINING})])
+    assert await orders_to(pool, heartbeat.agent_id) == []
+
+
+async def test_a_drain_ends_when_the_agent_is_started_again(
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    heartbeat = make_heartbeat()
+    await registry.record([heartbeat])
+    await fleet.drain(heartbeat.agent_id, note="", by="ann")
+    await registry.record([heartbeat.model_copy(update={"status": AgentStatus.OFFLINE})])
+    await orders_to(pool, heartbeat.agent_id)
+    [task_id] = await pending(tasks)
+
+    await registry.record([heartbeat.model_copy(update={"started_at": RESTARTED})])
+
+    assert await refusal_of(leases, task_id, heartbeat.agent_id) is None
+    assert await orders_to(pool, heartbeat.agent_id) == []
+    kinds = [event.kind for event in await events_of(pool) if event.agent_id == heartbeat.agent_id]
+    assert kinds[:4] == [Kind.AGENT_REGISTERED, Kind.AGENT_DRAINING, Kind.AGENT_STATUS, Kind.AGENT_REGISTERED]
+    assert kinds[4] == Kind.AGENT_RESUMED
+
+
+async def test_a_late_heartbeat_of_the_old_process_does_not_end_a_drain(
+    fleet: FleetService, registry: RegistryService
+) -> None:
+    heartbeat = make_heartbeat(started_at=RESTARTED)
+    await registry.record([heartbeat])
+    await fleet.drain(heartbeat.agent_id, note="", by="ann")
+
+    await registry.record([heartbeat.model_copy(update={"started_at": RESTARTED - timedelta(days=1)})])
+
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    assert agent.draining
+
+
+# Resume
+
+
+async def test_resume_ends_whatever_holds_an_agent_back(
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id = await registered(registry)
+    for _ in range(3):
+        await fails(tasks, leases, agent_id, 5005)
+    await fleet.pause(agent_id, until=MINUTES, note="", by="ann")
+    await fleet.drain(agent_id, note="", by="ann")
+    await orders_to(pool, agent_id)
+    [task_id] = await pending(tasks)
+
+    agent = await fleet.resume(agent_id, by="ann")
+
+    assert (agent.paused_until, agent.draining, agent.tripped_until) == (None, False, None)
+    assert await orders_to(pool, agent_id) == [Resume().model_dump()]
+    assert (await events_of(pool))[-1].kind == Kind.AGENT_RESUMED
+    assert await refusal_of(leases, task_id, agent_id) is None
+
+
+async def test_an_agent_that_never_registered_cannot_be_ordered(fleet: FleetService) -> None:
+    stranger = uuid4()
+
+    for order in (
+        fleet.pause(stranger, until=MINUTES, note="", by="ann"),
+        fleet.drain(stranger, note="", by="ann"),
+        fleet.resume(stranger, by="ann"),
+    ):
+        with pytest.raises(AgentNotFound):
+            await order
+
+
+async def test_an_agent_that_has_not_registered_yet_may_claim(tasks: TaskService, leases: LeaseService) -> None:
+    [task_id] = await pending(tasks)
+
+    assert await refusal_of(leases, task_id, uuid4()) is None
+
+
+# Circuit breaker
+
+
+async def test_an_agent_that_fails_in_a_row_gets_no_work_and_is_told(
+    registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id = await registered(registry)
+    for error_code in (5002, 5005, 5005):
+        await fails(tasks, leases, agent_id, error_code)
+    [task_id] = await pending(tasks)
+
+    assert "failed 3 times in a row" in (await refusal_of(leases, task_id, agent_id) or "")
+    assert task_id in await published(pool)
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    [tripped] = [event for event in await events_of(pool) if event.kind == Kind.AGENT_TRIPPED]
+    assert agent.tripped_until is not None
+    assert tripped.data == {"failures": 3, "until": agent.tripped_until.isoformat()}
+    assert {order["action"] for order in await orders_to(pool, agent_id)} == {"pause"}
+
+
+async def test_failures_of_the_work_itself_never_trip(
+    registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id = await registered(registry)
+
+    for error_code in (None, 5001, None, 5001, 5005, 5005, None, 5005, 5005):
+        await fails(tasks, leases, agent_id, error_code)
+
+    assert Kind.AGENT_TRIPPED not in [event.kind for event in await events_of(pool)]
+
+
+async def test_lost_leases_count_as_failures(
+    registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id = await registered(registry)
+    ids = await pending(tasks, 3)
+    await leases.claim([make_claim(*ids, agent_id=agent_id)])
+    await let_leases_run_out(pool)
+
+    await leases.reap(limit=10)
+
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    assert agent.tripped_until is not None
+
+
+async def test_after_the_time_one_task_may_try_and_its_success_ends_the_trip(
+    registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id = await registered(registry)
+    for _ in range(3):
+        await fails(tasks, leases, agent_id, 5005)
+    await let_trips_end(pool)
+    first, second, third = await pending(tasks, 3)
+
+    [answer] = await leases.claim([make_claim(first, second, agent_id=agent_id)])
+    assert answer.grant is not None
+    assert [task.work.task_id for task in answer.grant.tasks] == [first]
+    assert "whether the agent is well again" in (answer.refusal.tasks[0].reason if answer.refusal else "")
+    assert await refusal_of(leases, third, agent_id) is not None
+    await orders_to(pool, agent_id)
+    await leases.accept([make_result(first, agent_id)])
+
+    assert await orders_to(pool, agent_id) == [Resume().model_dump()]
+    assert await refusal_of(leases, second, agent_id) is None
+
+
+async def test_a_trial_that_fails_trips_again_at_once(
+    registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id = await registered(registry)
+    for _ in range(3):
+        await fails(tasks, leases, agent_id, 5005)
+    await let_trips_end(pool)
+
+    await fails(tasks, leases, agent_id, 5005)
+
+    tripped = [event.data["failures"] for event in await events_of(pool) if event.kind == Kind.AGENT_TRIPPED]
+    assert tripped == [3, 4]
+    [task_id] = await pending(tasks)
+    assert await refusal_of(leases, task_id, agent_id) is not None
+
+
+async def test_of_two_orchestrators_one_gives_the_trial(
+    registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id = await registered(registry)
+    for _ in range(3):
+        await fails(tasks, leases, agent_id, 5005)
+    await let_trips_end(pool)
+    ids = await pending(tasks, 4)
+
+    refused = await asyncio.gather(*(refusal_of(leases, task_id, agent_id) for task_id in ids))
+
+    assert refused.count(None) == 1
+
+
+async def test_a_failing_agent_does_not_hold_back_others(
+    registry: RegistryService, tasks: TaskService, leases: LeaseService
+) -> None:
+    failing, well = await registered(registry), await registered(registry)
+    for _ in range(3):
+        await fails(tasks, leases, failing, 5005)
+    [task_id] = await pending(tasks)
+
+    assert await refusal_of(leases, task_id, well) is None
