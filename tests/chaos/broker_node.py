@@ -4,6 +4,9 @@ import asyncio
 import os
 import secrets
 import signal
+import socket
+import time
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from tests.services.rabbitmq import WHAT_TO_INSTALL, _install, find_scripts
@@ -19,6 +22,7 @@ lists:foreach(
     rabbit_auth_backend_internal:set_permissions(<<"{user}">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)
   end, lists:seq(1, {count})).
 """
+GONE_SECONDS = 10
 # What the node has by default.
 DISK_LIMIT, MEMORY_LIMIT = "50MB", "0.4"
 
@@ -48,13 +52,33 @@ class ChaosNode(PrivateNode):
     def kill(self) -> None:
         """End the node as a crash of the machine would, as far as its processes go."""
         node = self._processes.pop()
-        os.killpg(node.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(node.pid, signal.SIGKILL)
         node.wait()
+        # What was waited for is the script that started the node; the node itself goes a moment later.
+        deadline = time.monotonic() + GONE_SECONDS
+        while self._is_there():
+            assert time.monotonic() < deadline, "the killed node still listens"
 
     def start_again(self) -> None:
-        self._run([str(self._scripts / "rabbitmq-server")])
-        _wait_for_port(self.address[1], self._processes[-1])
-        self.ctl("await_startup")
+        for last in (False, False, True):
+            self._run([str(self._scripts / "rabbitmq-server")])
+            try:
+                _wait_for_port(self.address[1], self._processes[-1])
+                self.ctl("await_startup")
+            except RuntimeError:  # the name of the killed node is still taken
+                if last:
+                    raise
+                self.kill()
+            else:
+                return
+
+    def _is_there(self) -> bool:
+        try:
+            socket.create_connection(self.address, timeout=1).close()
+        except OSError:
+            return False
+        return True
 
     async def control(self, *arguments: str) -> str:
         """Run rabbitmqctl without holding anybody up."""

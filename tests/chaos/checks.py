@@ -217,12 +217,16 @@ def result_forgotten(evidence: Evidence) -> Iterator[Violation]:
         for event in evidence.ledger.events
         if event["kind"] == "task.result_refused"
     }
+    noted: dict[tuple[str, int], set[str | None]] = {}
     for entry in evidence.witnesses:
-        key = (entry.task_id, entry.fence)
+        if entry.event == "ended":
+            # An agent that comes back notes the end of an attempt again when it is not sure that it did.
+            noted.setdefault((entry.task_id, entry.fence), set()).add(entry.status)
+    for key, statuses in noted.items():
         # A cancel ends the attempt before its agent does.
-        if entry.event == "ended" and outcomes.get(key) not in (entry.status, "cancelled") and key not in refused:
-            text = f"{entry} was the result, and the ledger says {outcomes.get(key)}"
-            yield Violation("result forgotten", text, entry.task_id)
+        if outcomes.get(key) not in (*statuses, "cancelled") and key not in refused:
+            text = f"the result of {key} was {statuses} on an agent's disk, and the ledger says {outcomes.get(key)}"
+            yield Violation("result forgotten", text, key[0])
 
 
 def run_without_a_record(evidence: Evidence) -> Iterator[Violation]:

@@ -46,13 +46,16 @@ class Call:
 
 @dataclass(slots=True)
 class FaultRecord:
-    """A fault as it was made. `service`: when everything answered again; None when that was not seen in time."""
+    """A fault as it was made. `service`: when everything answered again; None when that was not seen in time, with
+    what was still `missing`.
+    """
 
     kind: str
     target: str
     started: float
     healed: float | None = None
     service: float | None = None
+    missing: str = ""
     failure: str = ""
 
 

@@ -51,7 +51,8 @@ class Nemesis:
     async def _watch(self, record: FaultRecord) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            if await self._world.is_ready():
+            record.missing = await self._world.missing()
+            if not record.missing:
                 record.service = time.time()
                 return
             await asyncio.sleep(LOOK_SECONDS)

@@ -21,6 +21,7 @@ from tests.chaos.commit_proxy import CommitProxy
 from tests.chaos.history import History
 from tests.chaos.network import Network, NoNetwork, open_network
 from tests.chaos.plan import AGENTS, NETWORK_AGENT, ORCHESTRATORS, PROXIED_ORCHESTRATOR, Settings
+from tests.chaos.power_cut import recording
 from tests.chaos.programs import Program
 from tests.chaos.proxy import Link
 from tests.eventually import eventually
@@ -85,6 +86,11 @@ class World:
         return self.folder / "journal"
 
     @property
+    def disks(self) -> Path:
+        """Where what agents bring to disk is noted."""
+        return self.folder / "disk"
+
+    @property
     def states(self) -> Path:
         return self.folder / "state"
 
@@ -93,16 +99,21 @@ class World:
         return self.folder / "logs"
 
     async def is_ready(self) -> bool:
-        """Say whether both orchestrators have everything and know of all agents as present."""
-        async with httpx2.AsyncClient(timeout=3, trust_env=False) as http:
+        return not await self.missing()
+
+    async def missing(self) -> str:
+        """Return what keeps this from full service: an orchestrator that is not ready, an agent that is not there."""
+        async with httpx2.AsyncClient(timeout=5, trust_env=False) as http:
             try:
-                for url in self.urls.values():
-                    if (await http.get(f"{url}/ready")).status_code != 200:
-                        return False
+                for name, url in self.urls.items():
+                    ready = await http.get(f"{url}/ready")
+                    if ready.status_code != 200:
+                        return f"{name}: {ready.text}"
                 agents = (await http.get(f"{next(iter(self.urls.values()))}/api/v1/agents")).json()
-            except (httpx2.TransportError, ValueError):
-                return False
-        return sum(agent["status"] in ("online", "busy") for agent in agents) >= len(self.agents)
+            except (httpx2.TransportError, ValueError) as failure:
+                return repr(failure)
+        present = {agent["hostname"] for agent in agents if agent["status"] in ("online", "busy")}
+        return ", ".join(sorted(set(self.agents) - present))
 
 
 @asynccontextmanager
@@ -124,7 +135,9 @@ async def open_world(
     (folder / "logs").mkdir(parents=True)
     folder.chmod(0o755)
     async with AsyncExitStack() as stack:
-        postgres, node = services or await stack.enter_async_context(open_services(durable=True))
+        if services is None:
+            services = await stack.enter_async_context(open_services(durable=True))
+        postgres, node = services
         database_url = _with_password(await postgres.create_database(), planted[0])
         await upgrade(database_url)
         commits = await stack.enter_async_context(
@@ -205,6 +218,7 @@ def _agent(world: World, name: str, removed: str | None) -> Program:
         "CHIFFON_AGENT_STOP_GRACE_SECONDS": "2",
         "CHIFFON_AGENT_ENV_ALLOW": "PATH,HOME,CHAOS_AGENT",
         "CHAOS_AGENT": name,
+        **recording(world.disks / name, os.environ.get("PYTHONPATH", "")),
     }
     command = [sys.executable, "-m", "chiffon", "agent"]
     return Program(name, inside.command(*command) if inside else command, environment, world.logs, world.history)
