@@ -1,0 +1,129 @@
+"""Pause, drain, resume and cancel do what they say."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from common.broker.base import Broker
+from common.messages import AgentStatus, CancelTask, Drain, Pause, ResultStatus, Resume
+from tests.eventually import eventually
+from tests.integration.agents.conftest import StartAgent
+from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
+
+
+def pause(seconds: float) -> Pause:
+    return Pause(until=datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+async def beats_go_by(orchestrator: ScriptedOrchestrator, *, count: int = 3) -> None:
+    """Wait for so many heartbeats: whatever was ordered before them has been read."""
+    seen = len(orchestrator.heartbeats)
+    await eventually(lambda: len(orchestrator.heartbeats) >= seen + count)
+
+
+async def test_a_paused_agent_leaves_tickets_to_others_and_comes_back_by_itself(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
+) -> None:
+    await start_agent()
+    await orchestrator.order(pause(1.5))
+    await beats_go_by(orchestrator)
+    task = await orchestrator.dispatch("echo", message="later")
+    await beats_go_by(orchestrator)
+
+    assert await broker.depth("work.infra") == 1
+    assert orchestrator.claims == []
+    assert (await orchestrator.ended(task)).status is ResultStatus.COMPLETED
+
+
+async def test_what_runs_goes_on_during_a_pause(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    await start_agent()
+    gate = tmp_path / "gate"
+    task = await orchestrator.shell(f"echo running; while [ ! -e {gate} ]; do sleep 0.02; done")
+    await eventually(lambda: orchestrator.output(task))
+
+    await orchestrator.order(pause(3600))
+    await beats_go_by(orchestrator)
+    gate.touch()
+
+    assert (await orchestrator.ended(task)).status is ResultStatus.COMPLETED
+
+
+async def test_resume_ends_a_pause_early(orchestrator: ScriptedOrchestrator, start_agent: StartAgent) -> None:
+    await start_agent()
+    await orchestrator.order(pause(3600))
+    await beats_go_by(orchestrator)
+    task = await orchestrator.dispatch("echo", message="x")
+    await orchestrator.order(Resume())
+
+    assert await orchestrator.ended(task)
+
+
+async def test_a_drained_agent_finishes_what_runs_takes_nothing_new_and_leaves(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker, tmp_path: Path
+) -> None:
+    agent = await start_agent(stop_grace_seconds=0)
+    gate = tmp_path / "gate"
+    running = await orchestrator.shell(f"echo running; while [ ! -e {gate} ]; do sleep 0.02; done")
+    await eventually(lambda: orchestrator.output(running))
+
+    await orchestrator.order(Drain(note="a new kernel"))
+    await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.DRAINING)
+    await orchestrator.dispatch("echo", message="for somebody else")
+    await beats_go_by(orchestrator)
+    assert not agent.ended.done()
+    gate.touch()
+
+    await asyncio.wait_for(asyncio.shield(agent.ended), 10)
+    assert (await orchestrator.ended(running)).status is ResultStatus.COMPLETED
+    assert await broker.depth("work.infra") == 1
+    await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.OFFLINE)
+
+
+async def test_an_idle_agent_that_is_drained_leaves_at_once(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    agent = await start_agent()
+
+    await orchestrator.order(Drain())
+
+    await asyncio.wait_for(asyncio.shield(agent.ended), 5)
+
+
+async def test_a_drain_can_be_taken_back_while_something_runs(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = await start_agent()
+    gate = tmp_path / "gate"
+    running = await orchestrator.shell(f"echo running; while [ ! -e {gate} ]; do sleep 0.02; done")
+    await eventually(lambda: orchestrator.output(running))
+    await orchestrator.order(Drain())
+    await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.DRAINING)
+
+    await orchestrator.order(Resume())
+    following = await orchestrator.dispatch("echo", message="again")
+
+    assert await orchestrator.ended(following)
+    await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.ONLINE)
+    gate.touch()
+    await orchestrator.ended(running)
+    assert not agent.ended.done()
+
+
+async def test_a_cancel_that_overtakes_its_grant_is_obeyed(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    await start_agent(claim_timeout_seconds=10)
+    orchestrator.is_silent = True
+    ran = tmp_path / "ran"
+    task = await orchestrator.shell(f"touch {ran}")
+    await eventually(lambda: orchestrator.claims)
+    grant = orchestrator.grant_of(orchestrator.claims[0])
+
+    await orchestrator.order(CancelTask(task_id=task, fence=grant.fence))
+    await orchestrator.send_grant(grant)
+
+    result = await orchestrator.ended(task)
+    assert (result.status, result.started) == (ResultStatus.CANCELLED, False)
+    assert not ran.exists()

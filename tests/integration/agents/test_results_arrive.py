@@ -1,0 +1,137 @@
+"""A result reaches the ledger, whatever stands between."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import agents.agent
+from common.broker.memory import MemoryBroker
+from common.messages import ResultStatus
+from tests.eventually import eventually
+from tests.integration.agents.conftest import StartAgent
+from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
+from tests.integration.agents.test_broker_away import Cable, running
+
+
+def spooled(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "agent" / "spool").glob("*.json"))
+
+
+async def test_a_stored_result_is_on_disk_no_more(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    await start_agent()
+    task = await orchestrator.dispatch("echo", message="x")
+
+    await orchestrator.ended(task)
+
+    await eventually(lambda: spooled(tmp_path) == [])
+
+
+async def test_a_result_that_nobody_stores_comes_again_and_holds_up_no_slot(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    orchestrator.stores = False
+    await start_agent(slots=1, result_resend_seconds=0.2)
+    first = await orchestrator.dispatch("echo", message="first")
+    second = await orchestrator.dispatch("echo", message="second")
+
+    await eventually(lambda: len(orchestrator.results[first]) >= 2)
+    await eventually(lambda: len(orchestrator.results[second]) >= 2)
+    assert orchestrator.results[first][0] == orchestrator.results[first][1]
+    assert len(spooled(tmp_path)) == 2
+    orchestrator.stores = True
+
+    await eventually(lambda: spooled(tmp_path) == [])
+
+
+async def test_a_task_whose_result_is_sent_is_renewed_no_more(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    orchestrator.stores = False
+    orchestrator.lease_seconds = 0.6
+    await start_agent()
+    task = await orchestrator.dispatch("echo", message="x")
+    await eventually(lambda: orchestrator.results[task])
+    beats = len(orchestrator.heartbeats)
+
+    await eventually(lambda: len(orchestrator.heartbeats) > beats + 3)
+
+    assert orchestrator.heartbeats[-1].current_tasks == []
+    assert orchestrator.renewals == []
+
+
+async def test_a_leaving_agent_waits_a_moment_for_its_last_result_and_leaves_it_on_disk(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents.agent, "STORED_SECONDS", 0.2)
+    orchestrator.stores = False
+    agent = await start_agent()
+    task = await orchestrator.dispatch("echo", message="x")
+    await eventually(lambda: orchestrator.results[task])
+    agent.stop.set()
+    await asyncio.wait_for(asyncio.shield(agent.ended), 10)
+    assert len(spooled(tmp_path)) == 1
+
+    orchestrator.stores = True
+    await start_agent()
+
+    await eventually(lambda: len(orchestrator.results[task]) == 2)
+    await eventually(lambda: spooled(tmp_path) == [])
+
+
+async def test_what_could_not_be_reported_before_the_end_is_reported_by_the_next_life_with_all_its_output(
+    broker: MemoryBroker, orchestrator: ScriptedOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents.agent, "REPORT_SECONDS", 0.2)
+    monkeypatch.setattr(agents.agent, "STORED_SECONDS", 0.2)
+    cable, stop = Cable(broker), asyncio.Event()
+    gate = tmp_path / "gate"
+    async with running(cable, tmp_path / "agent", stop) as ended:
+        task = await orchestrator.shell(f"echo before; while [ ! -e {gate} ]; do sleep 0.02; done; seq 1 90000")
+        await eventually(lambda: orchestrator.output(task) == "before\n")
+        cable.is_cut = True
+        gate.touch()
+        await eventually(lambda: spooled(tmp_path))
+        stop.set()
+        await asyncio.wait_for(asyncio.shield(ended), 10)
+    assert orchestrator.result(task) is None
+
+    async with running(Cable(broker), tmp_path / "agent", asyncio.Event()):
+        result = await orchestrator.ended(task)
+
+        assert result.status is ResultStatus.COMPLETED
+        assert orchestrator.output(task) == "before\n" + "".join(f"{number}\n" for number in range(1, 90_001))
+
+
+async def test_a_full_disk_costs_neither_the_result_nor_the_agent(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await start_agent()
+    spool = tmp_path / "agent" / "spool"
+    spool.rmdir()
+    spool.write_text("in the way, as a full disk would be")
+
+    first = await orchestrator.dispatch("echo", message="first")
+    await orchestrator.ended(first)
+    second = await orchestrator.dispatch("echo", message="second")
+
+    assert (await orchestrator.ended(second)).status is ResultStatus.COMPLETED
+    assert "spool.failed" in caplog.text
+    beats = len(orchestrator.heartbeats)
+    await eventually(lambda: len(orchestrator.heartbeats) > beats)
+
+
+async def test_a_broken_file_in_the_spool_does_not_keep_an_agent_from_starting(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    spool = tmp_path / "agent" / "spool"
+    spool.mkdir(parents=True)
+    (spool / "half.json").write_bytes(b'{"half')
+
+    await start_agent()
+    task = await orchestrator.dispatch("echo", message="x")
+
+    assert await orchestrator.ended(task)
+    assert [path.name for path in (spool / "unreadable").iterdir()] == ["half.json"]
