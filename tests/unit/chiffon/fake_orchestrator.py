@@ -1,6 +1,7 @@
 """An orchestrator that speaks HTTP and WebSocket like the real one and runs nothing: a dispatch ends as it is told."""
 
 import asyncio
+import json
 import threading
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +33,9 @@ class FakeOrchestrator:
         self.outcome: dict[str, Any] = {"status": "completed", "exit_code": 0}
         self.output: list[tuple[str, str]] = [("stdout", "hello\n")]
         self.feeds: list[dict[str, str]] = []
+        self.agents: list[dict[str, Any]] = []
+        self.letters: list[dict[str, Any]] = []
+        self.orders: list[tuple[str, str, dict[str, Any]]] = []
         self.cuts: list[tuple[int, int]] = []
         """For each connection to come: after how many events it is closed, and with which code."""
 
@@ -44,6 +48,12 @@ class FakeOrchestrator:
                 Route("/api/v1/tasks/{task_id}/output", self._output),
                 Route("/api/v1/tasks/{task_id}/events", self._events),
                 Route("/api/v1/agents", self._agents),
+                Route("/api/v1/agents/{agent_id}/{order}", self._order, methods=["POST"]),
+                Route("/api/v1/traces/{trace_id}/cancel", self._cancel_trace, methods=["POST"]),
+                Route("/api/v1/tasks/{task_id}/rerun", self._rerun, methods=["POST"]),
+                Route("/api/v1/dead-letters", self._dead_letters),
+                Route("/api/v1/dead-letters/{order:str}", self._settle, methods=["POST"]),
+                Route("/api/v1/dead-letters/{letter:int}", self._dead_letter),
                 Route("/api/v1/cancel/{task_id}", self._cancel, methods=["POST"]),
                 WebSocketRoute("/api/v1/ws", self._feed),
             ]
@@ -69,6 +79,17 @@ class FakeOrchestrator:
         self.tasks[task_id] |= {"output": tail, "attempt": 1, "started_at": NOW, "duration_ms": 12}
         if outcome["status"] in ("completed", "failed", "cancelled"):
             self.add_event(f"task.{outcome['status']}", task_id, output_bytes=ends)
+
+    def add_agent(self, hostname: str, agent_id: str | None = None, **how: Any) -> str:
+        agent = {"agent_id": agent_id or str(uuid4()), "agent_type": "infra", "status": "online", "hostname": hostname}
+        rest = {"last_heartbeat_at": NOW, "started_at": NOW, "version": "0.1.0", "slots": 2}
+        self.agents.append(agent | rest | how)
+        return agent["agent_id"]
+
+    def add_letter(self, number: int, body: str = "{", **how: Any) -> None:
+        letter = {"id": number, "kind": "message", "state": "waiting", "queue": "work.infra", "type": "claim"}
+        rest = {"reason": "no JSON", "at": NOW, "body_bytes": len(body), "body": body, "body_encoding": "utf-8"}
+        self.letters.append(letter | rest | how)
 
     async def _dispatch(self, request: Request) -> Response:
         body = await request.json()
@@ -106,7 +127,56 @@ class FakeOrchestrator:
         return JSONResponse({"items": items, "next_after": items[-1]["seq"] if items else after})
 
     async def _agents(self, request: Request) -> Response:
-        return JSONResponse([])
+        return JSONResponse(self.agents)
+
+    async def _order(self, request: Request) -> Response:
+        agent_id, order = request.path_params["agent_id"], request.path_params["order"]
+        self.orders.append((order, agent_id, json.loads(await request.body() or b"{}")))
+        found = [agent for agent in self.agents if agent["agent_id"] == agent_id]
+        return JSONResponse(found[0]) if found else problem(404, 2003, "No agent has this id.")
+
+    async def _cancel_trace(self, request: Request) -> Response:
+        trace_id = request.path_params["trace_id"]
+        ids = [task_id for task_id, task in self.tasks.items() if task["trace_id"] == trace_id]
+        if not ids:
+            return problem(404, 2001, "No task belongs to this trace.")
+        return JSONResponse({"trace_id": trace_id, "cancelled": ids, "already_ended": 0})
+
+    async def _rerun(self, request: Request) -> Response:
+        old = self.tasks.get(request.path_params["task_id"])
+        if old is None:
+            return problem(404, 2001, "No task has this id.")
+        if old["status"] == "running":
+            return problem(400, 2002, "The task has not ended.")
+        new_id = (await request.json())["task_id"]
+        self.add_task(new_id, rerun_of=old["task_id"])
+        task = self.tasks[new_id]
+        return JSONResponse(
+            {name: task[name] for name in ("task_id", "request_id", "trace_id")} | {"status": "pending"}
+        )
+
+    async def _dead_letters(self, request: Request) -> Response:
+        state = request.query_params.get("state")
+        return JSONResponse({"items": [x for x in self.letters if state in (None, x["state"])], "next_cursor": None})
+
+    async def _dead_letter(self, request: Request) -> Response:
+        found = [letter for letter in self.letters if letter["id"] == request.path_params["letter"]]
+        return JSONResponse(found[0]) if found else problem(404, 2004, "No dead letter has this id.")
+
+    async def _settle(self, request: Request) -> Response:
+        ids, known = (await request.json())["ids"], {letter["id"]: letter for letter in self.letters}
+        self.orders.append((request.path_params["order"], "dead letters", {"ids": ids}))
+        missing = {"error_code": 2004, "error_message": "No dead letter has this id."}
+        return JSONResponse(
+            {
+                "results": [
+                    {"id": one, "status_code": 200, "dead_letter": known[one]}
+                    if one in known
+                    else {"id": one, "status_code": 404, "error": missing}
+                    for one in ids
+                ]
+            }
+        )
 
     async def _cancel(self, request: Request) -> Response:
         task = self.tasks.get(request.path_params["task_id"])
