@@ -17,7 +17,7 @@ SOURCES := src tests
 STARTED := $(shell date +%s)
 ELAPSED = $$(( $$(date +%s) - $(STARTED) )) s
 
-.PHONY: help demo up test check format lint types imports pytest coverage lock clean
+.PHONY: help demo up test check format lint types imports pytest coverage chaos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ pytest: $(DEV)
 
 coverage: $(DEV) ## every test, and which lines and branches they reach
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+chaos: $(DEV) ## break everything for MINUTES=3 as SEED=… decides and see what holds; figures go to JSON=file
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),3) $(if $(JSON),--json $(JSON))
 
 lock: $(LOCK_TOOLS) ## pin and hash the newest packages that pyproject.toml allows
 	@tools/lock.sh $(LOCK_TOOLS)/bin/python
