@@ -66,11 +66,15 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable queue and the bindings that fill it."""
+    """A durable queue and the bindings that fill it.
+
+    `unused_for`: RabbitMQ removes the queue when nobody has consumed from it for that long; other backends keep it.
+    """
 
     name: str
     bindings: tuple[Address, ...]
     has_priorities: bool = False
+    unused_for: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

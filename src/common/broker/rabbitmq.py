@@ -128,6 +128,8 @@ async def _declare(channel: AbstractChannel, queues: tuple[Queue, ...]) -> None:
         arguments: dict[str, str | int] = {"x-queue-type": QUEUE_TYPE}
         if queue.has_priorities:
             arguments["x-max-priority"] = HIGHEST_PRIORITY
+        if queue.unused_for is not None:
+            arguments["x-expires"] = int(queue.unused_for.total_seconds() * 1000)
         declared = await channel.declare_queue(queue.name, durable=True, arguments=dict(arguments))
         for binding in queue.bindings:
             await declared.bind(binding.exchange.name, binding.routing_key)

@@ -1,8 +1,11 @@
 """The names of exchanges and queues, and what is bound to what; the table in docs/reference/messages.md."""
 
+from datetime import timedelta
 from uuid import UUID
 
 from common.broker.base import Address, Exchange, ExchangeType, Queue
+
+FORGET_AGENTS_AFTER = timedelta(days=1)
 
 WORK = Exchange("chiffon.work", ExchangeType.DIRECT)
 CONTROL = Exchange("chiffon.control", ExchangeType.TOPIC)
@@ -36,9 +39,9 @@ def work_address(agent_type: str) -> Address:
 
 
 def control_queue(agent_id: UUID) -> Queue:
-    """Return the queue through which the orchestrator speaks to one agent."""
+    """Return the queue through which the orchestrator speaks to one agent; it goes when the agent stays away."""
     name = f"control.{agent_id}"
-    return Queue(name, (Address(CONTROL, name),))
+    return Queue(name, (Address(CONTROL, name),), unused_for=FORGET_AGENTS_AFTER)
 
 
 def control_address(agent_id: UUID) -> Address:

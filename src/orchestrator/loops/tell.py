@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from common.broker import topology
@@ -11,12 +12,18 @@ from common.protocol import ORCHESTRATOR, ControlEnvelope, Envelope, GrantEnvelo
 
 log = logging.getLogger(__name__)
 
+# Who comes back later than this asks anew, or has lost its leases.
+WORTH_KNOWING = timedelta(minutes=10)
+
+# The work of so many tasks, at its largest, still fits into one message of any broker.
+GRANTS_IN_A_MESSAGE = 16
+
 Answer = Grant | Refusal | Renewed | Stored | Heard
 
 
 async def tell(broker: Broker, answers: Iterable[tuple[UUID, Answer]]) -> None:
     """Send each answer to its agent. An agent that has no queue any more keeps the others waiting for nothing."""
-    messages = [_message(agent_id, answer) for agent_id, answer in answers]
+    messages = [_message(agent_id, part) for agent_id, answer in answers for part in _parts(answer)]
     try:
         await broker.publish(*messages)
     except Unroutable:
@@ -47,6 +54,15 @@ def stored(results: Sequence[WorkResult]) -> list[tuple[UUID, Stored]]:
     return [(agent_id, Stored(results=leases)) for agent_id, leases in by_agent.items()]
 
 
+def _parts(answer: Answer) -> list[Answer]:
+    if not isinstance(answer, Grant):
+        return [answer]
+    return [
+        Grant(tasks=answer.tasks[begin : begin + GRANTS_IN_A_MESSAGE])
+        for begin in range(0, len(answer.tasks), GRANTS_IN_A_MESSAGE)
+    ]
+
+
 def _message(agent_id: UUID, answer: Answer) -> Outgoing:
     envelope = _envelope(str(agent_id), answer)
     return Outgoing(
@@ -55,6 +71,7 @@ def _message(agent_id: UUID, answer: Answer) -> Outgoing:
         type=envelope.type,
         priority=envelope.priority,
         message_id=envelope.message_id,
+        expires_after=WORTH_KNOWING,
     )
 
 
