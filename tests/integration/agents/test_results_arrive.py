@@ -6,12 +6,25 @@ from pathlib import Path
 import pytest
 
 import agents.agent
+from common.broker.base import Outgoing
 from common.broker.memory import MemoryBroker
 from common.messages import ResultStatus
 from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
 from tests.integration.agents.test_broker_away import Cable, running
+
+
+class Recording(Cable):
+    """Notes what kinds of messages the agent publishes, in their order."""
+
+    def __init__(self, far: MemoryBroker) -> None:
+        super().__init__(far)
+        self.kinds: list[str] = []
+
+    async def publish(self, *messages: Outgoing) -> None:
+        self.kinds += [message.type for message in messages]
+        await super().publish(*messages)
 
 
 def spooled(tmp_path: Path) -> list[Path]:
@@ -79,6 +92,25 @@ async def test_a_leaving_agent_waits_a_moment_for_its_last_result_and_leaves_it_
 
     await eventually(lambda: len(orchestrator.results[task]) == 2)
     await eventually(lambda: spooled(tmp_path) == [])
+
+
+async def test_what_an_earlier_life_owed_is_sent_before_anything_new_is_claimed(
+    broker: MemoryBroker, orchestrator: ScriptedOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents.agent, "STORED_SECONDS", 0.2)
+    orchestrator.stores = False
+    async with running(Cable(broker), tmp_path / "agent", asyncio.Event()):
+        task = await orchestrator.dispatch("echo", message="owed")
+        await eventually(lambda: orchestrator.results[task])
+    following = await orchestrator.dispatch("echo", message="new")
+    orchestrator.stores = True
+    recording = Recording(broker)
+
+    async with running(recording, tmp_path / "agent", asyncio.Event()):
+        await orchestrator.ended(following)
+
+    said = [kind for kind in recording.kinds if kind in {"work_result", "claim"}]
+    assert said == ["work_result", "claim", "work_result"]
 
 
 async def test_what_could_not_be_reported_before_the_end_is_reported_by_the_next_life_with_all_its_output(

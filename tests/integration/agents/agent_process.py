@@ -1,0 +1,57 @@
+"""An agent in a process of its own, as in production, so that it can be killed."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+class AgentProcess:
+    """`chiffon agent`, with its log in a file."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    async def kill(self) -> None:
+        """As a crash would: nothing in it gets a chance."""
+        self._process.send_signal(signal.SIGKILL)
+        await self._process.wait()
+
+
+@asynccontextmanager
+async def agent_process(url: str, state_dir: Path, **settings: object) -> AsyncIterator[AgentProcess]:
+    log = state_dir.with_name(f"{state_dir.name}.log")
+    given = {"state_dir": state_dir, "heartbeat_seconds": 0.5, "stop_grace_seconds": 0, **settings}
+    environment = {f"CHIFFON_AGENT_{name}".upper(): str(value) for name, value in given.items()}
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "chiffon",
+            "agent",
+            cwd=ROOT,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT / "src"),
+                "CHIFFON_BROKER_URL": url,
+                **environment,
+            },
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield AgentProcess(process, log)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()

@@ -1,0 +1,131 @@
+"""What becomes of work and results when the agent itself is killed, or cut off: real processes, a real RabbitMQ."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from common.broker.base import Broker
+from common.broker.rabbitmq import open_rabbitmq_broker
+from common.errors import ErrorCode
+from common.messages import ResultStatus
+from tests.contract.proxy import Proxy
+from tests.eventually import eventually
+from tests.integration.agents.agent_process import agent_process
+from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
+from tests.unit.agents.test_process import is_gone
+
+
+@pytest.fixture
+async def broker(amqp_url: str) -> AsyncIterator[Broker]:
+    async with open_rabbitmq_broker(amqp_url, name="orchestrator") as broker:
+        yield broker
+
+
+@pytest.fixture
+async def orchestrator(broker: Broker) -> AsyncIterator[ScriptedOrchestrator]:
+    async with ScriptedOrchestrator(broker).listening() as scripted:
+        yield scripted
+
+
+@pytest.fixture
+async def proxy(amqp_url: str) -> AsyncIterator[Proxy]:
+    parts = urlsplit(amqp_url)
+    assert parts.hostname is not None
+    async with Proxy(parts.hostname, parts.port or 5672) as proxy:
+        yield proxy
+
+
+def journal(state_dir: Path) -> list[dict[str, Any]]:
+    path = state_dir / "journal.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def spooled(state_dir: Path) -> list[Path]:
+    return list((state_dir / "spool").glob("*.json"))
+
+
+async def test_work_of_an_agent_that_was_killed_is_dead_and_reported_when_it_comes_back(
+    amqp_url: str, orchestrator: ScriptedOrchestrator, tmp_path: Path
+) -> None:
+    state_dir = tmp_path / "agent"
+    async with agent_process(amqp_url, state_dir, slots=1) as agent:
+        await eventually(lambda: orchestrator.heartbeats, timeout=30)
+        # The grandchild is what the kernel does not kill with the agent.
+        task = await orchestrator.shell("sleep 600 & echo $$ $!; wait")
+        await eventually(lambda: orchestrator.output(task).endswith("\n"))
+        program, grandchild = map(int, orchestrator.output(task).split())
+        orchestrator.refuses.add(task)  # as the ledger would: the task is running
+        await agent.kill()
+        await eventually(lambda: is_gone(program))
+        assert not is_gone(grandchild)
+
+    async with agent_process(amqp_url, state_dir, slots=1) as agent:
+        result = await orchestrator.ended(task, timeout=30)
+
+        assert is_gone(grandchild)
+        assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.AGENT_UNAVAILABLE)
+        assert (result.retryable, result.started) == (True, True)
+        assert (result.fence, result.attempt) == (orchestrator.grants[task].fence, 1)
+        assert "restarted" in str(result.error_message)
+        assert [line["event"] for line in journal(state_dir)] == ["started", "process", "ended"]
+        assert journal(state_dir)[-1]["killed"] == [grandchild]
+        await eventually(lambda: spooled(state_dir) == [])
+
+
+async def test_a_result_that_was_not_stored_when_the_agent_was_killed_is_sent_again_when_it_comes_back(
+    amqp_url: str, orchestrator: ScriptedOrchestrator, tmp_path: Path
+) -> None:
+    state_dir = tmp_path / "agent"
+    orchestrator.stores = False
+    async with agent_process(amqp_url, state_dir, slots=1) as agent:
+        await eventually(lambda: orchestrator.heartbeats, timeout=30)
+        task = await orchestrator.dispatch("echo", message="kept")
+        await eventually(lambda: orchestrator.results[task])
+        await agent.kill()
+    assert len(spooled(state_dir)) == 1
+
+    async with agent_process(amqp_url, state_dir, slots=1):
+        orchestrator.stores = True
+        await eventually(lambda: len(orchestrator.results[task]) == 2, timeout=30)
+        await eventually(lambda: spooled(state_dir) == [])
+
+    assert orchestrator.results[task][1] == orchestrator.results[task][0]
+    assert orchestrator.results[task][1].output == "kept"
+
+
+async def test_work_of_an_agent_that_is_cut_off_is_dead_before_its_lease_ends(
+    amqp_url: str, proxy: Proxy, orchestrator: ScriptedOrchestrator, tmp_path: Path
+) -> None:
+    orchestrator.lease_seconds = 5.0
+    state_dir, stamps = tmp_path / "agent", tmp_path / "stamps"
+    url = urlsplit(amqp_url)._replace(netloc=proxy.netloc_for(amqp_url)).geturl()
+    # The program and its child both ignore SIGTERM.
+    script = f"trap '' TERM; echo $$; while :; do date +%s.%N >> {stamps}; sleep 0.02; done & echo $!; wait"
+    async with agent_process(url, state_dir, slots=1, kill_grace_seconds=60):
+        await eventually(lambda: orchestrator.heartbeats, timeout=30)
+        task = await orchestrator.shell(script)
+        await eventually(lambda: len(orchestrator.output(task).split()) == 2)
+        await eventually(lambda: len(orchestrator.renewals) >= 2, timeout=20)
+
+        proxy.refuse()
+        lease_end = orchestrator.lease_ends[task]
+        for pid in map(int, orchestrator.output(task).split()):
+            await eventually(partial(is_gone, pid), timeout=20)
+        dead_at = time.time()
+        await eventually(lambda: journal(state_dir)[-1]["event"] == "ended")
+
+        ended_at = datetime.fromisoformat(journal(state_dir)[-1]["at"]).timestamp()
+        assert dead_at < lease_end
+        assert ended_at < lease_end
+        assert float(stamps.read_text().split()[-1]) < lease_end
+        assert journal(state_dir)[-1]["reason"] == "lease_lost"
+        proxy.accept()
+        result = await orchestrator.ended(task, timeout=40)
+        assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.AGENT_UNAVAILABLE)
