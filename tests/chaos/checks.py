@@ -6,6 +6,7 @@ from itertools import combinations, pairwise
 
 from common.lifecycle import FINAL, TRANSITIONS, Status
 from tests.chaos.evidence import Evidence, Violation
+from tests.chaos.journal import Run
 
 MOVES = {(before, after) for (before, _), after in TRANSITIONS.items()}
 LEADS_TO = {
@@ -172,6 +173,28 @@ def out_of_order(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation("out of order", text, other)
 
 
+def too_many_at_once(evidence: Evidence) -> Iterator[Violation]:
+    """Of the tasks with one concurrency key, never more run than its limit allows."""
+    by_key: dict[tuple[str, int], list[Run]] = {}
+    for work, submitted in evidence.history.submitted.items():
+        if submitted.concurrency is not None:
+            by_key.setdefault(submitted.concurrency, []).extend(evidence.runs_of.get(work, ()))
+    for (key, limit), runs in by_key.items():
+        for run in runs:
+            beside = [other for other in runs if other.start <= run.start < other.last]
+            if len(beside) > limit:
+                text = f"{len(beside)} processes of {key} lived at once, {limit} may: {beside}"
+                yield Violation("too many at once", text, run.task_id)
+
+
+def poison_lost(evidence: Evidence) -> Iterator[Violation]:
+    """I15: what nobody can read is a dead letter, once."""
+    noted = Counter(evidence.ledger.dead_letters)
+    for message_id in evidence.history.poison:
+        if noted[message_id] != 1:
+            yield Violation("poison lost", f"message {message_id} is {noted[message_id]} dead letters")
+
+
 def event_gaps(evidence: Evidence) -> Iterator[Violation]:
     """I13: the numbers of events have no gap."""
     numbers = [event["seq"] for event in evidence.ledger.events]
@@ -262,6 +285,8 @@ CHECKS: Mapping[str, Check] = {
         rows_and_events_differ,
         cancelled_then_claimed,
         out_of_order,
+        too_many_at_once,
+        poison_lost,
         event_gaps,
         followed_otherwise,
         output_lost,

@@ -3,11 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from uuid import uuid4
+
+import aio_pika
 
 from tests.chaos.broker_node import DISK_LIMIT, MEMORY_LIMIT
 from tests.chaos.plan import Fault
 from tests.chaos.proxy import Mode
 from tests.chaos.world import World
+
+POISONED = ("work.infra", "replies.claims", "replies.results", "replies.progress", "replies.heartbeats")
 
 Making = Callable[[World, str], AbstractAsyncContextManager[None]]
 
@@ -129,6 +134,20 @@ def partition(*, incoming: bool, outgoing: bool) -> Making:
     return make
 
 
+@asynccontextmanager
+async def poison(world: World, _target: str) -> AsyncIterator[None]:
+    """Not a fault of anything that runs, but messages that nobody can read."""
+    connection = await aio_pika.connect(world.broker_url(*world.node.address))
+    async with connection, await connection.channel() as channel:
+        for queue in POISONED:
+            message_id = str(uuid4())
+            body = b"\xff not a message"
+            message = aio_pika.Message(body, message_id=message_id, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+            await channel.default_exchange.publish(message, routing_key=queue)
+            world.history.poison.append(message_id)
+    yield
+
+
 FAULTS: Mapping[str, Making] = {
     "agent.kill": kill,
     "agent.pause": pause,
@@ -137,6 +156,7 @@ FAULTS: Mapping[str, Making] = {
     "broker.stop_app": stop_app,
     "broker.kill": kill_broker,
     "broker.close_connections": close_connections,
+    "broker.poison": poison,
     "broker.disk_alarm": disk_alarm,
     "broker.memory_alarm": memory_alarm,
     "postgres.terminate_sessions": terminate_sessions,

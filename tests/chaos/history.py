@@ -18,7 +18,16 @@ class Submitted:
     task_id: str
     body: dict[str, Any]
     kind: str
-    ordering_key: str | None = None
+
+    @property
+    def ordering_key(self) -> str | None:
+        return self.body.get("ordering_key")
+
+    @property
+    def concurrency(self) -> tuple[str, int] | None:
+        """The key and how many tasks with it may run at a time."""
+        key = self.body.get("concurrency_key")
+        return None if key is None else (key, self.body["concurrency_limit"])
 
     @property
     def max_starts(self) -> int:
@@ -78,6 +87,8 @@ class History:
     faults: list[FaultRecord] = field(default_factory=list)
     ends: list[ProcessEnd] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    poison: list[str] = field(default_factory=list)
+    """The ids of messages that nobody can read and that the broker has."""
 
     def invoke(self, kind: Literal["dispatch", "batch", "cancel", "repeat"], where: str, *task_ids: str) -> Call:
         call = Call(kind, where, list(task_ids), time.time())

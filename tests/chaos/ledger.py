@@ -1,7 +1,7 @@
 """The ledger as it stands when everything is over, read past Chiffon."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
@@ -13,6 +13,7 @@ OUTPUT = """
     SELECT task_id, attempt, stream, byte_offset, size FROM output_chunk
      ORDER BY task_id, attempt, stream, byte_offset
 """
+DEAD_LETTERS = "SELECT message_id FROM dead_letter WHERE kind = 'message'"
 UNFINISHED = "SELECT count(*) FROM task WHERE status NOT IN ('completed', 'failed', 'cancelled')"
 SAFETY = (
     "SELECT name, setting FROM pg_settings"
@@ -32,6 +33,7 @@ class Ledger:
     attempts: list[Row]
     events: list[Row]
     output: list[Row]
+    dead_letters: list[str] = field(default_factory=list)
 
     def history(self, task_id: str) -> list[Row]:
         return [event for event in self.events if event["task_id"] == task_id]
@@ -48,9 +50,10 @@ async def read_ledger(database_url: str) -> Ledger:
             tasks, attempts, events, output = [
                 [_plain(row) for row in await connection.fetch(query)] for query in (TASKS, ATTEMPTS, EVENTS, OUTPUT)
             ]
+            letters = [row["message_id"] for row in await connection.fetch(DEAD_LETTERS)]
     finally:
         await connection.close()
-    return Ledger({task["task_id"]: task for task in tasks}, attempts, events, output)
+    return Ledger({task["task_id"]: task for task in tasks}, attempts, events, output, letters)
 
 
 async def unfinished(database_url: str) -> int:

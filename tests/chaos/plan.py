@@ -68,6 +68,7 @@ def kinds(settings: Settings) -> Mapping[str, Kind]:
         "broker.stop_app": Kind(("broker",), 0.5, 4.0),
         "broker.kill": Kind(("broker",), 0.2, 3.0),
         "broker.close_connections": Kind(("broker",), 0.0, 0.0),
+        "broker.poison": Kind(("broker",), 0.0, 0.0),
         "broker.disk_alarm": Kind(("broker",), 3.0, 9.0),
         "broker.memory_alarm": Kind(("broker",), 3.0, 9.0),
         "postgres.terminate_sessions": Kind(("postgres",), 0.0, 0.0),

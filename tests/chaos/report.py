@@ -71,6 +71,7 @@ def figures(evidence: Evidence, found: Sequence[Violation], circumstances: Circu
         "overlapping": promises["overlapping"],
         "illegal_transitions": promises["illegal transition"],
         "stale_refused": kinds["task.result_refused"],
+        "poison": len(history.poison),
         "events": len(ledger.events),
         "violations": dict(promises),
         "recovery": recovery(history.faults, ledger.events),

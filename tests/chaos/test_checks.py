@@ -20,9 +20,10 @@ def make_evidence() -> Evidence:
     """Two tasks of one ordering key that ran one after the other, and one that was cancelled before it ran."""
     history = History()
     for work in ("one", "two", "cancelled"):
-        body = {"idempotent": False, "task_id": work}
-        key = "key" if work != "cancelled" else None
-        history.submitted[work] = Submitted(work, work, body, "shell_script", key)
+        body: dict[str, Any] = {"idempotent": False, "task_id": work}
+        if work != "cancelled":
+            body |= {"ordering_key": "key", "concurrency_key": "few", "concurrency_limit": 1}
+        history.submitted[work] = Submitted(work, work, body, "shell_script")
         history.calls.append(Call("dispatch", "orchestrator-1", [work], 1.0, "ok", 1.1, accepted=[work]))
     history.calls.append(
         Call("cancel", "orchestrator-1", ["cancelled"], 2.0, "ok", 2.1, accepted=["cancelled"]),
@@ -71,7 +72,9 @@ def make_evidence() -> Evidence:
         for event in ("started", "ended")
     ]
     followed = [(event["seq"], event["kind"], event["task_id"]) for event in events]
-    return Evidence(history, runs, Ledger(tasks, attempts, events, output), followed, witnesses=witnesses)
+    history.poison.append("poison")
+    ledger = Ledger(tasks, attempts, events, output, ["poison"])
+    return Evidence(history, runs, ledger, followed, witnesses=witnesses)
 
 
 def lose(evidence: Evidence) -> None:
@@ -126,6 +129,14 @@ def swap_the_order(evidence: Evidence) -> None:
     evidence.ledger.tasks["one"]["dispatch_no"] = 5
 
 
+def run_side_by_side(evidence: Evidence) -> None:
+    evidence.runs = [evidence.runs[0], replace(evidence.runs[1], start=10.5)]
+
+
+def lose_poison(evidence: Evidence) -> None:
+    evidence.ledger.dead_letters.clear()
+
+
 def lose_an_event(evidence: Evidence) -> None:
     del evidence.ledger.events[0]
 
@@ -164,6 +175,8 @@ SPOILED: dict[Callable[[Evidence], None], str] = {
     claim_after_the_cancel: "claimed after a cancel",
     forget_the_cancel: "cancel lost",
     swap_the_order: "out of order",
+    run_side_by_side: "too many at once",
+    lose_poison: "poison lost",
     lose_an_event: "event gap",
     show_an_event_twice: "feed differs",
     lose_output: "output lost",

@@ -9,14 +9,14 @@ from uuid import UUID
 
 import httpx2
 
-from orchestrator.tasks.schemas import DispatchRequest
 from tests.chaos.history import Call, History, Submitted
 from tests.chaos.journal import script_parameters
 
 TIMEOUT_SECONDS = 6.0
 # Nothing was sent, so nothing can have happened.
 NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout)
-HAS_ORDERING = "ordering_key" in DispatchRequest.model_fields
+# How many tasks of the one concurrency key may run at a time.
+FEW = 2
 
 
 class Workload:
@@ -82,11 +82,15 @@ class Workload:
                 stubborn=chance.random() < 0.05,
                 secret=self._secret if chance.random() < 0.2 else "",
             )
-        key = f"key-{chance.randint(1, 4)}" if HAS_ORDERING and chance.random() < 0.2 else None
-        if key is not None:
-            body["ordering_key"] = key
+        kind_of_limit = chance.random()
+        if kind_of_limit < 0.15:
+            body["ordering_key"] = f"key-{chance.randint(1, 4)}"
+        elif kind_of_limit < 0.3:
+            body |= {"concurrency_key": "few-at-a-time", "concurrency_limit": FEW}
+        if chance.random() < 0.05:
+            body["expires_after_seconds"] = chance.randint(1, 20)
         body |= {"work_type": kind, "parameters": parameters}
-        submitted = Submitted(work, work, body, kind, key)
+        submitted = Submitted(work, work, body, kind)
         self._history.submitted[work] = submitted
         return submitted
 

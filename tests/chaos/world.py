@@ -81,6 +81,9 @@ class World:
     host: str
     """The virtual host of the broker."""
 
+    def broker_url(self, host: str, port: int) -> str:
+        return f"amqp://{USER}:{self.node.password}@{host}:{port}/{self.host}?heartbeat={AMQP_HEARTBEAT}"
+
     @property
     def journal(self) -> Path:
         return self.folder / "journal"
@@ -193,7 +196,7 @@ def _orchestrator(world: World, name: str, port: int, removed: str | None) -> Pr
     database = world.commits.url if name == PROXIED_ORCHESTRATOR else world.database_url
     environment = {
         **_environment(world, removed),
-        "CHIFFON_BROKER_URL": _broker_url(world, *world.node.address),
+        "CHIFFON_BROKER_URL": world.broker_url(*world.node.address),
         "CHIFFON_DATABASE_URL": database,
         "CHIFFON_PORT": str(port),
         "CHIFFON_LEASE_SECONDS": str(settings.lease_seconds),
@@ -208,7 +211,7 @@ def _agent(world: World, name: str, removed: str | None) -> Program:
     inside = world.network if name == NETWORK_AGENT else None
     environment = {
         **_environment(world, removed),
-        "CHIFFON_BROKER_URL": _broker_url(world, inside.outside if inside else "127.0.0.1", link.port),
+        "CHIFFON_BROKER_URL": world.broker_url(inside.outside if inside else "127.0.0.1", link.port),
         "CHIFFON_AGENT_NAME": name,
         "CHIFFON_AGENT_STATE_DIR": str(world.states / name),
         "CHIFFON_AGENT_SLOTS": str(settings.slots),
@@ -228,10 +231,6 @@ def _environment(world: World, removed: str | None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHIFFON_")}
     without = {} if removed is None else {safeguards.REMOVE: removed, safeguards.ALLOW: safeguards.ALLOWED}
     return {**kept, "CHAOS_SECRET": world.secrets[1], **without}
-
-
-def _broker_url(world: World, host: str, port: int) -> str:
-    return f"amqp://{USER}:{world.node.password}@{host}:{port}/{world.host}?heartbeat={AMQP_HEARTBEAT}"
 
 
 def _with_password(url: str, password: str) -> str:
