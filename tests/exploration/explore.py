@@ -1,0 +1,33 @@
+"""Explore a scope, and say what was found in words."""
+
+from tests.exploration.checker import Checker, Explored, Violation
+from tests.exploration.invariants import CONVERGENCE, MEANING, Invariants, describe, explain
+from tests.exploration.model import Action, Model
+from tests.exploration.scope import Scope
+from tests.exploration.state import State
+
+# What must not be needed to come to rest.
+FAULTS = frozenset({"crash", "orchestrator crashes", "cancel"})
+
+
+def explore(scope: Scope, *, at_most: int) -> Explored[State, Action]:
+    """Visit every state of a scope; raises `TooManyStates`."""
+    model = Model(scope)
+    return Checker(
+        initial=model.initial(),
+        steps=model.steps,
+        broken=Invariants(scope).broken,
+        name=lambda action: action.name,
+        converged=model.converged,
+        is_fault=lambda action: action.name in FAULTS,
+        convergence=CONVERGENCE,
+        at_most=at_most,
+    ).explore()
+
+
+def story(violation: Violation[State, Action]) -> str:
+    """Return the counterexample as a text: each step, and what it led to."""
+    lines = [f"{name}: {MEANING[name]}" for name in sorted(violation.broken)]
+    for number, (action, state) in enumerate(violation.trace):
+        lines += [f"{number:3} {explain(action)}", f"      {describe(state)}"]
+    return "\n".join(lines)
