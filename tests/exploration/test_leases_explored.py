@@ -25,7 +25,7 @@ class Bound:
 
 BOUNDS = {
     "one task, everything that an orchestrator may have in hand": Bound(Scope(most=(1,), asks=1), 30_000),
-    "one agent that asks again": Bound(Scope(most=(2,), agents=1, crashes=2, hands=False), 10_000),
+    "one agent that asks again": Bound(Scope(most=(2,), agents=1, crashes=2, hands=False), 5_000),
     "two tasks, without and with repetition": Bound(Scope(asks=1, renewals=0, hands=False), 50_000),
 }
 LARGE = {
