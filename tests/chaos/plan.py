@@ -24,6 +24,7 @@ class Settings:
     claim_timeout_seconds: float = 2.0
     slots: int = 4
     dispatches_per_second: float = 5.0
+    longest_work_seconds: float = 15.0
     settle_seconds: float = 150.0
 
 

@@ -84,7 +84,7 @@ async def _load(world: World, faults: Sequence[Fault], seed: int, seconds: float
         world.history,
         seed=seed,
         secret=world.secrets[2],
-        per_second=world.settings.dispatches_per_second,
+        settings=world.settings,
     )
     nemesis = Nemesis(world)
     async with asyncio.TaskGroup() as group:

@@ -24,7 +24,9 @@ PLAN = (
 
 @pytest.mark.timeout(300)
 async def test_whatever_fails_every_promise_holds(tmp_path: Path) -> None:
-    finished = await run(SEED, 30.0, tmp_path / "world", settings=Settings(), plan=PLAN, say=print)
+    finished = await run(
+        SEED, 30.0, tmp_path / "world", settings=Settings(longest_work_seconds=9.0), plan=PLAN, say=print
+    )
 
     figures = finished.figures
     print(report.table(figures))

@@ -10,7 +10,8 @@ from uuid import UUID
 import httpx2
 
 from tests.chaos.history import Call, History, Submitted
-from tests.chaos.journal import script_parameters
+from tests.chaos.journal import TICK_SECONDS, script_parameters
+from tests.chaos.plan import Settings
 
 TIMEOUT_SECONDS = 6.0
 # Nothing was sent, so nothing can have happened.
@@ -23,14 +24,15 @@ class Workload:
     """Several clients, each with a random order of its own that the seed decides."""
 
     def __init__(
-        self, urls: Mapping[str, str], journal: Path, history: History, *, seed: int, secret: str, per_second: float
+        self, urls: Mapping[str, str], journal: Path, history: History, *, seed: int, secret: str, settings: Settings
     ) -> None:
         self._urls = urls
         self._journal = journal
         self._history = history
         self._seed = seed
         self._secret = secret
-        self._per_second = per_second
+        self._per_second = settings.dispatches_per_second
+        self._most_ticks = int(settings.longest_work_seconds / TICK_SECONDS)
         self._http = httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False)
 
     async def run(self, stop: asyncio.Event, *, clients: int = 4) -> None:
@@ -76,7 +78,7 @@ class Workload:
             parameters = script_parameters(
                 work,
                 self._journal,
-                ticks=chance.randint(30, 50) if chance.random() < 0.08 else chance.randint(0, 7),
+                ticks=chance.randint(30, self._most_ticks) if chance.random() < 0.08 else chance.randint(0, 7),
                 code=3 if chance.random() < 0.05 else 0,
                 size=100_000 if chance.random() < 0.03 else 0,
                 stubborn=chance.random() < 0.05,

@@ -219,6 +219,7 @@ def _agent(world: World, name: str, removed: str | None) -> Program:
         "CHIFFON_AGENT_KILL_GRACE_SECONDS": str(settings.kill_grace_seconds),
         "CHIFFON_AGENT_CLAIM_TIMEOUT_SECONDS": str(settings.claim_timeout_seconds),
         "CHIFFON_AGENT_STOP_GRACE_SECONDS": "2",
+        "CHIFFON_AGENT_RESULT_RESEND_SECONDS": "3",
         "CHIFFON_AGENT_ENV_ALLOW": "PATH,HOME,CHAOS_AGENT",
         "CHAOS_AGENT": name,
         **recording(world.disks / name, os.environ.get("PYTHONPATH", "")),
