@@ -55,8 +55,8 @@ class Call:
 
 @dataclass(slots=True)
 class FaultRecord:
-    """A fault as it was made. `service`: when everything answered again; None when that was not seen in time, with
-    what was still `missing`.
+    """A fault as it was made. `service`: when everything answered again; None when that was not seen in time. What came
+    back last was `missing` for longest.
     """
 
     kind: str

@@ -51,8 +51,9 @@ class Nemesis:
     async def _watch(self, record: FaultRecord) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            record.missing = await self._world.missing()
-            if not record.missing:
+            missing = await self._world.missing()
+            if not missing:
                 record.service = time.time()
                 return
+            record.missing = missing
             await asyncio.sleep(LOOK_SECONDS)

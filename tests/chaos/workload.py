@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 6.0
 # Nothing was sent, so nothing can have happened.
 NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout)
 # How many tasks of the one concurrency key may run at a time.
-FEW = 2
+FEW = 3
 
 
 class Workload:
@@ -85,9 +85,9 @@ class Workload:
                 secret=self._secret if chance.random() < 0.2 else "",
             )
         kind_of_limit = chance.random()
-        if kind_of_limit < 0.15:
-            body["ordering_key"] = f"key-{chance.randint(1, 4)}"
-        elif kind_of_limit < 0.3:
+        if kind_of_limit < 0.12:
+            body["ordering_key"] = f"key-{chance.randint(1, 6)}"
+        elif kind_of_limit < 0.25:
             body |= {"concurrency_key": "few-at-a-time", "concurrency_limit": FEW}
         if chance.random() < 0.05:
             body["expires_after_seconds"] = chance.randint(1, 20)
