@@ -23,6 +23,7 @@ from orchestrator.database.pool import Pool, open_pool, ping
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.events import queries as events
 from orchestrator.events.service import EventService
+from orchestrator.keys.service import KeyService
 from orchestrator.leases.service import LeaseService
 from orchestrator.live.feed import FollowEvents, listen_for_events
 from orchestrator.live.hub import Hub
@@ -33,6 +34,7 @@ from orchestrator.loops.consume_heartbeats import ConsumeHeartbeats
 from orchestrator.loops.consume_progress import ConsumeProgress
 from orchestrator.loops.consume_results import ConsumeResults
 from orchestrator.loops.expire_tasks import ExpireTasks
+from orchestrator.loops.free_keys import FreeKeys
 from orchestrator.loops.probe import SendProbe
 from orchestrator.loops.reap_leases import ReapLeases
 from orchestrator.loops.recover import Recover
@@ -138,6 +140,7 @@ async def open_orchestrator(
             ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
+            ("free_keys", FreeKeys(KeyService(pool, ageing=settings.priority_ageing), relay), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
             ("follow_events", FollowEvents(pool, hub), news, SECOND),
         ]

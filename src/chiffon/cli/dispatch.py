@@ -1,5 +1,6 @@
 """`chiffon dispatch`: hand in a task and, if asked, stay until it ends."""
 
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID, uuid4
 
@@ -28,6 +29,10 @@ def dispatch(
     idempotent: Annotated[bool, Flag] = False,
     max_attempts: int | None = None,
     max_duration: float | None = None,
+    ordering_key: str | None = None,
+    concurrency_key: str | None = None,
+    concurrency_limit: int | None = None,
+    expires_after: float | None = None,
     wait: Annotated[bool, Flag] = False,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=())] = False,
     target: Target = HERE,
@@ -39,6 +44,7 @@ def dispatch(
     chiffon dispatch shell_script --script backup.sh --priority 5 -f
     chiffon dispatch shell_script --param 'env={"LANG":"C"}' -- df -h
     chiffon dispatch echo --param message=hello --wait -o json
+    chiffon dispatch shell_script --ordering-key web-1 --expires-after 600 -- ./deploy.sh
     ```
 
     Prints the id of the task and returns; sending the same id again does not run it twice. With --wait or -f it stays
@@ -71,6 +77,14 @@ def dispatch(
         Start it at most this often.
     max_duration
         Stop it after this many seconds.
+    ordering_key
+        Start it when everything dispatched before it with this key has ended.
+    concurrency_key
+        Share a limit with all tasks of this key; needs --concurrency-limit.
+    concurrency_limit
+        At most so many tasks of the concurrency key run at a time.
+    expires_after
+        Cancel it if it still waits after this many seconds.
     wait
         Stay until it ends, then show it.
     follow
@@ -91,6 +105,10 @@ def dispatch(
             request_id=request_id,
             idempotent=idempotent,
             max_attempts=max_attempts,
+            ordering_key=ordering_key,
+            concurrency_key=concurrency_key,
+            concurrency_limit=concurrency_limit,
+            expires_after=None if expires_after is None else timedelta(seconds=expires_after),
         )
         if follow:
             say(f"Dispatched task {task}.")

@@ -10,6 +10,9 @@ The order of locks, for every transaction that can let a task with a key begin o
 Nobody waits for a key while holding a row, so keys and rows cannot make a circle. A row that is not admitted is changed
 only by those who hold its keys; a claim locks none of them. Because a key is held from before the insert to the commit,
 the numbers of dispatch within it rise in the order of commits, and what was once the first stays the first.
+
+A task that is cancelled while it runs is final at once, but its agent needs a moment to stop it. Its keys are free when
+the agent says so, or when its lease is over: then the agent has stopped it or is cut off and has stopped it by itself.
 """
 
 from collections.abc import Collection, Mapping
@@ -48,6 +51,17 @@ async def limit(db: Connection, limits: Mapping[str, int]) -> None:
     changed = await queries.set_limits(db, limits) if limits else []
     if changed:
         await outbox.remove_tickets(db, await queries.withdraw(db, changed))
+
+
+async def is_stopping(db: Connection, task_ids: Collection[UUID]) -> None:
+    """Keep the keys of locked tasks that run; call it just before they are cancelled."""
+    if task_ids:
+        await queries.is_stopping(db, task_ids)
+
+
+async def stopped(db: Connection, attempts: Collection[tuple[UUID, int, UUID]]) -> Keys:
+    """Note that the attempts (task_id, fence, agent_id) of cancelled tasks no longer run; return what they held."""
+    return await queries.stopped(db, attempts) if attempts else Keys()
 
 
 async def admit(db: Connection, keys: Keys, *, ageing: timedelta) -> None:

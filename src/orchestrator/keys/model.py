@@ -31,6 +31,9 @@ class Keys:
             frozenset(task.concurrency_key for task in tasks if task.concurrency_key is not None),
         )
 
+    def __or__(self, other: Self) -> Self:
+        return type(self)(self.ordering | other.ordering, self.concurrency | other.concurrency)
+
     def __bool__(self) -> bool:
         return bool(self.ordering or self.concurrency)
 

@@ -4,7 +4,7 @@ Every statement that changes what is first or admitted runs while its keys are h
 never decide about the same key at the same time.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from enum import IntEnum
 from uuid import UUID
 
@@ -74,27 +74,26 @@ WITHDRAW = """
               FROM task
              WHERE concurrency_key = given.key AND admitted AND status IN ('pending', 'running')
              ORDER BY (fence > 0) DESC, priority DESC, dispatch_no
-            OFFSET held.at_most
+            OFFSET greatest(0, held.at_most - (
+                SELECT count(*) FROM stopping WHERE stopping.concurrency_key = given.key))
          ) AS beyond
          WHERE beyond.fence = 0
     ), locked AS (
-        SELECT task.task_id
+        SELECT task_id
           FROM task
-          JOIN surplus ON surplus.task_id = task.task_id
-         WHERE task.status = 'pending' AND task.fence = 0 AND task.admitted
-         ORDER BY task.task_id
-           FOR UPDATE OF task
+         WHERE task_id = ANY(ARRAY(SELECT task_id FROM surplus)) AND status = 'pending' AND fence = 0 AND admitted
+         ORDER BY task_id
+           FOR UPDATE
     )
-    UPDATE task SET admitted = false
-      FROM locked
-     WHERE task.task_id = locked.task_id
- RETURNING task.task_id
+    UPDATE task SET admitted = false WHERE task_id = ANY(ARRAY(SELECT task_id FROM locked)) RETURNING task_id
 """
 
-# The oldest unfinished task of an ordering key is its first. If it has no other key it is admitted at once.
+# The chosen are handed to the UPDATE as an array: it looks them up by their ids, whatever the planner believes about
+# their number. The oldest unfinished task of an ordering key is its first, once nobody stops another; if it has no
+# other key, it is admitted at once.
 ADMIT_IN_ORDER = """
-    UPDATE task SET first_in_order = true, admitted = (task.concurrency_key IS NULL)
-      FROM (
+    UPDATE task SET first_in_order = true, admitted = (concurrency_key IS NULL)
+     WHERE status = 'pending' AND task_id = ANY(ARRAY(
         SELECT first.task_id
           FROM unnest($1::text[]) AS given (key)
          CROSS JOIN LATERAL (
@@ -106,22 +105,24 @@ ADMIT_IN_ORDER = """
          ) AS first
          WHERE first.status = 'pending' AND NOT first.admitted
            AND (NOT first.first_in_order OR first.concurrency_key IS NULL)
-      ) AS turn
-     WHERE task.task_id = turn.task_id AND task.status = 'pending'
- RETURNING task.task_id, task.trace_id, task.request_id, task.work_type, task.agent_type, task.priority, task.fence,
-           task.concurrency_key, task.admitted
+           AND NOT EXISTS (SELECT FROM stopping WHERE stopping.ordering_key = given.key)
+     ))
+ RETURNING task_id, trace_id, request_id, work_type, agent_type, priority, fence, concurrency_key, admitted
 """
 
 ADMIT_WITHIN_LIMITS = """
     UPDATE task SET admitted = true
-      FROM (
+     WHERE status = 'pending' AND task_id = ANY(ARRAY(
         SELECT best.task_id
           FROM unnest($1::text[]) AS given (key)
           JOIN concurrency_limit AS held ON held.concurrency_key = given.key
          CROSS JOIN LATERAL (
-            SELECT greatest(0, held.at_most - count(*)) AS free
-              FROM task
-             WHERE concurrency_key = given.key AND admitted AND status IN ('pending', 'running')
+            SELECT greatest(0, held.at_most - (
+                SELECT count(*) FROM task
+                 WHERE concurrency_key = given.key AND admitted AND status IN ('pending', 'running')
+            ) - (
+                SELECT count(*) FROM stopping WHERE stopping.concurrency_key = given.key
+            )) AS free
          ) AS room
          CROSS JOIN LATERAL (
             SELECT task_id
@@ -130,10 +131,28 @@ ADMIT_WITHIN_LIMITS = """
              ORDER BY priority DESC, dispatch_no
              LIMIT room.free
          ) AS best
-      ) AS turn
-     WHERE task.task_id = turn.task_id AND task.status = 'pending'
- RETURNING task.task_id, task.trace_id, task.request_id, task.work_type, task.agent_type, task.priority, task.fence,
-           task.concurrency_key, task.admitted
+     ))
+ RETURNING task_id, trace_id, request_id, work_type, agent_type, priority, fence, concurrency_key, admitted
+"""
+
+IS_STOPPING = """
+    INSERT INTO stopping (task_id, fence, agent_id, ordering_key, concurrency_key, until)
+    SELECT task_id, fence, agent_id, ordering_key, concurrency_key, lease_expires_at
+      FROM task
+     WHERE task_id = ANY($1::uuid[]) AND status = 'running' AND coalesce(ordering_key, concurrency_key) IS NOT NULL
+"""
+
+STOPPED = """
+    DELETE FROM stopping
+     USING unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS told (task_id, fence, agent_id)
+     WHERE stopping.task_id = told.task_id AND stopping.fence = told.fence AND stopping.agent_id = told.agent_id
+ RETURNING stopping.ordering_key, stopping.concurrency_key
+"""
+
+OVERDUE = "SELECT task_id FROM stopping WHERE until <= now() ORDER BY until LIMIT $1"
+
+GIVE_UP_ON = """
+    DELETE FROM stopping WHERE task_id = ANY($1::uuid[]) AND until <= now() RETURNING ordering_key, concurrency_key
 """
 
 
@@ -145,11 +164,7 @@ async def hold(db: Connection, kind: LockClass, keys: Collection[str]) -> None:
 
 async def keys_of(db: Connection, task_ids: Collection[UUID]) -> Keys:
     """Return the keys of tasks; they never change, so no lock is needed to read them."""
-    rows = await db.fetch(KEYS_OF, list(task_ids))
-    return Keys(
-        frozenset(row["ordering_key"] for row in rows if row["ordering_key"] is not None),
-        frozenset(row["concurrency_key"] for row in rows if row["concurrency_key"] is not None),
-    )
+    return _keys(await db.fetch(KEYS_OF, list(task_ids)))
 
 
 async def concurrency_keys_of_next(db: Connection, ordering: Collection[str], besides: Collection[UUID]) -> set[str]:
@@ -180,6 +195,34 @@ async def admit_in_order(db: Connection, ordering: Collection[str]) -> tuple[lis
 async def admit_within_limits(db: Connection, concurrency: Collection[str]) -> list[NewTicket]:
     """Let the best of each concurrency key go, as many as its limit allows; return tickets."""
     return [_ticket(row) for row in await db.fetch(ADMIT_WITHIN_LIMITS, list(concurrency))]
+
+
+async def is_stopping(db: Connection, task_ids: Collection[UUID]) -> None:
+    """Note those of the tasks that run and have keys: they are about to be cancelled, and stop only after that."""
+    await db.execute(IS_STOPPING, list(task_ids))
+
+
+async def stopped(db: Connection, attempts: Collection[tuple[UUID, int, UUID]]) -> Keys:
+    """Note that (task_id, fence, agent_id) no longer run, of tasks that were cancelled; return the keys of those."""
+    columns = (list(column) for column in zip(*attempts, strict=True))
+    return _keys(await db.fetch(STOPPED, *columns))
+
+
+async def overdue(db: Connection, *, limit: int) -> list[UUID]:
+    """Return cancelled tasks of which no agent said in time that they are stopped."""
+    return [row["task_id"] for row in await db.fetch(OVERDUE, limit)]
+
+
+async def give_up_on(db: Connection, task_ids: Collection[UUID]) -> list[Keys]:
+    """Take cancelled tasks for stopped whose lease would be over; return the keys of each."""
+    return [_keys([row]) for row in await db.fetch(GIVE_UP_ON, list(task_ids))]
+
+
+def _keys(rows: Sequence[asyncpg.Record]) -> Keys:
+    return Keys(
+        frozenset(row["ordering_key"] for row in rows if row["ordering_key"] is not None),
+        frozenset(row["concurrency_key"] for row in rows if row["concurrency_key"] is not None),
+    )
 
 
 def _ticket(row: asyncpg.Record) -> NewTicket:

@@ -32,6 +32,7 @@ class Changes:
         self.tickets: list[NewTicket] = []
         self.events: list[NewEvent] = []
         self.ended: list[Task] = []
+        self.stopped: list[tuple[UUID, int, UUID]] = []
         self.letters: list[NewLetter] = []
         self.outcomes: dict[UUID, list[Outcome]] = {}
 
@@ -59,7 +60,8 @@ class Changes:
         await queries.end(db, self.ends)
         await queries.requeue(db, self.requeued)
         await outbox.add_tickets(db, self.tickets, ageing=ageing)
-        await admission.admit(db, Keys.of(self.ended), ageing=ageing)
+        freed = await admission.stopped(db, self.stopped)
+        await admission.admit(db, Keys.of(self.ended) | freed, ageing=ageing)
         letters = await dead_letters.add(db, self.letters)
         tripped = await record_outcomes(db, self.outcomes, policy=breaker)
         await events.append(db, *self.events, *map(noted, letters), *tripped)

@@ -213,6 +213,9 @@ class LeaseService:
         if task is None:
             log.warning("result.of_unknown_task", extra={"task_id": result.task_id, "agent_id": result.agent_id})
             return
+        if task.status is Status.CANCELLED:
+            # Whatever it says of the end: the agent runs it no longer, so that its keys are free.
+            changes.stopped.append((task.task_id, result.fence, result.agent_id))
         match verdict:
             case Finish(status=status):
                 changes.finish(task, End.of(result, status), verdict)

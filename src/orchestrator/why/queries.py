@@ -39,6 +39,12 @@ ORDER = """
           FROM task AS own
           JOIN task AS other ON other.ordering_key = own.ordering_key AND other.dispatch_no < own.dispatch_no
          WHERE own.task_id = $1 AND other.status IN ('awaiting_approval', 'pending', 'running')
+         UNION ALL
+        SELECT other.task_id, other.status, other.dispatch_no
+          FROM task AS own
+          JOIN stopping ON stopping.ordering_key = own.ordering_key
+          JOIN task AS other ON other.task_id = stopping.task_id
+         WHERE own.task_id = $1
     )
     SELECT (SELECT count(*) FROM ahead) AS ahead, first.task_id AS first, first.status AS first_status
       FROM (SELECT) AS one
@@ -47,10 +53,12 @@ ORDER = """
 
 LIMIT = """
     SELECT held.at_most AS limit,
-           ARRAY(SELECT other.task_id FROM task AS other
-                  WHERE other.concurrency_key = own.concurrency_key AND other.admitted
-                    AND other.status IN ('pending', 'running')
-                  ORDER BY other.priority DESC, other.dispatch_no) AS on_the_way,
+           ARRAY(SELECT stopping.task_id FROM stopping
+                  WHERE stopping.concurrency_key = own.concurrency_key ORDER BY stopping.task_id)
+           || ARRAY(SELECT other.task_id FROM task AS other
+                     WHERE other.concurrency_key = own.concurrency_key AND other.admitted
+                       AND other.status IN ('pending', 'running')
+                     ORDER BY other.priority DESC, other.dispatch_no) AS on_the_way,
            (SELECT count(*) FROM task AS other
              WHERE other.concurrency_key = own.concurrency_key AND other.status = 'pending' AND other.first_in_order
                AND NOT other.admitted

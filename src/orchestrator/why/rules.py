@@ -57,11 +57,16 @@ def _order(facts: Facts) -> Iterator[Blocker]:
     yield Blocker(
         Kind.ORDERING_KEY,
         f"It waits behind {_count(order.ahead, 'task')} of the ordering key {key!r}; "
-        f"the first of them is {order.first}, which is {order.first_status}.",
+        f"the first of them is {order.first}, which {_standing(order.first_status)}.",
         key=key,
         ahead=order.ahead,
         task_ids=[order.first],
     )
+
+
+def _standing(status: Status | None) -> str:
+    """Say how the first of an ordering key stands; a cancelled one is in the way while its agent stops it."""
+    return "is cancelled and being stopped" if status is Status.CANCELLED else f"is {status}"
 
 
 def _limit(facts: Facts) -> Iterator[Blocker]:
@@ -70,8 +75,8 @@ def _limit(facts: Facts) -> Iterator[Blocker]:
         return
     yield Blocker(
         Kind.CONCURRENCY_KEY,
-        f"{len(limit.on_the_way)} of at most {limit.limit} of the concurrency key {key!r} run or are on their way; "
-        f"{_count(limit.ahead, 'other')} that {'waits goes' if limit.ahead == 1 else 'wait go'} before it.",
+        f"At most {limit.limit} of the concurrency key {key!r} may run: {len(limit.on_the_way)} run, stop or are on "
+        f"their way, and {limit.ahead} of those that wait {'goes' if limit.ahead == 1 else 'go'} before it.",
         key=key,
         limit=limit.limit,
         ahead=limit.ahead,

@@ -10,6 +10,7 @@ import pytest
 from common.lifecycle import Status
 from common.messages import ResultStatus
 from orchestrator.database.pool import Pool
+from orchestrator.keys.service import KeyService
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskService
@@ -115,18 +116,49 @@ async def test_a_lost_agent_lets_the_next_go_when_no_attempt_remains(
     assert await on_the_way(pool) == [second.task_id]
 
 
-async def test_a_cancel_lets_the_next_go_and_one_from_the_middle_leaves_no_gap(
-    tasks: TaskService, leases: LeaseService, pool: Pool
-) -> None:
+async def test_a_cancel_lets_the_next_go_and_one_from_the_middle_leaves_no_gap(tasks: TaskService, pool: Pool) -> None:
     first, second, third = made = [ordered() for _ in range(3)]
     await tasks.dispatch(made, by="caller")
 
     await tasks.cancel(second.task_id, by="caller")
     assert await on_the_way(pool) == [first.task_id]
-    await start(leases, first.task_id)
     await tasks.cancel(first.task_id, by="caller")
 
     assert await on_the_way(pool) == [third.task_id]
+
+
+@pytest.mark.parametrize("says", list(ResultStatus))
+async def test_after_the_cancel_of_one_that_runs_the_next_goes_when_its_agent_says_that_it_is_stopped(
+    tasks: TaskService, leases: LeaseService, pool: Pool, says: ResultStatus
+) -> None:
+    first, second = limited(1, ordering_key="web-1"), limited(1, ordering_key="web-1")
+    await tasks.dispatch([first, second], by="caller")
+    agent_id = await start(leases, first.task_id)
+    await tasks.cancel(first.task_id, by="caller")
+    assert (await tasks.get(first.task_id)).status is Status.CANCELLED
+
+    await leases.accept([make_result(first.task_id, uuid4(), status=says)])
+    assert await on_the_way(pool) == []
+    await leases.accept([make_result(first.task_id, agent_id, status=says)])
+
+    assert await on_the_way(pool) == [second.task_id]
+
+
+async def test_after_the_cancel_of_one_whose_agent_says_nothing_the_next_goes_when_its_lease_is_over(
+    tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    keys = KeyService(pool, ageing=timedelta(minutes=10))
+    first, second = limited(1), limited(1)
+    await tasks.dispatch([first, second], by="caller")
+    await start(leases, first.task_id)
+    await tasks.cancel(first.task_id, by="caller")
+
+    assert await keys.free_overdue(limit=10) == 0
+    async with pool.acquire() as db:
+        await db.execute("UPDATE stopping SET until = now()")
+    assert await keys.free_overdue(limit=10) == 1
+
+    assert await on_the_way(pool) == [second.task_id]
 
 
 async def test_a_task_that_is_not_admitted_cannot_be_claimed(tasks: TaskService, leases: LeaseService) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -15,6 +15,7 @@ from common.lifecycle import Status
 from common.messages import ResultStatus
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool, open_pool
+from orchestrator.keys.service import KeyService
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskHasEnded, TaskService
@@ -27,9 +28,13 @@ LIMITS = {"pulls": 2, "builds": 3, None: None}
 CLAIMABLE = "SELECT task_id, (body->'payload'->>'fence')::bigint AS fence FROM outbox WHERE kind = 'ticket'"
 UNFINISHED = "SELECT task_id FROM task WHERE status IN ('pending', 'running')"
 LOSE_LEASE = "UPDATE task SET lease_expires_at = now() - interval '1 second' WHERE task_id = $1 AND status = 'running'"
+LOSE_REPORT = "UPDATE stopping SET until = now() WHERE task_id = $1"
 BEYOND_LIMITS = """
-    SELECT concurrency_key FROM task JOIN concurrency_limit USING (concurrency_key)
-     WHERE admitted AND status IN ('pending', 'running')
+    SELECT concurrency_key
+      FROM (SELECT concurrency_key FROM task WHERE admitted AND status IN ('pending', 'running')
+             UNION ALL
+            SELECT concurrency_key FROM stopping) AS used
+      JOIN concurrency_limit USING (concurrency_key)
      GROUP BY concurrency_key, at_most HAVING count(*) > at_most
 """
 OUT_OF_ORDER = """
@@ -45,6 +50,7 @@ class Orchestrator:
     pool: Pool
     tasks: TaskService
     leases: LeaseService
+    keys: KeyService
 
 
 @dataclass
@@ -87,7 +93,7 @@ async def orchestrators(ledger_url: str) -> AsyncIterator[list[Orchestrator]]:
             leases = LeaseService(
                 pool, lease=timedelta(seconds=30), ageing=AGEING, policy=RetryPolicy(base=timedelta(0))
             )
-            made.append(Orchestrator(pool, TaskService(pool, ageing=AGEING), leases))
+            made.append(Orchestrator(pool, TaskService(pool, ageing=AGEING), leases, KeyService(pool, ageing=AGEING)))
         yield made
 
 
@@ -145,31 +151,33 @@ async def end(
     attempt: int,
     fence: int,
 ) -> None:
+    kind = dice.randrange(6)
+    if kind == 0:
+        await cancel(orchestrator, task_id)
+        await asyncio.sleep(dice.random() * 0.01)
     watched.ends(task_id)
-    match dice.randrange(6):
-        case 0:
-            await cancel(orchestrator, task_id)
-        case 1:
-            async with orchestrator.pool.acquire() as db:
-                await db.execute(LOSE_LEASE, task_id)
-            await orchestrator.leases.reap(limit=10)
-        case kind:
-            status = ResultStatus.FAILED if kind in (2, 3) else ResultStatus.COMPLETED
-            result = make_result(
-                task_id, agent_id, status=status, retryable=kind == 2, attempt=attempt, fence=fence, output_bytes={}
-            )
-            await orchestrator.leases.accept([result, result])
+    if kind == 1:
+        async with orchestrator.pool.acquire() as db:
+            await db.execute(LOSE_LEASE, task_id)
+            await db.execute(LOSE_REPORT, task_id)
+        await orchestrator.leases.reap(limit=10)
+        return
+    status = {0: ResultStatus.CANCELLED, 2: ResultStatus.FAILED, 3: ResultStatus.FAILED}.get(
+        kind, ResultStatus.COMPLETED
+    )
+    result = make_result(
+        task_id, agent_id, status=status, retryable=kind == 2, attempt=attempt, fence=fence, output_bytes={}
+    )
+    await orchestrator.leases.accept([result, result])
 
 
 async def cancel(orchestrator: Orchestrator, task_id: UUID) -> None:
-    try:
+    with suppress(TaskHasEnded):
         await orchestrator.tasks.cancel(task_id, by="caller")
-    except TaskHasEnded:
-        pass
 
 
 async def disturb(orchestrator: Orchestrator, watched: Watched, dice: random.Random, done: asyncio.Event) -> None:
-    """Cancel what waits, let expire what may not wait longer, and look into the ledger all the while."""
+    """Cancel what waits, expire and reap what must be, and look into the ledger all the while."""
     while not done.is_set():
         async with orchestrator.pool.acquire() as db:
             watched.violations += [f"beyond its limit: {row[0]}" for row in await db.fetch(BEYOND_LIMITS)]
@@ -178,22 +186,24 @@ async def disturb(orchestrator: Orchestrator, watched: Watched, dice: random.Ran
         if waiting and dice.random() < 0.5:
             await cancel(orchestrator, dice.choice(waiting)["task_id"])
         await orchestrator.tasks.expire(limit=20)
+        await orchestrator.leases.reap(limit=20)
+        await orchestrator.keys.free_overdue(limit=20)
         await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5, 6])
 async def test_order_and_limits_hold_and_everything_ends(orchestrators: list[Orchestrator], seed: int) -> None:
     watched, dispatched, done = Watched(), asyncio.Event(), asyncio.Event()
     dice = random.Random(seed)
 
-    async with asyncio.timeout(100), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         workers = [
             group.create_task(work(orchestrators, watched, random.Random(dice.random()), dispatched)) for _ in range(8)
         ]
         for orchestrator in orchestrators:
             group.create_task(disturb(orchestrator, watched, random.Random(dice.random()), done))
         await asyncio.gather(
-            *(dispatch(one, watched, random.Random(dice.random()), rounds=25) for one in orchestrators)
+            *(dispatch(one, watched, random.Random(dice.random()), rounds=12) for one in orchestrators)
         )
         dispatched.set()
         await asyncio.wait(workers)

@@ -53,6 +53,18 @@ STATEMENTS = (
         at_most         smallint NOT NULL CHECK (at_most BETWEEN 1 AND 1000)
     )
     """,
+    # A task with a key that was cancelled while it ran: its keys are not free until its agent says that it is stopped,
+    # or until the lease is over that it had. There are never many, so that every reader may look at all of them.
+    """
+    CREATE TABLE stopping (
+        task_id         uuid        PRIMARY KEY REFERENCES task ON DELETE CASCADE,
+        fence           bigint      NOT NULL,
+        agent_id        uuid        NOT NULL,
+        ordering_key    text,
+        concurrency_key text,
+        until           timestamptz NOT NULL
+    )
+    """,
     """
     ALTER TABLE agent
         ADD COLUMN paused_until    timestamptz,
