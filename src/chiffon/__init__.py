@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     from chiffon.errors import ServerUnreachable as ServerUnreachable
     from chiffon.models import Agent as Agent
     from chiffon.models import BatchResult as BatchResult
+    from chiffon.models import Blocker as Blocker
+    from chiffon.models import CancelledTrace as CancelledTrace
+    from chiffon.models import DeadLetter as DeadLetter
+    from chiffon.models import DeadLetterDetail as DeadLetterDetail
+    from chiffon.models import DeadLetterPage as DeadLetterPage
     from chiffon.models import Dispatched as Dispatched
     from chiffon.models import Event as Event
     from chiffon.models import EventPage as EventPage
     from chiffon.models import OutputPage as OutputPage
+    from chiffon.models import Settled as Settled
     from chiffon.models import TaskPage as TaskPage
     from chiffon.models import TaskStatus as TaskStatus
+    from chiffon.models import Why as Why
 
 __version__ = "0.1.0"
 
@@ -33,26 +40,40 @@ _HOMES = {
     "ServerUnreachable": "chiffon.errors",
     "Agent": "chiffon.models",
     "BatchResult": "chiffon.models",
+    "Blocker": "chiffon.models",
+    "CancelledTrace": "chiffon.models",
+    "DeadLetter": "chiffon.models",
+    "DeadLetterDetail": "chiffon.models",
+    "DeadLetterPage": "chiffon.models",
     "Dispatched": "chiffon.models",
     "Event": "chiffon.models",
     "EventPage": "chiffon.models",
     "OutputPage": "chiffon.models",
+    "Settled": "chiffon.models",
     "TaskPage": "chiffon.models",
     "TaskStatus": "chiffon.models",
+    "Why": "chiffon.models",
 }
 
 __all__ = [
     "Agent",
     "ApiError",
     "BatchResult",
+    "Blocker",
+    "CancelledTrace",
     "Client",
+    "DeadLetter",
+    "DeadLetterDetail",
+    "DeadLetterPage",
     "Dispatched",
     "Event",
     "EventPage",
     "OutputPage",
     "ServerUnreachable",
+    "Settled",
     "TaskPage",
     "TaskStatus",
+    "Why",
     "__version__",
 ]
 

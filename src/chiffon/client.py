@@ -5,24 +5,23 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx2
 
 from chiffon.errors import ApiError
 from chiffon.feed import Connected, Feed, Filter
 from chiffon.http import Http
-from chiffon.models import Agent, BatchResult, Dispatched, Event, EventPage, OutputPage, TaskPage, TaskStatus
+from chiffon.models import Agent, BatchResult, Dispatched, Event, EventPage, OutputPage, TaskPage, TaskStatus, Why
+from chiffon.operations import AnyId as AnyId
+from chiffon.operations import Operations
 
 DEFAULT_SERVER = "http://127.0.0.1:8420"
 NORMAL_PRIORITY = 3
 NOT_READY = 503
 
-# A task id as a caller may have it: from an answer, or as text.
-AnyId = UUID | str
 
-
-class Client:
+class Client(Operations):
     """Speaks to one orchestrator; use it as an async context manager.
 
     Calls raise `ApiError` when the orchestrator says no and `ServerUnreachable` when it cannot be reached. A call that
@@ -62,13 +61,18 @@ class Client:
         trace_id: AnyId | None = None,
         idempotent: bool = False,
         max_attempts: int | None = None,
+        ordering_key: str | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
+        expires_after: timedelta | None = None,
     ) -> Dispatched:
         """Hand in one task.
 
         The task's id is made here when none is given, so that a lost answer is repeated safely: the same id with the
-        same content exists once.
+        same content exists once. Tasks of one `ordering_key` run one after another; of those of a `concurrency_key` at
+        most `concurrency_limit` run at a time. A task that waits longer than `expires_after` is cancelled.
         """
-        body = {
+        body: dict[str, Any] = {
             "task_id": str(task_id or uuid4()),
             "work_type": work_type,
             "parameters": dict(parameters or {}),
@@ -78,8 +82,14 @@ class Client:
         }
         optional = {"request_id": request_id, "trace_id": trace_id}
         body |= {name: str(value) for name, value in optional.items() if value is not None}
-        if max_attempts is not None:
-            body["max_attempts"] = max_attempts
+        waiting = {
+            "max_attempts": max_attempts,
+            "ordering_key": ordering_key,
+            "concurrency_key": concurrency_key,
+            "concurrency_limit": concurrency_limit,
+            "expires_after_seconds": None if expires_after is None else expires_after.total_seconds(),
+        }
+        body |= {name: value for name, value in waiting.items() if value is not None}
         return Dispatched.model_validate(await self._http.post("/api/v1/dispatch", body, repeatable=True))
 
     async def dispatch_batch(self, tasks: Sequence[Mapping[str, Any]]) -> list[BatchResult]:
@@ -128,6 +138,10 @@ class Client:
         """Return a page of what happened to a task, in order."""
         query = {"after": after, "limit": limit}
         return EventPage.model_validate(await self._http.get(f"/api/v1/tasks/{task_id}/events", query))
+
+    async def why(self, task_id: AnyId) -> Why:
+        """Return whether a task waits, and everything that is in its way."""
+        return Why.model_validate(await self._http.get(f"/api/v1/tasks/{task_id}/why"))
 
     async def agents(self, *, agent_type: str | None = None, status: str | None = None) -> list[Agent]:
         """Return the agents that ever registered, with what they last said of themselves."""

@@ -54,10 +54,14 @@ class TaskStatus(Answer):
     agent_id: UUID | None = None
     attempt: int = 0
     max_attempts: int = 1
+    ordering_key: str | None = None
+    concurrency_key: str | None = None
     created_at: datetime
     updated_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    expires_at: datetime | None = None
+    rerun_of: UUID | None = None
 
     @property
     def is_final(self) -> bool:
@@ -110,6 +114,40 @@ class EventPage(Answer):
     next_after: int
 
 
+class WhyAgent(Answer):
+    """An agent that has to do with a task's waiting."""
+
+    agent_id: UUID
+    hostname: str
+    running: int | None = None
+    slots: int | None = None
+    since: datetime | None = None
+
+
+class Blocker(Answer):
+    """One thing that is in the way of a task. `at` is when it ends or is due, or since when it is so."""
+
+    kind: str
+    message: str
+    at: datetime | None = None
+    by: str | None = None
+    note: str | None = None
+    key: str | None = None
+    limit: int | None = None
+    ahead: int | None = None
+    task_ids: list[UUID] | None = None
+    agents: list[WhyAgent] | None = None
+
+
+class Why(Answer):
+    """Whether a task waits and for what; for one that does not, the only entry says where it stands."""
+
+    task_id: UUID
+    status: Status
+    waiting: bool
+    blockers: list[Blocker]
+
+
 class Agent(Answer):
     """An agent as it described itself in its last heartbeat."""
 
@@ -124,3 +162,66 @@ class Agent(Answer):
     slots: int
     current_tasks: list[UUID] = Field(default_factory=list)
     started_at: datetime
+    paused_until: datetime | None = None
+    paused_by: str | None = None
+    pause_note: str | None = None
+    draining: bool = False
+    drain_note: str | None = None
+    tripped_until: datetime | None = None
+
+
+class CancelledTrace(Answer):
+    """The tasks of a trace that a cancel ended, and how many had ended before."""
+
+    trace_id: UUID
+    cancelled: list[UUID]
+    already_ended: int
+
+
+class DeadLetter(Answer):
+    """A message that nobody could deal with, or a task whose attempts all met with a failing agent."""
+
+    id: int
+    kind: str
+    state: str
+    queue: str
+    type: str
+    reason: str
+    message_id: str | None = None
+    task_id: UUID | None = None
+    body_bytes: int = 0
+    body_truncated: bool = False
+    at: datetime
+    settled_at: datetime | None = None
+    settled_by: str | None = None
+    replayed_as: UUID | None = None
+
+
+class DeadLetterDetail(DeadLetter):
+    """A dead letter with its body: text, or base64 when `body_encoding` says so, and as JSON where it is that."""
+
+    body: str
+    body_encoding: str
+    body_json: JsonValue | None = None
+
+
+class DeadLetterPage(Answer):
+    items: list[DeadLetter]
+    next_cursor: str | None = None
+
+
+class Settled(Answer):
+    """What became of one dead letter of several: either `dead_letter` or `error` (a problem document)."""
+
+    id: int
+    status_code: int
+    dead_letter: DeadLetter | None = None
+    error: dict[str, Any] | None = None
+
+    @property
+    def error_message(self) -> str | None:
+        return None if self.error is None else self.error.get("error_message")
+
+    @property
+    def error_code(self) -> int | None:
+        return None if self.error is None else self.error.get("error_code")

@@ -35,11 +35,20 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "db": Command("chiffon.cli.db:app", "Start", "Prepare the orchestrator's database."),
         "dispatch": Command("chiffon.cli.dispatch:dispatch", "Work", "Hand in a task."),
         "status": Command("chiffon.cli.status:status", "Work", "Show where a task stands."),
+        "why": Command("chiffon.cli.why:why", "Work", "Say what a task waits for."),
         "logs": Command("chiffon.cli.logs:logs", "Work", "Print what a task wrote, from the start."),
-        "cancel": Command("chiffon.cli.cancel:cancel", "Work", "Cancel a task; one that runs is stopped."),
+        "cancel": Command(
+            "chiffon.cli.cancel:cancel", "Work", "Cancel a task, or a whole trace; what runs is stopped."
+        ),
+        "rerun": Command("chiffon.cli.rerun:rerun", "Work", "Run a task that has ended once more, as a new task."),
         "tasks": Command("chiffon.cli.tasks:tasks", "Work", "List tasks, newest first."),
         "watch": Command("chiffon.cli.watch:watch", "Work", "Print what happens, as it happens."),
-        "agents": Command("chiffon.cli.agents:agents", "Work", "List the agents."),
+        "agents": Command("chiffon.cli.agents:app", "Work", "List the agents, or pause, drain and resume one."),
+        "dead-letters": Command(
+            "chiffon.cli.dead_letters:app",
+            "Work",
+            "List what nobody could deal with, look at it, replay or discard it.",
+        ),
         "version": Command("chiffon.cli.version:version", "About", "Print the version."),
     }
 )

@@ -1,10 +1,11 @@
 """How tasks, agents and events look on a terminal."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from chiffon.cli.console import print_fields, print_json, print_table
-from chiffon.models import Agent, Event, TaskStatus
+from chiffon.models import Agent, DeadLetter, DeadLetterDetail, Event, TaskStatus
 from common.lifecycle import Status
 
 
@@ -22,6 +23,7 @@ def print_task(task: TaskStatus, *, as_json: bool) -> None:
             ("agent", task.agent_id),
             ("request", task.request_id),
             ("trace", task.trace_id),
+            ("rerun of", task.rerun_of),
             ("created", task.created_at),
             ("waited", _waited(task)),
             ("ran", None if task.duration_ms is None else seconds(timedelta(milliseconds=task.duration_ms))),
@@ -53,7 +55,7 @@ def print_tasks(tasks: Sequence[TaskStatus]) -> None:
 
 
 def print_agents(agents: Sequence[Agent]) -> None:
-    columns = ("AGENT", "TYPE", "STATUS", "HOST", "SLOTS", "CPU", "MEMORY", "LAST HEARTBEAT", "WORK TYPES")
+    columns = ("AGENT", "TYPE", "STATUS", "HELD", "HOST", "SLOTS", "CPU", "MEMORY", "LAST HEARTBEAT", "WORK TYPES")
     print_table(
         columns,
         (
@@ -61,6 +63,7 @@ def print_agents(agents: Sequence[Agent]) -> None:
                 agent.agent_id,
                 agent.agent_type,
                 agent.status,
+                _held(agent),
                 agent.hostname,
                 f"{len(agent.current_tasks)}/{agent.slots}",
                 None if agent.resources is None else f"{agent.resources.cpu_percent:.0f}%",
@@ -71,6 +74,72 @@ def print_agents(agents: Sequence[Agent]) -> None:
             for agent in agents
         ),
     )
+
+
+def print_dead_letters(letters: Sequence[DeadLetter]) -> None:
+    columns = ("ID", "KIND", "STATE", "QUEUE", "TYPE", "AT", "TASK", "REASON")
+    print_table(
+        columns,
+        (
+            (
+                letter.id,
+                letter.kind,
+                letter.state,
+                _shown(letter.queue),
+                _shown(letter.type),
+                letter.at,
+                letter.task_id,
+                one_line(letter.reason),
+            )
+            for letter in letters
+        ),
+    )
+
+
+def print_dead_letter(letter: DeadLetterDetail) -> None:
+    """Print a dead letter with its body; a body that is no text is printed as base64."""
+    kept = " (only the first MiB was kept)" if letter.body_truncated else ""
+    settled = None if letter.settled_at is None else f"{letter.state} by {letter.settled_by} at {letter.settled_at}"
+    print_fields(
+        (
+            ("dead letter", letter.id),
+            ("kind", letter.kind),
+            ("state", settled or letter.state),
+            ("queue", _shown(letter.queue)),
+            ("type", _shown(letter.type)),
+            ("reason", one_line(letter.reason)),
+            ("message", letter.message_id and _shown(letter.message_id)),
+            ("task", letter.task_id),
+            ("replayed as", letter.replayed_as),
+            ("at", letter.at),
+            ("size", f"{letter.body_bytes} bytes{kept}" if letter.kind == "message" else None),
+            ("encoding", letter.body_encoding if letter.kind == "message" else None),
+        )
+    )
+    if letter.body_json is not None:
+        print("\n" + json.dumps(letter.body_json, indent=2))
+    elif letter.body:
+        print("\n" + "\n".join(one_line(line) for line in letter.body.split("\n")))
+
+
+def _held(agent: Agent) -> str | None:
+    """Say what keeps work from an agent, if anything does."""
+    if agent.draining:
+        return _because("draining", agent.drain_note)
+    if agent.paused_until is not None:
+        return _because(f"paused until {agent.paused_until.astimezone():%H:%M:%S}", agent.pause_note)
+    if agent.tripped_until is not None:
+        return f"failing; none until {agent.tripped_until.astimezone():%H:%M:%S}"
+    return None
+
+
+def _because(text: str, note: str | None) -> str:
+    return f"{text}: {one_line(note)}" if note else text
+
+
+def one_line(text: str) -> str:
+    """Return the text with what a terminal would obey made visible."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def event_line(event: Event) -> str:

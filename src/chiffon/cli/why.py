@@ -5,6 +5,7 @@ from uuid import UUID
 from chiffon.cli.console import print_json
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
+from chiffon.cli.show import one_line
 from chiffon.client import Client
 
 
@@ -31,7 +32,7 @@ def why(task_id: UUID, /, *, target: Target = HERE) -> int:
             print_json(answer)
         else:
             for blocker in answer.blockers:
-                print(blocker.message)
+                print(one_line(blocker.message))
         return Exit.OK
 
     return target.run(work)

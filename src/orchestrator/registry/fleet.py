@@ -6,7 +6,7 @@ from uuid import UUID
 
 from common.errors import ErrorCode, InvalidField, NotFound
 from common.loop import Wake
-from common.messages import Drain, Pause, Resume
+from common.messages import AgentStatus, Drain, Pause, Resume
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
@@ -59,8 +59,11 @@ class FleetService:
         async with transaction(self._pool) as db:
             await self._lock(db, agent_id)
             await queries.drain(db, agent_id, by=by, note=note)
-            await self._tell(db, agent_id)
             agent = await self._get(db, agent_id)
+            if agent.status is not AgentStatus.OFFLINE:
+                # To one that is away the order would come when it is started again, and make it leave at once. If it
+                # was only not heard, its next heartbeat gets it told.
+                await self._tell(db, agent_id)
             await events.append(db, NewEvent(Kind.AGENT_DRAINING, by, {"note": note}, agent_id=agent_id))
         return self._done("agent.draining", agent)
 

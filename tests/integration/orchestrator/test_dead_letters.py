@@ -56,10 +56,15 @@ async def bury(broker: MemoryBroker, queue: str, reason: str) -> None:
 
 
 async def noted(
-    broker: MemoryBroker, consume: ConsumeDeadLetters, letters: DeadLetterService, body: bytes = b"{", **sent: int
+    broker: MemoryBroker,
+    consume: ConsumeDeadLetters,
+    letters: DeadLetterService,
+    body: bytes = b"{",
+    *,
+    priority: int = 3,
 ) -> Letter:
     """Note a claim that nobody can read."""
-    await broker.publish(Outgoing(CLAIMS, body, type="claim", **sent))
+    await broker.publish(Outgoing(CLAIMS, body, type="claim", priority=priority))
     await bury(broker, topology.CLAIMS, "no JSON")
     async with asyncio.timeout(5):
         await consume.run_once()

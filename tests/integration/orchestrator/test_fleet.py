@@ -250,6 +250,36 @@ async def test_a_drain_ends_when_the_agent_is_started_again(
     assert kinds[4] == Kind.AGENT_RESUMED
 
 
+async def test_an_agent_that_is_away_is_not_told_to_leave_when_it_comes(
+    fleet: FleetService, registry: RegistryService, pool: Pool
+) -> None:
+    heartbeat = make_heartbeat(status=AgentStatus.OFFLINE)
+    await registry.record([heartbeat])
+    await fleet.drain(heartbeat.agent_id, note="", by="ann")
+    assert await orders_to(pool, heartbeat.agent_id) == []
+
+    back = heartbeat.model_copy(update={"status": AgentStatus.ONLINE})
+    await registry.record([back.model_copy(update={"started_at": RESTARTED})])
+    assert await orders_to(pool, heartbeat.agent_id) == []
+    await fleet.drain(heartbeat.agent_id, note="", by="ann")
+    assert [order["action"] for order in await orders_to(pool, heartbeat.agent_id)] == ["drain"]
+
+
+async def test_an_agent_that_was_not_heard_for_a_while_is_told_when_it_is_heard_again(
+    fleet: FleetService, registry: RegistryService, pool: Pool
+) -> None:
+    heartbeat = make_heartbeat()
+    await registry.record([heartbeat])
+    async with pool.acquire() as db:
+        await db.execute("UPDATE agent SET last_heartbeat_at = now() - interval '31 seconds'")
+    await fleet.drain(heartbeat.agent_id, note="", by="ann")
+    assert await orders_to(pool, heartbeat.agent_id) == []
+
+    await registry.record([heartbeat])
+
+    assert [order["action"] for order in await orders_to(pool, heartbeat.agent_id)] == ["drain"]
+
+
 async def test_a_late_heartbeat_of_the_old_process_does_not_end_a_drain(
     fleet: FleetService, registry: RegistryService
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from agents.main import run_agent
 from agents.settings import AgentSettings
 from chiffon.client import Client
-from chiffon.models import TaskStatus
+from chiffon.models import DeadLetter, TaskStatus
 from common.broker.base import Broker
 from common.broker.connect import open_broker
 from common.config import SharedSettings
@@ -46,6 +46,11 @@ class System:
                 self.shared,
             )
         )
+
+    async def dead_letters(self, count: int) -> list[DeadLetter]:
+        """Return the dead letters in the ledger, once there are so many."""
+        found = (await self.client.dead_letters(limit=200)).items
+        return found if len(found) == count else []
 
     async def finished(self, *task_ids: Any, timeout: float = 30) -> list[TaskStatus]:
         """Wait until tasks have ended and return them."""

@@ -1,0 +1,111 @@
+"""What people do to a fleet and to dead letters, on real servers."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+from chiffon.models import Agent, DeadLetter
+from common.broker import topology
+from common.broker.base import Address, Outgoing
+from common.protocol import ClaimEnvelope, encode
+from tests.eventually import eventually
+from tests.factories import make_claim
+from tests.integration.system.deployment import System
+
+MINUTE = timedelta(minutes=1)
+
+
+async def agent_of(system: System) -> Agent:
+    """Return the one agent, once it has registered."""
+
+    async def found() -> list[Agent]:
+        return await system.client.agents(status="online")
+
+    [agent] = await eventually(found)
+    return agent
+
+
+async def test_a_paused_agent_takes_nothing_until_it_is_resumed(system: System) -> None:
+    await system.start_agent()
+    agent = await agent_of(system)
+    await system.client.pause_agent(agent.agent_id, note="disk", lasting=MINUTE)
+    task_id = uuid4()
+    await system.client.dispatch("echo", {"message": "x"}, task_id=task_id)
+
+    # Nobody takes the ticket any more, so the agent has been told, and did not ask again and again.
+    async def waits() -> bool:
+        return await system.broker.depth("work.infra") == 1
+
+    await eventually(waits)
+    assert (await system.client.status(task_id)).status == "pending"
+
+    await system.client.resume_agent(agent.agent_id)
+
+    [task] = await system.finished(task_id)
+    assert (task.status, task.attempt) == ("completed", 1)
+
+
+async def test_a_poison_message_is_replayed_to_its_queue_and_comes_back_as_a_new_letter(system: System) -> None:
+    claims = Address(topology.REPLIES, "stranger.claims")
+    await system.broker.publish(Outgoing(claims, b"\xff\x00", type="claim"))
+    [letter] = await eventually(lambda: system.dead_letters(1))
+
+    found = await system.client.dead_letter(letter.id)
+    replayed = await system.client.replay_dead_letter(letter.id)
+
+    assert (letter.queue, found.body, found.body_encoding) == ("replies.claims", "/wA=", "base64")
+    assert replayed.state == "replayed"
+    again, first = await eventually(lambda: system.dead_letters(2))
+    assert (first.id, again.state, again.queue) == (letter.id, "waiting", "replies.claims")
+    assert (await system.client.discard_dead_letter(again.id)).state == "discarded"
+
+
+async def test_a_message_of_which_nobody_knows_the_queue_is_kept_and_cannot_be_replayed(system: System) -> None:
+    task_id = uuid4()
+    claim = ClaimEnvelope(from_agent="stranger", to_agent="orchestrator", payload=make_claim(task_id))
+    await system.broker.publish(Outgoing(Address(topology.DEAD, ""), encode(claim), type="claim"))
+
+    # Nobody said which queue it came from, so it cannot be replayed, only looked at.
+    async def noted() -> list[DeadLetter]:
+        return (await system.client.dead_letters(state="waiting")).items
+
+    [letter] = await eventually(noted)
+    assert (letter.queue, letter.type) == ("unknown", "claim")
+    [result] = await system.client.replay_dead_letters([letter.id])
+    assert (result.status_code, result.error_code) == (400, 2002)
+
+
+async def test_a_task_that_is_dead_is_replayed_as_a_new_one_that_runs(system: System) -> None:
+    stop = await system.start_agent(stop_grace_seconds=0, kill_grace_seconds=1)
+    task_id = uuid4()
+    marker = system.folder / "second-time"
+    script = f"if [ -e {marker} ]; then echo done; else touch {marker}; sleep 60; fi"
+    await system.client.dispatch("shell_script", {"script": script}, task_id=task_id)
+    await eventually(marker.exists)
+    stop.set()
+    [failed] = await system.finished(task_id)
+    [letter] = await eventually(lambda: system.dead_letters(1))
+
+    await system.start_agent()
+    settled = await system.client.replay_dead_letter(letter.id)
+
+    assert (failed.status, failed.error_code, letter.task_id) == ("failed", 5002, task_id)
+    [again] = await system.finished(settled.replayed_as)
+    assert (again.status, again.rerun_of, again.output) == ("completed", task_id, "done\n")
+
+
+async def test_a_whole_trace_is_cancelled_and_what_runs_is_stopped(system: System) -> None:
+    await system.start_agent(slots=1)
+    trace_id, ids = uuid4(), [uuid4() for _ in range(5)]
+    for task_id in ids:
+        await system.client.dispatch("shell_script", {"script": "sleep 60"}, task_id=task_id, trace_id=trace_id)
+
+    async def one_runs() -> bool:
+        return len((await system.client.tasks(trace_id=trace_id, status="running")).items) == 1
+
+    await eventually(one_runs)
+    answer = await system.client.cancel_trace(trace_id)
+
+    assert sorted(answer.cancelled) == sorted(ids)
+    alive = uuid4()
+    await system.client.dispatch("echo", {"message": "alive"}, task_id=alive)
+    assert [task.status for task in await system.finished(alive)] == ["completed"]
