@@ -136,10 +136,11 @@ class OrchestratorService:
             else:
                 break
         self._relay.ring()
-        for task in tasks:
+        for task, answer in zip(tasks, answers, strict=True):
+            known = answer if isinstance(answer, Identity) else task
             log.info(
-                "task.dispatched",
-                extra={"trace_id": task.trace_id, "request_id": task.request_id, "task_id": task.task_id},
+                "dispatch.answered" if known is answer else "dispatch.refused",
+                extra={"trace_id": known.trace_id, "request_id": known.request_id, "task_id": known.task_id},
             )
         return answers
 

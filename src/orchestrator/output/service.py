@@ -27,8 +27,8 @@ class OutputService:
         async with transaction(self._pool) as db:
             stored = await queries.store(db, [new for status in statuses for new in chunks_of(status)])
             latest = {s.task_id: (s.task_id, s.fence, s.progress, s) for s in statuses if s.progress}
-            moved = await tasks.set_progress(db, [item[:3] for item in latest.values()]) if latest else set()
-            progress = [_progressed(item[3]) for task_id, item in latest.items() if task_id in moved]
+            moved = await tasks.set_progress(db, [item[:3] for item in latest.values()]) if latest else {}
+            progress = [_progressed(latest[task_id][3], *ids) for task_id, ids in moved.items()]
             await events.append(db, *map(written, stored), *progress)
 
     async def read(self, task_id: UUID, *, attempt: int | None, stream: Stream, offset: int, limit: int) -> Page:
@@ -80,11 +80,13 @@ def written(stored: StoredChunk) -> NewEvent:
     )
 
 
-def _progressed(status: WorkStatus) -> NewEvent:
+def _progressed(status: WorkStatus, trace_id: UUID, request_id: UUID) -> NewEvent:
     return NewEvent(
         Kind.TASK_PROGRESS,
         actor=str(status.agent_id),
         task_id=status.task_id,
+        trace_id=trace_id,
+        request_id=request_id,
         agent_id=status.agent_id,
         attempt=status.attempt,
         data={"progress": status.progress},

@@ -1,5 +1,6 @@
 """What a dispatch means: pure decisions about routing and about the same thing asked twice."""
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from uuid import UUID
@@ -13,6 +14,10 @@ from orchestrator.tasks.model import ATTEMPTS_IF_IDEMPOTENT, Identity, NewTask
 LONGEST_KEY = 200
 HIGHEST_LIMIT = 1000
 LONGEST_WAIT = timedelta(days=30)
+
+
+# The grants of several tasks travel in one message.
+MAX_PARAMETERS_BYTES = 512 * 1024
 
 
 class UnknownWorkType(Invalid, ValueError):
@@ -50,7 +55,10 @@ def agent_type_for(work_type: str, hints: Mapping[str, object], routes: Mapping[
 
 
 def check_parameters(work_type: str, parameters: Mapping[str, object]) -> None:
-    """Raise `InvalidField` for the first parameter that the work type does not allow."""
+    """Raise `InvalidField` for the first parameter that the work type does not allow, or if all are too large."""
+    size = len(json.dumps(parameters, ensure_ascii=False).encode())
+    if size > MAX_PARAMETERS_BYTES:
+        raise InvalidField("parameters", f"must be at most {MAX_PARAMETERS_BYTES} bytes of JSON, not {size}")
     model = PARAMETERS.get(work_type)
     if model is None:
         return

@@ -24,7 +24,7 @@ INSERT = """
                                      expires_after, rerun_of, position)
      ORDER BY new.position
         ON CONFLICT DO NOTHING
- RETURNING task_id
+ RETURNING task_id, request_id
 """
 
 IDENTITIES = """
@@ -115,12 +115,12 @@ SET_PROGRESS = """
     UPDATE task SET progress = new.progress, updated_at = now()
       FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS new (task_id, fence, progress)
      WHERE task.task_id = new.task_id AND task.fence = new.fence AND task.status = 'running'
- RETURNING task.task_id
+ RETURNING task.task_id, task.trace_id, task.request_id
 """
 
 
-async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[UUID]:
-    """Store tasks and return the ids of those that were new under both of their keys."""
+async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[tuple[UUID, UUID]]:
+    """Store tasks and return (task_id, request_id) of those that were new under both of their keys."""
     rows = await db.fetch(
         INSERT,
         [task.task_id for task in tasks],
@@ -139,7 +139,7 @@ async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[UUID]:
         [task.expires_after for task in tasks],
         [task.rerun_of for task in tasks],
     )
-    return {row["task_id"] for row in rows}
+    return {(row["task_id"], row["request_id"]) for row in rows}
 
 
 async def identities(db: Connection, tasks: Sequence[NewTask]) -> list[Identity]:
@@ -218,9 +218,10 @@ async def open_of_trace(db: Connection, trace_id: UUID, *, after: UUID, limit: i
     return [row["task_id"] for row in await db.fetch(OPEN_OF_TRACE, trace_id, after, limit)]
 
 
-async def set_progress(db: Connection, progress: Sequence[tuple[UUID, int, str]]) -> set[UUID]:
-    """Store (task_id, fence, progress) of tasks that still run under that fence; return their ids."""
+async def set_progress(db: Connection, progress: Sequence[tuple[UUID, int, str]]) -> dict[UUID, tuple[UUID, UUID]]:
+    """Store (task_id, fence, progress) of tasks that still run under that fence; return trace and request of each."""
+    ordered = sorted(progress)
     rows = await db.fetch(
-        SET_PROGRESS, [item[0] for item in progress], [item[1] for item in progress], [item[2] for item in progress]
+        SET_PROGRESS, [item[0] for item in ordered], [item[1] for item in ordered], [item[2] for item in ordered]
     )
-    return {row["task_id"] for row in rows}
+    return {row["task_id"]: (row["trace_id"], row["request_id"]) for row in rows}

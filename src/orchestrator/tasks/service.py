@@ -79,8 +79,13 @@ class TaskService:
             tasks = [replace(task, task_id=uuid4(), request_id=uuid4()) for task in tasks]
         await admission.hold(db, Keys.of(tasks))
         fresh = await queries.insert(db, tasks)
-        # A task can be in one call twice; the first of them is the new one.
-        new = list({task.task_id: task for task in reversed(tasks) if task.task_id in fresh}.values())[::-1]
+        # A task can be in one call twice; the first of them under the ids that were stored is the new one.
+        stored = {
+            (task.task_id, task.request_id): task
+            for task in reversed(tasks)
+            if (task.task_id, task.request_id) in fresh
+        }
+        new = list(stored.values())[::-1]
         answers = await self._recognise_rest(db, tasks, new)
         await outbox.add_tickets(db, [_ticket(task) for task in new if not has_keys(task)], ageing=self._ageing)
         await self._admit(db, [task for task in new if has_keys(task)])

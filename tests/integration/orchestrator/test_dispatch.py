@@ -105,6 +105,24 @@ async def test_the_same_task_twice_in_one_call_is_stored_once(tasks: TaskService
     assert await kinds_of(pool, task.task_id) == [Kind.TASK_DISPATCHED]
 
 
+async def test_of_two_dispatches_of_one_task_id_in_one_call_the_one_whose_ids_are_free_is_stored_as_it_is(
+    tasks: TaskService, pool: Pool
+) -> None:
+    other = make_new_task()
+    await tasks.dispatch([other], by="caller")
+    taken = make_new_task(request_id=other.request_id, priority=5, parameters={"message": "mine"})
+    free = make_new_task(task_id=taken.task_id, priority=2)
+
+    answers = await tasks.dispatch([taken, free], by="caller")
+
+    assert isinstance(answers[0], IdempotencyConflict)
+    assert answers[1] == Identity(free.task_id, free.request_id, free.trace_id, free.digest())
+    async with pool.acquire() as db:
+        ticket = await db.fetchrow("SELECT priority, body FROM outbox WHERE task_id = $1", free.task_id)
+    assert ticket is not None
+    assert (ticket["priority"], ticket["body"]["request_id"]) == (2, str(free.request_id))
+
+
 async def test_the_same_dispatch_at_the_same_moment_is_stored_once(tasks: TaskService, pool: Pool) -> None:
     task = make_new_task()
 

@@ -104,10 +104,12 @@ async def test_output_is_complete_when_all_that_was_announced_is_there(
 async def test_an_event_of_output_carries_its_text(output: OutputService, task: tuple[UUID, UUID], pool: Pool) -> None:
     await output.store([make_status(*task, make_chunk(0, "seen", offset=0), progress="half way")])
 
-    told = {event.kind: event.data for event in await events_of(pool)}
+    events = await events_of(pool)
+    told = {event.kind: event.data for event in events}
 
     assert told[Kind.TASK_OUTPUT] == {"number": 0, "stream": "stdout", "offset": 0, "text": "seen"}
     assert told[Kind.TASK_PROGRESS] == {"progress": "half way"}
+    assert len({(event.task_id, event.trace_id, event.request_id) for event in events}) == 1
 
 
 async def test_the_status_shows_the_end_of_the_output_while_it_runs_and_afterwards(
