@@ -72,9 +72,9 @@ def accept(rules: Rules, seen: Task, most: int, sent: Result) -> Callable[[Task]
         match verdict:
             case Finish(status=status):
                 return _end(task, sent, counts=True)._replace(status=status, lease=0), answer
-            case Requeue():
+            case Requeue(counts=counts):
                 again = _end(task, sent, counts=True)
-                unstarted = task.unstarted + (not sent.started)
+                unstarted = task.unstarted + (not counts)
                 return again._replace(status=Status.PENDING, lease=0, unstarted=unstarted), answer
             case Stopped():
                 return _end(task, sent, counts=False), answer

@@ -1,0 +1,335 @@
+"""Whatever is asked in whatever order, the real services on a real PostgreSQL agree with a model of a few lines.
+
+`CHIFFON_EXAMPLES` sets how many histories are tried, `CHIFFON_SEED` repeats a run.
+"""
+
+import asyncio
+import os
+import random
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from common.lifecycle import Status
+from common.messages import Claim, ClaimedTask, Lease, Renew, ResultStatus, Stream, WorkResult
+from common.retry import RetryPolicy
+from orchestrator.database.pool import Pool, open_pool
+from orchestrator.events import queries as events
+from orchestrator.events.model import Event, Kind
+from orchestrator.leases.service import LeaseService
+from orchestrator.output.service import OutputService
+from orchestrator.tasks.dispatch import IdempotencyConflict
+from orchestrator.tasks.model import Identity
+from orchestrator.tasks.service import TaskHasEnded, TaskService
+from tests.factories import make_chunk, make_new_task, make_result, make_status
+from tests.integration.orchestrator.ledger_model import Known
+
+EXAMPLES = int(os.environ.get("CHIFFON_EXAMPLES", "25"))
+STEPS = 30
+AGEING = timedelta(minutes=10)
+# No lease ends unless a rule ends it.
+LEASE = timedelta(hours=1)
+PIECE = "piece"
+
+ROWS = """
+    SELECT task_id, status, fence, attempt, unstarted, (lease_expires_at IS NOT NULL) AS is_leased,
+           (SELECT count(*) FROM attempt a WHERE a.task_id = t.task_id AND a.ended_at IS NULL) AS open_attempts,
+           (SELECT array_agg(a.fence ORDER BY a.number) FROM attempt a WHERE a.task_id = t.task_id) AS fences,
+           (SELECT array_agg(a.outcome ORDER BY a.number) FROM attempt a WHERE a.task_id = t.task_id) AS outcomes,
+           (SELECT count(*) FROM outbox o WHERE o.task_id = t.task_id AND o.kind = 'ticket') AS tickets
+      FROM task t WHERE task_id = ANY($1::uuid[])
+"""
+END_LEASE = "UPDATE task SET lease_expires_at = now() - interval '1 second' WHERE task_id = $1"
+
+STATUS_AFTER = {
+    Kind.TASK_DISPATCHED: Status.PENDING,
+    Kind.TASK_CLAIMED: Status.RUNNING,
+    Kind.TASK_REQUEUED: Status.PENDING,
+    Kind.TASK_COMPLETED: Status.COMPLETED,
+    Kind.TASK_FAILED: Status.FAILED,
+    Kind.TASK_CANCELLED: Status.CANCELLED,
+}
+
+which = st.integers(0, 5)
+
+
+class Ledger(RuleBasedStateMachine):
+    """One history of a few tasks and three agents. All histories share a ledger: their ids are their own."""
+
+    url: str
+    runner: asyncio.Runner
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: list[Known] = []
+        self.agents = [uuid4() for _ in range(3)]
+        self.claims: list[tuple[UUID, ClaimedTask]] = []
+        self.results: list[WorkResult] = []
+        self.stack = AsyncExitStack()
+
+    def run(self, work: Any) -> Any:
+        return self.runner.run(work)
+
+    @initialize()
+    def start(self) -> None:
+        self.run(self._open())
+        self.began = self.run(self._head())
+
+    async def _open(self) -> None:
+        self.pool: Pool = await self.stack.enter_async_context(open_pool(self.url, connections=2))
+        policy = RetryPolicy(base=timedelta(0))
+        self.tasks = TaskService(self.pool, ageing=AGEING)
+        self.leases = LeaseService(self.pool, lease=LEASE, ageing=AGEING, policy=policy)
+        self.output = OutputService(self.pool)
+
+    async def _head(self) -> int:
+        async with self.pool.acquire() as db:
+            return await events.head(db)
+
+    def teardown(self) -> None:
+        self.run(self.stack.aclose())
+
+    def task(self, number: int) -> Known:
+        return self.known[number % len(self.known)]
+
+    @precondition(lambda self: len(self.known) < 3)
+    @rule(most=st.integers(1, 3), twice=st.booleans())
+    def submit(self, most: int, twice: bool) -> None:
+        new = make_new_task(max_attempts=most, idempotent=most > 1)
+        answers = self.run(self.tasks.dispatch([new, replace(new)] if twice else [new], by="caller"))
+        assert {answer.task_id for answer in answers} == {new.task_id}
+        self.known.append(Known(new))
+
+    @precondition(lambda self: self.known)
+    @rule(number=which, how=st.sampled_from(["same", "by request_id", "other content", "other task"]))
+    def submit_again(self, number: int, how: str) -> None:
+        new = self.task(number).new
+        again = {
+            "same": replace(new, trace_id=uuid4()),
+            "by request_id": replace(new, task_id=uuid4()),
+            "other content": replace(new, priority=new.priority % 5 + 1),
+            "other task": replace(new, task_id=uuid4(), parameters={"message": "other"}),
+        }[how]
+        [answer] = self.run(self.tasks.dispatch([again], by="caller"))
+        if how in ("same", "by request_id"):
+            assert answer == Identity(new.task_id, new.request_id, new.trace_id, new.digest())
+        else:
+            assert isinstance(answer, IdempotencyConflict)
+
+    @precondition(lambda self: self.known)
+    @rule(number=which, agent=st.integers(0, 2), behind=st.integers(0, 1), copies=st.integers(1, 2))
+    def claim(self, number: int, agent: int, behind: int, copies: int) -> None:
+        known = self.task(number)
+        claimed = ClaimedTask(task_id=known.new.task_id, fence=max(0, known.fence - behind), claim_id=uuid4())
+        self.claims.append((self.agents[agent], claimed))
+        self._claim(known, self.agents[agent], claimed, copies)
+
+    @precondition(lambda self: self.claims)
+    @rule(number=st.integers(0, 20), copies=st.integers(1, 2))
+    def claim_again(self, number: int, copies: int) -> None:
+        agent_id, claimed = self.claims[number % len(self.claims)]
+        known = next(one for one in self.known if one.new.task_id == claimed.task_id)
+        self._claim(known, agent_id, claimed, copies)
+
+    def _claim(self, known: Known, agent_id: UUID, claimed: ClaimedTask, copies: int) -> None:
+        for _ in range(copies):
+            self._claim_once(known, agent_id, claimed)
+
+    def _claim_once(self, known: Known, agent_id: UUID, claimed: ClaimedTask) -> None:
+        [answer] = self.run(self.leases.claim([Claim(agent_id=agent_id, tasks=[claimed])]))
+        if known.claim(agent_id, claimed.claim_id, claimed.fence):
+            assert answer.grant is not None
+            for granted in answer.grant.tasks:
+                assert (granted.claim_id, granted.fence) == (claimed.claim_id, known.fence)
+                assert granted.attempt == len(known.tries)
+            assert answer.refusal is None, "whoever has the lease is told so"
+        else:
+            assert answer.grant is None
+            assert {refused.claim_id for refused in answer.refusal.tasks} == {claimed.claim_id}
+
+    @precondition(lambda self: self.known)
+    @rule(number=which, agent=st.integers(0, 2), by_owner=st.booleans(), behind=st.integers(0, 1))
+    def renew(self, number: int, agent: int, by_owner: bool, behind: int) -> None:
+        known = self.task(number)
+        agent_id = known.last.agent_id if by_owner and known.tries else self.agents[agent]
+        lease = Lease(task_id=known.new.task_id, fence=max(1, known.fence - behind))
+        renewal = Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[lease])
+        [(told, renewed)] = self.run(self.leases.renew([renewal]))
+        assert (told, renewed.renewal_id) == (agent_id, renewal.renewal_id)
+        assert (renewed.kept, renewed.lost) == (([lease], []) if known.holds(agent_id, lease.fence) else ([], [lease]))
+
+    @precondition(lambda self: any(known.tries for known in self.known))
+    @rule(
+        number=which,
+        back=st.integers(0, 1),
+        status=st.sampled_from(ResultStatus),
+        retryable=st.booleans(),
+        started=st.booleans(),
+        stranger=st.sampled_from([False, False, False, True]),
+        ahead=st.sampled_from([0, 0, 0, 1]),
+        copies=st.integers(1, 2),
+    )
+    def report(
+        self,
+        number: int,
+        back: int,
+        status: ResultStatus,
+        retryable: bool,
+        started: bool,
+        stranger: bool,
+        ahead: int,
+        copies: int,
+    ) -> None:
+        tried = [known for known in self.known if known.tries]
+        known = tried[number % len(tried)]
+        attempt = max(1, len(known.tries) - back)
+        one = known.tries[attempt - 1]
+        result = make_result(
+            known.new.task_id,
+            uuid4() if stranger else one.agent_id,
+            status=status,
+            attempt=attempt,
+            fence=one.fence + ahead,
+            retryable=retryable,
+            started=started or status is not ResultStatus.FAILED,
+        )
+        self.results.append(result)
+        self._accept([result] * copies)
+
+    @precondition(lambda self: self.results)
+    @rule(number=st.integers(0, 20), other=st.integers(0, 20))
+    def report_again(self, number: int, other: int) -> None:
+        self._accept([self.results[number % len(self.results)], self.results[other % len(self.results)]])
+
+    def _accept(self, results: list[WorkResult]) -> None:
+        self.run(self.leases.accept(results))
+        for result in results:
+            next(one for one in self.known if one.new.task_id == result.task_id).result(result)
+
+    @precondition(lambda self: self.known)
+    @rule(number=which)
+    def cancel(self, number: int) -> None:
+        known = self.task(number)
+        if known.cancel():
+            self.run(self.tasks.cancel(known.new.task_id, by="caller"))
+        else:
+            with pytest.raises(TaskHasEnded):
+                self.run(self.tasks.cancel(known.new.task_id, by="caller"))
+
+    @precondition(lambda self: any(known.status is Status.RUNNING for known in self.known))
+    @rule(number=which)
+    def let_a_lease_run_out(self, number: int) -> None:
+        running = [known for known in self.known if known.status is Status.RUNNING]
+        known = running[number % len(running)]
+        self.run(self._end_lease(known.new.task_id))
+        assert self.run(self.leases.reap(limit=10)) == 1
+        known.lose_lease()
+
+    async def _end_lease(self, task_id: UUID) -> None:
+        async with self.pool.acquire() as db:
+            await db.execute(END_LEASE, task_id)
+
+    @precondition(lambda self: any(known.tries for known in self.known))
+    @rule(
+        number=which,
+        stream=st.sampled_from(Stream),
+        pieces=st.lists(st.integers(0, 3), min_size=1, max_size=4),
+        stranger=st.sampled_from([False, False, True]),
+    )
+    def write(self, number: int, stream: Stream, pieces: list[int], stranger: bool) -> None:
+        tried = [known for known in self.known if known.tries]
+        known = tried[number % len(tried)]
+        one = known.last
+        chunks = [make_chunk(piece, PIECE, offset=piece * len(PIECE), stream=stream) for piece in pieces]
+        agent_id = uuid4() if stranger else one.agent_id
+        sent = make_status(known.new.task_id, agent_id, *chunks, attempt=len(known.tries), fence=one.fence)
+        self.run(self.output.store([sent]))
+        if not stranger:
+            one.pieces.update({(stream.value, piece * len(PIECE)): PIECE for piece in pieces})
+        page = self.run(
+            self.output.read(known.new.task_id, attempt=len(known.tries), stream=stream, offset=0, limit=1000)
+        )
+        assert page.text == known.text(len(known.tries), stream.value)
+
+    @rule()
+    def restart(self) -> None:
+        self.run(self.stack.aclose())
+        self.run(self._open())
+
+    @invariant()
+    def the_ledger_is_as_the_model(self) -> None:
+        if not self.known:
+            return
+        rows = {row["task_id"]: row for row in self.run(self._rows())}
+        for known in self.known:
+            row = rows[known.new.task_id]
+            runs, waits = known.status is Status.RUNNING, known.status is Status.PENDING
+            assert (row["status"], row["fence"]) == (known.status, known.fence)
+            assert (row["attempt"], row["unstarted"]) == (len(known.tries), known.unstarted)
+            assert row["attempt"] - row["unstarted"] <= known.new.max_attempts
+            assert (row["is_leased"], row["open_attempts"], row["tickets"]) == (runs, int(runs), int(waits))
+            assert (row["fences"] or []) == [one.fence for one in known.tries]
+            assert (row["outcomes"] or []) == [one.outcome for one in known.tries]
+            assert row["fence"] >= known.highest_fence, "a fence only rises"
+            known.highest_fence = row["fence"]
+
+    async def _rows(self) -> Any:
+        async with self.pool.acquire() as db:
+            return await db.fetch(ROWS, [known.new.task_id for known in self.known])
+
+    @invariant()
+    def the_log_tells_the_whole_history(self) -> None:
+        if not self.known:
+            return
+        history = self.run(self._history())
+        assert [event.seq for event in history] == list(range(self.began + 1, self.began + 1 + len(history)))
+        told: dict[UUID, Status] = {}
+        pieces: list[tuple[Any, ...]] = []
+        for event in history:
+            assert event.task_id is not None
+            if event.kind in STATUS_AFTER:
+                told[event.task_id] = STATUS_AFTER[Kind(event.kind)]
+            if event.kind == Kind.TASK_OUTPUT:
+                pieces.append((event.task_id, event.attempt, event.data["stream"], event.data["offset"]))
+        assert told == {known.new.task_id: known.status for known in self.known}
+        assert len(pieces) == len(set(pieces)), "a piece of output is told of once"
+        starts = sum(event.kind == Kind.TASK_CLAIMED for event in history)
+        assert starts == sum(len(known.tries) for known in self.known)
+
+    async def _history(self) -> list[Event]:
+        async with self.pool.acquire() as db:
+            return await events.follow(db, after=self.began, until=await events.head(db), limit=10_000)
+
+
+def test_every_history_leaves_the_ledger_as_the_model_says(ledger_url: str) -> None:
+    seed = int(os.environ.get("CHIFFON_SEED") or random.randrange(2**32))
+    print(f"CHIFFON_SEED={seed} CHIFFON_EXAMPLES={EXAMPLES}")
+    with asyncio.Runner() as runner:
+        machine = type("SeededLedger", (Ledger,), {"url": ledger_url, "runner": runner})
+        run_state_machine_as_test(
+            hypothesis.seed(seed)(machine),
+            settings=settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                database=None,
+                print_blob=False,
+                phases=[Phase.explicit, Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
