@@ -114,7 +114,9 @@ class Runner:
             return Outcome.failed(message, code=ErrorCode.UNSUPPORTED_WORK_TYPE), True
         began = False
         try:
-            async with self._workspaces.open(attempt.task_id, grant.attempt) as workspace:
+            async with self._workspaces.open(
+                attempt.task_id, grant.attempt, is_needed=executor.needs_workspace
+            ) as workspace:
                 await self._journal.started(grant, boot_id=self._boot_id, agent_pid=os.getpid())
                 began = True
                 if attempt.stop.reason is not None:  # the disk was slow, and meanwhile the lease was lost

@@ -1,16 +1,19 @@
 """Results on disk, one file each, until the orchestrator says that they are stored.
 
-Blocking: whoever has an event loop calls it in a thread. A file is complete or absent; what is found otherwise is moved
-aside, for a person to look at.
+Blocking: whoever has an event loop calls it in a thread. Nobody is told of a result before its file is whole and on
+disk. A file that a crash tore in two is therefore of a result that does not count yet; it is no JSON, so it is
+recognised, and moved aside for a person to look at.
 """
 
 import logging
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from agents.durable import sync_folder, write_atomically
+from agents.durable import write_new
 from common.protocol import UnreadableMessage, WorkResultEnvelope, decode, encode
 
 log = logging.getLogger(__name__)
@@ -18,6 +21,7 @@ log = logging.getLogger(__name__)
 MAX_FILES = 10_000
 MAX_ASIDE = 100
 ASIDE = "unreadable"
+THREADS = 8
 
 
 class SpoolFull(OSError):
@@ -42,6 +46,7 @@ class Spool:
         self._folder = folder
         self._max_files = max_files
         self._files: set[Key] = set()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="spool")
 
     def open(self) -> list[Key]:
         """Make the folder if there is none, and return what an earlier life of the agent left, the oldest first."""
@@ -60,22 +65,20 @@ class Spool:
 
     def keep(self, results: Sequence[WorkResultEnvelope]) -> list[OSError | None]:
         """Bring results to disk, names included; return for each what prevented it, if anything."""
-        failures: list[OSError | None] = []
-        for result in results:
-            try:
-                if len(self._files) >= self._max_files:
-                    raise SpoolFull(f"{len(self._files)} results wait already")
-                write_atomically(self._path(key_of(result)), encode(result))
+        room = max(0, self._max_files - len(self._files))
+        kept, refused = results[:room], results[room:]
+        contents = {self._path(key_of(result)).name: encode(result) for result in kept}
+        failures = write_new(self._folder, contents, threads=self._threads)
+        outcomes: list[OSError | None] = []
+        for result in kept:
+            path = self._path(key_of(result))
+            outcomes.append(failures.get(path.name))
+            if path.name in failures:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+            else:
                 self._files.add(key_of(result))
-                failures.append(None)
-            except OSError as failure:
-                failures.append(failure)
-        if None in failures:
-            try:
-                sync_folder(self._folder)
-            except OSError as failure:
-                return [failure] * len(results)
-        return failures
+        return [*outcomes, *(SpoolFull(f"{len(self._files)} results wait already") for _ in refused)]
 
     def read(self, key: Key) -> WorkResultEnvelope | None:
         """Return a result; None when its file is gone or unreadable, which is logged."""

@@ -16,26 +16,32 @@ class Workspaces:
         self._keep = keep
 
     @asynccontextmanager
-    async def open(self, task_id: UUID, attempt: int) -> AsyncIterator[Path]:
-        """Give an attempt an empty directory; it is removed afterwards unless workspaces are kept."""
+    async def open(self, task_id: UUID, attempt: int, *, is_needed: bool = True) -> AsyncIterator[Path]:
+        """Give an attempt an empty directory; it is removed afterwards unless workspaces are kept.
+
+        When none is needed, only its name is given.
+        """
         path = self._root / f"{task_id}-{attempt}"
-        # One system call is not worth a thread; what may be large is removed in one.
-        try:
-            path.mkdir(mode=0o700)
-        except FileExistsError:  # of an earlier life of this agent
-            await asyncio.to_thread(_remove, path)
-            path.mkdir(mode=0o700)
-        except FileNotFoundError:
-            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.mkdir(mode=0o700)
+        if not is_needed:
+            yield path
+            return
+        # In threads, although each is one system call: it may wait for the file system to bring others' files to disk.
+        await asyncio.to_thread(self._make, path)
         try:
             yield path
         finally:
             if not self._keep:
-                try:
-                    path.rmdir()
-                except OSError:  # not empty
-                    await asyncio.to_thread(_remove, path)
+                await asyncio.to_thread(_remove, path)
+
+    def _make(self, path: Path) -> None:
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:  # of an earlier life of this agent
+            _remove(path)
+            path.mkdir(mode=0o700)
+        except FileNotFoundError:
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.mkdir(mode=0o700)
 
     def remove_leftovers(self) -> int:
         """Remove what a crash left behind, unless workspaces are kept; return how many there were."""
@@ -48,4 +54,7 @@ class Workspaces:
 
 
 def _remove(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+    try:
+        path.rmdir()
+    except OSError:  # not empty
+        shutil.rmtree(path, ignore_errors=True)

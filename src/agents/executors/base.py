@@ -56,11 +56,12 @@ class Outcome:
 class ExecutionContext:
     """What an executor may use.
 
-    `workspace` is an empty directory of this attempt. `inherited` are the agent's environment variables that work may
-    see, `ids` those that tell a program what it runs for; nothing overrides the latter. `write` takes output and waits
-    when there is too much of it. `stop` says when to stop, and `kill_grace_seconds` how long a program that is stopped
-    for the executor's own reasons has to end. `process_started` must be told the id of every process group that the
-    executor starts, as soon as it exists: whatever a crash of the agent leaves behind is found by it.
+    `workspace` is an empty directory of this attempt; it exists if the executor needs one. `inherited` are the agent's
+    environment variables that work may see, `ids` those that tell a program what it runs for; nothing overrides the
+    latter. `write` takes output and waits when there is too much of it. `stop` says when to stop, and
+    `kill_grace_seconds` how long a program that is stopped for the executor's own reasons has to end. `process_started`
+    must be told the id of every process group that the executor starts, as soon as it exists: whatever a crash of the
+    agent leaves behind is found by it.
     """
 
     workspace: Path
@@ -73,9 +74,10 @@ class ExecutionContext:
 
 
 class Executor(Protocol):
-    """Runs one work type."""
+    """Runs one work type. `needs_workspace`: whether it uses the directory of the attempt; otherwise none is made."""
 
     kind: ClassVar[str]
+    needs_workspace: ClassVar[bool]
 
     async def execute(self, work: WorkRequest, context: ExecutionContext) -> Outcome:
         """Run to the end and return the outcome, also for a failure.

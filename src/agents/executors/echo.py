@@ -11,6 +11,7 @@ from common.work import EchoParameters
 
 class EchoExecutor:
     kind: ClassVar[str] = "echo"
+    needs_workspace: ClassVar[bool] = False
 
     async def execute(self, work: WorkRequest, context: ExecutionContext) -> Outcome:
         try:

@@ -18,6 +18,7 @@ SCRIPT_FILE = "script"
 
 class ShellExecutor:
     kind: ClassVar[str] = "shell_script"
+    needs_workspace: ClassVar[bool] = True
 
     async def execute(self, work: WorkRequest, context: ExecutionContext) -> Outcome:
         try:

@@ -36,6 +36,7 @@ class Scripted:
     """An executor that does what the test says."""
 
     kind: ClassVar[str] = "scripted"
+    needs_workspace: ClassVar[bool] = True
 
     def __init__(self, do: Callable[[ExecutionContext], Awaitable[Outcome]]) -> None:
         self._do = do

@@ -67,7 +67,7 @@ def test_content_and_name_are_on_disk_before_it_counts_as_kept(tmp_path: Path, m
 
     spool.keep([result])
 
-    assert synced == [f"{result.payload.task_id}-1.json.new", "spool"]
+    assert sorted(synced) == sorted([f"{result.payload.task_id}-1.json", "spool"])
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b'{"protocol_version": "1.0", "type": "work_res'])
@@ -84,14 +84,38 @@ def test_a_broken_file_is_moved_aside_and_stops_nothing(
     assert "spool.unreadable" in caplog.text
 
 
-def test_a_half_written_draft_is_moved_aside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_file_that_a_crash_tore_in_two_is_moved_aside(tmp_path: Path, share: float) -> None:
     result = make_result()
     opened(tmp_path).keep([result])
     path = tmp_path / f"{result.payload.task_id}-1.json"
-    path.rename(path.with_name(path.name + ".new"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)].ljust(len(whole), b"\0"))
 
     assert Spool(tmp_path).open() == []
-    assert [kept.name for kept in (tmp_path / ASIDE).iterdir()] == [path.name + ".new"]
+    assert [kept.name for kept in (tmp_path / ASIDE).iterdir()] == [path.name]
+
+
+def test_a_file_under_the_name_of_another_result_is_moved_aside(tmp_path: Path) -> None:
+    result = make_result()
+    opened(tmp_path).keep([result])
+    path = tmp_path / f"{result.payload.task_id}-1.json"
+    path.rename(tmp_path / f"{uuid4()}-1.json")
+
+    assert Spool(tmp_path).open() == []
+
+
+def test_a_result_that_cannot_be_synced_is_not_taken_for_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    spool = opened(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        [outcome] = spool.keep([make_result()])
+
+    assert isinstance(outcome, OSError)
+    assert Spool(tmp_path).open() == []
 
 
 def test_a_file_that_breaks_while_the_agent_runs_is_moved_aside(tmp_path: Path) -> None:

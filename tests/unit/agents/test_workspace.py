@@ -40,3 +40,10 @@ def test_what_a_crash_left_behind_is_removed(tmp_path: Path) -> None:
     assert Workspaces(tmp_path / "work").remove_leftovers() == 2
 
     assert list((tmp_path / "work").iterdir()) == []
+
+
+async def test_no_directory_is_made_for_work_that_needs_none(tmp_path: Path) -> None:
+    async with Workspaces(tmp_path / "work").open(uuid4(), 1, is_needed=False) as path:
+        assert not path.exists()
+
+    assert not (tmp_path / "work").exists()
