@@ -1,6 +1,6 @@
 """The contract of the REST API, against the app with a faked service: what callers send and what they are answered."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import AsyncMock, create_autospec
 from uuid import UUID, uuid4
@@ -17,6 +17,7 @@ from orchestrator.service import OrchestratorService
 from orchestrator.tasks.dispatch import IdempotencyConflict, UnknownWorkType
 from orchestrator.tasks.model import Identity, Task
 from orchestrator.tasks.service import TaskHasEnded, TaskNotFound
+from orchestrator.why.model import AgentRef, Blocker, Explanation, Kind
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 TASK_ID = UUID("7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11")
@@ -173,6 +174,43 @@ def test_dispatch_refuses_a_field_that_it_does_not_know(client: TestClient) -> N
     assert answer.json()["errors"][0]["field"] == "body.priorty"
 
 
+def test_dispatch_hands_on_keys_and_the_limit_on_waiting(client: TestClient, service: AsyncMock) -> None:
+    keys = {"ordering_key": "web-1", "concurrency_key": "pulls", "concurrency_limit": 3}
+
+    client.post("/api/v1/dispatch", json=body(**keys, expires_after_seconds=1.5))
+
+    given = service.dispatch_work.await_args.kwargs
+    assert {name: given[name] for name in keys} == keys
+    assert given["expires_after"] == timedelta(seconds=1.5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("ordering_key", ""),
+        ("ordering_key", "k" * 201),
+        ("ordering_key", "nul\x00"),
+        ("ordering_key", 7),
+        ("concurrency_key", ""),
+        ("concurrency_limit", 0),
+        ("concurrency_limit", 1001),
+        ("concurrency_limit", 1.5),
+        ("expires_after_seconds", 0),
+        ("expires_after_seconds", -1),
+        ("expires_after_seconds", 30 * 86_400 + 1),
+        ("expires_after_seconds", "soon"),
+    ],
+)
+def test_dispatch_names_the_key_or_limit_that_is_not_usable(
+    client: TestClient, service: AsyncMock, field: str, value: object
+) -> None:
+    answer = client.post("/api/v1/dispatch", json=body(**{field: value}))
+
+    assert (answer.status_code, answer.json()["error_code"]) == (422, 1002)
+    assert answer.json()["errors"][0]["field"] == f"body.{field}"
+    service.dispatch_work.assert_not_awaited()
+
+
 # POST /api/v1/dispatch/batch
 
 
@@ -189,6 +227,39 @@ def test_a_batch_holds_1_to_1000_items(client: TestClient, count: int) -> None:
     answer = client.post("/api/v1/dispatch/batch", json={"tasks": [body()] * count})
 
     assert (answer.status_code, answer.json()["error_code"]) == (422, 1002)
+
+
+# GET /api/v1/tasks/{task_id}/why
+
+
+def test_why_answers_what_is_in_the_way_and_leaves_out_what_says_nothing(
+    client: TestClient, service: AsyncMock
+) -> None:
+    busy = Blocker(Kind.SLOTS_BUSY, "All 2 slots are taken.", agents=[AgentRef(REQUEST_ID, "host-1", 2, 2)])
+    queued = Blocker(Kind.QUEUED, "Next.", ahead=0)
+    service.explain_wait.return_value = Explanation(TASK_ID, Status.PENDING, waiting=True, blockers=[busy, queued])
+
+    answer = client.get(f"/api/v1/tasks/{TASK_ID}/why")
+
+    assert answer.status_code == 200
+    named = [{"agent_id": str(REQUEST_ID), "hostname": "host-1", "running": 2, "slots": 2}]
+    assert answer.json() == {
+        "task_id": str(TASK_ID),
+        "status": "pending",
+        "waiting": True,
+        "blockers": [
+            {"kind": "slots_busy", "message": "All 2 slots are taken.", "agents": named},
+            {"kind": "queued", "message": "Next.", "ahead": 0},
+        ],
+    }
+
+
+def test_why_answers_2001_for_a_task_that_nobody_dispatched(client: TestClient, service: AsyncMock) -> None:
+    service.explain_wait.side_effect = TaskNotFound(TASK_ID)
+
+    answer = client.get(f"/api/v1/tasks/{TASK_ID}/why")
+
+    assert (answer.status_code, answer.json()["error_code"]) == (404, 2001)
 
 
 # GET /api/v1/status/{task_id}

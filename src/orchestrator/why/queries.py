@@ -28,6 +28,7 @@ TICKET = """
     SELECT own.due_at, own.published_at,
            (SELECT count(*) FROM outbox AS other
              WHERE other.kind = 'ticket' AND other.recipient = own.recipient
+               AND (other.published_at IS NOT NULL OR other.due_at <= now())
                AND (other.rank, other.id) < (own.rank, own.id)) AS ahead
       FROM outbox AS own
      WHERE own.kind = 'ticket' AND own.task_id = $1

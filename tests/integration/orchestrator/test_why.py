@@ -1,0 +1,200 @@
+"""The reasons why a task waits come from the ledger as it is."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from common.messages import AgentStatus, ResultStatus
+from orchestrator.database.pool import Pool
+from orchestrator.leases.service import LeaseService
+from orchestrator.outbox import queries as outbox
+from orchestrator.registry.service import RegistryService
+from orchestrator.tasks.service import TaskNotFound, TaskService
+from orchestrator.why.model import Blocker, Kind
+from orchestrator.why.service import Failures, WhyService
+from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
+
+
+async def nothing_is_wrong() -> Failures:
+    return Failures()
+
+
+@pytest.fixture
+def why(pool: Pool) -> WhyService:
+    return WhyService(pool, offline_after=timedelta(seconds=30), failures=nothing_is_wrong)
+
+
+async def blockers(why: WhyService, task_id: UUID) -> dict[Kind, Blocker]:
+    return {blocker.kind: blocker for blocker in (await why.explain(task_id)).blockers}
+
+
+async def dispatched(tasks: TaskService, **values: Any) -> UUID:
+    task = make_new_task(**values)
+    await tasks.dispatch([task], by="caller")
+    return task.task_id
+
+
+async def claimed(leases: LeaseService, task_id: UUID, agent_id: UUID) -> None:
+    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
+    assert answer.grant is not None
+
+
+async def test_a_task_that_nobody_dispatched_is_not_found(why: WhyService) -> None:
+    with pytest.raises(TaskNotFound):
+        await why.explain(uuid4())
+
+
+async def test_from_nobody_there_to_ended(
+    why: WhyService, tasks: TaskService, leases: LeaseService, registry: RegistryService
+) -> None:
+    agent_id, task_id = uuid4(), await dispatched(tasks)
+    assert list(await blockers(why, task_id)) == [Kind.NO_AGENT, Kind.QUEUED]
+
+    await registry.record([make_heartbeat(agent_id)])
+    assert list(await blockers(why, task_id)) == [Kind.QUEUED]
+    await claimed(leases, task_id, agent_id)
+    running = await blockers(why, task_id)
+    await leases.accept([make_result(task_id, agent_id)])
+
+    assert list(running) == [Kind.RUNNING]
+    assert f"host-1 ({agent_id})" in running[Kind.RUNNING].message
+    assert list(await blockers(why, task_id)) == [Kind.ENDED]
+    assert not (await why.explain(task_id)).waiting
+
+
+async def test_an_agent_of_another_type_does_not_help(
+    why: WhyService, tasks: TaskService, registry: RegistryService
+) -> None:
+    await registry.record([make_heartbeat(agent_type="desktop")])
+
+    assert Kind.NO_AGENT in await blockers(why, await dispatched(tasks))
+
+
+async def test_slots_are_counted_by_the_leases(
+    why: WhyService, tasks: TaskService, leases: LeaseService, registry: RegistryService
+) -> None:
+    agent_id = uuid4()
+    await registry.record([make_heartbeat(agent_id, slots=2)])
+    busy = [await dispatched(tasks) for _ in range(2)]
+    waiting = await dispatched(tasks)
+    await claimed(leases, busy[0], agent_id)
+    assert Kind.SLOTS_BUSY not in await blockers(why, waiting)
+
+    await claimed(leases, busy[1], agent_id)
+
+    assert "runs 2 of 2" in (await blockers(why, waiting))[Kind.SLOTS_BUSY].message
+
+
+@pytest.mark.parametrize("status", [AgentStatus.OFFLINE, AgentStatus.DRAINING])
+async def test_what_an_agent_says_of_itself_counts(
+    why: WhyService, tasks: TaskService, registry: RegistryService, status: AgentStatus
+) -> None:
+    await registry.record([make_heartbeat(status=status)])
+    kind = {AgentStatus.OFFLINE: Kind.NO_AGENT, AgentStatus.DRAINING: Kind.AGENT_DRAINING}[status]
+
+    assert kind in await blockers(why, await dispatched(tasks))
+
+
+async def test_a_silent_agent_is_not_online(
+    why: WhyService, tasks: TaskService, registry: RegistryService, pool: Pool
+) -> None:
+    await registry.record([make_heartbeat()])
+    async with pool.acquire() as db:
+        await db.execute("UPDATE agent SET last_heartbeat_at = now() - interval '1 minute'")
+
+    assert "was last heard of" in (await blockers(why, await dispatched(tasks)))[Kind.NO_AGENT].message
+
+
+async def test_pauses_and_trips_count_until_they_are_over(
+    why: WhyService, tasks: TaskService, registry: RegistryService, pool: Pool
+) -> None:
+    hold = """
+        UPDATE agent SET paused_until = now() + $1::interval, paused_by = 'anna', pause_note = 'disk',
+                         tripped_until = now() + $1::interval
+    """
+    await registry.record([make_heartbeat()])
+    task_id = await dispatched(tasks)
+    async with pool.acquire() as db:
+        await db.execute(hold, timedelta(minutes=1))
+    held = await blockers(why, task_id)
+    async with pool.acquire() as db:
+        await db.execute(hold, -timedelta(minutes=1))
+
+    assert [held[kind].by for kind in (Kind.AGENT_PAUSED, Kind.AGENT_TRIPPED)] == ["anna", None]
+    assert list(await blockers(why, task_id)) == [Kind.QUEUED]
+
+
+async def test_the_position_counts_the_tickets_that_go_before_it(why: WhyService, tasks: TaskService) -> None:
+    made = [await dispatched(tasks, priority=priority) for priority in (3, 1, 5, 3)]
+
+    assert [(await blockers(why, task_id))[Kind.QUEUED].ahead for task_id in made] == [1, 3, 0, 2]
+
+
+async def test_others_of_its_keys_are_named(
+    why: WhyService, tasks: TaskService, leases: LeaseService, registry: RegistryService
+) -> None:
+    agent_id = uuid4()
+    await registry.record([make_heartbeat(agent_id)])
+    keys = {"ordering_key": "web-1", "concurrency_key": "pulls", "concurrency_limit": 1}
+    first, second, third = [await dispatched(tasks, **keys) for _ in range(3)]
+    await claimed(leases, first, agent_id)
+
+    told = await blockers(why, third)
+
+    assert list(told) == [Kind.ORDERING_KEY, Kind.CONCURRENCY_KEY]
+    assert (told[Kind.ORDERING_KEY].ahead, told[Kind.ORDERING_KEY].task_ids) == (2, [first])
+    assert (told[Kind.CONCURRENCY_KEY].limit, told[Kind.CONCURRENCY_KEY].task_ids) == (1, [first])
+
+    await tasks.cancel(first, by="caller")
+    stopping = await blockers(why, second)
+    assert "being stopped" in stopping[Kind.ORDERING_KEY].message
+    assert stopping[Kind.CONCURRENCY_KEY].task_ids == [first]
+    await leases.accept([make_result(first, agent_id, status=ResultStatus.CANCELLED)])
+    assert list(await blockers(why, second)) == [Kind.QUEUED]
+
+
+async def test_the_place_among_those_that_wait_for_a_limit_is_by_priority(why: WhyService, tasks: TaskService) -> None:
+    made = [
+        await dispatched(tasks, concurrency_key="pulls", concurrency_limit=1, priority=priority)
+        for priority in (3, 1, 5, 5)
+    ]
+
+    ahead = [(await blockers(why, task_id))[Kind.CONCURRENCY_KEY].ahead for task_id in made[1:]]
+
+    assert ahead == [2, 0, 1]
+
+
+async def test_a_retry_says_when_it_is_due(why: WhyService, tasks: TaskService, pool: Pool) -> None:
+    task_id = await dispatched(tasks, max_attempts=3)
+    async with pool.acquire() as db:
+        await db.execute("UPDATE task SET attempt = 1, fence = 1, error_message = 'agent lost'")
+        await db.execute("UPDATE outbox SET due_at = now() + interval '4 seconds'")
+
+    told = await blockers(why, task_id)
+
+    assert "Start 2 of at most 3 is due" in told[Kind.RETRY_DUE].message
+    assert Kind.QUEUED not in told
+
+
+async def test_a_published_ticket_says_since_when(why: WhyService, tasks: TaskService, pool: Pool) -> None:
+    task_id = await dispatched(tasks, expires_after=timedelta(hours=1))
+    async with pool.acquire() as db:
+        await outbox.take_tickets(db, ["infra"], window=10, ttl=timedelta(seconds=30), ageing=timedelta(minutes=10))
+
+    told = await blockers(why, task_id)
+
+    assert told[Kind.QUEUED].at is not None
+    assert told[Kind.EXPIRES].at == (await tasks.get(task_id)).expires_at
+
+
+async def test_a_broker_that_is_away_is_told(pool: Pool, tasks: TaskService) -> None:
+    async def away() -> Failures:
+        return Failures(broker="connection refused")
+
+    why = WhyService(pool, offline_after=timedelta(seconds=30), failures=away)
+
+    told = await blockers(why, await dispatched(tasks))
+
+    assert told[Kind.BROKER_DOWN].message == "The broker does not answer: connection refused"
