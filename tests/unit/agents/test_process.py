@@ -312,7 +312,12 @@ async def test_whoever_must_know_is_told_the_process_group(tmp_path: Path, outpu
 
 async def test_a_program_dies_with_the_agent_that_is_killed(tmp_path: Path) -> None:
     agent = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", KILLED_AGENT, str(tmp_path), stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-c",
+        KILLED_AGENT,
+        str(tmp_path),
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")},
+        stdout=asyncio.subprocess.PIPE,
     )
     assert agent.stdout is not None
     program = int(await agent.stdout.readline())
