@@ -32,6 +32,7 @@ class FakeOrchestrator:
         self.lost_answers = 0
         self.outcome: dict[str, Any] = {"status": "completed", "exit_code": 0}
         self.output: list[tuple[str, str]] = [("stdout", "hello\n")]
+        self.blockers: list[dict[str, Any]] = []
         self.feeds: list[dict[str, str]] = []
         self.agents: list[dict[str, Any]] = []
         self.letters: list[dict[str, Any]] = []
@@ -47,6 +48,7 @@ class FakeOrchestrator:
                 Route("/api/v1/tasks", self._tasks),
                 Route("/api/v1/tasks/{task_id}/output", self._output),
                 Route("/api/v1/tasks/{task_id}/events", self._events),
+                Route("/api/v1/tasks/{task_id}/why", self._why),
                 Route("/api/v1/agents", self._agents),
                 Route("/api/v1/agents/{agent_id}/{order}", self._order, methods=["POST"]),
                 Route("/api/v1/traces/{trace_id}/cancel", self._cancel_trace, methods=["POST"]),
@@ -125,6 +127,12 @@ class FakeOrchestrator:
         task_id = request.path_params["task_id"]
         items = [event for event in self.events if event["seq"] > after and event["task_id"] == task_id][:3]
         return JSONResponse({"items": items, "next_after": items[-1]["seq"] if items else after})
+
+    async def _why(self, request: Request) -> Response:
+        task_id = request.path_params["task_id"]
+        if task_id not in self.tasks:
+            return problem(404, 2001, "No task has this id.")
+        return JSONResponse({"task_id": task_id, "status": "pending", "waiting": True, "blockers": self.blockers})
 
     async def _agents(self, request: Request) -> Response:
         return JSONResponse(self.agents)
