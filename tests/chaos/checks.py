@@ -263,6 +263,21 @@ def run_without_a_record(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("run without a record", f"no agent has written down that it started {run}", run.task_id)
 
 
+def never_handed_over(evidence: Evidence) -> Iterator[Violation]:
+    """I9: in the end no agent owes a result."""
+    if evidence.unsent:
+        yield Violation("never handed over", f"{evidence.unsent} results still lie on the disks of agents")
+
+
+def crashed(evidence: Evidence) -> Iterator[Violation]:
+    """No process dies of a signal that nobody sent, or of an error that no fault explains."""
+    for end in evidence.history.ends:
+        if not end.wanted and end.exit_code is not None and end.exit_code < 0:
+            yield Violation("crashed", f"{end.name} died of signal {-end.exit_code}")
+    for error in evidence.errors:
+        yield Violation("unexpected error", error)
+
+
 def secrets_leaked(evidence: Evidence) -> Iterator[Violation]:
     """I16: no secret in a log or an event."""
     for leak in evidence.leaks:
@@ -292,6 +307,8 @@ CHECKS: Mapping[str, Check] = {
         output_lost,
         result_forgotten,
         run_without_a_record,
+        never_handed_over,
+        crashed,
         secrets_leaked,
     )
 }

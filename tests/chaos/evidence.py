@@ -33,6 +33,10 @@ class Evidence:
     followed: Sequence[tuple[int, str, str | None]]
     leaks: Sequence[str] = ()
     witnesses: Sequence[Entry] = ()
+    errors: Sequence[str] = ()
+    """Lines of logs that tell of something that no fault explains."""
+    unsent: int = 0
+    """Results that agents still had on their disks when everything was over."""
 
     @cached_property
     def runs_of(self) -> Mapping[str, list[Run]]:

@@ -132,4 +132,6 @@ async def _collect(world: World, follower: Follower) -> Evidence:
         follower.seen,
         leaks=logs.leaks(world.logs, ledger, world.secrets),
         witnesses=read_witnesses(world.states),
+        errors=logs.unexplained(world.logs),
+        unsent=waiting_results(world.states),
     )

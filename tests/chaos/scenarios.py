@@ -209,6 +209,7 @@ async def judged(world: World) -> Evidence:
         [(event["seq"], event["kind"], event["task_id"]) for event in ledger.events],
         leaks=logs.leaks(world.logs, ledger, world.secrets),
         witnesses=read_witnesses(world.states),
+        errors=logs.unexplained(world.logs),
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.checks import violations
 from tests.chaos.evidence import Evidence
-from tests.chaos.history import Call, History, Submitted
+from tests.chaos.history import Call, History, ProcessEnd, Submitted
 from tests.chaos.journal import Run, parse
 from tests.chaos.ledger import Ledger
 from tests.chaos.witnesses import Entry
@@ -161,6 +161,18 @@ def leak(evidence: Evidence) -> None:
     evidence.leaks = ["agent-1.log:1: secret"]
 
 
+def owe_a_result(evidence: Evidence) -> None:
+    evidence.unsent = 1
+
+
+def crash(evidence: Evidence) -> None:
+    evidence.history.ends.append(ProcessEnd("agent-1", 1.0, -6, wanted=False))
+
+
+def fail_unexpectedly(evidence: Evidence) -> None:
+    evidence.errors = ["agent-1.log: work.lost"]
+
+
 SPOILED: dict[Callable[[Evidence], None], str] = {
     lose: "lost",
     leave_unfinished: "unfinished",
@@ -182,6 +194,9 @@ SPOILED: dict[Callable[[Evidence], None], str] = {
     lose_output: "output lost",
     forget_a_result: "result forgotten",
     start_without_a_record: "run without a record",
+    owe_a_result: "never handed over",
+    crash: "crashed",
+    fail_unexpectedly: "unexpected error",
     leak: "secret leaked",
 }
 
