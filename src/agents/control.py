@@ -44,8 +44,10 @@ class ControlListener:
         clock: Clock,
         health: Health,
         kill_grace: timedelta,
+        started_at: datetime,
     ) -> None:
         self._broker = broker
+        self._started_at = started_at
         self._agent_id = agent_id
         self._claimer = claimer
         self._leases = leases
@@ -124,6 +126,8 @@ class ControlListener:
                 self._hearing.heard(at=self._clock.monotonic())
             case Pause():
                 self._gate.pause(order.until, ordered_at=ordered_at, note=order.note)
+            case Drain(started_at=started_at) if started_at != self._started_at:
+                log.info("drain.of_an_earlier_process", extra={"started_at": started_at.isoformat()})
             case Drain():
                 self._gate.drain(order.note)
             case Resume():

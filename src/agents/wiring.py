@@ -90,6 +90,7 @@ async def build_agent(
                 clock=clock,
                 health=health,
                 kill_grace=kill_grace,
+                started_at=identity.started_at,
             ),
             leases=leases,
             heartbeat=Heartbeat(

@@ -34,14 +34,14 @@ class ChildProcesses:
             for agent_type, name in site.agent_names:
                 flags = ["--type", agent_type, "--state-dir", str(site.agent_state(name))]
                 flags += [] if site.slots is None else ["--slots", str(site.slots)]
-                children.append(await _start(name, site, ["agent", *flags]))
+                children.append(await _start(name, site, ["agent", *flags], may_leave=True))
             yield children
         finally:
             await asyncio.gather(*(child.stop(AGENT_STOP_LIMIT) for child in children))
 
 
-async def _start(name: str, site: Site, arguments: Sequence[str]) -> Child:
+async def _start(name: str, site: Site, arguments: Sequence[str], *, may_leave: bool = False) -> Child:
     # URLs may hold passwords, and the environment of a process is not for all to see, as its arguments are.
     environment = {**os.environ, "CHIFFON_DATABASE_URL": site.database_url, "CHIFFON_BROKER_URL": site.broker_url}
     command = [sys.executable, "-m", "chiffon", *arguments]
-    return await Child.start(name, command, log=site.logs / f"{name}.log", environment=environment)
+    return await Child.start(name, command, log=site.logs / f"{name}.log", environment=environment, may_leave=may_leave)

@@ -18,12 +18,15 @@ from orchestrator.settings import OrchestratorSettings
 class TaskPart:
     """A part that is an asyncio task."""
 
-    def __init__(self, name: str, ended: asyncio.Task[Any]) -> None:
+    def __init__(self, name: str, ended: asyncio.Task[Any], *, may_leave: bool = False) -> None:
         self.name = name
         self.ended = ended
+        self._may_leave = may_leave
 
-    def failure(self) -> StartupRefused:
+    def failure(self) -> StartupRefused | None:
         reason = None if self.ended.cancelled() else self.ended.exception()
+        if reason is None and self._may_leave and not self.ended.cancelled():
+            return None
         if isinstance(reason, StartupRefused):
             return reason
         return StartupRefused(f"{self.name} ended" + (f": {type(reason).__name__}: {reason}" if reason else ""))
@@ -56,7 +59,7 @@ class OneProcess:
         for agent_type, name in site.agent_names:
             settings = AgentSettings.load(type=agent_type, slots=site.slots, state_dir=site.agent_state(name))
             running = run_agent(settings, self._shared, broker=self._broker, stop=stop)
-            parts.append(TaskPart(f"agent {name}", asyncio.create_task(running, name=name)))
+            parts.append(TaskPart(f"agent {name}", asyncio.create_task(running, name=name), may_leave=True))
         try:
             yield parts
         finally:

@@ -21,8 +21,8 @@ class Part(Protocol):
         """Return the task that is done when the part is."""
         ...
 
-    def failure(self) -> StartupRefused:
-        """Return the reason why it ended, for a part that ended although nobody asked it to."""
+    def failure(self) -> StartupRefused | None:
+        """Return why a part that has ended did so although nobody asked it to; None if it left in good order."""
         ...
 
 
@@ -71,14 +71,19 @@ async def until(
         async with asyncio.timeout(timeout.total_seconds()):
             while not await check():
                 for part in parts:
-                    if part.ended.done():
-                        raise part.failure()
+                    if part.ended.done() and (failure := part.failure()) is not None:
+                        raise failure
                 await asyncio.sleep(PAUSE)
     except TimeoutError:
         raise StartupRefused(f"{what} did not happen within {timeout.total_seconds():g} s; see {see}") from None
 
 
 async def first_failure(parts: Sequence[Part]) -> StartupRefused:
-    """Wait until one of the parts ends, and return why."""
-    await asyncio.wait([part.ended for part in parts], return_when=asyncio.FIRST_COMPLETED)
-    return next(part.failure() for part in parts if part.ended.done())
+    """Wait until one of the parts ends that was not to, and return why. An agent that was drained just leaves."""
+    running = list(parts)
+    while True:
+        await asyncio.wait([part.ended for part in running], return_when=asyncio.FIRST_COMPLETED)
+        for part in [part for part in running if part.ended.done()]:
+            if (failure := part.failure()) is not None:
+                return failure
+            running.remove(part)

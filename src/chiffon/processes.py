@@ -32,9 +32,10 @@ class ChildDied(StartupRefused):
 class Child:
     """A process that was started here. `ended` is done when it is."""
 
-    def __init__(self, name: str, log: Path, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, name: str, log: Path, process: asyncio.subprocess.Process, *, may_leave: bool = False) -> None:
         self.name = name
         self.log = log
+        self._may_leave = may_leave
         self._process = process
         self.ended = asyncio.create_task(process.wait(), name=f"wait for {name}")
 
@@ -48,10 +49,12 @@ class Child:
         environment: Mapping[str, str],
         user: User | None = None,
         when_orphaned: signal.Signals = signal.SIGTERM,
+        may_leave: bool = False,
     ) -> Self:
         """Start a command in a session of its own, so that Ctrl-C reaches only the one who stops it in order.
 
-        When this process dies, even of SIGKILL, the child gets the signal `when_orphaned`.
+        When this process dies, even of SIGKILL, the child gets the signal `when_orphaned`. One that `may_leave` has
+        not failed when it ends with status 0.
         """
         rights: dict[str, Any] = {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": []}
         with log.open("wb") as out:
@@ -65,15 +68,17 @@ class Child:
                 preexec_fn=_die_with_parent(when_orphaned),
                 **rights,
             )
-        return cls(name, log, process)
+        return cls(name, log, process, may_leave=may_leave)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def failure(self) -> ChildDied:
-        """Return why the process ended, with the end of its log."""
+    def failure(self) -> ChildDied | None:
+        """Return why the process ended, with the end of its log; None if it left in good order."""
         code = self._process.returncode
+        if code == 0 and self._may_leave:
+            return None
         if code is None:
             how = "still running"
         else:

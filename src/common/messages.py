@@ -233,9 +233,13 @@ class Pause(Message):
 
 
 class Drain(Message):
-    """Take no new work, and leave when what runs is done."""
+    """Take no new work, and leave when what runs is done.
+
+    Meant for the process that started at `started_at` only: one that was started after the order may work.
+    """
 
     action: Literal["drain"] = "drain"
+    started_at: datetime
     note: str = ""
 
 

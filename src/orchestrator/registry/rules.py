@@ -63,7 +63,7 @@ def judge_standing(standing: Standing | None, *, now: datetime) -> Free | Trial 
 def standing_order(standing: Standing, *, now: datetime) -> Pause | Drain | None:
     """Return what an agent must be told to do, as it stands; None when it may work."""
     if standing.draining:
-        return Drain(note=standing.drain_note or "")
+        return Drain(started_at=standing.started_at, note=standing.drain_note or "")
     ends = [until for until in (standing.paused_until, standing.tripped_until) if until is not None and until > now]
     if not ends:
         return None

@@ -134,6 +134,10 @@ class ScriptedOrchestrator:
     async def publish_work(self, body: bytes) -> None:
         await self._broker.publish(Outgoing(work_address("infra"), body, "work_request"))
 
+    def drain(self, note: str = "") -> Drain:
+        """Return an order to leave, for the agent whose heartbeat came last."""
+        return Drain(started_at=self.heartbeats[-1].started_at, note=note)
+
     async def tell(self, envelope: Envelope) -> None:
         await self.tell_raw(encode(envelope))
 

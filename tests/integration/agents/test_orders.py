@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from common.broker.base import Broker
-from common.messages import AgentStatus, CancelTask, Drain, Pause, ResultStatus, Resume
+from common.messages import AgentStatus, CancelTask, Pause, ResultStatus, Resume
 from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
@@ -68,7 +68,7 @@ async def test_a_drained_agent_finishes_what_runs_takes_nothing_new_and_leaves(
     running = await orchestrator.shell(f"echo running; while [ ! -e {gate} ]; do sleep 0.02; done")
     await eventually(lambda: orchestrator.output(running))
 
-    await orchestrator.order(Drain(note="a new kernel"))
+    await orchestrator.order(orchestrator.drain(note="a new kernel"))
     await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.DRAINING)
     await orchestrator.dispatch("echo", message="for somebody else")
     await beats_go_by(orchestrator)
@@ -86,9 +86,22 @@ async def test_an_idle_agent_that_is_drained_leaves_at_once(
 ) -> None:
     agent = await start_agent()
 
-    await orchestrator.order(Drain())
+    await orchestrator.order(orchestrator.drain())
 
     await asyncio.wait_for(asyncio.shield(agent.ended), 5)
+
+
+async def test_a_drain_that_was_meant_for_an_earlier_process_is_not_obeyed(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    agent = await start_agent()
+    order = orchestrator.drain()
+
+    await orchestrator.order(order.model_copy(update={"started_at": order.started_at - timedelta(hours=1)}))
+    task = await orchestrator.dispatch("echo", message="x")
+
+    assert await orchestrator.ended(task)
+    assert not agent.ended.done()
 
 
 async def test_a_drain_can_be_taken_back_while_something_runs(
@@ -98,7 +111,7 @@ async def test_a_drain_can_be_taken_back_while_something_runs(
     gate = tmp_path / "gate"
     running = await orchestrator.shell(f"echo running; while [ ! -e {gate} ]; do sleep 0.02; done")
     await eventually(lambda: orchestrator.output(running))
-    await orchestrator.order(Drain())
+    await orchestrator.order(orchestrator.drain())
     await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.DRAINING)
 
     await orchestrator.order(Resume())

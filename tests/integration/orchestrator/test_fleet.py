@@ -222,7 +222,9 @@ async def test_a_draining_agent_gets_nothing_new_and_is_told_until_it_obeys(
     [task_id] = await pending(tasks)
 
     assert (agent.draining, agent.drain_note) == (True, "new kernel")
-    assert await orders_to(pool, heartbeat.agent_id) == [Drain(note="new kernel").model_dump()]
+    assert await orders_to(pool, heartbeat.agent_id) == [
+        Drain(started_at=heartbeat.started_at, note="new kernel").model_dump(mode="json")
+    ]
     assert await refusal_of(leases, task_id, heartbeat.agent_id) == "the agent is draining: new kernel"
     await orders_to(pool, heartbeat.agent_id)
     await registry.record([heartbeat])

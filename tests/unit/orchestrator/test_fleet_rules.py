@@ -49,9 +49,12 @@ def test_a_paused_agent_is_told_until_when_by_whom_and_why() -> None:
 
 
 def test_a_draining_agent_is_told_to_drain_whatever_else_holds_it() -> None:
-    verdict = judge_standing(make_standing(draining=True, drain_note="new kernel", paused_until=SOON), now=NOW)
+    standing = make_standing(draining=True, drain_note="new kernel", paused_until=SOON)
 
-    assert verdict == Barred("the agent is draining: new kernel", Drain(note="new kernel"))
+    verdict = judge_standing(standing, now=NOW)
+
+    order = Drain(started_at=standing.started_at, note="new kernel")
+    assert verdict == Barred("the agent is draining: new kernel", order)
 
 
 def test_a_tripped_agent_is_paused_until_the_later_end() -> None:

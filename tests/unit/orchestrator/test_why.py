@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.lifecycle import Status
-from orchestrator.why.model import AgentFacts, Facts, Kind, LimitFacts, OrderFacts, TicketFacts
+from orchestrator.why.model import AgentFacts, BlockerKind, Facts, LimitFacts, OrderFacts, TicketFacts
 from orchestrator.why.rules import explain
 from tests.test_orchestrator_api import make_task
 
@@ -42,11 +42,11 @@ def facts(**values: Any) -> Facts:
     return Facts(**{**given_, **values})
 
 
-def kinds(**values: Any) -> list[Kind]:
+def kinds(**values: Any) -> list[BlockerKind]:
     return [blocker.kind for blocker in explain(facts(**values)).blockers]
 
 
-def only(kind: Kind, **values: Any) -> Any:
+def only(kind: BlockerKind, **values: Any) -> Any:
     [found] = [blocker for blocker in explain(facts(**values)).blockers if blocker.kind is kind]
     return found
 
@@ -66,7 +66,7 @@ def test_a_task_that_runs_does_not_wait_and_names_its_agent() -> None:
     assert not told.waiting
     [entry] = told.blockers
     assert entry.message == f"It does not wait: host-1 ({ONE}) runs it since 2026-11-22T09:55:00Z."
-    assert (entry.kind, entry.at) == (Kind.RUNNING, AGO)
+    assert (entry.kind, entry.at) == (BlockerKind.RUNNING, AGO)
 
 
 def test_a_ticket_among_free_slots_only_waits_for_those_before_it() -> None:
@@ -74,7 +74,7 @@ def test_a_ticket_among_free_slots_only_waits_for_those_before_it() -> None:
 
     assert told.waiting
     assert [(entry.kind, entry.message, entry.ahead) for entry in told.blockers] == [
-        (Kind.QUEUED, "Its ticket waits in the ledger; 3 tickets go before it.", 3)
+        (BlockerKind.QUEUED, "Its ticket waits in the ledger; 3 tickets go before it.", 3)
     ]
 
 
@@ -86,17 +86,17 @@ def test_a_ticket_among_free_slots_only_waits_for_those_before_it() -> None:
     ],
 )
 def test_it_says_where_the_ticket_is(ticket: TicketFacts, message: str) -> None:
-    assert only(Kind.QUEUED, ticket=ticket).message == message
+    assert only(BlockerKind.QUEUED, ticket=ticket).message == message
 
 
 def test_approval_comes_first() -> None:
-    assert kinds(task=pending(status=Status.AWAITING_APPROVAL), ticket=None) == [Kind.AWAITING_APPROVAL]
+    assert kinds(task=pending(status=Status.AWAITING_APPROVAL), ticket=None) == [BlockerKind.AWAITING_APPROVAL]
 
 
 def test_it_names_the_first_of_those_before_it_in_the_order() -> None:
     task = pending(ordering_key="web-1", admitted=False)
 
-    blocker = only(Kind.ORDERING_KEY, task=task, ticket=None, order=OrderFacts(2, TWO, Status.RUNNING))
+    blocker = only(BlockerKind.ORDERING_KEY, task=task, ticket=None, order=OrderFacts(2, TWO, Status.RUNNING))
 
     assert blocker.message == (
         f"It waits behind 2 tasks of the ordering key 'web-1'; the first of them is {TWO}, which is running."
@@ -107,7 +107,7 @@ def test_it_names_the_first_of_those_before_it_in_the_order() -> None:
 def test_a_cancelled_one_is_in_the_way_while_it_is_stopped() -> None:
     task = pending(ordering_key="web-1", admitted=False)
 
-    blocker = only(Kind.ORDERING_KEY, task=task, ticket=None, order=OrderFacts(1, TWO, Status.CANCELLED))
+    blocker = only(BlockerKind.ORDERING_KEY, task=task, ticket=None, order=OrderFacts(1, TWO, Status.CANCELLED))
 
     assert blocker.message.endswith(f"is {TWO}, which is cancelled and being stopped.")
 
@@ -115,7 +115,7 @@ def test_a_cancelled_one_is_in_the_way_while_it_is_stopped() -> None:
 def test_it_names_who_uses_up_the_limit_of_its_key() -> None:
     task = pending(concurrency_key="pulls", admitted=False)
 
-    blocker = only(Kind.CONCURRENCY_KEY, task=task, ticket=None, limit=LimitFacts(2, [ONE, TWO], 1))
+    blocker = only(BlockerKind.CONCURRENCY_KEY, task=task, ticket=None, limit=LimitFacts(2, [ONE, TWO], 1))
 
     assert blocker.message == (
         "At most 2 of the concurrency key 'pulls' may run: 2 run, stop or are on their way, "
@@ -128,7 +128,7 @@ def test_a_limit_that_has_room_is_not_in_the_way() -> None:
     task = pending(concurrency_key="pulls", ordering_key="web-1", admitted=False)
     order, limit = OrderFacts(1, TWO, Status.RUNNING), LimitFacts(2, [ONE], 0)
 
-    assert kinds(task=task, ticket=None, order=order, limit=limit) == [Kind.ORDERING_KEY]
+    assert kinds(task=task, ticket=None, order=order, limit=limit) == [BlockerKind.ORDERING_KEY]
 
 
 def test_a_retry_is_due_at_its_time_and_says_what_went_wrong() -> None:
@@ -137,23 +137,23 @@ def test_a_retry_is_due_at_its_time_and_says_what_went_wrong() -> None:
     told = explain(facts(task=task, ticket=TicketFacts(SOON, None, 0)))
 
     [entry] = told.blockers
-    assert (entry.kind, entry.at) == (Kind.RETRY_DUE, SOON)
+    assert (entry.kind, entry.at) == (BlockerKind.RETRY_DUE, SOON)
     assert entry.message == "Start 2 of at most 3 is due at 2026-11-22T10:05:00Z, after: agent lost."
 
 
 def test_a_broker_that_does_not_answer_is_in_the_way_and_explains_the_relay() -> None:
-    assert kinds(broker_failure="refused", relay_failure="refused") == [Kind.BROKER_DOWN, Kind.QUEUED]
-    assert kinds(relay_failure="refused") == [Kind.RELAY_FAILING, Kind.QUEUED]
+    assert kinds(broker_failure="refused", relay_failure="refused") == [BlockerKind.BROKER_DOWN, BlockerKind.QUEUED]
+    assert kinds(relay_failure="refused") == [BlockerKind.RELAY_FAILING, BlockerKind.QUEUED]
 
 
 def test_a_type_of_which_nobody_ever_registered_is_named() -> None:
-    assert only(Kind.NO_AGENT, agents=[]).message == "No agent of the type 'infra' has ever registered."
+    assert only(BlockerKind.NO_AGENT, agents=[]).message == "No agent of the type 'infra' has ever registered."
 
 
 def test_without_an_agent_online_the_offline_ones_are_named_the_last_heard_first() -> None:
     gone = [agent(1, online=False, last_heartbeat_at=AGO), agent(2, online=False, last_heartbeat_at=NOW)]
 
-    blocker = only(Kind.NO_AGENT, agents=gone)
+    blocker = only(BlockerKind.NO_AGENT, agents=gone)
 
     assert blocker.message == (
         f"No agent of the type 'infra' is online: host-2 ({TWO}) was last heard of at 2026-11-22T10:00:00Z; "
@@ -165,15 +165,15 @@ def test_without_an_agent_online_the_offline_ones_are_named_the_last_heard_first
 def test_all_slots_are_busy_only_when_every_one_is() -> None:
     full = agent(1, running=2)
 
-    assert Kind.SLOTS_BUSY not in kinds(agents=[full, agent(2, running=1)])
-    blocker = only(Kind.SLOTS_BUSY, agents=[full, agent(2, running=2), agent(3, online=False)])
+    assert BlockerKind.SLOTS_BUSY not in kinds(agents=[full, agent(2, running=1)])
+    blocker = only(BlockerKind.SLOTS_BUSY, agents=[full, agent(2, running=2), agent(3, online=False)])
     assert blocker.message == f"All 4 slots are taken: host-1 ({ONE}) runs 2 of 2; host-2 ({TWO}) runs 2 of 2."
 
 
 def test_slots_are_not_in_the_way_of_a_task_that_waits_for_its_key() -> None:
     task, order = pending(ordering_key="o", admitted=False), OrderFacts(1, TWO, Status.RUNNING)
 
-    assert kinds(task=task, ticket=None, order=order, agents=[agent(running=2)]) == [Kind.ORDERING_KEY]
+    assert kinds(task=task, ticket=None, order=order, agents=[agent(running=2)]) == [BlockerKind.ORDERING_KEY]
 
 
 def test_agents_that_are_held_back_say_by_whom_until_when_and_why() -> None:
@@ -191,7 +191,7 @@ def test_agents_that_are_held_back_say_by_whom_until_when_and_why() -> None:
         f"host-2 ({TWO}) takes nothing new: it is drained by ben (leaves).",
         f"host-3 ({UUID(int=3)}) failed too often in a row and gets nothing until 2026-11-22T10:05:00Z.",
     ]
-    assert told[0].kind is Kind.SLOTS_BUSY
+    assert told[0].kind is BlockerKind.SLOTS_BUSY
     assert (told[1].by, told[1].note, told[1].at) == ("anna", "new disk", SOON)
 
 
@@ -201,7 +201,7 @@ def test_agents_that_are_held_back_do_not_matter_while_another_has_room() -> Non
 
 @pytest.mark.parametrize(("at", "says"), [(SOON, "If it still waits at"), (AGO, "is being cancelled")])
 def test_the_limit_on_waiting_is_told(at: datetime, says: str) -> None:
-    blocker = only(Kind.EXPIRES, task=pending(expires_at=at))
+    blocker = only(BlockerKind.EXPIRES, task=pending(expires_at=at))
 
     assert says in blocker.message
     assert blocker.at == at
@@ -242,7 +242,7 @@ everything = st.builds(
 def test_whatever_the_facts_the_answer_is_in_one_order_and_always_the_same(known: Facts) -> None:
     told = explain(known)
 
-    order = list(Kind)
+    order = list(BlockerKind)
     positions = [order.index(blocker.kind) for blocker in told.blockers]
     assert positions == sorted(positions)
     assert told == explain(known)
