@@ -51,7 +51,7 @@ def write_new(folder: Path, contents: Mapping[str, bytes], *, threads: Executor)
                 handles[name] = handle
             except OSError as failure:
                 failures[name] = failure
-        syncs = {name: threads.submit(os.fsync, handle) for name, handle in handles.items()}
+        syncs = {name: threads.submit(_sync, handle) for name, handle in handles.items()}
         names = threads.submit(sync_folder, folder)
         for name in handles:
             unsynced = syncs[name].exception() or names.exception()
