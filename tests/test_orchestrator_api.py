@@ -17,7 +17,7 @@ from orchestrator.service import OrchestratorService
 from orchestrator.tasks.dispatch import IdempotencyConflict, UnknownWorkType
 from orchestrator.tasks.model import Identity, Task
 from orchestrator.tasks.service import TaskHasEnded, TaskNotFound
-from orchestrator.why.model import AgentRef, Blocker, Explanation, Kind
+from orchestrator.why.model import AgentRef, Blocker, BlockerKind, Explanation
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 TASK_ID = UUID("7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11")
@@ -235,8 +235,8 @@ def test_a_batch_holds_1_to_1000_items(client: TestClient, count: int) -> None:
 def test_why_answers_what_is_in_the_way_and_leaves_out_what_says_nothing(
     client: TestClient, service: AsyncMock
 ) -> None:
-    busy = Blocker(Kind.SLOTS_BUSY, "All 2 slots are taken.", agents=[AgentRef(REQUEST_ID, "host-1", 2, 2)])
-    queued = Blocker(Kind.QUEUED, "Next.", ahead=0)
+    busy = Blocker(BlockerKind.SLOTS_BUSY, "All 2 slots are taken.", agents=[AgentRef(REQUEST_ID, "host-1", 2, 2)])
+    queued = Blocker(BlockerKind.QUEUED, "Next.", ahead=0)
     service.explain_wait.return_value = Explanation(TASK_ID, Status.PENDING, waiting=True, blockers=[busy, queued])
 
     answer = client.get(f"/api/v1/tasks/{TASK_ID}/why")

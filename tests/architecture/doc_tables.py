@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -37,7 +38,8 @@ MEANINGS: Mapping[str, str] = {
     "invalid_request": "A part of the request is not usable; `errors` names the fields.",
     "idempotency_conflict": "The `task_id` or `request_id` was used before, for other content.",
     "task_not_found": "No task has this id.",
-    "invalid_state": "The task has ended, so it cannot be cancelled.",
+    "invalid_state": "It does not fit how things stand: a task that has ended cannot be cancelled, one that has not cannot "
+    "be run again; a dead letter is settled, or cannot be replayed.",
     "agent_not_found": "No agent has this id.",
     "dead_letter_not_found": "No dead letter has this id.",
     "timeout": "The work ran longer than `max_duration_seconds`, or was silent for `max_silence_seconds`.",
@@ -184,6 +186,7 @@ def _key(name: str, routing_key: str) -> str:
     return name if routing_key in {"work.TYPE", f"control.{_ID}"} else routing_key
 
 
+@cache
 def _openapi() -> Schema:
     return create_app().openapi()
 
@@ -221,7 +224,8 @@ def _type(schema: Schema) -> str:
         return " or ".join(_type(one) for one in schema["oneOf"])
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return ", ".join(f"`{value}`" for value in ENUMS[name]) if name in ENUMS else name
+        values = ENUMS.get(name) or _openapi()["components"]["schemas"].get(name, {}).get("enum", ())
+        return ", ".join(f"`{value}`" for value in values) or name
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:

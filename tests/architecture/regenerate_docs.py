@@ -59,9 +59,21 @@ BODIES = (
     "OutputPage",
     "EventOut",
     "EventPage",
+    "WhyResponse",
+    "WhyBlocker",
+    "WhyAgent",
     "Agent",
     "Resources",
+    "PauseRequest",
+    "NoteRequest",
     "CancelResponse",
+    "CancelledTrace",
+    "RerunRequest",
+    "DeadLetter",
+    "DeadLetterDetail",
+    "DeadLetterPage",
+    "SettleRequest",
+    "SettleItem",
     "ErrorResponse",
     "FieldProblem",
     "Readiness",
@@ -72,6 +84,13 @@ LISTS = {
     "output": "/api/v1/tasks/{task_id}/output",
     "events": "/api/v1/tasks/{task_id}/events",
     "agents": "/api/v1/agents",
+    "dead-letters": "/api/v1/dead-letters",
+}
+
+SUBCOMMANDS = {
+    "db": ("upgrade", "current"),
+    "agents": ("pause", "drain", "resume"),
+    "dead-letters": ("list", "show", "replay", "discard"),
 }
 
 Parts = Mapping[str, Callable[[], str]]
@@ -87,8 +106,11 @@ PAGES: Mapping[str, Parts] = {
     "cli.md": {
         "commands": doc_tables.commands,
         **{name: partial(doc_tables.command_help, name) for name in COMMANDS},
-        "db-upgrade": partial(doc_tables.command_help, "db", "upgrade"),
-        "db-current": partial(doc_tables.command_help, "db", "current"),
+        **{
+            f"{group}-{name}": partial(doc_tables.command_help, group, name)
+            for group, names in SUBCOMMANDS.items()
+            for name in names
+        },
     },
     "rest-api.md": {
         "endpoints": doc_tables.endpoints,

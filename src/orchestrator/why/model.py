@@ -70,7 +70,7 @@ class Facts:
     relay_failure: str | None = None
 
 
-class Kind(StrEnum):
+class BlockerKind(StrEnum):
     """What can be in the way of a task; the order is that of an answer."""
 
     ENDED = "ended"
@@ -105,7 +105,7 @@ class AgentRef:
 class Blocker:
     """One thing that is in the way, in words and as data. What does not belong to its kind is None."""
 
-    kind: Kind
+    kind: BlockerKind
     message: str
     at: datetime | None = None
     by: str | None = None

@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 from common.lifecycle import Status
 from orchestrator.tasks.model import Task
-from orchestrator.why.model import AgentFacts, AgentRef, Blocker, Explanation, Facts, Kind
+from orchestrator.why.model import AgentFacts, AgentRef, Blocker, BlockerKind, Explanation, Facts
 
 # An answer names at most so many agents or tasks of a kind; its numbers are exact all the same.
 SHOWN = 20
 
 
 def explain(facts: Facts) -> Explanation:
-    """Say whether a task waits, and everything that is in its way now, always in the order of `Kind`."""
+    """Say whether a task waits, and everything that is in its way now, always in the order of `BlockerKind`."""
     task = facts.task
     if task.status.is_final:
         return Explanation(task.task_id, task.status, waiting=False, blockers=[_ended(task)])
@@ -34,7 +34,7 @@ def explain(facts: Facts) -> Explanation:
 def _ended(task: Task) -> Blocker:
     because = f": {task.error_message}" if task.error_message else ""
     at = "" if task.finished_at is None else f" since {_time(task.finished_at)}"
-    return Blocker(Kind.ENDED, f"It does not wait: it is {task.status}{at}{because}.", at=task.finished_at)
+    return Blocker(BlockerKind.ENDED, f"It does not wait: it is {task.status}{at}{because}.", at=task.finished_at)
 
 
 def _running(task: Task, agents: Iterable[AgentFacts]) -> Blocker:
@@ -42,12 +42,12 @@ def _running(task: Task, agents: Iterable[AgentFacts]) -> Blocker:
     who = f"{known.hostname} ({known.agent_id})" if known is not None else f"agent {task.agent_id}"
     since = "" if task.started_at is None else f" since {_time(task.started_at)}"
     refs = [AgentRef(known.agent_id, known.hostname, since=task.started_at)] if known is not None else None
-    return Blocker(Kind.RUNNING, f"It does not wait: {who} runs it{since}.", at=task.started_at, agents=refs)
+    return Blocker(BlockerKind.RUNNING, f"It does not wait: {who} runs it{since}.", at=task.started_at, agents=refs)
 
 
 def _approval(task: Task) -> Iterator[Blocker]:
     if task.status is Status.AWAITING_APPROVAL:
-        yield Blocker(Kind.AWAITING_APPROVAL, "It waits until somebody approves it.")
+        yield Blocker(BlockerKind.AWAITING_APPROVAL, "It waits until somebody approves it.")
 
 
 def _order(facts: Facts) -> Iterator[Blocker]:
@@ -55,7 +55,7 @@ def _order(facts: Facts) -> Iterator[Blocker]:
     if order is None or order.ahead == 0 or order.first is None:
         return
     yield Blocker(
-        Kind.ORDERING_KEY,
+        BlockerKind.ORDERING_KEY,
         f"It waits behind {_count(order.ahead, 'task')} of the ordering key {key!r}; "
         f"the first of them is {order.first}, which {_standing(order.first_status)}.",
         key=key,
@@ -74,7 +74,7 @@ def _limit(facts: Facts) -> Iterator[Blocker]:
     if limit is None or facts.task.admitted or len(limit.on_the_way) < limit.limit:
         return
     yield Blocker(
-        Kind.CONCURRENCY_KEY,
+        BlockerKind.CONCURRENCY_KEY,
         f"At most {limit.limit} of the concurrency key {key!r} may run: {len(limit.on_the_way)} run, stop or are on "
         f"their way, and {limit.ahead} of those that wait {'goes' if limit.ahead == 1 else 'go'} before it.",
         key=key,
@@ -90,7 +90,7 @@ def _retry(facts: Facts) -> Iterator[Blocker]:
         return
     because = f", after: {task.error_message}" if task.error_message else ""
     yield Blocker(
-        Kind.RETRY_DUE,
+        BlockerKind.RETRY_DUE,
         f"Start {task.starts + 1} of at most {task.max_attempts} is due at {_time(ticket.due_at)}{because}.",
         at=ticket.due_at,
     )
@@ -103,9 +103,9 @@ def _is_retry(facts: Facts) -> bool:
 
 def _delivery(facts: Facts) -> Iterator[Blocker]:
     if facts.broker_failure is not None:
-        yield Blocker(Kind.BROKER_DOWN, f"The broker does not answer: {facts.broker_failure}")
+        yield Blocker(BlockerKind.BROKER_DOWN, f"The broker does not answer: {facts.broker_failure}")
     elif facts.relay_failure is not None:
-        yield Blocker(Kind.RELAY_FAILING, f"Tickets cannot be published right now: {facts.relay_failure}")
+        yield Blocker(BlockerKind.RELAY_FAILING, f"Tickets cannot be published right now: {facts.relay_failure}")
 
 
 def _agents(facts: Facts) -> Iterator[Blocker]:
@@ -131,24 +131,24 @@ def _is_held_back(agent: AgentFacts) -> bool:
 def _nobody(facts: Facts) -> Blocker:
     kind = facts.task.agent_type
     if not facts.agents:
-        return Blocker(Kind.NO_AGENT, f"No agent of the type {kind!r} has ever registered.", agents=[])
+        return Blocker(BlockerKind.NO_AGENT, f"No agent of the type {kind!r} has ever registered.", agents=[])
     offline = sorted(facts.agents, key=lambda agent: agent.last_heartbeat_at, reverse=True)[:SHOWN]
     named = "; ".join(f"{_name(agent)} was last heard of at {_time(agent.last_heartbeat_at)}" for agent in offline)
     refs = [AgentRef(agent.agent_id, agent.hostname, since=agent.last_heartbeat_at) for agent in offline]
-    return Blocker(Kind.NO_AGENT, f"No agent of the type {kind!r} is online: {named}.", agents=refs)
+    return Blocker(BlockerKind.NO_AGENT, f"No agent of the type {kind!r} is online: {named}.", agents=refs)
 
 
 def _all_busy(able: Sequence[AgentFacts]) -> Blocker:
     slots, shown = sum(agent.slots for agent in able), able[:SHOWN]
     named = "; ".join(f"{_name(agent)} runs {agent.running} of {agent.slots}" for agent in shown)
     refs = [AgentRef(agent.agent_id, agent.hostname, agent.running, agent.slots) for agent in shown]
-    return Blocker(Kind.SLOTS_BUSY, f"All {_count(slots, 'slot')} are taken: {named}.", agents=refs)
+    return Blocker(BlockerKind.SLOTS_BUSY, f"All {_count(slots, 'slot')} are taken: {named}.", agents=refs)
 
 
 def _paused(agent: AgentFacts) -> Blocker:
     assert agent.paused_until is not None
     return Blocker(
-        Kind.AGENT_PAUSED,
+        BlockerKind.AGENT_PAUSED,
         f"{_name(agent)} is paused{_by(agent.paused_by)} until {_time(agent.paused_until)}{_note(agent.pause_note)}.",
         at=agent.paused_until,
         by=agent.paused_by,
@@ -159,7 +159,7 @@ def _paused(agent: AgentFacts) -> Blocker:
 
 def _draining(agent: AgentFacts) -> Blocker:
     return Blocker(
-        Kind.AGENT_DRAINING,
+        BlockerKind.AGENT_DRAINING,
         f"{_name(agent)} takes nothing new: it is drained{_by(agent.drained_by)}{_note(agent.drain_note)}.",
         by=agent.drained_by,
         note=agent.drain_note or None,
@@ -170,7 +170,7 @@ def _draining(agent: AgentFacts) -> Blocker:
 def _tripped(agent: AgentFacts) -> Blocker:
     assert agent.tripped_until is not None
     return Blocker(
-        Kind.AGENT_TRIPPED,
+        BlockerKind.AGENT_TRIPPED,
         f"{_name(agent)} failed too often in a row and gets nothing until {_time(agent.tripped_until)}.",
         at=agent.tripped_until,
         agents=[AgentRef(agent.agent_id, agent.hostname)],
@@ -189,7 +189,7 @@ def _queue(facts: Facts) -> Iterator[Blocker]:
     before = f"{_count(ticket.ahead, 'ticket')} go{'es' if ticket.ahead == 1 else ''} before it"
     if ticket.ahead == 0:
         before = "it is the next of its queue"
-    yield Blocker(Kind.QUEUED, f"{where}; {before}.", at=ticket.published_at, ahead=ticket.ahead)
+    yield Blocker(BlockerKind.QUEUED, f"{where}; {before}.", at=ticket.published_at, ahead=ticket.ahead)
 
 
 def _expiry(facts: Facts) -> Iterator[Blocker]:
@@ -199,7 +199,7 @@ def _expiry(facts: Facts) -> Iterator[Blocker]:
     message = f"If it still waits at {_time(at)} it is cancelled."
     if at <= facts.now:
         message = f"It has waited longer than it may, until {_time(at)}, and is being cancelled."
-    yield Blocker(Kind.EXPIRES, message, at=at)
+    yield Blocker(BlockerKind.EXPIRES, message, at=at)
 
 
 def _name(agent: AgentFacts) -> str:

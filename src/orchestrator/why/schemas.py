@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.lifecycle import Status
-from orchestrator.why.model import Kind
+from orchestrator.why.model import BlockerKind
 
 
 class WhyAgent(BaseModel):
@@ -26,7 +26,7 @@ class WhyBlocker(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    kind: Kind
+    kind: BlockerKind
     message: str = Field(description="For people.")
     at: datetime | None = Field(default=None, description="When it ends or is due, or since when it is so.")
     by: str | None = Field(default=None, description="Who ordered it.")

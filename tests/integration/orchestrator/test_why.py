@@ -12,7 +12,7 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskNotFound, TaskService
-from orchestrator.why.model import Blocker, Kind
+from orchestrator.why.model import Blocker, BlockerKind
 from orchestrator.why.service import Failures, WhyService
 from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
 
@@ -26,7 +26,7 @@ def why(pool: Pool) -> WhyService:
     return WhyService(pool, offline_after=timedelta(seconds=30), failures=nothing_is_wrong)
 
 
-async def blockers(why: WhyService, task_id: UUID) -> dict[Kind, Blocker]:
+async def blockers(why: WhyService, task_id: UUID) -> dict[BlockerKind, Blocker]:
     return {blocker.kind: blocker for blocker in (await why.explain(task_id)).blockers}
 
 
@@ -50,17 +50,17 @@ async def test_from_nobody_there_to_ended(
     why: WhyService, tasks: TaskService, leases: LeaseService, registry: RegistryService
 ) -> None:
     agent_id, task_id = uuid4(), await dispatched(tasks)
-    assert list(await blockers(why, task_id)) == [Kind.NO_AGENT, Kind.QUEUED]
+    assert list(await blockers(why, task_id)) == [BlockerKind.NO_AGENT, BlockerKind.QUEUED]
 
     await registry.record([make_heartbeat(agent_id)])
-    assert list(await blockers(why, task_id)) == [Kind.QUEUED]
+    assert list(await blockers(why, task_id)) == [BlockerKind.QUEUED]
     await claimed(leases, task_id, agent_id)
     running = await blockers(why, task_id)
     await leases.accept([make_result(task_id, agent_id)])
 
-    assert list(running) == [Kind.RUNNING]
-    assert f"host-1 ({agent_id})" in running[Kind.RUNNING].message
-    assert list(await blockers(why, task_id)) == [Kind.ENDED]
+    assert list(running) == [BlockerKind.RUNNING]
+    assert f"host-1 ({agent_id})" in running[BlockerKind.RUNNING].message
+    assert list(await blockers(why, task_id)) == [BlockerKind.ENDED]
     assert not (await why.explain(task_id)).waiting
 
 
@@ -69,7 +69,7 @@ async def test_an_agent_of_another_type_does_not_help(
 ) -> None:
     await registry.record([make_heartbeat(agent_type="desktop")])
 
-    assert Kind.NO_AGENT in await blockers(why, await dispatched(tasks))
+    assert BlockerKind.NO_AGENT in await blockers(why, await dispatched(tasks))
 
 
 async def test_slots_are_counted_by_the_leases(
@@ -80,11 +80,11 @@ async def test_slots_are_counted_by_the_leases(
     busy = [await dispatched(tasks) for _ in range(2)]
     waiting = await dispatched(tasks)
     await claimed(leases, busy[0], agent_id)
-    assert Kind.SLOTS_BUSY not in await blockers(why, waiting)
+    assert BlockerKind.SLOTS_BUSY not in await blockers(why, waiting)
 
     await claimed(leases, busy[1], agent_id)
 
-    assert "runs 2 of 2" in (await blockers(why, waiting))[Kind.SLOTS_BUSY].message
+    assert "runs 2 of 2" in (await blockers(why, waiting))[BlockerKind.SLOTS_BUSY].message
 
 
 @pytest.mark.parametrize("status", [AgentStatus.OFFLINE, AgentStatus.DRAINING])
@@ -92,7 +92,7 @@ async def test_what_an_agent_says_of_itself_counts(
     why: WhyService, tasks: TaskService, registry: RegistryService, status: AgentStatus
 ) -> None:
     await registry.record([make_heartbeat(status=status)])
-    kind = {AgentStatus.OFFLINE: Kind.NO_AGENT, AgentStatus.DRAINING: Kind.AGENT_DRAINING}[status]
+    kind = {AgentStatus.OFFLINE: BlockerKind.NO_AGENT, AgentStatus.DRAINING: BlockerKind.AGENT_DRAINING}[status]
 
     assert kind in await blockers(why, await dispatched(tasks))
 
@@ -104,7 +104,7 @@ async def test_a_silent_agent_is_not_online(
     async with pool.acquire() as db:
         await db.execute("UPDATE agent SET last_heartbeat_at = now() - interval '1 minute'")
 
-    assert "was last heard of" in (await blockers(why, await dispatched(tasks)))[Kind.NO_AGENT].message
+    assert "was last heard of" in (await blockers(why, await dispatched(tasks)))[BlockerKind.NO_AGENT].message
 
 
 async def test_pauses_and_trips_count_until_they_are_over(
@@ -122,14 +122,14 @@ async def test_pauses_and_trips_count_until_they_are_over(
     async with pool.acquire() as db:
         await db.execute(hold, -timedelta(minutes=1))
 
-    assert [held[kind].by for kind in (Kind.AGENT_PAUSED, Kind.AGENT_TRIPPED)] == ["anna", None]
-    assert list(await blockers(why, task_id)) == [Kind.QUEUED]
+    assert [held[kind].by for kind in (BlockerKind.AGENT_PAUSED, BlockerKind.AGENT_TRIPPED)] == ["anna", None]
+    assert list(await blockers(why, task_id)) == [BlockerKind.QUEUED]
 
 
 async def test_the_position_counts_the_tickets_that_go_before_it(why: WhyService, tasks: TaskService) -> None:
     made = [await dispatched(tasks, priority=priority) for priority in (3, 1, 5, 3)]
 
-    assert [(await blockers(why, task_id))[Kind.QUEUED].ahead for task_id in made] == [1, 3, 0, 2]
+    assert [(await blockers(why, task_id))[BlockerKind.QUEUED].ahead for task_id in made] == [1, 3, 0, 2]
 
 
 async def test_others_of_its_keys_are_named(
@@ -143,16 +143,16 @@ async def test_others_of_its_keys_are_named(
 
     told = await blockers(why, third)
 
-    assert list(told) == [Kind.ORDERING_KEY, Kind.CONCURRENCY_KEY]
-    assert (told[Kind.ORDERING_KEY].ahead, told[Kind.ORDERING_KEY].task_ids) == (2, [first])
-    assert (told[Kind.CONCURRENCY_KEY].limit, told[Kind.CONCURRENCY_KEY].task_ids) == (1, [first])
+    assert list(told) == [BlockerKind.ORDERING_KEY, BlockerKind.CONCURRENCY_KEY]
+    assert (told[BlockerKind.ORDERING_KEY].ahead, told[BlockerKind.ORDERING_KEY].task_ids) == (2, [first])
+    assert (told[BlockerKind.CONCURRENCY_KEY].limit, told[BlockerKind.CONCURRENCY_KEY].task_ids) == (1, [first])
 
     await tasks.cancel(first, by="caller")
     stopping = await blockers(why, second)
-    assert "being stopped" in stopping[Kind.ORDERING_KEY].message
-    assert stopping[Kind.CONCURRENCY_KEY].task_ids == [first]
+    assert "being stopped" in stopping[BlockerKind.ORDERING_KEY].message
+    assert stopping[BlockerKind.CONCURRENCY_KEY].task_ids == [first]
     await leases.accept([make_result(first, agent_id, status=ResultStatus.CANCELLED)])
-    assert list(await blockers(why, second)) == [Kind.QUEUED]
+    assert list(await blockers(why, second)) == [BlockerKind.QUEUED]
 
 
 async def test_the_place_among_those_that_wait_for_a_limit_is_by_priority(why: WhyService, tasks: TaskService) -> None:
@@ -161,7 +161,7 @@ async def test_the_place_among_those_that_wait_for_a_limit_is_by_priority(why: W
         for priority in (3, 1, 5, 5)
     ]
 
-    ahead = [(await blockers(why, task_id))[Kind.CONCURRENCY_KEY].ahead for task_id in made[1:]]
+    ahead = [(await blockers(why, task_id))[BlockerKind.CONCURRENCY_KEY].ahead for task_id in made[1:]]
 
     assert ahead == [2, 0, 1]
 
@@ -174,8 +174,8 @@ async def test_a_retry_says_when_it_is_due(why: WhyService, tasks: TaskService, 
 
     told = await blockers(why, task_id)
 
-    assert "Start 2 of at most 3 is due" in told[Kind.RETRY_DUE].message
-    assert Kind.QUEUED not in told
+    assert "Start 2 of at most 3 is due" in told[BlockerKind.RETRY_DUE].message
+    assert BlockerKind.QUEUED not in told
 
 
 async def test_a_published_ticket_says_since_when(why: WhyService, tasks: TaskService, pool: Pool) -> None:
@@ -185,8 +185,8 @@ async def test_a_published_ticket_says_since_when(why: WhyService, tasks: TaskSe
 
     told = await blockers(why, task_id)
 
-    assert told[Kind.QUEUED].at is not None
-    assert told[Kind.EXPIRES].at == (await tasks.get(task_id)).expires_at
+    assert told[BlockerKind.QUEUED].at is not None
+    assert told[BlockerKind.EXPIRES].at == (await tasks.get(task_id)).expires_at
 
 
 async def test_a_broker_that_is_away_is_told(pool: Pool, tasks: TaskService) -> None:
@@ -197,4 +197,4 @@ async def test_a_broker_that_is_away_is_told(pool: Pool, tasks: TaskService) -> 
 
     told = await blockers(why, await dispatched(tasks))
 
-    assert told[Kind.BROKER_DOWN].message == "The broker does not answer: connection refused"
+    assert told[BlockerKind.BROKER_DOWN].message == "The broker does not answer: connection refused"
