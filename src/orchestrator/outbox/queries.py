@@ -34,9 +34,10 @@ ADD_ORDERS = """
 
 REMOVE_TICKETS = "DELETE FROM outbox WHERE kind = 'ticket' AND task_id = ANY($1::uuid[])"
 
+# The chosen are handed to the UPDATE as an array: it looks them up by their ids, however deep the backlog is.
 TAKE_TICKETS = """
     UPDATE outbox SET published_at = now(), due_at = now() + $3::interval
-     WHERE id IN (
+     WHERE id = ANY(ARRAY(
         SELECT best.id
           FROM unnest($1::text[]) AS pool (recipient)
          CROSS JOIN LATERAL (
@@ -52,7 +53,7 @@ TAKE_TICKETS = """
              LIMIT room.free
                FOR UPDATE SKIP LOCKED
          ) AS best
-     )
+     ))
  RETURNING id, recipient, priority, body, rank,
            greatest(priority, least(5, floor(extract(epoch FROM now() - rank) / extract(epoch FROM $4::interval))))::int
              AS urgency

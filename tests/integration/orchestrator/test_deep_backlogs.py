@@ -60,6 +60,24 @@ async def test_letting_the_next_of_a_deep_key_go_reads_a_few_pages(
     assert await pages_read(pool, keys.WITHDRAW, ["c"]) < FEW_PAGES
 
 
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "never-analyzed"])
+async def test_the_relay_takes_the_next_ticket_of_a_deep_queue_by_reading_a_few_pages(
+    pool: Pool, analyzed: bool
+) -> None:
+    tickets = """
+        INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
+        SELECT 'ticket', 'infra', gen_random_uuid(), 3, '{}', now(), now() FROM generate_series(1, $1::int)
+    """
+    async with pool.acquire() as db:
+        await db.execute(tickets, DEPTH)
+        if analyzed:
+            await db.execute("ANALYZE outbox")
+
+    read = await pages_read(pool, outbox.TAKE_TICKETS, ["infra"], 1, timedelta(seconds=30), AGEING)
+
+    assert read < FEW_PAGES
+
+
 async def test_what_waits_for_its_key_has_no_ticket_that_the_relay_would_read(pool: Pool) -> None:
     await fill(pool, "o", None, analyzed=True)
     async with pool.acquire() as db:
