@@ -38,8 +38,8 @@ MEANINGS: Mapping[str, str] = {
     "invalid_request": "A part of the request is not usable; `errors` names the fields.",
     "idempotency_conflict": "The `task_id` or `request_id` was used before, for other content.",
     "task_not_found": "No task has this id.",
-    "invalid_state": "It does not fit how things stand: a task that has ended cannot be cancelled, one that has not cannot "
-    "be run again; a dead letter is settled, or cannot be replayed.",
+    "invalid_state": "It does not fit how things stand: a task that has ended cannot be cancelled, one that has not "
+    "cannot be run again; a dead letter is settled, or cannot be replayed.",
     "agent_not_found": "No agent has this id.",
     "dead_letter_not_found": "No dead letter has this id.",
     "timeout": "The work ran longer than `max_duration_seconds`, or was silent for `max_silence_seconds`.",
