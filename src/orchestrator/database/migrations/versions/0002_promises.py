@@ -1,7 +1,7 @@
 """What the promises need: order and concurrency of keys, limits on waiting, pauses, dead letters and proofs of life.
 
-Expand step: every new column is nullable or has a constant default, so no table is rewritten and the old program goes
-on working beside it.
+Expand step: the old program goes on working beside it, but would not let the next task of a key go, so let it end soon.
+`dispatch_no` numbers the tasks that are there, which rewrites the table of tasks once.
 """
 
 from alembic import op
