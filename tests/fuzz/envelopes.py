@@ -1,0 +1,139 @@
+"""Envelopes that were damaged, and bytes that never were one."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID, uuid4
+
+from hypothesis import strategies as st
+
+from common.broker import topology
+from common.messages import (
+    CancelTask,
+    Control,
+    Grant,
+    GrantedTask,
+    Heard,
+    Lease,
+    ProtocolError,
+    Refusal,
+    RefusedTask,
+    Renew,
+    Renewed,
+    Stored,
+    Ticket,
+    WorkRequest,
+)
+from common.protocol import (
+    ClaimEnvelope,
+    ControlEnvelope,
+    Envelope,
+    ErrorEnvelope,
+    GrantEnvelope,
+    RefusalEnvelope,
+    RenewEnvelope,
+    StatusUpdateEnvelope,
+    TicketEnvelope,
+    UnreadableMessage,
+    WorkResultEnvelope,
+    WorkStatusEnvelope,
+    decode,
+    encode,
+)
+from tests.factories import make_chunk, make_claim, make_heartbeat, make_result, make_status
+
+CONTROL = "control"
+WORK = "work"
+ACCEPTED: Mapping[str, tuple[type[Any], ...]] = {
+    topology.CLAIMS: (ClaimEnvelope,),
+    topology.RESULTS: (WorkResultEnvelope, ErrorEnvelope),
+    topology.PROGRESS: (WorkStatusEnvelope, WorkResultEnvelope),
+    topology.HEARTBEATS: (StatusUpdateEnvelope, RenewEnvelope),
+    CONTROL: (GrantEnvelope, RefusalEnvelope, ControlEnvelope),
+    WORK: (TicketEnvelope,),
+}
+# A drained or paused agent is no proof of anything.
+UNWELCOME = ('"drain"', '"pause"')
+
+
+def is_readable(queue: str, body: bytes) -> bool:
+    """Say whether a message is one that belongs in a queue."""
+    try:
+        return isinstance(decode(body), ACCEPTED[queue])
+    except UnreadableMessage:
+        return False
+
+
+def _ends() -> dict[str, Any]:
+    return {"from_agent": str(uuid4()), "to_agent": "orchestrator"}
+
+
+def examples() -> list[Envelope]:
+    """Return a good envelope of every type, about tasks that nobody knows."""
+    task_id, agent_id = uuid4(), uuid4()
+    lease = Lease(task_id=task_id, fence=1)
+    work = WorkRequest(task_id=task_id, work_type="echo", parameters={"message": "hello"})
+    granted = GrantedTask(
+        claim_id=uuid4(), work=work, trace_id=uuid4(), request_id=uuid4(), attempt=1, fence=1, lease_seconds=60
+    )
+    refused = RefusedTask(claim_id=uuid4(), task_id=task_id, reason="the task is running")
+    chunks = [make_chunk(0, "hello", offset=0)]
+    orders = [
+        CancelTask(task_id=task_id, fence=1),
+        Renewed(renewal_id=uuid4(), lease_seconds=60, kept=[lease], lost=[lease]),
+        Stored(results=[lease]),
+        Heard(beat_id=uuid4()),
+    ]
+    return [
+        TicketEnvelope(**_ends(), payload=Ticket(task_id=task_id, work_type="echo", fence=0)),
+        ClaimEnvelope(**_ends(), payload=make_claim(task_id)),
+        GrantEnvelope(**_ends(), payload=Grant(tasks=[granted])),
+        RefusalEnvelope(**_ends(), payload=Refusal(tasks=[refused])),
+        WorkStatusEnvelope(**_ends(), payload=make_status(task_id, agent_id, *chunks, progress="half")),
+        WorkResultEnvelope(**_ends(), payload=make_result(task_id, agent_id, chunks=chunks)),
+        StatusUpdateEnvelope(**_ends(), payload=make_heartbeat()),
+        RenewEnvelope(**_ends(), payload=Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[lease])),
+        ErrorEnvelope(**_ends(), payload=ProtocolError(error_code=5006, error_message="no", about=task_id)),
+        *(ControlEnvelope(**_ends(), payload=Control(order=order)) for order in orders),
+    ]
+
+
+BROKEN: tuple[Any, ...] = (
+    None, True, -1, 0, 2**31, 2**63, 2**70, 10**400, 1e308, float("nan"), float("inf"), "", "\x00", "a\x00b", "\ud800",
+    "x" * 5000, [], {}, [[[]]], {"": {}}, "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "not-a-uuid",
+    str(UUID(int=0)),
+)  # fmt: skip
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the way to everything inside a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, one in inner for place in [(*path, key), *_places(one, (*path, key))]]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """Yield a good envelope in which values were replaced, removed or added, or bytes were lost or flipped."""
+    value = json.loads(encode(draw(st.sampled_from(examples()))))
+    for _ in range(draw(st.integers(0, 2))):
+        places = _places(value)
+        *way, last = draw(st.sampled_from(places))
+        holder = value
+        for key in way:
+            holder = holder[key]
+        if draw(st.booleans()) and isinstance(holder, dict):
+            del holder[last]
+        else:
+            holder[last] = draw(st.sampled_from(BROKEN))
+    body = json.dumps(value).encode()
+    if draw(st.sampled_from([False, False, True])):
+        at = draw(st.integers(0, len(body)))
+        body = draw(
+            st.sampled_from([body[:at], body[:at] + b"\xff" + body[at:], b"[" * 5000 + body, b"\xef\xbb\xbf" + body])
+        )
+    return body
+
+
+bodies = st.one_of(
+    damaged(), damaged(), damaged(), st.binary(max_size=300), st.text(max_size=100).map(str.encode)
+).filter(lambda body: not any(word.encode() in body for word in UNWELCOME))

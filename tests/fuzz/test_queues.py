@@ -1,0 +1,133 @@
+"""Whatever is put into the queues: what cannot be read ends in the dead letters with a reason, and work goes on."""
+
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx2
+import hypothesis
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.settings import AgentSettings
+from common.broker import topology
+from common.broker.base import Address, Outgoing
+from common.ids import new_message_id
+from tests.eventually import eventually
+from tests.fuzz.bounds import SEED, bounded
+from tests.fuzz.envelopes import ACCEPTED, CONTROL, WORK, bodies, is_readable
+from tests.fuzz.running import Running, running_orchestrator
+
+T = TypeVar("T")
+MEGABYTE = 1024 * 1024
+# What the interpreter, the caches and the fuzzer itself may take; a leak of every message would be far more.
+GROWTH = 150 * MEGABYTE
+LARGE = 4 * MEGABYTE
+
+NOTED = "SELECT message_id, reason, queue FROM dead_letter WHERE message_id = ANY($1::text[])"
+
+
+class Fuzzed:
+    """An orchestrator and an agent on one broker, and what was thrown at them."""
+
+    def __init__(self, running: Running, database_url: str) -> None:
+        self._running = running
+        self._database_url = database_url
+        [agent] = self.run(eventually(self._agents, timeout=20))
+        self._agent_id = UUID(agent["agent_id"])
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._running.run(work)
+
+    async def _agents(self) -> list[dict[str, str]]:
+        async with httpx2.AsyncClient(base_url=self._running.http) as client:
+            found: list[dict[str, str]] = (await client.get("/api/v1/agents")).json()
+            return found
+
+    def throw(self, thrown: list[tuple[str, bytes]]) -> None:
+        """Publish bodies to queues, have work done behind them, and look for the unreadable in the dead letters."""
+        self.run(self._throw(thrown))
+
+    async def _throw(self, thrown: list[tuple[str, bytes]]) -> None:
+        messages = [Outgoing(self._address(queue), body, "fuzz", message_id=new_message_id()) for queue, body in thrown]
+        await self._running.broker.publish(*messages)
+        await self.work()
+        unreadable = {
+            str(message.message_id)
+            for message, (queue, body) in zip(messages, thrown, strict=True)
+            if not is_readable(queue, body)
+        }
+        await eventually(lambda: self._are_noted(unreadable), timeout=20)
+
+    async def _are_noted(self, message_ids: set[str]) -> bool:
+        connection = await asyncpg.connect(self._database_url)
+        try:
+            rows = await connection.fetch(NOTED, list(message_ids))
+        finally:
+            await connection.close()
+        assert all(row["reason"] and row["queue"] for row in rows)
+        assert {row["message_id"] for row in rows} == message_ids
+        return True
+
+    async def work(self) -> None:
+        """Have a task done: its messages go through every queue."""
+        async with httpx2.AsyncClient(base_url=self._running.http, timeout=20) as client:
+            task_id = str(uuid4())
+            work = {"task_id": task_id, "work_type": "echo", "parameters": {"message": "alive"}, "priority": 5}
+            assert (await client.post("/api/v1/dispatch", json=work)).status_code == 200
+
+            async def is_done() -> bool:
+                status = (await client.get(f"/api/v1/status/{task_id}")).json()
+                assert status["status"] == "completed", status
+                return bool(status["output"] == "alive")
+
+            await eventually(is_done, timeout=25)
+
+    def _address(self, queue: str) -> Address:
+        if queue == CONTROL:
+            return topology.control_address(self._agent_id)
+        if queue == WORK:
+            return topology.work_address("infra")
+        return topology.reply_address(uuid4(), queue)
+
+
+@contextmanager
+def _fuzzed(broker_url: str, database_url: str, folder: Path) -> Iterator[Fuzzed]:
+    agent = AgentSettings(
+        state_dir=folder / "agent", slots=2, heartbeat_seconds=1, claim_timeout_seconds=2, stop_grace_seconds=0
+    )
+    with running_orchestrator(database_url, broker_url, agent) as running:
+        yield Fuzzed(running, database_url)
+
+
+@pytest.fixture(params=["memory", "amqp"])
+def fuzzed(request: pytest.FixtureRequest, fuzzed_queues_url: str, tmp_path: Path) -> Iterator[Fuzzed]:
+    broker_url = "memory://" if request.param == "memory" else request.getfixturevalue("amqp_url")
+    with _fuzzed(broker_url, fuzzed_queues_url, tmp_path) as opened:
+        yield opened
+
+
+def test_what_cannot_be_read_is_a_dead_letter_with_a_reason_and_work_goes_on_in_flat_memory(fuzzed: Fuzzed) -> None:
+    process = psutil.Process()
+    before = process.memory_info().rss
+
+    @hypothesis.seed(SEED)
+    @bounded(25)
+    @given(st.lists(st.tuples(st.sampled_from(sorted(ACCEPTED)), bodies), min_size=1, max_size=20))
+    def throw(thrown: list[tuple[str, bytes]]) -> None:
+        fuzzed.throw(thrown)
+
+    print(f"CHIFFON_SEED={SEED}")
+    throw()
+
+    assert process.memory_info().rss - before < GROWTH
+
+
+@pytest.mark.parametrize("queue", sorted(ACCEPTED))
+def test_a_very_large_message_is_a_dead_letter_too(fuzzed: Fuzzed, queue: str) -> None:
+    fuzzed.throw([(queue, b"x" * LARGE), (queue, b'{"type": "claim", "payload": "' + b"y" * LARGE)])

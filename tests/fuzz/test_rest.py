@@ -1,0 +1,49 @@
+"""Whatever is sent to the REST API: never a fault of ours, always the one shape, and what the OpenAPI document says."""
+
+from typing import Any
+
+import hypothesis
+import pytest
+import requests
+import schemathesis
+from hypothesis import given
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import load_all_checks
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
+
+from orchestrator.main import create_app
+from tests.fuzz.bounds import SEED, bounded
+from tests.fuzz.running import Running
+from tests.fuzz.shapes import check_answer
+
+EXAMPLES = 25
+SCHEMA = schemathesis.openapi.from_dict(create_app().openapi())
+OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations() if isinstance(found, Ok)}
+load_all_checks()
+
+
+@pytest.fixture(scope="module")
+def session() -> Any:
+    with requests.Session() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_every_operation_answers_good_and_bad_data_as_documented(
+    orchestrator: Running, session: requests.Session, label: str
+) -> None:
+    operation = OPERATIONS[label]
+    modes = [operation.as_strategy(generation_mode=mode) for mode in GenerationMode]
+    print(f"CHIFFON_SEED={SEED}")
+
+    @hypothesis.seed(SEED)
+    @bounded(EXAMPLES)
+    @given(case=st.one_of(modes))
+    def send(case: Any) -> None:
+        response = case.call(base_url=orchestrator.http, session=session, timeout=30)
+        check_answer(response.status_code, response.headers.get("content-type", [""])[0], response.content)
+        case.validate_response(response, checks=[response_schema_conformance, status_code_conformance])
+
+    send()
