@@ -150,7 +150,10 @@ class Handover:
         return min(LONGEST_SLEEP, timedelta(seconds=max(0.0, min(due)))) if due else LONGEST_SLEEP
 
     async def _keep(self, results: Sequence[WorkResultEnvelope]) -> Sequence[None]:
-        failures = await asyncio.to_thread(self._spool.keep, results)
+        try:
+            failures: Sequence[Exception | None] = await asyncio.to_thread(self._spool.keep, results)
+        except Exception as refused:  # whatever the disk does, a result is owed and sent from memory
+            failures = [refused] * len(results)
         for result, failure in zip(results, failures, strict=True):
             self._owed[key_of(result)] = _Owed(None if failure is None else result)
             if failure is not None:

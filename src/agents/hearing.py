@@ -68,6 +68,8 @@ class Hearing:
         )
         self._reconnects += 1
         self._reconnected_at = now
+        # The new connections are judged by what is sent over them.
+        self._unanswered = 0
         return True
 
     def must_give_up(self, *, now: float) -> bool:

@@ -11,7 +11,7 @@ from agents.handover import Handover
 from agents.journal import Ended, Journal, Unended
 from agents.orphans import kill_orphans
 from agents.results import work_result
-from agents.spool import Key
+from agents.spool import Key, Spool
 from common.errors import ErrorCode
 from common.messages import GrantedTask, WorkRequest
 
@@ -21,7 +21,13 @@ RESTARTED = "The agent restarted while the work was running."
 
 
 async def recover(
-    left: Sequence[Unended], *, agent_id: UUID, spooled: Collection[Key], journal: Journal, handover: Handover
+    left: Sequence[Unended],
+    *,
+    agent_id: UUID,
+    spooled: Collection[Key],
+    spool: Spool,
+    journal: Journal,
+    handover: Handover,
 ) -> list[Key]:
     """Kill what still runs, and owe a result for every attempt that has none; return those that are owed newly.
 
@@ -44,8 +50,7 @@ async def recover(
                 work_result(agent_id, _grant(one), outcome, duration_ms=int(seconds * 1000), output_bytes={})
             )
             owed.append(key)
-        journal.ended(
-            Ended(
+            ended = Ended(
                 task_id=started.task_id,
                 fence=started.fence,
                 status=outcome.status,
@@ -53,7 +58,12 @@ async def recover(
                 reason=RESTARTED,
                 killed=killed,
             )
-        )
+        else:
+            # It had ended before; only that line of the journal was lost. The result says how.
+            spooled_result = await asyncio.to_thread(spool.read, key)
+            status = outcome.status if spooled_result is None else spooled_result.payload.status
+            ended = Ended(task_id=started.task_id, fence=started.fence, status=status, killed=killed)
+        journal.ended(ended)
     return owed
 
 

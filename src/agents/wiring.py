@@ -128,5 +128,7 @@ async def _open_state(
     handover = await stack.enter_async_context(
         Handover(spool, reporter, clock, resend_after=resend_after, health=health)
     )
-    owed = await recover(unfinished, agent_id=identity.agent_id, spooled=spooled, journal=journal, handover=handover)
+    owed = await recover(
+        unfinished, agent_id=identity.agent_id, spooled=spooled, spool=spool, journal=journal, handover=handover
+    )
     return journal, handover, [*spooled, *owed]

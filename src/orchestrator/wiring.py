@@ -152,7 +152,9 @@ async def open_orchestrator(
             ),
             **{name: forever(name, duty, wake=wake, every=every, health=health) for name, duty, wake, every in duties},
             **{f"consume_{consumer.queue}": _consume(consumer, health) for consumer in consumers},
-            f"consume_{topology.DEAD_LETTERS}": _consume(ConsumeDeadLetters(bus, letters), health),
+            f"consume_{topology.DEAD_LETTERS}": _consume(
+                ConsumeDeadLetters(bus, letters, well=partial(health.well, f"consume_{topology.DEAD_LETTERS}")), health
+            ),
         }
         await stack.enter_async_context(_running(loops))
         yield Orchestrator(

@@ -84,7 +84,7 @@ async def run_process(
     `started` is told the id of its process group.
     """
     with ExitStack() as files:
-        pumps = [await Pump.open(stream, write, files) for stream in Stream]
+        pumps = [Pump.open(stream, write, files) for stream in Stream]
         process = await _start(command, pumps)
         for pump in pumps:
             pump.close_writing_end()

@@ -14,26 +14,27 @@ READ_BYTES = 64 * 1024
 class Pump:
     """Reads one pipe until every process has closed it. Reading waits for `write`, and the pipe for the reading."""
 
-    def __init__(self, stream: Stream, write: WriteOutput, reader: asyncio.StreamReader, writing_end: int) -> None:
+    def __init__(self, stream: Stream, write: WriteOutput, reading_end: int, writing_end: int) -> None:
         self._stream = stream
         self._write = write
-        self._reader = reader
+        self._reading_end: int | None = reading_end
         self._writing_end: int | None = writing_end
+        self._loop = asyncio.get_running_loop()
         self._reading_since: float | None = None
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = self._loop.time()
         self.task = asyncio.create_task(self._run(), name=f"pump {stream}")
 
     @classmethod
-    async def open(cls, stream: Stream, write: WriteOutput, files: ExitStack) -> Self:
-        """Make a pipe and start to read it; leaving `files` closes both ends."""
-        loop = asyncio.get_running_loop()
+    def open(cls, stream: Stream, write: WriteOutput, files: ExitStack) -> Self:
+        """Make a pipe and start to read it; leaving `files` closes both ends.
+
+        The ends belong to this object alone. Handing one to a transport would give it two owners, and the second close
+        of a descriptor hits whatever file has got its number meanwhile.
+        """
         reading_end, writing_end = os.pipe()
-        reader = asyncio.StreamReader(limit=READ_BYTES, loop=loop)
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader, loop=loop), os.fdopen(reading_end, "rb", buffering=0)
-        )
-        pump = cls(stream, write, reader, writing_end)
-        files.callback(transport.close)
+        os.set_blocking(reading_end, False)
+        pump = cls(stream, write, reading_end, writing_end)
+        files.callback(pump._close_reading_end)
         files.callback(pump.task.cancel)
         files.callback(pump.close_writing_end)
         return pump
@@ -57,13 +58,13 @@ class Pump:
     def is_silent(self, seconds: float) -> bool:
         """Whether the pipe is open but has been empty for so long."""
         since = self._reading_since
-        return since is not None and asyncio.get_running_loop().time() - since >= seconds
+        return since is not None and self._loop.time() - since >= seconds
 
     @property
     def heard_at(self) -> float:
         """When the program last wrote; now, while what it wrote waits for the taker of the output."""
         if self.is_blocked and not self.task.done():
-            return asyncio.get_running_loop().time()
+            return self._loop.time()
         return self._heard_at
 
     async def _run(self) -> None:
@@ -77,8 +78,38 @@ class Pump:
             raise
 
     async def _read(self) -> bytes:
-        self._reading_since = asyncio.get_running_loop().time()
-        data = await self._reader.read(READ_BYTES)
-        self._heard_at = asyncio.get_running_loop().time()
+        self._reading_since = self._loop.time()
+        data = await self._next()
+        self._heard_at = self._loop.time()
         self._reading_since = None
         return data
+
+    async def _next(self) -> bytes:
+        # Others get their turn also when a program writes faster than it is read.
+        await asyncio.sleep(0)
+        while self._reading_end is not None:
+            try:
+                return os.read(self._reading_end, READ_BYTES)
+            except BlockingIOError:
+                await self._readable(self._reading_end)
+        return b""
+
+    async def _readable(self, descriptor: int) -> None:
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(descriptor, _finish, ready)
+        try:
+            await ready
+        finally:
+            if self._reading_end is not None:
+                self._loop.remove_reader(descriptor)
+
+    def _close_reading_end(self) -> None:
+        if self._reading_end is not None:
+            self._loop.remove_reader(self._reading_end)
+            os.close(self._reading_end)
+            self._reading_end = None
+
+
+def _finish(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = "15"
 CLOSE_DEADLINE = timedelta(seconds=5)
 FIRST_PAUSE = timedelta(milliseconds=500)
-LONGEST_PAUSE = timedelta(seconds=30)
+LONGEST_PAUSE = timedelta(seconds=10)
 # A connection that lived for less counts as one more failure in a row.
 STABLE_AFTER_SECONDS = 10.0
 
@@ -141,6 +141,7 @@ class Link(Generic[Prepared]):
         self._deadline = deadline
         self._prepare = prepare
         self._current: Generation[Prepared] | None = None
+        self._dropped = False
         self._usable = asyncio.Event()
 
     async def generation(self) -> Generation[Prepared]:
@@ -171,6 +172,7 @@ class Link(Generic[Prepared]):
         failures = 0
         while True:
             opened = loop.time()
+            was_open = False
             try:
                 generation = self._current or await self.open()
             except Exception as failure:  # whatever it is, the next attempt may go better; nothing else would try
@@ -180,12 +182,16 @@ class Link(Generic[Prepared]):
                 await generation.lost.wait()
                 await generation.close()
                 self._current = None
-            failures = 1 if loop.time() - opened > STABLE_AFTER_SECONDS else failures + 1
+                was_open = loop.time() - opened > STABLE_AFTER_SECONDS or self._dropped
+                self._dropped = False
+            failures = 1 if was_open else failures + 1
             await asyncio.sleep(full_jitter(failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE).total_seconds())
 
     def drop(self, reason: str) -> None:
         """Condemn the current generation, if there is one."""
         if self._current is not None:
+            # Our own wish, and no sign that connecting is of no use.
+            self._dropped = True
             self._current.condemn(reason)
 
     async def close(self) -> None:

@@ -1,5 +1,6 @@
 """Take what ended in the dead letters of the broker into the ledger, where people can see it and settle it."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from common.broker import topology
@@ -15,8 +16,10 @@ class ConsumeDeadLetters:
 
     queue = topology.DEAD_LETTERS
 
-    def __init__(self, broker: Broker, letters: DeadLetterService) -> None:
+    def __init__(self, broker: Broker, letters: DeadLetterService, *, well: Callable[[], None] = lambda: None) -> None:
+        """`well` is called whenever the consumer is open and about to wait."""
         self._broker = broker
+        self._well = well
         self._letters = letters
         self._consumer: Consumer | None = None
         self._stack = AsyncExitStack()
@@ -32,6 +35,7 @@ class ConsumeDeadLetters:
         try:
             if self._consumer is None:
                 self._consumer = await self._stack.enter_async_context(self._broker.consume(self.queue, prefetch=BATCH))
+            self._well()
             deliveries = await self._consumer.receive(BATCH)
             await self._letters.note(deliveries)
             await self._consumer.ack(*deliveries)

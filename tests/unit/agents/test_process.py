@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -327,3 +328,36 @@ async def test_a_program_dies_with_the_agent_that_is_killed(tmp_path: Path) -> N
     await agent.wait()
 
     await eventually(lambda: is_gone(program))
+
+
+def test_descriptors_of_other_files_are_left_alone(tmp_path: Path, output: Output) -> None:
+    """A pipe that is closed twice closes a file of somebody else, who got its number in between."""
+    stop = threading.Event()
+    broken: list[OSError] = []
+
+    def open_files(path: Path) -> None:
+        while not stop.is_set():
+            try:
+                with path.open("wb") as file:
+                    file.write(b"x")
+                    os.fsync(file.fileno())
+            except OSError as error:
+                broken.append(error)
+
+    async def run_many() -> None:
+        for _ in range(40):
+            command = sh("echo x", tmp_path)
+            await asyncio.gather(*(run_process(command, write=output, stop=StopSignal()) for _ in range(4)))
+
+    threads = [threading.Thread(target=open_files, args=(tmp_path / str(number),)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        uvloop.run(run_many())
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+    assert broken == []
+    assert output.stdout == b"x\n" * 160
