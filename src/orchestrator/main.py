@@ -19,7 +19,7 @@ from orchestrator.dead_letters import api as dead_letters
 from orchestrator.http import errors, health
 from orchestrator.http.context import RequestContext
 from orchestrator.http.limits import BodyLimit
-from orchestrator.http.origin import LOOPBACK, LoopbackOnly
+from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.live import api as live
 from orchestrator.registry import api as fleet
 from orchestrator.settings import OrchestratorSettings
@@ -57,8 +57,7 @@ def create_app(
     errors.install(app)
     limit = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
     app.add_middleware(BodyLimit, limit=limit)
-    if loopback_only:
-        app.add_middleware(LoopbackOnly)
+    app.add_middleware(OwnPagesOnly, loopback_only=loopback_only)
     app.add_middleware(RequestContext, on_error=errors.unexpected)
     app.include_router(api.router)
     app.include_router(tasks.router)

@@ -21,7 +21,7 @@ class CheckResult(BaseModel):
 
 class Readiness(BaseModel):
     status: str = Field(examples=["ready", "not_ready"])
-    checks: dict[str, CheckResult] = Field(description="broker, database, schema and loops, each on its own.")
+    checks: dict[str, CheckResult] = Field(description="broker, database, schema, loops and probe, each on its own.")
 
 
 async def readiness(checks: Mapping[str, Check]) -> Readiness:

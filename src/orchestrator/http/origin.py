@@ -12,6 +12,9 @@ from orchestrator.http.context import trace_of
 from orchestrator.http.errors import problem, response
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+# What a browser lets a foreign page send, but not read the answer of.
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+POLICY_VIOLATION = 1008
 
 
 def is_foreign(headers: Mapping[str, str]) -> bool:
@@ -20,25 +23,37 @@ def is_foreign(headers: Mapping[str, str]) -> bool:
     return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
-class LoopbackOnly:
-    """Refuses requests that were not addressed to this host by a name of its own.
+class OwnPagesOnly:
+    """Refuses what a browser sends on behalf of a page that did not come from here.
 
-    An orchestrator that listens on loopback trusts whoever reaches it. A page whose name was made to point to
-    127.0.0.1 ("DNS rebinding") reaches it too, but its requests carry that other name.
+    A page of somebody else can have a browser send a POST here, without a question asked, if it has no body. And an
+    orchestrator that listens on loopback (`loopback_only`) trusts whoever reaches it: a page whose name was made to
+    point to 127.0.0.1 ("DNS rebinding") does, but its requests carry that other name.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, loopback_only: bool) -> None:
         self._app = app
+        self._loopback_only = loopback_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_loopback(Headers(scope=scope)):
-            message = "This orchestrator listens on loopback only; address it as localhost or 127.0.0.1."
-            body = problem(HTTPStatus.FORBIDDEN, ErrorCode.INVALID_REQUEST, message, trace_of(scope))
-            await response(body)(scope, receive, send)
-        elif scope["type"] == "websocket" and not _is_loopback(Headers(scope=scope)):
-            await send({"type": "websocket.close", "code": 1008})
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if self._loopback_only and not _is_loopback(headers):
+            await _refuse("This orchestrator listens on loopback only; address it as localhost.", scope, receive, send)
+        elif is_foreign(headers) and scope.get("method") not in READING:
+            await _refuse("Pages of other origins may not use this orchestrator.", scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+async def _refuse(message: str, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+        return
+    body = problem(HTTPStatus.FORBIDDEN, ErrorCode.INVALID_REQUEST, message, trace_of(scope))
+    await response(body)(scope, receive, send)
 
 
 def _is_loopback(headers: Headers) -> bool:

@@ -258,7 +258,10 @@ async def test_a_page_whose_name_was_made_to_point_here_is_refused(system: Syste
         refused = await browser.get(url, headers={"Host": "evil.example"})
         allowed = await browser.get(url, headers={"Host": f"localhost:{system.settings.port}"})
 
+        foreign = await browser.post(f"{url}/x/resume", headers={"Origin": "https://evil.example"})
+
     assert (refused.status_code, refused.json()["error_code"]) == (403, 1002)
+    assert (foreign.status_code, foreign.json()["error_code"]) == (403, 1002)
     assert allowed.status_code == 200
 
 
