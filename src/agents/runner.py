@@ -10,6 +10,7 @@ from uuid import UUID
 from agents.attempts import Attempt, Attempts
 from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.executors.environment import inherited
+from agents.guard import Guardian
 from agents.handover import Handover
 from agents.journal import Ended, Journal
 from agents.log_stream import LogStream
@@ -40,6 +41,7 @@ class Runner:
         handover: Handover,
         journal: Journal,
         attempts: Attempts,
+        guardian: Guardian,
         clock: Clock,
         env_allow: Sequence[str],
         kill_grace: timedelta,
@@ -51,6 +53,7 @@ class Runner:
         self._handover = handover
         self._journal = journal
         self._attempts = attempts
+        self._guardian = guardian
         self._clock = clock
         self._inherited = inherited(env_allow)
         self._kill_grace = kill_grace.total_seconds()
@@ -68,6 +71,7 @@ class Runner:
                 await self._run_and_report(attempt)
             finally:
                 self._attempts.remove(attempt)
+                self._guardian.done(attempt)
 
     async def _run_and_report(self, attempt: Attempt) -> None:
         grant = attempt.grant
@@ -135,6 +139,7 @@ class Runner:
         def process_started(pid: int) -> None:
             seen = look_at(pid)
             if seen is not None:
+                self._guardian.hold(attempt, pid=pid, start_ticks=seen.start_ticks)
                 self._journal.process_started(grant, pid=pid, start_ticks=seen.start_ticks)
 
         return ExecutionContext(

@@ -13,6 +13,7 @@ from agents.control import ControlListener
 from agents.ears import Ears
 from agents.executors.base import Executor
 from agents.gate import Gate
+from agents.guard import Guardian
 from agents.handover import Handover
 from agents.hearing import Hearing
 from agents.heartbeat import Heartbeat
@@ -46,8 +47,9 @@ async def build_agent(
     hearing = Hearing(every=heartbeat_every, give_up_after=timedelta(seconds=settings.deaf_exit_seconds) or None)
     resources = ResourceMonitor()
     workspaces = Workspaces(settings.state_dir / "work", keep=settings.keep_workspaces)
-    leases = LeaseKeeper(broker, agent_id, attempts, clock, kill_grace=kill_grace)
     async with AsyncExitStack() as stack:
+        guardian = stack.enter_context(Guardian())
+        leases = LeaseKeeper(broker, agent_id, attempts, clock, guardian=guardian, kill_grace=kill_grace)
         reporter = await stack.enter_async_context(Reporter(broker, agent_id))
         claimer = await stack.enter_async_context(
             Claimer(broker, agent_id, attempts, clock, gate, timeout=timedelta(seconds=settings.claim_timeout_seconds))
@@ -61,6 +63,7 @@ async def build_agent(
             handover=handover,
             journal=journal,
             attempts=attempts,
+            guardian=guardian,
             clock=clock,
             env_allow=settings.env_allow,
             kill_grace=kill_grace,

@@ -13,6 +13,7 @@ from tests.architecture.source import Module, called_names, imported_names, modu
 
 MAY_START_PROCESSES = {
     "src/agents/executors/process*.py": "every command an agent runs goes through it",
+    "src/agents/guard.py": "the guardian must live and kill where the agent, and its event loop, cannot",
     "src/chiffon/processes.py": "`chiffon up` starts the orchestrator and the agents",
     "src/chiffon/*postgres*.py": "it starts and stops the PostgreSQL of `chiffon up`",
 }

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -23,9 +25,23 @@ class AgentProcess:
         return self._log.read_text()
 
     async def kill(self) -> None:
-        """As a crash would: nothing in it gets a chance."""
+        """As a crash of all that is the agent would, its guardian with it: nothing in it gets a chance."""
+        guardians = [child for child in psutil.Process(self._process.pid).children() if _is_guardian(child)]
+        for guardian in guardians:
+            guardian.kill()
         self._process.send_signal(signal.SIGKILL)
         await self._process.wait()
+
+    def pause(self) -> None:
+        """As a host that hangs would: it does nothing, and does not know."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+
+def _is_guardian(process: psutil.Process) -> bool:
+    return any(argument.endswith("guardian.py") for argument in process.cmdline())
 
 
 @asynccontextmanager
@@ -54,4 +70,5 @@ async def agent_process(url: str, state_dir: Path, **settings: object) -> AsyncI
     finally:
         if process.returncode is None:
             process.terminate()
+            process.send_signal(signal.SIGCONT)
         await process.wait()

@@ -129,3 +129,33 @@ async def test_work_of_an_agent_that_is_cut_off_is_dead_before_its_lease_ends(
         proxy.accept()
         result = await orchestrator.ended(task, timeout=40)
         assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.AGENT_UNAVAILABLE)
+
+
+async def test_work_of_an_agent_that_is_stopped_is_dead_before_its_lease_ends_and_the_agent_lives_on(
+    amqp_url: str, orchestrator: ScriptedOrchestrator, tmp_path: Path
+) -> None:
+    orchestrator.lease_seconds = 5.0
+    state_dir, stamps = tmp_path / "agent", tmp_path / "stamps"
+    script = f"trap '' TERM; echo $$; while :; do date +%s.%N >> {stamps}; sleep 0.02; done & echo $!; wait"
+    async with agent_process(amqp_url, state_dir, slots=1) as agent:
+        await eventually(lambda: orchestrator.heartbeats, timeout=30)
+        task = await orchestrator.shell(script)
+        await eventually(lambda: len(orchestrator.output(task).split()) == 2)
+        await eventually(lambda: len(orchestrator.renewals) >= 2, timeout=20)
+
+        agent.pause()
+        renewed_at = orchestrator.lease_ends[task] - orchestrator.lease_seconds
+        for pid in map(int, orchestrator.output(task).split()):
+            await eventually(partial(is_gone, pid), timeout=20)
+        dead_at = time.time()
+        await eventually(lambda: time.time() > orchestrator.lease_ends[task])
+        agent.resume()
+
+        result = await orchestrator.ended(task, timeout=40)
+        assert dead_at < orchestrator.lease_ends[task]
+        assert float(stamps.read_text().split()[-1]) < orchestrator.lease_ends[task]
+        assert dead_at > renewed_at + orchestrator.lease_seconds / 2  # by its deadline, and not with the agent
+        assert result.status is ResultStatus.FAILED
+        beats = len(orchestrator.heartbeats)
+        await eventually(lambda: len(orchestrator.heartbeats) > beats)
+        assert "agent.guardian_lost" not in agent.log

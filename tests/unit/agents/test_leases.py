@@ -8,6 +8,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from agents.attempts import Attempt, Attempts
+from agents.guard import Guardian
 from agents.renew import LeaseKeeper
 from agents.stopping import StopReason
 from common.broker.base import BrokerUnavailable, Outgoing
@@ -68,7 +69,9 @@ class Keeping:
 @asynccontextmanager
 async def keeping(*, kill_grace: float = 10.0) -> AsyncIterator[Keeping]:
     broker, attempts = Renewals(), Attempts()
-    keeper = LeaseKeeper(broker, AGENT, attempts, SystemClock(), kill_grace=timedelta(seconds=kill_grace))
+    keeper = LeaseKeeper(
+        broker, AGENT, attempts, SystemClock(), guardian=Guardian(), kill_grace=timedelta(seconds=kill_grace)
+    )
     running = asyncio.create_task(keeper.run())
     try:
         yield Keeping(broker, attempts, keeper)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import pytest
 
 from agents.attempts import Attempt, Attempts
 from agents.executors.base import ExecutionContext, Outcome
+from agents.guard import Guardian
 from agents.handover import Handover
 from agents.journal import Journal
 from agents.journal_file import JournalFile
@@ -66,6 +68,7 @@ async def run(
     attempts.add(attempt)
     await broker.declare(*REPLY_QUEUES)
     async with (
+        AsyncExitStack() as stack,
         Reporter(broker, AGENT) as reporter,
         Journal(JournalFile(journal_of(state))) as journal,
         Handover(
@@ -80,6 +83,7 @@ async def run(
             handover=handover,
             journal=journal,
             attempts=attempts,
+            guardian=stack.enter_context(Guardian()),
             clock=SystemClock(),
             env_allow=[],
             kill_grace=timedelta(seconds=1),
