@@ -13,6 +13,7 @@ from agents.handover import Handover
 from agents.hearing import Hearing
 from agents.renew import LeaseKeeper
 from agents.results import handed_back
+from agents.spool import Key
 from common.broker.base import Broker, Consumer, Delivery
 from common.broker.topology import control_queue
 from common.clock import Clock
@@ -143,6 +144,10 @@ class ControlListener:
             log.info("cancel.not_running", extra={"task_id": order.task_id})
 
     def _take_grant(self, grant: GrantedTask, group: asyncio.TaskGroup) -> None:
+        if self._handover.owes(Key(grant.work.task_id, grant.fence)):
+            # An earlier life of this agent began it, so it is anything but untouched; how it ended is on its way.
+            log.info("grant.of_earlier_life", extra={"task_id": grant.work.task_id, "fence": grant.fence})
+            return
         if self._claimer.granted(grant) is Reception.LATE:
             # Nobody waits for it; said at once, so that the task need not wait for the end of the lease.
             log.warning("grant.late", extra={"task_id": grant.work.task_id, "trace_id": grant.trace_id})

@@ -74,6 +74,10 @@ class Handover:
     def __len__(self) -> int:
         return len(self._owed)
 
+    def owes(self, key: Key) -> bool:
+        """Say whether a result of this attempt is on its way, also one that an earlier life of this agent left."""
+        return key in self._owed
+
     async def keep(self, result: WorkResultEnvelope) -> None:
         """Return when the result is on disk, or when that is known to be impossible."""
         await self._batcher.submit(result)

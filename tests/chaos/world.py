@@ -112,7 +112,10 @@ class World:
                     ready = await http.get(f"{url}/ready")
                     if ready.status_code != 200:
                         return f"{name}: {ready.text}"
-                agents = (await http.get(f"{next(iter(self.urls.values()))}/api/v1/agents")).json()
+                listed = await http.get(f"{next(iter(self.urls.values()))}/api/v1/agents")
+                if listed.status_code != 200:
+                    return f"agents: {listed.text}"
+                agents = listed.json()
             except (httpx2.TransportError, ValueError) as failure:
                 return repr(failure)
         present = {agent["hostname"] for agent in agents if agent["status"] in ("online", "busy")}

@@ -1,5 +1,7 @@
 """Refuse a request body that is larger than allowed, before it is in memory."""
 
+import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -7,6 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from common.errors import ErrorCode
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import problem, response
+
+# How many times the limit, and for how long, a body that is too large is read and thrown away.
+DISCARD_LIMITS = 4
+DISCARD_SECONDS = 5.0
 
 
 class BodyLimit:
@@ -42,6 +48,20 @@ class BodyLimit:
             await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._discard(receive)
         message = f"The body is too large; at most {self._limit} bytes are read."
         body = problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ErrorCode.INVALID_REQUEST, message, trace_of(scope))
         await response(body, {"connection": "close"})(scope, receive, send)
+
+    async def _discard(self, receive: Receive) -> None:
+        """Read on without keeping anything, within reason: closing on a sender resets the connection, and the answer
+        is lost with it.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                left = DISCARD_LIMITS * self._limit
+                while left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return

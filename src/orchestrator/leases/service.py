@@ -103,6 +103,8 @@ class LeaseService:
             for agent_id, claim in wanted:
                 task = known.get(claim.task_id)
                 match judge_claim(task, claim, agent_id=agent_id, now=now):
+                    case Give() if winners.get(claim.task_id) == (agent_id, claim):
+                        pass  # asked twice at once, and granted once
                     case Give() if claim.task_id in winners:
                         refusals[agent_id].append(_refused(claim, "another agent was first"))
                     case Give():
@@ -184,7 +186,10 @@ class LeaseService:
 
         When it returns, every result is dealt with for good, so its agent may forget it.
         """
-        first = {(result.task_id, result.fence): result for result in reversed(results)}
+        # The same result twice counts once; one of a stranger hides nobody's.
+        first = {
+            (result.task_id, result.fence, result.attempt, result.agent_id): result for result in reversed(results)
+        }
         ordered = list(first.values())[::-1]
         async with transaction(self._pool) as db:
             await admission.hold_for(db, [result.task_id for result in ordered])

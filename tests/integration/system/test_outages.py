@@ -79,7 +79,7 @@ async def test_work_that_ends_while_the_broker_is_away_is_not_lost_and_not_run_a
     await eventually(journal.exists)
     await _broker(rabbitmq, "stop_app")
     try:
-        await eventually(lease_ran_out)
+        await eventually(lease_ran_out, timeout=30)
     finally:
         await _broker(rabbitmq, "start_app")
 
