@@ -47,7 +47,7 @@ imports: $(DEV)
 	@echo "lint-imports" && report=$$($(BIN)/lint-imports 2>&1) || { echo "$$report"; exit 1; }
 
 pytest: $(DEV)
-	@echo "pytest" && $(BIN)/python -m pytest
+	@echo "pytest" && tools/tests.sh $(BIN)/python
 
 coverage: $(DEV) ## every test, and which lines and branches they reach
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
