@@ -65,27 +65,29 @@ async def test_an_orchestrator_says_that_it_is_not_ready_while_the_broker_is_awa
 
 
 async def test_work_that_ends_while_the_broker_is_away_is_not_lost_and_not_run_again(
-    quick_system: System, rabbitmq: Node, pool: Pool, tmp_path: Path
+    amqp_url: str, ledger_url: str, rabbitmq: Node, pool: Pool, tmp_path: Path
 ) -> None:
+    task_id, starts, gate = uuid4(), tmp_path / "starts", tmp_path / "gate"
+
     async def lease_ran_out() -> bool:
         async with pool.acquire() as db:
             return bool(await db.fetchval("SELECT lease_expires_at < now() FROM task WHERE task_id = $1", task_id))
 
-    await quick_system.start_agent(kill_grace_seconds=1)
-    task_id, journal = uuid4(), tmp_path / "starts"
-    await quick_system.client.dispatch(
-        "shell_script", {"script": f"echo start >> {journal}; sleep 1.5"}, task_id=task_id, idempotent=True
-    )
-    await eventually(journal.exists)
-    await _broker(rabbitmq, "stop_app")
-    try:
-        await eventually(lease_ran_out, timeout=30)
-    finally:
-        await _broker(rabbitmq, "start_app")
+    async with open_system(amqp_url, ledger_url, tmp_path, lease_seconds=12, probe_seconds=0.5) as system:
+        await system.start_agent(kill_grace_seconds=1)
+        script = f"echo start >> {starts}; while [ ! -e {gate} ]; do sleep 0.05; done"
+        await system.client.dispatch("shell_script", {"script": script}, task_id=task_id, idempotent=True)
+        await eventually(starts.exists)
+        await _broker(rabbitmq, "stop_app")
+        try:
+            gate.touch()
+            await eventually(lease_ran_out, timeout=30)
+        finally:
+            await _broker(rabbitmq, "start_app")
 
-    [task] = await quick_system.finished(task_id, timeout=60)
+        [task] = await system.finished(task_id, timeout=60)
     assert (task.status, task.attempt) == ("completed", 1)
-    assert journal.read_text().split() == ["start"]
+    assert starts.read_text().split() == ["start"]
 
 
 async def test_two_orchestrators_share_the_work_and_do_nothing_twice(system: System) -> None:
