@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 from contextlib import AsyncExitStack
+from functools import partial
 from uuid import uuid4
 
 import psutil
@@ -137,6 +138,8 @@ async def test_ctrl_c_detaches_and_the_work_goes_on() -> None:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=environment(),
+            # A shell that starts the tests in the background has SIGINT ignored, and children inherit that.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         assert waiting.stdout is not None
         assert await waiting.stdout.readline() == b"started\n"
