@@ -93,4 +93,4 @@ async def test_a_process_that_hears_nothing_says_so_and_opens_its_consumers_anew
     consuming.cancel()
     await asyncio.gather(consuming, return_exceptions=True)
     assert "orchestrator.deaf" in caplog.messages
-    assert broker.opened == 2
+    assert broker.opened >= 2
