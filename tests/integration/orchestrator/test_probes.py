@@ -88,7 +88,8 @@ async def test_a_process_that_hears_nothing_says_so_and_opens_its_consumers_anew
         await probe.run_once()
         return await probes.silence() is not None
 
-    await eventually(heard)
+    # Slower than a consumer opens, or it would be closed again before it hears anything.
+    await eventually(heard, every=0.3, timeout=30)
 
     consuming.cancel()
     await asyncio.gather(consuming, return_exceptions=True)
