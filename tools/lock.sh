@@ -15,8 +15,10 @@ export PIP_CONFIG_FILE=/dev/null
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# Extras stay in the lock: pip before 23.3 takes `name[extra]` for another package than `name==version`, picks the newest
+# release for it, and then refuses that release, because it has no hash here.
 compile() {
-    "$python" -m piptools compile --quiet --no-config --generate-hashes --strip-extras --allow-unsafe \
+    "$python" -m piptools compile --quiet --no-config --generate-hashes --no-strip-extras --allow-unsafe \
         --no-emit-index-url --no-emit-find-links --no-annotate --no-header "$@"
 }
 

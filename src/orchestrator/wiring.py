@@ -18,8 +18,7 @@ from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.loop import Duty, Health, Wake, forever, keep_running
 from common.retry import RetryPolicy
-from orchestrator.database.migrate import HEAD, version_of
-from orchestrator.database.pool import Pool, open_pool, ping
+from orchestrator.database.pool import Pool, open_pool
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.events import queries as events
 from orchestrator.events.service import EventService
@@ -43,6 +42,7 @@ from orchestrator.loops.watch_agents import WatchAgents
 from orchestrator.outbox import queries as outbox
 from orchestrator.output.service import OutputService
 from orchestrator.probes.service import ProbeService
+from orchestrator.readiness import check_schema, checks, failures
 from orchestrator.registry.fleet import FleetService
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
@@ -50,12 +50,11 @@ from orchestrator.service import OrchestratorService
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tasks.control import TaskControl
 from orchestrator.tasks.service import TaskService
-from orchestrator.why.service import Failures, WhyService
+from orchestrator.why.service import WhyService
 
 log = logging.getLogger(__name__)
 
 SECOND = timedelta(seconds=1)
-ASK_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ async def open_orchestrator(
         pool = await stack.enter_async_context(
             open_pool(settings.database_url, connections=settings.database_connections)
         )
-        await _check_schema(pool)
+        await check_schema(pool)
         bus = broker or await _open_broker(stack, shared.broker_url)
         relay, news, health, hub = Wake(), Wake(), Health(), Hub()
         pools = await _pools(settings, pool)
@@ -115,7 +114,7 @@ async def open_orchestrator(
             events=EventService(pool),
             registry=registry,
             leases=leases,
-            why=WhyService(pool, offline_after=settings.agent_offline_after, failures=partial(_failures, bus, health)),
+            why=WhyService(pool, offline_after=settings.agent_offline_after, failures=partial(failures, bus, health)),
             relay=relay,
         )
         probes = ProbeService(pool, uuid4())
@@ -163,7 +162,7 @@ async def open_orchestrator(
             fleet,
             letters,
             Live(pool, hub),
-            _checks(settings, pool, bus, probe, health),
+            checks(pool, bus, probe, health),
         )
 
 
@@ -211,16 +210,6 @@ async def _running(loops: Mapping[str, Coroutine[None, None, None]]) -> AsyncIte
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _check_schema(pool: Pool) -> None:
-    async with pool.acquire() as db:
-        version = await version_of(db)
-    if version != HEAD:
-        raise StartupRefused(
-            f"The database's schema is at version {version or 'none'}, this program needs {HEAD}. "
-            "Run `chiffon db upgrade`."
-        )
-
-
 async def _open_broker(stack: AsyncExitStack, url: str) -> Broker:
     try:
         return await stack.enter_async_context(open_broker(url, name="orchestrator"))
@@ -233,43 +222,3 @@ async def _connect(service: OrchestratorService) -> None:
         await service.connect()
     except BrokerUnavailable as error:
         raise StartupRefused(f"The broker does not let the queues be declared: {error}") from error
-
-
-async def _failures(broker: Broker, health: Health) -> Failures:
-    """Say what keeps tickets from the agents, as far as this process knows."""
-    try:
-        async with asyncio.timeout(ASK_SECONDS):
-            await broker.check()
-    except (BrokerUnavailable, TimeoutError) as error:
-        return Failures(broker=str(error) or f"no answer within {ASK_SECONDS} s")
-    return Failures(relay=health.failures().get("relay_outbox"))
-
-
-def _checks(
-    settings: OrchestratorSettings, pool: Pool, broker: Broker, probe: SendProbe, health: Health
-) -> Mapping[str, Callable[[], Awaitable[str]]]:
-    async def check_broker() -> str:
-        await broker.check()
-        return ""
-
-    async def check_database() -> str:
-        await ping(pool, seconds=5)
-        return ""
-
-    async def check_schema() -> str:
-        await _check_schema(pool)
-        return HEAD
-
-    async def check_loops() -> str:
-        failures = {name: failure for name, failure in health.failures().items() if failure is not None}
-        if failures:
-            raise RuntimeError("; ".join(f"{name}: {failure}" for name, failure in failures.items()))
-        return ", ".join(sorted(health.failures()))
-
-    return {
-        "broker": check_broker,
-        "database": check_database,
-        "schema": check_schema,
-        "loops": check_loops,
-        "probe": probe.check,
-    }

@@ -5,10 +5,8 @@ A handler that fails because something is away, full or overloaded keeps the mes
 tried again.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from typing import Protocol
 
 from pydantic import BaseModel
@@ -17,6 +15,7 @@ from common.broker.base import Broker, Consumer, Delivery
 from common.errors import Unavailable
 from common.protocol import MessageEnvelope, UnreadableMessage, decode
 from orchestrator.database.pool import is_outage
+from orchestrator.loops.queue_reader import QueueReader
 
 log = logging.getLogger(__name__)
 
@@ -37,64 +36,15 @@ class Handler(Protocol):
         ...
 
 
-class ConsumeQueue:
-    """Takes messages from a queue and hands them to a handler; one `run_once` is one batch."""
+class ConsumeQueue(QueueReader):
+    """Takes messages from a queue and hands them to a handler."""
 
     def __init__(self, broker: Broker, handler: Handler, *, well: Callable[[], None] = lambda: None) -> None:
-        """`well` is called whenever the consumer is open and about to wait."""
-        self.queue = handler.queue
-        self._well = well
-        self._broker = broker
+        super().__init__(broker, handler.queue, prefetch=handler.prefetch, batch=BATCH, well=well)
         self._handler = handler
-        self._consumer: Consumer | None = None
-        self._stack = AsyncExitStack()
-        self._reopen = asyncio.Event()
 
-    async def __aenter__(self) -> "ConsumeQueue":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    async def run_once(self) -> int:
-        """Handle what has arrived, waiting for the first message; returns how many there were."""
-        try:
-            consumer = await self._open()
-            deliveries = await self._receive(consumer)
-            readable = await self._read(consumer, deliveries)
-            await self._handle(consumer, readable)
-        except BaseException:
-            # Closing the consumer gives back what is not settled, so that it is delivered again.
-            self._consumer = None
-            await self._stack.aclose()
-            raise
-        return len(deliveries)
-
-    def reopen(self) -> None:
-        """Open the consumer anew, for it seems to hear nothing; what is being handled is handled to the end."""
-        self._reopen.set()
-
-    async def _receive(self, consumer: Consumer) -> Sequence[Delivery]:
-        self._well()
-        receiving = asyncio.create_task(consumer.receive(BATCH), name="receive")
-        reopening = asyncio.create_task(self._reopen.wait(), name="reopen")
-        try:
-            await asyncio.wait({receiving, reopening}, return_when=asyncio.FIRST_COMPLETED)
-            if receiving.done():
-                return receiving.result()
-            self._reopen.clear()
-            raise ConnectionResetError("the consumer is opened anew")
-        finally:
-            receiving.cancel()
-            reopening.cancel()
-            await asyncio.gather(receiving, reopening, return_exceptions=True)
-
-    async def _open(self) -> Consumer:
-        if self._consumer is None:
-            self._consumer = await self._stack.enter_async_context(
-                self._broker.consume(self._handler.queue, prefetch=self._handler.prefetch)
-            )
-        return self._consumer
+    async def deal(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
+        await self._handle(consumer, await self._read(consumer, deliveries))
 
     async def _read(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> list[Taken]:
         readable: list[Taken] = []
@@ -107,7 +57,7 @@ class ConsumeQueue:
             if isinstance(envelope.payload, self._handler.accepts):
                 readable.append((delivery, envelope, envelope.payload))
             else:
-                reason = f"a {envelope.type} does not belong in {self._handler.queue}"
+                reason = f"a {envelope.type} does not belong in {self.queue}"
                 await self._bury(consumer, delivery, reason, envelope)
         return readable
 
