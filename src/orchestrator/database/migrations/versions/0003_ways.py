@@ -1,6 +1,6 @@
 """Every way to take a task: jobs with priorities of their own, workers that speak HTTP, and placement.
 
-Expand step: the old program goes on working beside it; it gives `precedence` its default, which is that of normal priority.
+Expand step: the old program goes on working beside it; it gives `precedence` its default, that of normal priority.
 """
 
 from alembic import op
