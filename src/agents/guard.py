@@ -14,7 +14,9 @@ from common.safeguards import Safeguard, is_on
 
 log = logging.getLogger(__name__)
 
-PROGRAM = Path(__file__).with_name("guardian.py")
+# Isolated and without site-packages, so that it starts at once; it finds this package where this file is.
+PROGRAM = "import sys; sys.path.append(sys.argv[1]); from agents.guardian import main; main()"
+COMMAND = (sys.executable, "-I", "-S", "-c", PROGRAM, str(Path(__file__).parent.parent))
 # How long it may take to end once its pipe is closed.
 END_SECONDS = 2.0
 
@@ -91,8 +93,8 @@ class Guardian:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(  # noqa: S603 - this interpreter and a file of ours
-        [sys.executable, "-I", "-S", str(PROGRAM)],
+    process = subprocess.Popen(  # noqa: S603 - this interpreter and a module of ours
+        COMMAND,
         bufsize=0,
         cwd="/",
         stdin=subprocess.PIPE,
@@ -106,7 +108,8 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def _hold(attempt: Attempt, pid: int, start_ticks: int) -> bytes:
-    return b"hold %d %d %s\n" % (pid, start_ticks, repr(_deadline(attempt)).encode())
+    ids = f"{attempt.task_id} {attempt.grant.attempt}"
+    return f"hold {pid} {start_ticks} {_deadline(attempt)!r} {ids}\n".encode()
 
 
 def _deadline(attempt: Attempt) -> float:

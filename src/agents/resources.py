@@ -76,6 +76,6 @@ async def _output_of(argv: list[str]) -> str:
     )
     try:
         await run_process(command, write=collect, stop=StopSignal())
-    except CannotStart:
+    except (CannotStart, OSError):
         return ""
     return output.decode(errors="replace")

@@ -14,7 +14,8 @@ from agents.guard import Guardian
 from agents.handover import Handover
 from agents.journal import Ended, Journal
 from agents.log_stream import LogStream
-from agents.orphans import boot_id, look_at
+from agents.orphans import boot_id
+from agents.process_table import look_at
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
 from agents.workspace import Workspaces

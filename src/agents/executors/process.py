@@ -64,6 +64,26 @@ class Finished:
         return self.returncode if self.returncode >= 0 else 128 - self.returncode
 
 
+# What the host lacks just now, and not what the program is: another attempt, or another host, may fare better.
+HOST_ERRORS = frozenset(
+    (
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EAGAIN,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EIO,
+    )
+)
+
+
+def is_of_the_host(error: OSError) -> bool:
+    """Whether a program could not be started because of its host: no memory, disk, files or processes left."""
+    return error.errno in HOST_ERRORS
+
+
 class CannotStart(Exception):
     """The program does not exist or cannot be run; `exit_code` is the one that a shell gives for that."""
 
@@ -79,8 +99,9 @@ class CannotStart(Exception):
 async def run_process(
     command: Command, *, write: WriteOutput, stop: StopSignal, started: ProcessStarted | None = None
 ) -> Finished:
-    """Run a program to its end, or until `stop` is ordered or its time is over; raises `CannotStart`.
+    """Run a program to its end, or until `stop` is ordered or its time is over.
 
+    Raises `CannotStart` for what is wrong with the program, and `OSError` for what is wrong with the host.
     `started` is told the id of its process group.
     """
     with ExitStack() as files:
@@ -121,6 +142,8 @@ async def _start(command: Command, pumps: Sequence[Pump]) -> asyncio.subprocess.
                 preexec_fn=dies_with_this_process(),
             )
     except OSError as error:
+        if is_of_the_host(error):
+            raise
         raise CannotStart(command.argv[0], error) from None
 
 

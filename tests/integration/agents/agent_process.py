@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from agents.guard import PROGRAM
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -24,10 +26,10 @@ class AgentProcess:
     def log(self) -> str:
         return self._log.read_text()
 
-    async def kill(self) -> None:
+    async def kill(self, *, with_guardian: bool = True) -> None:
         """As a crash of all that is the agent would, its guardian with it: nothing in it gets a chance."""
         guardians = [child for child in psutil.Process(self._process.pid).children() if _is_guardian(child)]
-        for guardian in guardians:
+        for guardian in guardians if with_guardian else ():
             guardian.kill()
         self._process.send_signal(signal.SIGKILL)
         await self._process.wait()
@@ -41,7 +43,7 @@ class AgentProcess:
 
 
 def _is_guardian(process: psutil.Process) -> bool:
-    return any(argument.endswith("guardian.py") for argument in process.cmdline())
+    return PROGRAM in process.cmdline()
 
 
 @asynccontextmanager

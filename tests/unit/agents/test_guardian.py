@@ -5,20 +5,19 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import IO
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psutil
 import pytest
 
 from agents.attempts import Attempt
-from agents.guard import PROGRAM, Guardian
-from agents.orphans import look_at
+from agents.guard import COMMAND, PROGRAM, Guardian
+from agents.process_table import look_at
 from common.messages import GrantedTask, WorkRequest
 from tests.eventually import eventually
 from tests.unit.agents.test_process import is_gone
@@ -50,9 +49,7 @@ def start() -> Iterator[Start]:
 @pytest.fixture
 def pipe() -> Iterator[IO[bytes]]:
     """The pipe of a guardian whose agent is the test."""
-    with subprocess.Popen(
-        [sys.executable, "-I", "-S", str(PROGRAM)], bufsize=0, stdin=subprocess.PIPE, start_new_session=True
-    ) as process:
+    with subprocess.Popen(COMMAND, bufsize=0, stdin=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdin is not None
         yield process.stdin
 
@@ -69,7 +66,11 @@ def ticks(pid: int) -> int:
 
 
 def hold(pid: int, *, within: float) -> bytes:
-    return b"hold %d %d %r\n" % (pid, ticks(pid), time.monotonic() + within)
+    return held(pid, ticks(pid), time.monotonic() + within)
+
+
+def held(pid: int, start_ticks: int, deadline: float, *, task_id: UUID | None = None) -> bytes:
+    return f"hold {pid} {start_ticks} {deadline!r} {task_id or uuid4()} 1\n".encode()
 
 
 def members(group: int) -> list[int]:
@@ -96,7 +97,7 @@ def make_attempt(*, lease_seconds: float) -> Attempt:
 async def test_a_group_is_killed_at_its_deadline_and_not_before(pipe: IO[bytes], start: Start) -> None:
     group = start()
     deadline = time.monotonic() + 0.5
-    pipe.write(b"hold %d %d %r\n" % (group, ticks(group), deadline))
+    pipe.write(held(group, ticks(group), deadline))
 
     assert len(members(group)) == 2
     await killed(group)
@@ -129,13 +130,36 @@ async def test_all_that_is_not_done_is_killed_when_the_agent_dies(pipe: IO[bytes
 
 async def test_an_id_that_now_belongs_to_somebody_else_is_not_killed(pipe: IO[bytes], start: Start) -> None:
     foreign, ours = start(), start()
-    pipe.write(b"hold %d %d 0.0\n" % (foreign, ticks(foreign) - 1))
+    pipe.write(held(foreign, ticks(foreign) - 1, 0.0))
     pipe.write(b"no line at all\nhold x y z\n")
     pipe.write(hold(ours, within=0))
 
     await killed(ours)
 
     assert len(members(foreign)) == 2
+
+
+async def test_what_outlived_its_leader_or_left_its_group_dies_with_the_agent(pipe: IO[bytes], start: Start) -> None:
+    task_id, unrelated = uuid4(), start()
+    script = "sleep 600 & setsid sh -c 'echo $$; exec sleep 600' & wait $!"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", script],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "CHIFFON_TASK_ID": str(task_id), "CHIFFON_ATTEMPT": "1"},
+    ) as program:
+        assert program.stdout is not None
+        escaped = int(program.stdout.readline())
+        pipe.write(held(program.pid, ticks(program.pid), time.monotonic() + FAR, task_id=task_id))
+        program.kill()
+    [orphan] = members(program.pid)
+    assert not is_gone(escaped)
+
+    pipe.close()
+
+    await eventually(partial(is_gone, orphan))
+    await eventually(partial(is_gone, escaped))
+    assert len(members(unrelated)) == 2
 
 
 async def test_the_agent_holds_what_runs_until_shortly_before_its_lease_ends(start: Start) -> None:
@@ -173,7 +197,7 @@ async def test_a_guardian_that_was_lost_is_replaced_and_the_new_one_holds_everyt
     attempt, second = make_attempt(lease_seconds=60.0), make_attempt(lease_seconds=60.0)
     with Guardian() as guardian:
         guardian.hold(attempt, pid=group, start_ticks=ticks(group))
-        [first] = [child for child in psutil.Process().children() if str(PROGRAM) in child.cmdline()]
+        [first] = [child for child in psutil.Process().children() if PROGRAM in child.cmdline()]
         first.kill()
         await eventually(partial(is_gone, first.pid))
         assert len(members(group)) == 2
@@ -192,7 +216,7 @@ async def test_a_guardian_that_hangs_is_replaced_when_its_pipe_is_full(start: St
     group, attempt = start(), make_attempt(lease_seconds=60.0)
     with Guardian() as guardian:
         guardian.hold(attempt, pid=group, start_ticks=ticks(group))
-        [first] = [child for child in psutil.Process().children() if str(PROGRAM) in child.cmdline()]
+        [first] = [child for child in psutil.Process().children() if PROGRAM in child.cmdline()]
         first.suspend()
         for _ in range(os.sysconf("SC_PAGESIZE")):
             guardian.renewed(attempt)

@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 
 from agents.journal import ProcessStarted, Started, Unended
-from agents.orphans import boot_id, kill_orphans, look_at
+from agents.orphans import boot_id, kill_orphans
+from agents.process_table import look_at
 from tests.eventually import eventually
 from tests.unit.agents.test_process import is_gone
 
@@ -92,6 +93,16 @@ async def test_a_group_whose_leader_is_dead_is_known_by_the_ids_in_its_environme
     left = Unended(started, (process,))
 
     assert await asyncio.to_thread(kill_orphans, left) == [orphan]
+
+
+async def test_whoever_left_the_group_is_known_by_the_ids_in_its_environment(start: Start) -> None:
+    started = make_started()
+    child = await start("setsid sh -c 'echo $$; exec sleep 60 > /dev/null' & wait", ids_of(started))
+    (escaped,) = await line_of(child)
+    left = noted(started, child.pid)
+
+    assert set(await asyncio.to_thread(kill_orphans, left)) >= {child.pid, escaped}
+    await eventually(partial(is_gone, escaped))
 
 
 async def test_a_process_whose_start_was_not_journaled_is_known_by_its_ids(start: Start) -> None:

@@ -1,7 +1,9 @@
 """A program is followed to its end and leaves nothing behind."""
 
 import asyncio
+import errno
 import os
+import resource
 import sys
 import threading
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import psutil
 import pytest
 import uvloop
 
-from agents.executors.process import CannotStart, Command, Ending, Finished, run_process
+from agents.executors.process import CannotStart, Command, Ending, Finished, is_of_the_host, run_process
 from agents.stopping import StopReason, StopSignal
 from common.messages import Stream
 from tests.eventually import eventually
@@ -234,6 +236,34 @@ async def test_a_file_that_is_no_program_cannot_be_started(tmp_path: Path, outpu
         await run_process(sh("", tmp_path, argv=[str(tmp_path / "data")]), write=output, stop=StopSignal())
 
     assert caught.value.exit_code == 126
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EROFS])
+def test_what_the_host_lacks_is_not_the_fault_of_the_program(number: int) -> None:
+    assert is_of_the_host(OSError(number, os.strerror(number)))
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.E2BIG, errno.ENOTDIR])
+def test_what_is_wrong_with_the_program_is_not_the_fault_of_the_host(number: int) -> None:
+    assert not is_of_the_host(OSError(number, os.strerror(number)))
+
+
+async def test_a_host_without_free_descriptors_fails_as_the_host(tmp_path: Path, output: Output) -> None:
+    await run_process(sh("echo", tmp_path), write=output, stop=StopSignal())  # what is loaded once, is loaded
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    failures = []
+    for free in range(12):
+        taken = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+        limit = next(count for count in range(4096) if count - len([fd for fd in taken if fd < count]) > free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        try:
+            await run_process(sh("echo", tmp_path, stdin=b"x"), write=output, stop=StopSignal())
+        except OSError as error:  # and no CannotStart
+            failures.append(error.errno)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert 0 < len(failures) < 12
+    assert set(failures) == {errno.EMFILE}
 
 
 async def test_cancelling_the_task_kills_the_group(tmp_path: Path, output: Output) -> None:

@@ -17,7 +17,7 @@ from agents.guard import Guardian
 from agents.handover import Handover
 from agents.journal import Journal
 from agents.journal_file import JournalFile
-from agents.orphans import look_at
+from agents.process_table import look_at
 from agents.reporter import Reporter
 from agents.runner import Runner
 from agents.spool import Spool

@@ -1,0 +1,119 @@
+"""Find the processes of an attempt in /proc, and kill exactly those. Elsewhere it finds nothing.
+
+An id alone proves nothing, because the kernel gives it to somebody else once it is free. A group is ours when its
+leader started when it was noted, or, once the leader is gone, when a member carries the ids of the attempt in its
+environment: as long as a group has members its id is not given away. Whoever left the group, but carries the ids, is
+ours, too. Every process is killed through a handle that was taken before it was looked at, so that the one killed is
+the one that was seen.
+
+Nothing but the standard library: the guardian, which loads nothing else, shares it.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+PROC = "/proc"
+LOOK_SECONDS = 0.02
+ZOMBIE = "Z"
+
+
+class Seen(NamedTuple):
+    """What the kernel says of a process: see proc(5), `stat`."""
+
+    pid: int
+    state: str
+    group: int
+    start_ticks: int
+
+
+class Target(NamedTuple):
+    """What belongs to one attempt: its ids, and its groups as (leader, when the leader started)."""
+
+    task_id: str
+    attempt: int
+    groups: tuple[tuple[int, int], ...]
+
+
+def look_at(pid: int) -> Seen | None:
+    """Return what a process is; None when there is none. A zombie still counts: it keeps the id."""
+    text = _read(pid, "stat").decode(errors="replace")
+    # The name may hold anything, also spaces and brackets; after its closing bracket comes field 3.
+    fields = text.rpartition(")")[2].split()
+    return Seen(pid, state=fields[0], group=int(fields[2]), start_ticks=int(fields[19])) if fields else None
+
+
+def kill_all(targets: Collection[Target], *, within: float) -> set[int]:
+    """Kill what belongs to any of the targets; return the ids of the processes that were killed.
+
+    It looks again until it has twice found nobody, for at most `within` seconds: a process that forks while it is
+    killed leaves a child, and one that is just becoming another program has no environment for a moment.
+    """
+    killed: set[int] = set()
+    until = time.monotonic() + within
+    empty_looks = 0
+    while targets and empty_looks < 2 and time.monotonic() < until:
+        found = _find(targets)
+        killed.update(seen.pid for seen in found if _kill(seen))
+        empty_looks = 0 if found else empty_looks + 1
+        time.sleep(LOOK_SECONDS)
+    return killed
+
+
+def _find(targets: Collection[Target]) -> list[Seen]:
+    ids = {(target.task_id, target.attempt): target for target in targets}
+    alive = [seen for seen in _everyone() if seen.state != ZOMBIE]
+    carriers = {seen.pid: target for seen in alive if (target := ids.get(_ids(seen.pid))) is not None}
+    groups = {leader for target in targets for leader, ticks in target.groups if _is_leader(leader, ticks)}
+    for seen in alive:
+        target = carriers.get(seen.pid)
+        if target is not None and seen.group in (leader for leader, _ in target.groups):
+            groups.add(seen.group)
+    return [seen for seen in alive if (seen.group in groups or seen.pid in carriers) and seen.group != os.getpgrp()]
+
+
+def _is_leader(pid: int, start_ticks: int) -> bool:
+    now = look_at(pid)
+    return now is not None and now.start_ticks == start_ticks
+
+
+def _ids(pid: int) -> tuple[str, int]:
+    """Return the task and the attempt that a process runs for; ("", 0) when its environment names none."""
+    variables = dict(entry.partition(b"=")[::2] for entry in _read(pid, "environ").split(b"\0"))
+    task_id, attempt = variables.get(b"CHIFFON_TASK_ID", b""), variables.get(b"CHIFFON_ATTEMPT", b"")
+    return (task_id.decode(errors="replace"), int(attempt)) if attempt.isdigit() else ("", 0)
+
+
+def _kill(target: Seen) -> bool:
+    try:
+        handle = os.pidfd_open(target.pid)
+    except OSError:
+        return False
+    try:
+        now = look_at(target.pid)
+        if now is None or (now.group, now.start_ticks) != (target.group, target.start_ticks):
+            return False
+        with suppress(OSError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            return True
+        return False
+    finally:
+        os.close(handle)
+
+
+def _everyone() -> Iterator[Seen]:
+    with suppress(OSError):  # no /proc
+        for name in os.listdir(PROC):  # noqa: PTH208 - pathlib loads slowly
+            if name.isdigit() and (seen := look_at(int(name))) is not None:
+                yield seen
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        with open(f"{PROC}/{pid}/{name}", "rb") as file:  # noqa: PTH123 - pathlib loads slowly
+            return file.read()
+    except OSError:  # gone, or somebody else's
+        return b""
