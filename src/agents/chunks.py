@@ -5,6 +5,7 @@ count the UTF-8 bytes of that text. No I/O: `log_stream` decides when chunks are
 """
 
 import codecs
+import math
 from collections import deque
 from itertools import takewhile
 
@@ -14,9 +15,14 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Chunker:
-    """Collects output and cuts it into chunks, in the order in which it came."""
+    """Collects output and cuts it into chunks, in the order in which it came.
 
-    def __init__(self) -> None:
+    Of each stream at most `limit` bytes are kept, in whole characters; what comes after that is only counted, and its
+    end kept as part of the tail.
+    """
+
+    def __init__(self, *, limit: int | None = None) -> None:
+        self._limit = math.inf if limit is None else limit
         decoder = codecs.getincrementaldecoder("utf-8")
         self._decoders = {stream: decoder(errors="replace") for stream in Stream}
         self._pieces: deque[tuple[Stream, bytes]] = deque()
@@ -24,6 +30,7 @@ class Chunker:
         self._next_number = 0
         self._offsets = dict.fromkeys(Stream, 0)
         self._totals = dict.fromkeys(Stream, 0)
+        self._dropped = dict.fromkeys(Stream, 0)
         self._tail = bytearray()
 
     @property
@@ -33,8 +40,13 @@ class Chunker:
 
     @property
     def totals(self) -> dict[Stream, int]:
-        """How many bytes each stream has held so far."""
+        """How many bytes each stream has held so far, without those that were dropped."""
         return dict(self._totals)
+
+    @property
+    def dropped(self) -> dict[Stream, int]:
+        """How many bytes of each stream came after its limit; only streams that lost some."""
+        return {stream: size for stream, size in self._dropped.items() if size}
 
     @property
     def tail(self) -> str:
@@ -73,12 +85,27 @@ class Chunker:
         if not text:
             return
         data = text.replace("\x00", REPLACEMENT).encode()
-        self._pieces.append((stream, data))
-        self._pending += len(data)
-        self._totals[stream] += len(data)
         self._tail += data
         if len(self._tail) > 16 * MAX_TAIL_BYTES:  # trimmed now and then, not at every write
             del self._tail[:-MAX_TAIL_BYTES]
+        kept = data[: self._room(stream, data)]
+        self._dropped[stream] += len(data) - len(kept)
+        if kept:
+            self._pieces.append((stream, kept))
+            self._pending += len(kept)
+            self._totals[stream] += len(kept)
+
+    def _room(self, stream: Stream, data: bytes) -> int:
+        """Return how many bytes of the data may still be kept: nothing more once something was dropped."""
+        if self._dropped[stream]:
+            return 0
+        room = self._limit - self._totals[stream]
+        if len(data) <= room:
+            return len(data)
+        end = int(room)
+        while end > 0 and _continues_a_character(data[end]):
+            end -= 1
+        return end
 
     def _cut(self, stream: Stream, room: int) -> bytes:
         """Take at most `room` bytes of the pieces at the front that belong to the stream, in whole characters."""

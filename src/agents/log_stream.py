@@ -20,11 +20,14 @@ MAX_UNSENT_BYTES = 1024 * 1024
 
 
 class LogStream:
-    """The output of one attempt. `send` returns when the chunks are stored by the broker."""
+    """The output of one attempt. `send` returns when the chunks are stored by the broker.
 
-    def __init__(self, send: Callable[[Sequence[OutputChunk]], Awaitable[None]]) -> None:
+    Of each stream `limit` bytes are sent, all if it is None; see `Chunker`.
+    """
+
+    def __init__(self, send: Callable[[Sequence[OutputChunk]], Awaitable[None]], *, limit: int | None = None) -> None:
         self._send = send
-        self._chunker = Chunker()
+        self._chunker = Chunker(limit=limit)
         self._in_flight: list[OutputChunk] = []
         self._in_flight_bytes = 0
         self._rest: deque[list[OutputChunk]] = deque()
@@ -53,6 +56,10 @@ class LogStream:
     @property
     def totals(self) -> dict[Stream, int]:
         return self._chunker.totals
+
+    @property
+    def dropped(self) -> dict[Stream, int]:
+        return self._chunker.dropped
 
     @property
     def has_sent(self) -> bool:

@@ -44,6 +44,7 @@ def work_result(
     output: str = "",
     chunks: Sequence[OutputChunk] = (),
     output_bytes: Mapping[Stream, int] | None = None,
+    output_dropped: Mapping[Stream, int] | None = None,
     started: bool = True,
 ) -> WorkResultEnvelope:
     """Return the report of an attempt's end."""
@@ -67,6 +68,7 @@ def work_result(
             started=started,
             chunks=list(chunks),
             output_bytes=dict.fromkeys(Stream, 0) if output_bytes is None else dict(output_bytes),
+            output_dropped=dict(output_dropped or {}),
         ),
     )
 

@@ -81,7 +81,7 @@ class Runner:
         async def send(chunks: Sequence[OutputChunk]) -> None:
             await self._reporter.send(PROGRESS, self._status(grant, chunks))
 
-        async with LogStream(send) as stream:
+        async with LogStream(send, limit=grant.max_output_bytes) as stream:
             outcome, began = await self._execute(attempt, stream)
             ended_at = self._clock.now()
             outcome = as_reported(outcome, attempt.stop.reason)
@@ -96,6 +96,7 @@ class Runner:
                     output=stream.tail,
                     chunks=chunks,
                     output_bytes=stream.totals,
+                    output_dropped=stream.dropped,
                     started=began,
                 )
 

@@ -79,7 +79,10 @@ class TaskPage(Answer):
 
 
 class OutputPage(Answer):
-    """A piece of one stream of an attempt; offsets count UTF-8 bytes. `complete`: nothing follows `next_offset`."""
+    """A piece of one stream of an attempt; offsets count UTF-8 bytes. `complete`: nothing follows `next_offset`.
+
+    `dropped`: how much of the stream was not kept, because it was beyond the limit.
+    """
 
     task_id: UUID
     attempt: int
@@ -88,6 +91,7 @@ class OutputPage(Answer):
     next_offset: int
     text: str
     complete: bool
+    dropped: int = 0
 
 
 class Event(Answer):

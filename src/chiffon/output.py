@@ -19,9 +19,12 @@ LATEST_OUTPUT = timedelta(seconds=5)
 
 
 class Piece(NamedTuple):
+    """Some text, or, as the last of its stream and without text, how many bytes were dropped after it."""
+
     attempt: int
     stream: Stream
     text: str
+    dropped: int = 0
 
 
 class Transcript:
@@ -136,5 +139,7 @@ async def _stored(
         if page.text:
             yield Piece(page.attempt, stream, page.text)
         if page.complete or page.next_offset == offset:
+            if page.dropped:
+                yield Piece(page.attempt, stream, "", page.dropped)
             return
         offset = page.next_offset

@@ -63,7 +63,10 @@ class WorkRequest(Message):
 
 
 class GrantedTask(Message):
-    """The lease of one task: the agent may run it until `lease_seconds` after it sent the claim, unless it renews."""
+    """The lease of one task: the agent may run it until `lease_seconds` after it sent the claim, unless it renews.
+
+    Of each stream of its output `max_output_bytes` are kept; None: all.
+    """
 
     claim_id: UUID
     work: WorkRequest
@@ -72,6 +75,7 @@ class GrantedTask(Message):
     attempt: int = Field(ge=1)
     fence: int = Field(ge=1)
     lease_seconds: float = Field(gt=0)
+    max_output_bytes: int | None = Field(default=None, ge=0)
 
 
 class Grant(Message):
@@ -122,8 +126,9 @@ class WorkResult(Message):
     """How an attempt ended.
 
     `output` is the end of what it wrote (both streams as they came, at most 16 KiB); `chunks` are those not yet sent;
-    `output_bytes` says how much each stream holds in all, so that a reader knows when it has everything. `started` is
-    false for a task that is handed back untouched: that attempt does not count.
+    `output_bytes` says how much each stream holds in all, so that a reader knows when it has everything, and
+    `output_dropped` how much more it wrote, beyond the limit. `started` is false for a task that is handed back
+    untouched: that attempt does not count.
     """
 
     task_id: UUID
@@ -140,6 +145,7 @@ class WorkResult(Message):
     started: bool = True
     chunks: list[OutputChunk] = Field(default_factory=list)
     output_bytes: dict[Stream, int] = Field(default_factory=dict)
+    output_dropped: dict[Stream, int] = Field(default_factory=dict)
 
 
 class AgentStatus(StrEnum):

@@ -56,6 +56,12 @@ class OrchestratorSettings(Settings):
     max_body_bytes: int = Field(
         default=8 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest request body that is read."
     )
+    max_output_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        ge=1024,
+        le=16 * 1024**3,
+        description="How much is kept of each stream of output of one attempt.",
+    )
     database_connections: int = Field(default=10, ge=3, le=200, description="The most connections to PostgreSQL.")
 
     @property

@@ -95,7 +95,7 @@ async def open_orchestrator(
         relay, news, health, hub = Wake(), Wake(), Health(), Hub()
         pools = await _pools(settings, pool)
         tasks = TaskService(pool, ageing=settings.priority_ageing)
-        output = OutputService(pool)
+        output = OutputService(pool, max_output_bytes=settings.max_output_bytes)
         registry = RegistryService(pool, offline_after=settings.agent_offline_after)
         fleet = FleetService(pool, relay, offline_after=settings.agent_offline_after)
         letters = DeadLetterService(pool, bus, tasks, relay)
@@ -105,6 +105,7 @@ async def open_orchestrator(
             ageing=settings.priority_ageing,
             policy=RetryPolicy(),
             breaker=BreakerPolicy(settings.breaker_failures, settings.breaker_pause),
+            max_output_bytes=settings.max_output_bytes,
         )
         service = OrchestratorService(
             settings,

@@ -32,3 +32,5 @@ async def print_output(client: Client, task_id: AnyId, *, follow: bool, stream: 
         async for piece in pieces:
             ours[piece.stream].write(piece.text)
             ours[piece.stream].flush()
+            if piece.dropped:
+                say(f"The last {piece.dropped} bytes of {piece.stream} were not kept: they are beyond the limit.")

@@ -47,7 +47,8 @@ def logs(
             return await follow_task(client, task_id, as_json=target.is_json, stream=stream)
         if target.is_json:
             async for piece in read_output(client, task_id, stream=stream):
-                print_json({"attempt": piece.attempt, "stream": piece.stream, "text": piece.text})
+                dropped = {"dropped": piece.dropped} if piece.dropped else {}
+                print_json({"attempt": piece.attempt, "stream": piece.stream, "text": piece.text} | dropped)
         else:
             await print_output(client, task_id, follow=False, stream=stream)
         return Exit.OK

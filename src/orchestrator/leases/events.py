@@ -70,13 +70,14 @@ def dead_letter(task: Task, end: End) -> NewLetter:
 
 
 def _summary(end: End) -> dict[str, Any]:
-    return {
+    summary = {
         "exit_code": end.exit_code,
         "duration_ms": end.duration_ms,
         "error_code": end.error_code,
         "error_message": end.error_message,
         "output_bytes": end.output_bytes,
     }
+    return summary | ({"output_dropped": end.output_dropped} if end.output_dropped else {})
 
 
 def _about(kind: Kind, task: Task, agent_id: UUID | None, attempt: int, data: dict[str, Any]) -> NewEvent:

@@ -60,9 +60,12 @@ END_ATTEMPTS = """
     UPDATE attempt
        SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, new.outcome),
            exit_code = new.exit_code, error_code = new.error_code, error_message = new.error_message,
-           duration_ms = new.duration_ms, output_bytes = new.output_bytes
-      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::int[], $6::text[], $7::bigint[], $8::jsonb[])
-             AS new (task_id, fence, outcome, exit_code, error_code, error_message, duration_ms, output_bytes)
+           duration_ms = new.duration_ms, output_bytes = new.output_bytes,
+           output_dropped = new.output_dropped
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::int[], $6::text[], $7::bigint[], $8::jsonb[],
+                  $9::jsonb[])
+             AS new (task_id, fence, outcome, exit_code, error_code, error_message, duration_ms, output_bytes,
+                     output_dropped)
      WHERE attempt.task_id = new.task_id AND attempt.fence = new.fence
 """
 
@@ -123,6 +126,7 @@ class End:
     error_message: str | None = None
     duration_ms: int | None = None
     output_bytes: dict[str, int] | None = None
+    output_dropped: dict[str, int] | None = None
     counts: bool = True
 
     @classmethod
@@ -139,6 +143,7 @@ class End:
             error_message=result.error_message,
             duration_ms=result.duration_ms,
             output_bytes={stream.value: size for stream, size in result.output_bytes.items()},
+            output_dropped={stream.value: size for stream, size in result.output_dropped.items()} or None,
         )
 
 
@@ -189,6 +194,7 @@ async def end(db: Connection, ends: Sequence[End]) -> None:
         [item.error_message for item in ends],
         [item.duration_ms for item in ends],
         [item.output_bytes for item in ends],
+        [item.output_dropped for item in ends],
     )
 
 

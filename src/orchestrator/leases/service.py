@@ -52,6 +52,7 @@ from orchestrator.leases.rules import (
     judge_result,
 )
 from orchestrator.outbox import queries as outbox
+from orchestrator.output.limit import MAX_OUTPUT_BYTES, capped
 from orchestrator.output.model import NewChunk
 from orchestrator.output.service import store_chunks
 from orchestrator.registry.gate import Gate
@@ -82,12 +83,14 @@ class LeaseService:
         ageing: timedelta,
         policy: RetryPolicy,
         breaker: BreakerPolicy = STANDARD,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> None:
         self._pool = pool
         self._breaker = breaker
         self._lease = lease
         self._ageing = ageing
         self._policy = policy
+        self._max_output = max_output_bytes
 
     async def claim(self, claims: Sequence[Claim]) -> list[Answer]:
         """Lease what is free to those who asked, first come first served, and answer each agent once."""
@@ -161,6 +164,7 @@ class LeaseService:
             attempt=attempt,
             fence=fence,
             lease_seconds=self._lease.total_seconds(),
+            max_output_bytes=self._max_output,
         )
 
     async def renew(self, renewals: Sequence[Renew]) -> list[tuple[UUID, Renewed]]:
@@ -188,7 +192,8 @@ class LeaseService:
         """
         # The same result twice counts once; one of a stranger hides nobody's.
         first = {
-            (result.task_id, result.fence, result.attempt, result.agent_id): result for result in reversed(results)
+            (result.task_id, result.fence, result.attempt, result.agent_id): capped(result, self._max_output)
+            for result in reversed(results)
         }
         ordered = list(first.values())[::-1]
         async with transaction(self._pool) as db:

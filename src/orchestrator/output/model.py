@@ -33,7 +33,10 @@ class StoredChunk:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of one stream. Offsets count bytes of UTF-8; `complete` says that nothing will follow `next_offset`."""
+    """A part of one stream. Offsets count bytes of UTF-8; `complete` says that nothing will follow `next_offset`.
+
+    `dropped` counts the bytes that the stream held beyond the limit and that were not kept; 0 while that is not known.
+    """
 
     task_id: UUID
     attempt: int
@@ -42,6 +45,7 @@ class Page:
     next_offset: int
     text: str
     complete: bool
+    dropped: int = 0
 
 
 def cut(text: str, *, skip: int, take: int) -> tuple[int, str]:

@@ -42,7 +42,10 @@ TAIL = """
       FROM output_chunk WHERE task_id = $1 AND attempt = $2 ORDER BY number DESC LIMIT $3
 """
 
-TOTAL = "SELECT (output_bytes->>$3)::bigint FROM attempt WHERE task_id = $1 AND number = $2"
+TOTAL = """
+    SELECT (output_bytes->>$3)::bigint AS total, coalesce((output_dropped->>$3)::bigint, 0) AS dropped
+      FROM attempt WHERE task_id = $1 AND number = $2
+"""
 
 
 async def store(db: Connection, chunks: Sequence[NewChunk]) -> list[StoredChunk]:
@@ -89,7 +92,7 @@ async def tail(db: Connection, task_id: UUID, *, attempt: int, pieces: int) -> s
     return "".join(row["text"] for row in reversed(rows))
 
 
-async def total(db: Connection, task_id: UUID, *, attempt: int, stream: Stream) -> int | None:
-    """Return how many bytes an attempt wrote to a stream in all; None while that is not known."""
-    found: int | None = await db.fetchval(TOTAL, task_id, attempt, stream)
-    return found
+async def total(db: Connection, task_id: UUID, *, attempt: int, stream: Stream) -> tuple[int | None, int]:
+    """Return how many bytes of a stream an attempt sent in all (None: not known yet), and how many it dropped."""
+    row = await db.fetchrow(TOTAL, task_id, attempt, stream)
+    return (row["total"], row["dropped"]) if row is not None else (None, 0)

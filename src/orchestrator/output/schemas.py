@@ -20,6 +20,9 @@ class OutputPage(BaseModel):
     next_offset: int = Field(description="Ask for this next.")
     text: str
     complete: bool = Field(description="Nothing will follow `next_offset`.")
+    dropped: int = Field(
+        default=0, description="How many bytes of the stream came after the limit and were not kept; known at the end."
+    )
 
     @classmethod
     def of(cls, page: Page) -> "OutputPage":

@@ -8,6 +8,7 @@ from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.output import queries
+from orchestrator.output.limit import MAX_OUTPUT_BYTES, within
 from orchestrator.output.model import NewChunk, Page, StoredChunk, cut
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
@@ -17,15 +18,17 @@ TAIL_PIECES = 32
 
 
 class OutputService:
-    """Stores and reads what tasks wrote."""
+    """Stores and reads what tasks wrote: of each stream of an attempt about `max_output_bytes`."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, max_output_bytes: int = MAX_OUTPUT_BYTES) -> None:
         self._pool = pool
+        self._max_output = max_output_bytes
 
     async def store(self, statuses: Sequence[WorkStatus]) -> None:
         """Store output and progress; what is already there, or is of no attempt, changes nothing."""
         async with transaction(self._pool) as db:
-            stored = await queries.store(db, [new for status in statuses for new in chunks_of(status)])
+            new = [new for status in statuses for new in chunks_of(status, limit=self._max_output)]
+            stored = await queries.store(db, new)
             latest = {s.task_id: (s.task_id, s.fence, s.progress, s) for s in statuses if s.progress}
             moved = await tasks.set_progress(db, [item[:3] for item in latest.values()]) if latest else {}
             progress = [_progressed(latest[task_id][3], *ids) for task_id, ids in moved.items()]
@@ -40,12 +43,12 @@ class OutputService:
             number = task.attempt if attempt is None else attempt
             # The total first: what is complete now cannot grow while the pieces are read.
             ended = task.status.is_final or number < task.attempt
-            total = await queries.total(db, task_id, attempt=number, stream=stream)
+            total, dropped = await queries.total(db, task_id, attempt=number, stream=stream)
             pieces = await queries.read(db, task_id, attempt=number, stream=stream, offset=offset, limit=limit)
         start, text = _join(pieces, offset, limit)
         end = start + len(text.encode())
         complete = ended and (end >= total if total is not None else not pieces)
-        return Page(task_id, number, stream, start, end, text, complete)
+        return Page(task_id, number, stream, start, end, text, complete, dropped)
 
     async def tail(self, task: Task) -> str:
         """Return the end of what a task wrote, at most 16 KiB."""
@@ -61,9 +64,12 @@ async def store_chunks(db: Connection, chunks: Sequence[NewChunk]) -> list[NewEv
     return [written(stored) for stored in await queries.store(db, chunks)]
 
 
-def chunks_of(status: WorkStatus) -> list[NewChunk]:
-    """Return the pieces of a message, each with the attempt that it belongs to."""
-    return [NewChunk(status.task_id, status.attempt, status.fence, status.agent_id, chunk) for chunk in status.chunks]
+def chunks_of(status: WorkStatus, *, limit: int) -> list[NewChunk]:
+    """Return the pieces of a message that are within the limit, each with the attempt that it belongs to."""
+    return [
+        NewChunk(status.task_id, status.attempt, status.fence, status.agent_id, chunk)
+        for chunk in within(status.chunks, limit)
+    ]
 
 
 def written(stored: StoredChunk) -> NewEvent:

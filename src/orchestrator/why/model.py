@@ -12,7 +12,10 @@ from orchestrator.tasks.model import Task
 
 @dataclass(frozen=True, slots=True)
 class AgentFacts:
-    """An agent of the type that the task needs. `running` counts the ledger's leases, not what the agent says."""
+    """An agent of the type that the task needs. `running` counts the ledger's leases, not what the agent says.
+
+    `work_types` is what it offers; empty while it has not said.
+    """
 
     agent_id: UUID
     hostname: str
@@ -20,6 +23,7 @@ class AgentFacts:
     last_heartbeat_at: datetime
     slots: int
     running: int
+    work_types: Sequence[str] = ()
     draining: bool = False
     drained_by: str | None = None
     drain_note: str | None = None
@@ -82,6 +86,7 @@ class BlockerKind(StrEnum):
     BROKER_DOWN = "broker_down"
     RELAY_FAILING = "relay_failing"
     NO_AGENT = "no_agent"
+    NOT_OFFERED = "not_offered"
     SLOTS_BUSY = "slots_busy"
     AGENT_PAUSED = "agent_paused"
     AGENT_DRAINING = "agent_draining"

@@ -113,6 +113,12 @@ def _agents(facts: Facts) -> Iterator[Blocker]:
     if not online:
         yield _nobody(facts)
         return
+    wanted = facts.task.work_type
+    offering = [agent for agent in online if not agent.work_types or wanted in agent.work_types]
+    if not offering:
+        yield _not_offered(facts.task, online)
+        return
+    online = offering
     able = [agent for agent in online if not _is_held_back(agent)]
     if any(agent.running < agent.slots for agent in able):
         return
@@ -136,6 +142,14 @@ def _nobody(facts: Facts) -> Blocker:
     named = "; ".join(f"{_name(agent)} was last heard of at {_time(agent.last_heartbeat_at)}" for agent in offline)
     refs = [AgentRef(agent.agent_id, agent.hostname, since=agent.last_heartbeat_at) for agent in offline]
     return Blocker(BlockerKind.NO_AGENT, f"No agent of the type {kind!r} is online: {named}.", agents=refs)
+
+
+def _not_offered(task: Task, online: Sequence[AgentFacts]) -> Blocker:
+    shown = online[:SHOWN]
+    named = "; ".join(f"{_name(agent)} offers {', '.join(agent.work_types)}" for agent in shown)
+    refs = [AgentRef(agent.agent_id, agent.hostname) for agent in shown]
+    message = f"No agent of the type {task.agent_type!r} that is online offers {task.work_type!r}: {named}."
+    return Blocker(BlockerKind.NOT_OFFERED, message, agents=refs)
 
 
 def _all_busy(able: Sequence[AgentFacts]) -> Blocker:

@@ -1,10 +1,12 @@
 """Output is stored once, read back whole and in order, in pages that never cut a character."""
 
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
 from common.messages import ResultStatus, Stream
+from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
 from orchestrator.leases.service import LeaseService
@@ -12,6 +14,7 @@ from orchestrator.output.model import Page
 from orchestrator.output.service import OutputService
 from orchestrator.tasks.service import TaskNotFound, TaskService
 from tests.factories import make_chunk, make_claim, make_new_task, make_result, make_status
+from tests.integration.orchestrator.conftest import AGEING, LEASE
 from tests.integration.orchestrator.ledger import events_of, kinds_of
 
 
@@ -51,6 +54,26 @@ async def test_a_piece_that_arrives_twice_is_stored_and_told_once(
 
     assert (await read(output, task[0])).text == "once"
     assert (await kinds_of(pool, task[0])).count(Kind.TASK_OUTPUT) == 1
+
+
+async def test_output_beyond_the_limit_is_not_kept_and_its_readers_are_told(tasks: TaskService, pool: Pool) -> None:
+    limited = LeaseService(pool, lease=LEASE, ageing=AGEING, policy=RetryPolicy(base=timedelta(0)), max_output_bytes=8)
+    output, new, agent_id = OutputService(pool, max_output_bytes=8), make_new_task(), uuid4()
+    await tasks.dispatch([new], by="caller")
+    [answer] = await limited.claim([make_claim(new.task_id, agent_id=agent_id)])
+    assert answer.grant is not None
+    assert answer.grant.tasks[0].max_output_bytes == 8
+    # An agent that does not know of the limit, or does not keep it.
+    await output.store([make_status(new.task_id, agent_id, make_chunk(0, "12345678", offset=0))])
+    await output.store([make_status(new.task_id, agent_id, make_chunk(1, "9", offset=8))])
+    result = make_result(new.task_id, agent_id, chunks=[make_chunk(2, "10", offset=9)])
+    await limited.accept([result.model_copy(update={"output_bytes": {Stream.STDOUT: 11, Stream.STDERR: 0}})])
+
+    page = await read(output, new.task_id)
+
+    assert (page.text, page.complete, page.dropped) == ("12345678", True, 3)
+    ended = (await events_of(pool))[-1]
+    assert (ended.kind, ended.data["output_dropped"]) == (Kind.TASK_COMPLETED, {"stdout": 3})
 
 
 async def test_output_of_a_stranger_is_dropped(output: OutputService, task: tuple[UUID, UUID]) -> None:

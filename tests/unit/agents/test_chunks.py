@@ -48,6 +48,37 @@ def test_however_bytes_are_split_the_text_is_the_same_and_the_offsets_are_contig
         assert chunker.totals[stream] == offset
 
 
+@given(writes=WRITES, limit=st.integers(min_value=0, max_value=30))
+def test_beyond_the_limit_of_a_stream_nothing_is_kept_and_everything_is_counted(
+    writes: list[tuple[Stream, bytes]], limit: int
+) -> None:
+    chunker = Chunker(limit=limit)
+    for stream, data in writes:
+        chunker.feed(stream, data)
+    chunker.finish()
+    chunks: list[OutputChunk] = []
+    while chunker.pending:
+        chunks += chunker.take(1000)
+
+    for stream in Stream:
+        kept, whole = text_of(chunks, stream), written(writes, stream)
+        assert whole.startswith(kept)
+        assert len(kept.encode()) == chunker.totals[stream] <= limit
+        assert chunker.dropped.get(stream, 0) == len(whole.encode()) - len(kept.encode())
+        if len(whole.encode()) <= limit:
+            assert kept == whole
+
+
+def test_the_limit_is_kept_to_the_byte_and_the_tail_is_still_the_end() -> None:
+    exact, above = Chunker(limit=5), Chunker(limit=5)
+    exact.feed(Stream.STDOUT, b"12345")
+    above.feed(Stream.STDOUT, b"123456")
+
+    assert (exact.totals[Stream.STDOUT], exact.dropped) == (5, {})
+    assert (above.totals[Stream.STDOUT], above.dropped) == (5, {Stream.STDOUT: 1})
+    assert above.tail == "123456"
+
+
 @given(writes=WRITES, limit=st.integers(min_value=4, max_value=30))
 def test_what_is_taken_at_once_is_never_more_than_the_limit(writes: list[tuple[Stream, bytes]], limit: int) -> None:
     chunker = Chunker()

@@ -51,6 +51,18 @@ def only(kind: BlockerKind, **values: Any) -> Any:
     return found
 
 
+def test_agents_that_live_but_do_not_offer_the_work_are_named_with_what_they_offer() -> None:
+    other = agent(1, work_types=("echo",))
+
+    found = only(BlockerKind.NOT_OFFERED, agents=[other], task=pending(work_type="shell_script"))
+
+    assert "offers 'shell_script': host-1" in found.message
+    assert found.message.endswith("offers echo.")
+    silent = agent(2)  # it has not said yet
+    assert BlockerKind.NOT_OFFERED not in kinds(agents=[other, silent], task=pending(work_type="shell_script"))
+    assert BlockerKind.NO_AGENT in kinds(agents=[agent(3, online=False)], task=pending(work_type="shell_script"))
+
+
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
 def test_a_task_that_has_ended_does_not_wait(status: Status) -> None:
     told = explain(facts(task=make_task(status=status, finished_at=AGO, error_message="exit status 3"), agents=[]))

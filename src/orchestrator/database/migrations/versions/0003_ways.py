@@ -27,6 +27,8 @@ STATEMENTS = (
     CREATE INDEX task_claimable ON task (work_type, aim, precedence DESC, created_at, task_id)
      WHERE status = 'pending' AND admitted
     """,
+    # How much each stream wrote beyond the limit, for readers to be told: NULL when nothing was dropped.
+    "ALTER TABLE attempt ADD COLUMN output_dropped jsonb",
     # Who may take a task that not every agent of its pool may: one agent, or those with certain labels.
     """
     CREATE TABLE aim (
