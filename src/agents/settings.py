@@ -38,6 +38,12 @@ class AgentSettings(Settings):
         max_length=255,
         description="The name that is shown for this agent; the host's name when not set.",
     )
+    server_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#]+(/[^?#]*)?$",
+        description="The orchestrator's address, http:// or https://: the agent takes its work over HTTP, by the queue "
+        "API, instead of from a message bus. Give this or broker_url, not both.",
+    )
     slots: int = Field(default=4, ge=1, le=256, description="How many tasks run side by side.")
     state_dir: Path = Field(
         default_factory=lambda fields: default_state_dir(fields.get("type", "infra")),
@@ -58,6 +64,20 @@ class AgentSettings(Settings):
         ge=0.05,
         le=60,
         description="How long the agent waits for the answer to a claim before it repeats it.",
+    )
+    lease_seconds: int = Field(
+        default=60,
+        ge=1,
+        le=86_400,
+        description="Over HTTP: how long a task is this agent's without renewing; the orchestrator's "
+        "queue_max_lease_seconds is the most.",
+    )
+    claim_wait_seconds: float = Field(
+        default=20.0,
+        ge=0,
+        le=60,
+        description="Over HTTP: how long a claim waits at the orchestrator for work; give less than what a proxy in "
+        "between allows.",
     )
     ticket_hold_seconds: float = Field(
         default=300.0,

@@ -23,6 +23,7 @@ def agent(
     name: str | None = None,
     state_dir: Path | None = None,
     broker_url: str | None = None,
+    server: str | None = None,
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = None,
     log_format: Literal["json", "text"] | None = None,
 ) -> int:
@@ -30,6 +31,7 @@ def agent(
 
     ```
     chiffon agent --type infra --slots 4
+    chiffon agent --server https://chiffon.example/
     ```
 
     Everything can also be set in the environment (CHIFFON_AGENT_TYPE, CHIFFON_BROKER_URL, …) or in chiffon.toml; a flag
@@ -47,6 +49,8 @@ def agent(
         Where it keeps its identity and what it could not send yet; each agent needs one of its own.
     broker_url
         The message bus: amqp://, amqps:// or postgresql://.
+    server
+        The orchestrator's address, http:// or https://, to take work over HTTP instead of from a message bus.
     log_level
         The least important lines that are logged.
     log_format
@@ -55,12 +59,14 @@ def agent(
     import uvloop
 
     from agents.settings import AgentSettings
+    from agents.way import check_way
     from common.config import SharedSettings
     from common.logs import configure_logs
 
-    settings = AgentSettings.load(type=agent_type, slots=slots, name=name, state_dir=state_dir)
+    settings = AgentSettings.load(type=agent_type, slots=slots, name=name, state_dir=state_dir, server_url=server)
     shared = SharedSettings.load(broker_url=broker_url, log_level=log_level, log_format=log_format)
-    if shared.broker_url.startswith("memory:"):
+    check_way(settings, shared)
+    if settings.server_url is None and shared.broker_url.startswith("memory:"):
         say("chiffon: memory:// lives inside one process, so this agent could not reach any orchestrator.")
         say("Use `chiffon up`, which runs both in one process, or name another broker with CHIFFON_BROKER_URL.")
         return Exit.ERROR

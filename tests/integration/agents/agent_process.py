@@ -48,7 +48,9 @@ def _is_guardian(process: psutil.Process) -> bool:
 
 @asynccontextmanager
 async def agent_process(url: str, state_dir: Path, **settings: object) -> AsyncIterator[AgentProcess]:
+    """Run an agent on the bus, or over the queue API of the server, that `url` names."""
     log = state_dir.with_name(f"{state_dir.name}.log")
+    way = "CHIFFON_AGENT_SERVER_URL" if url.startswith("http") else "CHIFFON_BROKER_URL"
     given = {"state_dir": state_dir, "heartbeat_seconds": 0.5, "stop_grace_seconds": 0, **settings}
     environment = {f"CHIFFON_AGENT_{name}".upper(): str(value) for name, value in given.items()}
     with log.open("ab") as output:
@@ -61,7 +63,7 @@ async def agent_process(url: str, state_dir: Path, **settings: object) -> AsyncI
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(ROOT / "src"),
-                "CHIFFON_BROKER_URL": url,
+                way: url,
                 **environment,
             },
             stdout=output,

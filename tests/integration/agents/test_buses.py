@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from agents.main import BrokerNotReady, run_agent
+from agents.main import run_agent
 from agents.settings import AgentSettings
+from agents.way import BrokerNotReady
 from common.config import SharedSettings
 from common.messages import ResultStatus
 from tests.contract.buses import AmqpBus, PostgresBus, ProxiedAmqpBus, RemoteBus

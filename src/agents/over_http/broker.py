@@ -1,0 +1,125 @@
+"""The queue API as the broker of an agent.
+
+What the agent publishes becomes requests; what the answers say is delivered to it as the messages that a broker would
+have brought: tickets and grants for claimed jobs, `renewed`, `stored`, `heard`, and orders. So everything above this is
+the same agent. `publish` returns when the server has answered, and raises `ServerAway` when that is not known.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from agents.over_http.claims import Claims
+from agents.over_http.client import QueueClient, Refused, ServerAway, open_client
+from agents.over_http.handing_back import HandingBack
+from agents.over_http.held import HeldJobs
+from agents.over_http.inbox import Inbox
+from agents.over_http.leases import Leases
+from agents.over_http.orders import Orders
+from agents.over_http.reports import Report, Reports
+from agents.over_http.tickets import TicketConsumer
+from agents.registration import Identity
+from common.broker.base import Broker, Consumer, Outgoing, Queue
+from common.broker.memory import MemoryBroker
+from common.broker.topology import work_queue
+from common.clock import Clock, SystemClock
+from common.loop import Health
+from common.messages import Claim, ProtocolError, Renew, StatusUpdate, WorkResult, WorkStatus
+from common.protocol import decode
+
+# How long jobs that were claimed for nobody may take to get back when the agent leaves.
+GOODBYE_SECONDS = 5.0
+
+
+class OverHttp:
+    """See `common.broker.base.Broker`; the agent's own queues are in memory, and everything else is asked for."""
+
+    def __init__(
+        self, client: QueueClient, identity: Identity, clock: Clock, *, wait: timedelta, local: MemoryBroker
+    ) -> None:
+        held, inbox = HeldJobs(), Inbox(local, identity.agent_id)
+        self._client = client
+        self._agent_type = identity.agent_type
+        self._local = local
+        self._handing_back = HandingBack(client, held, clock)
+        health = Health()
+        self._claims = Claims(
+            client, held, self._handing_back, clock, types=identity.work_types, wait=wait, health=health
+        )
+        self._leases = Leases(client, held, self._handing_back, inbox, clock)
+        self._reports = Reports(client, held, inbox)
+        self._orders = Orders(client, held, self._leases, inbox, registered=self._claims.registered, health=health)
+
+    async def run(self) -> None:
+        """Claim for the slots that wait, and look for orders, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._claims.run(), name="claims")
+            group.create_task(self._orders.look(), name="orders")
+
+    async def close(self) -> None:
+        """Bring back what was claimed for nobody."""
+        await self._handing_back.settled(within=GOODBYE_SECONDS)
+
+    async def declare(self, *queues: Queue) -> None:
+        await self._local.declare(*queues)
+
+    async def delete(self, queue: str) -> None:
+        await self._local.delete(queue)
+
+    async def publish(self, *messages: Outgoing) -> None:
+        reports: list[Report] = []
+        for payload in (decode(message.body).payload for message in messages):
+            match payload:
+                case Claim():
+                    await self._leases.claim(payload)
+                case Renew():
+                    await self._leases.renew(payload)
+                case StatusUpdate():
+                    await self._orders.beat(payload)
+                case WorkStatus() | WorkResult() | ProtocolError():
+                    reports.append(payload)
+                case _:
+                    raise TypeError(f"an agent does not say {type(payload).__name__}")
+        if reports:
+            await self._reports.send(reports)
+
+    @asynccontextmanager
+    async def consume(self, queue: str, *, prefetch: int) -> AsyncIterator[Consumer]:
+        if queue != work_queue(self._agent_type).name:
+            async with self._local.consume(queue, prefetch=prefetch) as local:
+                yield local
+            return
+        consumer = TicketConsumer(self._claims, self._handing_back, agent_type=self._agent_type)
+        try:
+            yield consumer
+        finally:
+            await consumer.close()
+
+    async def depth(self, queue: str) -> int:
+        """Return how many messages wait here; what waits at the server is not counted."""
+        return await self._local.depth(queue)
+
+    async def check(self) -> None:
+        try:
+            await self._client.check()
+        except Refused as refusal:
+            raise ServerAway(str(refusal)) from refusal
+
+    async def reconnect(self) -> None:
+        """Nothing to throw away: a connection is as good as the last answer over it, or closed with its request."""
+
+
+@asynccontextmanager
+async def open_over_http(url: str, identity: Identity, *, lease_seconds: int, wait: timedelta) -> AsyncIterator[Broker]:
+    """Open the way to one server. Raises `ServerAway` when its queue API does not answer."""
+    async with open_client(url, identity.agent_id, lease_seconds=lease_seconds) as client:
+        way = OverHttp(client, identity, SystemClock(), wait=wait, local=MemoryBroker())
+        await way.check()
+        running = asyncio.create_task(way.run(), name="over http")
+        try:
+            yield way
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await way.close()

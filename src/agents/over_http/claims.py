@@ -1,0 +1,150 @@
+"""Claim jobs for the slots that wait for work: one request at a time, which waits at the server when there is none."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from agents.over_http.client import QueueClient, Refused, ServerAway
+from agents.over_http.handing_back import HandingBack
+from agents.over_http.held import HeldJob, HeldJobs
+from agents.over_http.wire import Job
+from common.backoff import full_jitter
+from common.clock import Clock
+from common.loop import FIRST_PAUSE, LONGEST_PAUSE, Health, keep_running
+
+log = logging.getLogger(__name__)
+
+# A server that never waits, or a proxy that answers for it, must not be asked without a pause.
+SHORTEST_IDLE_ROUND = 1.0
+
+
+@dataclass(slots=True)
+class _Asking:
+    """One claim, however often it is sent. `may_have_got`: the server may have given a job, and its answer was lost."""
+
+    claim_id: UUID
+    since: float
+    may_have_got: bool = False
+
+
+class Claims:
+    """Hands each job to the slot that has waited longest. Never claims more than slots wait for."""
+
+    def __init__(
+        self,
+        client: QueueClient,
+        held: HeldJobs,
+        handing_back: HandingBack,
+        clock: Clock,
+        *,
+        types: Sequence[str],
+        wait: timedelta,
+        health: Health,
+    ) -> None:
+        self._client = client
+        self._held = held
+        self._handing_back = handing_back
+        self._clock = clock
+        self._types = types
+        self._health = health
+        self._wait_seconds = wait.total_seconds()
+        self._waiting: deque[asyncio.Future[HeldJob]] = deque()
+        self._is_wanted = asyncio.Event()
+        self._registered = asyncio.Event()
+        self._asking: asyncio.Task[HeldJob | None] | None = None
+
+    def registered(self) -> None:
+        """The server knows this agent and its pool, so it may claim."""
+        self._registered.set()
+
+    async def next_job(self) -> HeldJob:
+        """Wait for a job. One that arrives when the wait is given up goes to another slot, or back."""
+        waiting: asyncio.Future[HeldJob] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        self._is_wanted.set()
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+                self._stop_unwanted()
+            elif waiting.done() and not waiting.cancelled():
+                self.hand_out(waiting.result())
+            raise
+
+    def hand_out(self, held: HeldJob) -> None:
+        """Give a job to whoever waits, or back."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(held)
+                break
+        else:
+            self._handing_back.give(held)
+        self._stop_unwanted()
+
+    async def run(self) -> None:
+        """Claim while somebody waits, until cancelled."""
+        await self._registered.wait()
+        await keep_running("claims", self._claim_once, health=self._health)
+
+    async def _claim_once(self) -> None:
+        await self._is_wanted.wait()
+        asking = self._asking = asyncio.create_task(self._claim(), name="claim")
+        try:
+            await asyncio.wait({asking})
+        finally:
+            self._asking = None
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        if not asking.cancelled() and (held := asking.result()) is not None:
+            self.hand_out(held)
+
+    def _stop_unwanted(self) -> None:
+        """Ask no longer when nobody waits any more."""
+        if not self._waiting:
+            self._is_wanted.clear()
+            if self._asking is not None:
+                self._asking.cancel()
+
+    async def _claim(self) -> HeldJob | None:
+        """Ask until there is an answer; None when the server has nothing for now."""
+        asking = _Asking(uuid4(), since=self._clock.monotonic())
+        try:
+            job = await self._answer(asking)
+        except asyncio.CancelledError:
+            if asking.may_have_got:
+                self._handing_back.withdraw(asking.claim_id)
+            raise
+        if job is None:
+            await asyncio.sleep(max(0.0, SHORTEST_IDLE_ROUND - (self._clock.monotonic() - asking.since)))
+            return None
+        held = HeldJob(job, lease_from=asking.since)
+        self._held.add(held)
+        return held
+
+    async def _answer(self, asking: _Asking) -> Job | None:
+        failures = 0
+        while True:
+            before, asking.may_have_got = asking.may_have_got, True
+            try:
+                return await self._client.claim(asking.claim_id, types=self._types, wait_seconds=self._wait_seconds)
+            except ServerAway as failure:
+                asking.may_have_got = before or failure.may_have_arrived
+                failures += 1
+                log.warning("claim.failed", extra={"failures": failures, "reason": str(failure)})
+                pause = max(failure.retry_after, _pause(failures))
+            except Refused as refusal:
+                asking.may_have_got = before
+                failures += 1
+                log.error("claim.refused", extra={"failures": failures, "reason": str(refusal)})  # noqa: TRY400
+                pause = LONGEST_PAUSE.total_seconds()
+            await asyncio.sleep(pause)
+
+
+def _pause(failures: int) -> float:
+    return full_jitter(failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE).total_seconds()

@@ -1,0 +1,114 @@
+"""Turn claimed jobs into grants, and keep their leases.
+
+A claim may have waited at the server for long, so nobody here knows when the lease of what it brought began. Such a job
+is renewed before it is granted: its lease then counts from when the renewal was sent.
+"""
+
+import asyncio
+import logging
+from uuid import UUID
+
+from agents.over_http.client import QueueClient, Refused, ServerAway
+from agents.over_http.handing_back import HandingBack
+from agents.over_http.held import HeldJob, HeldJobs
+from agents.over_http.inbox import Inbox
+from agents.over_http.wire import Renewal
+from common.clock import Clock
+from common.messages import CancelTask, Claim, ClaimedTask, Grant, Lease, Refusal, RefusedTask, Renew, Renewed
+
+log = logging.getLogger(__name__)
+
+# How much of a lease may have passed when the job is granted; more, and it is renewed first.
+FRESH = 0.1
+# `agents.renew` waits for a sixth of the lease, and must get what was answered by then.
+RENEWAL_PATIENCE = 1 / 8
+
+
+class Leases:
+    """Answers the claims and renewals of the agent."""
+
+    def __init__(
+        self, client: QueueClient, held: HeldJobs, handing_back: HandingBack, inbox: Inbox, clock: Clock
+    ) -> None:
+        self._client = client
+        self._held = held
+        self._handing_back = handing_back
+        self._inbox = inbox
+        self._clock = clock
+        self._lease_seconds = client.lease_seconds
+
+    async def claim(self, claim: Claim) -> None:
+        """Grant the jobs that a slot asks for. Raises `ServerAway`."""
+        outcomes = await asyncio.gather(*(self._grant(task) for task in claim.tasks), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _grant(self, claimed: ClaimedTask) -> None:
+        held = self._held.find(claimed.task_id, claimed.fence)
+        reason = "it is not held any more" if held is None else await self._freshen(held)
+        if held is None or reason is not None:
+            refused = RefusedTask(claim_id=claimed.claim_id, task_id=claimed.task_id, reason=reason or "")
+            await self._inbox.put(Refusal(tasks=[refused]))
+            return
+        passed = self._clock.monotonic() - held.lease_from
+        if passed > self._lease_seconds / 2:
+            raise ServerAway("the renewal took too long")
+        held.is_granted = True
+        grant = held.job.granted(claimed.claim_id, lease_seconds=self._lease_seconds - passed)
+        await self._inbox.put(Grant(tasks=[grant]))
+
+    async def _freshen(self, held: HeldJob) -> str | None:
+        """See to it that enough of the lease is left; return why the job is not to be run, if so."""
+        now, job = self._clock.monotonic(), held.job
+        if now - held.lease_from <= self._lease_seconds * FRESH:
+            return None
+        try:
+            renewal = await self._client.renew(job.id, job.attempt)
+        except Refused as refusal:
+            self._held.drop(job.id, job.attempt)
+            return str(refusal)
+        held.lease_from = now
+        if renewal.cancelled:
+            self._handing_back.give(held, cancelled=True)
+            return "it was cancelled"
+        return None
+
+    async def renew(self, renewal: Renew) -> None:
+        """Prolong every lease for itself, and say which are kept and which lost; the others were not answered."""
+        asked = {asyncio.create_task(self._renew(lease), name="renew"): lease for lease in renewal.leases}
+        done, late = await asyncio.wait(asked, timeout=self._lease_seconds * RENEWAL_PATIENCE)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        answers = {asked[task]: task.result() for task in done if task.exception() is None}
+        kept = [lease for lease, is_kept in answers.items() if is_kept]
+        lost = [lease for lease, is_kept in answers.items() if not is_kept]
+        await self._inbox.put(
+            Renewed(renewal_id=renewal.renewal_id, lease_seconds=self._lease_seconds, kept=kept, lost=lost)
+        )
+        failures = [failure for task in done if (failure := task.exception()) is not None]
+        if failures or late:
+            raise ServerAway(
+                f"{len(failures) + len(late)} of {len(asked)}: {next(iter(failures), 'no answer in time')}"
+            )
+
+    async def _renew(self, lease: Lease) -> bool:
+        """Say whether a lease is kept."""
+        held = self._held.find(lease.task_id, lease.fence)
+        attempt = lease.fence if held is None else held.job.attempt
+        try:
+            answer: Renewal = await self._client.renew(lease.task_id, attempt)
+        except Refused as refusal:
+            log.info("lease.refused", extra={"task_id": lease.task_id, "reason": str(refusal)})
+            return False
+        if answer.cancelled:
+            await self.cancelled(lease.task_id, attempt)
+        return True
+
+    async def cancelled(self, task_id: UUID, attempt: int) -> None:
+        """Tell the slot once that its job was cancelled."""
+        held = self._held.find(task_id, attempt)
+        if held is not None and not held.is_cancelled:
+            held.is_cancelled = True
+            await self._inbox.put(CancelTask(task_id=task_id, fence=attempt))

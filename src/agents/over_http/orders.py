@@ -1,0 +1,107 @@
+"""Say how this agent is, and pass on what it is ordered.
+
+While something runs here, the server is asked more often than the agent beats, so that a cancel does not wait.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+from agents.over_http.client import QueueClient, Refused, ServerAway, Told
+from agents.over_http.held import HeldJobs
+from agents.over_http.inbox import Inbox
+from agents.over_http.leases import Leases
+from agents.over_http.wire import OrderedDrain, OrderedPause
+from agents.over_http.wire import Orders as Answered
+from common.backoff import exponential
+from common.loop import Health, keep_running
+from common.messages import AgentStatus, Drain, Heard, Pause, Resume, StatusUpdate
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = timedelta(seconds=1)
+LOOK_SELDOM = timedelta(seconds=8)
+
+
+class Orders:
+    """`registered` is called when the server has heard of this agent."""
+
+    def __init__(
+        self,
+        client: QueueClient,
+        held: HeldJobs,
+        leases: Leases,
+        inbox: Inbox,
+        *,
+        registered: Callable[[], None],
+        health: Health,
+    ) -> None:
+        self._client = client
+        self._held = held
+        self._leases = leases
+        self._inbox = inbox
+        self._registered = registered
+        self._health = health
+        self._failures = 0
+        self._latest: StatusUpdate | None = None
+        self._standing: Pause | Drain | None = None
+        # One at a time, so that a look never overtakes the last beat, and no order an older one.
+        self._speaking = asyncio.Lock()
+
+    async def beat(self, update: StatusUpdate) -> None:
+        """Send a heartbeat and do what its answer says. Raises `ServerAway`."""
+        self._latest = update
+        await self._say(update)
+        if update.beat_id is not None:
+            await self._inbox.put(Heard(beat_id=update.beat_id))
+
+    async def look(self) -> None:
+        """Ask for orders again and again while jobs are held, until cancelled."""
+        await keep_running("orders", self._look_once, health=self._health)
+
+    async def _look_once(self) -> None:
+        await self._held.some.wait()
+        pause = exponential(self._failures + 1, base=LOOK_EVERY, cap=LOOK_SELDOM)
+        await asyncio.sleep(pause.total_seconds())
+        latest = self._latest
+        if latest is None or latest.status is AgentStatus.OFFLINE or not len(self._held):
+            return
+        running = [held.job.id for held in self._held if held.is_granted]
+        try:
+            await self._say(latest.model_copy(update={"current_tasks": running}))
+            self._failures = 0
+        except ServerAway as failure:
+            self._failures += 1
+            log.info("orders.not_heard", extra={"failures": self._failures, "reason": str(failure)})
+
+    async def _say(self, update: StatusUpdate) -> None:
+        async with self._speaking:
+            try:
+                told = await self._client.beat(update)
+            except Refused as refusal:  # a heartbeat is never too late, so this one cannot be understood there
+                raise ServerAway(str(refusal)) from refusal
+            self._registered()
+            await self._follow(told, update)
+
+    async def _follow(self, told: Told, update: StatusUpdate) -> None:
+        for job in told.orders.cancelled:
+            await self._leases.cancelled(job.job_id, job.attempt)
+        before, self._standing = self._standing, standing(told.orders, update)
+        if self._standing == before:
+            return
+        if self._standing is None or isinstance(before, Drain):
+            await self._inbox.put(Resume(), at=told.at)
+        if self._standing is not None:
+            await self._inbox.put(self._standing, at=told.at)
+
+
+def standing(orders: Answered, update: StatusUpdate) -> Pause | Drain | None:
+    """Return what holds this agent back; leaving is more than waiting."""
+    for order in orders.orders:
+        if isinstance(order, OrderedDrain):
+            return Drain(started_at=update.started_at, note=order.note or "")
+    for order in orders.orders:
+        if isinstance(order, OrderedPause):
+            return Pause(until=order.until, note=order.note or "")
+    return None

@@ -1,0 +1,87 @@
+"""Bring output and results to the server, and say what is stored there.
+
+A job's reports go one after another, in the order in which they were made; those of different jobs side by side. The
+pieces of output that a result carries go ahead of it. A lost answer is asked for again by whoever publishes.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from uuid import UUID
+
+from agents.over_http.client import QueueClient, Refused
+from agents.over_http.held import HeldJobs
+from agents.over_http.inbox import Inbox
+from agents.over_http.wire import output_body, result_request
+from common.messages import Lease, OutputChunk, ProtocolError, Stored, WorkResult, WorkStatus
+
+log = logging.getLogger(__name__)
+
+Report = WorkStatus | WorkResult | ProtocolError
+
+
+class Reports:
+    """Sends what slots report."""
+
+    def __init__(self, client: QueueClient, held: HeldJobs, inbox: Inbox) -> None:
+        self._client = client
+        self._held = held
+        self._inbox = inbox
+
+    async def send(self, reports: Sequence[Report]) -> None:
+        """Return when all are stored, or refused for good. Raises `ServerAway` when that is not known of some."""
+        by_job: dict[UUID | None, list[Report]] = defaultdict(list)
+        for report in reports:
+            by_job[report.about if isinstance(report, ProtocolError) else report.task_id].append(report)
+        outcomes = await asyncio.gather(*map(self._send_in_order, by_job.values()), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _send_in_order(self, reports: Sequence[Report]) -> None:
+        for report in reports:
+            match report:
+                case WorkStatus():
+                    await self._output(report.task_id, report.attempt, report.chunks)
+                case WorkResult():
+                    await self._output(report.task_id, report.attempt, report.chunks)
+                    await self._result(report)
+                case ProtocolError():
+                    await self._error(report)
+
+    async def _output(self, task_id: UUID, attempt: int, chunks: Sequence[OutputChunk]) -> None:
+        """Send pieces. Those of a lease that is over are not wanted any more."""
+        for chunk in chunks:
+            try:
+                await self._client.report(task_id, "output", output_body(chunk, attempt=attempt))
+            except Refused as refusal:
+                _log_refusal("output.refused", task_id, refusal)
+
+    async def _result(self, result: WorkResult) -> None:
+        what, body = result_request(result)
+        try:
+            await self._client.report(result.task_id, what, body)
+        except Refused as refusal:
+            # It will never count, so there is nothing left to keep it for.
+            _log_refusal("result.refused", result.task_id, refusal)
+        self._held.drop(result.task_id, result.attempt)
+        await self._inbox.put(Stored(results=[Lease(task_id=result.task_id, fence=result.fence)]))
+
+    async def _error(self, error: ProtocolError) -> None:
+        """Fail a job that this agent cannot run."""
+        held = None if error.about is None else self._held.of_task(error.about)
+        if held is None:
+            return
+        job = held.job
+        body = {"attempt": job.attempt, "errorCode": error.error_code, "errorMessage": error.error_message}
+        try:
+            await self._client.report(job.id, "fail", body)
+        except Refused as refusal:
+            _log_refusal("result.refused", job.id, refusal)
+        self._held.drop(job.id, job.attempt)
+
+
+def _log_refusal(event: str, task_id: UUID, refusal: Refused) -> None:
+    level = logging.ERROR if refusal.is_fault else logging.INFO
+    log.log(level, event, extra={"task_id": task_id, "status": refusal.status, "reason": str(refusal)})

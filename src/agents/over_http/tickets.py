@@ -1,0 +1,83 @@
+"""The work queue of an agent over HTTP: each delivery is the ticket of a job that was claimed for this slot."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+from agents.over_http.claims import Claims
+from agents.over_http.handing_back import HandingBack
+from agents.over_http.held import HeldJob
+from common.broker.base import ConsumerCancelled, Delivery
+from common.messages import Ticket
+from common.protocol import NORMAL_PRIORITY, ORCHESTRATOR, TicketEnvelope, encode
+
+
+class TicketConsumer:
+    """See `common.broker.base.Consumer`; one delivery at a time, because a slot takes one."""
+
+    def __init__(self, claims: Claims, handing_back: HandingBack, *, agent_type: str) -> None:
+        self._claims = claims
+        self._handing_back = handing_back
+        self._agent_type = agent_type
+        self._held: list[Delivery] = []
+        self._claiming: asyncio.Task[HeldJob] | None = None
+        self._is_cancelled = False
+
+    async def receive(self, limit: int = 1) -> Sequence[Delivery]:
+        if not self._is_cancelled:
+            claiming = self._claiming = asyncio.create_task(self._claims.next_job(), name="ticket")
+            try:
+                await asyncio.wait({claiming})
+            except asyncio.CancelledError:
+                if not claiming.cancel():  # it had just got one
+                    self._claims.hand_out(claiming.result())
+                raise
+            if not claiming.cancelled():
+                delivery = self._delivery(claiming.result())
+                self._held.append(delivery)
+                return [delivery]
+        raise ConsumerCancelled("The slot takes no more work.")
+
+    async def ack(self, *deliveries: Delivery) -> None:
+        """Forget the tickets: the lease says whose the job is."""
+        self._held = [held for held in self._held if held not in deliveries]
+
+    async def requeue(self, *deliveries: Delivery) -> None:
+        """Hand back what nobody started; a job that was granted is reported on by its slot."""
+        for delivery in deliveries:
+            job = cast("HeldJob", delivery.tag)
+            if delivery in self._held and not job.is_granted:
+                self._handing_back.give(job)
+        await self.ack(*deliveries)
+
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Hand the job back: a ticket is made here, so it is never unreadable."""
+        await self.requeue(delivery)
+
+    async def cancel(self) -> None:
+        self._is_cancelled = True
+        if self._claiming is not None:
+            self._claiming.cancel()
+
+    async def close(self) -> None:
+        """Give back whatever is not settled."""
+        await self.cancel()
+        await self.requeue(*self._held)
+
+    def _delivery(self, held: HeldJob) -> Delivery:
+        job = held.job
+        envelope = TicketEnvelope(
+            from_agent=ORCHESTRATOR,
+            to_agent=self._agent_type,
+            trace_id=job.trace_id,
+            request_id=job.request_id,
+            payload=Ticket(task_id=job.id, work_type=job.type, fence=job.attempt),
+        )
+        return Delivery(
+            body=encode(envelope),
+            message_id=str(envelope.message_id),
+            priority=NORMAL_PRIORITY,
+            redelivered=False,
+            headers={},
+            tag=held,
+        )
