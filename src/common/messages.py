@@ -128,7 +128,7 @@ class WorkResult(Message):
     `output` is the end of what it wrote (both streams as they came, at most 16 KiB); `chunks` are those not yet sent;
     `output_bytes` says how much each stream holds in all, so that a reader knows when it has everything, and
     `output_dropped` how much more it wrote, beyond the limit. `started` is false for a task that is handed back
-    untouched: that attempt does not count.
+    untouched: that attempt does not count. `artifacts_path` is where the worker says that it put what it made.
     """
 
     task_id: UUID
@@ -146,6 +146,7 @@ class WorkResult(Message):
     chunks: list[OutputChunk] = Field(default_factory=list)
     output_bytes: dict[Stream, int] = Field(default_factory=dict)
     output_dropped: dict[Stream, int] = Field(default_factory=dict)
+    artifacts_path: str | None = None
 
 
 class AgentStatus(StrEnum):

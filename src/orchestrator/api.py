@@ -149,7 +149,9 @@ async def tasks(
 ) -> TaskPage:
     """Return the tasks that match everything given, a page at a time."""
     before = None if cursor is None else decode_cursor(cursor)
-    wanted = TaskFilter(status, work_type, agent_type, agent_id, trace_id, created_after, before)
+    wanted = TaskFilter(
+        None if status is None else [status], work_type, agent_type, agent_id, trace_id, created_after, before
+    )
     found = await service.list_tasks(wanted, limit=limit + 1)
     page, last = found[:limit], found[limit - 1] if len(found) > limit else None
     return TaskPage(

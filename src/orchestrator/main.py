@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
@@ -20,6 +20,7 @@ from orchestrator.http import errors, health
 from orchestrator.http.context import RequestContext
 from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
+from orchestrator.jobs import api as jobs
 from orchestrator.live import api as live
 from orchestrator.registry import api as fleet
 from orchestrator.settings import OrchestratorSettings
@@ -63,6 +64,7 @@ def create_app(
     app.include_router(tasks.router)
     app.include_router(fleet.router)
     app.include_router(dead_letters.router)
+    app.include_router(jobs.router)
     app.include_router(live.router)
     app.include_router(health.router)
     return app
@@ -82,6 +84,7 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.task_control = orchestrator.task_control
     app.state.fleet = orchestrator.fleet
     app.state.dead_letters = orchestrator.dead_letters
+    app.state.jobs = orchestrator.jobs
     app.state.live = orchestrator.live
     app.state.checks = orchestrator.checks
 
@@ -127,7 +130,7 @@ async def serve(
         server = _Server(config, started or asyncio.Event())
         host, port = listening.getsockname()[:2]
         log.info("orchestrator.listening", extra={"host": host, "port": port})
-        await _run(server, listening, stop or _stop_on_signals())
+        await _run(server, listening, stop or _stop_on_signals(), leave=orchestrator.jobs.desk.close)
     log.info("orchestrator.stopped")
 
 
@@ -147,11 +150,14 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def _run(server: uvicorn.Server, listening: socket.socket, stop: asyncio.Event) -> None:
+async def _run(
+    server: uvicorn.Server, listening: socket.socket, stop: asyncio.Event, *, leave: Callable[[], None]
+) -> None:
     serving = asyncio.create_task(server.serve([listening]), name="http")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    leave()  # requests that wait for something are answered at once
     server.should_exit = True
     await serving
 

@@ -119,6 +119,10 @@ class OrchestratorService:
             concurrency_limit=concurrency_limit,
             expires_after=expires_after,
         )
+        return await self.submit(task)
+
+    async def submit(self, task: NewTask) -> Identity:
+        """Store checked work, together with what else arrives, and have it done; see `dispatch_work`."""
         return await self._dispatches.submit(task)
 
     def _determine_agent_type(self, work_type: str, hints: Mapping[str, Any] | None = None) -> str:

@@ -56,6 +56,9 @@ class OrchestratorSettings(Settings):
     max_body_bytes: int = Field(
         default=8 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest request body that is read."
     )
+    queue_max_lease_seconds: float = Field(
+        default=3600.0, ge=1, le=604_800, description="The longest lease that a worker over HTTP may ask for."
+    )
     max_output_bytes: int = Field(
         default=64 * 1024 * 1024,
         ge=1024,
@@ -71,6 +74,10 @@ class OrchestratorSettings(Settings):
     @property
     def ticket_ttl(self) -> timedelta:
         return timedelta(seconds=self.ticket_ttl_seconds)
+
+    @property
+    def queue_max_lease(self) -> timedelta:
+        return timedelta(seconds=self.queue_max_lease_seconds)
 
     @property
     def priority_ageing(self) -> timedelta:

@@ -22,6 +22,11 @@ from orchestrator.database.pool import Pool, open_pool
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.events import queries as events
 from orchestrator.events.service import EventService
+from orchestrator.jobs import queries as job_queries
+from orchestrator.jobs.claims import Claims
+from orchestrator.jobs.rules import HTTP_POOL
+from orchestrator.jobs.service import JobService
+from orchestrator.jobs.workers import Workers
 from orchestrator.keys.service import KeyService
 from orchestrator.leases.service import LeaseService
 from orchestrator.live.feed import FollowEvents, listen_for_events
@@ -73,6 +78,7 @@ class Orchestrator:
     task_control: TaskControl
     fleet: FleetService
     dead_letters: DeadLetterService
+    jobs: JobService
     live: Live
     checks: Mapping[str, Callable[[], Awaitable[str]]]
 
@@ -118,6 +124,8 @@ async def open_orchestrator(
             why=WhyService(pool, offline_after=settings.agent_offline_after, failures=partial(failures, bus, health)),
             relay=relay,
         )
+        jobs = await _jobs(settings, pool, service, tasks, leases, output, registry, relay)
+        await stack.enter_async_context(jobs.results)
         probes = ProbeService(pool, uuid4())
         await _connect(service)
         stack.push_async_callback(service.disconnect)
@@ -142,7 +150,7 @@ async def open_orchestrator(
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
             ("free_keys", FreeKeys(KeyService(pool, ageing=settings.priority_ageing), relay), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
-            ("follow_events", FollowEvents(pool, hub), news, SECOND),
+            ("follow_events", FollowEvents(pool, hub, heard=jobs.desk.heard), news, SECOND),
         ]
         loops = {
             "listen_for_events": keep_running(
@@ -150,6 +158,7 @@ async def open_orchestrator(
                 partial(listen_for_events, settings.database_url, news, well=partial(health.well, "listen_for_events")),
                 health=health,
             ),
+            "answer_claims": keep_running("answer_claims", jobs.desk.run_once, health=health),
             **{name: forever(name, duty, wake=wake, every=every, health=health) for name, duty, wake, every in duties},
             **{f"consume_{consumer.queue}": _consume(consumer, health) for consumer in consumers},
             f"consume_{topology.DEAD_LETTERS}": _consume(
@@ -162,6 +171,7 @@ async def open_orchestrator(
             TaskControl(tasks, relay),
             fleet,
             letters,
+            jobs,
             Live(pool, hub),
             checks(pool, bus, probe, health),
         )
@@ -170,10 +180,39 @@ async def open_orchestrator(
 async def _pools(settings: OrchestratorSettings, pool: Pool) -> list[str]:
     """Return the pools of agents that work is routed to, and those that still have work from earlier routes."""
     async with pool.acquire() as db:
-        waiting = await outbox.pools(db)
+        # What waits for workers that speak HTTP needs no queue.
+        waiting = await outbox.pools(db) - {HTTP_POOL}
     for agent_type in sorted(waiting - set(settings.agent_types)):
         log.warning("route.missing", extra={"agent_type": agent_type})
     return sorted(waiting | set(settings.agent_types))
+
+
+async def _jobs(
+    settings: OrchestratorSettings,
+    pool: Pool,
+    service: OrchestratorService,
+    tasks: TaskService,
+    leases: LeaseService,
+    output: OutputService,
+    registry: RegistryService,
+    relay: Wake,
+) -> JobService:
+    async with pool.acquire() as db:
+        since = await job_queries.now(db)
+    breaker = BreakerPolicy(settings.breaker_failures, settings.breaker_pause)
+    claims = Claims(pool, leases, since=since, grace=settings.lease, breaker=breaker)
+    return JobService(
+        pool,
+        dispatch=service.submit,
+        give=claims.give,
+        tasks=tasks,
+        leases=leases,
+        output=output,
+        workers=Workers(pool, registry),
+        relay=relay,
+        routes=settings.routes,
+        max_lease=settings.queue_max_lease,
+    )
 
 
 def _relay(settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str]) -> RelayOutbox:

@@ -42,6 +42,7 @@ MEANINGS: Mapping[str, str] = {
     "cannot be run again; a dead letter is settled, or cannot be replayed.",
     "agent_not_found": "No agent has this id.",
     "dead_letter_not_found": "No dead letter has this id.",
+    "lease_lost": "The job is not that worker's, or not any longer, or cannot make that move. Nothing was changed.",
     "timeout": "The work ran longer than `max_duration_seconds`, or was silent for `max_silence_seconds`.",
     "agent_unavailable": "The agent was lost, stopped, or lost its lease before the work had ended.",
     "invalid_message": "A message is not an envelope of this protocol.",

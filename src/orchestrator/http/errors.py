@@ -31,6 +31,7 @@ STATUS_OF: Mapping[ErrorCode, HTTPStatus] = MappingProxyType(
         ErrorCode.INVALID_STATE: HTTPStatus.BAD_REQUEST,
         ErrorCode.AGENT_NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.DEAD_LETTER_NOT_FOUND: HTTPStatus.NOT_FOUND,
+        ErrorCode.LEASE_LOST: HTTPStatus.CONFLICT,
         ErrorCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
         ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     }

@@ -17,10 +17,10 @@ CLAIM = """
     WITH claimed AS (
         UPDATE task
            SET status = 'running', agent_id = new.agent_id, claim_id = new.claim_id,
-               lease_expires_at = now() + $4::interval, attempt = attempt + 1, fence = fence + 1,
+               lease_expires_at = now() + new.lease, attempt = attempt + 1, fence = fence + 1,
                started_at = now(), updated_at = now(), progress = '', output = '',
                error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL
-          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS new (task_id, agent_id, claim_id)
+          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::interval[]) AS new (task_id, agent_id, claim_id, lease)
          WHERE task.task_id = new.task_id AND task.status = 'pending' AND task.admitted
      RETURNING task.task_id, task.attempt, task.fence, task.agent_id, task.claim_id
     ), tried AS (
@@ -40,9 +40,10 @@ FINISH = """
     UPDATE task
        SET status = new.status, claim_id = NULL, lease_expires_at = NULL, output = new.output,
            error_message = new.error_message, error_code = new.error_code, exit_code = new.exit_code,
-           duration_ms = new.duration_ms, finished_at = now(), updated_at = now()
-      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::int[], $7::int[], $8::bigint[])
-             AS new (task_id, fence, status, output, error_message, error_code, exit_code, duration_ms)
+           duration_ms = new.duration_ms, artifacts_path = new.artifacts_path, finished_at = now(), updated_at = now()
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::int[], $7::int[], $8::bigint[],
+                  $9::text[])
+             AS new (task_id, fence, status, output, error_message, error_code, exit_code, duration_ms, artifacts_path)
      WHERE task.task_id = new.task_id AND task.fence = new.fence AND task.status = 'running'
 """
 
@@ -95,7 +96,7 @@ LOCK_EXPIRED = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
            status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
            error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at, ordering_key,
-           concurrency_key, admitted, expires_at
+           concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path
       FROM task
      WHERE task_id = ANY($1::uuid[]) AND status = 'running' AND lease_expires_at < now()
      ORDER BY task_id
@@ -127,6 +128,7 @@ class End:
     duration_ms: int | None = None
     output_bytes: dict[str, int] | None = None
     output_dropped: dict[str, int] | None = None
+    artifacts_path: str | None = None
     counts: bool = True
 
     @classmethod
@@ -144,6 +146,7 @@ class End:
             duration_ms=result.duration_ms,
             output_bytes={stream.value: size for stream, size in result.output_bytes.items()},
             output_dropped={stream.value: size for stream, size in result.output_dropped.items()} or None,
+            artifacts_path=result.artifacts_path,
         )
 
 
@@ -153,11 +156,9 @@ async def now(db: Connection) -> datetime:
     return time
 
 
-async def claim(
-    db: Connection, claims: Sequence[tuple[UUID, UUID, UUID]], *, lease: timedelta
-) -> dict[UUID, tuple[int, int]]:
-    """Lease tasks to (task_id, agent_id, claim_id); return attempt and fence of each that was pending."""
-    rows = await db.fetch(CLAIM, *(list(column) for column in zip(*claims, strict=True)), lease)
+async def claim(db: Connection, claims: Sequence[tuple[UUID, UUID, UUID, timedelta]]) -> dict[UUID, tuple[int, int]]:
+    """Lease tasks: (task_id, agent_id, claim_id, for how long); return attempt and fence of each that was pending."""
+    rows = await db.fetch(CLAIM, *(list(column) for column in zip(*claims, strict=True)))
     return {row["task_id"]: (row["attempt"], row["fence"]) for row in rows}
 
 
@@ -183,6 +184,7 @@ async def end(db: Connection, ends: Sequence[End]) -> None:
             [item.error_code for item in final],
             [item.exit_code for item in final],
             [item.duration_ms for item in final],
+            [item.artifacts_path for item in final],
         )
     await db.execute(
         END_ATTEMPTS,

@@ -92,6 +92,9 @@ class Stale:
     reason: str
 
 
+Verdict = Finish | Requeue | Stopped | Duplicate | Stale
+
+
 def judge_result(
     task: Task | None,
     attempt: Attempt | None,
@@ -100,7 +103,7 @@ def judge_result(
     now: datetime,
     policy: RetryPolicy,
     chance: float = 0.5,
-) -> Finish | Requeue | Stopped | Duplicate | Stale:
+) -> Verdict:
     """Say what a result changes."""
     if task is None or attempt is None:
         return Stale("there is no such attempt")

@@ -47,6 +47,7 @@ from orchestrator.leases.rules import (
     Requeue,
     Stale,
     Stopped,
+    Verdict,
     judge_claim,
     judge_lost,
     judge_result,
@@ -140,8 +141,8 @@ class LeaseService:
     ) -> list[tuple[UUID, GrantedTask]]:
         if not winners:
             return []
-        rows = [(task_id, agent_id, claim.claim_id) for task_id, (agent_id, claim) in winners.items()]
-        leased = await queries.claim(db, rows, lease=self._lease)
+        rows = [(task_id, agent_id, claim.claim_id, self._lease) for task_id, (agent_id, claim) in winners.items()]
+        leased = await queries.claim(db, rows)
         await outbox.remove_tickets(db, list(leased))
         await events.append(
             db,
@@ -185,17 +186,16 @@ class LeaseService:
             lost=[lease for lease in renewal.leases if not held(lease)],
         )
 
-    async def accept(self, results: Sequence[WorkResult]) -> None:
+    async def accept(self, results: Sequence[WorkResult]) -> list[Verdict]:
         """Store results that count, note those that do not, and repeat attempts that may be repeated.
 
-        When it returns, every result is dealt with for good, so its agent may forget it.
+        When it returns, every result is dealt with for good, so its agent may forget it; the verdicts are in the same
+        order.
         """
         # The same result twice counts once; one of a stranger hides nobody's.
-        first = {
-            (result.task_id, result.fence, result.attempt, result.agent_id): capped(result, self._max_output)
-            for result in reversed(results)
-        }
-        ordered = list(first.values())[::-1]
+        first = {_key(result): capped(result, self._max_output) for result in reversed(results)}
+        keys, ordered = list(first)[::-1], list(first.values())[::-1]
+        verdicts: list[Verdict] = []
         async with transaction(self._pool) as db:
             await admission.hold_for(db, [result.task_id for result in ordered])
             known = await tasks.lock(db, sorted({result.task_id for result in ordered}))
@@ -211,15 +211,12 @@ class LeaseService:
                 attempt = attempts.get((result.task_id, result.attempt))
                 verdict = judge_result(task, attempt, result, now=now, policy=self._policy, chance=_chance())
                 self._apply(changes, task, result, verdict)
+                verdicts.append(verdict)
             await changes.write(db, ageing=self._ageing, breaker=self._breaker)
+        by_key = dict(zip(keys, verdicts, strict=True))
+        return [by_key[_key(result)] for result in results]
 
-    def _apply(
-        self,
-        changes: Changes,
-        task: Task | None,
-        result: WorkResult,
-        verdict: Finish | Requeue | Stopped | Duplicate | Stale,
-    ) -> None:
+    def _apply(self, changes: Changes, task: Task | None, result: WorkResult, verdict: Verdict) -> None:
         if task is None:
             log.warning("result.of_unknown_task", extra={"task_id": result.task_id, "agent_id": result.agent_id})
             return
@@ -245,10 +242,13 @@ class LeaseService:
 
     async def reap(self, *, limit: int) -> int:
         """Take tasks from agents that no longer renew: back to waiting, or failed; return how many."""
-        async with transaction(self._pool) as db:
+        async with self._pool.acquire() as db:
             expired = await queries.expired(db, limit=limit)
-            if not expired:
-                return 0
+        return await self.put_back(expired) if expired else 0
+
+    async def put_back(self, expired: Sequence[UUID]) -> int:
+        """Do what `reap` does to those of the tasks whose lease has run out; return how many."""
+        async with transaction(self._pool) as db:
             await admission.hold_for(db, expired)
             lost = await queries.lock_expired(db, expired)
             now = await queries.now(db)
@@ -263,6 +263,10 @@ class LeaseService:
         for task in lost:
             log.warning("lease.lost", extra={"task_id": task.task_id, "agent_id": task.agent_id})
         return len(lost)
+
+
+def _key(result: WorkResult) -> tuple[UUID, int, int, UUID]:
+    return (result.task_id, result.fence, result.attempt, result.agent_id)
 
 
 def _chance() -> float:

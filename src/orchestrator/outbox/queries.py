@@ -26,10 +26,12 @@ ADD_TICKETS = """
        SET body = excluded.body, due_at = excluded.due_at, published_at = NULL
 """
 
+# A worker that speaks HTTP has no queue: it is told when it asks.
 ADD_ORDERS = """
     INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
     SELECT 'order', new.recipient, new.task_id, 5, new.body, now(), now()
       FROM unnest($1::text[], $2::uuid[], $3::jsonb[]) AS new (recipient, task_id, body)
+     WHERE NOT EXISTS (SELECT FROM agent WHERE agent.agent_id = new.recipient::uuid AND agent.worker_id IS NOT NULL)
 """
 
 REMOVE_TICKETS = "DELETE FROM outbox WHERE kind = 'ticket' AND task_id = ANY($1::uuid[])"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +13,12 @@ import asyncpg
 from common.lifecycle import Status
 
 ATTEMPTS_IF_IDEMPOTENT = 3
+NORMAL_PRIORITY = 3
+
+
+def precedence_of(priority: int) -> int:
+    """Return the precedence of a dispatch with a priority of 1 to 5: -2 to 2."""
+    return priority - NORMAL_PRIORITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,8 @@ class NewTask:
     """Work to dispatch, checked. `agent_type` is the pool that will run it.
 
     `concurrency_limit` is given with a `concurrency_key` and only then; `expires_after` limits the waiting.
+    `precedence` orders claims over HTTP, higher first; without one it follows from the priority. `aim` names who may
+    take it, the empty one being anybody of the pool.
     """
 
     task_id: UUID
@@ -37,6 +45,13 @@ class NewTask:
     concurrency_limit: int | None = None
     expires_after: timedelta | None = None
     rerun_of: UUID | None = None
+    precedence: int | None = None
+    aim: str = ""
+
+    @property
+    def effective_precedence(self) -> int:
+        """The precedence that it has in the ledger: 0 is normal."""
+        return precedence_of(self.priority) if self.precedence is None else self.precedence
 
     def digest(self) -> bytes:
         """Return SHA-256 over what is asked for, without the ids: the same digest means the same work."""
@@ -54,6 +69,7 @@ class NewTask:
             "concurrency_key": self.concurrency_key,
             "concurrency_limit": self.concurrency_limit,
             "rerun_of": None if self.rerun_of is None else str(self.rerun_of),
+            "precedence": None if self.effective_precedence == precedence_of(self.priority) else self.precedence,
             "expires_after_seconds": None if self.expires_after is None else self.expires_after.total_seconds(),
         }
         content |= {name: value for name, value in optional.items() if value is not None}
@@ -75,7 +91,7 @@ class Identity:
 class TaskFilter:
     """Which tasks are asked for: those that match everything given. `before` is where the last page ended."""
 
-    status: Status | None = None
+    statuses: Sequence[Status] | None = None
     work_type: str | None = None
     agent_type: str | None = None
     agent_id: UUID | None = None
@@ -124,6 +140,9 @@ class Task:
     admitted: bool = True
     expires_at: datetime | None = None
     rerun_of: UUID | None = None
+    precedence: int = 0
+    aim: str = ""
+    artifacts_path: str | None = None
 
     @property
     def starts(self) -> int:

@@ -11,17 +11,17 @@ from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 INSERT = """
     INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
                       priority, idempotent, max_attempts, status, ordering_key, concurrency_key, first_in_order,
-                      admitted, expires_at, rerun_of)
+                      admitted, expires_at, rerun_of, precedence, aim)
     SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
            new.content_digest, new.priority, new.idempotent, new.max_attempts, 'pending', new.ordering_key,
            new.concurrency_key, new.ordering_key IS NULL, coalesce(new.ordering_key, new.concurrency_key) IS NULL,
-           now() + new.expires_after, new.rerun_of
+           now() + new.expires_after, new.rerun_of, new.precedence, new.aim
       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::bytea[],
                   $9::smallint[], $10::boolean[], $11::smallint[], $12::text[], $13::text[], $14::interval[],
-                  $15::uuid[])
+                  $15::uuid[], $16::int[], $17::text[])
              WITH ORDINALITY AS new (task_id, request_id, trace_id, work_type, agent_type, parameters, hints,
                                      content_digest, priority, idempotent, max_attempts, ordering_key, concurrency_key,
-                                     expires_after, rerun_of, position)
+                                     expires_after, rerun_of, precedence, aim, position)
      ORDER BY new.position
         ON CONFLICT DO NOTHING
  RETURNING task_id, request_id
@@ -37,7 +37,7 @@ GET = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
            status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
            error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at, ordering_key,
-           concurrency_key, admitted, expires_at, rerun_of
+           concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path
       FROM task
      WHERE task_id = ANY($1::uuid[])
 """
@@ -53,9 +53,9 @@ LIST = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
            status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, '' AS output,
            error_message, error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at,
-           ordering_key, concurrency_key, admitted, expires_at, rerun_of
+           ordering_key, concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path
       FROM task
-     WHERE ($1::text IS NULL OR status = $1)
+     WHERE ($1::text[] IS NULL OR status = ANY($1))
        AND ($2::text IS NULL OR work_type = $2)
        AND ($3::text IS NULL OR agent_type = $3)
        AND ($4::uuid IS NULL OR agent_id = $4)
@@ -138,6 +138,8 @@ async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[tuple[UUID, UU
         [task.concurrency_key for task in tasks],
         [task.expires_after for task in tasks],
         [task.rerun_of for task in tasks],
+        [task.effective_precedence for task in tasks],
+        [task.aim for task in tasks],
     )
     return {(row["task_id"], row["request_id"]) for row in rows}
 
@@ -152,6 +154,11 @@ async def find(db: Connection, task_id: UUID) -> Task | None:
     """Return a task; None when there is none."""
     row = await db.fetchrow(GET, [task_id])
     return None if row is None else Task.from_row(row)
+
+
+async def get(db: Connection, task_ids: Sequence[UUID]) -> dict[UUID, Task]:
+    """Return tasks by their ids."""
+    return {row["task_id"]: Task.from_row(row) for row in await db.fetch(GET, list(task_ids))}
 
 
 async def lock(db: Connection, task_ids: Sequence[UUID]) -> dict[UUID, Task]:
@@ -187,7 +194,7 @@ async def newest(db: Connection, wanted: TaskFilter, *, limit: int) -> list[Task
     at, task_id = wanted.before if wanted.before is not None else (None, None)
     rows = await db.fetch(
         LIST,
-        wanted.status,
+        wanted.statuses,
         wanted.work_type,
         wanted.agent_type,
         wanted.agent_id,

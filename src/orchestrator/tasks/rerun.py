@@ -25,4 +25,6 @@ def make_rerun(task: Task, *, task_id: UUID, request_id: UUID, trace_id: UUID | 
         concurrency_key=task.concurrency_key,
         expires_after=None if task.expires_at is None else task.expires_at - task.created_at,
         rerun_of=task.task_id,
+        precedence=task.precedence,
+        aim=task.aim,
     )

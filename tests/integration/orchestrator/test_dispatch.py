@@ -205,7 +205,7 @@ async def test_tasks_are_listed_by_what_is_asked_for(tasks: TaskService) -> None
         return {task.task_id for task in await tasks.newest(TaskFilter(**filters), limit=10)}
 
     assert await ids(work_type="shell_script") == {wanted.task_id}
-    assert await ids(status=Status.CANCELLED) == {other.task_id}
+    assert await ids(statuses=[Status.CANCELLED]) == {other.task_id}
     assert await ids(trace_id=wanted.trace_id) == {wanted.task_id}
     assert await ids(agent_type="desktop") == set()
     assert await ids(agent_id=uuid4()) == set()

@@ -24,9 +24,11 @@ STATEMENTS = (
     """,
     "UPDATE task SET precedence = priority - 3 WHERE status IN ('awaiting_approval', 'pending', 'running')",
     """
-    CREATE INDEX task_claimable ON task (work_type, aim, precedence DESC, created_at, task_id)
+    CREATE INDEX task_claimable ON task (agent_type, work_type, aim, precedence DESC, dispatch_no)
      WHERE status = 'pending' AND admitted
     """,
+    # A claim over HTTP that is repeated finds what it got.
+    "CREATE INDEX attempt_open_claim ON attempt (claim_id) WHERE ended_at IS NULL",
     # How much each stream wrote beyond the limit, for readers to be told: NULL when nothing was dropped.
     "ALTER TABLE attempt ADD COLUMN output_dropped jsonb",
     # Who may take a task that not every agent of its pool may: one agent, or those with certain labels.

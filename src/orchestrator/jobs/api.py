@@ -1,0 +1,228 @@
+"""The queue API: each endpoint translates a request into a call of the service, and its answer back."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from common.messages import OutputChunk, Pause, Resources, ResultStatus, StatusUpdate
+from common.work import WORK_TYPE_PATTERN
+from orchestrator.http.context import trace_of
+from orchestrator.http.errors import ErrorResponse
+from orchestrator.http.pagination import decode_cursor, encode_cursor
+from orchestrator.jobs.model import Job, JobStatus, Wanted
+from orchestrator.jobs.rules import worker_of
+from orchestrator.jobs.schemas import (
+    LONGEST_NAME,
+    CancelledJob,
+    ClaimAnswer,
+    ClaimRequest,
+    CompleteRequest,
+    EndRequest,
+    FailRequest,
+    HeartbeatAnswer,
+    HeartbeatRequest,
+    JobOut,
+    JobPage,
+    JobRequest,
+    OrderOut,
+    OutputRequest,
+    ProgressRequest,
+    WorkerOrders,
+    WorkerReport,
+    labels_of,
+)
+from orchestrator.jobs.service import Ending, JobService
+
+Responses = dict[int | str, dict[str, Any]]
+
+NOT_FOUND: Responses = {404: {"model": ErrorResponse, "description": "There is no such job (2001)."}}
+LOST: Responses = {409: {"model": ErrorResponse, "description": "The job is not the worker's, or has ended (2005)."}}
+CONFLICT: Responses = {409: {"model": ErrorResponse, "description": "The id is taken by other content (1003)."}}
+PROBLEMS: Responses = {
+    422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
+    500: {"model": ErrorResponse},
+    503: {"model": ErrorResponse},
+}
+
+router = APIRouter(prefix="/api/queue", tags=["queue"], responses=PROBLEMS)
+
+
+def get_jobs(request: Request) -> JobService:
+    """Return the service of the running app."""
+    service: JobService = request.app.state.jobs
+    return service
+
+
+Jobs = Annotated[JobService, Depends(get_jobs)]
+WorkerName = Annotated[str, Path(min_length=1, max_length=LONGEST_NAME)]
+
+
+@router.post(
+    "/jobs",
+    status_code=HTTPStatus.CREATED,
+    summary="Create a job",
+    responses={200: {"model": JobOut, "description": "It was created before."}, **CONFLICT},
+)
+async def create(work: JobRequest, request: Request, response: Response, jobs: Jobs) -> JobOut:
+    """Store a job. With a `requestId` it is safe to repeat: the same again is the same job."""
+    job, is_new = await jobs.create(
+        work.type,
+        payload=work.payload,
+        precedence=work.priority,
+        affinity_key=work.affinity_key,
+        max_attempts=work.max_attempts,
+        request_id=work.request_id,
+        trace_id=trace_of(request.scope),
+    )
+    if not is_new:
+        response.status_code = HTTPStatus.OK
+    return JobOut.of(job)
+
+
+@router.get("/jobs", summary="List jobs, newest first")
+async def jobs(
+    jobs: Jobs,
+    status: Annotated[JobStatus | None, Query(description="Only jobs that stand there.")] = None,
+    type: Annotated[str | None, Query(pattern=WORK_TYPE_PATTERN)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200, description="`nextCursor` of the page before.")] = None,
+) -> JobPage:
+    """Return jobs and tasks alike: they are the same."""
+    before = None if cursor is None else decode_cursor(cursor)
+    found = await jobs.newest(status=status, work_type=type, before=before, limit=limit)
+    last = found[-1].task if len(found) == limit else None
+    return JobPage(
+        items=[JobOut.of(job) for job in found],
+        nextCursor=None if last is None else encode_cursor(last.created_at, last.task_id),
+    )
+
+
+@router.post("/jobs/claim", summary="Take the best job")
+async def claim(asked: ClaimRequest, request: Request, jobs: Jobs) -> ClaimAnswer:
+    """Return the best job that is free, which is the worker's until its lease ends; null when there is none.
+
+    With `waitSeconds` the answer waits for one.
+    """
+    wanted = Wanted(
+        worker_of(asked.worker_id),
+        asked.claim_id or uuid4(),
+        repeatable=asked.claim_id is not None,
+        lease=timedelta(seconds=asked.lease_seconds),
+        types=None if asked.allowed_types is None else frozenset(asked.allowed_types),
+        capabilities=labels_of(asked.worker_capabilities),
+    )
+    job = await _while_connected(request, jobs.claim(wanted, wait=timedelta(seconds=asked.wait_seconds)))
+    return ClaimAnswer(job=None if job is None else JobOut.of(job))
+
+
+async def _while_connected(request: Request, claim: Any) -> Job | None:
+    """Wait for a claim as long as somebody waits for its answer."""
+    claiming: asyncio.Task[Job | None] = asyncio.ensure_future(claim)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({claiming, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return await claiming if claiming.done() else None
+    finally:
+        claiming.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+@router.get("/jobs/{job_id}", summary="Where a job stands", responses={**NOT_FOUND})
+async def get(job_id: UUID, jobs: Jobs) -> JobOut:
+    """Return a job."""
+    return JobOut.of(await jobs.get(job_id))
+
+
+@router.post("/jobs/{job_id}/cancel", summary="Cancel a job", responses={**NOT_FOUND, **LOST})
+async def cancel(job_id: UUID, jobs: Jobs) -> JobOut:
+    """Cancel a job that has not ended. Its worker hears of it at its next heartbeat."""
+    return JobOut.of(await jobs.cancel(job_id))
+
+
+@router.post("/jobs/{job_id}/heartbeat", summary="Keep a job", responses={**NOT_FOUND, **LOST})
+async def heartbeat(job_id: UUID, beat: HeartbeatRequest, jobs: Jobs) -> HeartbeatAnswer:
+    """Have the lease run anew. `cancelled` says that the job is to be stopped."""
+    lease = timedelta(seconds=beat.lease_seconds)
+    job, cancelled = await jobs.heartbeat(job_id, worker_of(beat.worker_id), attempt=beat.attempt, lease=lease)
+    return HeartbeatAnswer(job=JobOut.of(job), cancelled=cancelled)
+
+
+@router.post("/jobs/{job_id}/progress", summary="Say where a job stands", responses={**NOT_FOUND, **LOST})
+async def progress(job_id: UUID, said: ProgressRequest, jobs: Jobs) -> JobOut:
+    """Say where a job stands, for those who watch it."""
+    job = await jobs.progress(job_id, worker_of(said.worker_id), attempt=said.attempt, text=said.progress)
+    return JobOut.of(job)
+
+
+@router.post("/jobs/{job_id}/output", summary="Send output", responses={**NOT_FOUND, **LOST})
+async def output(job_id: UUID, piece: OutputRequest, jobs: Jobs) -> dict[str, bool]:
+    """Store a piece of what the job wrote; one that is there already is no error."""
+    chunk = OutputChunk(number=piece.number, stream=piece.stream, offset=piece.offset, text=piece.text)
+    await jobs.write(job_id, worker_of(piece.worker_id), chunk, attempt=piece.attempt)
+    return {"stored": True}
+
+
+@router.post("/jobs/{job_id}/complete", summary="End a job well", responses={**NOT_FOUND, **LOST})
+async def complete(job_id: UUID, end: CompleteRequest, jobs: Jobs) -> JobOut:
+    """Say that a job is done. The same again is answered as before, and changes nothing."""
+    ending = Ending(ResultStatus.COMPLETED, **_common(end))
+    return JobOut.of(await jobs.end(job_id, worker_of(end.worker_id), ending, attempt=end.attempt))
+
+
+@router.post("/jobs/{job_id}/fail", summary="End an attempt badly", responses={**NOT_FOUND, **LOST})
+async def fail(job_id: UUID, end: FailRequest, jobs: Jobs) -> JobOut:
+    """Say that an attempt failed, was stopped, or was not begun; the job is queued again when it may be retried."""
+    ending = Ending(
+        ResultStatus.CANCELLED if end.cancelled else ResultStatus.FAILED,
+        error_message=end.error_message,
+        error_code=end.error_code,
+        retryable=end.retryable,
+        started=end.started,
+        **_common(end),
+    )
+    return JobOut.of(await jobs.end(job_id, worker_of(end.worker_id), ending, attempt=end.attempt))
+
+
+def _common(end: EndRequest) -> dict[str, Any]:
+    return {
+        "summary": end.result_summary or "",
+        "artifacts_path": end.artifacts_path,
+        "exit_code": end.exit_code,
+        "duration_ms": end.duration_ms,
+        "output_bytes": end.output_bytes,
+        "output_dropped": end.output_dropped,
+    }
+
+
+@router.post("/workers/{worker_id}/heartbeat", summary="Say how a worker is")
+async def report(worker_id: WorkerName, said: WorkerReport, jobs: Jobs) -> WorkerOrders:
+    """Say who a worker is and what it does; the answer says what people ordered, and which of its jobs to stop."""
+    worker = worker_of(worker_id)
+    update = StatusUpdate(
+        agent_id=worker.agent_id,
+        agent_type=said.agent_type,
+        status=said.status,
+        hostname=said.hostname or worker_id,
+        version=said.version,
+        work_types=list(said.work_types),
+        slots=said.slots,
+        current_tasks=said.current_jobs,
+        resources=Resources(**said.resources.model_dump()),
+        started_at=(said.started_at or datetime.now(UTC)).astimezone(UTC),
+    )
+    order, cancelled = await jobs.report(worker, update, labels_of(said.labels))
+    orders = []
+    if isinstance(order, Pause):
+        orders = [OrderOut(action=order.action, until=order.until, note=order.note)]
+    elif order is not None:
+        orders = [OrderOut(action=order.action, startedAt=order.started_at, note=order.note)]
+    return WorkerOrders(orders=orders, cancelled=[CancelledJob(jobId=task_id, attempt=n) for task_id, n in cancelled])

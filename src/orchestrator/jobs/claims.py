@@ -1,0 +1,107 @@
+"""Give tasks to workers that ask for them over HTTP: one transaction for all who ask at the same time."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from orchestrator.database.pool import Connection, Pool, transaction
+from orchestrator.events import queries as events
+from orchestrator.jobs import queries
+from orchestrator.jobs.model import Choice, Wanted
+from orchestrator.jobs.rules import HTTP_POOL
+from orchestrator.leases import events as told
+from orchestrator.leases import queries as leases
+from orchestrator.leases.service import LeaseService
+from orchestrator.outbox import queries as outbox
+from orchestrator.registry.gate import Gate
+from orchestrator.registry.rules import STANDARD, BreakerPolicy
+from orchestrator.tasks import queries as tasks
+from orchestrator.tasks.model import Task
+
+log = logging.getLogger(__name__)
+
+EXPIRED_AT_ONCE = 200
+# Aims at nobody in particular.
+ANYBODY = frozenset({""})
+
+
+class Claims:
+    """Answers claims: the best task that each may have, which is its own from then on, or None.
+
+    `grace` is for how long after it started a lease that ran out counts as live: nobody could renew before.
+    """
+
+    def __init__(
+        self, pool: Pool, leases: LeaseService, *, since: datetime, grace: timedelta, breaker: BreakerPolicy = STANDARD
+    ) -> None:
+        self._pool = pool
+        self._leases = leases
+        self._since = since
+        self._grace = grace
+        self._breaker = breaker
+
+    async def give(self, wanted: Sequence[Wanted]) -> list[Task | None]:
+        """Lease the best tasks to those who ask, in the order in which they asked.
+
+        Before that, what other workers of this API have lost is put back.
+        """
+        await self._put_back_lost()
+        async with transaction(self._pool) as db:
+            given = await self._held(db, wanted)
+            chosen = await self._choose(db, [one for one in wanted if one.key not in given])
+            given |= {one.key: task_id for task_id, one in chosen.items()}
+            await self._lease_out(db, chosen)
+            known = await tasks.get(db, list(given.values())) if given else {}
+            claimed = [(known[task_id], one.worker.agent_id) for task_id, one in chosen.items()]
+            await events.append(db, *(told.claimed(task, agent_id, task.attempt) for task, agent_id in claimed))
+        return [known[given[one.key]] if one.key in given else None for one in wanted]
+
+    async def _put_back_lost(self) -> None:
+        async with self._pool.acquire() as db:
+            lost = await queries.expired(db, since=self._since, grace=self._grace, limit=EXPIRED_AT_ONCE)
+        if lost:
+            await self._leases.put_back(lost)
+
+    async def _held(self, db: Connection, wanted: Sequence[Wanted]) -> dict[tuple[UUID, UUID], UUID]:
+        """Return what repeated claims got before: the task by the key of the claim."""
+        repeatable = {one.key for one in wanted if one.repeatable}
+        return await queries.held(db, repeatable) if repeatable else {}
+
+    async def _choose(self, db: Connection, wanted: Sequence[Wanted]) -> dict[UUID, Wanted]:
+        """Return the tasks to lease, and to whom; they are locked."""
+        askers = [one for one in wanted if one.types is None or one.types]
+        if not askers:
+            return {}
+        now = await queries.now(db)
+        gate = await Gate.open(db, {one.worker.agent_id for one in askers}, now=now, policy=self._breaker)
+        chosen: dict[UUID, Wanted] = {}
+        served: set[tuple[UUID, UUID]] = set()
+        for choice, group in (await self._alike(db, askers)).items():
+            free = await queries.choose(db, choice, len(group), besides=chosen)
+            for one in group:
+                if not free:
+                    break
+                if one.key not in served and await gate.refusal(db, one.worker.agent_id) is None:
+                    chosen[free.pop(0)] = one
+                    served.add(one.key)
+        return chosen
+
+    async def _alike(self, db: Connection, wanted: Sequence[Wanted]) -> dict[Choice, list[Wanted]]:
+        """Put together the claims that may get the same tasks."""
+        known = await queries.workers(db, {one.worker.agent_id for one in wanted})
+        alike: dict[Choice, list[Wanted]] = defaultdict(list)
+        for one in wanted:
+            pool, _ = known.get(one.worker.agent_id, (HTTP_POOL, {}))
+            pools = None if pool == HTTP_POOL else frozenset({pool, HTTP_POOL})
+            alike[Choice(one.types, pools, ANYBODY)].append(one)
+        return alike
+
+    async def _lease_out(self, db: Connection, chosen: dict[UUID, Wanted]) -> None:
+        if not chosen:
+            return
+        rows = [(task_id, one.worker.agent_id, one.claim_id, one.lease) for task_id, one in chosen.items()]
+        leased = await leases.claim(db, rows)
+        assert leased.keys() == chosen.keys(), "they are locked, pending and admitted"
+        await outbox.remove_tickets(db, list(leased))

@@ -1,0 +1,76 @@
+"""A job, and what workers ask of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from orchestrator.tasks.model import Task
+
+
+class JobStatus(StrEnum):
+    """Where a job stands; `queued` is what waits, for whatever."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A task, and who runs it or ran it last in the words that it gave itself."""
+
+    task: Task
+    claimed_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Who asks. `name` is what it calls itself; its id as an agent follows from it."""
+
+    name: str
+    agent_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A claim: what a worker wants, and for how long. `types` None: any.
+
+    A claim with an id that the worker chose (`repeatable`) gets again what it got before.
+    """
+
+    worker: Worker
+    claim_id: UUID
+    repeatable: bool
+    lease: timedelta
+    types: frozenset[str] | None = None
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[UUID, UUID]:
+        return self.worker.agent_id, self.claim_id
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which tasks a claim may get: of these types, pools and aims (None: any). Claims with the same share a query."""
+
+    types: frozenset[str] | None
+    pools: frozenset[str] | None
+    aims: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAttempt:
+    """An attempt of a worker, which it names by its number."""
+
+    task_id: UUID
+    number: int
+    fence: int
+    agent_id: UUID
+    outcome: str | None
+    stop_reported: bool

@@ -1,0 +1,178 @@
+"""All SQL about jobs and the workers that take them over HTTP."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from common.messages import Resources
+from orchestrator.database.pool import Connection
+from orchestrator.jobs.model import Choice, OwnAttempt, Worker
+
+NOW = "SELECT now()"
+
+# The first of each line of tasks that are alike, from the index `task_claimable`: a backlog of any depth is never read.
+# A task that waits for its next attempt has a ticket that is not due yet. What others hold is skipped; so that it does
+# not leave too few, some more candidates are looked at than are wanted.
+CHOOSE = """
+    WITH RECURSIVE line AS (
+        (SELECT agent_type, work_type, aim FROM task
+          WHERE status = 'pending' AND admitted
+          ORDER BY agent_type, work_type, aim LIMIT 1)
+         UNION ALL
+        SELECT next.agent_type, next.work_type, next.aim
+          FROM line
+         CROSS JOIN LATERAL (
+            SELECT agent_type, work_type, aim FROM task
+             WHERE status = 'pending' AND admitted
+               AND (agent_type, work_type, aim) > (line.agent_type, line.work_type, line.aim)
+             ORDER BY agent_type, work_type, aim LIMIT 1
+         ) AS next
+    ), best AS (
+        SELECT first.task_id
+          FROM line
+         CROSS JOIN LATERAL (
+            SELECT task_id, precedence, dispatch_no FROM task
+             WHERE status = 'pending' AND admitted
+               AND agent_type = line.agent_type AND work_type = line.work_type AND aim = line.aim
+               AND (expires_at IS NULL OR expires_at > now()) AND task_id <> ALL($6::uuid[])
+               AND (attempt = 0 OR NOT EXISTS (
+                    SELECT FROM outbox
+                     WHERE kind = 'ticket' AND outbox.task_id = task.task_id
+                       AND published_at IS NULL AND due_at > now()))
+             ORDER BY precedence DESC, dispatch_no
+             LIMIT $4
+         ) AS first
+         WHERE ($1::text[] IS NULL OR line.work_type = ANY($1))
+           AND ($2::text[] IS NULL OR line.agent_type = ANY($2))
+           AND line.aim = ANY($3::text[])
+         ORDER BY first.precedence DESC, first.dispatch_no
+         LIMIT $4
+    )
+    SELECT task_id FROM task
+     WHERE task_id = ANY(ARRAY(SELECT task_id FROM best)) AND status = 'pending' AND admitted
+     ORDER BY precedence DESC, dispatch_no
+     LIMIT $5
+       FOR UPDATE SKIP LOCKED
+"""
+SPARE = (16, 1024)
+
+HELD = """
+    SELECT task.task_id, task.agent_id, task.claim_id
+      FROM unnest($1::uuid[], $2::uuid[]) AS asked (agent_id, claim_id)
+      JOIN attempt ON attempt.claim_id = asked.claim_id AND attempt.agent_id = asked.agent_id
+                  AND attempt.ended_at IS NULL
+      JOIN task ON task.task_id = attempt.task_id AND task.status = 'running'
+"""
+
+# Leases of workers that speak HTTP. While the orchestrator was away nobody could renew, so that what ran out before it
+# came back, or just after, is left alone for a while.
+EXPIRED = """
+    SELECT task.task_id
+      FROM task
+      JOIN agent ON agent.agent_id = task.agent_id AND agent.worker_id IS NOT NULL
+     WHERE task.status = 'running' AND task.lease_expires_at < now()
+       AND (task.lease_expires_at > $1::timestamptz + $2::interval OR now() > $1::timestamptz + $2::interval)
+     ORDER BY task.lease_expires_at LIMIT $3
+"""
+
+ATTEMPT = """
+    SELECT task_id, number, fence, agent_id, outcome, output_bytes IS NOT NULL AS stop_reported
+      FROM attempt WHERE task_id = $1 AND number = $2
+"""
+
+CANCELLED = """
+    SELECT attempt.task_id, attempt.number
+      FROM attempt
+      JOIN task USING (task_id)
+     WHERE attempt.task_id = ANY($2::uuid[]) AND attempt.agent_id = $1 AND task.status = 'cancelled'
+       AND attempt.outcome = 'cancelled' AND attempt.output_bytes IS NULL
+     ORDER BY attempt.task_id
+"""
+
+SEEN = """
+    INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
+                       started_at, labels, worker_id)
+    VALUES ($1, $2, 'online', $3, '', $4, 1, '{}', $5, now(), coalesce($6::jsonb, '{}'), $3)
+        ON CONFLICT (agent_id) DO UPDATE
+       SET last_heartbeat_at = now(), worker_id = coalesce(agent.worker_id, excluded.worker_id),
+           labels = coalesce($6::jsonb, agent.labels),
+           status = CASE WHEN agent.status = 'offline' THEN 'online' ELSE agent.status END,
+           draining = agent.draining AND agent.status <> 'offline'
+ RETURNING (xmax = 0) AS is_new
+"""
+
+DESCRIBE = "UPDATE agent SET worker_id = $2, labels = $3 WHERE agent_id = $1"
+
+WORKERS = "SELECT agent_id, agent_type, labels FROM agent WHERE agent_id = ANY($1::uuid[])"
+
+NAMES = "SELECT agent_id, coalesce(worker_id, agent_id::text) AS name FROM agent WHERE agent_id = ANY($1::uuid[])"
+
+
+async def now(db: Connection) -> datetime:
+    """Return the time of the transaction, by the database's clock."""
+    time: datetime = await db.fetchval(NOW)
+    return time
+
+
+async def choose(db: Connection, choice: Choice, count: int, *, besides: Collection[UUID]) -> list[UUID]:
+    """Lock the best `count` tasks that a claim may get, and return them in their order: precedence, then creation.
+
+    Those in `besides` are spoken for: this transaction holds them already.
+    """
+    types = None if choice.types is None else sorted(choice.types)
+    pools = None if choice.pools is None else sorted(choice.pools)
+    found: list[UUID] = []
+    for spare in SPARE:
+        rows = await db.fetch(CHOOSE, types, pools, sorted(choice.aims), count + spare, count, list(besides))
+        found = [row["task_id"] for row in rows]
+        if len(found) == count:
+            break
+    return found
+
+
+async def held(db: Connection, claims: Collection[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], UUID]:
+    """Return the running tasks that these claims, by (agent_id, claim_id), got before."""
+    rows = await db.fetch(HELD, [agent_id for agent_id, _ in claims], [claim_id for _, claim_id in claims])
+    return {(row["agent_id"], row["claim_id"]): row["task_id"] for row in rows}
+
+
+async def expired(db: Connection, *, since: datetime, grace: timedelta, limit: int) -> list[UUID]:
+    """Return tasks of HTTP workers whose lease ran out; this orchestrator has listened `since` then."""
+    return [row["task_id"] for row in await db.fetch(EXPIRED, since, grace, limit)]
+
+
+async def attempt(db: Connection, task_id: UUID, number: int) -> OwnAttempt | None:
+    """Return an attempt; None when there is none of that number."""
+    row = await db.fetchrow(ATTEMPT, task_id, number)
+    return None if row is None else OwnAttempt(**row)
+
+
+async def cancelled(db: Connection, agent_id: UUID, task_ids: Sequence[UUID]) -> list[tuple[UUID, int]]:
+    """Return (task_id, attempt) of those that were cancelled while this worker ran them, and that it may still run."""
+    return [(row["task_id"], row["number"]) for row in await db.fetch(CANCELLED, agent_id, list(task_ids))]
+
+
+async def seen(
+    db: Connection, worker: Worker, *, pool: str, types: Sequence[str], labels: Mapping[str, Any] | None
+) -> bool:
+    """Note that a worker is there; return whether it is new."""
+    nothing = Resources(cpu_percent=0, memory_percent=0).model_dump()
+    is_new: bool = await db.fetchval(SEEN, worker.agent_id, pool, worker.name, list(types), nothing, labels)
+    return is_new
+
+
+async def describe(db: Connection, worker: Worker, labels: Mapping[str, Any]) -> None:
+    """Note what a registered worker calls itself, and its labels."""
+    await db.execute(DESCRIBE, worker.agent_id, worker.name, dict(labels))
+
+
+async def workers(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, tuple[str, Mapping[str, Any]]]:
+    """Return the pool and the labels of registered workers."""
+    rows = await db.fetch(WORKERS, list(agent_ids))
+    return {row["agent_id"]: (row["agent_type"], row["labels"]) for row in rows}
+
+
+async def names(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, str]:
+    """Return what agents call themselves: a worker its own word, any other its id."""
+    return {row["agent_id"]: row["name"] for row in await db.fetch(NAMES, list(agent_ids))}

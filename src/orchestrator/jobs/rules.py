@@ -1,0 +1,76 @@
+"""What a job is in terms of tasks: pure decisions."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID, uuid5
+
+from common.errors import InvalidField
+from common.lifecycle import Status
+from orchestrator.jobs.model import JobStatus, Worker
+from orchestrator.tasks.dispatch import check_parameters
+from orchestrator.tasks.model import NORMAL_PRIORITY, NewTask
+
+# The pool of work types that no route leads to: only the queue API serves it, and no ticket of it is published.
+HTTP_POOL = "http"
+AFFINITY_KEY = "affinity_key"
+# Whatever a worker calls itself becomes an id below this one (RFC 9562, version 5).
+WORKERS = UUID("7c1b7c58-0a52-5b8e-9d38-3c1e5f0a9b42")
+
+STATUS_OF: Mapping[Status, JobStatus] = {
+    Status.AWAITING_APPROVAL: JobStatus.QUEUED,
+    Status.PENDING: JobStatus.QUEUED,
+    Status.RUNNING: JobStatus.RUNNING,
+    Status.COMPLETED: JobStatus.SUCCEEDED,
+    Status.FAILED: JobStatus.FAILED,
+    Status.CANCELLED: JobStatus.CANCELLED,
+}
+
+
+def statuses_of(status: JobStatus | None) -> list[Status] | None:
+    """Return the statuses of tasks that a job's status stands for; None for any."""
+    return None if status is None else [ours for ours, shown in STATUS_OF.items() if shown is status]
+
+
+def worker_of(name: str) -> Worker:
+    """Return the worker of that name: a UUID is its id as an agent, anything else is made into one."""
+    try:
+        return Worker(name, UUID(name))
+    except ValueError:
+        return Worker(name, uuid5(WORKERS, name))
+
+
+def message_priority(precedence: int) -> int:
+    """Return the priority, 1 to 5, that a job has on the bus; 0 is normal there, too."""
+    return max(1, min(5, precedence + NORMAL_PRIORITY))
+
+
+def new_job(
+    task_id: UUID,
+    work_type: str,
+    *,
+    request_id: UUID,
+    trace_id: UUID,
+    payload: Mapping[str, Any],
+    precedence: int,
+    affinity_key: str | None,
+    max_attempts: int,
+    routes: Mapping[str, str],
+) -> NewTask:
+    """Return the task that a job is. Raises `InvalidField` for a payload that its work type does not allow."""
+    try:
+        check_parameters(work_type, payload)
+    except InvalidField as error:
+        raise InvalidField(error.field.replace("parameters", "payload", 1), error.problem) from None
+    return NewTask(
+        task_id=task_id,
+        request_id=request_id,
+        trace_id=trace_id,
+        work_type=work_type,
+        agent_type=routes.get(work_type, HTTP_POOL),
+        parameters=payload,
+        hints={} if affinity_key is None else {AFFINITY_KEY: affinity_key},
+        priority=message_priority(precedence),
+        idempotent=False,
+        max_attempts=max_attempts,
+        precedence=precedence,
+    )

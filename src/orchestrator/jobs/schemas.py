@@ -1,0 +1,226 @@
+"""What programs send and see of jobs: JSON with camelCase names."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from common.json_rules import SafeObject, SafeText
+from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, AgentStatus, Stream
+from common.work import AGENT_TYPE_PATTERN, WORK_TYPE_PATTERN, WorkType
+from orchestrator.jobs.model import Job, JobStatus
+from orchestrator.jobs.rules import AFFINITY_KEY, STATUS_OF
+from orchestrator.tasks.dispatch import LONGEST_KEY
+
+LONGEST_NAME = 200
+LONGEST_TEXT = 4096
+LOWEST, HIGHEST = -(2**31), 2**31 - 1
+LARGEST = 2**63 - 1
+MOST_ATTEMPTS = 100
+LONGEST_WAIT_SECONDS = 60.0
+
+WorkerId = Annotated[
+    SafeText, Field(min_length=1, max_length=LONGEST_NAME, description="What the worker calls itself.")
+]
+Label = bool | int | float | SafeText | list[SafeText]
+AttemptNumber = Annotated[
+    int | None, Field(default=None, ge=1, le=32_767, description="The job's `attempt`; without it the current one.")
+]
+
+
+Labels = Annotated[dict[SafeText, Label], Field(max_length=100)] | Annotated[list[SafeText], Field(max_length=100)]
+
+
+def labels_of(given: Mapping[str, Any] | Sequence[str]) -> Mapping[str, Any]:
+    """Return labels by their names; a list of names stands for labels that are true."""
+    return given if isinstance(given, Mapping) else dict.fromkeys(given, True)
+
+
+class CamelCase(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", allow_inf_nan=False)
+
+
+class JobRequest(CamelCase):
+    """A job to be done."""
+
+    type: str = Field(pattern=WORK_TYPE_PATTERN, description="What kind of work it is.", examples=["render"])
+    priority: int = Field(default=0, ge=LOWEST, le=HIGHEST, description="Higher first; 0 is normal.")
+    payload: SafeObject = Field(default_factory=dict, description="What the work type needs to know.")
+    affinity_key: Annotated[SafeText, Field(min_length=1, max_length=LONGEST_KEY)] | None = Field(
+        default=None, description="Kept for workers; it does not change the order."
+    )
+    max_attempts: int = Field(default=3, ge=1, le=MOST_ATTEMPTS, description="How often it may be started.")
+    request_id: UUID | None = Field(default=None, description="Makes the request safe to repeat.")
+
+
+class JobOut(CamelCase):
+    """A job and where it stands."""
+
+    id: UUID
+    type: str
+    status: JobStatus = Field(description="queued, running, succeeded, failed or cancelled")
+    priority: int
+    payload: dict[str, Any]
+    affinity_key: str | None
+    claimed_by: str | None = Field(description="Who runs it, or ran it last.")
+    lease_expires_at: datetime | None
+    attempt: int = Field(description="The number of the last attempt; it rises with every claim.")
+    max_attempts: int
+    trace_id: UUID
+    request_id: UUID
+    result_summary: str | None
+    error_message: str | None
+    artifacts_path: str | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        task = job.task
+        return cls.model_validate(
+            {
+                "id": task.task_id,
+                "type": task.work_type,
+                "status": STATUS_OF[task.status],
+                "priority": task.precedence,
+                "payload": dict(task.parameters),
+                "affinityKey": task.hints.get(AFFINITY_KEY),
+                "claimedBy": job.claimed_by,
+                "leaseExpiresAt": task.lease_expires_at,
+                "attempt": task.attempt,
+                "maxAttempts": task.max_attempts,
+                "traceId": task.trace_id,
+                "requestId": task.request_id,
+                "resultSummary": task.output or None,
+                "errorMessage": task.error_message,
+                "artifactsPath": task.artifacts_path,
+                "createdAt": task.created_at,
+                "updatedAt": task.updated_at,
+                "startedAt": task.started_at,
+                "finishedAt": task.finished_at,
+            }
+        )
+
+
+class JobPage(CamelCase):
+    items: list[JobOut]
+    next_cursor: str | None = Field(default=None, description="Pass it as `cursor` to get the next page.")
+
+
+class ClaimRequest(CamelCase):
+    """Who wants a job, and for how long."""
+
+    worker_id: WorkerId
+    lease_seconds: int = Field(ge=1, le=HIGHEST, description="How long the job is the worker's without a heartbeat.")
+    allowed_types: Annotated[list[WorkType], Field(max_length=100)] | None = Field(
+        default=None, description="Only jobs of these types; without it, any."
+    )
+    worker_capabilities: Labels = Field(default_factory=dict, description="What the worker has: label and value.")
+    claim_id: UUID | None = Field(default=None, description="Makes the claim safe to repeat.")
+    wait_seconds: float = Field(
+        default=0, ge=0, le=LONGEST_WAIT_SECONDS, description="How long the answer may wait for a job."
+    )
+
+
+class ClaimAnswer(CamelCase):
+    job: JobOut | None = Field(description="The job, which is the worker's now; null when there is none for it.")
+
+
+class OwnerRequest(CamelCase):
+    """What every report of a worker names."""
+
+    worker_id: WorkerId
+    attempt: AttemptNumber
+
+
+class HeartbeatRequest(OwnerRequest):
+    lease_seconds: int = Field(ge=1, le=HIGHEST, description="The lease runs anew for so long.")
+
+
+class HeartbeatAnswer(CamelCase):
+    job: JobOut
+    cancelled: bool = Field(description="The job was cancelled: stop it, and say `fail` with `cancelled`.")
+
+
+class ProgressRequest(OwnerRequest):
+    progress: SafeText = Field(max_length=LONGEST_TEXT, description="Where it stands, for people.")
+
+
+class OutputRequest(OwnerRequest):
+    """A piece of what the job wrote."""
+
+    stream: Stream = Field(description="stdout or stderr")
+    offset: int = Field(ge=0, le=LARGEST, description="How many bytes (UTF-8) of that stream come before it.")
+    number: int = Field(ge=0, le=HIGHEST, description="Counts the pieces of the attempt from 0, over both streams.")
+    text: SafeText = Field(max_length=MAX_CHUNK_BYTES)
+
+
+class EndRequest(OwnerRequest):
+    """How an attempt ended."""
+
+    result_summary: SafeText | None = Field(default=None, max_length=MAX_TAIL_BYTES, description="What came of it.")
+    artifacts_path: SafeText | None = Field(default=None, max_length=LONGEST_TEXT, description="Where its files are.")
+    exit_code: int | None = Field(default=None, ge=LOWEST, le=HIGHEST)
+    duration_ms: int | None = Field(default=None, ge=0, le=LARGEST)
+    output_bytes: dict[Stream, Annotated[int, Field(ge=0, le=LARGEST)]] | None = Field(
+        default=None, description="How much each stream holds in all, so that readers know when they have everything."
+    )
+    output_dropped: dict[Stream, Annotated[int, Field(ge=0, le=LARGEST)]] | None = Field(
+        default=None, description="How much each stream wrote beyond the limit."
+    )
+
+
+class CompleteRequest(EndRequest):
+    pass
+
+
+class FailRequest(EndRequest):
+    error_message: SafeText = Field(min_length=1, max_length=LONGEST_TEXT, description="What went wrong, for people.")
+    retryable: bool = Field(default=False, description="Another attempt may end differently.")
+    error_code: int | None = Field(default=None, ge=1000, le=9999, description="5001 timeout, 5005 host, …")
+    started: bool = Field(default=True, description="False hands the job back untouched: the attempt does not count.")
+    cancelled: bool = Field(default=False, description="It was stopped because it was cancelled.")
+
+
+class WorkerResources(CamelCase):
+    cpu_percent: float = Field(default=0, ge=0)
+    memory_percent: float = Field(default=0, ge=0)
+    gpu_vram_total_gb: float | None = Field(default=None, ge=0)
+    gpu_vram_available_gb: float | None = Field(default=None, ge=0)
+
+
+class WorkerReport(CamelCase):
+    """Who a worker is, what it can do, and what it does right now."""
+
+    agent_type: str = Field(default="http", pattern=AGENT_TYPE_PATTERN)
+    hostname: SafeText = Field(default="", max_length=LONGEST_NAME)
+    version: SafeText = Field(default="", max_length=LONGEST_NAME)
+    work_types: Annotated[list[WorkType], Field(max_length=100)] = Field(default_factory=list)
+    slots: int = Field(default=1, ge=1, le=10_000)
+    current_jobs: Annotated[list[UUID], Field(max_length=10_000)] = Field(default_factory=list)
+    status: AgentStatus = AgentStatus.ONLINE
+    resources: WorkerResources = Field(default_factory=WorkerResources)
+    labels: Labels = Field(default_factory=dict)
+    started_at: AwareDatetime | None = None
+
+
+class OrderOut(CamelCase):
+    action: str = Field(description="pause or drain")
+    until: datetime | None = None
+    started_at: datetime | None = Field(default=None, description="The process that a drain is for.")
+    note: str = ""
+
+
+class CancelledJob(CamelCase):
+    job_id: UUID
+    attempt: int
+
+
+class WorkerOrders(CamelCase):
+    orders: list[OrderOut] = Field(description="What people ordered; empty when the worker may work.")
+    cancelled: list[CancelledJob] = Field(description="Of its current jobs those that it must stop.")

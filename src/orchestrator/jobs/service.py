@@ -1,0 +1,270 @@
+"""The use cases of the queue API: create jobs, look at them, take them, and say what became of them."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from common.batching import Batcher
+from common.errors import ErrorCode, InvalidField
+from common.ids import new_request_id
+from common.lifecycle import Status
+from common.loop import Wake
+from common.messages import Lease, OutputChunk, ResultStatus, StatusUpdate, Stream, WorkResult, WorkStatus
+from orchestrator.database.pool import Pool, transaction
+from orchestrator.jobs import queries
+from orchestrator.jobs.desk import Desk
+from orchestrator.jobs.errors import JobNotFound, NotTheOwner
+from orchestrator.jobs.model import Job, JobStatus, OwnAttempt, Wanted, Worker
+from orchestrator.jobs.rules import new_job, statuses_of
+from orchestrator.jobs.workers import Workers
+from orchestrator.leases import queries as leases
+from orchestrator.leases.rules import Stale, Verdict
+from orchestrator.leases.service import LeaseService
+from orchestrator.output.service import OutputService
+from orchestrator.tasks import queries as tasks
+from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
+from orchestrator.tasks.service import TaskHasEnded, TaskService
+
+log = logging.getLogger(__name__)
+
+CALLER = "caller"
+RESULTS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a worker says that its attempt ended."""
+
+    status: ResultStatus
+    summary: str = ""
+    artifacts_path: str | None = None
+    error_message: str | None = None
+    error_code: int | None = None
+    exit_code: int | None = None
+    duration_ms: int | None = None
+    output_bytes: Mapping[Stream, int] | None = None
+    output_dropped: Mapping[Stream, int] | None = None
+    retryable: bool = False
+    started: bool = True
+
+
+class JobService:
+    """Everything that the queue API offers. A job is a task; whoever claims it first, here or on the bus, has it."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        dispatch: Callable[[NewTask], Awaitable[Identity]],
+        give: Callable[[Sequence[Wanted]], Awaitable[Sequence[Task | None]]],
+        tasks: TaskService,
+        leases: LeaseService,
+        output: OutputService,
+        workers: Workers,
+        relay: Wake,
+        routes: Mapping[str, str],
+        max_lease: timedelta,
+    ) -> None:
+        self._pool = pool
+        self._dispatch = dispatch
+        self._tasks = tasks
+        self._leases = leases
+        self._output = output
+        self._workers = workers
+        self._relay = relay
+        self._routes = routes
+        self._max_lease = max_lease
+        self.desk = Desk(give, self._hand_back)
+        self.results: Batcher[WorkResult, Verdict] = Batcher(leases.accept, limit=RESULTS_AT_ONCE)
+
+    async def create(
+        self,
+        work_type: str,
+        *,
+        payload: Mapping[str, Any],
+        precedence: int,
+        affinity_key: str | None,
+        max_attempts: int,
+        request_id: UUID | None,
+        trace_id: UUID,
+    ) -> tuple[Job, bool]:
+        """Store a job; return it and whether it is new. Raises `InvalidField` and `IdempotencyConflict`."""
+        task = new_job(
+            uuid4(),
+            work_type,
+            request_id=request_id or new_request_id(),
+            trace_id=trace_id,
+            payload=payload,
+            precedence=precedence,
+            affinity_key=affinity_key,
+            max_attempts=max_attempts,
+            routes=self._routes,
+        )
+        known = await self._dispatch(task)
+        return await self.get(known.task_id), known.task_id == task.task_id
+
+    async def get(self, job_id: UUID) -> Job:
+        """Return a job, or raise `JobNotFound`."""
+        [job] = await self._show([await self._find(job_id)])
+        return job
+
+    async def newest(
+        self, *, status: JobStatus | None, work_type: str | None, before: tuple[datetime, UUID] | None, limit: int
+    ) -> list[Job]:
+        """Return jobs, newest first."""
+        wanted = TaskFilter(statuses_of(status), work_type, before=before)
+        async with self._pool.acquire() as db:
+            page = await tasks.newest(db, wanted, limit=limit)
+            whole = await tasks.get(db, [task.task_id for task in page])
+        return await self._show([whole.get(task.task_id, task) for task in page])
+
+    async def cancel(self, job_id: UUID) -> Job:
+        """Cancel a job that has not ended; raises `JobNotFound`, and `NotTheOwner` when it has ended otherwise."""
+        task = await self._find(job_id)
+        try:
+            await self._tasks.cancel(task.task_id, by=CALLER)
+        except TaskHasEnded as ended:
+            if ended.status is not Status.CANCELLED:
+                raise NotTheOwner(str(ended)) from None
+        self._relay.ring()
+        return await self.get(job_id)
+
+    async def claim(self, wanted: Wanted, *, wait: timedelta) -> Job | None:
+        """Return the best job for a worker, whose own it is from then on; None when there was none in time."""
+        self._check_lease(wanted.lease)
+        await self._workers.claims(wanted)
+        task = await self.desk.claim(wanted, wait=wait)
+        if task is None:
+            return None
+        self._relay.ring()  # its ticket is gone, so that there is room for another
+        log.info(
+            "job.claimed", extra={"task_id": task.task_id, "trace_id": task.trace_id, "worker": wanted.worker.name}
+        )
+        return Job(task, wanted.worker.name)
+
+    async def heartbeat(
+        self, job_id: UUID, worker: Worker, *, attempt: int | None, lease: timedelta
+    ) -> tuple[Job, bool]:
+        """Have the lease run anew; return the job, and whether it was cancelled and must be stopped."""
+        self._check_lease(lease)
+        task, own = await self._own(job_id, worker, attempt)
+        async with transaction(self._pool) as db:
+            kept = await leases.renew(db, [(worker.agent_id, Lease(task_id=job_id, fence=own.fence))], lease=lease)
+        if not kept:
+            task, own = await self._own(job_id, worker, own.number)
+            if task.status is not Status.CANCELLED or own.outcome != "cancelled" or own.stop_reported:
+                raise NotTheOwner(_not_running(task, own))
+        return await self.get(job_id), not kept
+
+    async def progress(self, job_id: UUID, worker: Worker, *, attempt: int | None, text: str) -> Job:
+        """Say where a job stands."""
+        task, own = await self._own(job_id, worker, attempt)
+        if task.status is not Status.RUNNING or task.fence != own.fence:
+            raise NotTheOwner(_not_running(task, own))
+        await self._output.store([_status(own, progress=text)])
+        return await self.get(job_id)
+
+    async def write(self, job_id: UUID, worker: Worker, chunk: OutputChunk, *, attempt: int | None) -> None:
+        """Store a piece of what the job wrote; one that is there already is no error."""
+        _, own = await self._own(job_id, worker, attempt)
+        await self._output.store([_status(own, chunks=[chunk])])
+
+    async def end(self, job_id: UUID, worker: Worker, ending: Ending, *, attempt: int | None) -> Job:
+        """Store how an attempt ended; the same again by its owner is answered as before."""
+        task, own = await self._own(job_id, worker, attempt)
+        verdict = await self.results.submit(_result(own, ending))
+        if isinstance(verdict, Stale):
+            raise NotTheOwner(f"This does not count: {verdict.reason}.")
+        self._relay.ring()
+        log.info("job.ended", extra={"task_id": job_id, "trace_id": task.trace_id, "status": ending.status})
+        return await self.get(job_id)
+
+    async def report(self, worker: Worker, update: StatusUpdate, labels: Mapping[str, Any]) -> Any:
+        """Take in what a worker says of itself; see `Workers.report`."""
+        return await self._workers.report(worker, update, labels)
+
+    async def _find(self, job_id: UUID) -> Task:
+        async with self._pool.acquire() as db:
+            task = await tasks.find(db, job_id)
+        if task is None:
+            raise JobNotFound(job_id)
+        return task
+
+    async def _show(self, found: Sequence[Task]) -> list[Job]:
+        ids = {task.agent_id for task in found if task.agent_id is not None}
+        names: dict[UUID, str] = {}
+        if ids:
+            async with self._pool.acquire() as db:
+                names = await queries.names(db, ids)
+        return [
+            Job(task, None if task.agent_id is None else names.get(task.agent_id, str(task.agent_id))) for task in found
+        ]
+
+    async def _own(self, job_id: UUID, worker: Worker, attempt: int | None) -> tuple[Task, OwnAttempt]:
+        """Return a job and the attempt of it that a worker names; raises `JobNotFound` and `NotTheOwner`."""
+        task = await self._find(job_id)
+        async with self._pool.acquire() as db:
+            own = await queries.attempt(db, job_id, task.attempt if attempt is None else attempt)
+        if own is None or own.agent_id != worker.agent_id:
+            raise NotTheOwner(
+                f"Attempt {attempt or task.attempt} of job {job_id} is not that of worker {worker.name!r}."
+            )
+        return task, own
+
+    def _check_lease(self, lease: timedelta) -> None:
+        if lease > self._max_lease:
+            raise InvalidField("leaseSeconds", f"must be at most {self._max_lease.total_seconds():.0f}")
+
+    async def _hand_back(self, wanted: Wanted, task: Task) -> None:
+        """Give back what a worker got that had left before it heard of it; the attempt does not count."""
+        own = OwnAttempt(task.task_id, task.attempt, task.fence, wanted.worker.agent_id, None, stop_reported=False)
+        ending = Ending(
+            ResultStatus.FAILED,
+            error_message="The worker left before it was given the job.",
+            error_code=ErrorCode.AGENT_UNAVAILABLE,
+            retryable=True,
+            started=False,
+        )
+        try:
+            await self.results.submit(_result(own, ending))
+            self._relay.ring()
+        except Exception:  # its lease ends by itself
+            log.exception("job.not_handed_back", extra={"task_id": task.task_id})
+
+
+def _not_running(task: Task, own: OwnAttempt) -> str:
+    return f"Attempt {own.number} does not run any longer: {own.outcome or task.status}."
+
+
+def _status(own: OwnAttempt, *, progress: str = "", chunks: Sequence[OutputChunk] = ()) -> WorkStatus:
+    return WorkStatus(
+        task_id=own.task_id,
+        agent_id=own.agent_id,
+        attempt=own.number,
+        fence=own.fence,
+        progress=progress,
+        chunks=list(chunks),
+    )
+
+
+def _result(own: OwnAttempt, ending: Ending) -> WorkResult:
+    return WorkResult(
+        task_id=own.task_id,
+        status=ending.status,
+        output=ending.summary,
+        error_message=ending.error_message,
+        error_code=ending.error_code,
+        exit_code=ending.exit_code,
+        duration_ms=ending.duration_ms or 0,
+        agent_id=own.agent_id,
+        attempt=own.number,
+        fence=own.fence,
+        retryable=ending.retryable,
+        started=ending.started,
+        output_bytes=dict(ending.output_bytes or {}),
+        output_dropped=dict(ending.output_dropped or {}),
+        artifacts_path=ending.artifacts_path,
+    )

@@ -1,0 +1,207 @@
+"""Programs create jobs, look at them, and workers take them to their end: over real HTTP, on a real ledger."""
+
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from tests.integration.jobs.asking import Json, claim, create, get, post
+
+
+async def test_a_job_shows_everything_that_is_known_of_it(queue: httpx2.AsyncClient) -> None:
+    made = await create(queue, payload={"scene": 7}, priority=12, affinityKey="gpu", maxAttempts=2)
+
+    assert made["status"] == "queued"
+    assert (made["type"], made["priority"], made["payload"]) == ("render", 12, {"scene": 7})
+    assert (made["affinityKey"], made["attempt"], made["maxAttempts"]) == ("gpu", 0, 2)
+    assert {made[name] for name in ("claimedBy", "leaseExpiresAt", "resultSummary", "startedAt", "finishedAt")} == {
+        None
+    }
+    assert await get(queue, made["id"]) == made
+
+
+async def test_a_worker_takes_a_job_to_its_end(queue: httpx2.AsyncClient) -> None:
+    made = await create(queue)
+
+    taken = await claim(queue, "worker-1")
+    assert taken is not None
+    assert (taken["id"], taken["status"], taken["claimedBy"], taken["attempt"]) == (
+        made["id"],
+        "running",
+        "worker-1",
+        1,
+    )
+    beat = await post(queue, f"/jobs/{made['id']}/heartbeat", workerId="worker-1", attempt=1, leaseSeconds=60)
+    assert beat["cancelled"] is False
+    assert beat["job"]["leaseExpiresAt"] > taken["leaseExpiresAt"]
+    moved = await post(queue, f"/jobs/{made['id']}/progress", workerId="worker-1", attempt=1, progress="half")
+    assert moved["status"] == "running"
+    await post(
+        queue,
+        f"/jobs/{made['id']}/output",
+        workerId="worker-1",
+        attempt=1,
+        stream="stdout",
+        offset=0,
+        number=0,
+        text="hi",
+    )
+    done = await post(
+        queue,
+        f"/jobs/{made['id']}/complete",
+        workerId="worker-1",
+        attempt=1,
+        resultSummary="seven frames",
+        artifactsPath="/out/7",
+        outputBytes={"stdout": 2, "stderr": 0},
+    )
+
+    assert (done["status"], done["resultSummary"], done["artifactsPath"]) == ("succeeded", "seven frames", "/out/7")
+    assert done["finishedAt"] is not None
+    page = (await queue.get(f"/api/v1/tasks/{made['id']}/output?stream=stdout")).json()
+    assert (page["text"], page["complete"]) == ("hi", True)
+
+
+async def test_an_end_that_is_repeated_is_answered_as_before_and_another_is_refused(queue: httpx2.AsyncClient) -> None:
+    path = f"/jobs/{(await create(queue))['id']}"
+    await claim(queue)
+    done = await post(queue, f"{path}/complete", workerId="worker-1", attempt=1, resultSummary="once")
+
+    again = await post(queue, f"{path}/complete", workerId="worker-1", attempt=1, resultSummary="twice")
+
+    assert again == done
+    await post(queue, f"{path}/fail", status=409, workerId="worker-1", attempt=1, errorMessage="no")
+    await post(queue, f"{path}/heartbeat", status=409, workerId="worker-1", attempt=1, leaseSeconds=5)
+    await post(queue, f"{path}/cancel", status=409)
+
+
+async def test_only_the_owner_is_heard(queue: httpx2.AsyncClient) -> None:
+    job = await create(queue)
+    await post(queue, f"/jobs/{job['id']}/complete", status=409, workerId="worker-1")
+    await claim(queue, "worker-1")
+    before = await get(queue, job["id"])
+
+    reports: dict[str, Json] = {
+        "heartbeat": {"leaseSeconds": 5},
+        "progress": {"progress": "x"},
+        "output": {"stream": "stdout", "offset": 0, "number": 0, "text": "x"},
+        "complete": {},
+        "fail": {"errorMessage": "x"},
+    }
+    for path, body in reports.items():
+        problem = await post(queue, f"/jobs/{job['id']}/{path}", status=409, workerId="worker-2", **body)
+        assert problem["error_code"] == 2005
+
+    assert await get(queue, job["id"]) == before
+
+
+async def test_a_failure_is_retried_while_attempts_remain(queue: httpx2.AsyncClient) -> None:
+    job = await create(queue, maxAttempts=2)
+    await claim(queue)
+    failed = await post(
+        queue, f"/jobs/{job['id']}/fail", workerId="worker-1", attempt=1, errorMessage="no disk", retryable=True
+    )
+    assert (failed["status"], failed["errorMessage"]) == ("queued", "no disk")
+
+    assert await claim(queue) is None  # its retry is not due yet
+    again = await claim(queue, waitSeconds=10)
+    assert again is not None
+    assert (again["id"], again["attempt"]) == (job["id"], 2)
+    # The old attempt is over: what is said about it comes too late.
+    await post(queue, f"/jobs/{job['id']}/complete", status=409, workerId="worker-1", attempt=1)
+    failed = await post(
+        queue, f"/jobs/{job['id']}/fail", workerId="worker-1", attempt=2, errorMessage="no disk", retryable=True
+    )
+    assert failed["status"] == "failed"
+
+
+async def test_a_job_that_is_handed_back_untouched_costs_no_attempt(queue: httpx2.AsyncClient) -> None:
+    job = await create(queue, maxAttempts=1)
+    await claim(queue)
+    back = await post(
+        queue, f"/jobs/{job['id']}/fail", workerId="worker-1", attempt=1, errorMessage="leaving", started=False
+    )
+    assert back["status"] == "queued"
+
+    assert await claim(queue, "worker-2") is not None
+    done = await post(queue, f"/jobs/{job['id']}/complete", workerId="worker-2")
+    assert done["status"] == "succeeded"
+
+
+async def test_a_cancelled_job_tells_its_worker_and_takes_no_result(queue: httpx2.AsyncClient) -> None:
+    job = await create(queue)
+    await claim(queue)
+    cancelled = await post(queue, f"/jobs/{job['id']}/cancel")
+    assert cancelled["status"] == "cancelled"
+    assert (await post(queue, f"/jobs/{job['id']}/cancel"))["status"] == "cancelled"
+
+    beat = await post(queue, f"/jobs/{job['id']}/heartbeat", workerId="worker-1", attempt=1, leaseSeconds=5)
+    assert beat["cancelled"] is True
+    told = await post(queue, "/workers/worker-1/heartbeat", currentJobs=[job["id"]])
+    assert told["cancelled"] == [{"jobId": job["id"], "attempt": 1}]
+    await post(queue, f"/jobs/{job['id']}/complete", status=409, workerId="worker-1", attempt=1)
+    stopped = await post(
+        queue, f"/jobs/{job['id']}/fail", workerId="worker-1", attempt=1, errorMessage="stopped", cancelled=True
+    )
+    assert stopped["status"] == "cancelled"
+    await post(queue, f"/jobs/{job['id']}/heartbeat", status=409, workerId="worker-1", attempt=1, leaseSeconds=5)
+
+
+async def test_jobs_are_listed_newest_first_with_a_cursor(queue: httpx2.AsyncClient) -> None:
+    made = [(await create(queue, f"type_{number % 2}"))["id"] for number in range(5)]
+    await claim(queue, allowedTypes=["type_0"])
+
+    async def listed(**query: str | int) -> list[str]:
+        answer = (await queue.get("/api/queue/jobs", params=query)).json()
+        return [item["id"] for item in answer["items"]]
+
+    assert await listed() == made[::-1]
+    assert await listed(type="type_1") == [made[3], made[1]]
+    assert await listed(status="running") == [made[0]]
+    first = (await queue.get("/api/queue/jobs", params={"limit": 2})).json()
+    assert [item["id"] for item in first["items"]] == [made[4], made[3]]
+    assert await listed(limit=3, cursor=first["nextCursor"]) == [made[2], made[1], made[0]]
+
+
+async def test_a_creation_that_is_repeated_is_the_same_job(queue: httpx2.AsyncClient) -> None:
+    request_id = str(uuid4())
+    first = await create(queue, requestId=request_id, payload={"n": 1})
+
+    again = await post(queue, "/jobs", status=200, type="render", requestId=request_id, payload={"n": 1})
+
+    assert again == first
+    other = await post(queue, "/jobs", status=409, type="render", requestId=request_id, payload={"n": 2})
+    assert other["error_code"] == 1003
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/jobs", {"type": "Render"}, "type"),
+        ("/jobs", {"type": "render", "priority": "high"}, "priority"),
+        ("/jobs", {"type": "render", "maxAttempts": 0}, "maxAttempts"),
+        ("/jobs", {"type": "render", "max_attempts": 2}, "max_attempts"),
+        ("/jobs", {"type": "render", "payload": {"a": "\x00"}}, "payload"),
+        ("/jobs", {"type": "shell_script", "payload": {"argv": "ls"}}, "payload.argv"),
+        ("/jobs/claim", {"workerId": "w", "leaseSeconds": 0}, "leaseSeconds"),
+        ("/jobs/claim", {"workerId": "w", "leaseSeconds": 1_000_000}, "leaseSeconds"),
+        ("/jobs/claim", {"workerId": "", "leaseSeconds": 5}, "workerId"),
+        ("/jobs/claim", {"workerId": "w", "leaseSeconds": 5, "waitSeconds": 61}, "waitSeconds"),
+    ],
+)
+async def test_bad_input_names_the_field(
+    queue: httpx2.AsyncClient, path: str, body: dict[str, object], field: str
+) -> None:
+    problem = await post(queue, path, status=422, **body)
+
+    assert any(field in error["field"] for error in problem["errors"])
+
+
+async def test_unknown_ids_are_not_found(queue: httpx2.AsyncClient) -> None:
+    unknown = uuid4()
+
+    assert (await queue.get(f"/api/queue/jobs/{unknown}")).status_code == 404
+    await post(queue, f"/jobs/{unknown}/cancel", status=404)
+    await post(queue, f"/jobs/{unknown}/heartbeat", status=404, workerId="w", leaseSeconds=5)
+    await post(queue, f"/jobs/{unknown}/complete", status=404, workerId="w")
+    await post(queue, f"/jobs/{unknown}/fail", status=404, workerId="w", errorMessage="x")
