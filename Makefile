@@ -13,11 +13,11 @@ RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 LOCK_TOOLS := $(VENV)/lock-tools
 PIP_TOOLS := pip-tools==7.6.2
-SOURCES := src tests
+SOURCES := src tests bench
 STARTED := $(shell date +%s)
 ELAPSED = $$(( $$(date +%s) - $(STARTED) )) s
 
-.PHONY: help demo up test check format lint types imports pytest coverage chaos lock clean
+.PHONY: help demo up test check format lint types imports pytest coverage bench-claims chaos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ pytest: $(DEV)
 
 coverage: $(DEV) ## every test, and which lines and branches they reach
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+bench-claims: $(DEV) ## how long a claim over HTTP takes with a thousand jobs waiting and with a million; JSON=file
+	@$(BIN)/python -m bench.claims $(if $(JSON),--json $(JSON))
 
 chaos: $(DEV) ## break everything for MINUTES=3 as SEED=… decides and see what holds; figures go to JSON=file
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),3) $(if $(JSON),--json $(JSON))

@@ -13,7 +13,8 @@ NOW = "SELECT now()"
 
 # The first of each line of tasks that are alike, from the index `task_claimable`: a backlog of any depth is never read.
 # A task that waits for its next attempt has a ticket that is not due yet. What others hold is skipped; so that it does
-# not leave too few, some more candidates are looked at than are wanted.
+# not leave too few, some more candidates are looked at than are wanted. No index answers the last condition, so that the
+# few are looked up by their ids.
 CHOOSE = """
     WITH RECURSIVE line AS (
         (SELECT agent_type, work_type, aim FROM task
@@ -36,10 +37,9 @@ CHOOSE = """
              WHERE status = 'pending' AND admitted
                AND agent_type = line.agent_type AND work_type = line.work_type AND aim = line.aim
                AND (expires_at IS NULL OR expires_at > now()) AND task_id <> ALL($6::uuid[])
-               AND (attempt = 0 OR NOT EXISTS (
-                    SELECT FROM outbox
-                     WHERE kind = 'ticket' AND outbox.task_id = task.task_id
-                       AND published_at IS NULL AND due_at > now()))
+               AND (attempt = 0 OR coalesce(
+                    (SELECT published_at IS NOT NULL OR due_at <= now() FROM outbox
+                      WHERE kind = 'ticket' AND outbox.task_id = task.task_id), true))
              ORDER BY precedence DESC, dispatch_no
              LIMIT $4
          ) AS first
@@ -50,12 +50,12 @@ CHOOSE = """
          LIMIT $4
     )
     SELECT task_id FROM task
-     WHERE task_id = ANY(ARRAY(SELECT task_id FROM best)) AND status = 'pending' AND admitted
+     WHERE task_id = ANY(ARRAY(SELECT task_id FROM best)) AND coalesce(status = 'pending' AND admitted, false)
      ORDER BY precedence DESC, dispatch_no
      LIMIT $5
        FOR UPDATE SKIP LOCKED
 """
-SPARE = (16, 1024)
+SPARE = (4, 1024)
 
 HELD = """
     SELECT task.task_id, task.agent_id, task.claim_id

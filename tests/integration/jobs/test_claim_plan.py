@@ -1,0 +1,51 @@
+"""However deep the backlog, a claim finds the best job through one index."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from orchestrator.database.pool import Pool
+from orchestrator.jobs import queries
+from tests.integration.orchestrator.test_deep_backlogs import pages_read
+
+DEPTH = 40_000
+# Five types, and a few candidates of each; a scan of the backlog would read more than a thousand.
+FEW_PAGES = 400
+
+FILL = """
+    INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest, priority,
+                      idempotent, max_attempts, status, precedence)
+    SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'type_' || n % 5, 'http', '{}', '{}', '', 3, false,
+           3, 'pending', n % 11
+      FROM generate_series(1, $1::int) AS n
+"""
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
+
+
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "never-analyzed"])
+@pytest.mark.parametrize("types", [None, ["type_3"]], ids=["any", "one-type"])
+async def test_a_claim_reads_a_few_pages_of_a_deep_backlog(pool: Pool, analyzed: bool, types: list[str] | None) -> None:
+    async with pool.acquire() as db:
+        await db.execute(FILL, DEPTH)
+        if analyzed:
+            await db.execute("ANALYZE task")
+
+    assert await pages_read(pool, queries.CHOOSE, types, None, [""], 17, 1, []) < FEW_PAGES
+
+
+async def test_a_claim_uses_the_index_made_for_it_and_never_reads_the_whole_table(pool: Pool) -> None:
+    async with pool.acquire() as db:
+        await db.execute(FILL, DEPTH)
+        await db.execute("ANALYZE task")
+        answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {queries.CHOOSE}", None, None, [""], 17, 1, [])
+
+    plan = list(nodes(json.loads(answer)[0]["Plan"]))
+    assert {node["Index Name"] for node in plan if "Index Name" in node} >= {"task_claimable", "task_pkey"}
+    assert not [node for node in plan if node["Node Type"] == "Seq Scan" and node["Relation Name"] == "task"]
