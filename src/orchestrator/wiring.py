@@ -212,6 +212,7 @@ async def _jobs(
         relay=relay,
         routes=settings.routes,
         max_lease=settings.queue_max_lease,
+        max_output_bytes=settings.max_output_bytes,
     )
 
 

@@ -30,7 +30,8 @@ ANYBODY = frozenset({""})
 class Claims:
     """Answers claims: the best task that each may have, which is its own from then on, or None.
 
-    `grace` is for how long after it started a lease that ran out counts as live: nobody could renew before.
+    `grace` is for how long after `since`, when this orchestrator started, a lease from before that which ran out counts as
+    live: nobody could renew it while there was no orchestrator.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Claims:
         async with self._pool.acquire() as db:
             lost = await queries.expired(db, since=self._since, grace=self._grace, limit=EXPIRED_AT_ONCE)
         if lost:
-            await self._leases.put_back(lost)
+            await self._leases.put_back(lost, at_once=True)
 
     async def _held(self, db: Connection, wanted: Sequence[Wanted]) -> dict[tuple[UUID, UUID], UUID]:
         """Return what repeated claims got before: the task by the key of the claim."""

@@ -22,10 +22,14 @@ class JobStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A task, and who runs it or ran it last in the words that it gave itself."""
+    """A task, and who runs it or ran it last in the words that it gave itself.
+
+    Of each stream of its output `max_output_bytes` are kept.
+    """
 
     task: Task
     claimed_by: str | None
+    max_output_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

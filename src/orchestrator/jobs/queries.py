@@ -64,14 +64,14 @@ HELD = """
       JOIN task ON task.task_id = attempt.task_id AND task.status = 'running'
 """
 
-# Leases of workers that speak HTTP. While the orchestrator was away nobody could renew, so that what ran out before it
-# came back, or just after, is left alone for a while.
+# Leases of workers that speak HTTP. While the orchestrator was away nobody could renew, so that one which began before
+# it came back is left alone for a while.
 EXPIRED = """
     SELECT task.task_id
       FROM task
       JOIN agent ON agent.agent_id = task.agent_id AND agent.worker_id IS NOT NULL
      WHERE task.status = 'running' AND task.lease_expires_at < now()
-       AND (task.lease_expires_at > $1::timestamptz + $2::interval OR now() > $1::timestamptz + $2::interval)
+       AND (task.started_at > $1::timestamptz OR now() > $1::timestamptz + $2::interval)
      ORDER BY task.lease_expires_at LIMIT $3
 """
 

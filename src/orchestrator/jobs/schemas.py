@@ -69,6 +69,7 @@ class JobOut(CamelCase):
     lease_expires_at: datetime | None
     attempt: int = Field(description="The number of the last attempt; it rises with every claim.")
     max_attempts: int
+    max_output_bytes: int = Field(description="So much of each stream of its output is kept.")
     trace_id: UUID
     request_id: UUID
     result_summary: str | None
@@ -94,6 +95,7 @@ class JobOut(CamelCase):
                 "leaseExpiresAt": task.lease_expires_at,
                 "attempt": task.attempt,
                 "maxAttempts": task.max_attempts,
+                "maxOutputBytes": job.max_output_bytes,
                 "traceId": task.trace_id,
                 "requestId": task.request_id,
                 "resultSummary": task.output or None,

@@ -67,6 +67,7 @@ class JobService:
         relay: Wake,
         routes: Mapping[str, str],
         max_lease: timedelta,
+        max_output_bytes: int,
     ) -> None:
         self._pool = pool
         self._dispatch = dispatch
@@ -77,6 +78,7 @@ class JobService:
         self._relay = relay
         self._routes = routes
         self._max_lease = max_lease
+        self._max_output = max_output_bytes
         self.desk = Desk(give, self._hand_back)
         self.results: Batcher[WorkResult, Verdict] = Batcher(leases.accept, limit=RESULTS_AT_ONCE)
 
@@ -143,7 +145,7 @@ class JobService:
         log.info(
             "job.claimed", extra={"task_id": task.task_id, "trace_id": task.trace_id, "worker": wanted.worker.name}
         )
-        return Job(task, wanted.worker.name)
+        return Job(task, wanted.worker.name, self._max_output)
 
     async def heartbeat(
         self, job_id: UUID, worker: Worker, *, attempt: int | None, lease: timedelta
@@ -199,9 +201,11 @@ class JobService:
         if ids:
             async with self._pool.acquire() as db:
                 names = await queries.names(db, ids)
-        return [
-            Job(task, None if task.agent_id is None else names.get(task.agent_id, str(task.agent_id))) for task in found
-        ]
+
+        def name(agent_id: UUID | None) -> str | None:
+            return None if agent_id is None else names.get(agent_id, str(agent_id))
+
+        return [Job(task, name(task.agent_id), self._max_output) for task in found]
 
     async def _own(self, job_id: UUID, worker: Worker, attempt: int | None) -> tuple[Task, OwnAttempt]:
         """Return a job and the attempt of it that a worker names; raises `JobNotFound` and `NotTheOwner`."""

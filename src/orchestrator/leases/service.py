@@ -246,8 +246,11 @@ class LeaseService:
             expired = await queries.expired(db, limit=limit)
         return await self.put_back(expired) if expired else 0
 
-    async def put_back(self, expired: Sequence[UUID]) -> int:
-        """Do what `reap` does to those of the tasks whose lease has run out; return how many."""
+    async def put_back(self, expired: Sequence[UUID], *, at_once: bool = False) -> int:
+        """Do what `reap` does to those of the tasks whose lease has run out; return how many.
+
+        `at_once`: somebody asks for them now, so that their next attempt does not wait.
+        """
         async with transaction(self._pool) as db:
             await admission.hold_for(db, expired)
             lost = await queries.lock_expired(db, expired)
@@ -258,7 +261,7 @@ class LeaseService:
                     case Finish(status=status) as verdict:
                         changes.finish(task, _lost(task, status), verdict)
                     case Requeue(at=at):
-                        changes.requeue(task, _lost(task, None), at)
+                        changes.requeue(task, _lost(task, None), now if at_once else at)
             await changes.write(db, ageing=self._ageing, breaker=self._breaker)
         for task in lost:
             log.warning("lease.lost", extra={"task_id": task.task_id, "agent_id": task.agent_id})

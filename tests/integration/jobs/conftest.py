@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
@@ -13,18 +14,25 @@ from orchestrator.settings import OrchestratorSettings
 from tests.services.ports import free_ports
 
 
-@pytest.fixture
-async def queue(ledger_url: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the queue API."""
-    settings = OrchestratorSettings(database_url=ledger_url, port=free_ports(1)[0], lease_seconds=2)
+@asynccontextmanager
+async def serving(ledger_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """Run an orchestrator, and give a client of its queue API."""
+    settings = OrchestratorSettings(database_url=ledger_url, port=free_ports(1)[0])
     started, stop = asyncio.Event(), asyncio.Event()
-    serving = asyncio.create_task(
+    running = asyncio.create_task(
         serve(settings, SharedSettings(broker_url="memory://"), broker=MemoryBroker(), started=started, stop=stop)
     )
     waiting = asyncio.create_task(started.wait())
-    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{settings.port}", timeout=30) as client:
         yield client
     stop.set()
-    await serving
+    await running
+
+
+@pytest.fixture
+async def queue(ledger_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the queue API."""
+    async with serving(ledger_url) as client:
+        yield client

@@ -6,7 +6,9 @@ from uuid import uuid4
 
 import httpx2
 
+from tests.eventually import eventually
 from tests.integration.jobs.asking import claim, create, get, post
+from tests.integration.jobs.conftest import serving
 
 
 async def test_the_highest_priority_comes_first_and_among_equals_the_oldest(queue: httpx2.AsyncClient) -> None:
@@ -59,6 +61,32 @@ async def test_a_job_whose_lease_ended_is_given_to_the_next_and_fails_when_attem
     assert lost["status"] == "failed"
     assert "agent lost" in lost["errorMessage"]
     await post(queue, f"/jobs/{job['id']}/complete", status=409, workerId="worker-1", attempt=1)
+
+
+async def test_a_job_whose_lease_has_ended_is_given_in_the_very_claim_that_finds_it(queue: httpx2.AsyncClient) -> None:
+    job = await create(queue)
+    began = time.monotonic()
+    await claim(queue, "lost", lease=1)
+    await eventually(lambda: time.monotonic() > began + 1.5)
+
+    taken = await claim(queue, "next")
+
+    assert taken is not None
+    assert (taken["id"], taken["attempt"]) == (job["id"], 2)
+
+
+async def test_a_lease_that_ended_while_there_was_no_orchestrator_is_not_lost_yet(ledger_url: str) -> None:
+    async with serving(ledger_url) as before:
+        job = await create(before)
+        began = time.monotonic()
+        await claim(before, "worker-1", lease=1)
+    await eventually(lambda: time.monotonic() > began + 1.5)
+
+    async with serving(ledger_url) as after:
+        assert await claim(after, "worker-2") is None
+        done = await post(after, f"/jobs/{job['id']}/complete", workerId="worker-1", attempt=1)
+
+    assert (done["status"], done["attempt"]) == ("succeeded", 1)
 
 
 async def test_a_job_that_appears_is_given_at_once_to_one_of_those_who_wait(queue: httpx2.AsyncClient) -> None:

@@ -1,0 +1,233 @@
+"""Agents over HTTP in a whole Chiffon: a real orchestrator, real agents and real servers, each a process of its own."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx2
+import pytest
+
+from agents.registration import IDENTITY_FILE
+from chiffon.client import Client
+from chiffon.models import TaskStatus
+from common.messages import AgentStatus
+from tests.eventually import eventually
+from tests.integration.agents.agent_process import agent_process
+from tests.integration.system.processes import Server, server
+from tests.services.ports import free_ports
+from tests.unit.agents.test_process import is_gone
+
+
+@pytest.fixture
+async def orchestrator(amqp_url: str, ledger_url: str, tmp_path: Path) -> AsyncIterator[Server]:
+    async with server(amqp_url, ledger_url, tmp_path) as running:
+        yield running
+
+
+async def ended(client: Client, *task_ids: UUID, timeout: float = 40) -> list[TaskStatus]:
+    async with asyncio.timeout(timeout):
+        return [await client.wait(task_id) for task_id in task_ids]
+
+
+async def shell(client: Client, script: str, **options: Any) -> UUID:
+    task_id = uuid4()
+    await client.dispatch("shell_script", {"script": script}, task_id=task_id, **options)
+    return task_id
+
+
+async def written(client: Client, task_id: UUID, *, lines: int, stream: str = "stdout") -> str:
+    """Return what a task has written, once there are so many lines."""
+
+    async def enough() -> str:
+        text = (await client.output(task_id, stream=stream)).text
+        return text if text.count("\n") >= lines else ""
+
+    return await eventually(enough, timeout=20)
+
+
+async def kinds(client: Client, task_id: UUID) -> Counter[str]:
+    return Counter(event.kind for event in (await client.events(task_id)).items)
+
+
+def identity(state_dir: Path) -> UUID:
+    return UUID(json.loads((state_dir / IDENTITY_FILE).read_text())["agent_id"])
+
+
+async def all_dead(pids: Sequence[int]) -> None:
+    for pid in pids:
+        await eventually(partial(is_gone, pid))
+
+
+async def test_a_dispatched_task_is_run_over_http_and_its_output_and_result_are_complete(
+    orchestrator: Server, tmp_path: Path
+) -> None:
+    client = orchestrator.client
+    async with agent_process(client.base_url, tmp_path / "agent"):
+        task_id = await shell(client, "echo out; echo err >&2; head -c 300000 /dev/zero | tr '\\0' x")
+        [task] = await ended(client, task_id)
+        [agent] = await client.agents()
+
+    out, err = await client.output(task_id), await client.output(task_id, stream="stderr")
+    assert (task.status, task.attempt, task.exit_code) == ("completed", 1, 0)
+    assert (task.agent_id, agent.agent_type) == (agent.agent_id, "infra")
+    assert (out.text[:4], err.text, err.complete) == ("out\n", "err\n", True)
+    assert (await client.output(task_id, offset=300_004)).complete
+    happened = await kinds(client, task_id)
+    assert [happened[kind] for kind in ("task.dispatched", "task.claimed", "task.completed")] == [1, 1, 1]
+    assert [agent.status for agent in await client.agents()] == [AgentStatus.OFFLINE]
+
+
+async def test_a_cancel_over_http_kills_the_whole_group_within_moments(orchestrator: Server, tmp_path: Path) -> None:
+    client = orchestrator.client
+    async with agent_process(client.base_url, tmp_path / "agent", heartbeat_seconds=60):
+        task_id = await shell(client, "sleep 600 & echo $! $$; wait")
+        pids = [int(pid) for pid in (await written(client, task_id, lines=1)).split()]
+
+        began = time.monotonic()
+        await client.cancel(task_id)
+        await all_dead(pids)
+
+        assert time.monotonic() - began < 4
+
+        async def reported() -> bool:
+            return (await kinds(client, task_id))["task.stopped"] == 1
+
+        await eventually(reported)
+    assert (await client.status(task_id)).status == "cancelled"
+
+
+async def test_the_work_of_an_agent_that_was_killed_goes_to_the_next_when_its_lease_has_ended(
+    orchestrator: Server, tmp_path: Path
+) -> None:
+    client, starts, gate = orchestrator.client, tmp_path / "starts", tmp_path / "gate"
+    script = f"echo $CHIFFON_ATTEMPT >> {starts}; echo $$; while [ ! -e {gate} ]; do sleep 0.05; done; echo end"
+    async with agent_process(client.base_url, tmp_path / "first", lease_seconds=3, slots=1) as first:
+        task_id = await shell(client, script, idempotent=True)
+        pid = int(await written(client, task_id, lines=1))
+
+        await first.kill()
+        async with agent_process(client.base_url, tmp_path / "next", lease_seconds=3, slots=1):
+            await eventually(lambda: starts.read_text().split() == ["1", "2"], timeout=30)
+            gate.touch()
+            [task] = await ended(client, task_id)
+
+    await all_dead([pid])
+    assert (task.status, task.attempt, task.agent_id) == ("completed", 2, identity(tmp_path / "next"))
+    assert (await client.output(task_id)).text.split()[1:] == ["end"]
+    happened = await kinds(client, task_id)
+    assert [happened[kind] for kind in ("task.claimed", "task.completed")] == [2, 1]
+
+
+async def test_an_agent_that_was_killed_says_what_it_left_when_it_is_back_and_the_task_runs_again(
+    orchestrator: Server, tmp_path: Path
+) -> None:
+    client, starts, gate = orchestrator.client, tmp_path / "starts", tmp_path / "gate"
+    script = f"echo $CHIFFON_ATTEMPT >> {starts}; echo x; while [ ! -e {gate} ]; do sleep 0.05; done"
+    async with agent_process(client.base_url, tmp_path / "agent", lease_seconds=600) as first:
+        task_id = await shell(client, script, idempotent=True)
+        await written(client, task_id, lines=1)
+        await first.kill()
+    gate.touch()
+
+    async with agent_process(client.base_url, tmp_path / "agent", lease_seconds=600):
+        [task] = await ended(client, task_id)  # long before the lease of the first attempt has ended
+
+    assert (task.status, task.attempt) == ("completed", 2)
+    assert starts.read_text().split() == ["1", "2"]
+
+
+async def test_an_orchestrator_that_is_replaced_in_the_middle_of_a_run_loses_nothing(
+    amqp_url: str, ledger_url: str, tmp_path: Path
+) -> None:
+    [port] = free_ports(1)
+    url, starts, gate = f"http://127.0.0.1:{port}", tmp_path / "starts", tmp_path / "gate"
+    script = f"echo start >> {starts}; for i in 1 2 3 4 5 6; do echo $i; sleep 0.4; done"
+    waiting = f"echo start >> {starts}; while [ ! -e {gate} ]; do sleep 0.05; done; echo end"
+    async with server(amqp_url, ledger_url, tmp_path, port=port) as old, agent_process(url, tmp_path / "agent"):
+        ids = [await shell(old.client, script), await shell(old.client, waiting)]
+        await written(old.client, ids[0], lines=2)
+        old.process.kill()
+        await old.process.wait()
+        gate.touch()  # ends while nobody listens
+        async with server(amqp_url, ledger_url, tmp_path, port=port) as new:
+            tasks = await ended(new.client, *ids)
+            texts = [(await new.client.output(task_id)).text.split() for task_id in ids]
+
+    assert [(task.status, task.attempt) for task in tasks] == [("completed", 1)] * 2
+    assert texts == [list("123456"), ["end"]]
+    assert starts.read_text().split() == ["start"] * 2
+
+
+async def test_a_paused_agent_over_http_takes_nothing_and_a_drained_one_leaves(
+    orchestrator: Server, tmp_path: Path
+) -> None:
+    client = orchestrator.client
+    async with agent_process(client.base_url, tmp_path / "agent", heartbeat_seconds=0.2) as agent:
+
+        async def online() -> bool:
+            return bool(await client.agents(status="online"))
+
+        await eventually(online, timeout=20)
+        agent_id = identity(tmp_path / "agent")
+        await client.pause_agent(agent_id, note="disk")
+        await eventually(lambda: "agent.paused" in agent.log)
+        task_id = await shell(client, "echo x")
+        assert (await client.status(task_id)).status == "pending"
+
+        await client.resume_agent(agent_id)
+        [task] = await ended(client, task_id)
+        assert (task.status, task.attempt) == ("completed", 1)
+
+        running = await shell(client, "echo x; sleep 1")
+        await written(client, running, lines=1)
+        await client.drain_agent(agent_id, note="upgrade")
+        late = await shell(client, "echo late")
+        [task] = await ended(client, running)
+        await eventually(lambda: "agent.stopped" in agent.log)
+
+    assert (task.status, task.attempt) == ("completed", 1)
+    assert (await client.status(late)).status == "pending"
+
+
+async def test_a_job_of_the_queue_api_is_run_by_an_agent_on_a_bus(
+    orchestrator: Server, amqp_url: str, tmp_path: Path
+) -> None:
+    client = orchestrator.client
+    async with (
+        httpx2.AsyncClient(base_url=client.base_url) as http,
+        agent_process(amqp_url, tmp_path / "agent"),
+    ):
+        created = await http.post("/api/queue/jobs", json={"type": "echo", "payload": {"message": "hello"}})
+        job = created.json()
+        [task] = await ended(client, UUID(job["id"]))
+        shown = (await http.get(f"/api/queue/jobs/{job['id']}")).json()
+
+    assert (created.status_code, task.status, task.output) == (201, "completed", "hello")
+    assert (shown["status"], shown["resultSummary"], shown["attempt"]) == ("succeeded", "hello", 1)
+
+
+async def test_agents_on_a_bus_and_over_http_share_the_work_and_do_nothing_twice(
+    orchestrator: Server, amqp_url: str, tmp_path: Path
+) -> None:
+    client, ran = orchestrator.client, tmp_path / "ran"
+    async with (
+        agent_process(amqp_url, tmp_path / "bus", slots=2),
+        agent_process(client.base_url, tmp_path / "http", slots=2),
+    ):
+
+        async def both() -> bool:
+            return len(await client.agents(status="online")) == 2
+
+        await eventually(both, timeout=20)
+        ids = [await shell(client, f"echo $CHIFFON_TASK_ID >> {ran}; sleep 0.1") for _ in range(40)]
+        tasks = await ended(client, *ids)
+
+    assert Counter((task.status, task.attempt) for task in tasks) == {("completed", 1): len(ids)}
+    assert Counter(ran.read_text().split()) == Counter(map(str, ids))
+    assert {task.agent_id for task in tasks} == {identity(tmp_path / "bus"), identity(tmp_path / "http")}
