@@ -30,7 +30,7 @@ ANYBODY = frozenset({""})
 class Claims:
     """Answers claims: the best task that each may have, which is its own from then on, or None.
 
-    `grace` is for how long after `since`, when this orchestrator started, a lease from before that which ran out counts as
+    `grace` is for how long after `since`, when this orchestrator started, a lease from before that ran out counts as
     live: nobody could renew it while there was no orchestrator.
     """
 
