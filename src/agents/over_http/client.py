@@ -137,8 +137,14 @@ async def open_client(url: str, worker_id: UUID, *, lease_seconds: int) -> Async
     """Open the connections to one server; nothing is sent yet."""
     limits = httpx2.Limits(max_connections=CONNECTIONS, keepalive_expiry=KEEP_SECONDS)
     headers = {"accept": "application/json"}
-    trust_env = not is_loopback(urlsplit(url).hostname)
-    async with httpx2.AsyncClient(base_url=url, limits=limits, headers=headers, trust_env=trust_env) as http:
+    http = httpx2.AsyncClient(
+        base_url=url,
+        limits=limits,
+        headers=headers,
+        verify=httpx2.create_ssl_context(),  # as SSL_CERT_FILE says, also where no proxy is asked
+        trust_env=not is_loopback(urlsplit(url).hostname),
+    )
+    async with http:
         yield QueueClient(http, worker_id, lease_seconds=lease_seconds)
 
 

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from common.loop import Wake
@@ -167,7 +168,7 @@ class QueueServer:
             raise ConnectionResetError
 
     async def _do(self, path: str, body: Body, reader: asyncio.StreamReader) -> Answer:
-        match path.split("?")[0].removeprefix("/api/queue/").split("/"):
+        match urlsplit(path).path.removeprefix("/api/queue/").split("/"):
             case ["jobs"]:
                 return 200, {"items": []}
             case ["jobs", "claim"]:

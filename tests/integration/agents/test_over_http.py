@@ -314,6 +314,29 @@ async def test_work_of_an_agent_that_was_killed_is_reported_as_its_attempt_when_
         await eventually(partial(is_gone, pid))
 
 
+async def test_a_server_elsewhere_is_reached_through_the_proxy_of_the_environment(
+    server: QueueServer, start: StartAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", server.url)  # it answers itself, where a proxy would ask on
+    job = server.add(message="x")
+    await start(server_url="http://chiffon.example/")
+
+    await ended(job)
+
+    assert {path.split("/api/")[0] for path, _ in server.requests} == {"http://chiffon.example"}
+
+
+async def test_no_proxy_is_asked_for_a_server_on_this_host(
+    server: QueueServer, start: StartAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [nobody] = free_ports(1)
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{nobody}")
+    job = server.add(message="x")
+    await start()
+
+    await ended(job)
+
+
 async def test_an_agent_with_two_ways_refuses_to_start_and_says_so(server: QueueServer, tmp_path: Path) -> None:
     settings = AgentSettings.load(server_url=server.url, state_dir=tmp_path)
 

@@ -5,6 +5,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from orchestrator.settings import OrchestratorSettings
 from tests.integration.jobs.asking import Json, claim, create, get, post
 
 
@@ -14,6 +15,7 @@ async def test_a_job_shows_everything_that_is_known_of_it(queue: httpx2.AsyncCli
     assert made["status"] == "queued"
     assert (made["type"], made["priority"], made["payload"]) == ("render", 12, {"scene": 7})
     assert (made["affinityKey"], made["attempt"], made["maxAttempts"]) == ("gpu", 0, 2)
+    assert made["maxOutputBytes"] == OrchestratorSettings().max_output_bytes
     assert {made[name] for name in ("claimedBy", "leaseExpiresAt", "resultSummary", "startedAt", "finishedAt")} == {
         None
     }
