@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from rich.console import Console
 
 from chiffon.cli.app import COMMANDS, build_app
+from chiffon.conformance.cases import CASES
 from common.broker import topology
 from common.broker.base import Queue
 from common.config import Settings
@@ -169,6 +170,11 @@ def body(name: str) -> str:
 def commands() -> str:
     """Return the list of commands."""
     return table(("command", "what it does"), [(f"`chiffon {name}`", one.summary) for name, one in COMMANDS.items()])
+
+
+def cases() -> str:
+    """Return the cases of the conformance kit."""
+    return table(("case", "the worker"), [(f"`{case.name}`", case.promise) for case in CASES])
 
 
 def command_help(*names: str) -> str:

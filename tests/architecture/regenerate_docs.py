@@ -112,6 +112,7 @@ PAGES: Mapping[str, Parts] = {
             for name in names
         },
     },
+    "conformance.md": {"cases": doc_tables.cases},
     "rest-api.md": {
         "endpoints": doc_tables.endpoints,
         **{f"query-{name}": partial(doc_tables.query, path) for name, path in LISTS.items()},

@@ -16,6 +16,7 @@ MAY_START_PROCESSES = {
     "src/agents/guard.py": "the guardian must live and kill where the agent, and its event loop, cannot",
     "src/chiffon/processes.py": "`chiffon up` starts the orchestrator and the agents",
     "src/chiffon/*postgres*.py": "it starts and stops the PostgreSQL of `chiffon up`",
+    "src/chiffon/conformance/process.py": "the worker under test is started, killed and ended there",
 }
 
 # What may be imported only in some places: the package, then the places.
@@ -57,6 +58,7 @@ MAY_READ_ENVIRONMENT = {
     "src/agents/executors/environment.py": "the allow-list of variables that a command inherits",
     "src/chiffon/*postgres*.py": "initdb and pg_ctl inherit it",
     "src/chiffon/child_processes.py": "the processes of `chiffon up` inherit it",
+    "src/chiffon/conformance/process.py": "the worker under test inherits it",
     "src/chiffon/up.py": "XDG_STATE_HOME, for where state is kept by default",
 }
 

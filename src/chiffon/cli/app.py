@@ -49,6 +49,11 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "Work",
             "List what nobody could deal with, look at it, replay or discard it.",
         ),
+        "conformance": Command(
+            "chiffon.cli.conformance:conformance",
+            "About",
+            "Try a worker of the queue API, in whatever language, and print what it got wrong.",
+        ),
         "version": Command("chiffon.cli.version:version", "About", "Print the version."),
     }
 )

@@ -1,0 +1,110 @@
+"""A worker for the queue API of Chiffon: python worker.py SERVER [WORKER_ID].
+
+`work` does what `chiffon conformance` asks for: put your own work there. docs/how-to/write-a-worker.md explains the rest.
+"""
+
+import http.client, json, os, random, signal, sys, threading, time, urllib.error, urllib.request, uuid  # noqa: E401
+
+SERVER = sys.argv[1]
+WORKER = sys.argv[2] if len(sys.argv) > 2 else f"worker-{os.getpid()}"
+TYPE = os.environ.get("QUEUE_WORK_TYPE", "conformance")
+LEASE = float(os.environ.get("QUEUE_LEASE_SECONDS", "30"))
+idle = stopping = False
+
+
+class Stop(Exception):
+    """SIGTERM came while no job was held."""
+
+
+def on_sigterm(*_):
+    global idle, stopping
+    stopping = True
+    if idle:
+        idle = False
+        raise Stop
+
+
+def call(path, patience, **body):
+    """Ask until there is an answer, for `patience` seconds: what became of a request without an answer is unknown."""
+    pause, until, url = 0.1, time.monotonic() + patience, f"{SERVER}/api/queue/jobs/{path}"
+    content = json.dumps({"workerId": WORKER, **body}).encode()
+    while True:
+        wait = max(0.1, min(until - time.monotonic(), 10 + body.get("waitSeconds", 0)))
+        try:
+            request = urllib.request.Request(url, content, {"content-type": "application/json"})
+            with urllib.request.urlopen(request, timeout=wait) as answer:
+                return answer.status, json.load(answer)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            if 400 <= getattr(error, "code", 500) < 500 and error.code != 429:
+                return error.code, {}
+        pause = min(pause * 2, 5)
+        if time.monotonic() + pause > until:
+            return 0, {}
+        time.sleep(random.uniform(pause / 2, pause))
+
+
+def keep(job, attempt, why, ended):
+    """Renew the lease until the work has `ended`; say `why` it must stop: it was cancelled, or the lease is lost."""
+    until = time.monotonic() + LEASE
+    while not why and not ended.wait(LEASE / 4):
+        asked = time.monotonic()
+        status, answer = call(f"{job}/heartbeat", until - asked - LEASE / 4, attempt=attempt, leaseSeconds=LEASE)
+        until = asked + LEASE
+        if status != 200 or answer["cancelled"]:
+            why.append("cancelled" if status == 200 else "lost")
+
+
+def work(payload, why):
+    """Do the job, unless there is a reason `why` it must stop; return how to report it, and with what."""
+    do, until = payload.get("do"), time.monotonic() + payload.get("seconds", 0)
+    while not why:
+        if "writeTo" in payload:
+            with open(payload["writeTo"], "a") as file:
+                file.write(payload["text"] + "\n")
+        if do != "sleep" or time.monotonic() >= until:
+            break
+        time.sleep(0.1)
+    if do in ("succeed", "sleep"):
+        return "complete", {"resultSummary": payload["text"]}
+    known = do == "fail"
+    return "fail", {
+        "errorMessage": payload["text"] if known else f"unknown work: {do}",
+        "retryable": known and payload.get("retryable", False),
+    }
+
+
+def run(job):
+    """Do a job while its lease is kept, and say how it ended, unless it is no longer ours."""
+    why, ended, own = [], threading.Event(), {"attempt": job["attempt"]}
+    keeper = threading.Thread(target=keep, args=(job["id"], job["attempt"], why, ended))
+    keeper.start()
+    how, said = work(job["payload"], why)
+    ended.set()
+    keeper.join()
+    if why == ["cancelled"]:
+        how, said = "fail", {"errorMessage": "stopped", "cancelled": True}
+    if why != ["lost"]:
+        call(f"{job['id']}/{how}", 60, **own, **said)
+
+
+def take():
+    """Wait for a job and return it. The same claimId gets the same job again when an answer was lost."""
+    global idle
+    claim = {"claimId": str(uuid.uuid4()), "leaseSeconds": LEASE}
+    try:
+        idle = True
+        _, answer = call("claim", 1e9, waitSeconds=10, allowedTypes=[TYPE], **claim)
+        idle = False
+        return answer.get("job")
+    except Stop:  # the claim may have got a job, in an answer that nobody awaited: hand it back
+        _, answer = call("claim", 5, allowedTypes=[], **claim)
+        if job := answer.get("job"):
+            call(f"{job['id']}/fail", 5, attempt=job["attempt"], errorMessage="not begun", started=False)
+
+
+signal.signal(signal.SIGTERM, on_sigterm)
+while not stopping:
+    if job := take():
+        run(job)
+    else:
+        time.sleep(0.3)

@@ -1,0 +1,80 @@
+"""The conformance kit tells a worker that keeps the contract from one that does not."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from chiffon.conformance.cases import CASES
+from chiffon.conformance.run import Verdict, try_worker
+from chiffon.conformance.stage import Patience
+from tests.integration.conformance.conftest import LEASE, worker_command
+from tests.integration.conformance.mutants import EXAMPLE, MUTANTS, Mutant
+
+pytestmark = pytest.mark.timeout(240)
+IMPATIENT = Patience(begin=6, put_back=6, leave=3)
+
+
+async def _verdict_on(mutant: Mutant, server: str, folder: Path) -> Verdict:
+    program = folder / f"{mutant.case}.py"
+    program.write_text(mutant.program())
+    case = [case for case in CASES if case.name == mutant.case]
+    tried = try_worker(server, worker_command(program), case, lease=LEASE, at_once=1, patience=IMPATIENT)
+    [verdict] = [verdict async for verdict in tried]
+    return verdict
+
+
+async def test_the_example_in_plain_python_passes_every_case(server: str) -> None:
+    tried = try_worker(server, worker_command(EXAMPLE), CASES, lease=LEASE, at_once=10)
+
+    verdicts = [verdict async for verdict in tried]
+
+    assert [verdict.case for verdict in verdicts] == list(CASES)
+    wrong = {verdict.case.name: (verdict.problems, verdict.log) for verdict in verdicts if not verdict.passed}
+    assert not wrong
+
+
+async def test_every_way_to_be_wrong_fails_the_case_that_is_about_it(server: str, tmp_path: Path) -> None:
+    places = asyncio.Semaphore(10)
+
+    async def tried(mutant: Mutant) -> Verdict:
+        async with places:
+            return await _verdict_on(mutant, server, tmp_path)
+
+    verdicts = await asyncio.gather(*(tried(mutant) for mutant in MUTANTS))
+
+    unnoticed = [mutant.wrong for mutant, verdict in zip(MUTANTS, verdicts, strict=True) if verdict.passed]
+    assert not unnoticed
+
+
+def test_every_case_has_a_worker_that_fails_it() -> None:
+    assert {case.name for case in CASES} == {mutant.case for mutant in MUTANTS}
+
+
+async def test_the_command_prints_a_line_for_each_case_and_its_status_says_whether_all_passed(
+    server: str, tmp_path: Path
+) -> None:
+    doubling = tmp_path / "doubling.py"
+    doubling.write_text(MUTANTS[0].program())
+
+    fine = await _run_command(server, EXAMPLE, "--case", "completes", "--case", "unknown-fields")
+    wrong = await _run_command(server, doubling, "--case", "completes")
+
+    assert fine[0] == 0, fine
+    assert [line.split(":")[0] for line in fine[1].splitlines()] == ["PASS  completes", "PASS  unknown-fields"]
+    assert wrong[0] == 1, wrong
+    assert wrong[1].startswith("FAIL  completes: it takes a job")
+    assert "it said complete for attempt 1, whose complete was answered 200" in wrong[1]
+    assert "contract: two claims never get the same job, and each attempt has one end" in wrong[1]
+
+
+async def _run_command(server: str, program: Path, *options: str) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "chiffon", "conformance", "--server", server, "--worker", worker_command(program)),
+        *options,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
