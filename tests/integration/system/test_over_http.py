@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import httpx2
@@ -17,6 +18,7 @@ from agents.registration import IDENTITY_FILE
 from chiffon.client import Client
 from chiffon.models import TaskStatus
 from common.messages import AgentStatus
+from tests.contract.proxy import Proxy
 from tests.eventually import eventually
 from tests.integration.agents.agent_process import agent_process
 from tests.integration.system.processes import Server, server
@@ -210,6 +212,36 @@ async def test_a_job_of_the_queue_api_is_run_by_an_agent_on_a_bus(
 
     assert (created.status_code, task.status, task.output) == (201, "completed", "hello")
     assert (shown["status"], shown["resultSummary"], shown["attempt"]) == ("succeeded", "hello", 1)
+
+
+async def test_connections_that_break_all_the_time_lose_nothing_and_do_nothing_twice(
+    orchestrator: Server, tmp_path: Path
+) -> None:
+    client, ran = orchestrator.client, tmp_path / "ran"
+    address = urlsplit(client.base_url)
+    assert address.hostname is not None
+    assert address.port is not None
+    async with Proxy(address.hostname, address.port) as proxy:
+
+        async def breaking() -> None:
+            while True:
+                await asyncio.sleep(0.05)
+                proxy.cut()
+
+        url = f"http://127.0.0.1:{proxy.port}"
+        async with agent_process(url, tmp_path / "agent", slots=4, result_resend_seconds=0.5):
+            task_id = await shell(client, "echo first")
+            await ended(client, task_id)
+            trouble = asyncio.create_task(breaking())
+            ids = [await shell(client, f"echo $CHIFFON_TASK_ID | tee -a {ran}; sleep 0.1") for _ in range(30)]
+            tasks = await ended(client, *ids, timeout=80)
+            trouble.cancel()
+            await asyncio.gather(trouble, return_exceptions=True)
+            texts = [(await client.output(task_id)).text for task_id in ids]
+
+    assert Counter((task.status, task.attempt) for task in tasks) == {("completed", 1): len(ids)}
+    assert Counter(ran.read_text().split()) == Counter(map(str, ids))
+    assert texts == [f"{task_id}\n" for task_id in ids]
 
 
 async def test_agents_on_a_bus_and_over_http_share_the_work_and_do_nothing_twice(
