@@ -1,4 +1,4 @@
-"""Claim jobs for the slots that wait for work: one request at a time, which waits at the server when there is none."""
+"""Claim jobs for the slots that wait for work: one request waits at the server when there is none."""
 
 import asyncio
 import logging
@@ -18,8 +18,11 @@ from common.loop import FIRST_PAUSE, LONGEST_PAUSE, Health, keep_running
 
 log = logging.getLogger(__name__)
 
-# A server that never waits, or a proxy that answers for it, must not be asked without a pause.
-SHORTEST_IDLE_ROUND = 1.0
+# What is answered sooner did not wait: with a job, there may be more of them; with none, the next claim is held back,
+# because a server that never waits, or a proxy that answers for it, must not be asked without a pause.
+IDLE_SECONDS = 1.0
+# With much to do and a server far away, so many claims travel side by side.
+MOST_AT_ONCE = 8
 
 
 @dataclass(slots=True)
@@ -55,7 +58,8 @@ class Claims:
         self._waiting: deque[asyncio.Future[HeldJob]] = deque()
         self._is_wanted = asyncio.Event()
         self._registered = asyncio.Event()
-        self._asking: asyncio.Task[HeldJob | None] | None = None
+        self._asking: list[asyncio.Task[bool]] = []
+        self._at_once = 1
 
     def registered(self) -> None:
         """The server knows this agent and its pool, so it may claim."""
@@ -90,49 +94,60 @@ class Claims:
     async def run(self) -> None:
         """Claim while somebody waits, until cancelled."""
         await self._registered.wait()
-        await keep_running("claims", self._claim_once, health=self._health)
+        await keep_running("claims", self._claim_round, health=self._health)
 
-    async def _claim_once(self) -> None:
+    async def _claim_round(self) -> None:
+        """Send one claim that waits at the server, and beside it more that do not, as long as all get something."""
         await self._is_wanted.wait()
-        asking = self._asking = asyncio.create_task(self._claim(), name="claim")
+        began = self._clock.monotonic()
+        count = max(1, min(self._at_once, len(self._waiting)))
+        waits = [self._wait_seconds, *[0.0] * (count - 1)]
+        self._asking = [asyncio.create_task(self._claim_one(wait), name="claim") for wait in waits]
         try:
-            await asyncio.wait({asking})
+            await asyncio.wait(self._asking)
         finally:
-            self._asking = None
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-        if not asking.cancelled() and (held := asking.result()) is not None:
-            self.hand_out(held)
+            asking, self._asking = self._asking, []
+            for task in asking:
+                task.cancel()
+            outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        got, took = sum(outcome is True for outcome in outcomes), self._clock.monotonic() - began
+        self._at_once = min(2 * count, MOST_AT_ONCE) if got == count and took < IDLE_SECONDS else 1
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+        if not got and not any(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes):
+            await asyncio.sleep(max(0.0, IDLE_SECONDS - took))
 
     def _stop_unwanted(self) -> None:
         """Ask no longer when nobody waits any more."""
         if not self._waiting:
             self._is_wanted.clear()
-            if self._asking is not None:
-                self._asking.cancel()
+            for asking in self._asking:
+                if asking is not asyncio.current_task():  # which has just got something
+                    asking.cancel()
 
-    async def _claim(self) -> HeldJob | None:
-        """Ask until there is an answer; None when the server has nothing for now."""
+    async def _claim_one(self, wait_seconds: float) -> bool:
+        """Ask until there is an answer, and hand out what it brings; say whether that was anything."""
         asking = _Asking(uuid4(), since=self._clock.monotonic())
         try:
-            job = await self._answer(asking)
+            job = await self._answer(asking, wait_seconds)
         except asyncio.CancelledError:
             if asking.may_have_got:
                 self._handing_back.withdraw(asking.claim_id)
             raise
         if job is None:
-            await asyncio.sleep(max(0.0, SHORTEST_IDLE_ROUND - (self._clock.monotonic() - asking.since)))
-            return None
+            return False
         held = HeldJob(job, lease_from=asking.since)
         self._held.add(held)
-        return held
+        self.hand_out(held)
+        return True
 
-    async def _answer(self, asking: _Asking) -> Job | None:
+    async def _answer(self, asking: _Asking, wait_seconds: float) -> Job | None:
         failures = 0
         while True:
             before, asking.may_have_got = asking.may_have_got, True
             try:
-                return await self._client.claim(asking.claim_id, types=self._types, wait_seconds=self._wait_seconds)
+                return await self._client.claim(asking.claim_id, types=self._types, wait_seconds=wait_seconds)
             except ServerAway as failure:
                 asking.may_have_got = before or failure.may_have_arrived
                 failures += 1

@@ -74,7 +74,10 @@ class FakeJob:
 
 
 class QueueServer:
-    """Use `serving`. `requests` holds every path and body that arrived; `orders` is what workers are told."""
+    """Use `serving`. `requests` holds every path and body that arrived; `orders` is what workers are told.
+
+    `far_away`: how many seconds a claim is on its way.
+    """
 
     def __init__(self) -> None:
         self.jobs: dict[UUID, FakeJob] = {}
@@ -82,6 +85,7 @@ class QueueServer:
         self.beats: list[Body] = []
         self.orders: list[Body] = []
         self.renews = True
+        self.far_away = 0.0
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -189,6 +193,7 @@ class QueueServer:
         wake = Wake()
         self._changed.add(wake)
         try:
+            await asyncio.wait({gone}, timeout=self.far_away)
             while not gone.done():
                 job = self._pick(body)
                 if job is not None or time.monotonic() >= until:
