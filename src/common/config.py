@@ -53,8 +53,9 @@ class SharedSettings(Settings):
 
     broker_url: str = Field(
         default="amqp://guest:guest@127.0.0.1:5672/",
-        pattern=r"^(amqps?|postgresql|memory)://",
-        description="The message bus: amqp://, amqps://, postgresql:// or memory:// (one process only).",
+        pattern=r"^(amqps?|postgresql|file|memory)://",
+        description="The message bus: amqp://, amqps://, postgresql://, file:///DIRECTORY (one host only) or memory:// "
+        "(one process only).",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="The least important lines that are logged."

@@ -14,13 +14,15 @@ from tests.acceptance.deployment import CHIFFON, chiffon, dispatch, environment,
 from tests.services.ports import free_ports
 
 
-@pytest.mark.parametrize("broker", ["postgresql", "amqp", "memory"])
+@pytest.mark.parametrize("broker", ["postgresql", "amqp", "file", "memory"])
 async def test_the_same_dispatch_works_over_every_broker_and_a_signal_stops_everything(
     broker: str, request: pytest.FixtureRequest
 ) -> None:
     match broker:
         case "amqp":
             variables = {"CHIFFON_BROKER_URL": request.getfixturevalue("amqp_url")}
+        case "file":
+            variables = {"CHIFFON_BROKER_URL": request.getfixturevalue("tmp_path").joinpath("bus").as_uri()}
         case "memory":
             variables = {"CHIFFON_BROKER_URL": "memory://"}
         case _:

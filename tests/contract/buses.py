@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from common.broker.base import Broker, Queue
+from common.broker.filesystem import open_file_broker
 from common.broker.memory import MemoryBroker
 from common.broker.postgres import open_postgres_broker
 from common.broker.rabbitmq import open_rabbitmq_broker
@@ -60,18 +61,10 @@ class MemoryBus(Bus):
         await asyncio.wait([task])
 
 
-class RemoteBus(Bus):
-    """A server that can be reached from other processes, and lost."""
+class SharedBus(Bus):
+    """What other processes can reach."""
 
     url: str
-
-    @abstractmethod
-    async def cut_connections(self) -> None:
-        """End every connection to the bus from the outside; new ones are welcome at once."""
-
-    @abstractmethod
-    def outage(self) -> AbstractAsyncContextManager[None]:
-        """Inside, nobody can reach the bus."""
 
     @asynccontextmanager
     async def lost_consumer(self, queue: Queue) -> AsyncIterator[None]:
@@ -92,6 +85,28 @@ class RemoteBus(Bus):
         finally:
             process.kill()
             await process.wait()
+
+
+class FileBus(SharedBus):
+    """A directory: there is no server that could be lost."""
+
+    def __init__(self, root: Path) -> None:
+        self.url = root.as_uri()
+
+    def open(self, *, deadline: timedelta = DEADLINE) -> AbstractAsyncContextManager[Broker]:
+        return open_file_broker(self.url)
+
+
+class RemoteBus(SharedBus):
+    """A server that can be reached from other processes, and lost."""
+
+    @abstractmethod
+    async def cut_connections(self) -> None:
+        """End every connection to the bus from the outside; new ones are welcome at once."""
+
+    @abstractmethod
+    def outage(self) -> AbstractAsyncContextManager[None]:
+        """Inside, nobody can reach the bus."""
 
 
 class PostgresBus(RemoteBus):

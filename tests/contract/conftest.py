@@ -8,7 +8,7 @@ import pytest
 
 from common.broker.base import Address, Broker, Exchange, ExchangeType, Queue
 from common.broker.topology import DEAD_LETTER_QUEUE, WORK
-from tests.contract.buses import AmqpBus, Bus, MemoryBus, PostgresBus, ProxiedAmqpBus, RemoteBus
+from tests.contract.buses import AmqpBus, Bus, FileBus, MemoryBus, PostgresBus, ProxiedAmqpBus, RemoteBus
 from tests.contract.proxy import Proxy
 from tests.services.rabbitmq_node import Node
 
@@ -20,6 +20,8 @@ def _open_bus(kind: str, request: pytest.FixtureRequest) -> Bus:
     match kind:
         case "memory":
             return MemoryBus()
+        case "file":
+            return FileBus(request.getfixturevalue("tmp_path"))
         case "postgresql":
             return PostgresBus(request.getfixturevalue("postgres"), request.getfixturevalue("database_url"))
         case _:
@@ -36,7 +38,7 @@ async def proxy(amqp_url: str) -> AsyncIterator[Proxy]:
         yield proxy
 
 
-@pytest.fixture(params=("memory", *REMOTE))
+@pytest.fixture(params=("memory", "file", *REMOTE))
 def bus(request: pytest.FixtureRequest) -> Bus:
     return _open_bus(request.param, request)
 

@@ -48,7 +48,7 @@ def agent(
     state_dir
         Where it keeps its identity and what it could not send yet; each agent needs one of its own.
     broker_url
-        The message bus: amqp://, amqps:// or postgresql://.
+        The message bus: amqp://, amqps://, postgresql:// or file:///DIRECTORY.
     server
         The orchestrator's address, http:// or https://, to take work over HTTP instead of from a message bus.
     log_level

@@ -34,7 +34,7 @@ def server(
     database_url
         The PostgreSQL database that holds the ledger.
     broker_url
-        The message bus: amqp://, amqps:// or postgresql://.
+        The message bus: amqp://, amqps://, postgresql:// or file:///DIRECTORY.
     log_level
         The least important lines that are logged.
     log_format

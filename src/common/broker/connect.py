@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from common.broker.base import Broker
+from common.broker.filesystem import open_file_broker
 from common.broker.memory import MemoryBroker
 from common.broker.postgres import open_postgres_broker
 from common.broker.rabbitmq import open_rabbitmq_broker
 from common.errors import Invalid
 
-SCHEMES = ("amqp", "amqps", "postgresql", "memory")
+SCHEMES = ("amqp", "amqps", "postgresql", "file", "memory")
 
 
 class UnknownBroker(Invalid, ValueError):
@@ -28,6 +29,9 @@ async def open_broker(url: str, *, name: str) -> AsyncIterator[Broker]:
     match urlsplit(url).scheme:
         case "memory":
             yield MemoryBroker()
+        case "file":
+            async with open_file_broker(url) as broker:
+                yield broker
         case "postgresql":
             async with open_postgres_broker(url, name=name) as broker:
                 yield broker
