@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from agents.attempts import Attempts
 from agents.consumer import Slot
@@ -12,6 +13,7 @@ from agents.ears import AgentDeaf, Ears
 from agents.gate import Gate
 from agents.handover import Handover
 from agents.heartbeat import Heartbeat
+from agents.mailbox import Mailbox
 from agents.renew import LeaseKeeper
 from agents.resources import ResourceMonitor
 from agents.spool import Key
@@ -36,6 +38,7 @@ class Agent:
         self,
         *,
         slots: Sequence[Slot],
+        mailbox: Mailbox | None,
         control: ControlListener,
         leases: LeaseKeeper,
         heartbeat: Heartbeat,
@@ -50,6 +53,7 @@ class Agent:
         kill_grace: timedelta,
     ) -> None:
         self._slots = slots
+        self._mailbox = mailbox
         self._control = control
         self._leases = leases
         self._heartbeat = heartbeat
@@ -72,7 +76,7 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             stopping = group.create_task(stop.wait(), name="stop")
             sending = group.create_task(self._handover.send_left(self._left), name="left results")
-            services = [
+            services: list[asyncio.Task[Any]] = [
                 stopping,
                 sending,
                 group.create_task(self._control.run(), name="control"),
@@ -84,6 +88,8 @@ class Agent:
             ]
             # Before anything new: tasks, and those behind them, wait for these.
             await asyncio.wait({stopping, sending}, return_when=asyncio.FIRST_COMPLETED)
+            if self._mailbox is not None:
+                services.append(group.create_task(self._mailbox.run(), name="mailbox"))
             slots = {slot: group.create_task(slot.run(), name=f"slot {n}") for n, slot in enumerate(self._slots)}
             await self._until_leaving(stopping)
             await self._leave(slots)

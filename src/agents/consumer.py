@@ -15,6 +15,7 @@ from uuid import UUID
 from agents.attempts import Attempt
 from agents.claimer import Claimer, ClaimUnanswered
 from agents.gate import Gate
+from agents.mailbox import Letter, Mailbox, receive
 from agents.reporter import Reporter
 from common.backoff import full_jitter
 from common.broker.base import Broker, Consumer, Delivery, Queue
@@ -40,6 +41,7 @@ class Intake:
     run: Callable[[Attempt], Coroutine[Any, Any, None]]
     gate: Gate
     ticket_hold: timedelta
+    mailbox: Mailbox | None = None
 
 
 class Slot:
@@ -85,13 +87,17 @@ class Slot:
         await intake.broker.declare(intake.queue)
         async with intake.broker.consume(intake.queue.name, prefetch=1) as consumer:
             while self._work is None and not turn.is_set():
-                for delivery in await _receive(consumer, turn):
-                    self._taking = True
-                    try:
+                deliveries, letter = await _receive(consumer, intake.mailbox, turn)
+                self._taking = True
+                try:
+                    if letter is not None:
+                        await self._take_own(consumer, letter, deliveries)
+                        return
+                    for delivery in deliveries:
                         await self._take(consumer, delivery)
-                    finally:
-                        self._taking = False
-                        self._tell_if_awaited()
+                finally:
+                    self._taking = False
+                    self._tell_if_awaited()
 
     async def _take(self, consumer: Consumer, delivery: Delivery) -> None:
         try:
@@ -113,6 +119,26 @@ class Slot:
             self._work = asyncio.create_task(self._intake.run(attempt), name=f"work {attempt.task_id}")
             await self._hold(consumer, self._work)
         await consumer.ack(delivery)
+
+    async def _take_own(self, consumer: Consumer, letter: Letter, others: Sequence[Delivery]) -> None:
+        """Take a ticket that is for this agent alone. The pool gives this slot nothing meanwhile."""
+        try:
+            await consumer.cancel()
+            await consumer.requeue(*others)
+            envelope = _read_ticket(letter.delivery.body)
+            if envelope.payload.work_type not in self._intake.work_types:
+                await self._refuse(envelope)
+            elif (attempt := await self._intake.claimer.claim(envelope.payload)) is not None:
+                self._work = asyncio.create_task(self._intake.run(attempt), name=f"work {attempt.task_id}")
+        except UnreadableMessage as error:
+            log.warning("ticket.unreadable", extra={"reason": str(error)})
+            await letter.dead_letter(str(error))
+        except ClaimUnanswered:
+            await letter.requeue()
+        finally:
+            # Held no longer than until it is decided: whose the task is says the lease.
+            if not letter.settled.is_set():
+                await letter.ack()
 
     async def _hold(self, consumer: Consumer, work: asyncio.Task[None]) -> None:
         """Wait for the work, at most as long as a ticket may be held."""
@@ -156,17 +182,24 @@ class Slot:
         )
 
 
-async def _receive(consumer: Consumer, turn: asyncio.Event) -> Sequence[Delivery]:
-    """Wait for a ticket; none when the turn is over, and then a ticket that came in the same moment goes back."""
-    receiving = asyncio.ensure_future(consumer.receive())
-    over = asyncio.ensure_future(turn.wait())
+async def _receive(
+    consumer: Consumer, mailbox: Mailbox | None, turn: asyncio.Event
+) -> tuple[Sequence[Delivery], Letter | None]:
+    """Wait for a ticket, of the pool or for this agent alone; neither when the turn is over.
+
+    A ticket of the pool that came in the same moment goes back.
+    """
+    receiving = asyncio.ensure_future(receive(consumer, turn))
+    own = None if mailbox is None else asyncio.ensure_future(mailbox.next())
+    waiting: set[asyncio.Future[Any]] = {receiving} if own is None else {receiving, own}
     try:
-        await asyncio.wait({receiving, over}, return_when=asyncio.FIRST_COMPLETED)
-        return () if turn.is_set() else receiving.result()
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        letter = own.result() if own is not None and own.done() else None
+        return (receiving.result() if receiving.done() else ()), letter
     finally:
-        for waiting in (receiving, over):
-            waiting.cancel()
-        await asyncio.gather(receiving, over, return_exceptions=True)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 def _read_ticket(body: bytes) -> TicketEnvelope:

@@ -81,6 +81,7 @@ class Heartbeat:
                 current_tasks=[attempt.task_id for attempt in self._attempts],
                 resources=self._resources.current(),
                 started_at=identity.started_at,
+                labels=dict(identity.labels),
                 beat_id=uuid4(),
             ),
         )

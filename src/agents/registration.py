@@ -3,12 +3,13 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 from agents.settings import AgentSettings
@@ -48,6 +49,7 @@ class Identity:
     work_types: tuple[str, ...]
     slots: int
     started_at: datetime
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -76,6 +78,7 @@ def open_identity(settings: AgentSettings, *, work_types: Iterable[str]) -> Iter
             work_types=tuple(sorted(work_types)),
             slots=settings.slots,
             started_at=datetime.now(UTC),
+            labels=settings.labels,
         )
     finally:
         os.close(lock)

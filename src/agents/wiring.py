@@ -20,6 +20,7 @@ from agents.heartbeat import Heartbeat
 from agents.journal import Journal
 from agents.journal_file import JournalFile
 from agents.leftovers import unended
+from agents.mailbox import Mailbox
 from agents.recovery import recover
 from agents.registration import Identity, StateUnusable
 from agents.renew import LeaseKeeper
@@ -30,7 +31,7 @@ from agents.settings import AgentSettings
 from agents.spool import Key, Spool
 from agents.workspace import Workspaces
 from common.broker.base import Broker
-from common.broker.topology import work_queue
+from common.broker.topology import own_work_queue, work_queue
 from common.clock import Clock, SystemClock
 from common.loop import Health
 
@@ -68,6 +69,7 @@ async def build_agent(
             env_allow=settings.env_allow,
             kill_grace=kill_grace,
         )
+        mailbox = None if settings.server_url else Mailbox(broker, own_work_queue(agent_id), gate, health)
         intake = Intake(
             broker=broker,
             agent_id=agent_id,
@@ -78,9 +80,11 @@ async def build_agent(
             run=runner.run,
             gate=gate,
             ticket_hold=timedelta(seconds=settings.ticket_hold_seconds),
+            mailbox=mailbox,
         )
         yield Agent(
             slots=[Slot(number, intake) for number in range(settings.slots)],
+            mailbox=mailbox,
             control=ControlListener(
                 broker,
                 agent_id,

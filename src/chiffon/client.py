@@ -56,6 +56,9 @@ class Client(Operations):
         *,
         priority: int = NORMAL_PRIORITY,
         agent_type: str | None = None,
+        agent_id: AnyId | None = None,
+        required: Mapping[str, Any] | None = None,
+        preferred: Mapping[str, Any] | None = None,
         task_id: AnyId | None = None,
         request_id: AnyId | None = None,
         trace_id: AnyId | None = None,
@@ -70,14 +73,15 @@ class Client(Operations):
 
         The task's id is made here when none is given, so that a lost answer is repeated safely: the same id with the
         same content exists once. Tasks of one `ordering_key` run one after another; of those of a `concurrency_key` at
-        most `concurrency_limit` run at a time. A task that waits longer than `expires_after` is cancelled.
+        most `concurrency_limit` run at a time. A task that waits longer than `expires_after` is cancelled. It goes to
+        the agent `agent_id`, or to agents that have all `required` labels, rather to those with the `preferred` ones.
         """
         body: dict[str, Any] = {
             "task_id": str(task_id or uuid4()),
             "work_type": work_type,
             "parameters": dict(parameters or {}),
             "priority": priority,
-            "hints": {} if agent_type is None else {"agent_type": agent_type},
+            "hints": _hints(agent_type, agent_id, required, preferred),
             "idempotent": idempotent,
         }
         optional = {"request_id": request_id, "trace_id": trace_id}
@@ -193,3 +197,18 @@ class Client(Operations):
 
     def _follow(self, wanted: Filter, after: int | None) -> AsyncGenerator[Connected | Event, None]:
         return Feed(self.base_url, wanted, after=after, patience=self._patience).follow()
+
+
+def _hints(
+    agent_type: str | None,
+    agent_id: AnyId | None,
+    required: Mapping[str, Any] | None,
+    preferred: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    hints = {
+        "agent_type": agent_type,
+        "agent_id": None if agent_id is None else str(agent_id),
+        "required_capabilities": dict(required) if required else None,
+        "preferred": dict(preferred) if preferred else None,
+    }
+    return {name: hint for name, hint in hints.items() if hint is not None}

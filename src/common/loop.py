@@ -22,6 +22,24 @@ class Duty(Protocol):
         ...
 
 
+class InTurn:
+    """Several duties as one: each has its turn, also when one before it fails."""
+
+    def __init__(self, *duties: Duty) -> None:
+        self._duties = duties
+
+    async def run_once(self) -> int:
+        done, failures = 0, list[Exception]()
+        for duty in self._duties:
+            try:
+                done += await duty.run_once()
+            except Exception as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+        return done
+
+
 class Wake:
     """A bell: whoever rings it ends the sleeper's wait; rings while nobody sleeps are kept as one."""
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from common.labels import NamedLabels
 from common.work import AgentType, WorkType
 
 MAX_CHUNK_BYTES = 256 * 1024
@@ -170,7 +171,7 @@ class Resources(Message):
 class StatusUpdate(Message):
     """The heartbeat, which is also the registration: who the agent is, what it can do, and what it does right now.
 
-    A heartbeat with a `beat_id` is answered with `Heard`.
+    `labels` is what it says that it has, for work that needs it. A heartbeat with a `beat_id` is answered with `Heard`.
     """
 
     agent_id: UUID
@@ -183,6 +184,7 @@ class StatusUpdate(Message):
     current_tasks: list[UUID] = Field(default_factory=list)
     resources: Resources
     started_at: datetime
+    labels: NamedLabels = Field(default_factory=dict)
     beat_id: UUID | None = None
 
 

@@ -82,7 +82,7 @@ async def _dispatch(work: DispatchRequest, service: OrchestratorService, trace_i
         work.work_type,
         work.parameters,
         work.priority,
-        hints=work.hints.model_dump(exclude_none=True),
+        hints=work.hints.model_dump(mode="json", exclude_none=True),
         request_id=work.request_id,
         trace_id=work.trace_id or trace_id,
         idempotent=work.idempotent,

@@ -16,7 +16,7 @@ from common.broker.connect import open_broker
 from common.clock import SystemClock
 from common.config import SharedSettings
 from common.errors import StartupRefused
-from common.loop import Duty, Health, Wake, forever, keep_running
+from common.loop import Duty, Health, InTurn, Wake, forever, keep_running
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool, open_pool
 from orchestrator.dead_letters.service import DeadLetterService
@@ -39,6 +39,7 @@ from orchestrator.loops.consume_progress import ConsumeProgress
 from orchestrator.loops.consume_results import ConsumeResults
 from orchestrator.loops.expire_tasks import ExpireTasks
 from orchestrator.loops.free_keys import FreeKeys
+from orchestrator.loops.place_tickets import PlaceTickets
 from orchestrator.loops.probe import SendProbe
 from orchestrator.loops.reap_leases import ReapLeases
 from orchestrator.loops.recover import Recover
@@ -144,7 +145,7 @@ async def open_orchestrator(
         ]
         probe = SendProbe(probes, bus, every=settings.probe, consumers=consumers)
         duties: list[tuple[str, Duty, Wake, timedelta]] = [
-            ("relay_outbox", _relay(settings, pool, bus, pools), relay, SECOND),
+            ("relay_outbox", InTurn(_relay(settings, pool, bus, pools), _place(settings, pool, bus)), relay, SECOND),
             ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
@@ -222,6 +223,16 @@ def _relay(settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Se
         broker,
         agent_types=pools,
         window=settings.ticket_window,
+        ttl=settings.ticket_ttl,
+        ageing=settings.priority_ageing,
+    )
+
+
+def _place(settings: OrchestratorSettings, pool: Pool, broker: Broker) -> PlaceTickets:
+    return PlaceTickets(
+        pool,
+        broker,
+        offline_after=settings.agent_offline_after,
         ttl=settings.ticket_ttl,
         ageing=settings.priority_ageing,
     )

@@ -105,6 +105,7 @@ def heartbeat_body(update: StatusUpdate) -> Body:
         "resources": {
             to_camel(name): value for name, value in update.resources.model_dump().items() if value is not None
         },
+        "labels": dict(update.labels),
         "startedAt": update.started_at.isoformat(),
     }
 

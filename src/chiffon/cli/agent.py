@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from chiffon.cli.console import say
 from chiffon.cli.outcome import Exit
+from chiffon.cli.parameters import collect_pairs
 
 if TYPE_CHECKING:
     from agents.settings import AgentSettings
@@ -20,6 +21,7 @@ def agent(
     *,
     agent_type: Annotated[str | None, Parameter(name="--type")] = None,
     slots: int | None = None,
+    label: Annotated[list[str] | None, Parameter(name="--label", negative=())] = None,
     name: str | None = None,
     state_dir: Path | None = None,
     broker_url: str | None = None,
@@ -31,6 +33,7 @@ def agent(
 
     ```
     chiffon agent --type infra --slots 4
+    chiffon agent --label gpu_memory_gb=24 --label zone=eu
     chiffon agent --server https://chiffon.example/
     ```
 
@@ -43,6 +46,8 @@ def agent(
         The pool it belongs to; work is sent to a pool.
     slots
         How many tasks it runs at the same time.
+    label
+        What it has, as NAME=VALUE; VALUE may be JSON. Repeat it for more. Work can require or prefer it.
     name
         The name that is shown for it; by default the host's.
     state_dir
@@ -63,7 +68,10 @@ def agent(
     from common.config import SharedSettings
     from common.logs import configure_logs
 
-    settings = AgentSettings.load(type=agent_type, slots=slots, name=name, state_dir=state_dir, server_url=server)
+    labels = collect_pairs(label) if label else None
+    settings = AgentSettings.load(
+        type=agent_type, slots=slots, labels=labels, name=name, state_dir=state_dir, server_url=server
+    )
     shared = SharedSettings.load(broker_url=broker_url, log_level=log_level, log_format=log_format)
     check_way(settings, shared)
     if settings.server_url is None and shared.broker_url.startswith("memory:"):

@@ -10,7 +10,7 @@ from chiffon.cli.console import print_json, say
 from chiffon.cli.follow import follow_task
 from chiffon.cli.options import HERE, Flag, Target
 from chiffon.cli.outcome import Exit, exit_of_work
-from chiffon.cli.parameters import collect_parameters
+from chiffon.cli.parameters import collect_pairs, collect_parameters
 from chiffon.cli.show import print_task
 from chiffon.client import NORMAL_PRIORITY, Client
 
@@ -24,6 +24,9 @@ def dispatch(
     script: str | None = None,
     priority: Annotated[int, Parameter(name=["--priority", "-p"])] = NORMAL_PRIORITY,
     agent_type: str | None = None,
+    agent: UUID | None = None,
+    require: Annotated[list[str] | None, Parameter(name="--require", negative=())] = None,
+    prefer: Annotated[list[str] | None, Parameter(name="--prefer", negative=())] = None,
     task_id: UUID | None = None,
     request_id: UUID | None = None,
     idempotent: Annotated[bool, Flag] = False,
@@ -67,6 +70,12 @@ def dispatch(
         5 critical, 4 high, 3 normal, 2 low, 1 background.
     agent_type
         Run it on agents of this type.
+    agent
+        Run it on the agent with this id.
+    require
+        A label that the agent must have, as NAME=VALUE; of a number at least that much. Repeat it for more.
+    prefer
+        A label that the agent should rather have, as NAME=VALUE. Repeat it for more.
     task_id
         The id of the task; made here when not given.
     request_id
@@ -101,6 +110,9 @@ def dispatch(
             parameters,
             priority=priority,
             agent_type=agent_type,
+            agent_id=agent,
+            required=collect_pairs(require or ()),
+            preferred=collect_pairs(prefer or ()),
             task_id=task,
             request_id=request_id,
             idempotent=idempotent,

@@ -37,6 +37,14 @@ def parse_pair(pair: str) -> tuple[str, Any]:
     return key, parse_value(value)
 
 
+def collect_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return labels given as `NAME=VALUE`; raises `Usage`."""
+    for pair in pairs:
+        if "=" not in pair[1:]:
+            raise Usage(f"a label is NAME=VALUE, not {pair!r}")
+    return dict(parse_pair(pair) for pair in pairs)
+
+
 def collect_parameters(
     work_type: str,
     *,

@@ -38,6 +38,16 @@ def work_address(agent_type: str) -> Address:
     return Address(WORK, f"work.{agent_type}")
 
 
+def own_work_queue(agent_id: UUID) -> Queue:
+    """Return the queue of work that is for one agent; it goes when the agent stays away."""
+    name = f"work.agent.{agent_id}"
+    return Queue(name, (Address(WORK, name),), has_priorities=True, unused_for=FORGET_AGENTS_AFTER)
+
+
+def own_work_address(agent_id: UUID) -> Address:
+    return Address(WORK, f"work.agent.{agent_id}")
+
+
 def control_queue(agent_id: UUID) -> Queue:
     """Return the queue through which the orchestrator speaks to one agent; it goes when the agent stays away."""
     name = f"control.{agent_id}"

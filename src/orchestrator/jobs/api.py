@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
+from common.labels import labels_of
 from common.messages import OutputChunk, Pause, Resources, ResultStatus, StatusUpdate
 from common.work import WORK_TYPE_PATTERN
 from orchestrator.http.context import trace_of
@@ -33,7 +34,6 @@ from orchestrator.jobs.schemas import (
     ProgressRequest,
     WorkerOrders,
     WorkerReport,
-    labels_of,
 )
 from orchestrator.jobs.service import Ending, JobService
 
@@ -218,8 +218,9 @@ async def report(worker_id: WorkerName, said: WorkerReport, jobs: Jobs) -> Worke
         current_tasks=said.current_jobs,
         resources=Resources(**said.resources.model_dump()),
         started_at=(said.started_at or datetime.now(UTC)).astimezone(UTC),
+        labels=labels_of(said.labels),
     )
-    order, cancelled = await jobs.report(worker, update, labels_of(said.labels))
+    order, cancelled = await jobs.report(worker, update)
     orders = []
     if isinstance(order, Pause):
         orders = [OrderOut(action=order.action, until=order.until, note=order.note)]

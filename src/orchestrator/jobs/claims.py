@@ -15,6 +15,7 @@ from orchestrator.leases import events as told
 from orchestrator.leases import queries as leases
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
+from orchestrator.placement.bounds import aims_within
 from orchestrator.registry.gate import Gate
 from orchestrator.registry.rules import STANDARD, BreakerPolicy
 from orchestrator.tasks import queries as tasks
@@ -92,11 +93,12 @@ class Claims:
     async def _alike(self, db: Connection, wanted: Sequence[Wanted]) -> dict[Choice, list[Wanted]]:
         """Put together the claims that may get the same tasks."""
         known = await queries.workers(db, {one.worker.agent_id for one in wanted})
+        aims = await aims_within(db, {agent_id: labels for agent_id, (_, labels) in known.items()})
         alike: dict[Choice, list[Wanted]] = defaultdict(list)
         for one in wanted:
             pool, _ = known.get(one.worker.agent_id, (HTTP_POOL, {}))
             pools = None if pool == HTTP_POOL else frozenset({pool, HTTP_POOL})
-            alike[Choice(one.types, pools, ANYBODY)].append(one)
+            alike[Choice(one.types, pools, aims.get(one.worker.agent_id, ANYBODY))].append(one)
         return alike
 
     async def _lease_out(self, db: Connection, chosen: dict[UUID, Wanted]) -> None:

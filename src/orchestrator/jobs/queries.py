@@ -101,7 +101,7 @@ SEEN = """
  RETURNING (xmax = 0) AS is_new
 """
 
-DESCRIBE = "UPDATE agent SET worker_id = $2, labels = $3 WHERE agent_id = $1"
+NAME = "UPDATE agent SET worker_id = $2 WHERE agent_id = $1 AND worker_id IS DISTINCT FROM $2"
 
 WORKERS = "SELECT agent_id, agent_type, labels FROM agent WHERE agent_id = ANY($1::uuid[])"
 
@@ -161,9 +161,9 @@ async def seen(
     return is_new
 
 
-async def describe(db: Connection, worker: Worker, labels: Mapping[str, Any]) -> None:
-    """Note what a registered worker calls itself, and its labels."""
-    await db.execute(DESCRIBE, worker.agent_id, worker.name, dict(labels))
+async def name(db: Connection, worker: Worker) -> None:
+    """Note what a registered worker calls itself."""
+    await db.execute(NAME, worker.agent_id, worker.name)
 
 
 async def workers(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, tuple[str, Mapping[str, Any]]]:

@@ -1,6 +1,5 @@
 """What programs send and see of jobs: JSON with camelCase names."""
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -9,6 +8,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from common.json_rules import SafeObject, SafeText
+from common.labels import Labels
 from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, AgentStatus, Stream
 from common.work import AGENT_TYPE_PATTERN, WORK_TYPE_PATTERN, WorkType
 from orchestrator.jobs.model import Job, JobStatus
@@ -25,18 +25,9 @@ LONGEST_WAIT_SECONDS = 60.0
 WorkerId = Annotated[
     SafeText, Field(min_length=1, max_length=LONGEST_NAME, description="What the worker calls itself.")
 ]
-Label = bool | int | float | SafeText | list[SafeText]
 AttemptNumber = Annotated[
     int | None, Field(default=None, ge=1, le=32_767, description="The job's `attempt`; without it the current one.")
 ]
-
-
-Labels = Annotated[dict[SafeText, Label], Field(max_length=100)] | Annotated[list[SafeText], Field(max_length=100)]
-
-
-def labels_of(given: Mapping[str, Any] | Sequence[str]) -> Mapping[str, Any]:
-    """Return labels by their names; a list of names stands for labels that are true."""
-    return given if isinstance(given, Mapping) else dict.fromkeys(given, True)
 
 
 class CamelCase(BaseModel):

@@ -12,7 +12,7 @@ from common.errors import ErrorCode, InvalidField
 from common.ids import new_request_id
 from common.lifecycle import Status
 from common.loop import Wake
-from common.messages import Lease, OutputChunk, ResultStatus, StatusUpdate, Stream, WorkResult, WorkStatus
+from common.messages import Drain, Lease, OutputChunk, Pause, ResultStatus, StatusUpdate, Stream, WorkResult, WorkStatus
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.jobs import queries
 from orchestrator.jobs.desk import Desk
@@ -184,9 +184,11 @@ class JobService:
         log.info("job.ended", extra={"task_id": job_id, "trace_id": task.trace_id, "status": ending.status})
         return await self.get(job_id)
 
-    async def report(self, worker: Worker, update: StatusUpdate, labels: Mapping[str, Any]) -> Any:
+    async def report(
+        self, worker: Worker, update: StatusUpdate
+    ) -> tuple[Pause | Drain | None, Sequence[tuple[UUID, int]]]:
         """Take in what a worker says of itself; see `Workers.report`."""
-        return await self._workers.report(worker, update, labels)
+        return await self._workers.report(worker, update)
 
     async def _find(self, job_id: UUID) -> Task:
         async with self._pool.acquire() as db:

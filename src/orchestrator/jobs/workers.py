@@ -47,12 +47,12 @@ class Workers:
         self._noted[worker.agent_id] = (now, wanted.capabilities)
 
     async def report(
-        self, worker: Worker, update: StatusUpdate, labels: Mapping[str, Any]
+        self, worker: Worker, update: StatusUpdate
     ) -> tuple[Pause | Drain | None, Sequence[tuple[UUID, int]]]:
         """Take in a worker's own report; return what people ordered, and (task, attempt) that it must stop."""
         await self._registry.record([update])
         async with self._pool.acquire() as db:
-            await queries.describe(db, worker, labels)
+            await queries.name(db, worker)
             now = await queries.now(db)
             standing = (await registry.standings(db, [worker.agent_id])).get(worker.agent_id)
             cancelled = await queries.cancelled(db, worker.agent_id, update.current_tasks)

@@ -107,7 +107,7 @@ ADMIT_IN_ORDER = """
            AND (NOT first.first_in_order OR first.concurrency_key IS NULL)
            AND NOT EXISTS (SELECT FROM stopping WHERE stopping.ordering_key = given.key)
      ))
- RETURNING task_id, trace_id, request_id, work_type, agent_type, priority, fence, concurrency_key, admitted
+ RETURNING task_id, trace_id, request_id, work_type, agent_type, aim, priority, fence, concurrency_key, admitted
 """
 
 ADMIT_WITHIN_LIMITS = """
@@ -132,7 +132,7 @@ ADMIT_WITHIN_LIMITS = """
              LIMIT room.free
          ) AS best
      ))
- RETURNING task_id, trace_id, request_id, work_type, agent_type, priority, fence, concurrency_key, admitted
+ RETURNING task_id, trace_id, request_id, work_type, agent_type, aim, priority, fence, concurrency_key, admitted
 """
 
 IS_STOPPING = """
@@ -234,4 +234,5 @@ def _ticket(row: asyncpg.Record) -> NewTicket:
         row["agent_type"],
         row["priority"],
         fence=row["fence"],
+        aim=row["aim"],
     )

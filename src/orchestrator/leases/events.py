@@ -53,6 +53,7 @@ def new_ticket(task: Task, at: datetime) -> NewTicket:
         task.priority,
         fence=task.fence,
         due_at=at,
+        aim=task.aim,
     )
 
 

@@ -56,6 +56,7 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.output.limit import MAX_OUTPUT_BYTES, capped
 from orchestrator.output.model import NewChunk
 from orchestrator.output.service import store_chunks
+from orchestrator.placement.bounds import Bounds
 from orchestrator.registry.gate import Gate
 from orchestrator.registry.rules import STANDARD, BreakerPolicy
 from orchestrator.tasks import queries as tasks
@@ -102,7 +103,9 @@ class LeaseService:
         async with transaction(self._pool) as db:
             known = await tasks.lock_claimable(db, sorted({task.task_id for _, task in wanted}))
             now = await queries.now(db)
-            gate = await Gate.open(db, {agent_id for agent_id, _ in wanted}, now=now, policy=self._breaker)
+            claimers = {agent_id for agent_id, _ in wanted}
+            gate = await Gate.open(db, claimers, now=now, policy=self._breaker)
+            bounds = await Bounds.open(db, {task.aim for task in known.values()}, claimers)
             winners: dict[UUID, tuple[UUID, ClaimedTask]] = {}
             for agent_id, claim in wanted:
                 task = known.get(claim.task_id)
@@ -112,7 +115,8 @@ class LeaseService:
                     case Give() if claim.task_id in winners:
                         refusals[agent_id].append(_refused(claim, "another agent was first"))
                     case Give():
-                        if (reason := await gate.refusal(db, agent_id)) is None:
+                        reason = bounds.refusal(known[claim.task_id].aim, agent_id)
+                        if reason is None and (reason := await gate.refusal(db, agent_id)) is None:
                             winners[claim.task_id] = (agent_id, claim)
                         else:
                             refusals[agent_id].append(_refused(claim, reason))

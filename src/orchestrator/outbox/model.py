@@ -10,7 +10,7 @@ from common.messages import CancelTask, Drain, Pause, Resume, Ticket
 
 @dataclass(frozen=True, slots=True)
 class NewTicket:
-    """A ticket to publish for a task that waits. `due_at` None means now."""
+    """A ticket to publish for a task that waits. `due_at` None means now; `aim` is empty for anybody of the pool."""
 
     task_id: UUID
     trace_id: UUID
@@ -20,6 +20,12 @@ class NewTicket:
     priority: int
     fence: int
     due_at: datetime | None = None
+    aim: str = ""
+
+    @property
+    def recipient(self) -> str:
+        """The queue of the outbox: that of the pool, or of an aim within it."""
+        return f"aim:{self.aim}" if self.aim else self.agent_type
 
     def body(self) -> dict[str, Any]:
         ticket = Ticket(task_id=self.task_id, work_type=self.work_type, fence=self.fence)

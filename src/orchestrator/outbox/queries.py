@@ -23,7 +23,7 @@ ADD_TICKETS = """
              AS new (recipient, task_id, priority, body, due_at)
       LEFT JOIN task t USING (task_id)
         ON CONFLICT (task_id) WHERE kind = 'ticket' DO UPDATE
-       SET body = excluded.body, due_at = excluded.due_at, published_at = NULL
+       SET body = excluded.body, due_at = excluded.due_at, published_at = NULL, placed_on = NULL
 """
 
 # A worker that speaks HTTP has no queue: it is told when it asks.
@@ -74,7 +74,7 @@ ONE_RELAY_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('chiffon.relay'))"
 
 GIVE_MISSING_TICKETS = """
     INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
-    SELECT 'ticket', t.agent_type, t.task_id, t.priority,
+    SELECT 'ticket', CASE t.aim WHEN '' THEN t.agent_type ELSE 'aim:' || t.aim END, t.task_id, t.priority,
            jsonb_build_object(
                'payload', jsonb_build_object('task_id', t.task_id, 'work_type', t.work_type, 'fence', t.fence),
                'trace_id', t.trace_id, 'request_id', t.request_id),
@@ -108,7 +108,7 @@ MAKE_DUE_IF_MORE_THAN = """
 
 PUT_BACK = "UPDATE outbox SET published_at = NULL, due_at = now() + $2::interval WHERE id = ANY($1::bigint[])"
 
-POOLS = "SELECT DISTINCT recipient FROM outbox WHERE kind = 'ticket'"
+POOLS = "SELECT DISTINCT recipient FROM outbox WHERE kind = 'ticket' AND recipient NOT LIKE 'aim:%'"
 
 REMOVE = "DELETE FROM outbox WHERE id = ANY($1::bigint[])"
 
@@ -118,7 +118,7 @@ async def add_tickets(db: Connection, tickets: Sequence[NewTicket], *, ageing: t
     if tickets:
         await db.execute(
             ADD_TICKETS,
-            [ticket.agent_type for ticket in tickets],
+            [ticket.recipient for ticket in tickets],
             [ticket.task_id for ticket in tickets],
             [ticket.priority for ticket in tickets],
             [ticket.body() for ticket in tickets],

@@ -1,7 +1,7 @@
 """An agent as the registry knows it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -29,6 +29,7 @@ class Agent:
     resources: Mapping[str, Any]
     started_at: datetime
     last_heartbeat_at: datetime
+    labels: Mapping[str, Any] = field(default_factory=dict)
     paused_until: datetime | None = None
     paused_by: str | None = None
     pause_note: str | None = None

@@ -1,12 +1,14 @@
 """All SQL about agents."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Connection
 from orchestrator.registry.model import Agent, Standing
+from orchestrator.registry.rules import labels_with_resources
 
 STANDINGS = """
     SELECT agent_id, status, started_at, paused_until, paused_by, pause_note, draining, drain_note, failures_in_row,
@@ -24,25 +26,26 @@ LOCK_FOR_BREAKER = STANDINGS + " AND (failures_in_row > 0 OR agent_id = ANY($2::
 # A row's lists travel as text: PostgreSQL has no arrays of arrays of different lengths.
 UPSERT = """
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                       started_at)
+                       started_at, labels)
     SELECT new.agent_id, new.agent_type, new.status, new.hostname, new.version,
            string_to_array(new.work_types, ','), new.slots,
-           string_to_array(new.current_tasks, ',')::uuid[], new.resources, new.started_at
+           string_to_array(new.current_tasks, ',')::uuid[], new.resources, new.started_at, new.labels
       FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
-                  $9::jsonb[], $10::timestamptz[])
+                  $9::jsonb[], $10::timestamptz[], $11::jsonb[])
              AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                     started_at)
+                     started_at, labels)
      ORDER BY new.agent_id
         ON CONFLICT (agent_id) DO UPDATE
        SET agent_type = excluded.agent_type, status = excluded.status, hostname = excluded.hostname,
            version = excluded.version, work_types = excluded.work_types, slots = excluded.slots,
            current_tasks = excluded.current_tasks, resources = excluded.resources, started_at = excluded.started_at,
+           labels = excluded.labels,
            last_heartbeat_at = now()
 """
 
 LIST = """
     SELECT agent_id, agent_type, status_now AS status, hostname, version, work_types, slots, current_tasks, resources,
-           started_at, last_heartbeat_at,
+           labels, started_at, last_heartbeat_at,
            CASE WHEN paused_until > now() THEN paused_until END AS paused_until,
            CASE WHEN paused_until > now() THEN paused_by END AS paused_by,
            CASE WHEN paused_until > now() THEN pause_note END AS pause_note,
@@ -54,6 +57,8 @@ LIST = """
        AND ($4::uuid IS NULL OR agent_id = $4)
      ORDER BY agent_type, hostname, agent_id
 """
+
+LABELS = "SELECT agent_id, labels FROM agent WHERE agent_id = ANY($1::uuid[])"
 
 IS_ONLINE = """
     SELECT EXISTS (SELECT FROM agent
@@ -174,7 +179,13 @@ async def record(db: Connection, updates: Sequence[StatusUpdate]) -> None:
         [",".join(map(str, update.current_tasks)) for update in updates],
         [update.resources.model_dump() for update in updates],
         [update.started_at for update in updates],
+        [labels_with_resources(update) for update in updates],
     )
+
+
+async def labels(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, Mapping[str, Any]]:
+    """Return the labels of registered agents."""
+    return {row["agent_id"]: row["labels"] for row in await db.fetch(LABELS, list(agent_ids))}
 
 
 async def list_agents(

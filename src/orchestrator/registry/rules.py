@@ -8,9 +8,11 @@ once, and any result that is the work's own begins the count anew.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from common.errors import ErrorCode
-from common.messages import AgentStatus, Drain, Pause
+from common.labels import labels_of
+from common.messages import AgentStatus, Drain, Pause, StatusUpdate
 from orchestrator.registry.model import Standing
 
 INFRASTRUCTURE = frozenset({ErrorCode.AGENT_UNAVAILABLE, ErrorCode.RESOURCE_LIMIT})
@@ -58,6 +60,15 @@ def judge_standing(standing: Standing | None, *, now: datetime) -> Free | Trial 
     if order is not None:
         return Barred(_pause_reason(standing, now=now), order)
     return Free() if standing.tripped_until is None else Trial()
+
+
+def labels_with_resources(update: StatusUpdate) -> dict[str, Any]:
+    """Return what an agent says that it has, and what its host measures: free GPU memory can be asked for, too."""
+    measured = {
+        "gpu_vram_total_gb": update.resources.gpu_vram_total_gb,
+        "gpu_vram_available_gb": update.resources.gpu_vram_available_gb,
+    }
+    return {**{name: value for name, value in measured.items() if value is not None}, **labels_of(update.labels)}
 
 
 def standing_order(standing: Standing, *, now: datetime) -> Pause | Drain | None:

@@ -1,7 +1,7 @@
 """What callers see of agents, and what they order."""
 
 from datetime import UTC, datetime
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -22,6 +22,7 @@ class Agent(BaseModel):
     agent_type: str = Field(examples=["infra"])
     status: AgentStatus = Field(description="online, busy (every slot is taken), draining, or offline (silent)")
     resources: Resources
+    labels: dict[str, Any] = Field(default_factory=dict, description="What it says that it has, and its GPU memory.")
     last_heartbeat_at: datetime
     hostname: str
     version: str

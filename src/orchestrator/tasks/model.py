@@ -11,6 +11,8 @@ from uuid import UUID
 import asyncpg
 
 from common.lifecycle import Status
+from orchestrator.placement.model import Aim
+from orchestrator.placement.rules import aim_of
 
 ATTEMPTS_IF_IDEMPOTENT = 3
 NORMAL_PRIORITY = 3
@@ -26,8 +28,7 @@ class NewTask:
     """Work to dispatch, checked. `agent_type` is the pool that will run it.
 
     `concurrency_limit` is given with a `concurrency_key` and only then; `expires_after` limits the waiting.
-    `precedence` orders claims over HTTP, higher first; without one it follows from the priority. `aim` names who may
-    take it, the empty one being anybody of the pool.
+    `precedence` orders claims over HTTP, higher first; without one it follows from the priority.
     """
 
     task_id: UUID
@@ -46,7 +47,17 @@ class NewTask:
     expires_after: timedelta | None = None
     rerun_of: UUID | None = None
     precedence: int | None = None
-    aim: str = ""
+
+    @property
+    def aimed_at(self) -> Aim | None:
+        """Who may take it, when not everybody of the pool may."""
+        return aim_of(self.agent_type, self.hints) if self.hints else None
+
+    @property
+    def aim(self) -> str:
+        """The key of `aimed_at`; empty for everybody."""
+        aim = self.aimed_at
+        return "" if aim is None else aim.key
 
     @property
     def effective_precedence(self) -> int:

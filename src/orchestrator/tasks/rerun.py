@@ -26,5 +26,4 @@ def make_rerun(task: Task, *, task_id: UUID, request_id: UUID, trace_id: UUID | 
         expires_after=None if task.expires_at is None else task.expires_at - task.created_at,
         rerun_of=task.task_id,
         precedence=task.precedence,
-        aim=task.aim,
     )

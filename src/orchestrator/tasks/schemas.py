@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.json_rules import SafeObject, SafeText
+from common.labels import Labels
 from common.lifecycle import Status
 from common.work import WORK_TYPE_PATTERN, AgentType
 from orchestrator.http.errors import ErrorResponse
@@ -25,6 +26,16 @@ class Hints(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     agent_type: AgentType | None = Field(default=None, description="Run on this type of agent instead of the usual.")
+    agent_id: UUID | None = Field(default=None, description="Run on this agent and no other.")
+    required_capabilities: Labels | None = Field(
+        default=None,
+        description="Run on agents that have all these labels: a number at least as large, the same text or truth "
+        "value, all of a list. A list of names means each is true.",
+        examples=[{"gpu_memory_gb": 24, "zone": "eu"}],
+    )
+    preferred: Labels | None = Field(
+        default=None, description="Among those that may run it, rather agents that have more of these labels."
+    )
 
 
 class DispatchRequest(BaseModel):

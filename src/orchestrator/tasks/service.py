@@ -17,6 +17,7 @@ from orchestrator.keys import admission
 from orchestrator.keys.model import Keys, has_keys
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder, NewTicket
+from orchestrator.placement import queries as placement
 from orchestrator.tasks import queries
 from orchestrator.tasks.dispatch import IdempotencyConflict, recognise
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
@@ -78,6 +79,8 @@ class TaskService:
         if not is_on(Safeguard.DEDUPE):
             tasks = [replace(task, task_id=uuid4(), request_id=uuid4()) for task in tasks]
         await admission.hold(db, Keys.of(tasks))
+        aims = {aim.key: aim for task in tasks if (aim := task.aimed_at) is not None}
+        await placement.keep(db, aims.values())
         fresh = await queries.insert(db, tasks)
         # A task can be in one call twice; the first of them under the ids that were stored is the new one.
         stored = {
@@ -205,7 +208,14 @@ class TaskService:
 
 def _ticket(task: NewTask) -> NewTicket:
     return NewTicket(
-        task.task_id, task.trace_id, task.request_id, task.work_type, task.agent_type, task.priority, fence=0
+        task.task_id,
+        task.trace_id,
+        task.request_id,
+        task.work_type,
+        task.agent_type,
+        task.priority,
+        fence=0,
+        aim=task.aim,
     )
 
 

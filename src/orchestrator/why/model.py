@@ -1,12 +1,14 @@
 """What is known of a task that waits, and what is in its way."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from common.lifecycle import Status
+from orchestrator.placement.model import Aim
 from orchestrator.tasks.model import Task
 
 
@@ -24,6 +26,7 @@ class AgentFacts:
     slots: int
     running: int
     work_types: Sequence[str] = ()
+    labels: Mapping[str, Any] = field(default_factory=dict)
     draining: bool = False
     drained_by: str | None = None
     drain_note: str | None = None
@@ -67,6 +70,7 @@ class Facts:
     task: Task
     now: datetime
     agents: Sequence[AgentFacts] = ()
+    aim: Aim | None = None
     ticket: TicketFacts | None = None
     order: OrderFacts | None = None
     limit: LimitFacts | None = None
@@ -87,6 +91,7 @@ class BlockerKind(StrEnum):
     RELAY_FAILING = "relay_failing"
     NO_AGENT = "no_agent"
     NOT_OFFERED = "not_offered"
+    NO_SUITABLE_AGENT = "no_suitable_agent"
     SLOTS_BUSY = "slots_busy"
     AGENT_PAUSED = "agent_paused"
     AGENT_DRAINING = "agent_draining"

@@ -13,7 +13,7 @@ AGENTS = """
     SELECT agent.agent_id, agent.hostname,
            agent.status <> 'offline' AND agent.last_heartbeat_at >= now() - $2::interval AS online,
            agent.last_heartbeat_at, agent.slots, coalesce(busy.running, 0) AS running,
-           agent.work_types,
+           agent.work_types, agent.labels,
            agent.draining OR agent.status = 'draining' AS draining, agent.drained_by, agent.drain_note,
            CASE WHEN agent.paused_until > now() THEN agent.paused_until END AS paused_until,
            agent.paused_by, agent.pause_note,

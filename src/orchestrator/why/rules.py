@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from common.lifecycle import Status
+from orchestrator.placement.model import Aim
+from orchestrator.placement.rules import suits, unmet
 from orchestrator.tasks.model import Task
 from orchestrator.why.model import AgentFacts, AgentRef, Blocker, BlockerKind, Explanation, Facts
 
@@ -119,6 +122,12 @@ def _agents(facts: Facts) -> Iterator[Blocker]:
         yield _not_offered(facts.task, online)
         return
     online = offering
+    if facts.aim is not None:
+        suitable = [agent for agent in online if suits(facts.aim, agent.agent_id, agent.labels)]
+        if not suitable:
+            yield _nobody_suits(facts.aim, online, facts.agents)
+            return
+        online = suitable
     able = [agent for agent in online if not _is_held_back(agent)]
     if any(agent.running < agent.slots for agent in able):
         return
@@ -150,6 +159,35 @@ def _not_offered(task: Task, online: Sequence[AgentFacts]) -> Blocker:
     refs = [AgentRef(agent.agent_id, agent.hostname) for agent in shown]
     message = f"No agent of the type {task.agent_type!r} that is online offers {task.work_type!r}: {named}."
     return Blocker(BlockerKind.NOT_OFFERED, message, agents=refs)
+
+
+def _nobody_suits(aim: Aim, online: Sequence[AgentFacts], known: Sequence[AgentFacts]) -> Blocker:
+    """Name the agent that is wanted and away, or what each agent lacks, those first that lack the least."""
+    if aim.agent_id is not None and all(agent.agent_id != aim.agent_id for agent in online):
+        there = next((agent for agent in known if agent.agent_id == aim.agent_id), None)
+        if there is None:
+            return Blocker(BlockerKind.NO_SUITABLE_AGENT, f"No agent {aim.agent_id} has ever registered.", agents=[])
+        message = f"It is for {_name(there)}, which was last heard of at {_time(there.last_heartbeat_at)}."
+        return Blocker(BlockerKind.NO_SUITABLE_AGENT, message, agents=[AgentRef(there.agent_id, there.hostname)])
+    near = [agent for agent in online if aim.agent_id in (None, agent.agent_id)]
+    near.sort(key=lambda agent: len(unmet(aim, agent.labels)))
+    named = "; ".join(f"{_name(agent)} {_lacks(aim, agent)}" for agent in near[:SHOWN])
+    refs = [AgentRef(agent.agent_id, agent.hostname) for agent in near[:SHOWN]]
+    wanted = ", ".join(_requirement(name, value) for name, value in aim.requires.items())
+    message = f"No agent of the type {aim.agent_type!r} that is online has {wanted}: {named}."
+    return Blocker(BlockerKind.NO_SUITABLE_AGENT, message, agents=refs)
+
+
+def _lacks(aim: Aim, agent: AgentFacts) -> str:
+    lacking = unmet(aim, agent.labels)
+    return "; ".join(
+        f"has {name} = {agent.labels[name]}" if name in agent.labels else f"has no {name}" for name in lacking
+    )
+
+
+def _requirement(name: str, value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{name} {'>=' if is_number else '='} {value}"
 
 
 def _all_busy(able: Sequence[AgentFacts]) -> Blocker:

@@ -1,12 +1,14 @@
 """The use case of this folder: explain why a task waits."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection, Pool
+from orchestrator.placement.rules import aim_of
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
 from orchestrator.tasks.service import TaskNotFound
@@ -39,7 +41,7 @@ class WhyService:
         if task.status is Status.PENDING:
             # Asked for last and outside of the snapshot: a broker that is away takes its time to say nothing.
             broker, relay = await self._failures()
-            facts = Facts(task, facts.now, facts.agents, facts.ticket, facts.order, facts.limit, broker, relay)
+            facts = replace(facts, broker_failure=broker, relay_failure=relay)
         return rules.explain(facts)
 
     async def _read(self, db: Connection, task: Task) -> Facts:
@@ -49,6 +51,7 @@ class WhyService:
         return Facts(
             task,
             now,
+            aim=aim_of(task.agent_type, task.hints) if task.aim else None,
             agents=await queries.agents(db, task.agent_type, offline_after=self._offline_after),
             ticket=await queries.ticket(db, task.task_id),
             order=None if task.ordering_key is None else await queries.order(db, task.task_id),

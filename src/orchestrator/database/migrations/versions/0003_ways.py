@@ -42,6 +42,10 @@ STATEMENTS = (
         used_at    timestamptz NOT NULL DEFAULT now()
     )
     """,
+    "CREATE INDEX task_aimed ON task (aim) WHERE aim <> '' AND status IN ('awaiting_approval', 'pending', 'running')",
+    # To which agent the ticket of a task that aims at certain agents was sent.
+    "ALTER TABLE outbox ADD COLUMN placed_on uuid",
+    "CREATE INDEX outbox_placed ON outbox (placed_on) WHERE placed_on IS NOT NULL",
     # `worker_id` is what a worker that speaks HTTP calls itself; an agent that speaks through the broker has none.
     """
     ALTER TABLE agent

@@ -1,0 +1,95 @@
+"""Tickets that are for this agent alone, from its own queue: whichever slot is idle takes the next."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from agents.gate import Gate
+from common.broker.base import Broker, BrokerUnavailable, Consumer, Delivery, Queue
+from common.loop import Health, keep_running
+
+
+@dataclass(slots=True, eq=False)
+class Letter:
+    """A ticket that waits for a slot. Whoever takes it settles it, in one of the three ways."""
+
+    delivery: Delivery
+    _consumer: Consumer
+    taken: asyncio.Event = field(default_factory=asyncio.Event)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ack(self) -> None:
+        with suppress(BrokerUnavailable):  # it comes again, and a claim says that it is used up
+            await self._consumer.ack(self.delivery)
+        self.settled.set()
+
+    async def requeue(self) -> None:
+        with suppress(BrokerUnavailable):
+            await self._consumer.requeue(self.delivery)
+        self.settled.set()
+
+    async def dead_letter(self, reason: str) -> None:
+        with suppress(BrokerUnavailable):
+            await self._consumer.dead_letter(self.delivery, reason)
+        self.settled.set()
+
+
+class Mailbox:
+    """Holds one ticket of the agent's own queue at a time, while the agent may work."""
+
+    def __init__(self, broker: Broker, queue: Queue, gate: Gate, health: Health) -> None:
+        self._broker = broker
+        self._queue = queue
+        self._gate = gate
+        self._health = health
+        self._letters: asyncio.Queue[Letter] = asyncio.Queue()
+
+    async def next(self) -> Letter:
+        """Wait for a ticket, which is the caller's to settle; being cancelled loses none."""
+        letter = await self._letters.get()
+        letter.taken.set()
+        return letter
+
+    async def run(self) -> None:
+        """Receive until cancelled."""
+        await keep_running("mailbox", self._consume, health=self._health)
+
+    async def _consume(self) -> None:
+        await self._gate.opened()
+        turn = self._gate.turn
+        await self._broker.declare(self._queue)
+        self._health.well("mailbox")
+        async with self._broker.consume(self._queue.name, prefetch=1) as consumer:
+            while not turn.is_set():
+                for delivery in await receive(consumer, turn):
+                    await self._offer(Letter(delivery, consumer), turn)
+
+    async def _offer(self, letter: Letter, turn: asyncio.Event) -> None:
+        """Wait until a slot has dealt with a ticket; take it back when the agent's turn is over before that."""
+        self._letters.put_nowait(letter)
+        taken, over = asyncio.ensure_future(letter.taken.wait()), asyncio.ensure_future(turn.wait())
+        try:
+            await asyncio.wait({taken, over}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in (taken, over):
+                waiting.cancel()
+            await asyncio.gather(taken, over, return_exceptions=True)
+        if letter.taken.is_set():
+            await letter.settled.wait()
+        else:
+            self._letters.get_nowait()
+            await letter.requeue()
+
+
+async def receive(consumer: Consumer, turn: asyncio.Event) -> Sequence[Delivery]:
+    """Wait for a ticket; none when the turn is over, and then a ticket that came in the same moment goes back."""
+    receiving = asyncio.ensure_future(consumer.receive())
+    over = asyncio.ensure_future(turn.wait())
+    try:
+        await asyncio.wait({receiving, over}, return_when=asyncio.FIRST_COMPLETED)
+        return () if turn.is_set() else receiving.result()
+    finally:
+        for waiting in (receiving, over):
+            waiting.cancel()
+        await asyncio.gather(receiving, over, return_exceptions=True)

@@ -1,0 +1,113 @@
+"""Send the tickets of tasks that aim at certain agents to those agents' own queues."""
+
+import logging
+import time
+from datetime import timedelta
+from uuid import UUID
+
+from common.broker import topology
+from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
+from common.protocol import ORCHESTRATOR, TicketEnvelope, encode
+from orchestrator.database.pool import Connection, Pool, transaction
+from orchestrator.outbox import queries as outbox
+from orchestrator.outbox.model import Waiting
+from orchestrator.placement import queries
+from orchestrator.placement.model import Aim, Host
+from orchestrator.placement.rules import place
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 200
+RETRY = timedelta(seconds=1)
+FORGET_EVERY_SECONDS = 3600.0
+
+
+class PlaceTickets:
+    """Gives each ticket to the best agent that has room; what nobody can take waits and holds up nothing else."""
+
+    def __init__(
+        self, pool: Pool, broker: Broker, *, offline_after: timedelta, ttl: timedelta, ageing: timedelta
+    ) -> None:
+        self._pool = pool
+        self._broker = broker
+        self._offline_after = offline_after
+        self._ttl = ttl
+        self._ageing = ageing
+        self._forgot_at = time.monotonic()
+
+    async def run_once(self) -> int:
+        await self._forget()
+        async with self._pool.acquire() as db:
+            due = await queries.due(db)
+        if not due:
+            return 0
+        async with transaction(self._pool) as db:
+            await outbox.one_relay_at_a_time(db)
+            places = await self._place(db, due)
+        for waiting, agent_id in places:
+            await self._send(waiting, agent_id)
+        return len(places)
+
+    async def _place(self, db: Connection, due: list[str]) -> list[tuple[Waiting, UUID]]:
+        aims = await queries.get(db, due)
+        hosts = {host.agent_id: host for host in await queries.hosts(db, offline_after=self._offline_after)}
+        places: list[tuple[Waiting, UUID]] = []
+        for key in due:
+            aim = aims.get(key)
+            if aim is None:
+                log.error("placement.unknown_aim", extra={"aim": key})
+                continue
+            placed = await self._place_one(db, aim, hosts)
+            for _, agent_id in placed:
+                host = hosts[agent_id]
+                hosts[agent_id] = Host(agent_id, host.agent_type, host.labels, host.free - 1)
+            places += placed
+        await queries.placed(db, [(waiting.id, agent_id) for waiting, agent_id in places], ttl=self._ttl)
+        return places
+
+    async def _place_one(self, db: Connection, aim: Aim, hosts: dict[UUID, Host]) -> list[tuple[Waiting, UUID]]:
+        agents = place(aim, list(hosts.values()), AT_ONCE)
+        if not agents:
+            return []
+        tickets = await queries.take(db, aim.key, limit=len(agents), ageing=self._ageing)
+        return list(zip(tickets, agents, strict=False))
+
+    async def _send(self, waiting: Waiting, agent_id: UUID) -> None:
+        try:
+            await self._broker.publish(_ticket(waiting, agent_id, ttl=self._ttl))
+        except Unroutable:
+            log.warning("placement.no_queue", extra={"agent_id": agent_id})  # it has just registered: soon there is one
+            await self._put_back(waiting)
+        except BrokerUnavailable:
+            await self._put_back(waiting)
+            raise
+
+    async def _put_back(self, waiting: Waiting) -> None:
+        async with self._pool.acquire() as db:
+            await outbox.put_back(db, [waiting.id], after=RETRY)
+
+    async def _forget(self) -> None:
+        if time.monotonic() - self._forgot_at < FORGET_EVERY_SECONDS:
+            return
+        self._forgot_at = time.monotonic()
+        async with self._pool.acquire() as db:
+            await queries.forget(db)
+
+
+def _ticket(waiting: Waiting, agent_id: UUID, *, ttl: timedelta) -> Outgoing:
+    envelope = TicketEnvelope.model_validate(
+        {
+            **waiting.body,
+            "from_agent": ORCHESTRATOR,
+            "to_agent": str(agent_id),
+            "priority": waiting.priority,
+        }
+    )
+    return Outgoing(
+        topology.own_work_address(agent_id),
+        encode(envelope),
+        type="work_request",
+        priority=waiting.urgency,
+        message_id=envelope.message_id,
+        expires_after=ttl,
+    )

@@ -1,0 +1,1 @@
+"""Placement: which agents may take a task that not every agent of its pool may."""

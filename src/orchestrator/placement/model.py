@@ -1,0 +1,41 @@
+"""Who may take a task, and who is there to take it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+RECIPIENT_PREFIX = "aim:"
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Whom a task aims at, within its pool: one agent, or those that have all of `requires`.
+
+    `prefers` breaks ties. `key` is the same for the same aim, and empty for none.
+    """
+
+    key: str
+    agent_type: str
+    agent_id: UUID | None
+    requires: Mapping[str, Any]
+    prefers: Mapping[str, Any]
+
+    @property
+    def recipient(self) -> str:
+        """The queue of the outbox in which its tickets wait."""
+        return recipient_of(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """An agent that may have work now. `free`: how many more tickets it may get."""
+
+    agent_id: UUID
+    agent_type: str
+    labels: Mapping[str, Any]
+    free: int
+
+
+def recipient_of(key: str) -> str:
+    return RECIPIENT_PREFIX + key
