@@ -70,10 +70,12 @@ async def _agent(settings: AgentSettings, shared: SharedSettings) -> AsyncIterat
 
 
 @asynccontextmanager
-async def orchestrator(settings: OrchestratorSettings, shared: SharedSettings) -> AsyncIterator[None]:
+async def orchestrator(
+    settings: OrchestratorSettings, shared: SharedSettings, *, broker: Broker | None = None
+) -> AsyncIterator[None]:
     """Serve an orchestrator as long as the block runs."""
     started, stop = asyncio.Event(), asyncio.Event()
-    serving = asyncio.create_task(serve(settings, shared, started=started, stop=stop))
+    serving = asyncio.create_task(serve(settings, shared, broker=broker, started=started, stop=stop))
     waiting = asyncio.create_task(started.wait())
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
