@@ -13,6 +13,8 @@ from chiffon.models import (
     DeadLetterDetail,
     DeadLetterPage,
     Dispatched,
+    Executions,
+    QueueSnapshot,
     Settled,
 )
 
@@ -49,6 +51,14 @@ class Operations:
     async def resume_agent(self, agent_id: AnyId) -> Agent:
         """Give an agent work again, whether it was paused, drained or tripped."""
         return Agent.model_validate(await self._http.post(f"/api/v1/agents/{agent_id}/resume", repeatable=True))
+
+    async def queue_snapshot(self) -> QueueSnapshot:
+        """Return what waits and runs, at one moment."""
+        return QueueSnapshot.model_validate(await self._http.get("/ops/queue"))
+
+    async def executions(self, *, limit: int = 50) -> Executions:
+        """Return the work that ended last, the newest end first; at most 200."""
+        return Executions.model_validate(await self._http.get("/ops/executions", {"limit": limit}))
 
     async def cancel_trace(self, trace_id: AnyId) -> CancelledTrace:
         """Cancel every task of a trace that has not ended."""

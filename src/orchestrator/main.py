@@ -22,6 +22,7 @@ from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.jobs import api as jobs
 from orchestrator.live import api as live
+from orchestrator.ops import api as ops
 from orchestrator.registry import api as fleet
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tasks import api as tasks
@@ -65,6 +66,7 @@ def create_app(
     app.include_router(fleet.router)
     app.include_router(dead_letters.router)
     app.include_router(jobs.router)
+    app.include_router(ops.router)
     app.include_router(live.router)
     app.include_router(health.router)
     return app
@@ -85,6 +87,7 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.fleet = orchestrator.fleet
     app.state.dead_letters = orchestrator.dead_letters
     app.state.jobs = orchestrator.jobs
+    app.state.ops = orchestrator.ops
     app.state.live = orchestrator.live
     app.state.checks = orchestrator.checks
 

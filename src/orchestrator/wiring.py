@@ -45,6 +45,7 @@ from orchestrator.loops.reap_leases import ReapLeases
 from orchestrator.loops.recover import Recover
 from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.loops.watch_agents import WatchAgents
+from orchestrator.ops.service import OpsService
 from orchestrator.outbox import queries as outbox
 from orchestrator.output.service import OutputService
 from orchestrator.probes.service import ProbeService
@@ -80,6 +81,7 @@ class Orchestrator:
     fleet: FleetService
     dead_letters: DeadLetterService
     jobs: JobService
+    ops: OpsService
     live: Live
     checks: Mapping[str, Callable[[], Awaitable[str]]]
 
@@ -173,6 +175,7 @@ async def open_orchestrator(
             fleet,
             letters,
             jobs,
+            OpsService(pool),
             Live(pool, hub),
             checks(pool, bus, probe, health),
         )

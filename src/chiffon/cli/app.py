@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "Work",
             "List what nobody could deal with, look at it, replay or discard it.",
         ),
+        "ops": Command("chiffon.cli.ops:app", "Work", "Show what waits and runs, and what came of the last."),
         "conformance": Command(
             "chiffon.cli.conformance:conformance",
             "About",

@@ -66,6 +66,17 @@ LIST = """
      LIMIT $9
 """
 
+LAST_ENDED = """
+    SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
+           status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
+           error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at, ordering_key,
+           concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path
+      FROM task
+     WHERE finished_at IS NOT NULL
+     ORDER BY finished_at DESC, task_id
+     LIMIT $1
+"""
+
 CANCEL = """
     UPDATE task
        SET status = 'cancelled', fence = fence + CASE WHEN status = 'running' THEN 1 ELSE 0 END,
@@ -187,6 +198,11 @@ async def lock_expired(db: Connection, task_ids: Sequence[UUID]) -> list[Task]:
 async def expire(db: Connection, reasons: Mapping[UUID, str], *, error_code: int) -> None:
     """Cancel locked tasks that wait, each with its reason."""
     await db.execute(EXPIRE, list(reasons), error_code, list(reasons.values()))
+
+
+async def last_ended(db: Connection, *, limit: int) -> list[Task]:
+    """Return the tasks that ended last, the newest end first."""
+    return [Task.from_row(row) for row in await db.fetch(LAST_ENDED, limit)]
 
 
 async def newest(db: Connection, wanted: TaskFilter, *, limit: int) -> list[Task]:

@@ -27,6 +27,7 @@ STATEMENTS = (
     CREATE INDEX task_claimable ON task (agent_type, work_type, aim, precedence DESC, dispatch_no)
      WHERE status = 'pending' AND admitted
     """,
+    "CREATE INDEX task_finished ON task (finished_at DESC, task_id) WHERE finished_at IS NOT NULL",
     # A claim over HTTP that is repeated finds what it got.
     "CREATE INDEX attempt_open_claim ON attempt (claim_id) WHERE ended_at IS NULL",
     # How much each stream wrote beyond the limit, for readers to be told: NULL when nothing was dropped.
