@@ -5,6 +5,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -17,7 +18,7 @@ from tests.eventually import eventually
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq_node import Node
 
-WAYS = ("memory", "postgresql", "amqp", "http")
+WAYS = ("memory", "file", "postgresql", "amqp", "http")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,9 @@ def _way(request: pytest.FixtureRequest, ledger: str) -> Way:
             return MemoryWay(ledger)
         case "http":
             return HttpWay(ledger)
+        case "file":
+            folder: Path = request.getfixturevalue("tmp_path_factory").mktemp("bus")
+            return BrokerWay(folder.as_uri(), ledger)
         case "amqp":
             # Asked for by name, so that it is started only for the tests that use it.
             node: Node = request.getfixturevalue("rabbitmq")
@@ -85,7 +89,8 @@ async def test_each_task_is_taken_once_by_one_of_many_workers(way: Way) -> None:
     taken = [task_id for done in await asyncio.gather(work(), work(), work()) for task_id in done]
 
     assert sorted(taken) == sorted(dispatched)
-    assert [(await completed(way, task_id)).attempt for task_id in taken] == [1] * 9
+    ended = await asyncio.gather(*(completed(way, task_id) for task_id in taken))
+    assert [status.attempt for status in ended] == [1] * 9
 
 
 async def test_the_most_urgent_is_taken_first_and_among_equals_the_oldest(way: Way) -> None:

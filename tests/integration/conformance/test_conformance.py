@@ -1,11 +1,15 @@
 """The conformance kit tells a worker that keeps the contract from one that does not."""
 
 import asyncio
+import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from chiffon.cli.app import run
+from chiffon.cli.outcome import Exit
 from chiffon.conformance.cases import CASES
 from chiffon.conformance.run import Verdict, try_worker
 from chiffon.conformance.stage import Patience
@@ -67,6 +71,54 @@ async def test_the_command_prints_a_line_for_each_case_and_its_status_says_wheth
     assert wrong[1].startswith("FAIL  completes: it takes a job")
     assert "it said complete for attempt 1, whose complete was answered 200" in wrong[1]
     assert "contract: two claims never get the same job, and each attempt has one end" in wrong[1]
+
+
+async def test_a_worker_that_somebody_else_starts_is_tried_too(server: str) -> None:
+    names = ("completes", "killed", "lost-claim", "busy")
+    arguments = ("--manual", "--json", *(word for name in names for word in ("--case", name)))
+    kit = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "chiffon", "conformance", "--server", server, *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert kit.stderr is not None
+    told = re.search(r"server (\S+), type (\S+), lease (\S+) seconds", (await kit.stderr.readline()).decode())
+    assert told is not None
+    environment = {"QUEUE_WORK_TYPE": told[2], "QUEUE_LEASE_SECONDS": told[3]}
+    worker = await asyncio.create_subprocess_exec(sys.executable, str(EXAMPLE), told[1], env=environment)
+    try:
+        printed, said = await kit.communicate()
+    finally:
+        worker.kill()
+        await worker.wait()
+
+    verdicts = [json.loads(line) for line in printed.splitlines()]
+    assert [(one["case"], one["passed"], one["problems"]) for one in verdicts] == [
+        (name, True, []) for name in names if name != "killed"
+    ]
+    assert b"NOT TRIED  killed" in said
+    assert kit.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--worker", "true", "--case", "nonsense"), "there is no case 'nonsense'"),
+        ((), "give the command that starts the worker with --worker"),
+        (("--worker", "true", "--manual"), "or --manual to start it yourself"),
+        (("--worker", "no-such-program-anywhere"), "--worker cannot be started"),
+        (("--worker", "'open"), "--worker cannot be read"),
+        (("--worker", "true", "--lease-seconds", "0.5"), "--lease-seconds is 0.5; it must be from 1 to 30"),
+        (("--worker", "true", "--at-once", "0"), "--at-once is 0; it must be from 1 to 32"),
+    ],
+)
+async def test_a_command_line_that_cannot_be_followed_is_explained(
+    server: str, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], problem: str
+) -> None:
+    status = await asyncio.to_thread(run, ["conformance", "--server", server, *options])
+
+    assert status == Exit.USAGE
+    assert problem in capsys.readouterr().err
 
 
 async def _run_command(server: str, program: Path, *options: str) -> tuple[int | None, str]:
