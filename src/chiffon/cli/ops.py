@@ -30,7 +30,7 @@ def queue(*, target: Target = HERE) -> int:
         if target.is_json:
             print_json(seen)
             return Exit.OK
-        columns = ("QUEUE", "WAITING", "BY PRIORITY", "WITH BROKER", "RETRIES", "OLDEST")
+        columns = ("QUEUE", "WAITING", "BY PRIORITY", "ON BUS", "RETRIES", "OLDEST")
         print_table(
             columns,
             (
