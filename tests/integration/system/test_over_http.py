@@ -214,6 +214,28 @@ async def test_a_job_of_the_queue_api_is_run_by_an_agent_on_a_bus(
     assert (shown["status"], shown["resultSummary"], shown["attempt"]) == ("succeeded", "hello", 1)
 
 
+async def test_work_that_is_for_certain_agents_goes_to_those_over_http_as_to_any_other(
+    orchestrator: Server, tmp_path: Path
+) -> None:
+    client = orchestrator.client
+    async with (
+        agent_process(client.base_url, tmp_path / "small", labels='{"gpu_memory_gb": 8}'),
+        agent_process(client.base_url, tmp_path / "large", labels='{"gpu_memory_gb": 48}'),
+    ):
+
+        async def both() -> bool:
+            return len(await client.agents(status="online")) == 2
+
+        await eventually(both, timeout=20)
+        small, large = identity(tmp_path / "small"), identity(tmp_path / "large")
+        needing = [await client.dispatch("echo", required={"gpu_memory_gb": 24}) for _ in range(3)]
+        certain = [await client.dispatch("echo", agent_id=small) for _ in range(3)]
+        tasks = await ended(client, *(one.task_id for one in (*needing, *certain)))
+
+    assert [task.agent_id for task in tasks] == [large] * 3 + [small] * 3
+    assert {(task.status, task.attempt) for task in tasks} == {("completed", 1)}
+
+
 async def test_connections_that_break_all_the_time_lose_nothing_and_do_nothing_twice(
     orchestrator: Server, tmp_path: Path
 ) -> None:
