@@ -1,7 +1,7 @@
 """The queue API: each endpoint translates a request into a call of the service, and its answer back."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID, uuid4
@@ -217,7 +217,7 @@ async def report(worker_id: WorkerName, said: WorkerReport, jobs: Jobs) -> Worke
         slots=said.slots,
         current_tasks=said.current_jobs,
         resources=Resources(**said.resources.model_dump()),
-        started_at=(said.started_at or datetime.now(UTC)).astimezone(UTC),
+        started_at=(said.started_at or await jobs.running_since(worker)).astimezone(UTC),
         labels=labels_of(said.labels),
     )
     order, cancelled = await jobs.report(worker, update)

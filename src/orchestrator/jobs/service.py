@@ -184,6 +184,10 @@ class JobService:
         log.info("job.ended", extra={"task_id": job_id, "trace_id": task.trace_id, "status": ending.status})
         return await self.get(job_id)
 
+    async def running_since(self, worker: Worker) -> datetime:
+        """Return since when a worker that does not say so runs; see `Workers.running_since`."""
+        return await self._workers.running_since(worker)
+
     async def report(
         self, worker: Worker, update: StatusUpdate
     ) -> tuple[Pause | Drain | None, Sequence[tuple[UUID, int]]]:

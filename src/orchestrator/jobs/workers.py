@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -45,6 +46,12 @@ class Workers:
         if len(self._noted) >= MOST_REMEMBERED:
             self._noted.clear()
         self._noted[worker.agent_id] = (now, wanted.capabilities)
+
+    async def running_since(self, worker: Worker) -> datetime:
+        """Return since when a worker runs, as far as is known; now, if it is new."""
+        async with self._pool.acquire() as db:
+            standing = (await registry.standings(db, [worker.agent_id])).get(worker.agent_id)
+            return await queries.now(db) if standing is None else standing.started_at
 
     async def report(
         self, worker: Worker, update: StatusUpdate

@@ -23,7 +23,8 @@ LOCK = STANDINGS + " ORDER BY agent_id FOR UPDATE"
 # Most results are well and find a row of failures that is empty: those need no lock.
 LOCK_FOR_BREAKER = STANDINGS + " AND (failures_in_row > 0 OR agent_id = ANY($2::uuid[])) ORDER BY agent_id FOR UPDATE"
 
-# A row's lists travel as text: PostgreSQL has no arrays of arrays of different lengths.
+# A row's lists travel as text: PostgreSQL has no arrays of arrays of different lengths. A new process may speak through
+# the broker where the one before spoke HTTP; one that still does says so again.
 UPSERT = """
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
                        started_at, labels)
@@ -39,8 +40,8 @@ UPSERT = """
        SET agent_type = excluded.agent_type, status = excluded.status, hostname = excluded.hostname,
            version = excluded.version, work_types = excluded.work_types, slots = excluded.slots,
            current_tasks = excluded.current_tasks, resources = excluded.resources, started_at = excluded.started_at,
-           labels = excluded.labels,
-           last_heartbeat_at = now()
+           labels = excluded.labels, last_heartbeat_at = now(),
+           worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
 """
 
 LIST = """

@@ -148,6 +148,16 @@ async def test_a_worker_that_is_paused_gets_nothing_until_it_is_resumed(queue: h
     assert await claim(queue, "worker-1") is not None
 
 
+async def test_a_worker_that_does_not_say_when_it_started_stays_drained(queue: httpx2.AsyncClient) -> None:
+    await post(queue, "/workers/worker-1/heartbeat")
+    [agent] = (await queue.get("/api/v1/agents")).json()
+    await queue.post(f"/api/v1/agents/{agent['agent_id']}/drain", json={})
+
+    for _ in range(2):
+        told = await post(queue, "/workers/worker-1/heartbeat")
+        assert [order["action"] for order in told["orders"]] == ["drain"]
+
+
 async def test_a_task_that_was_dispatched_is_a_job_and_its_priority_counts(queue: httpx2.AsyncClient) -> None:
     low, high = str(uuid4()), str(uuid4())
     for task_id, priority in ((low, 2), (high, 5)):

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from common.messages import AgentStatus
+from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
 from orchestrator.registry.service import RegistryService
@@ -91,3 +91,18 @@ async def test_an_agent_that_comes_back_is_online_again(registry: RegistryServic
     await registry.record([heartbeat])
 
     assert await registry.is_online(heartbeat.agent_id)
+
+
+async def test_an_agent_that_spoke_http_may_speak_through_the_broker_when_it_is_started_again(
+    registry: RegistryService, pool: Pool
+) -> None:
+    beat = make_heartbeat()
+    await registry.record([beat])
+    await pool.execute("UPDATE agent SET worker_id = 'over http'")
+
+    async def worker_ids(update: StatusUpdate) -> list[str | None]:
+        await registry.record([update])
+        return [row["worker_id"] for row in await pool.fetch("SELECT worker_id FROM agent")]
+
+    assert await worker_ids(beat) == ["over http"]
+    assert await worker_ids(make_heartbeat(beat.agent_id, started_at=datetime.now(UTC))) == [None]
