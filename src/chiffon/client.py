@@ -96,6 +96,10 @@ class Client(Operations):
         body |= {name: value for name, value in waiting.items() if value is not None}
         return Dispatched.model_validate(await self._http.post("/api/v1/dispatch", body, repeatable=True))
 
+    async def hand_in(self, body: Mapping[str, Any]) -> Dispatched:
+        """Hand in one task by its whole body, as of `POST /api/v1/dispatch`, which has a `task_id`."""
+        return Dispatched.model_validate(await self._http.post("/api/v1/dispatch", dict(body), repeatable=True))
+
     async def dispatch_batch(self, tasks: Sequence[Mapping[str, Any]]) -> list[BatchResult]:
         """Hand in up to 1,000 tasks (bodies as of `POST /api/v1/dispatch`); each is answered on its own."""
         body = {"tasks": [{"task_id": str(uuid4()), **task} for task in tasks]}

@@ -32,6 +32,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "demo": Command("chiffon.cli.demo:demo", "Start", "Run real work on two agents of this machine and show it."),
         "server": Command("chiffon.cli.server:server", "Start", "Run an orchestrator."),
         "agent": Command("chiffon.cli.agent:agent", "Start", "Run an agent: it takes work and runs it on this host."),
+        "spool": Command(
+            "chiffon.cli.spool:spool", "Start", "Dispatch what is dropped into a directory and write the results back."
+        ),
         "db": Command("chiffon.cli.db:app", "Start", "Prepare the orchestrator's database."),
         "dispatch": Command("chiffon.cli.dispatch:dispatch", "Work", "Hand in a task."),
         "status": Command("chiffon.cli.status:status", "Work", "Show where a task stands."),

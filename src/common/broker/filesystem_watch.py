@@ -33,7 +33,7 @@ class FolderWatch:
 
             self._inotify = Inotify()
         except (ImportError, AttributeError, OSError) as failure:
-            log.warning("broker.no_inotify", extra={"reason": str(failure)})
+            log.warning("watch.no_inotify", extra={"reason": str(failure)})
             return
         self._task = asyncio.create_task(self._read(self._inotify), name="folder_watch")
 
@@ -50,12 +50,12 @@ class FolderWatch:
         from asyncinotify import Mask
 
         try:
-            watch = self._inotify.add_watch(folder, Mask.MOVED_TO | Mask.MOVE_SELF | Mask.ONLYDIR)
+            watch = self._inotify.add_watch(folder, Mask.MOVED_TO | Mask.CLOSE_WRITE | Mask.MOVE_SELF | Mask.ONLYDIR)
         except FileNotFoundError:
             return
         except OSError as failure:
             # Without a watch for each queue, deafness would go unnoticed; polling is slower, and safe.
-            log.warning("broker.no_inotify", extra={"reason": str(failure)})
+            log.warning("watch.no_inotify", extra={"reason": str(failure)})
             self._stop()
             return
         self._watched[watch.wd] = queue
