@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 # With inotify the poll is for what nothing rings for: the end of a back-off or a grace.
 FIRST_POLL = timedelta(milliseconds=200)
 LONGEST_POLL = timedelta(seconds=2)
-REQUEST_TIMEOUT, TOO_MANY_REQUESTS = 408, 429
+# 401 says that nobody looked at the file: a wrong token must not empty `incoming` into `failed`.
+PASSING = frozenset({401, 408, 429})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class Spool:
         except (BadFile, Malformed) as bad:
             await self._give_up(name, {"reason": str(bad)})
         except ApiError as answer:
-            if _passes(answer):
+            if passes(answer):
                 self._postpone(name, f"HTTP {answer.status}: {answer.error_message}")
             else:
                 refused = {"status": answer.status, "error_code": answer.error_code, "errors": list(answer.problems)}
@@ -190,7 +191,7 @@ async def run_spool(plan: Plan, server: str) -> None:
             await Spool(plan, folders, client).run()
 
 
-def _passes(answer: ApiError) -> bool:
+def passes(answer: ApiError) -> bool:
     """Say whether an error may be gone the next time; one that is not the orchestrator's own may be a proxy's."""
-    refused = 400 <= answer.status < 500 and answer.status not in (REQUEST_TIMEOUT, TOO_MANY_REQUESTS)
+    refused = 400 <= answer.status < 500 and answer.status not in PASSING
     return not refused or answer.error_code is None

@@ -22,7 +22,7 @@ from common.broker.base import Delivery
 from common.broker.filesystem_message import FileMessage, TornMessage, pack, unpack
 from common.broker.filesystem_names import FileName, folder_of, queue_of, rank_of
 from common.broker.filesystem_sessions import FileSession, dead_sessions, forget_session, is_alive
-from common.broker.filesystem_topology import sync_folder
+from common.broker.filesystem_topology import GRAVE, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +112,13 @@ class FileStore:
         return found
 
     def put_back_of_the_forgotten(self) -> list[str]:
-        """The same for folders whose session has no lock file any more; slower, so only done at the start."""
+        """The same for folders whose session has no lock file any more; slower, so only done at the start.
+
+        What a deletion that was cut short has left goes, too.
+        """
         sessions = self._root / "sessions"
+        for grave in self._root.glob(f"{GRAVE}*"):
+            shutil.rmtree(grave, ignore_errors=True)
         held = {folder.name for folder in self._root.glob("queues/*/processing/*")}
         held |= {folder.name for folder in self._root.glob("drafts/*")}
         gone = [name for name in held - {self.session.name} if not is_alive(sessions, name)]

@@ -13,6 +13,8 @@ from common.broker.base import Address, Exchange, ExchangeType, Queue
 from common.broker.filesystem_names import folder_of
 from common.broker.routing import Routes
 
+# The folder of a deleted queue, until everything in it is removed.
+GRAVE = ".deleted-"
 PARTS = ("incoming", "processing", "failed")
 
 
@@ -65,7 +67,7 @@ class FileTopology:
             if known.pop(name, None) is not None:
                 self._write(known)
             # Out of the way in one step, so that no publisher finds half a queue.
-            grave = self._root / f".deleted-{uuid4().hex}"
+            grave = self._root / f"{GRAVE}{uuid4().hex}"
             try:
                 self._folder(name).rename(grave)
             except FileNotFoundError:

@@ -157,3 +157,11 @@ async def test_nothing_half_written_is_left_when_the_disk_refuses(
         assert not list(tmp_path.glob("drafts/*/*"))
         await broker.publish(message())
         assert await broker.depth(QUEUE.name) == 1
+
+
+async def test_what_a_crash_left_of_a_deleted_queue_goes_at_the_next_start(tmp_path: Path) -> None:
+    left = tmp_path / ".deleted-0"
+    (left / "incoming").mkdir(parents=True)
+
+    async with open_file_broker(tmp_path.as_uri()):
+        assert not left.exists()
