@@ -125,6 +125,10 @@ class Slot:
         try:
             await consumer.cancel()
             await consumer.requeue(*others)
+        except BaseException:
+            await letter.requeue()
+            raise
+        try:
             envelope = _read_ticket(letter.delivery.body)
             if envelope.payload.work_type not in self._intake.work_types:
                 await self._refuse(envelope)
@@ -195,7 +199,12 @@ async def _receive(
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         letter = own.result() if own is not None and own.done() else None
-        return (receiving.result() if receiving.done() else ()), letter
+        try:
+            return (receiving.result() if receiving.done() else ()), letter
+        except BaseException:
+            if letter is not None:
+                await letter.requeue()
+            raise
     finally:
         for one in waiting:
             one.cancel()

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from common.config import Settings
-from common.labels import NamedLabels
+from common.labels import Labels
 from common.work import AgentType
 
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -45,7 +45,7 @@ class AgentSettings(Settings):
         description="The orchestrator's address, http:// or https://: the agent takes its work over HTTP, by the queue "
         "API, instead of from a message bus. Give this or broker_url, not both.",
     )
-    labels: NamedLabels = Field(
+    labels: Labels = Field(
         default_factory=dict,
         description="What this agent has, for work that requires or prefers it: names with a text, a number, true or "
         "false, or a list of texts; in the environment a JSON object.",

@@ -1,24 +1,76 @@
 """Labels: what an agent says that it has, and what work says that it needs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, WithJsonSchema
 
-from common.json_rules import SafeText
+from common.json_rules import MAX_INTEGER, check_text
 
 MOST_LABELS = 100
-LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,99}$"
+LONGEST_TEXT = 200
+LABEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_./-]{0,99}"
 
-LabelName = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
-LabelText = Annotated[SafeText, Field(max_length=200)]
-Label = bool | int | float | LabelText | Annotated[list[LabelText], Field(max_length=MOST_LABELS)]
-NamedLabels = Annotated[dict[LabelName, Label], Field(max_length=MOST_LABELS)]
-# A list of names stands for labels that are true.
-Labels = NamedLabels | Annotated[list[LabelName], Field(max_length=MOST_LABELS)]
+_NAME = re.compile(LABEL_PATTERN)
+_KINDS = "a text, a number, true or false, or a list of texts"
+_VALUE_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "maxLength": LONGEST_TEXT},
+        {"type": "number"},
+        {"type": "boolean"},
+        {"type": "array", "items": {"type": "string", "maxLength": LONGEST_TEXT}, "maxItems": MOST_LABELS},
+    ]
+}
+_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {
+            "type": "object",
+            "additionalProperties": _VALUE_SCHEMA,
+            "propertyNames": {"pattern": f"^{LABEL_PATTERN}$"},
+            "maxProperties": MOST_LABELS,
+        },
+        {"type": "array", "items": {"type": "string", "pattern": f"^{LABEL_PATTERN}$"}, "maxItems": MOST_LABELS},
+    ]
+}
 
 
 def labels_of(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
-    """Return labels by their names, in the order of the names."""
+    """Return labels by their names, in the order of the names; a list of names stands for labels that are true."""
     named = given if isinstance(given, Mapping) else dict.fromkeys(given, True)
     return {name: named[name] for name in sorted(named)}
+
+
+def check_labels(given: Any) -> dict[str, Any]:
+    """Return labels by their names; raises ValueError that names the first that cannot be one."""
+    if isinstance(given, list) and all(isinstance(name, str) for name in given):
+        given = dict.fromkeys(given, True)
+    if not isinstance(given, Mapping):
+        raise ValueError("must be an object of labels, or a list of their names")  # noqa: TRY004 - pydantic reports it
+    if len(given) > MOST_LABELS:
+        raise ValueError(f"must have at most {MOST_LABELS} labels")
+    for name, value in given.items():
+        if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+            raise ValueError(f"{name!r} is no name of a label: letters, digits and _ . / - are allowed, at most 100")
+        if (problem := _problem(value)) is not None:
+            raise ValueError(f"{name}: {problem}")
+    return dict(given)
+
+
+def _problem(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        # A comparison with NaN is false, and one with an infinity or an integer of any size is exact.
+        return None if abs(value) <= MAX_INTEGER else "must be a finite number of 64 bits"
+    texts = value if isinstance(value, list) else [value]
+    if len(texts) > MOST_LABELS or not all(isinstance(text, str) for text in texts):
+        return f"must be {_KINDS}"
+    if any(len(text) > LONGEST_TEXT for text in texts):
+        return f"must have at most {LONGEST_TEXT} characters"
+    for text in texts:
+        check_text(text)
+    return None
+
+
+Labels = Annotated[dict[str, Any], BeforeValidator(check_labels), WithJsonSchema(_SCHEMA)]

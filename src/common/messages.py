@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from common.labels import NamedLabels
+from common.labels import Labels
 from common.work import AgentType, WorkType
 
 MAX_CHUNK_BYTES = 256 * 1024
@@ -184,7 +184,7 @@ class StatusUpdate(Message):
     current_tasks: list[UUID] = Field(default_factory=list)
     resources: Resources
     started_at: datetime
-    labels: NamedLabels = Field(default_factory=dict)
+    labels: Labels = Field(default_factory=dict)
     beat_id: UUID | None = None
 
 

@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from common.labels import labels_of
 from common.messages import OutputChunk, Pause, Resources, ResultStatus, StatusUpdate
 from common.work import WORK_TYPE_PATTERN
 from orchestrator.http.context import trace_of
@@ -113,7 +112,7 @@ async def claim(asked: ClaimRequest, request: Request, jobs: Jobs) -> ClaimAnswe
         repeatable=asked.claim_id is not None,
         lease=timedelta(seconds=asked.lease_seconds),
         types=None if asked.allowed_types is None else frozenset(asked.allowed_types),
-        capabilities=labels_of(asked.worker_capabilities),
+        capabilities=asked.worker_capabilities,
     )
     job = await _while_connected(request, jobs.claim(wanted, wait=timedelta(seconds=asked.wait_seconds)))
     return ClaimAnswer(job=None if job is None else JobOut.of(job))
@@ -218,7 +217,7 @@ async def report(worker_id: WorkerName, said: WorkerReport, jobs: Jobs) -> Worke
         current_tasks=said.current_jobs,
         resources=Resources(**said.resources.model_dump()),
         started_at=(said.started_at or await jobs.running_since(worker)).astimezone(UTC),
-        labels=labels_of(said.labels),
+        labels=said.labels,
     )
     order, cancelled = await jobs.report(worker, update)
     orders = []

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -57,20 +58,21 @@ class PlaceTickets:
             if aim is None:
                 log.error("placement.unknown_aim", extra={"aim": key})
                 continue
-            placed = await self._place_one(db, aim, hosts)
-            for _, agent_id in placed:
-                host = hosts[agent_id]
-                hosts[agent_id] = Host(agent_id, host.agent_type, host.labels, host.free - 1)
-            places += placed
+            places += await self._place_one(db, aim, hosts)
         await queries.placed(db, [(waiting.id, agent_id) for waiting, agent_id in places], ttl=self._ttl)
         return places
 
     async def _place_one(self, db: Connection, aim: Aim, hosts: dict[UUID, Host]) -> list[tuple[Waiting, UUID]]:
-        agents = place(aim, list(hosts.values()), AT_ONCE)
-        if not agents:
-            return []
-        tickets = await queries.take(db, aim.key, limit=len(agents), ageing=self._ageing)
-        return list(zip(tickets, agents, strict=False))
+        """Take as many tickets as there is room for, and give each to the best agent that offers its work type."""
+        room = len(place(aim, list(hosts.values()), AT_ONCE))
+        tickets = await queries.take(db, aim.key, limit=room, ageing=self._ageing) if room else []
+        placed = []
+        for waiting in tickets:
+            work_type = waiting.body["payload"]["work_type"]
+            for agent_id in place(aim, [host for host in hosts.values() if work_type in host.offers], 1):
+                hosts[agent_id] = replace(hosts[agent_id], free=hosts[agent_id].free - 1)
+                placed.append((waiting, agent_id))
+        return placed
 
     async def _send(self, waiting: Waiting, agent_id: UUID) -> None:
         try:

@@ -29,12 +29,13 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """An agent that may have work now. `free`: how many more tickets it may get."""
+    """An agent that may have work now. `free`: how many more tickets it may get; `offers`: for which work types."""
 
     agent_id: UUID
     agent_type: str
     labels: Mapping[str, Any]
     free: int
+    offers: frozenset[str] = frozenset()
 
 
 def recipient_of(key: str) -> str:

@@ -25,10 +25,10 @@ GET = "SELECT aim, agent_type, agent_id, requires, prefers FROM aim WHERE aim = 
 
 ALL = "SELECT aim, agent_type, agent_id, requires, prefers FROM aim"
 
-# The aims for which a ticket is due: one step in the index for each aim, however many tickets it has.
+# The aims for which a ticket is due: one step in the index for each queue, however many tickets it has.
 DUE = """
     WITH RECURSIVE line AS (
-        (SELECT recipient FROM outbox WHERE kind = 'ticket' AND recipient >= $1 ORDER BY recipient LIMIT 1)
+        (SELECT recipient FROM outbox WHERE kind = 'ticket' ORDER BY recipient LIMIT 1)
          UNION ALL
         SELECT next.recipient
           FROM line
@@ -36,7 +36,6 @@ DUE = """
             SELECT recipient FROM outbox
              WHERE kind = 'ticket' AND recipient > line.recipient ORDER BY recipient LIMIT 1
          ) AS next
-         WHERE starts_with(line.recipient, $1)
     )
     SELECT substr(recipient, length($1) + 1) AS aim FROM line
      WHERE starts_with(recipient, $1)
@@ -47,7 +46,7 @@ DUE = """
 # Agents that speak through the broker, are there, and may have work; and for how much more they have room: what they
 # run, and tickets that they were sent and have not used, takes some.
 HOSTS = """
-    SELECT agent.agent_id, agent.agent_type, agent.labels,
+    SELECT agent.agent_id, agent.agent_type, agent.labels, agent.work_types,
            agent.slots - coalesce(busy.tasks, 0) - coalesce(sent.tickets, 0) AS free
       FROM agent
       LEFT JOIN (SELECT agent_id, count(*)::int AS tasks FROM task WHERE status = 'running' GROUP BY agent_id) AS busy
@@ -119,7 +118,10 @@ async def due(db: Connection) -> list[str]:
 async def hosts(db: Connection, *, offline_after: timedelta) -> list[Host]:
     """Return the agents that may be sent work now."""
     rows = await db.fetch(HOSTS, offline_after)
-    return [Host(row["agent_id"], row["agent_type"], row["labels"], max(0, row["free"])) for row in rows]
+    return [
+        Host(row["agent_id"], row["agent_type"], row["labels"], max(0, row["free"]), frozenset(row["work_types"]))
+        for row in rows
+    ]
 
 
 async def take(db: Connection, key: str, *, limit: int, ageing: timedelta) -> list[Waiting]:

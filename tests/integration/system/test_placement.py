@@ -81,6 +81,7 @@ async def _is_running(system: System, task_id: UUID) -> bool:
         ({"agent_id": "me"}, "hints.agent_id"),
         ({"required_capabilities": {"": 1}}, "hints.required_capabilities"),
         ({"required_capabilities": {"a": {"b": 1}}}, "hints.required_capabilities"),
+        ({"required_capabilities": {"a": 10**400}}, "hints.required_capabilities"),
         ({"preferred": 7}, "hints.preferred"),
     ],
 )
@@ -89,4 +90,4 @@ async def test_hints_that_cannot_be_kept_name_the_field(system: System, hints: d
 
     assert result.status_code == 422
     assert result.error is not None
-    assert any(field in problem["field"] for problem in result.error["errors"])
+    assert any(problem["field"].endswith(field) for problem in result.error["errors"])

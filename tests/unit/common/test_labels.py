@@ -1,0 +1,43 @@
+"""A label is a text, a number, a truth value or a list of texts; anything else is refused by its name."""
+
+import math
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from common.labels import Labels, labels_of
+
+LABELS: TypeAdapter[dict[str, Any]] = TypeAdapter(Labels)
+
+
+def test_labels_are_kept_as_they_are_and_names_alone_are_true() -> None:
+    given = {"zone": "eu", "gpu_memory_gb": 24, "share": 0.5, "ssd": True, "tools": ["sox", "ffmpeg"]}
+
+    assert LABELS.validate_python(given) == given
+    assert LABELS.validate_python(["ssd", "gpu"]) == {"ssd": True, "gpu": True}
+    assert list(labels_of({"b": 1, "a": 2})) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (7, "an object of labels"),
+        ([1], "an object of labels"),
+        ({"": 1}, "'' is no name"),
+        ({"a b": 1}, "'a b' is no name"),
+        ({"gpu": None}, "gpu: must be a text"),
+        ({"gpu": {"memory": 1}}, "gpu: must be a text"),
+        ({"gpu": [1]}, "gpu: must be a text"),
+        ({"gpu": math.nan}, "gpu: must be a finite number"),
+        ({"gpu": math.inf}, "gpu: must be a finite number"),
+        ({"gpu": 2**63}, "gpu: must be a finite number"),
+        ({"gpu": 10**400}, "gpu: must be a finite number"),
+        ({"gpu": "x" * 201}, "gpu: must have at most 200"),
+        ({"gpu": "\x00"}, "NUL"),
+        ({f"l{n}": n for n in range(101)}, "at most 100"),
+    ],
+)
+def test_what_is_no_label_is_refused_by_its_name(given: Any, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        LABELS.validate_python(given)
