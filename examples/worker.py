@@ -12,16 +12,11 @@ LEASE = float(os.environ.get("QUEUE_LEASE_SECONDS", "30"))
 idle = stopping = False
 
 
-class Stop(Exception):
-    """SIGTERM came while no job was held."""
-
-
 def on_sigterm(*_):
     global idle, stopping
-    stopping = True
-    if idle:
-        idle = False
-        raise Stop
+    stopping, was_idle, idle = True, idle, False
+    if was_idle:
+        raise KeyboardInterrupt
 
 
 def call(path, patience, **body):
@@ -66,11 +61,9 @@ def work(payload, why):
         time.sleep(0.1)
     if do in ("succeed", "sleep"):
         return "complete", {"resultSummary": payload["text"]}
-    known = do == "fail"
-    return "fail", {
-        "errorMessage": payload["text"] if known else f"unknown work: {do}",
-        "retryable": known and payload.get("retryable", False),
-    }
+    if do == "fail":
+        return "fail", {"errorMessage": payload["text"], "retryable": payload.get("retryable", False)}
+    return "fail", {"errorMessage": f"unknown work: {do}"}
 
 
 def run(job):
@@ -96,7 +89,7 @@ def take():
         _, answer = call("claim", 1e9, waitSeconds=10, allowedTypes=[TYPE], **claim)
         idle = False
         return answer.get("job")
-    except Stop:  # the claim may have got a job, in an answer that nobody awaited: hand it back
+    except KeyboardInterrupt:  # the claim may have got a job, in an answer that nobody awaited: hand it back
         _, answer = call("claim", 5, allowedTypes=[], **claim)
         if job := answer.get("job"):
             call(f"{job['id']}/fail", 5, attempt=job["attempt"], errorMessage="not begun", started=False)

@@ -95,7 +95,11 @@ class Proxy:
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()
-        await self.open_door()
+        try:
+            await self.open_door()
+        except BaseException as failure:  # a case that is given up while its proxy opens
+            await self.__aexit__(type(failure), failure, failure.__traceback__)
+            raise
         return self
 
     async def __aexit__(
@@ -127,8 +131,11 @@ class Proxy:
 
     async def open_door(self) -> None:
         """Accept connections, at the same port as before."""
-        self._listening = await asyncio.start_server(self._accept, "127.0.0.1", self._port, limit=LONGEST_HEAD)
+        self._listening = await asyncio.start_server(
+            self._accept, "127.0.0.1", self._port, limit=LONGEST_HEAD, start_serving=False
+        )
         self._port = self._listening.sockets[0].getsockname()[1]
+        await self._listening.start_serving()
 
     async def close_door(self) -> None:
         """Reset every connection and refuse new ones."""

@@ -35,7 +35,7 @@ MUTANTS = (
         "once-in-order",
         (('    how, said = work(job["payload"], why)\n', '    how, said = work(job["payload"], why)\n' * 2),),
     ),
-    Mutant("forgets what is retryable", "reports-failure", (('known and payload.get("retryable", False)', "False"),)),
+    Mutant("forgets what is retryable", "reports-failure", (('payload.get("retryable", False)', "False"),)),
     Mutant(
         "completes what it does not understand",
         "unknown-work",
@@ -96,7 +96,7 @@ MUTANTS = (
     ),
     Mutant("takes 503 for an answer", "busy", (("500) < 500 and", "500) < 600 and"),)),
     Mutant("repeats without a pause", "away", (("pause = min(pause * 2, 5)", "pause = 0.0"),)),
-    Mutant("does not leave while it waits", "leaves-idle", (("        raise Stop\n", "        pass\n"),)),
+    Mutant("does not leave while it waits", "leaves-idle", (("        raise KeyboardInterrupt\n", "        pass\n"),)),
     Mutant(
         "leaves at once, whatever it does", "leaves-at-work", (("signal.signal(signal.SIGTERM, on_sigterm)\n", ""),)
     ),
