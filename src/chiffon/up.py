@@ -1,8 +1,8 @@
 """Start everything on one machine: PostgreSQL, an orchestrator, agents; and stop it again, in the opposite order.
 
 The database is `CHIFFON_DATABASE_URL` when that is set, otherwise an embedded PostgreSQL. The broker is
-`CHIFFON_BROKER_URL` when that is set, otherwise the same PostgreSQL. With `memory://` the orchestrator and the agents
-share this process, because that broker lives in one.
+`CHIFFON_BROKER_URL` when that is set, otherwise the same PostgreSQL. With `memory://`, or in process, the orchestrator
+and the agents share this process, because that broker lives in one.
 """
 
 import os
@@ -20,6 +20,7 @@ from chiffon.errors import ServerUnreachable
 from chiffon.parts import Mode, Part, Site, until
 from chiffon.places import check_port, free_port, sole_owner
 from common.config import SharedSettings
+from common.errors import StartupRefused
 from common.messages import AgentStatus
 from orchestrator.settings import OrchestratorSettings
 
@@ -38,6 +39,7 @@ class Plan:
     slots: int | None = None
     port: int | None = None
     durable: bool = True
+    in_process: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
             host=settings.host,
             port=port,
             database_url=database_url,
-            broker_url=shared.broker_url if "broker_url" in shared.model_fields_set else database_url,
+            broker_url=_broker_url(plan, shared, database_url),
             state_dir=plan.state_dir,
             agent_names=_names(plan),
             slots=plan.slots,
@@ -103,6 +105,17 @@ def default_state_dir() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/chiffon")
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "chiffon"
+
+
+def _broker_url(plan: Plan, shared: SharedSettings, database_url: str) -> str:
+    is_given = "broker_url" in shared.model_fields_set
+    if not plan.in_process:
+        return shared.broker_url if is_given else database_url
+    if is_given and not shared.broker_url.startswith("memory:"):
+        raise StartupRefused(
+            "--in-process needs the message bus in memory, and CHIFFON_BROKER_URL names another. Leave out one of them."
+        )
+    return "memory://"
 
 
 def _mode(site: Site) -> Mode:

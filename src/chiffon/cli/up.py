@@ -1,8 +1,10 @@
 """`chiffon up`: start everything on this machine."""
 
 from pathlib import Path
+from typing import Annotated
 
 from chiffon.cli.console import say
+from chiffon.cli.options import Flag
 from chiffon.cli.outcome import Exit
 from chiffon.cli.stopping import run_until_stopped
 
@@ -13,6 +15,7 @@ def up(
     agent_types: str = "infra",
     slots: int | None = None,
     port: int | None = None,
+    in_process: Annotated[bool, Flag] = False,
     state_dir: Path | None = None,
 ) -> int:
     """Start everything on this machine and stay until stopped.
@@ -20,6 +23,7 @@ def up(
     ```
     chiffon up
     chiffon up --agents 4 --slots 8 --port 0
+    chiffon up --in-process
     CHIFFON_BROKER_URL=amqp://guest:guest@127.0.0.1/ chiffon up
     ```
 
@@ -35,6 +39,8 @@ def up(
         The types of agents, separated by commas.
     slots
         How many tasks an agent runs at the same time.
+    in_process
+        Run the orchestrator and the agents inside this process, over a message bus in its memory: memory://.
     port
         Where the orchestrator listens; 0 is any free port. By default 8420.
     state_dir
@@ -49,6 +55,7 @@ def up(
         agent_types=tuple(name.strip() for name in agent_types.split(",")),
         slots=slots,
         port=port,
+        in_process=in_process,
     )
 
     async def work() -> int:

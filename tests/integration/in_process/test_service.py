@@ -1,0 +1,240 @@
+"""Work runs in this process, once, whatever the backend: the URL alone says which."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chiffon.in_process import (
+    Execution,
+    ExecutionConflict,
+    OrchestratorService,
+    QueueService,
+    Refusal,
+    UnknownExecution,
+    WorkFailed,
+)
+from chiffon.in_process.model import BadExecution
+from common.lifecycle import Status
+
+PATIENCE = 30.0
+
+
+@pytest.fixture(params=["memory", "file", "postgresql", "amqp"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    match request.param:
+        case "memory":
+            return "memory://"
+        case "file":
+            return (tmp_path / "bus").as_uri()
+        case "postgresql":
+            ledger: str = request.getfixturevalue("ledger_url")
+            return ledger
+        case _:
+            amqp: str = request.getfixturevalue("amqp_url")
+            return amqp
+
+
+async def test_what_is_submitted_is_run_by_the_worker_and_its_result_is_kept(url: str) -> None:
+    async def double(payload: Mapping[str, Any]) -> Any:
+        return {"doubled": payload["number"] * 2}
+
+    async with OrchestratorService(url) as service:
+        service.register("double", double)
+        submitted = await service.submit_execution("double", {"number": 21}, execution_id="e-1")
+        assert submitted.status is Status.PENDING  # nobody runs it inline
+        await service.start_worker()
+
+        ended = await service.outcome("e-1", timeout=PATIENCE)
+        program = await service.submit_execution("shell_script", {"argv": ["echo", "hello"]})
+        output = await service.outcome(program.execution_id, timeout=PATIENCE)
+
+    assert (ended.status, ended.result, ended.attempt) == (Status.COMPLETED, {"doubled": 42}, 1)
+    assert output.result == {"exit_code": 0, "stdout": "hello\n", "stderr": ""}
+
+
+async def test_an_execution_id_that_comes_again_is_the_same_execution_and_runs_once(url: str) -> None:
+    runs = []
+
+    async def count(payload: Mapping[str, Any]) -> Any:
+        runs.append(payload)
+        return len(runs)
+
+    async with OrchestratorService(url) as service:
+        service.register("count", count)
+        await service.start_worker()
+        first = await service.submit_execution("count", {"n": 1}, "approval-1", "e-1")
+        ended = await service.outcome(first.execution_id, timeout=PATIENCE)
+
+        again = await service.submit_execution("count", {"n": 1}, "approval-1", "e-1")
+        assert again == ended
+        assert again.approval_id == "approval-1"
+        with pytest.raises(ExecutionConflict):
+            await service.submit_execution("count", {"n": 2}, "approval-1", "e-1")
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize(("retries", "attempts", "status"), [(0, 1, Status.FAILED), (1, 2, Status.COMPLETED)])
+async def test_a_retryable_failure_is_tried_again_as_often_as_allowed(
+    retries: int, attempts: int, status: Status
+) -> None:
+    tries = []
+
+    async def flaky(payload: Mapping[str, Any]) -> Any:
+        tries.append(payload)
+        if len(tries) == 1:
+            raise WorkFailed("no disk", code=5005, retryable=True)
+        return "well"
+
+    async with OrchestratorService(retries=retries) as service:
+        service.register("flaky", flaky)
+        await service.start_worker()
+        submitted = await service.submit_execution("flaky")
+        ended = await service.outcome(submitted.execution_id, timeout=PATIENCE)
+
+    assert (ended.status, len(tries)) == (status, attempts)
+    assert ended.error_code == (5005 if status is Status.FAILED else None)
+
+
+async def test_a_failure_that_is_not_retryable_and_an_error_end_it_and_the_worker_goes_on() -> None:
+    async def wrong(payload: Mapping[str, Any]) -> Any:
+        raise RuntimeError("secret detail")
+
+    async def unstorable(payload: Mapping[str, Any]) -> Any:
+        return object()
+
+    async with OrchestratorService(retries=1) as service:
+        service.register("wrong", wrong)
+        service.register("unstorable", unstorable)
+        await service.start_worker()
+        ends = []
+        for command in ("wrong", "unstorable", "echo"):
+            submitted = await service.submit_execution(command)
+            ends.append(await service.outcome(submitted.execution_id, timeout=PATIENCE))
+
+    assert [(one.status, one.attempt) for one in ends] == [
+        (Status.FAILED, 1),
+        (Status.FAILED, 1),
+        (Status.COMPLETED, 1),
+    ]
+    assert ends[0].error_message == "The executor failed: RuntimeError."
+    assert "cannot be stored" in str(ends[1].error_message)
+
+
+async def test_what_the_gate_refuses_never_starts() -> None:
+    started = []
+
+    async def write(payload: Mapping[str, Any]) -> Any:
+        started.append(payload)
+
+    async def gate(execution: Execution) -> Refusal | None:
+        return None if execution.approval_id == "yes" else Refusal("it writes, and nobody approved it")
+
+    async with OrchestratorService(gate=gate) as service:
+        service.register("write", write)
+        await service.start_worker()
+        await service.submit_execution("write", {}, execution_id="refused")
+        await service.submit_execution("write", {}, approval_id="yes", execution_id="allowed")
+        refused = await service.outcome("refused", timeout=PATIENCE)
+        allowed = await service.outcome("allowed", timeout=PATIENCE)
+
+    assert (refused.status, refused.error_code) == (Status.FAILED, 3001)
+    assert "nobody approved" in str(refused.error_message)
+    assert (allowed.status, len(started)) == (Status.COMPLETED, 1)
+
+
+async def test_a_worker_that_is_stopped_ends_what_runs_and_takes_nothing_new(url: str) -> None:
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def wait(payload: Mapping[str, Any]) -> Any:
+        entered.set()
+        await go.wait()
+        return "done"
+
+    async with OrchestratorService(url) as service:
+        service.register("wait", wait)
+        await service.start_worker()
+        await service.submit_execution("wait", {}, execution_id="runs")
+        await service.submit_execution("wait", {}, execution_id="waits")
+        await entered.wait()
+        stopping = asyncio.create_task(service.stop_worker())
+        await asyncio.sleep(0.05)
+        assert not stopping.done()
+        go.set()
+        await stopping
+        assert (await service.queue.store.get("runs")).status is Status.COMPLETED
+        assert (await service.queue.store.get("waits")).status is Status.PENDING
+
+        await service.start_worker()
+        assert (await service.outcome("waits", timeout=PATIENCE)).status is Status.COMPLETED
+
+
+async def test_so_many_run_side_by_side_and_no_more() -> None:
+    running, most, go = 0, 0, asyncio.Event()
+
+    async def work(payload: Mapping[str, Any]) -> Any:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if running == 3:
+            go.set()
+        await go.wait()
+        running -= 1
+
+    async with OrchestratorService(at_once=3) as service:
+        service.register("work", work)
+        ids = [(await service.submit_execution("work")).execution_id for _ in range(7)]
+        await service.start_worker()
+        for execution_id in ids:
+            await service.outcome(execution_id, timeout=PATIENCE)
+
+    assert most == 3
+
+
+async def test_a_claim_is_acked_once_and_a_late_answer_does_not_count() -> None:
+    async with QueueService(retries=1) as queue:
+        await queue.enqueue("anything", {"n": 1}, execution_id="e-1")
+        first = await queue.claim()
+        assert first is not None
+        assert await queue.nack(first, "lost", retryable=True) is Status.PENDING
+        second = await queue.claim()
+        assert second is not None
+
+        assert await queue.ack(first, "late") is False
+        assert await queue.ack(second, "in time") is True
+        assert await queue.ack(second, "twice") is False
+
+        assert (await queue.ended("e-1")).result == "in time"
+        kinds = [kind for _, kind, _ in await queue.store.events("e-1")]
+    assert kinds == [
+        "execution.submitted",
+        "execution.started",
+        "execution.requeued",
+        "execution.started",
+        "execution.refused",
+        "execution.completed",
+        "execution.refused",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"command": "no_such"}, "command: 'no_such' is not known"),
+        ({"command": "echo", "execution_id": ""}, "execution_id"),
+        ({"command": "echo", "execution_id": "x" * 201}, "execution_id"),
+        ({"command": "echo", "approval_id": "\x00"}, "approval_id"),
+        ({"command": "echo", "payload": {"n": float("nan")}}, "payload"),
+        ({"command": "echo", "payload": {"n": object()}}, "payload"),
+    ],
+)
+async def test_bad_input_names_what_is_wrong(given: dict[str, Any], said: str) -> None:
+    async with OrchestratorService() as service:
+        with pytest.raises(BadExecution, match=said):
+            await service.submit_execution(**given)
+        with pytest.raises(UnknownExecution):
+            await service.outcome("never submitted")
+    with pytest.raises(BadExecution, match="retries"):
+        OrchestratorService(retries=2)
