@@ -9,8 +9,8 @@ from typing import ClassVar
 
 
 class ErrorCode(IntEnum):
-    """The numbers of the protocol: 1xxx dispatch, 2xxx what exists and how it stands, 5xxx between orchestrator and
-    agent, 9xxx the service.
+    """The numbers of the protocol: 1xxx dispatch, 2xxx what exists and how it stands, 3xxx policy and approvals, 4xxx
+    who may do what, 5xxx between orchestrator and agent, 9xxx the service.
     """
 
     UNKNOWN_WORK_TYPE = 1001
@@ -21,6 +21,16 @@ class ErrorCode(IntEnum):
     AGENT_NOT_FOUND = 2003
     DEAD_LETTER_NOT_FOUND = 2004
     LEASE_LOST = 2005
+    POLICY_REFUSED = 3001
+    APPROVAL_NOT_FOUND = 3002
+    APPROVAL_NOT_POSSIBLE = 3003
+    APPROVAL_MISMATCH = 3004
+    CONFINEMENT_NOT_POSSIBLE = 3005
+    UNAUTHENTICATED = 4001
+    IDENTITY_NOT_FOUND = 4002
+    FORBIDDEN = 4003
+    ENROLMENT_REFUSED = 4004
+    TOO_MANY_REQUESTS = 4029
     TIMEOUT = 5001
     AGENT_UNAVAILABLE = 5002
     INVALID_MESSAGE = 5003

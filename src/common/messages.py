@@ -10,7 +10,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from common.confinement import UNCONFINED, Confinement
 from common.labels import Labels
+from common.policy.model import Effect
+from common.seal import Seal
 from common.work import AgentType, WorkType
 
 MAX_CHUNK_BYTES = 256 * 1024
@@ -66,7 +69,9 @@ class WorkRequest(Message):
 class GrantedTask(Message):
     """The lease of one task: the agent may run it until `lease_seconds` after it sent the claim, unless it renews.
 
-    Of each stream of its output `max_output_bytes` are kept; None: all.
+    Of each stream of its output `max_output_bytes` are kept; None: all. `target` is the type of agent that it is for
+    and `policy_version` the policy that let it run; with the work they make its digest (`common.canonical`).
+    `approval_id` names the approval of exactly this, where one was needed.
     """
 
     claim_id: UUID
@@ -77,10 +82,18 @@ class GrantedTask(Message):
     fence: int = Field(ge=1)
     lease_seconds: float = Field(gt=0)
     max_output_bytes: int | None = Field(default=None, ge=0)
+    target: AgentType | None = None
+    policy_version: str = ""
+    effect: Effect = Effect.WRITE
+    approval_id: UUID | None = None
+    confinement: Confinement = UNCONFINED
 
 
 class Grant(Message):
+    """Leases of tasks; `seal` signs exactly what each of them may run."""
+
     tasks: list[GrantedTask] = Field(min_length=1)
+    seal: Seal | None = None
 
 
 class RefusedTask(Message):

@@ -1,0 +1,28 @@
+"""How far the programs of a task are shut in: what a policy demands and an agent enforces."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Confinement(BaseModel):
+    """Limits on the programs of one attempt; None where there is no limit, False where nothing is demanded.
+
+    An agent whose host cannot enforce what is demanded refuses the work.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network_off: bool = Field(default=False, description="The programs reach no network, not even loopback.")
+    own_user: bool = Field(default=False, description="They run as a user other than the agent's.")
+    max_memory_bytes: int | None = Field(default=None, ge=1024 * 1024, description="Address space of each process.")
+    max_cpu_seconds: int | None = Field(default=None, ge=1, description="Processor time of each process.")
+    max_open_files: int | None = Field(default=None, ge=16)
+    max_processes: int | None = Field(default=None, ge=1, description="Processes and threads of their user.")
+    max_file_bytes: int | None = Field(default=None, ge=0, description="The largest file that they can write.")
+
+    @property
+    def demands(self) -> frozenset[str]:
+        """The names of what is demanded; empty for no confinement beyond what every program gets."""
+        return frozenset(name for name in type(self).model_fields if getattr(self, name) not in (None, False))
+
+
+UNCONFINED = Confinement()

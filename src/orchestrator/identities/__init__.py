@@ -1,0 +1,1 @@
+"""People, services and agents: who they are, and what each may do."""
