@@ -8,7 +8,9 @@ from common.messages import (
     AgentStatus,
     Claim,
     ClaimedTask,
+    Lease,
     OutputChunk,
+    Renew,
     Resources,
     ResultStatus,
     StatusUpdate,
@@ -62,6 +64,10 @@ def make_chunk(number: int, text: str, *, offset: int, stream: Stream = Stream.S
 def make_status(task_id: UUID, agent_id: UUID, *chunks: OutputChunk, **values: Any) -> WorkStatus:
     given: dict[str, Any] = {"attempt": 1, "fence": 1, "progress": ""}
     return WorkStatus(task_id=task_id, agent_id=agent_id, chunks=list(chunks), **{**given, **values})
+
+
+def make_renewal(task_id: UUID, agent_id: UUID, *, fence: int = 1) -> Renew:
+    return Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[Lease(task_id=task_id, fence=fence)])
 
 
 def make_heartbeat(agent_id: UUID | None = None, **values: Any) -> StatusUpdate:

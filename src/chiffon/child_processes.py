@@ -42,6 +42,12 @@ class ChildProcesses:
 
 async def _start(name: str, site: Site, arguments: Sequence[str], *, may_leave: bool = False) -> Child:
     # URLs may hold passwords, and the environment of a process is not for all to see, as its arguments are.
-    environment = {**os.environ, "CHIFFON_DATABASE_URL": site.database_url, "CHIFFON_BROKER_URL": site.broker_url}
+    environment = {
+        # All parts share the user of one URL, so there is nobody to tell apart.
+        "CHIFFON_BROKER_IDENTITIES": "trusted",
+        **os.environ,
+        "CHIFFON_DATABASE_URL": site.database_url,
+        "CHIFFON_BROKER_URL": site.broker_url,
+    }
     command = [sys.executable, "-m", "chiffon", *arguments]
     return await Child.start(name, command, log=site.logs / f"{name}.log", environment=environment, may_leave=may_leave)

@@ -1,7 +1,7 @@
 """The settings of the orchestrator: environment `CHIFFON_…` over the table `[orchestrator]` of the TOML file."""
 
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,12 @@ class OrchestratorSettings(Settings):
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(default=8420, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
+    broker_identities: Literal["checked", "trusted"] | None = Field(
+        default=None,
+        description="checked: what is said for an agent counts only when RabbitMQ's user of that very agent sent it. "
+        "trusted: whoever reaches the message bus is believed. When not set, checked for amqp:// and amqps://, trusted "
+        "for other buses, which know no users.",
+    )
     routes: dict[WorkType, AgentType] = Field(
         default_factory=lambda: dict(DEFAULT_ROUTES),
         min_length=1,

@@ -44,6 +44,7 @@ from orchestrator.loops.probe import SendProbe
 from orchestrator.loops.reap_leases import ReapLeases
 from orchestrator.loops.recover import Recover
 from orchestrator.loops.relay_outbox import RelayOutbox
+from orchestrator.loops.senders import senders_of
 from orchestrator.loops.watch_agents import WatchAgents
 from orchestrator.ops.service import OpsService
 from orchestrator.outbox import queries as outbox
@@ -142,8 +143,10 @@ async def open_orchestrator(
             ConsumeProgress(output, leases, bus, relay),
             ConsumeHeartbeats(registry, leases, bus),
         ]
+        senders = senders_of(settings.broker_identities, None if broker else shared.broker_url)
         consumers = [
-            ConsumeQueue(bus, handler, well=partial(health.well, f"consume_{handler.queue}")) for handler in handlers
+            ConsumeQueue(bus, handler, senders=senders, well=partial(health.well, f"consume_{handler.queue}"))
+            for handler in handlers
         ]
         probe = SendProbe(probes, bus, every=settings.probe, consumers=consumers)
         duties: list[tuple[str, Duty, Wake, timedelta]] = [

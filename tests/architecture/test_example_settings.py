@@ -10,8 +10,8 @@ from common.config import Settings, SharedSettings
 from orchestrator.settings import OrchestratorSettings
 from tests.architecture.source import ROOT
 
-# Their defaults are those of the host that the agent runs on, or there is none.
-NOT_SHOWN = {"name", "state_dir", "server_url"}
+# Their defaults are those of the host that the agent runs on, or follow from another setting, or there is none.
+NOT_SHOWN = {"name", "state_dir", "server_url", "broker_identities"}
 
 
 @pytest.mark.parametrize("settings", [SharedSettings, OrchestratorSettings, AgentSettings])

@@ -23,7 +23,9 @@ DEADLINE = timedelta(seconds=10)
 
 
 class Bus(ABC):
-    """Opens brokers that share their messages."""
+    """Opens brokers that share their messages. `user`: as whom they log in, where the bus knows users."""
+
+    user: str | None = None
 
     @abstractmethod
     def open(self, *, deadline: timedelta = DEADLINE) -> AbstractAsyncContextManager[Broker]:
@@ -136,6 +138,7 @@ class AmqpBus(RemoteBus):
 
     def __init__(self, node: Node, url: str) -> None:
         self.url = url
+        self.user = urlsplit(url).username
         self._node = node
 
     def open(self, *, deadline: timedelta = DEADLINE) -> AbstractAsyncContextManager[Broker]:
@@ -158,6 +161,7 @@ class ProxiedAmqpBus(RemoteBus):
 
     def __init__(self, proxy: Proxy, url: str) -> None:
         self.url = urlsplit(url)._replace(netloc=proxy.netloc_for(url)).geturl()
+        self.user = urlsplit(url).username
         self._proxy = proxy
 
     def open(self, *, deadline: timedelta = DEADLINE) -> AbstractAsyncContextManager[Broker]:

@@ -234,6 +234,17 @@ async def test_cancelling_ends_a_receive_that_waits(broker: Broker, queue: Queue
             await waiting
 
 
+async def test_a_delivery_says_who_sent_it_as_the_broker_knows_it(bus: Bus, broker: Broker, queue: Queue) -> None:
+    await broker.publish(make_message(queue))
+
+    async with broker.consume(queue.name, prefetch=1) as consumer:
+        delivery = await receive_one(consumer)
+        await consumer.ack(delivery)
+
+    assert delivery.sender == bus.user
+    assert delivery.routing_key == (None if bus.user is None else queue.bindings[0].routing_key)
+
+
 async def test_a_dead_letter_keeps_its_body_and_says_why_and_whence(broker: Broker, queue: Queue) -> None:
     await broker.declare(DEAD_LETTER_QUEUE)
     message = make_message(queue, b"\xffnot json", priority=5)

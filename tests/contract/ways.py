@@ -35,6 +35,7 @@ class Way(ABC):
             port=port,
             lease_seconds=LEASE,
             probe_seconds=0.5,
+            broker_identities="trusted",
             routes={f"work_{number}": f"pool{number}" for number in range(MOST_TESTS)},
         )
         self._broker = broker

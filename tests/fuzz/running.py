@@ -48,7 +48,7 @@ def running_orchestrator(
 ) -> Iterator[Running]:
     """Serve an orchestrator, and run an agent if one is wanted, as long as the block runs."""
     [port] = free_ports(1)
-    settings = OrchestratorSettings(database_url=database_url, port=port)
+    settings = OrchestratorSettings(database_url=database_url, port=port, broker_identities="trusted")
     shared, ready = SharedSettings(broker_url=broker_url), threading.Event()
     held: dict[str, Any] = {}
 

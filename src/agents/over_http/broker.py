@@ -61,8 +61,8 @@ class OverHttp:
         """Bring back what was claimed for nobody."""
         await self._handing_back.settled(within=GOODBYE_SECONDS)
 
-    async def declare(self, *queues: Queue) -> None:
-        await self._local.declare(*queues)
+    async def declare(self, *queues: Queue, keep: bool = True) -> None:
+        await self._local.declare(*queues, keep=keep)
 
     async def delete(self, queue: str) -> None:
         await self._local.delete(queue)

@@ -13,6 +13,8 @@ Guarantees, proven for every backend by `tests/contract/test_broker.py`:
   rest to others.
 - **Dead letters keep the reason.** `dead_letter` moves a message, unchanged, to the queue `dead` with the reason and
   the name of the queue that it came from, before it is gone from that queue.
+- **The sender is proven or unknown.** `Delivery.sender` is the user as whom the publisher logged in, checked by the
+  broker itself. Only RabbitMQ knows users; elsewhere it is None, and whoever reaches the bus is trusted.
 - **Reconnecting is the broker's business.** A consumer that waits in `receive` goes on after an outage. Settling a
   delivery of a connection that is gone does nothing: the message has been, or will be, delivered again. Whoever sees
   from the outside that a connection is alive and yet deaf can ask for a new one with `reconnect`.
@@ -38,6 +40,10 @@ class BrokerUnavailable(Unavailable):
 
 class Unroutable(BrokerUnavailable):
     """No queue is bound to the address of a message, so it was not stored. Others of the same call may have been."""
+
+
+class NotPermitted(BrokerUnavailable):
+    """The broker does not let this user do that; somebody else has to, or has to give it the right."""
 
 
 class ConsumerCancelled(BrokerUnavailable):
@@ -93,7 +99,8 @@ class Outgoing:
 class Delivery:
     """A message that was handed to a consumer and is its until it is settled.
 
-    `headers` holds `reason` and `queue` when it is read from the dead letters. `tag` is the backend's own.
+    `headers` holds `reason` and `queue` when it is read from the dead letters. `tag` is the backend's own. `sender` is
+    who published it, as the broker has checked, and `routing_key` where to; None where the backend does not say.
     """
 
     body: bytes
@@ -102,6 +109,8 @@ class Delivery:
     redelivered: bool
     headers: Mapping[str, str]
     tag: object
+    sender: str | None = None
+    routing_key: str | None = None
 
 
 class Consumer(Protocol):
@@ -134,8 +143,12 @@ class Consumer(Protocol):
 class Broker(Protocol):
     """A message bus. Safe for use by many tasks of one event loop."""
 
-    async def declare(self, *queues: Queue) -> None:
-        """Create exchanges, queues and bindings that do not exist yet."""
+    async def declare(self, *queues: Queue, keep: bool = True) -> None:
+        """Create exchanges, queues and bindings that do not exist yet.
+
+        With `keep` they are created again when the bus comes back without its data. Raises `NotPermitted` where the
+        broker does not let this user create them.
+        """
         ...
 
     async def delete(self, queue: str) -> None:

@@ -70,7 +70,7 @@ class FileBroker:
             await self._watch.close()
             await asyncio.to_thread(self._store.close)
 
-    async def declare(self, *queues: Queue) -> None:
+    async def declare(self, *queues: Queue, keep: bool = True) -> None:
         with _explained("declare queues"):
             await asyncio.to_thread(self._topology.declare, queues)
         for queue in queues:

@@ -66,7 +66,7 @@ class MemoryBroker:
         self._bells = Bells()
         self._numbers = count(1)
 
-    async def declare(self, *queues: Queue) -> None:
+    async def declare(self, *queues: Queue, keep: bool = True) -> None:
         for queue in queues:
             self._routes.add(queue)
             self._queues.setdefault(queue.name, MemoryQueue(has_priorities=queue.has_priorities))

@@ -65,11 +65,12 @@ class PostgresBroker:
     def generation(self) -> int:
         return self._session.number
 
-    async def declare(self, *queues: Queue) -> None:
+    async def declare(self, *queues: Queue, keep: bool = True) -> None:
         with _explained("declare queues"):
             async with asyncio.timeout(self._deadline.total_seconds()), self._storing.acquire() as db:
                 await queries.declare(db, queues)
-        self._session.declared.update({queue.name: queue for queue in queues})
+        if keep:
+            self._session.declared.update({queue.name: queue for queue in queues})
 
     async def delete(self, queue: str) -> None:
         self._session.declared.pop(queue, None)

@@ -10,13 +10,14 @@ from datetime import timedelta
 from typing import TypeVar
 
 from aio_pika.abc import AbstractChannel
-from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
+from aiormq.exceptions import AMQPChannelError, ChannelAccessRefused, ChannelNotFoundEntity
 from yarl import URL
 
-from common.broker.base import BrokerUnavailable, Consumer, Outgoing, Queue
+from common.broker.base import BrokerUnavailable, Consumer, NotPermitted, Outgoing, Queue
 from common.broker.rabbitmq_connection import Generation, Link, within
 from common.broker.rabbitmq_consumer import RabbitConsumer
 from common.broker.rabbitmq_publisher import Publisher, PublishingChannel, make_message, open_publishing_channel
+from common.broker.rabbitmq_user import user_of
 
 DEADLINE = timedelta(seconds=10)
 HIGHEST_PRIORITY = 5
@@ -35,7 +36,7 @@ class RabbitBroker:
         self._consuming: Link[None] = Link(
             url, name=f"{name} (consuming)", deadline=deadline, prepare=self._declare_again
         )
-        self._publisher = Publisher(self._publishing, deadline=deadline)
+        self._publisher = Publisher(self._publishing, user=user_of(url), deadline=deadline)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -48,15 +49,18 @@ class RabbitBroker:
                 stack.push_async_callback(_stop, asyncio.create_task(link.keep(), name="broker_link"))
             yield
 
-    async def declare(self, *queues: Queue) -> None:
+    async def declare(self, *queues: Queue, keep: bool = True) -> None:
+        names = ", ".join(queue.name for queue in queues)
         try:
             await self._ask(lambda channel: _declare(channel, queues))
+        except ChannelAccessRefused as refusal:
+            raise NotPermitted(f"RabbitMQ does not let this user declare the queues {names}: {refusal}") from refusal
         except AMQPChannelError as refusal:
-            names = ", ".join(queue.name for queue in queues)
             raise BrokerUnavailable(
                 f"RabbitMQ refuses the queues {names}: {refusal}. If one exists with other arguments, delete it."
             ) from refusal
-        self._declared.update({queue.name: queue for queue in queues})
+        if keep:
+            self._declared.update({queue.name: queue for queue in queues})
 
     async def delete(self, queue: str) -> None:
         self._declared.pop(queue, None)

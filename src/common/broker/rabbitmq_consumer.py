@@ -201,6 +201,8 @@ class RabbitConsumer:
             redelivered=bool(frame.redelivered),
             headers={name: str(value) for name, value in (properties.headers or {}).items()},
             tag=Tag(self._attachment, frame.delivery_tag, properties),
+            sender=properties.user_id,
+            routing_key=frame.routing_key,
         )
         self._unsettled[frame.delivery_tag] = delivery
         rank = -priority if self._has_priorities() else 0

@@ -64,8 +64,9 @@ def make_message(outgoing: Outgoing) -> Message:
 class Publisher:
     """Sends messages and waits for their confirms, within a deadline."""
 
-    def __init__(self, link: Link[PublishingChannel], *, deadline: timedelta) -> None:
+    def __init__(self, link: Link[PublishingChannel], *, user: str | None, deadline: timedelta) -> None:
         self._link = link
+        self._user = user
         self._deadline = deadline
 
     async def publish(self, messages: Sequence[Message]) -> None:
@@ -78,7 +79,7 @@ class Publisher:
                 await self._check_exchanges(generation, messages)
                 # All frames first, then all confirms: the broker may store them together.
                 outcomes = await asyncio.gather(
-                    *(_send(publishing.underlay, message) for message in messages), return_exceptions=True
+                    *(self._send(publishing.underlay, message) for message in messages), return_exceptions=True
                 )
         except TimeoutError:
             if generation is not None:
@@ -103,16 +104,17 @@ class Publisher:
                     raise BrokerUnavailable(f"RabbitMQ refuses the exchange {name!r}: {refusal}") from refusal
             publishing.exchanges.add(name)
 
-
-async def _send(channel: UnderlayChannel, message: Message) -> None:
-    await channel.basic_publish(
-        message.body,
-        exchange=message.address.exchange.name,
-        routing_key=message.address.routing_key,
-        properties=message.properties,
-        mandatory=True,
-        wait=False,
-    )
+    async def _send(self, channel: UnderlayChannel, message: Message) -> None:
+        # RabbitMQ refuses a user_id that is not that of the connection, so readers can rely on it.
+        message.properties.user_id = self._user
+        await channel.basic_publish(
+            message.body,
+            exchange=message.address.exchange.name,
+            routing_key=message.address.routing_key,
+            properties=message.properties,
+            mandatory=True,
+            wait=False,
+        )
 
 
 def _raise_first(outcomes: Sequence[BaseException | None], messages: Sequence[Message]) -> None:

@@ -14,6 +14,8 @@ REASON_LENGTH = 2000
 UNKNOWN = "unknown"
 # Reply queues take `<agent_id>.<kind>`; a replayed message comes from none.
 REPLAYED_BY = "replayed"
+# How the reason begins for a message that did not come from whom it speaks for.
+FORGED = "forged: "
 
 
 def letter_of(delivery: Delivery) -> NewLetter:

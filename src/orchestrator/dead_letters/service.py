@@ -12,7 +12,7 @@ from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.dead_letters import queries
 from orchestrator.dead_letters.events import noted, settled
 from orchestrator.dead_letters.model import Kind, Letter, State
-from orchestrator.dead_letters.rules import letter_of, origin_of
+from orchestrator.dead_letters.rules import FORGED, letter_of, origin_of
 from orchestrator.events import queries as events
 from orchestrator.tasks import queries as task_queries
 from orchestrator.tasks.rerun import make_rerun
@@ -121,6 +121,8 @@ class DeadLetterService:
 
     async def _publish(self, letter: Letter) -> None:
         """Send a message to the queue that it came from; the row stays locked until that is confirmed."""
+        if letter.reason.startswith(FORGED):
+            raise CannotBeReplayed(letter, "it was not sent by whom it speaks for")
         if letter.body_truncated:
             raise CannotBeReplayed(letter, f"only {letter.body_kept} of its {letter.body_bytes} bytes were kept")
         address = origin_of(letter)

@@ -1,8 +1,8 @@
 """How every reply queue is consumed: what has arrived together is handled together, and nothing readable is lost.
 
-A message that cannot be read, or that breaks its handler when handled alone, goes to the dead letters with the reason.
-A handler that fails because something is away, full or overloaded keeps the messages: they return to the queue and are
-tried again.
+A message that cannot be read, that was not sent by whom it speaks for, or that breaks its handler when handled alone,
+goes to the dead letters with the reason. A handler that fails because something is away, full or overloaded keeps the
+messages: they return to the queue and are tried again.
 """
 
 import logging
@@ -16,6 +16,7 @@ from common.errors import Unavailable
 from common.protocol import MessageEnvelope, UnreadableMessage, decode
 from orchestrator.database.pool import is_outage
 from orchestrator.loops.queue_reader import QueueReader
+from orchestrator.loops.senders import Senders
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,12 @@ class Handler(Protocol):
 class ConsumeQueue(QueueReader):
     """Takes messages from a queue and hands them to a handler."""
 
-    def __init__(self, broker: Broker, handler: Handler, *, well: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, broker: Broker, handler: Handler, *, senders: Senders, well: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(broker, handler.queue, prefetch=handler.prefetch, batch=BATCH, well=well)
         self._handler = handler
+        self._senders = senders
 
     async def deal(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
         await self._handle(consumer, await self._read(consumer, deliveries))
@@ -54,11 +58,13 @@ class ConsumeQueue(QueueReader):
             except UnreadableMessage as error:
                 await self._bury(consumer, delivery, str(error))
                 continue
-            if isinstance(envelope.payload, self._handler.accepts):
-                readable.append((delivery, envelope, envelope.payload))
-            else:
+            if not isinstance(envelope.payload, self._handler.accepts):
                 reason = f"a {envelope.type} does not belong in {self.queue}"
                 await self._bury(consumer, delivery, reason, envelope)
+            elif objection := self._senders.objection(delivery, envelope, envelope.payload):
+                await self._bury(consumer, delivery, objection, envelope)
+            else:
+                readable.append((delivery, envelope, envelope.payload))
         return readable
 
     async def _handle(self, consumer: Consumer, taken: list[Taken]) -> None:

@@ -28,9 +28,9 @@ class Cable(MemoryBroker):
         self.is_cut = False
         self.failures = 0
 
-    async def declare(self, *queues: Queue) -> None:
+    async def declare(self, *queues: Queue, keep: bool = True) -> None:
         self._check()
-        await self._far.declare(*queues)
+        await self._far.declare(*queues, keep=keep)
 
     async def publish(self, *messages: Outgoing) -> None:
         self._check()

@@ -13,6 +13,7 @@ from common.broker.memory import MemoryBroker
 from common.messages import WorkResult
 from common.protocol import WorkResultEnvelope, encode
 from orchestrator.loops.consume import ConsumeQueue
+from orchestrator.loops.senders import Trusted
 from tests.factories import make_result
 
 
@@ -69,7 +70,7 @@ async def send(broker: MemoryBroker, *outputs: str) -> None:
 async def test_what_cannot_be_dealt_with_just_now_stays_in_the_queue(broker: MemoryBroker, failure: Exception) -> None:
     await send(broker, "one", "two")
     handler = Handler(failure)
-    async with ConsumeQueue(broker, handler) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
         with pytest.raises(type(failure)):
             await consumer.run_once()
         assert await broker.depth(topology.RESULTS) == 2
@@ -92,7 +93,7 @@ async def test_a_message_that_can_never_be_dealt_with_is_dead_lettered_alone(
 ) -> None:
     await send(broker, "good", "poison", "fine")
     handler = Handler(failure, only_for="poison")
-    async with ConsumeQueue(broker, handler) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
         await consumer.run_once()
 
     assert handler.done == ["good", "fine"]
@@ -107,7 +108,7 @@ async def test_unreadable_messages_are_dead_lettered_and_the_rest_is_handled(bro
     await broker.publish(Outgoing(address, b"{", "work_result"))
     await send(broker, "good")
     handler = Handler()
-    async with ConsumeQueue(broker, handler) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
         await consumer.run_once()
 
     assert handler.done == ["good"]

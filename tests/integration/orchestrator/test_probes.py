@@ -17,6 +17,7 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.loops.consume import ConsumeQueue
 from orchestrator.loops.consume_results import ConsumeResults
 from orchestrator.loops.probe import Deaf, SendProbe
+from orchestrator.loops.senders import Trusted
 from orchestrator.probes.service import ProbeService
 from tests.eventually import eventually
 
@@ -34,7 +35,7 @@ async def test_a_probe_that_came_back_proves_readiness_and_one_that_did_not_disp
     pool: Pool, leases: LeaseService, broker: MemoryBroker
 ) -> None:
     probes = ProbeService(pool, uuid4())
-    consumer = ConsumeQueue(broker, ConsumeResults(leases, probes, broker, Wake()))
+    consumer = ConsumeQueue(broker, ConsumeResults(leases, probes, broker, Wake()), senders=Trusted())
     probe = SendProbe(probes, broker, every=timedelta(seconds=1), consumers=[consumer])
     with pytest.raises(Deaf, match="no probe has come back"):
         await probe.check()
@@ -54,7 +55,7 @@ async def test_one_orchestrator_may_hear_the_probe_of_another(
     pool: Pool, leases: LeaseService, broker: MemoryBroker
 ) -> None:
     mine, other = ProbeService(pool, uuid4()), ProbeService(pool, uuid4())
-    async with ConsumeQueue(broker, ConsumeResults(leases, other, broker, Wake())) as consumer:
+    async with ConsumeQueue(broker, ConsumeResults(leases, other, broker, Wake()), senders=Trusted()) as consumer:
         await SendProbe(mine, broker, every=EVERY, consumers=[]).run_once()
         await consumer.run_once()
 
@@ -80,7 +81,7 @@ async def test_a_process_that_hears_nothing_says_so_and_opens_its_consumers_anew
     broker = DeafAtFirst()
     await broker.declare(*topology.REPLY_QUEUES)
     probes = ProbeService(pool, uuid4())
-    consumer = ConsumeQueue(broker, ConsumeResults(leases, probes, broker, Wake()))
+    consumer = ConsumeQueue(broker, ConsumeResults(leases, probes, broker, Wake()), senders=Trusted())
     probe = SendProbe(probes, broker, every=EVERY, consumers=[consumer])
     consuming = asyncio.create_task(keep_running("consume", consumer.run_once, health=Health()))
 

@@ -93,7 +93,9 @@ async def open_system(broker_url: str, database_url: str, folder: Path, **settin
     """Run an orchestrator on real servers, without agents."""
     [port] = free_ports(1)
     shared = SharedSettings(broker_url=broker_url)
-    given = OrchestratorSettings(**{"database_url": database_url, "port": port, **settings})
+    given = OrchestratorSettings(
+        **{"database_url": database_url, "port": port, "broker_identities": "trusted", **settings}
+    )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(orchestrator(given, shared))
         client = await stack.enter_async_context(Client(f"http://127.0.0.1:{port}"))

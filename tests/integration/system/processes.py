@@ -36,7 +36,12 @@ class Server:
 async def server(broker_url: str, database_url: str, folder: Path, *, port: int = 0) -> AsyncIterator[Server]:
     """Run an orchestrator until the block ends or it is terminated; on a free port, unless one is given."""
     port = port or free_ports(1)[0]
-    environment = {**os.environ, "CHIFFON_BROKER_URL": broker_url, "CHIFFON_DATABASE_URL": database_url}
+    environment = {
+        **os.environ,
+        "CHIFFON_BROKER_URL": broker_url,
+        "CHIFFON_BROKER_IDENTITIES": "trusted",
+        "CHIFFON_DATABASE_URL": database_url,
+    }
     with (folder / f"orchestrator-{port}.log").open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "chiffon", "server", "--port", str(port)),
