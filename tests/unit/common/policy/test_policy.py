@@ -1,0 +1,141 @@
+"""What a policy lets run, and what its mistakes are called."""
+
+from typing import Any
+
+import pytest
+
+from common.confinement import Confinement
+from common.policy.model import ApprovalDemand, Effect, Refused, Ruling, Work
+from common.policy.read import InvalidPolicy, Policy, parse_policy
+from common.policy.rules import decide, explain
+
+POLICY = """
+version = 7
+
+[[rule]]
+name = "facts"
+work_type = "shell_script"
+parameters = { "argv.0" = ["uname", "df"] }
+effect = "read"
+
+[[rule]]
+name = "deploy"
+work_type = "shell_script"
+agent_type = "infra"
+labels = { stage = "prod" }
+effect = "write"
+allow = { executables = "/usr/bin/deploy-[a-z]+", environment = ["APP_.*", "LD_PRELOAD"], files = ["/srv/app/**"] }
+limits = { max_duration_seconds = 60, max_parameter_bytes = 400 }
+confinement = { network_off = true }
+approval = { approvers = 2, valid_minutes = 30 }
+"""
+
+
+def policy(text: str = POLICY) -> Policy:
+    return parse_policy(text, source="policy.toml")
+
+
+def deploy(**parameters: Any) -> Work:
+    given = {"argv": ["/usr/bin/deploy-web"], "max_duration_seconds": 30, **parameters}
+    return Work("shell_script", "infra", given, {"required_capabilities": {"stage": "prod"}})
+
+
+def test_the_first_rule_that_matches_decides() -> None:
+    assert decide(policy(), Work("shell_script", "infra", {"argv": ["df", "-h"]})) == Ruling(
+        "facts", policy().id, Effect.READ
+    )
+    assert decide(policy(), deploy()) == Ruling(
+        "deploy",
+        policy().id,
+        Effect.WRITE,
+        ApprovalDemand(2, ("approver",), 24 * 60, 30),
+        Confinement(network_off=True),
+    )
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        Work("echo", "infra"),
+        Work("shell_script", "infra", {"argv": ["evil-df"]}),
+        Work("shell_script", "infra", {"argv": ["df\n"]}),
+        Work("shell_script", "desktop", deploy().parameters, deploy().hints),
+        Work("shell_script", "infra", deploy().parameters),
+    ],
+)
+def test_what_no_rule_matches_is_refused(work: Work) -> None:
+    assert isinstance(decide(policy(), work), Refused)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"argv": ["/usr/bin/deploy-web-evil"]}, "the program"),
+        ({"argv": ["x/usr/bin/deploy-web"]}, "the program"),
+        ({"argv": None, "script": "true"}, "scripts are not allowed"),
+        ({"env": {"BASH_ENV": "/tmp/x"}}, "BASH_ENV"),
+        ({"env": {"GIT_SSH_COMMAND": "x"}}, "GIT_SSH_COMMAND"),
+        ({"env": {"PYTHONSTARTUP": "x"}}, "PYTHONSTARTUP"),
+        ({"env": {"IFS": "x"}}, "IFS"),
+        ({"env": {"LD_AUDIT": "x"}}, "LD_AUDIT"),
+        ({"env": {"OTHER": "x"}}, "OTHER"),
+        ({"argv": ["/usr/bin/deploy-web", "/etc/shadow"]}, "/etc/shadow"),
+        ({"argv": ["/usr/bin/deploy-web", "/srv/app/../../etc/shadow"]}, "/etc/shadow"),
+        ({"argv": ["/usr/bin/deploy-web", "../etc"]}, "../etc"),
+        ({"max_duration_seconds": 61}, "max_duration_seconds"),
+        ({"max_duration_seconds": None}, "max_duration_seconds"),
+        ({"stdin": "x" * 400}, "bytes"),
+    ],
+)
+def test_what_the_rule_does_not_allow_is_refused_with_the_reason(parameters: dict[str, Any], reason: str) -> None:
+    answer = decide(policy(), deploy(**parameters))
+
+    assert isinstance(answer, Refused)
+    assert answer.rule == "deploy"
+    assert reason in answer.reason
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"argv": ["/usr/bin/deploy-web", "/srv/app/x/y.conf"]},
+        {"env": {"APP_NAME": "x", "LD_PRELOAD": "/srv/app/lib.so"}},
+    ],
+)
+def test_what_the_rule_allows_runs(parameters: dict[str, Any]) -> None:
+    assert isinstance(decide(policy(), deploy(**parameters)), Ruling)
+
+
+def test_it_is_explained_up_to_the_rule_that_decides() -> None:
+    first, second = explain(policy(), deploy())
+
+    assert (first.rule, first.matches) == ("facts", False)
+    assert "argv.0" in first.mismatches[0]
+    assert (second.rule, second.matches, second.violations) == ("deploy", True, [])
+
+
+def test_the_version_names_what_the_rules_say() -> None:
+    changed = policy(POLICY.replace("/srv/app/**", "/srv/**"))
+
+    assert policy().id.startswith("7-")
+    assert changed.id != policy().id
+    assert policy(POLICY + "\n# a comment\n").id == policy().id
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('effect = "read"', 'effect = "maybe"'), "rule 'facts'.effect"),
+        (("valid_minutes = 30", "valid_minutes = 4"), "rule 'deploy'.approval.valid_minutes"),
+        (("labels =", "lables ="), "rule 'deploy'.lables"),
+        (("deploy-[a-z]+", "deploy-[a-z"), "rule 'deploy'.allow.executables"),
+        (('name = "facts"', 'name = "deploy"'), "two rules have the name 'deploy'"),
+        (("version = 7", ""), "version"),
+        (("version = 7", "version ="), "not TOML"),
+    ],
+)
+def test_every_mistake_in_the_file_is_named(change: tuple[str, str], said: str) -> None:
+    with pytest.raises(InvalidPolicy) as refused:
+        policy(POLICY.replace(*change))
+
+    assert said in str(refused.value)
