@@ -20,6 +20,7 @@ from orchestrator.http import errors, health
 from orchestrator.http.context import RequestContext
 from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
+from orchestrator.http.protocol import Protocol
 from orchestrator.jobs import api as jobs
 from orchestrator.live import api as live
 from orchestrator.ops import api as ops
@@ -125,6 +126,7 @@ async def serve(
         orchestrator = await stack.enter_async_context(open_orchestrator(settings, shared, broker=broker))
         config = uvicorn.Config(
             create_app(orchestrator, max_body_bytes=settings.max_body_bytes, loopback_only=settings.host in LOOPBACK),
+            http=Protocol,
             lifespan="off",
             log_config=None,
             access_log=False,
