@@ -1,6 +1,7 @@
-"""Kill what an earlier life of this agent left running."""
+"""Kill what work left running: that of an earlier life of this agent, and that which was stopped."""
 
 from pathlib import Path
+from uuid import UUID
 
 from agents.journal import Unended
 from agents.process_table import Target, kill_all
@@ -24,3 +25,8 @@ def kill_orphans(left: Unended) -> list[int]:
         return []
     groups = tuple((process.pid, process.start_ticks) for process in left.processes)
     return sorted(kill_all([Target(str(started.task_id), started.attempt, groups)], within=KILL_SECONDS))
+
+
+def kill_runaways(task_id: UUID, attempt: int) -> list[int]:
+    """Kill whoever left the process group of an attempt; return the ids of the processes that were killed."""
+    return sorted(kill_all([Target(str(task_id), attempt, groups=())], within=KILL_SECONDS))

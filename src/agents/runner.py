@@ -1,5 +1,6 @@
 """Run one attempt from its grant to its result."""
 
+import asyncio
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from agents.guard import Guardian
 from agents.handover import Handover
 from agents.journal import Ended, Journal
 from agents.log_stream import LogStream
-from agents.orphans import boot_id
+from agents.orphans import boot_id, kill_runaways
 from agents.process_table import look_at
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
@@ -83,6 +84,8 @@ class Runner:
 
         async with LogStream(send, limit=grant.max_output_bytes) as stream:
             outcome, began = await self._execute(attempt, stream)
+            if began and (outcome.status is ResultStatus.CANCELLED or outcome.error_code is ErrorCode.TIMEOUT):
+                await self._kill_runaways(attempt)
             ended_at = self._clock.now()
             outcome = as_reported(outcome, attempt.stop.reason)
             duration_ms = int((self._clock.monotonic() - started) * 1000)
@@ -134,6 +137,12 @@ class Runner:
         except Exception as error:  # the agent lives on, and the task learns that it failed
             log.exception("work.executor_failed")
             return Outcome.failed(f"The executor failed: {type(error).__name__}.", code=ErrorCode.INTERNAL), began
+
+    async def _kill_runaways(self, attempt: Attempt) -> None:
+        """See to it that of work that was stopped nothing lives on outside of its process group either."""
+        killed = await asyncio.to_thread(kill_runaways, attempt.task_id, attempt.grant.attempt)
+        if killed:
+            log.warning("work.ran_away", extra={"killed": killed})
 
     def _context(self, attempt: Attempt, workspace: Path, stream: LogStream) -> ExecutionContext:
         grant = attempt.grant

@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import pytest
+
 from common.broker.base import Broker
 from common.errors import ErrorCode
 from common.messages import ResultStatus
@@ -152,6 +154,28 @@ async def test_a_cancel_stops_the_whole_group(orchestrator: ScriptedOrchestrator
     assert result.status is ResultStatus.CANCELLED
     for pid in orchestrator.output(task).split():
         await eventually(partial(process_is_gone, int(pid)))
+
+
+@pytest.mark.parametrize("why", ["cancel", "time limit", "lease"])
+async def test_what_left_the_group_of_work_that_is_stopped_dies_with_it(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, why: str
+) -> None:
+    orchestrator.lease_seconds = 3.0
+    await start_agent()
+    limit = 2.0 if why == "time limit" else 60.0
+    script = "setsid sh -c 'echo $$; exec sleep 600 >&- 2>&-' & wait; sleep 60"
+    task = await orchestrator.shell(script, max_duration_seconds=limit)
+    await eventually(lambda: orchestrator.output(task).endswith("\n"))
+    runaway = int(orchestrator.output(task))
+    if why == "cancel":
+        await orchestrator.cancel(task)
+    if why == "lease":
+        orchestrator.loses.add(task)
+
+    result = await orchestrator.ended(task)
+
+    assert result.status is not ResultStatus.COMPLETED
+    assert process_is_gone(runaway)
 
 
 async def test_a_cancel_of_another_lease_does_not_stop_the_work(
