@@ -3,7 +3,17 @@
 `work` does what `chiffon conformance` asks for: put your own work there. docs/how-to/write-a-worker.md explains the rest.
 """
 
-import http.client, json, os, random, signal, sys, threading, time, urllib.error, urllib.request, uuid  # noqa: E401
+import http.client
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
 
 SERVER = sys.argv[1]
 WORKER = sys.argv[2] if len(sys.argv) > 2 else f"worker-{os.getpid()}"

@@ -12,15 +12,15 @@ from typing import Any
 
 DIGEST_BYTES = 32
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
 
 def canonical_json(value: Any) -> bytes:
     """Return the canonical text (UTF-8) of a JSON value.
 
     Raises TypeError for what JSON has no word for, ValueError for NaN, Infinity and lone surrogates.
     """
-    return json.dumps(
-        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return _encode(_plain(value)).encode()
 
 
 def work_digest(

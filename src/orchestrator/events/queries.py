@@ -4,21 +4,34 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from orchestrator.database.pool import Connection
+from orchestrator.events.chain import seal
 from orchestrator.events.model import Event, NewEvent
 
 # The head row stays locked until the commit, so whoever comes next gets the next number and commits later: followers
-# may read "seq > last" and miss nothing. So this is the last statement of a transaction.
+# may read "seq > last" and miss nothing. So this is the last statement of a transaction. The hash of each event covers
+# the one before it; see chain.py.
 APPEND = """
-    WITH head AS (
-        UPDATE event_head SET seq = seq + cardinality($1::text[])
-     RETURNING seq - cardinality($1::text[]) AS base
+    WITH head AS MATERIALIZED (SELECT seq, hash FROM event_head FOR UPDATE),
+    new AS MATERIALIZED (
+        SELECT head.seq + position AS seq, head.hash AS start, clock_timestamp() AS at,
+               kind, actor, data::jsonb AS data, task_id, trace_id, request_id, agent_id, attempt, leaf
+          FROM head,
+               unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[],
+                      $8::smallint[], $9::bytea[])
+                 WITH ORDINALITY AS one (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
+                                         position)
+    ),
+    chained AS MATERIALIZED (
+        SELECT new.*, event_chain(start, int8send(seq) || int8send((extract(epoch FROM at) * 1000000)::bigint) || leaf)
+                      OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) AS hash
+          FROM new
+    ),
+    moved AS (
+        UPDATE event_head SET seq = newest.seq, hash = newest.hash
+          FROM (SELECT seq, hash FROM chained ORDER BY seq DESC LIMIT 1) AS newest
     )
-    INSERT INTO event (seq, at, kind, actor, data, task_id, trace_id, request_id, agent_id, attempt)
-    SELECT head.base + new.position, clock_timestamp(), new.kind, new.actor, new.data,
-           new.task_id, new.trace_id, new.request_id, new.agent_id, new.attempt
-      FROM head,
-           unnest($1::text[], $2::text[], $3::jsonb[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[], $8::smallint[])
-             WITH ORDINALITY AS new (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, position)
+    INSERT INTO event (seq, at, kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, hash)
+    SELECT seq, at, kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, hash FROM chained
 """
 
 HEAD = "SELECT seq FROM event_head"
@@ -44,16 +57,18 @@ async def append(db: Connection, *events: NewEvent) -> None:
     """Write events; call it last in the transaction, for it makes other writers wait for the commit."""
     if not events:
         return
+    sealed = [seal(event) for event in events]
     await db.execute(
         APPEND,
         [event.kind for event in events],
         [event.actor for event in events],
-        [dict(event.data) for event in events],
+        [one.data for one in sealed],
         [event.task_id for event in events],
         [event.trace_id for event in events],
         [event.request_id for event in events],
         [event.agent_id for event in events],
         [event.attempt for event in events],
+        [one.leaf for one in sealed],
     )
 
 

@@ -19,7 +19,7 @@ class NewChunk:
 
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
-    """A piece that was stored just now, with the ids that an event about it carries."""
+    """A piece that was stored just now, with the ids that an event about it carries, and the SHA-256 of its text."""
 
     task_id: UUID
     trace_id: UUID
@@ -29,6 +29,7 @@ class StoredChunk:
     number: int
     stream: Stream
     offset: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ STORE = """
                         AND a.fence = new.fence AND a.agent_id = new.agent_id
          WHERE new.text <> ''
             ON CONFLICT DO NOTHING
-     RETURNING task_id, attempt, stream, byte_offset, number
+     RETURNING task_id, attempt, stream, byte_offset, number, encode(sha256(convert_to(text, 'UTF8')), 'hex') AS digest
     )
-    SELECT s.task_id, t.trace_id, t.request_id, a.agent_id, s.attempt, s.number, s.stream, s.byte_offset
+    SELECT s.task_id, t.trace_id, t.request_id, a.agent_id, s.attempt, s.number, s.stream, s.byte_offset, s.digest
       FROM stored s
       JOIN task t USING (task_id)
       JOIN attempt a ON a.task_id = s.task_id AND a.number = s.attempt
@@ -73,6 +73,7 @@ async def store(db: Connection, chunks: Sequence[NewChunk]) -> list[StoredChunk]
             row["number"],
             Stream(row["stream"]),
             row["byte_offset"],
+            row["digest"],
         )
         for row in rows
     ]

@@ -82,7 +82,7 @@ def written(stored: StoredChunk) -> NewEvent:
         request_id=stored.request_id,
         agent_id=stored.agent_id,
         attempt=stored.attempt,
-        data={"number": stored.number, "stream": stored.stream, "offset": stored.offset},
+        data={"number": stored.number, "stream": stored.stream, "offset": stored.offset, "sha256": stored.digest},
     )
 
 

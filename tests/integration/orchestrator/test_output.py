@@ -1,5 +1,6 @@
 """Output is stored once, read back whole and in order, in pages that never cut a character."""
 
+import hashlib
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -130,7 +131,14 @@ async def test_an_event_of_output_carries_its_text(output: OutputService, task: 
     events = await events_of(pool)
     told = {event.kind: event.data for event in events}
 
-    assert told[Kind.TASK_OUTPUT] == {"number": 0, "stream": "stdout", "offset": 0, "text": "seen"}
+    digest = hashlib.sha256(b"seen").hexdigest()
+    assert told[Kind.TASK_OUTPUT] == {
+        "number": 0,
+        "stream": "stdout",
+        "offset": 0,
+        "sha256": digest,
+        "text": "seen",
+    }
     assert told[Kind.TASK_PROGRESS] == {"progress": "half way"}
     assert len({(event.task_id, event.trace_id, event.request_id) for event in events}) == 1
 
