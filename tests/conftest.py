@@ -1,5 +1,6 @@
 """The services that tests share: a real RabbitMQ and a real PostgreSQL, each started when the first test needs it."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -7,6 +8,9 @@ import pytest
 from tests.services.postgres import Postgres, start_postgres
 from tests.services.rabbitmq import start_rabbitmq
 from tests.services.rabbitmq_node import Node
+
+# Most tests are about something else than who asks; those about that set it to "required" themselves.
+os.environ["CHIFFON_AUTHENTICATION"] = "off"
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def client(fleet: AsyncMock, control: AsyncMock, letters: AsyncMock) -> TestClie
 
 
 def test_a_pause_lasts_5_minutes_unless_it_is_said_how_long(client: TestClient, fleet: AsyncMock) -> None:
-    fleet.pause.return_value = make_agent(paused_until=NOW, paused_by="caller", pause_note="disk")
+    fleet.pause.return_value = make_agent(paused_until=NOW, paused_by="anybody", pause_note="disk")
 
     answers = [
         client.post(f"/api/v1/agents/{AGENT_ID}/pause"),
@@ -74,7 +74,7 @@ def test_a_pause_lasts_5_minutes_unless_it_is_said_how_long(client: TestClient, 
     ]
 
     assert [answer.status_code for answer in answers] == [200, 200, 200]
-    assert (answers[0].json()["paused_by"], answers[0].json()["pause_note"]) == ("caller", "disk")
+    assert (answers[0].json()["paused_by"], answers[0].json()["pause_note"]) == ("anybody", "disk")
     lasting = [call.kwargs["until"] for call in fleet.pause.await_args_list]
     assert lasting == [timedelta(minutes=5), timedelta(days=7), datetime(2026, 11, 22, 10, tzinfo=UTC)]
     assert fleet.pause.await_args_list[1].kwargs["note"] == "disk"
@@ -120,8 +120,8 @@ def test_an_agent_is_drained_with_a_note_and_resumed(client: TestClient, fleet: 
 
     assert (drained.json()["draining"], drained.json()["drain_note"]) == (True, "new kernel")
     assert (resumed.status_code, resumed.json()["draining"]) == (200, False)
-    fleet.drain.assert_awaited_once_with(AGENT_ID, note="new kernel", by="caller")
-    fleet.resume.assert_awaited_once_with(AGENT_ID, by="caller")
+    fleet.drain.assert_awaited_once_with(AGENT_ID, note="new kernel", by="anybody")
+    fleet.resume.assert_awaited_once_with(AGENT_ID, by="anybody")
 
 
 @pytest.mark.parametrize("order", ["pause", "drain", "resume"])
@@ -166,7 +166,7 @@ def test_a_rerun_answers_with_the_ids_of_the_new_task(client: TestClient, contro
         "as_task": AGENT_ID,
         "request_id": None,
         "trace_id": TRACE_ID,
-        "by": "caller",
+        "by": "anybody",
     }
 
 
@@ -232,7 +232,7 @@ def test_a_dead_letter_is_shown_with_its_body(client: TestClient, letters: Async
 
 @pytest.mark.parametrize("order", ["replay", "discard"])
 def test_a_dead_letter_is_settled_once(client: TestClient, letters: AsyncMock, order: str) -> None:
-    settled = make_letter(state=State.DISCARDED, settled_by="caller", settled_at=NOW)
+    settled = make_letter(state=State.DISCARDED, settled_by="anybody", settled_at=NOW)
     settle = getattr(letters, order)
     settle.return_value = settled
     first = client.post(f"/api/v1/dead-letters/1/{order}")
@@ -241,7 +241,7 @@ def test_a_dead_letter_is_settled_once(client: TestClient, letters: AsyncMock, o
     settle.side_effect = DeadLetterNotFound(1)
     third = client.post(f"/api/v1/dead-letters/1/{order}")
 
-    assert (first.status_code, first.json()["settled_by"]) == (200, "caller")
+    assert (first.status_code, first.json()["settled_by"]) == (200, "anybody")
     assert (second.status_code, second.json()["error_code"]) == (400, 2002)
     assert (third.status_code, third.json()["error_code"]) == (404, 2004)
 

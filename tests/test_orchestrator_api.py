@@ -355,7 +355,7 @@ def test_cancel_cancels_pending_task(client: TestClient, service: AsyncMock) -> 
 
     assert answer.status_code == 200
     assert answer.json() == {"task_id": str(TASK_ID), "status": "cancelled"}
-    service.cancel_task.assert_awaited_once_with(TASK_ID)
+    service.cancel_task.assert_awaited_once_with(TASK_ID, by="anybody")
 
 
 def test_cancel_rejects_completed_task(client: TestClient, service: AsyncMock) -> None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import httpx2
 
+from chiffon.credentials import find_token
 from chiffon.errors import ApiError
 from chiffon.feed import Connected, Feed, Filter
 from chiffon.http import Http
@@ -25,19 +26,22 @@ class Client(Operations):
     """Speaks to one orchestrator; use it as an async context manager.
 
     Calls raise `ApiError` when the orchestrator says no and `ServerUnreachable` when it cannot be reached. A call that
-    lasts (`watch`, `wait`) survives an outage of up to `patience`.
+    lasts (`watch`, `wait`) survives an outage of up to `patience`. Without a `token` that of the environment is used,
+    or what `chiffon up` keeps for its server; see `chiffon.credentials`.
     """
 
     def __init__(
         self,
         base_url: str = DEFAULT_SERVER,
         *,
+        token: str | None = None,
         timeout: timedelta = timedelta(seconds=30),
         patience: timedelta = timedelta(minutes=5),
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        self._http = Http(self.base_url, timeout=timeout, transport=transport)
+        self._token = find_token(self.base_url) if token is None else token
+        self._http = Http(self.base_url, timeout=timeout, token=self._token, transport=transport)
         self._patience = patience
 
     async def __aenter__(self) -> Self:
@@ -200,7 +204,7 @@ class Client(Operations):
         raise AssertionError("a feed ends with an error only")
 
     def _follow(self, wanted: Filter, after: int | None) -> AsyncGenerator[Connected | Event, None]:
-        return Feed(self.base_url, wanted, after=after, patience=self._patience).follow()
+        return Feed(self.base_url, wanted, after=after, patience=self._patience, token=self._token).follow()
 
 
 def _hints(

@@ -17,11 +17,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
 from chiffon.errors import ApiError, ServerUnreachable
-from chiffon.http import ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE, is_loopback
+from chiffon.http import ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE, bearer, is_loopback
 from chiffon.models import Event
 from common.backoff import full_jitter
 
 BAD_PARAMETERS = 4400
+# The orchestrator says no, and would again: 4000 and the status that it would have answered over HTTP.
+REFUSED = frozenset({BAD_PARAMETERS, 4401, 4403})
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 # Heartbeats come every 15 s; a feed that is silent for longer is dead, even if its TCP connection does not know.
 SILENCE = timedelta(seconds=45)
@@ -52,11 +54,14 @@ class Filter:
 class Feed:
     """One reader's way through the ledger; iterate `follow` once."""
 
-    def __init__(self, base_url: str, wanted: Filter, *, after: int | None, patience: timedelta) -> None:
+    def __init__(
+        self, base_url: str, wanted: Filter, *, after: int | None, patience: timedelta, token: str | None = None
+    ) -> None:
         self._base_url = base_url
         self._wanted = wanted
         self._position = after
         self._patience = patience
+        self._token = token
 
     async def follow(self) -> AsyncGenerator[Connected | Event, None]:
         """Yield a `Connected` for every connection that is made, and each event once, in order.
@@ -96,7 +101,14 @@ class Feed:
         path = parts.path.rstrip("/") + "/api/v1/ws"
         url = urlunsplit((scheme, parts.netloc, path, self._wanted.query(self._position), ""))
         proxy: Literal[True] | None = None if is_loopback(self._base_url) else True
-        return connect(url, proxy=proxy, max_size=MAX_FRAME_BYTES, open_timeout=10, close_timeout=2)
+        return connect(
+            url,
+            proxy=proxy,
+            additional_headers=bearer(self._token),
+            max_size=MAX_FRAME_BYTES,
+            open_timeout=10,
+            close_timeout=2,
+        )
 
     async def _read(self, socket: ClientConnection) -> AsyncGenerator[Connected | Event, None]:
         while True:
@@ -104,8 +116,10 @@ class Feed:
                 async with asyncio.timeout(SILENCE.total_seconds()):
                     frame = json.loads(await socket.recv())
             except ConnectionClosed as closed:
-                if closed.rcvd is not None and closed.rcvd.code == BAD_PARAMETERS:
-                    raise ApiError(400, closed.rcvd.reason or "The feed's parameters are not valid.") from closed
+                if closed.rcvd is not None and closed.rcvd.code in REFUSED:
+                    raise ApiError(
+                        closed.rcvd.code - 4000, closed.rcvd.reason or "The orchestrator refused the feed."
+                    ) from closed
                 # 4008 (this reader fell behind), 1001 (the server leaves) and a cut all mean: go on from here.
                 return
             for item in self._advance(frame):

@@ -27,11 +27,21 @@ def is_loopback(url: str) -> bool:
     return (urlsplit(url).hostname or "") in {"127.0.0.1", "localhost", "::1"}
 
 
+def bearer(token: str | None) -> dict[str, str]:
+    """Return the header that says who asks."""
+    return {} if token is None else {"authorization": f"Bearer {token}"}
+
+
 class Http:
     """An HTTP client bound to one orchestrator."""
 
     def __init__(
-        self, base_url: str, *, timeout: timedelta, transport: httpx2.AsyncBaseTransport | None = None
+        self,
+        base_url: str,
+        *,
+        timeout: timedelta,
+        token: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._base_url = base_url
         self._client = httpx2.AsyncClient(
@@ -39,7 +49,7 @@ class Http:
             timeout=timeout.total_seconds(),
             transport=transport,
             trust_env=not is_loopback(base_url),
-            headers={"accept": "application/json"},
+            headers={"accept": "application/json", **bearer(token)},
         )
 
     async def __aenter__(self) -> Self:

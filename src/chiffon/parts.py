@@ -48,6 +48,10 @@ class Site:
     def logs(self) -> Path:
         return self.state_dir / "logs"
 
+    @property
+    def token_file(self) -> Path:
+        return self.state_dir / "token"
+
     def agent_state(self, name: str) -> Path:
         return self.state_dir / "agents" / name
 

@@ -8,15 +8,17 @@ and the agents share this process, because that broker lives in one.
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from chiffon import ledger
 from chiffon.child_processes import ChildProcesses
 from chiffon.client import Client
+from chiffon.credentials import kept_for
 from chiffon.embedded_postgres import embedded_postgres
 from chiffon.errors import ServerUnreachable
+from chiffon.first_identity import own_token
 from chiffon.parts import Mode, Part, Site, until
 from chiffon.places import check_port, free_port, sole_owner
 from common.config import SharedSettings
@@ -44,10 +46,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Everything is up: the orchestrator answers at `site.url` and all agents have registered."""
+    """Everything is up: the orchestrator answers at `site.url` and all agents have registered.
+
+    `token` is that of whoever started it, in the file `site.token_file`; None where nobody is asked for one.
+    """
 
     site: Site
     parts: Sequence[Part]
+    token: str | None = field(default=None, repr=False)
 
 
 @asynccontextmanager
@@ -79,9 +85,13 @@ async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
             agent_names=_names(plan),
             slots=plan.slots,
         )
+        token = None
+        if settings.authentication == "required":
+            token = await own_token(database_url, site.token_file)
+            stack.enter_context(kept_for(site.url, site.token_file))
         mode = _mode(site)
         say(f"Starting the orchestrator and {len(site.agent_names)} agents …")
-        async with Client(site.url) as client:
+        async with Client(site.url, token=token) as client:
             since = datetime.now(UTC)
             parts.append(await stack.enter_async_context(mode.orchestrator(site)))
             await until(lambda: _is_ready(client), parts=parts, timeout=START_LIMIT, what="Its start", see=logs)
@@ -95,7 +105,7 @@ async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
                 see=logs,
             )
         try:
-            yield Running(site, parts)
+            yield Running(site, parts, token)
         finally:
             say("Stopping …")
 

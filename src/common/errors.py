@@ -81,5 +81,15 @@ class Unavailable(ChiffonError):
     code = ErrorCode.UNAVAILABLE
 
 
+class TooManyRequests(ChiffonError):
+    """Too much was asked with one token, or from one address; it may be asked again after so many seconds."""
+
+    code = ErrorCode.TOO_MANY_REQUESTS
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class StartupRefused(ChiffonError):
     """The process will not start; the message says what is wrong and what to do."""

@@ -16,6 +16,8 @@ from orchestrator.events.schemas import EventOut, EventPage
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ErrorResponse, problem_of, validation_problem
 from orchestrator.http.pagination import decode_cursor, encode_cursor
+from orchestrator.identities.access import READ, MayDispatch
+from orchestrator.identities.model import Caller
 from orchestrator.output.schemas import OutputPage
 from orchestrator.registry.schemas import Agent
 from orchestrator.service import OrchestratorService
@@ -76,7 +78,9 @@ def get_orchestrator_service(request: Request) -> OrchestratorService:
 Service = Annotated[OrchestratorService, Depends(get_orchestrator_service)]
 
 
-async def _dispatch(work: DispatchRequest, service: OrchestratorService, trace_id: UUID) -> DispatchResponse:
+async def _dispatch(
+    work: DispatchRequest, service: OrchestratorService, trace_id: UUID, caller: Caller
+) -> DispatchResponse:
     known = await service.dispatch_work(
         work.task_id,
         work.work_type,
@@ -91,34 +95,37 @@ async def _dispatch(work: DispatchRequest, service: OrchestratorService, trace_i
         concurrency_key=work.concurrency_key,
         concurrency_limit=work.concurrency_limit,
         expires_after=None if work.expires_after_seconds is None else timedelta(seconds=work.expires_after_seconds),
+        requested_by=caller,
     )
     return DispatchResponse(trace_id=known.trace_id, request_id=known.request_id, task_id=known.task_id)
 
 
 @router.post("/dispatch", tags=["tasks"], summary="Dispatch work", responses={**UNKNOWN, **CONFLICT, **INVALID})
-async def dispatch(work: DispatchRequest, request: Request, service: Service) -> DispatchResponse:
+async def dispatch(work: DispatchRequest, request: Request, service: Service, caller: MayDispatch) -> DispatchResponse:
     """Store work and have an agent do it.
 
     When this answers with 200 the work is in the ledger and will not be lost. When the answer is lost, send the same
     again: the same `task_id` or `request_id` with the same content is the same task and gets the same answer.
     """
-    return await _dispatch(work, service, trace_of(request.scope))
+    return await _dispatch(work, service, trace_of(request.scope), caller)
 
 
 @router.post("/dispatch/batch", tags=["tasks"], summary="Dispatch up to 1,000 at once", responses={**INVALID})
-async def dispatch_batch(batch: BatchRequest, request: Request, service: Service) -> BatchResponse:
+async def dispatch_batch(batch: BatchRequest, request: Request, service: Service, caller: MayDispatch) -> BatchResponse:
     """Dispatch many; each item is answered on its own, so one that is refused does not keep the others back.
 
     Items without a `trace_id` share that of the request, so that one subscription follows them all.
     """
     trace_id = trace_of(request.scope)
-    items = (_batch_item(index, item, service, trace_id) for index, item in enumerate(batch.tasks))
+    items = (_batch_item(index, item, service, trace_id, caller) for index, item in enumerate(batch.tasks))
     return BatchResponse(results=list(await asyncio.gather(*items)))
 
 
-async def _batch_item(index: int, item: dict[str, object], service: OrchestratorService, trace_id: UUID) -> BatchItem:
+async def _batch_item(
+    index: int, item: dict[str, object], service: OrchestratorService, trace_id: UUID, caller: Caller
+) -> BatchItem:
     try:
-        task = await _dispatch(DispatchRequest.model_validate(item), service, trace_id)
+        task = await _dispatch(DispatchRequest.model_validate(item), service, trace_id, caller)
     except ValidationError as error:
         problem = validation_problem(list(error.errors(include_url=False, include_input=False)), trace_id)
         return BatchItem(index=index, status_code=problem.status, error=problem)
@@ -128,14 +135,20 @@ async def _batch_item(index: int, item: dict[str, object], service: Orchestrator
     return BatchItem(index=index, status_code=200, task=task)
 
 
-@router.get("/status/{task_id}", tags=["tasks"], summary="Where a task stands", responses={**NOT_FOUND, **INVALID})
+@router.get(
+    "/status/{task_id}",
+    dependencies=[READ],
+    tags=["tasks"],
+    summary="Where a task stands",
+    responses={**NOT_FOUND, **INVALID},
+)
 async def status(task_id: UUID, service: Service) -> TaskStatus:
     """Return a task with the end of its output."""
     task, output = await service.get_task_status(task_id)
     return TaskStatus.of(task, output)
 
 
-@router.get("/tasks", tags=["tasks"], summary="List tasks, newest first", responses={**INVALID})
+@router.get("/tasks", dependencies=[READ], tags=["tasks"], summary="List tasks, newest first", responses={**INVALID})
 async def tasks(
     service: Service,
     status: Annotated[Status | None, Query(description="Only tasks that stand there.")] = None,
@@ -160,7 +173,13 @@ async def tasks(
     )
 
 
-@router.get("/tasks/{task_id}/output", tags=["tasks"], summary="What a task wrote", responses={**NOT_FOUND, **INVALID})
+@router.get(
+    "/tasks/{task_id}/output",
+    dependencies=[READ],
+    tags=["tasks"],
+    summary="What a task wrote",
+    responses={**NOT_FOUND, **INVALID},
+)
 async def output(
     task_id: UUID,
     service: Service,
@@ -173,7 +192,13 @@ async def output(
     return OutputPage.of(await service.read_output(task_id, attempt=attempt, stream=stream, offset=offset, limit=limit))
 
 
-@router.get("/tasks/{task_id}/events", tags=["tasks"], summary="What happened to a task", responses={**NOT_FOUND})
+@router.get(
+    "/tasks/{task_id}/events",
+    dependencies=[READ],
+    tags=["tasks"],
+    summary="What happened to a task",
+    responses={**NOT_FOUND},
+)
 async def events(
     task_id: UUID,
     service: Service,
@@ -189,6 +214,7 @@ async def events(
 
 @router.get(
     "/tasks/{task_id}/why",
+    dependencies=[READ],
     tags=["tasks"],
     summary="Why a task waits",
     response_model_exclude_none=True,
@@ -202,7 +228,7 @@ async def why(task_id: UUID, service: Service) -> WhyResponse:
     return WhyResponse.model_validate(await service.explain_wait(task_id))
 
 
-@router.get("/agents", tags=["agents"], summary="List agents", responses={**INVALID})
+@router.get("/agents", dependencies=[READ], tags=["agents"], summary="List agents", responses={**INVALID})
 async def agents(
     service: Service,
     agent_type: Annotated[str | None, Query(pattern=AGENT_TYPE_PATTERN)] = None,
@@ -214,11 +240,11 @@ async def agents(
 
 
 @router.post("/cancel/{task_id}", tags=["tasks"], summary="Cancel a task", responses={**ENDED, **NOT_FOUND, **INVALID})
-async def cancel(task_id: UUID, service: Service) -> CancelResponse:
+async def cancel(task_id: UUID, service: Service, caller: MayDispatch) -> CancelResponse:
     """Cancel a task that has not ended.
 
     It is cancelled when this answers: nobody can claim it any more, and no late result changes it. An agent that runs
     it is told to stop it, which takes a moment.
     """
-    await service.cancel_task(task_id)
+    await service.cancel_task(task_id, by=caller.name)
     return CancelResponse(task_id=task_id)

@@ -21,6 +21,10 @@ from orchestrator.http.context import RequestContext
 from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.http.protocol import Protocol
+from orchestrator.identities import api as identities
+from orchestrator.identities.access import PUBLIC, check_routes
+from orchestrator.identities.door import Door, NotStarted
+from orchestrator.identities.wiring import check_authentication
 from orchestrator.jobs import api as jobs
 from orchestrator.live import api as live
 from orchestrator.ops import api as ops
@@ -57,9 +61,12 @@ def create_app(
     )
     if orchestrator is not None:
         _attach(app, orchestrator)
+    else:
+        app.state.keeper = NotStarted()
     errors.install(app)
     limit = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
     app.add_middleware(BodyLimit, limit=limit)
+    app.add_middleware(Door, public=PUBLIC)
     app.add_middleware(OwnPagesOnly, loopback_only=loopback_only)
     app.add_middleware(RequestContext, on_error=errors.unexpected)
     app.include_router(api.router)
@@ -69,7 +76,9 @@ def create_app(
     app.include_router(jobs.router)
     app.include_router(ops.router)
     app.include_router(live.router)
+    app.include_router(identities.router)
     app.include_router(health.router)
+    check_routes(app)
     return app
 
 
@@ -91,6 +100,8 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.ops = orchestrator.ops
     app.state.live = orchestrator.live
     app.state.checks = orchestrator.checks
+    app.state.keeper = orchestrator.keeper
+    app.state.identities = orchestrator.identities
 
 
 class _Server(uvicorn.Server):
@@ -121,6 +132,7 @@ async def serve(
 
     Raises `StartupRefused` when the broker, the database, its schema or the address are not usable.
     """
+    check_authentication(settings)
     async with AsyncExitStack() as stack:
         listening = stack.enter_context(_listen(settings.host, settings.port))
         orchestrator = await stack.enter_async_context(open_orchestrator(settings, shared, broker=broker))

@@ -17,6 +17,7 @@ from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkRe
 from orchestrator.database.pool import COLLIDED
 from orchestrator.events.model import Event
 from orchestrator.events.service import EventService
+from orchestrator.identities.model import ANYBODY, Caller
 from orchestrator.leases.service import LeaseService
 from orchestrator.output.model import Page
 from orchestrator.output.service import OutputService
@@ -31,7 +32,6 @@ from orchestrator.why.service import WhyService
 
 log = logging.getLogger(__name__)
 
-CALLER = "caller"
 COLLISIONS = 3
 
 
@@ -92,6 +92,7 @@ class OrchestratorService:
         concurrency_key: str | None = None,
         concurrency_limit: int | None = None,
         expires_after: timedelta | None = None,
+        requested_by: Caller = ANYBODY,
     ) -> Identity:
         """Store work and have it done; returns the ids under which it is known, also when it was dispatched before.
 
@@ -118,6 +119,7 @@ class OrchestratorService:
             concurrency_key=concurrency_key,
             concurrency_limit=concurrency_limit,
             expires_after=expires_after,
+            requested_by=requested_by,
         )
         return await self.submit(task)
 
@@ -132,7 +134,7 @@ class OrchestratorService:
     async def _store(self, tasks: Sequence[NewTask]) -> Sequence[Identity | BaseException]:
         for collision in range(1, COLLISIONS + 1):
             try:
-                answers = await self._tasks.dispatch(tasks, by=CALLER)
+                answers = await self._tasks.dispatch(tasks, by=ANYBODY.name)
             except COLLIDED:
                 # Two orchestrators stored the same ids at the same moment, in a different order.
                 if collision == COLLISIONS:
@@ -170,11 +172,11 @@ class OrchestratorService:
         """Return whether a task waits and for what; raises `TaskNotFound`."""
         return await self._why.explain(task_id)
 
-    async def cancel_task(self, task_id: UUID) -> None:
+    async def cancel_task(self, task_id: UUID, *, by: str = ANYBODY.name) -> None:
         """Cancel a task that has not ended; raises `TaskNotFound`, and `TaskHasEnded`, a ValueError."""
-        await self._tasks.cancel(task_id, by=CALLER)
+        await self._tasks.cancel(task_id, by=by)
         self._relay.ring()
-        log.info("task.cancelled", extra={"task_id": task_id})
+        log.info("task.cancelled", extra={"task_id": task_id, "by": by})
 
     async def register_agent(self, agent_id: UUID, agent_type: str, status: str, resources: Mapping[str, Any]) -> None:
         """Note that an agent is there, as its heartbeat does."""

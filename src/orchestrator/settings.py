@@ -29,6 +29,26 @@ class OrchestratorSettings(Settings):
         "trusted: whoever reaches the message bus is believed. When not set, checked for amqp:// and amqps://, trusted "
         "for other buses, which know no users.",
     )
+    authentication: Literal["required", "off"] = Field(
+        default="required",
+        description="off: nobody is asked for a token, and whoever reaches this host's loopback may do everything; "
+        "refused on every other address.",
+    )
+    token_requests_per_second: float = Field(
+        default=5_000.0,
+        ge=0.1,
+        le=1_000_000,
+        description="How many requests one token may make, ten times that at once.",
+    )
+    token_websockets: int = Field(
+        default=100, ge=1, le=100_000, description="How many WebSockets may be open with one token."
+    )
+    failed_logins_per_second: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=10_000,
+        description="How many wrong tokens one address may send, ten times that at once; then it is kept waiting.",
+    )
     routes: dict[WorkType, AgentType] = Field(
         default_factory=lambda: dict(DEFAULT_ROUTES),
         min_length=1,

@@ -22,6 +22,8 @@ from orchestrator.database.pool import Pool, open_pool
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.events import queries as events
 from orchestrator.events.service import EventService
+from orchestrator.identities.door import Keeper
+from orchestrator.identities.wiring import Identities, build_identities, keep_door
 from orchestrator.jobs import queries as job_queries
 from orchestrator.jobs.claims import Claims
 from orchestrator.jobs.rules import HTTP_POOL
@@ -85,6 +87,8 @@ class Orchestrator:
     ops: OpsService
     live: Live
     checks: Mapping[str, Callable[[], Awaitable[str]]]
+    keeper: Keeper
+    identities: Identities
 
 
 @asynccontextmanager
@@ -158,7 +162,9 @@ async def open_orchestrator(
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
             ("follow_events", FollowEvents(pool, hub, heard=jobs.desk.heard), news, SECOND),
         ]
+        door = keep_door(settings, pool, health)
         loops = {
+            **door.loops,
             "listen_for_events": keep_running(
                 "listen_for_events",
                 partial(listen_for_events, settings.database_url, news, well=partial(health.well, "listen_for_events")),
@@ -181,6 +187,8 @@ async def open_orchestrator(
             OpsService(pool),
             Live(pool, hub),
             checks(pool, bus, probe, health),
+            door.keeper,
+            build_identities(settings, pool),
         )
 
 

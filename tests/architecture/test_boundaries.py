@@ -59,6 +59,7 @@ MAY_READ_ENVIRONMENT = {
     "src/agents/settings.py": "XDG_STATE_HOME, for where state is kept by default",
     "src/agents/executors/environment.py": "the allow-list of variables that a command inherits",
     "src/chiffon/*postgres*.py": "initdb and pg_ctl inherit it",
+    "src/chiffon/credentials.py": "CHIFFON_TOKEN, for every program that uses the client, and XDG_CONFIG_HOME",
     "src/chiffon/child_processes.py": "the processes of `chiffon up` inherit it",
     "src/chiffon/conformance/process.py": "the worker under test inherits it",
     "src/chiffon/up.py": "XDG_STATE_HOME, for where state is kept by default",

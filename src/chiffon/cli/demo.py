@@ -12,7 +12,11 @@ from chiffon.cli.outcome import Exit
 from chiffon.cli.stopping import run_until_stopped
 
 
-def demo(*, server: Annotated[str | None, Parameter(name="--server")] = None) -> int:
+def demo(
+    *,
+    server: Annotated[str | None, Parameter(name="--server")] = None,
+    token: Annotated[str | None, Parameter(env_var="CHIFFON_TOKEN")] = None,
+) -> int:
     """Run real work on two agents of this machine and show it.
 
     ```
@@ -28,23 +32,25 @@ def demo(*, server: Annotated[str | None, Parameter(name="--server")] = None) ->
     ----------
     server
         Use an orchestrator that runs already, with two agents of type infra or more.
+    token
+        Who asks; else the file CHIFFON_TOKEN_FILE, or what `chiffon up` keeps for its server.
     """
-    return run_until_stopped(lambda: _demo(server), when_stopped=Exit.INTERRUPTED)
+    return run_until_stopped(lambda: _demo(server, token), when_stopped=Exit.INTERRUPTED)
 
 
-async def _demo(server: str | None) -> int:
+async def _demo(server: str | None, token: str | None) -> int:
     from chiffon.client import Client
     from chiffon.demo.run import run_demo
     from chiffon.up import Plan, everything
 
     if server is not None:
-        async with Client(server) as client:
+        async with Client(server, token=token) as client:
             return Exit.OK if await run_demo(client) else Exit.ERROR
     state = _temporary_directory()
     plan = Plan(state_dir=state, agents=2, slots=2, port=0, durable=False)
     succeeded = False
     try:
-        async with everything(plan, say) as running, Client(running.site.url) as client:
+        async with everything(plan, say) as running, Client(running.site.url, token=running.token) as client:
             succeeded = await run_demo(client)
     finally:
         if succeeded:

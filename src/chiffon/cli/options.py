@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -34,6 +34,13 @@ class Target(Printing):
     """Which orchestrator is asked, and how its answer is printed."""
 
     server: Annotated[str, Parameter(env_var="CHIFFON_SERVER", help="Address of the orchestrator.")] = DEFAULT_SERVER
+    token: Annotated[
+        str | None,
+        Parameter(
+            env_var="CHIFFON_TOKEN",
+            help="Who asks; else the file CHIFFON_TOKEN_FILE, or what `chiffon up` keeps for its server.",
+        ),
+    ] = field(default=None, repr=False)
 
     def run(self, work: Callable[[Client], Awaitable[int]], *, resume: str = "") -> int:
         """Run `work` with a client and return its exit status; after Ctrl-C say how to `resume`."""
@@ -45,7 +52,7 @@ class Target(Printing):
             return Exit.INTERRUPTED
 
     async def _with_client(self, work: Callable[[Client], Awaitable[int]]) -> int:
-        async with Client(self.server) as client:
+        async with Client(self.server, token=self.token) as client:
             return await work(client)
 
 

@@ -20,6 +20,7 @@ def spool(
     once: Annotated[bool, Flag] = False,
     max_bytes: Annotated[int, Parameter(validator=Number(gte=1))] = 1_000_000,
     server: Annotated[str, Parameter(env_var="CHIFFON_SERVER")] = DEFAULT_SERVER,
+    token: Annotated[str | None, Parameter(env_var="CHIFFON_TOKEN")] = None,
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = None,
     log_format: Literal["json", "text"] | None = None,
 ) -> int:
@@ -47,6 +48,8 @@ def spool(
         Larger files go to failed.
     server
         Address of the orchestrator.
+    token
+        Who asks; else the file CHIFFON_TOKEN_FILE, or what `chiffon up` keeps for its server.
     log_level
         The least important lines that are logged.
     log_format
@@ -61,7 +64,7 @@ def spool(
     plan = Plan(directory.expanduser().resolve(), concurrency=concurrency, once=once, limit=max_bytes)
 
     async def work() -> int:
-        await run_spool(plan, server)
+        await run_spool(plan, server, token=token)
         return Exit.OK
 
     return run_until_stopped(work)

@@ -65,6 +65,8 @@ def up(
             print(f"API      {url}")
             print(f"Docs     {url}/docs")
             print(f"Logs     {running.site.logs}")
+            if running.token is not None:
+                print(f"Token    {running.site.token_file}")
             print(f"Try      chiffon dispatch {named}shell_script --wait -- uname -a", flush=True)
             say("Ready. Ctrl-C stops everything.")
             failure = await first_failure(running.parts)

@@ -20,6 +20,7 @@ from chiffon.spool.folders import BadFile, Folders, Found, open_folders
 from chiffon.spool.orders import Malformed, Order, outgoing_name, read_order
 from chiffon.spool.schedule import Candidate, Schedule
 from common.broker.filesystem_watch import FolderWatch
+from common.errors import ErrorCode
 from common.loop import Wake
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 # With inotify the poll is for what nothing rings for: the end of a back-off or a grace.
 FIRST_POLL = timedelta(milliseconds=200)
 LONGEST_POLL = timedelta(seconds=2)
-# 401 says that nobody looked at the file: a wrong token must not empty `incoming` into `failed`.
+# 401 says that nobody looked at the file: a wrong token must not empty `incoming` into `failed`. Nor must one that is
+# not enough, which is a 403 like that of a policy, told from it by its code.
 PASSING = frozenset({401, 408, 429})
 
 
@@ -184,14 +186,14 @@ class Spool:
         )
 
 
-async def run_spool(plan: Plan, server: str) -> None:
+async def run_spool(plan: Plan, server: str, *, token: str | None = None) -> None:
     """Work on a directory. Raises `SpoolTaken` when another does, or when it cannot be used."""
     with open_folders(plan.root) as folders:
-        async with Client(server) as client:
+        async with Client(server, token=token) as client:
             await Spool(plan, folders, client).run()
 
 
 def passes(answer: ApiError) -> bool:
     """Say whether an error may be gone the next time; one that is not the orchestrator's own may be a proxy's."""
-    refused = 400 <= answer.status < 500 and answer.status not in PASSING
+    refused = 400 <= answer.status < 500 and answer.status not in PASSING and answer.error_code != ErrorCode.FORBIDDEN
     return not refused or answer.error_code is None

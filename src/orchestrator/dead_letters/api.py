@@ -21,8 +21,7 @@ from orchestrator.dead_letters.schemas import (
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ErrorResponse, problem_of
-
-CALLER = "caller"
+from orchestrator.identities.access import READ, MayOperate
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -53,7 +52,7 @@ DeadLetters = Annotated[DeadLetterService, Depends(get_dead_letters)]
 LetterId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 
 
-@router.get("", summary="List dead letters, newest first")
+@router.get("", dependencies=[READ], summary="List dead letters, newest first")
 async def dead_letters(
     letters: DeadLetters,
     state: Annotated[State | None, Query(description="waiting, replayed or discarded")] = None,
@@ -69,37 +68,41 @@ async def dead_letters(
     )
 
 
-@router.get("/{letter_id}", summary="One dead letter with its body", responses={**NOT_FOUND})
+@router.get("/{letter_id}", dependencies=[READ], summary="One dead letter with its body", responses={**NOT_FOUND})
 async def dead_letter(letter_id: LetterId, letters: DeadLetters) -> DeadLetterDetail:
     """Return a dead letter. Its body is text, or base64 if it is none, and JSON as well where it is that."""
     return DeadLetterDetail.of(await letters.get(letter_id))
 
 
 @router.post("/replay", summary="Replay up to 100 dead letters")
-async def replay_many(order: SettleRequest, request: Request, letters: DeadLetters) -> SettleResponse:
+async def replay_many(
+    order: SettleRequest, request: Request, letters: DeadLetters, caller: MayOperate
+) -> SettleResponse:
     """Replay many; each is answered on its own."""
-    return await _settle_all(order.ids, trace_of(request.scope), lambda one: letters.replay(one, by=CALLER))
+    return await _settle_all(order.ids, trace_of(request.scope), lambda one: letters.replay(one, by=caller.name))
 
 
 @router.post("/discard", summary="Discard up to 100 dead letters")
-async def discard_many(order: SettleRequest, request: Request, letters: DeadLetters) -> SettleResponse:
+async def discard_many(
+    order: SettleRequest, request: Request, letters: DeadLetters, caller: MayOperate
+) -> SettleResponse:
     """Discard many; each is answered on its own."""
-    return await _settle_all(order.ids, trace_of(request.scope), lambda one: letters.discard(one, by=CALLER))
+    return await _settle_all(order.ids, trace_of(request.scope), lambda one: letters.discard(one, by=caller.name))
 
 
 @router.post("/{letter_id}/replay", summary="Try it again", responses={**SETTLED})
-async def replay(letter_id: LetterId, letters: DeadLetters) -> DeadLetter:
+async def replay(letter_id: LetterId, letters: DeadLetters, caller: MayOperate) -> DeadLetter:
     """Put a message back into the queue that it came from, or dispatch a task once more as a new one.
 
     What is still not to be dealt with becomes a new dead letter; nothing is replayed by itself.
     """
-    return DeadLetter.model_validate(await letters.replay(letter_id, by=CALLER))
+    return DeadLetter.model_validate(await letters.replay(letter_id, by=caller.name))
 
 
 @router.post("/{letter_id}/discard", summary="Let it be", responses={**SETTLED})
-async def discard(letter_id: LetterId, letters: DeadLetters) -> DeadLetter:
+async def discard(letter_id: LetterId, letters: DeadLetters, caller: MayOperate) -> DeadLetter:
     """Say that nothing more is to be done about it. It stays in the list as discarded."""
-    return DeadLetter.model_validate(await letters.discard(letter_id, by=CALLER))
+    return DeadLetter.model_validate(await letters.discard(letter_id, by=caller.name))
 
 
 async def _settle_all(ids: list[int], trace_id: UUID, settle: Callable[[int], Awaitable[Letter]]) -> SettleResponse:

@@ -29,6 +29,11 @@ class Kind(StrEnum):
     AGENT_DRAINING = "agent.draining"
     AGENT_RESUMED = "agent.resumed"
     AGENT_TRIPPED = "agent.tripped"
+    AGENT_ENROLLED = "agent.enrolled"
+    IDENTITY_CREATED = "identity.created"
+    IDENTITY_DISABLED = "identity.disabled"
+    TOKEN_CREATED = "token.created"  # noqa: S105 - the name of an event
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105 - the name of an event
     DEAD_LETTER_NOTED = "dead_letter.noted"
     DEAD_LETTER_REPLAYED = "dead_letter.replayed"
     DEAD_LETTER_DISCARDED = "dead_letter.discarded"

@@ -74,5 +74,6 @@ class RequestContext:
                         "path": scope["path"],
                         "status": status,
                         "duration_ms": duration_ms,
+                        **scope["state"].get("asked_by", {}),
                     },
                 )

@@ -1,26 +1,29 @@
 """Every error as one JSON shape: problem details (RFC 9457) that also carry a code, a message and the trace."""
 
 import logging
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from common.errors import ChiffonError, ErrorCode, InvalidField
+from common.errors import ChiffonError, ErrorCode, InvalidField, TooManyRequests
 from orchestrator.database.pool import is_outage
 from orchestrator.http.context import trace_of
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+# A WebSocket's reason has room for 123 bytes.
+LONGEST_REASON = 100
 
 STATUS_OF: Mapping[ErrorCode, HTTPStatus] = MappingProxyType(
     {
@@ -70,6 +73,20 @@ def status_of(error: ChiffonError) -> HTTPStatus:
     return STATUS_OF.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
+def headers_of(error: ChiffonError) -> Mapping[str, str]:
+    """Return the headers that the answer to an error of ours needs."""
+    if error.code is ErrorCode.UNAUTHENTICATED:
+        return {"www-authenticate": 'Bearer realm="chiffon"'}
+    if isinstance(error, TooManyRequests):
+        return {"retry-after": str(max(1, math.ceil(error.retry_after)))}
+    return {}
+
+
+def close_code(error: ChiffonError) -> int:
+    """Return the code with which a WebSocket is closed for an error of ours: 4000 and the HTTP status."""
+    return 4000 + status_of(error)
+
+
 def problem(
     status: HTTPStatus, code: int, message: str, trace_id: UUID | None, errors: list[FieldProblem] | None = None
 ) -> ErrorResponse:
@@ -112,8 +129,13 @@ def install(app: FastAPI) -> None:
     """Have every error of the app answered in this shape."""
 
     @app.exception_handler(ChiffonError)
-    async def ours(request: Request, error: ChiffonError) -> JSONResponse:
-        return response(problem_of(error, trace_of(request.scope)))
+    async def ours(connection: Request | WebSocket, error: ChiffonError) -> JSONResponse | None:
+        if isinstance(connection, WebSocket):
+            # A browser is told the code and the reason only of a WebSocket that was open.
+            await connection.accept()
+            await connection.close(close_code(error), str(error)[:LONGEST_REASON])
+            return None
+        return response(problem_of(error, trace_of(connection.scope)), headers_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

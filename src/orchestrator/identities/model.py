@@ -1,17 +1,27 @@
-"""Who somebody is."""
+"""Who somebody is: as a row, as the owner of a token, and as the caller of a request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
+import asyncpg
+
 from common.errors import ChiffonError, ErrorCode
-from orchestrator.identities.permissions import Permission, Role
+from orchestrator.identities.permissions import Permission, Role, permissions_of
+from orchestrator.identities.tokens import Purpose
 
 
 class PrincipalKind(StrEnum):
     PERSON = "person"
     SERVICE = "service"
     AGENT = "agent"
+
+
+class Unauthenticated(ChiffonError):
+    """Nobody knows who asks."""
+
+    code = ErrorCode.UNAUTHENTICATED
 
 
 class Forbidden(ChiffonError):
@@ -44,6 +54,11 @@ class Caller:
         if not self.may(permission):
             raise Forbidden(f"{self.name!r} may not do this: it needs the permission {permission.value!r}.")
 
+    def require_agent(self, agent_id: UUID) -> None:
+        """Raise `Forbidden` unless the caller is this agent, or nobody was asked who it is."""
+        if self.agent_id != agent_id and self is not ANYBODY:
+            raise Forbidden(f"{self.name!r} may speak for itself only: its id as an agent is {self.agent_id}.")
+
 
 # Who calls where the settings ask nobody for a token; allowed on loopback only.
 ANYBODY = Caller(
@@ -53,3 +68,118 @@ ANYBODY = Caller(
     roles=frozenset({Role.ADMIN, Role.AGENT, Role.APPROVER}),
     permissions=frozenset(Permission),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """Who may use a token, and for how much longer at most; None is for as long as nobody revokes it."""
+
+    caller: Caller
+    purpose: Purpose
+    remaining: timedelta | None
+
+    @classmethod
+    def from_row(cls, row: asyncpg.Record) -> "Bearer":
+        roles = frozenset(map(Role, row["roles"]))
+        scopes = None if row["scopes"] is None else map(Permission, row["scopes"])
+        caller = Caller(
+            row["principal_id"],
+            PrincipalKind(row["kind"]),
+            row["name"],
+            roles,
+            permissions_of(roles, scopes),
+            token_id=row["token_id"],
+            agent_id=row["agent_id"],
+        )
+        return cls(caller, Purpose(row["purpose"]), row["remaining"])
+
+
+@dataclass(frozen=True, slots=True)
+class NewPrincipal:
+    """Somebody who is to be known. Agents have an id as such, and the pool that they belong to."""
+
+    principal_id: UUID
+    kind: PrincipalKind
+    name: str
+    roles: frozenset[Role]
+    agent_id: UUID | None = None
+    agent_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A person, a service or an agent. Who is disabled stays so, and keeps the name."""
+
+    principal_id: UUID
+    kind: PrincipalKind
+    name: str
+    roles: frozenset[Role]
+    agent_id: UUID | None
+    agent_type: str | None
+    created_at: datetime
+    created_by: str
+    disabled_at: datetime | None
+    disabled_by: str | None
+
+    @classmethod
+    def from_row(cls, row: asyncpg.Record) -> "Principal":
+        return cls(
+            row["principal_id"],
+            PrincipalKind(row["kind"]),
+            row["name"],
+            frozenset(map(Role, row["roles"])),
+            row["agent_id"],
+            row["agent_type"],
+            row["created_at"],
+            row["created_by"],
+            row["disabled_at"],
+            row["disabled_by"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token that is to be stored; `lasts` None is without an end, `scopes` None is all that its owner may."""
+
+    token_id: UUID
+    principal_id: UUID
+    purpose: Purpose
+    digest: bytes = field(repr=False)
+    scopes: frozenset[Permission] | None = None
+    note: str = ""
+    lasts: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a token, which is not the token."""
+
+    token_id: UUID
+    principal_id: UUID
+    purpose: Purpose
+    scopes: frozenset[Permission] | None
+    note: str
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    used_at: datetime | None
+    revoked_at: datetime | None
+    revoked_by: str | None
+
+    @classmethod
+    def from_row(cls, row: asyncpg.Record) -> "Token":
+        return cls(
+            row["token_id"],
+            row["principal_id"],
+            Purpose(row["purpose"]),
+            None if row["scopes"] is None else frozenset(map(Permission, row["scopes"])),
+            row["note"],
+            row["created_at"],
+            row["created_by"],
+            row["expires_at"],
+            row["last_used_at"],
+            row["used_at"],
+            row["revoked_at"],
+            row["revoked_by"],
+        )

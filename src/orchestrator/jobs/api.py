@@ -13,7 +13,9 @@ from common.work import WORK_TYPE_PATTERN
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ErrorResponse
 from orchestrator.http.pagination import decode_cursor, encode_cursor
-from orchestrator.jobs.model import Job, JobStatus, Wanted
+from orchestrator.identities.access import READ, MayDispatch, MayWork
+from orchestrator.identities.model import Caller
+from orchestrator.jobs.model import Job, JobStatus, Wanted, Worker
 from orchestrator.jobs.rules import worker_of
 from orchestrator.jobs.schemas import (
     LONGEST_NAME,
@@ -66,7 +68,7 @@ WorkerName = Annotated[str, Path(min_length=1, max_length=LONGEST_NAME)]
     summary="Create a job",
     responses={200: {"model": JobOut, "description": "It was created before."}, **CONFLICT},
 )
-async def create(work: JobRequest, request: Request, response: Response, jobs: Jobs) -> JobOut:
+async def create(work: JobRequest, request: Request, response: Response, jobs: Jobs, caller: MayDispatch) -> JobOut:
     """Store a job. With a `requestId` it is safe to repeat: the same again is the same job."""
     job, is_new = await jobs.create(
         work.type,
@@ -76,13 +78,14 @@ async def create(work: JobRequest, request: Request, response: Response, jobs: J
         max_attempts=work.max_attempts,
         request_id=work.request_id,
         trace_id=trace_of(request.scope),
+        requested_by=caller,
     )
     if not is_new:
         response.status_code = HTTPStatus.OK
     return JobOut.of(job)
 
 
-@router.get("/jobs", summary="List jobs, newest first")
+@router.get("/jobs", dependencies=[READ], summary="List jobs, newest first")
 async def jobs(
     jobs: Jobs,
     status: Annotated[JobStatus | None, Query(description="Only jobs that stand there.")] = None,
@@ -101,13 +104,13 @@ async def jobs(
 
 
 @router.post("/jobs/claim", summary="Take the best job")
-async def claim(asked: ClaimRequest, request: Request, jobs: Jobs) -> ClaimAnswer:
+async def claim(asked: ClaimRequest, request: Request, jobs: Jobs, caller: MayWork) -> ClaimAnswer:
     """Return the best job that is free, which is the worker's until its lease ends; null when there is none.
 
     With `waitSeconds` the answer waits for one.
     """
     wanted = Wanted(
-        worker_of(asked.worker_id),
+        _own(caller, asked.worker_id),
         asked.claim_id or uuid4(),
         repeatable=asked.claim_id is not None,
         lease=timedelta(seconds=asked.lease_seconds),
@@ -135,50 +138,50 @@ async def _left(request: Request) -> None:
         pass
 
 
-@router.get("/jobs/{job_id}", summary="Where a job stands", responses={**NOT_FOUND})
+@router.get("/jobs/{job_id}", dependencies=[READ], summary="Where a job stands", responses={**NOT_FOUND})
 async def get(job_id: UUID, jobs: Jobs) -> JobOut:
     """Return a job."""
     return JobOut.of(await jobs.get(job_id))
 
 
 @router.post("/jobs/{job_id}/cancel", summary="Cancel a job", responses={**NOT_FOUND, **LOST})
-async def cancel(job_id: UUID, jobs: Jobs) -> JobOut:
+async def cancel(job_id: UUID, jobs: Jobs, caller: MayDispatch) -> JobOut:
     """Cancel a job that has not ended. Its worker hears of it at its next heartbeat."""
-    return JobOut.of(await jobs.cancel(job_id))
+    return JobOut.of(await jobs.cancel(job_id, by=caller.name))
 
 
 @router.post("/jobs/{job_id}/heartbeat", summary="Keep a job", responses={**NOT_FOUND, **LOST})
-async def heartbeat(job_id: UUID, beat: HeartbeatRequest, jobs: Jobs) -> HeartbeatAnswer:
+async def heartbeat(job_id: UUID, beat: HeartbeatRequest, jobs: Jobs, caller: MayWork) -> HeartbeatAnswer:
     """Have the lease run anew. `cancelled` says that the job is to be stopped."""
     lease = timedelta(seconds=beat.lease_seconds)
-    job, cancelled = await jobs.heartbeat(job_id, worker_of(beat.worker_id), attempt=beat.attempt, lease=lease)
+    job, cancelled = await jobs.heartbeat(job_id, _own(caller, beat.worker_id), attempt=beat.attempt, lease=lease)
     return HeartbeatAnswer(job=JobOut.of(job), cancelled=cancelled)
 
 
 @router.post("/jobs/{job_id}/progress", summary="Say where a job stands", responses={**NOT_FOUND, **LOST})
-async def progress(job_id: UUID, said: ProgressRequest, jobs: Jobs) -> JobOut:
+async def progress(job_id: UUID, said: ProgressRequest, jobs: Jobs, caller: MayWork) -> JobOut:
     """Say where a job stands, for those who watch it."""
-    job = await jobs.progress(job_id, worker_of(said.worker_id), attempt=said.attempt, text=said.progress)
+    job = await jobs.progress(job_id, _own(caller, said.worker_id), attempt=said.attempt, text=said.progress)
     return JobOut.of(job)
 
 
 @router.post("/jobs/{job_id}/output", summary="Send output", responses={**NOT_FOUND, **LOST})
-async def output(job_id: UUID, piece: OutputRequest, jobs: Jobs) -> dict[str, bool]:
+async def output(job_id: UUID, piece: OutputRequest, jobs: Jobs, caller: MayWork) -> dict[str, bool]:
     """Store a piece of what the job wrote; one that is there already is no error."""
     chunk = OutputChunk(number=piece.number, stream=piece.stream, offset=piece.offset, text=piece.text)
-    await jobs.write(job_id, worker_of(piece.worker_id), chunk, attempt=piece.attempt)
+    await jobs.write(job_id, _own(caller, piece.worker_id), chunk, attempt=piece.attempt)
     return {"stored": True}
 
 
 @router.post("/jobs/{job_id}/complete", summary="End a job well", responses={**NOT_FOUND, **LOST})
-async def complete(job_id: UUID, end: CompleteRequest, jobs: Jobs) -> JobOut:
+async def complete(job_id: UUID, end: CompleteRequest, jobs: Jobs, caller: MayWork) -> JobOut:
     """Say that a job is done. The same again is answered as before, and changes nothing."""
     ending = Ending(ResultStatus.COMPLETED, **_common(end))
-    return JobOut.of(await jobs.end(job_id, worker_of(end.worker_id), ending, attempt=end.attempt))
+    return JobOut.of(await jobs.end(job_id, _own(caller, end.worker_id), ending, attempt=end.attempt))
 
 
 @router.post("/jobs/{job_id}/fail", summary="End an attempt badly", responses={**NOT_FOUND, **LOST})
-async def fail(job_id: UUID, end: FailRequest, jobs: Jobs) -> JobOut:
+async def fail(job_id: UUID, end: FailRequest, jobs: Jobs, caller: MayWork) -> JobOut:
     """Say that an attempt failed, was stopped, or was not begun; the job is queued again when it may be retried."""
     ending = Ending(
         ResultStatus.CANCELLED if end.cancelled else ResultStatus.FAILED,
@@ -188,7 +191,14 @@ async def fail(job_id: UUID, end: FailRequest, jobs: Jobs) -> JobOut:
         started=end.started,
         **_common(end),
     )
-    return JobOut.of(await jobs.end(job_id, worker_of(end.worker_id), ending, attempt=end.attempt))
+    return JobOut.of(await jobs.end(job_id, _own(caller, end.worker_id), ending, attempt=end.attempt))
+
+
+def _own(caller: Caller, name: str) -> Worker:
+    """Return the worker of that name, which must be the caller: an agent speaks for itself only."""
+    worker = worker_of(name)
+    caller.require_agent(worker.agent_id)
+    return worker
 
 
 def _common(end: EndRequest) -> dict[str, Any]:
@@ -203,9 +213,9 @@ def _common(end: EndRequest) -> dict[str, Any]:
 
 
 @router.post("/workers/{worker_id}/heartbeat", summary="Say how a worker is")
-async def report(worker_id: WorkerName, said: WorkerReport, jobs: Jobs) -> WorkerOrders:
+async def report(worker_id: WorkerName, said: WorkerReport, jobs: Jobs, caller: MayWork) -> WorkerOrders:
     """Say who a worker is and what it does; the answer says what people ordered, and which of its jobs to stop."""
-    worker = worker_of(worker_id)
+    worker = _own(caller, worker_id)
     update = StatusUpdate(
         agent_id=worker.agent_id,
         agent_type=said.agent_type,

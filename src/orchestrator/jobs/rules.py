@@ -6,6 +6,7 @@ from uuid import UUID, uuid5
 
 from common.errors import InvalidField
 from common.lifecycle import Status
+from orchestrator.identities.model import Caller
 from orchestrator.jobs.model import JobStatus, Worker
 from orchestrator.tasks.dispatch import check_parameters
 from orchestrator.tasks.model import NORMAL_PRIORITY, NewTask
@@ -55,6 +56,7 @@ def new_job(
     affinity_key: str | None,
     max_attempts: int,
     routes: Mapping[str, str],
+    requested_by: Caller | None = None,
 ) -> NewTask:
     """Return the task that a job is. Raises `InvalidField` for a payload that its work type does not allow."""
     try:
@@ -73,4 +75,5 @@ def new_job(
         idempotent=False,
         max_attempts=max_attempts,
         precedence=precedence,
+        requested_by=requested_by,
     )

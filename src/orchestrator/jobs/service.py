@@ -14,6 +14,7 @@ from common.lifecycle import Status
 from common.loop import Wake
 from common.messages import Drain, Lease, OutputChunk, Pause, ResultStatus, StatusUpdate, Stream, WorkResult, WorkStatus
 from orchestrator.database.pool import Pool, transaction
+from orchestrator.identities.model import Caller
 from orchestrator.jobs import queries
 from orchestrator.jobs.desk import Desk
 from orchestrator.jobs.errors import JobNotFound, NotTheOwner
@@ -30,7 +31,6 @@ from orchestrator.tasks.service import TaskHasEnded, TaskService
 
 log = logging.getLogger(__name__)
 
-CALLER = "caller"
 RESULTS_AT_ONCE = 500
 
 
@@ -92,6 +92,7 @@ class JobService:
         max_attempts: int,
         request_id: UUID | None,
         trace_id: UUID,
+        requested_by: Caller,
     ) -> tuple[Job, bool]:
         """Store a job; return it and whether it is new. Raises `InvalidField` and `IdempotencyConflict`."""
         task = new_job(
@@ -104,6 +105,7 @@ class JobService:
             affinity_key=affinity_key,
             max_attempts=max_attempts,
             routes=self._routes,
+            requested_by=requested_by,
         )
         known = await self._dispatch(task)
         return await self.get(known.task_id), known.task_id == task.task_id
@@ -123,11 +125,11 @@ class JobService:
             whole = await tasks.get(db, [task.task_id for task in page])
         return await self._show([whole.get(task.task_id, task) for task in page])
 
-    async def cancel(self, job_id: UUID) -> Job:
+    async def cancel(self, job_id: UUID, *, by: str) -> Job:
         """Cancel a job that has not ended; raises `JobNotFound`, and `NotTheOwner` when it has ended otherwise."""
         task = await self._find(job_id)
         try:
-            await self._tasks.cancel(task.task_id, by=CALLER)
+            await self._tasks.cancel(task.task_id, by=by)
         except TaskHasEnded as ended:
             if ended.status is not Status.CANCELLED:
                 raise NotTheOwner(str(ended)) from None

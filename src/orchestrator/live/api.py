@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 
 from orchestrator.database.pool import Pool
 from orchestrator.events import queries
+from orchestrator.identities.access import READ
 from orchestrator.live.hub import Filter, Hub, Subscription, encode
 
 log = logging.getLogger(__name__)
@@ -112,13 +113,13 @@ class Watcher:
         await self._socket.send_text(json.dumps(frame, separators=(",", ":")))
 
 
-@router.websocket("/ws/{trace_id}")
+@router.websocket("/ws/{trace_id}", dependencies=[READ])
 async def watch_trace(socket: WebSocket, trace_id: str, after: str | None = None) -> None:
     """Watch everything that happens to the tasks of one trace."""
     await _serve(socket, after=after, trace_id=trace_id)
 
 
-@router.websocket("/api/v1/ws")
+@router.websocket("/api/v1/ws", dependencies=[READ])
 async def watch(
     socket: WebSocket,
     trace_id: str | None = None,

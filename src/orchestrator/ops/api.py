@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 
 from orchestrator.http.errors import ErrorResponse
+from orchestrator.identities.access import READ
 from orchestrator.ops.schemas import ExecutionOut, Executions, HolderOut, PoolOut, QueueSnapshot
 from orchestrator.ops.service import OpsService
 from orchestrator.tasks.model import Task
@@ -15,7 +16,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     503: {"model": ErrorResponse},
 }
 
-router = APIRouter(prefix="/ops", tags=["ops"], responses=PROBLEMS)
+router = APIRouter(prefix="/ops", tags=["ops"], dependencies=[READ], responses=PROBLEMS)
 
 
 def get_ops(request: Request) -> OpsService:

@@ -7,10 +7,9 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request
 
 from orchestrator.http.errors import ErrorResponse
+from orchestrator.identities.access import MayOperate
 from orchestrator.registry.fleet import FleetService
 from orchestrator.registry.schemas import Agent, NoteRequest, PauseRequest
-
-CALLER = "caller"
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -34,24 +33,24 @@ Fleet = Annotated[FleetService, Depends(get_fleet)]
 
 
 @router.post("/{agent_id}/pause", summary="Give an agent no work for a while")
-async def pause(agent_id: UUID, fleet: Fleet, order: PauseRequest | None = None) -> Agent:
+async def pause(agent_id: UUID, fleet: Fleet, caller: MayOperate, order: PauseRequest | None = None) -> Agent:
     """Pause an agent: it gets no new work, and what it runs goes on. The pause ends by itself.
 
     Without a body it lasts 5 minutes. A pause holds also when the agent is started anew meanwhile.
     """
     order = order or PauseRequest()
     until = order.until or timedelta(minutes=order.minutes)
-    return Agent.model_validate(await fleet.pause(agent_id, until=until, note=order.note, by=CALLER))
+    return Agent.model_validate(await fleet.pause(agent_id, until=until, note=order.note, by=caller.name))
 
 
 @router.post("/{agent_id}/drain", summary="Let an agent finish and leave")
-async def drain(agent_id: UUID, fleet: Fleet, order: NoteRequest | None = None) -> Agent:
+async def drain(agent_id: UUID, fleet: Fleet, caller: MayOperate, order: NoteRequest | None = None) -> Agent:
     """Drain an agent: it gets no new work and leaves when what it runs is done. Started again, it works again."""
     note = "" if order is None else order.note
-    return Agent.model_validate(await fleet.drain(agent_id, note=note, by=CALLER))
+    return Agent.model_validate(await fleet.drain(agent_id, note=note, by=caller.name))
 
 
 @router.post("/{agent_id}/resume", summary="Give an agent work again")
-async def resume(agent_id: UUID, fleet: Fleet) -> Agent:
+async def resume(agent_id: UUID, fleet: Fleet, caller: MayOperate) -> Agent:
     """Give an agent work again, whether it was paused, drained, or tripped by failures in a row."""
-    return Agent.model_validate(await fleet.resume(agent_id, by=CALLER))
+    return Agent.model_validate(await fleet.resume(agent_id, by=caller.name))

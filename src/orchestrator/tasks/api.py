@@ -6,10 +6,9 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request
 
 from orchestrator.http.errors import ErrorResponse
+from orchestrator.identities.access import MayDispatch
 from orchestrator.tasks.control import TaskControl
 from orchestrator.tasks.schemas import CancelledTrace, DispatchResponse, RerunRequest
-
-CALLER = "caller"
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -37,22 +36,24 @@ Control = Annotated[TaskControl, Depends(get_task_control)]
 
 
 @router.post("/traces/{trace_id}/cancel", summary="Cancel everything that belongs together")
-async def cancel_trace(trace_id: UUID, control: Control) -> CancelledTrace:
+async def cancel_trace(trace_id: UUID, control: Control, caller: MayDispatch) -> CancelledTrace:
     """Cancel every task of a trace that has not ended, some hundred at a time.
 
     When this answers, none of them can be claimed any more; agents that run some are told to stop them.
     """
-    return CancelledTrace.model_validate(await control.cancel_trace(trace_id, by=CALLER))
+    return CancelledTrace.model_validate(await control.cancel_trace(trace_id, by=caller.name))
 
 
 @router.post("/tasks/{task_id}/rerun", summary="Run a task once more", responses={**NOT_ENDED})
-async def rerun(task_id: UUID, control: Control, order: RerunRequest | None = None) -> DispatchResponse:
+async def rerun(
+    task_id: UUID, control: Control, caller: MayDispatch, order: RerunRequest | None = None
+) -> DispatchResponse:
     """Dispatch the content of a task that has ended as a new task, which names the old one as `rerun_of`.
 
     Sent again with the same `task_id` or `request_id`, it is the same new task and gets the same answer.
     """
     ids = order or RerunRequest()
     known = await control.rerun(
-        task_id, as_task=ids.task_id, request_id=ids.request_id, trace_id=ids.trace_id, by=CALLER
+        task_id, as_task=ids.task_id, request_id=ids.request_id, trace_id=ids.trace_id, by=caller.name
     )
     return DispatchResponse(trace_id=known.trace_id, request_id=known.request_id, task_id=known.task_id)

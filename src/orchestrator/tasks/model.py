@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from common.lifecycle import Status
+from orchestrator.identities.model import Caller
 from orchestrator.placement.model import Aim
 from orchestrator.placement.rules import aim_of
 
@@ -28,7 +29,8 @@ class NewTask:
     """Work to dispatch, checked. `agent_type` is the pool that will run it.
 
     `concurrency_limit` is given with a `concurrency_key` and only then; `expires_after` limits the waiting.
-    `precedence` orders claims over HTTP, higher first; without one it follows from the priority.
+    `precedence` orders claims over HTTP, higher first; without one it follows from the priority. `requested_by` is None
+    where those who store it say who does.
     """
 
     task_id: UUID
@@ -47,6 +49,7 @@ class NewTask:
     expires_after: timedelta | None = None
     rerun_of: UUID | None = None
     precedence: int | None = None
+    requested_by: Caller | None = None
 
     @property
     def aimed_at(self) -> Aim | None:

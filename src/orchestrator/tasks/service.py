@@ -222,7 +222,7 @@ def _ticket(task: NewTask) -> NewTicket:
 def _dispatched(task: NewTask, by: str) -> NewEvent:
     return NewEvent(
         Kind.TASK_DISPATCHED,
-        actor=by,
+        actor=by if task.requested_by is None else task.requested_by.name,
         task_id=task.task_id,
         trace_id=task.trace_id,
         request_id=task.request_id,

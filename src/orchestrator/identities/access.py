@@ -1,0 +1,85 @@
+"""What a route asks of its caller: `requires(Permission.…)`. With a route that asks for nothing no app is made.
+
+The caller was put into the request by the door (`door.py`).
+"""
+
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from orchestrator.identities.model import Caller, Unauthenticated
+from orchestrator.identities.permissions import Permission
+
+# Who may be asked for nothing: is it alive, what does it offer, and let me become an agent.
+PUBLIC = frozenset({"/health", "/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/api/v1/enrol"})
+
+
+class Requires:
+    """Lets a request pass whose caller has a permission; with None, any caller. Raises `Forbidden`."""
+
+    def __init__(self, permission: Permission | None) -> None:
+        self.permission = permission
+
+    async def __call__(self, connection: HTTPConnection) -> Caller:
+        caller = caller_of(connection.scope)
+        if self.permission is not None:
+            caller.require(self.permission)
+        return caller
+
+
+_REQUIRES = {permission: Requires(permission) for permission in (None, *Permission)}
+
+
+def requires(permission: Permission | None) -> Any:
+    """Return the dependency of a route that needs a permission; its value is the caller."""
+    return Depends(_REQUIRES[permission])
+
+
+# For routes that do not look at who their caller is.
+READ = requires(Permission.READ)
+
+Anybody = Annotated[Caller, requires(None)]
+MayRead = Annotated[Caller, requires(Permission.READ)]
+MayDispatch = Annotated[Caller, requires(Permission.DISPATCH)]
+MayOperate = Annotated[Caller, requires(Permission.OPERATE)]
+MayApprove = Annotated[Caller, requires(Permission.APPROVE)]
+MayAudit = Annotated[Caller, requires(Permission.AUDIT)]
+MayAdminister = Annotated[Caller, requires(Permission.ADMINISTER)]
+MayWork = Annotated[Caller, requires(Permission.WORK)]
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Return who makes a request."""
+    caller: Caller | None = scope.get("state", {}).get("caller")
+    if caller is None:
+        raise Unauthenticated("Nobody was asked who makes this request.")
+    return caller
+
+
+class RouteIsOpen(Exception):
+    """A route is neither public nor says which permission it needs."""
+
+
+def check_routes(app: FastAPI) -> None:
+    """Raise `RouteIsOpen` unless every route is public or names a permission."""
+    for route in iter_route_contexts(app.routes):
+        if route.path not in PUBLIC and not demands_of(route):
+            raise RouteIsOpen(f"{route.path or route}: let it depend on requires(Permission.…); see {__name__}.")
+
+
+def demands_of(route: RouteContext) -> list[Permission | None]:
+    """Return the permissions that a route needs; None among them for any caller. Empty when it asks for nothing."""
+    dependant: Dependant | None = getattr(route, "dependant", None)
+    return [] if dependant is None else list(_demands(dependant.dependencies))
+
+
+def _demands(dependencies: Collection[Dependant]) -> Iterator[Permission | None]:
+    for one in dependencies:
+        if isinstance(one.call, Requires):
+            yield one.call.permission
+        yield from _demands(one.dependencies)

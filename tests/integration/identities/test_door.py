@@ -1,0 +1,192 @@
+"""Nobody passes who is not known, and whoever is known may do what the roles say: on every route and WebSocket."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from fastapi.routing import RouteContext, iter_route_contexts
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from chiffon.http import bearer
+from orchestrator.identities.access import PUBLIC, demands_of
+from orchestrator.identities.permissions import PERMISSIONS, Permission, Role
+from orchestrator.identities.tokens import Purpose, new_token
+from orchestrator.main import create_app
+from tests.integration.identities.conftest import Site, guarded
+
+ECHO = {"task_id": str(uuid4()), "work_type": "echo", "parameters": {}}
+
+
+def routes() -> Iterator[tuple[RouteContext, str]]:
+    """Yield every route with a path that leads to it."""
+    for route in iter_route_contexts(create_app().routes):
+        assert route.path is not None
+        if route.path not in PUBLIC:
+            path = route.path
+            for name in ("letter_id",):
+                path = path.replace(f"{{{name}}}", "1")
+            while "{" in path:
+                head, _, rest = path.partition("{")
+                path = f"{head}{uuid4()}{rest.partition('}')[2]}"
+            yield route, path
+
+
+def test_the_list_of_what_is_public_is_short_and_changes_nothing() -> None:
+    assert {path for path in PUBLIC if path.startswith("/api")} == {"/api/v1/enrol"}
+    assert len(PUBLIC) == 7
+
+
+async def test_every_route_refuses_who_is_not_known(site: Site) -> None:
+    nobody, forger = await site.client(None), await site.client(new_token(Purpose.API))
+    for route, path in routes():
+        if route.methods is None:
+            assert await close_code(site, path, None) == 4401, path
+            continue
+        for method in route.methods - {"HEAD"}:
+            for client in (nobody, forger):
+                answer = await client.request(method, path)
+                if answer.status_code == 429:  # it has guessed too often
+                    assert client is forger
+                    continue
+                assert (answer.status_code, answer.json()["error_code"]) == (401, 4001), f"{method} {path}"
+                assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN])
+async def test_every_route_lets_in_only_whose_role_may(site: Site, role: Role) -> None:
+    token = (await site.issue(role)).secret
+    client = await site.client(token)
+    for route, path in routes():
+        allowed = all(one is None or one in PERMISSIONS[role] for one in demands_of(route))
+        if route.methods is None:
+            assert (await close_code(site, path, token) == 4403) is not allowed, path
+            continue
+        for method in route.methods - {"HEAD"}:
+            answer = await client.request(method, path)
+            refused = answer.status_code == 403 and answer.json()["error_code"] == 4003
+            assert refused is not allowed, f"{method} {path}: {answer.text}"
+
+
+async def test_whoever_dispatches_stands_in_the_event_by_name(site: Site) -> None:
+    operator = await site.somebody(Role.OPERATOR)
+    assert (await operator.post("/api/v1/dispatch", json=ECHO)).status_code == 200
+
+    me = (await operator.get("/api/v1/whoami")).json()
+    events = (await operator.get(f"/api/v1/tasks/{ECHO['task_id']}/events")).json()["items"]
+
+    assert events[0]["actor"] == me["name"]
+    assert me["name"].startswith("p-")
+
+
+async def test_a_token_may_do_less_than_its_owner_and_never_more(site: Site) -> None:
+    reader = await site.client((await site.issue(Role.OPERATOR, scopes=[Permission.READ])).secret)
+    schemer = await site.client((await site.issue(Role.VIEWER, scopes=[Permission.READ, Permission.DISPATCH])).secret)
+
+    for client in (reader, schemer):
+        assert (await client.get("/api/v1/tasks")).status_code == 200
+        assert (await client.post("/api/v1/dispatch", json=ECHO)).status_code == 403
+
+
+async def test_a_token_in_the_address_is_no_token(site: Site) -> None:
+    secret = (await site.issue(Role.ADMIN)).secret
+    nobody = await site.client(None)
+
+    for name in ("token", "access_token", "ticket", "authorization"):
+        assert (await nobody.get("/api/v1/tasks", params={name: secret})).status_code == 401
+        assert await close_code(site, f"/api/v1/ws?{name}={secret}", None) == 4401
+
+
+@pytest.mark.parametrize("how", ["revoke", "disable", "expire"])
+@pytest.mark.parametrize("notified", [True, False])
+async def test_a_revoked_token_is_refused_within_a_second_on_http_and_on_an_open_websocket(
+    site: Site, how: str, notified: bool
+) -> None:
+    issued = await site.issue(Role.VIEWER, lasts=timedelta(seconds=1.5) if how == "expire" else None)
+    client = await site.client(issued.secret)
+    loop = asyncio.get_running_loop()
+    async with connect(
+        f"{site.url.replace('http', 'ws')}/api/v1/ws", additional_headers=bearer(issued.secret)
+    ) as open_:
+        assert json.loads(await open_.recv())["type"] == "hello"
+        assert (await client.get("/api/v1/tasks")).status_code == 200
+        if not notified:
+            await deafen(site)
+            assert (await client.get("/api/v1/tasks")).status_code == 200
+        if how == "revoke":
+            await site.identities.revoke(issued.token.token_id, by="test")
+        elif how == "disable":
+            await site.identities.disable(issued.token.principal_id, by="test")
+        began = loop.time()
+        while (answer := await client.get("/api/v1/tasks")).status_code == 200:
+            await asyncio.sleep(0.01)
+        refused = loop.time() - began
+        with pytest.raises(ConnectionClosed) as closed:
+            await read_all(open_)
+        ended = loop.time() - began
+
+    assert answer.json()["error_code"] == 4001
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
+    if how != "expire":
+        assert refused < 1
+        assert ended < 1.2
+
+
+async def test_a_wrong_token_is_tried_some_times_and_then_has_to_wait_while_others_go_on(
+    ledger_url: str, site: Site
+) -> None:
+    good = await site.somebody(Role.VIEWER)
+    assert (await good.get("/api/v1/tasks")).status_code == 200
+    guesser = await site.client(None)
+
+    answers = [await guesser.get("/api/v1/tasks", headers=bearer(new_token(Purpose.API))) for _ in range(14)]
+
+    assert [answer.status_code for answer in answers[:10]] == [401] * 10
+    assert (answers[-1].status_code, answers[-1].json()["error_code"]) == (429, 4029)
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    assert (await good.get("/api/v1/tasks")).status_code == 200
+
+
+async def test_one_token_makes_only_so_many_requests_and_opens_only_so_many_websockets(
+    ledger_url: str, site: Site
+) -> None:
+    async with guarded(ledger_url, token_requests_per_second=0.5, token_websockets=2) as url:
+        secret = (await site.issue(Role.VIEWER)).secret
+        limited = Site(url, site.identities, site.pool, site.stack)
+        async with AsyncExitStack() as stack:
+            address = f"{url.replace('http', 'ws')}/api/v1/ws"
+            for _ in range(2):
+                opened = await stack.enter_async_context(connect(address, additional_headers=bearer(secret)))
+                assert json.loads(await opened.recv())["type"] == "hello"
+            assert await close_code(limited, "/api/v1/ws", secret) == 4429
+        client = await limited.client(secret)
+        answers = [await client.get("/api/v1/tasks") for _ in range(4)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+    assert int(answers[-1].headers["retry-after"]) in {1, 2}
+
+
+async def close_code(site: Site, path: str, token: str | None) -> int | None:
+    """Return the code with which a WebSocket is closed at once; None when it stays open."""
+    async with connect(f"{site.url.replace('http', 'ws')}{path}", additional_headers=bearer(token)) as opened:
+        try:
+            await opened.recv()
+        except ConnectionClosed as closed:
+            return None if closed.rcvd is None else closed.rcvd.code
+    return None
+
+
+async def read_all(opened: ClientConnection) -> None:
+    while True:
+        await opened.recv()
+
+
+async def deafen(site: Site) -> None:
+    """Take from the ledger what tells orchestrators of changes."""
+    async with site.pool.acquire() as db:
+        await db.execute("DROP TRIGGER token_tell ON token; DROP TRIGGER principal_tell ON principal")
