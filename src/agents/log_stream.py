@@ -3,6 +3,9 @@
 The first output goes out at once; after that it is collected for a moment or until there is enough of it. Output that
 is not sent yet is bounded: beyond the bound `write` waits, the pipe fills, and the process itself is slowed down. So an
 outage of the broker costs the process time, never the agent memory.
+
+Secrets are hidden before anything else happens to the output. What may be the beginning of one waits for more, but only
+for a moment.
 """
 
 import asyncio
@@ -12,21 +15,36 @@ from types import TracebackType
 from typing import Self
 
 from agents.chunks import Chunker
+from agents.redaction.stream import Redactor
+from agents.redaction.text import redacted
+from agents.redaction.values import Values
 from common.messages import MAX_CHUNK_BYTES, OutputChunk, Stream
 
 COLLECT_SECONDS = 0.1
 COLLECT_BYTES = 64 * 1024
 MAX_UNSENT_BYTES = 1024 * 1024
+# How long the beginning of what may be a secret is held back when nothing follows it.
+IDLE_SECONDS = 0.3
 
 
 class LogStream:
     """The output of one attempt. `send` returns when the chunks are stored by the broker.
 
-    Of each stream `limit` bytes are sent, all if it is None; see `Chunker`.
+    Of each stream `limit` bytes are sent, all if it is None; see `Chunker`. `known` are the agent's secrets; those of
+    the attempt itself are added with `hide`.
     """
 
-    def __init__(self, send: Callable[[Sequence[OutputChunk]], Awaitable[None]], *, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        send: Callable[[Sequence[OutputChunk]], Awaitable[None]],
+        *,
+        limit: int | None = None,
+        known: Values | None = None,
+    ) -> None:
         self._send = send
+        self._secrets = Values(parent=known)
+        self._redactors = {stream: Redactor(self._secrets) for stream in Stream}
+        self._idle: dict[Stream, asyncio.TimerHandle] = {}
         self._chunker = Chunker(limit=limit)
         self._in_flight: list[OutputChunk] = []
         self._in_flight_bytes = 0
@@ -45,6 +63,7 @@ class LogStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop_waiting()
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.gather(self._sender, return_exceptions=True)
@@ -66,14 +85,22 @@ class LogStream:
         """Whether some output went ahead of the result."""
         return self._has_sent
 
+    def hide(self, *values: str) -> None:
+        """Hide these values, too, in all that is written from now on."""
+        self._secrets.hide(*values)
+
+    def redacted(self, text: str) -> str:
+        """Return a text that goes the same way as the output without the secrets in it."""
+        return redacted(text, self._secrets)
+
     async def write(self, stream: Stream, data: bytes) -> None:
         """Take in output; waits while too much of it is unsent."""
-        self._chunker.feed(stream, data)
-        if self._sender is None and self._chunker.pending:
-            self._sender = asyncio.create_task(self._work(), name="log_stream")
-        self._arrived.set()
-        if self._chunker.pending >= COLLECT_BYTES:
-            self._enough.set()
+        redactor = self._redactors[stream]
+        self._take(stream, redactor.feed(data))
+        if (idle := self._idle.pop(stream, None)) is not None:
+            idle.cancel()
+        if redactor.holds:
+            self._idle[stream] = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._let_go, stream)
         while self._chunker.pending + self._in_flight_bytes > MAX_UNSENT_BYTES:
             if self._failure is not None:
                 raise self._failure
@@ -83,6 +110,9 @@ class LogStream:
     def finish(self) -> list[OutputChunk]:
         """No more output will come: return all that is not known to be stored, cut as it is going to be sent."""
         if not self._closing:
+            self._stop_waiting()
+            for stream, redactor in self._redactors.items():
+                self._chunker.feed(stream, redactor.flush())
             self._chunker.finish()
             while chunks := self._chunker.take(MAX_CHUNK_BYTES):
                 self._rest.append(chunks)
@@ -97,6 +127,22 @@ class LogStream:
         if self._sender is not None:
             await self._sender
         return self._rest.popleft() if self._rest else []
+
+    def _take(self, stream: Stream, data: bytes) -> None:
+        self._chunker.feed(stream, data)
+        if self._sender is None and self._chunker.pending:
+            self._sender = asyncio.create_task(self._work(), name="log_stream")
+        self._arrived.set()
+        if self._chunker.pending >= COLLECT_BYTES:
+            self._enough.set()
+
+    def _let_go(self, stream: Stream) -> None:
+        self._take(stream, self._redactors[stream].flush())
+
+    def _stop_waiting(self) -> None:
+        for idle in self._idle.values():
+            idle.cancel()
+        self._idle.clear()
 
     async def _work(self) -> None:
         try:

@@ -5,7 +5,10 @@ import logging
 from contextlib import AsyncExitStack
 
 from agents.executors.registry import executors
+from agents.redaction.logs import hidden_in_logs
+from agents.redaction.values import Values
 from agents.registration import open_identity
+from agents.secrets.own import own_secrets
 from agents.settings import AgentSettings
 from agents.way import open_way
 from agents.wiring import build_agent
@@ -29,10 +32,14 @@ async def run_agent(
     safeguards.check()
     known = executors()
     async with AsyncExitStack() as stack:
+        known_secrets = Values(own_secrets(settings, shared))
+        stack.enter_context(hidden_in_logs(known_secrets))
         identity = stack.enter_context(open_identity(settings, work_types=known))
         stack.enter_context(log_context(agent_id=identity.agent_id))
         way = await stack.enter_async_context(open_way(settings, shared, identity, broker=broker))
-        agent = await stack.enter_async_context(build_agent(settings, identity, way, known))
+        agent = await stack.enter_async_context(
+            build_agent(settings, identity, way, known, known_secrets=known_secrets)
+        )
         log.info(
             "agent.started",
             extra={

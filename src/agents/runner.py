@@ -17,6 +17,7 @@ from agents.journal import Ended, Journal
 from agents.log_stream import LogStream
 from agents.orphans import boot_id, kill_runaways
 from agents.process_table import look_at
+from agents.redaction.values import Values
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
 from agents.workspace import Workspaces
@@ -47,6 +48,7 @@ class Runner:
         clock: Clock,
         env_allow: Sequence[str],
         kill_grace: timedelta,
+        known_secrets: Values | None = None,
     ) -> None:
         self._agent_id = agent_id
         self._executors = executors
@@ -59,6 +61,7 @@ class Runner:
         self._clock = clock
         self._inherited = inherited(env_allow)
         self._kill_grace = kill_grace.total_seconds()
+        self._known_secrets = known_secrets
         self._boot_id = boot_id()
 
     async def run(self, attempt: Attempt) -> None:
@@ -82,12 +85,12 @@ class Runner:
         async def send(chunks: Sequence[OutputChunk]) -> None:
             await self._reporter.send(PROGRESS, self._status(grant, chunks))
 
-        async with LogStream(send, limit=grant.max_output_bytes) as stream:
+        async with LogStream(send, limit=grant.max_output_bytes, known=self._known_secrets) as stream:
             outcome, began = await self._execute(attempt, stream)
             if began and (outcome.status is ResultStatus.CANCELLED or outcome.error_code is ErrorCode.TIMEOUT):
                 await self._kill_runaways(attempt)
             ended_at = self._clock.now()
-            outcome = as_reported(outcome, attempt.stop.reason)
+            outcome = as_reported(outcome, attempt.stop.reason).with_texts(stream.redacted)
             duration_ms = int((self._clock.monotonic() - started) * 1000)
 
             def result(chunks: Sequence[OutputChunk]) -> WorkResultEnvelope:

@@ -22,6 +22,7 @@ from agents.journal_file import JournalFile
 from agents.leftovers import unended
 from agents.mailbox import Mailbox
 from agents.recovery import recover
+from agents.redaction.values import Values
 from agents.registration import Identity, StateUnusable
 from agents.renew import LeaseKeeper
 from agents.reporter import Reporter
@@ -38,7 +39,12 @@ from common.loop import Health
 
 @asynccontextmanager
 async def build_agent(
-    settings: AgentSettings, identity: Identity, broker: Broker, executors: Mapping[str, Executor]
+    settings: AgentSettings,
+    identity: Identity,
+    broker: Broker,
+    executors: Mapping[str, Executor],
+    *,
+    known_secrets: Values | None = None,
 ) -> AsyncIterator[Agent]:
     """Build an agent that is ready to run. What an earlier life left running is dead when this returns."""
     clock, health, attempts, gate = SystemClock(), Health(), Attempts(), Gate()
@@ -68,6 +74,7 @@ async def build_agent(
             clock=clock,
             env_allow=settings.env_allow,
             kill_grace=kill_grace,
+            known_secrets=known_secrets,
         )
         mailbox = None if settings.server_url else Mailbox(broker, own_work_queue(agent_id), gate, health)
         intake = Intake(

@@ -1,7 +1,7 @@
 """What an executor is, what it gets, and what it answers."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
@@ -41,6 +41,10 @@ class Outcome:
         retryable: bool = False,
     ) -> Self:
         return cls(ResultStatus.FAILED, exit_code, message, code, retryable)
+
+    def with_texts(self, change: Callable[[str], str]) -> Self:
+        """Return the same with every text changed."""
+        return self if self.error_message is None else replace(self, error_message=change(self.error_message))
 
     @classmethod
     def invalid_parameters(cls, error: ValidationError) -> Self:

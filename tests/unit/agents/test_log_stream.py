@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from agents.log_stream import MAX_UNSENT_BYTES, LogStream
+from agents.redaction.values import Values
 from common.messages import OutputChunk, Stream
 from tests.eventually import eventually
 
@@ -30,9 +31,9 @@ class Sent:
 async def test_the_first_output_goes_out_at_once() -> None:
     sent = Sent()
     async with LogStream(sent) as stream:
-        await stream.write(Stream.STDOUT, b"first")
+        await stream.write(Stream.STDOUT, b"first\n")
 
-        await eventually(lambda: sent.text == "first", every=0.001, timeout=0.09)
+        await eventually(lambda: sent.text == "first\n", every=0.001, timeout=0.09)
 
 
 async def test_output_that_follows_quickly_is_collected() -> None:
@@ -105,4 +106,27 @@ async def test_a_writer_learns_that_its_output_cannot_be_sent() -> None:
 
     async with LogStream(refuse) as stream:
         with pytest.raises(RuntimeError):
-            await stream.write(Stream.STDOUT, b"x" * (MAX_UNSENT_BYTES + 1))
+            await stream.write(Stream.STDOUT, b"0" * (MAX_UNSENT_BYTES + 1))
+
+
+async def test_the_beginning_of_a_secret_is_held_back_only_for_a_moment() -> None:
+    sent = Sent()
+    async with LogStream(sent, known=Values(["correct horse"])) as stream:
+        await stream.write(Stream.STDOUT, b"it is correct")
+        await eventually(lambda: sent.text == "it is ", timeout=0.2)
+
+        await eventually(lambda: sent.text == "it is correct")
+
+
+async def test_no_stream_tells_a_secret_in_chunks_or_tail() -> None:
+    sent = Sent()
+    async with LogStream(sent, known=Values(["correct horse"])) as stream:
+        stream.hide("battery staple")
+        await stream.write(Stream.STDOUT, b"it is correct ho")
+        await stream.write(Stream.STDERR, b"battery st")
+        await stream.write(Stream.STDOUT, b"rse\n")
+        await stream.write(Stream.STDERR, b"aple")
+        await stream.close()
+
+    assert stream.tail == "it is [redacted]\n[redacted]"
+    assert stream.redacted("no correct horse") == "no [redacted]"

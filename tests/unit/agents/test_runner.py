@@ -24,11 +24,11 @@ from agents.spool import Spool
 from agents.stopping import StopReason
 from agents.workspace import Workspaces
 from common.broker.memory import MemoryBroker
-from common.broker.topology import REPLY_QUEUES, RESULTS
+from common.broker.topology import PROGRESS, REPLY_QUEUES, RESULTS
 from common.clock import SystemClock
 from common.errors import ErrorCode
 from common.loop import Health
-from common.messages import GrantedTask, ResultStatus, WorkRequest, WorkResult
+from common.messages import GrantedTask, ResultStatus, Stream, WorkRequest, WorkResult, WorkStatus
 from common.protocol import decode
 
 AGENT = UUID(int=7)
@@ -61,7 +61,11 @@ def make_attempt(work_type: str = "scripted") -> Attempt:
 
 
 async def run(
-    attempt: Attempt, state: Path, do: Callable[[ExecutionContext], Awaitable[Outcome]]
+    attempt: Attempt,
+    state: Path,
+    do: Callable[[ExecutionContext], Awaitable[Outcome]],
+    *,
+    queue: str = RESULTS,
 ) -> tuple[WorkResult, Attempts]:
     """Run an attempt and return its stored result."""
     broker, attempts = MemoryBroker(), Attempts()
@@ -89,9 +93,10 @@ async def run(
             kill_grace=timedelta(seconds=1),
         )
         await runner.run(attempt)
-    async with broker.consume(RESULTS, prefetch=1) as consumer:
-        [delivery] = await consumer.receive()
-        envelope = decode(delivery.body)
+    async with broker.consume(queue, prefetch=10) as consumer:
+        envelope = decode((await consumer.receive())[-1].body)
+        while isinstance(envelope.payload, WorkStatus):
+            envelope = decode((await consumer.receive())[-1].body)
     assert isinstance(envelope.payload, WorkResult)
     assert (envelope.trace_id, envelope.request_id) == (attempt.grant.trace_id, attempt.grant.request_id)
     return envelope.payload, attempts
@@ -247,3 +252,17 @@ async def test_only_infrastructure_and_the_executor_itself_call_for_another_atte
     result, _ = await run(make_attempt(), tmp_path / "work", fail)
 
     assert result.retryable is retryable
+
+
+async def test_neither_output_nor_error_nor_spool_holds_a_secret(tmp_path: Path) -> None:
+    async def tell(context: ExecutionContext) -> Outcome:
+        await context.write(Stream.STDOUT, b"token chf_0123456789abcdefghij")
+        return Outcome.failed("refused: amqp://user:hunter2@host/")
+
+    result, _ = await run(make_attempt(), tmp_path / "work", tell, queue=PROGRESS)
+
+    assert result.output == "token [redacted]"
+    assert result.error_message == "refused: amqp://user:[redacted]@host/"
+    [kept] = (tmp_path / "spool").glob("*.json")
+    assert "hunter2" not in kept.read_text()
+    assert "chf_" not in kept.read_text()

@@ -1,0 +1,56 @@
+"""The agent's own log lines hide secrets, tracebacks included."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from agents.redaction.logs import hidden_in_logs
+from agents.redaction.values import Values
+from agents.secrets.own import own_secrets
+from agents.settings import AgentSettings
+from common.config import SharedSettings
+from common.logs import configure_logs
+
+SECRET = 'hunter2 "and" more'
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    before = logging.getLogger().handlers[:]
+    configure_logs(service="agent", level="INFO", style="json")
+    yield stream
+    logging.getLogger().handlers[:] = before
+
+
+def test_a_value_is_hidden_in_messages_fields_and_tracebacks(written: io.StringIO) -> None:
+    with hidden_in_logs(Values([SECRET])):
+        failure = ValueError(SECRET)
+        logging.getLogger("x").error("it is %s", SECRET, extra={"reason": SECRET}, exc_info=failure)
+
+    line = written.getvalue()
+    assert "hunter2" not in line
+    assert json.loads(line)["reason"] == "[redacted]"
+
+
+def test_what_is_logged_afterwards_is_formatted_as_before(written: io.StringIO) -> None:
+    with hidden_in_logs(Values([SECRET])):
+        pass
+    logging.getLogger("x").info(SECRET)
+
+    assert json.loads(written.getvalue())["event"] == SECRET
+
+
+def test_the_agents_own_passwords_are_secrets() -> None:
+    settings = AgentSettings.load(server_url="https://worker:of%20the%20agent@host/")
+    shared = SharedSettings.load(broker_url="amqp://me:broker-password@host/")
+
+    assert {"broker-password", "of the agent"} <= set(own_secrets(settings, shared))
+
+
+def test_a_password_that_is_the_users_name_is_no_secret() -> None:
+    assert list(own_secrets(AgentSettings.load(), SharedSettings.load())) == []

@@ -1,0 +1,181 @@
+"""Secrets are hidden however the output is cut into pieces."""
+
+import base64
+import itertools
+import json
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from agents.redaction.forms import SecretTooShort, forms
+from agents.redaction.shapes import MOST_PEM_BYTES
+from agents.redaction.stream import MARK, Redactor
+from agents.redaction.text import redacted
+from agents.redaction.values import Values
+from tests.unit.agents.redaction.oracle import hidden
+
+SECRET = "correct horse/battery+staple"
+
+# Beginnings, middles and ends of tokens, and what stands around them.
+PIECES = (
+    b"chf_", b"a" * 20, b"ghp_", b"0" * 19, b"AKIA", b"AKIAIOSFODNN7EXAMPLE", b"eyJ", b"eyJhbGciOiJIUzI1NiJ9", b".",
+    b"-----BEGIN RSA PRIVATE KEY-----", b"-----BEGIN ", b"-----END", b"-----", b"--", b"MIIEow\n", b"PRIVATE KEY",
+    b"password", b"Password", b"=", b": ", b" ", b"\n", b'"', b"'", b"Authorization", b"Bearer ", b"basic ", b"token",
+    b"secret", b"api_key", b"x", b"://", b"user", b":", b"@", b"/", b"xoxb-", b"glpat-", b"-1234567890", b",", b"\xff",
+)  # fmt: skip
+
+
+def forms_of(known: Values) -> list[bytes]:
+    return [form for words in known.words for form in words.all]
+
+
+def cut(data: bytes, at: Sequence[int]) -> list[bytes]:
+    places = [0, *sorted(place % (len(data) + 1) for place in at), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(places)]
+
+
+def passed(redactor: Redactor, pieces: Sequence[bytes]) -> bytes:
+    return b"".join([*(redactor.feed(piece) for piece in pieces), redactor.flush()])
+
+
+@given(
+    pieces=st.lists(st.sampled_from(PIECES), max_size=16),
+    places=st.lists(st.integers(0, 10_000), max_size=12),
+)
+@example(pieces=[b"Authorization", b": ", b"Bearer ", b"a" * 20], places=[18])
+@example(pieces=[b"-----BEGIN RSA PRIVATE KEY-----", b"MIIEow\n", b"--", b"-----END"], places=[38, 40, 42])
+def test_tokens_are_hidden_whatever_the_pieces(pieces: list[bytes], places: list[int]) -> None:
+    data = b"".join(pieces)
+
+    assert passed(Redactor(Values()), cut(data, places)) == hidden(data, ())
+
+
+@given(
+    secrets=st.lists(st.text("ab/ü", min_size=6, max_size=9), min_size=1, max_size=3),
+    noise=st.lists(st.text("ab/ü", max_size=5), min_size=1, max_size=8),
+    order=st.lists(st.integers(0, 100), max_size=8),
+    places=st.lists(st.integers(0, 10_000), max_size=12),
+)
+def test_known_values_that_overlap_are_hidden_whatever_the_pieces(
+    secrets: list[str], noise: list[str], order: list[int], places: list[int]
+) -> None:
+    known = Values(secrets)
+    words = [form for secret in secrets for form in sorted(forms(secret))] + [text.encode() for text in noise]
+    data = b"".join(words[number % len(words)] for number in order)
+
+    assert passed(Redactor(known), cut(data, places)) == hidden(data, forms_of(known))
+
+
+@given(
+    secret=st.text(st.characters(codec="utf-8"), min_size=6, max_size=40).filter(lambda text: text.strip() == text),
+    before=st.binary(max_size=7),
+    after=st.binary(max_size=7),
+    places=st.lists(st.integers(0, 10_000), max_size=6),
+)
+def test_no_encoding_lets_a_value_through(secret: str, before: bytes, after: bytes, places: list[int]) -> None:
+    value = secret.encode()
+    # The whole groups of three bytes that hold nothing but the value: whoever sees them can read it.
+    skipped = -len(before) % 3
+    readable = base64.b64encode(value[skipped : skipped + (len(value) - skipped) // 3 * 3])
+    for written, telling in (
+        (value, value),
+        (base64.b64encode(before + value + after), readable),
+        (quote(secret, safe="").encode(), quote(secret, safe="").encode()),
+        (json.dumps(secret).encode(), json.dumps(secret)[1:-1].encode()),
+    ):
+        shown = passed(Redactor(Values([secret])), cut(b"<" + written + b">", places))
+
+        assert not telling or telling not in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "chf_0123456789abcdefghijABCDEFGHIJ",
+        "AKIAIOSFODNN7EXAMPLE",
+        "ghp_0123456789abcdefghij0123456789abcdef",
+        "github_pat_0123456789abcdefghij_0123",
+        "glpat-0123456789abcdefghij",
+        "xoxb-123456789012-abcdef",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl",
+    ],
+)
+def test_a_token_is_hidden_whole(text: str) -> None:
+    assert redacted(f"before {text} after", Values()) == "before [redacted] after"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Authorization: Bearer abcdefgh.ijk", "Authorization: Bearer [redacted]"),
+        ("authorization: basic dXNlcjpwYXNz ok", "authorization: basic [redacted] ok"),
+        ("PASSWORD=hunter2 next", "PASSWORD=[redacted] next"),
+        ('{"password": "two words", "a": 1}', '{"password": "[redacted]", "a": 1}'),
+        ("GITHUB_TOKEN=abc123\n", "GITHUB_TOKEN=[redacted]\n"),
+        ("amqp://guest:guest@broker:5672/", "amqp://guest:[redacted]@broker:5672/"),
+        ("unexpected token: name", "unexpected token: name"),
+        ("see https://example.org/a:b@c", "see https://example.org/a:b@c"),
+        ("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\nrest",
+         "-----BEGIN PRIVATE KEY-----[redacted]-----END PRIVATE KEY-----\nrest"),
+    ],
+)  # fmt: skip
+def test_of_what_names_a_secret_only_the_secret_is_hidden(text: str, shown: str) -> None:
+    expected = shown.replace("-----BEGIN PRIVATE KEY-----[", "[")
+
+    assert redacted(text, Values()) == expected
+
+
+def test_a_key_without_its_end_is_hidden_as_far_as_a_key_goes() -> None:
+    shown = redacted("-----BEGIN PRIVATE KEY-----" + "k" * MOST_PEM_BYTES + "and on", Values())
+
+    assert shown == "[redacted]and on"
+
+
+def test_output_that_begins_no_secret_goes_on_at_once() -> None:
+    redactor = Redactor(Values([SECRET]))
+
+    assert redactor.feed(b"step 1 of 3 done\n") == b"step 1 of 3 done\n"
+
+
+def test_the_beginning_of_a_secret_waits_for_the_rest_and_is_let_go_when_asked_for() -> None:
+    redactor = Redactor(Values([SECRET]))
+
+    assert redactor.feed(b"it is correct ho") == b"it is "
+    assert redactor.holds == 10
+    assert redactor.flush() == b"correct ho"
+
+
+def test_a_token_goes_on_after_a_pause() -> None:
+    redactor = Redactor(Values())
+    shown = redactor.feed(b"chf_" + b"a" * 20) + redactor.flush()
+
+    assert shown + redactor.feed(b"more, of it\n") == MARK + b", of it\n"
+
+
+def test_lines_of_a_key_are_known_by_themselves() -> None:
+    line = "MIIEowIBAAKCAQEAtelling"
+    known = Values([f"-----BEGIN X-----\n{line}\n-----END X-----\n"])
+
+    assert redacted(f"  | {line}", known) == "  | [redacted]"
+
+
+def test_what_is_held_is_bounded() -> None:
+    redactor = Redactor(Values())
+    worst = b"eyJ" + b"a" * 3000
+
+    assert max(redactor.feed(worst[at : at + 7]) is not None and redactor.holds for at in range(0, 3000, 7)) < 1100
+
+
+def test_a_value_too_short_to_be_hidden_is_refused() -> None:
+    with pytest.raises(SecretTooShort, match="at least 6 characters"):
+        forms("short")
+
+
+def test_of_values_that_come_and_go_the_last_are_kept() -> None:
+    known = Values(f"value-{number:04}" for number in range(300))
+
+    assert b"value-0299" in forms_of(known)
+    assert b"value-0000" not in forms_of(known)
