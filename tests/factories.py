@@ -18,7 +18,10 @@ from common.messages import (
     WorkResult,
     WorkStatus,
 )
+from common.policy.model import Effect, Ruling
 from orchestrator.tasks.model import NewTask
+
+RULING = Ruling("anything", "1-test", Effect.WRITE)
 
 
 def make_new_task(**values: Any) -> NewTask:
@@ -33,6 +36,7 @@ def make_new_task(**values: Any) -> NewTask:
         "priority": 3,
         "idempotent": False,
         "max_attempts": 1,
+        "ruling": RULING,
     }
     return NewTask(**{**given, **values})
 

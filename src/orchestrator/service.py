@@ -14,6 +14,7 @@ from common.errors import InvalidField
 from common.ids import new_request_id, new_trace_id
 from common.loop import Wake
 from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkResult
+from common.policy.model import Work
 from orchestrator.database.pool import COLLIDED
 from orchestrator.events.model import Event
 from orchestrator.events.service import EventService
@@ -21,6 +22,7 @@ from orchestrator.identities.model import ANYBODY, Caller
 from orchestrator.leases.service import LeaseService
 from orchestrator.output.model import Page
 from orchestrator.output.service import OutputService
+from orchestrator.policy.service import PolicyService
 from orchestrator.registry.model import Agent
 from orchestrator.registry.service import RegistryService
 from orchestrator.settings import OrchestratorSettings
@@ -49,6 +51,7 @@ class OrchestratorService:
         registry: RegistryService,
         leases: LeaseService,
         why: WhyService,
+        policy: PolicyService,
         relay: Wake,
     ) -> None:
         self._settings = settings
@@ -59,6 +62,7 @@ class OrchestratorService:
         self._registry = registry
         self._leases = leases
         self._why = why
+        self._policy = policy
         self._relay = relay
         self._dispatches: Batcher[NewTask, Identity] = Batcher(self._store, limit=settings.dispatch_batch)
         self._stack = AsyncExitStack()
@@ -96,7 +100,8 @@ class OrchestratorService:
     ) -> Identity:
         """Store work and have it done; returns the ids under which it is known, also when it was dispatched before.
 
-        Raises `UnknownWorkType` and `InvalidField` (both ValueError), and `IdempotencyConflict` when an id is taken.
+        Raises `UnknownWorkType` and `InvalidField` (both ValueError), `RefusedByPolicy`, and `IdempotencyConflict` when
+        an id is taken.
         """
         if not 1 <= priority <= 5:
             raise InvalidField("priority", "must be from 1 (background) to 5 (critical)")
@@ -104,6 +109,7 @@ class OrchestratorService:
         check_parameters(work_type, parameters)
         check_keys(ordering_key, concurrency_key, concurrency_limit)
         check_wait(expires_after)
+        ruling = self._policy.rule(Work(work_type, agent_type, parameters, hints or {}))
         task = NewTask(
             task_id=task_id,
             request_id=request_id or new_request_id(),
@@ -115,6 +121,7 @@ class OrchestratorService:
             priority=priority,
             idempotent=idempotent,
             max_attempts=attempts(idempotent=idempotent, wanted=max_attempts),
+            ruling=ruling,
             ordering_key=ordering_key,
             concurrency_key=concurrency_key,
             concurrency_limit=concurrency_limit,

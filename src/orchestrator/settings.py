@@ -1,6 +1,7 @@
 """The settings of the orchestrator: environment `CHIFFON_…` over the table `[orchestrator]` of the TOML file."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -53,6 +54,9 @@ class OrchestratorSettings(Settings):
         default_factory=lambda: dict(DEFAULT_ROUTES),
         min_length=1,
         description="Which type of agent runs which type of work.",
+    )
+    policy_file: Path | None = Field(
+        default=None, description="The policy (TOML) that says what may run; without it, anything may."
     )
     lease_seconds: float = Field(
         default=60.0, ge=1, le=3600, description="How long an agent owns a task without renewing."

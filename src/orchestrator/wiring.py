@@ -51,6 +51,7 @@ from orchestrator.loops.watch_agents import WatchAgents
 from orchestrator.ops.service import OpsService
 from orchestrator.outbox import queries as outbox
 from orchestrator.output.service import OutputService
+from orchestrator.policy.service import PolicyService, open_policy
 from orchestrator.probes.service import ProbeService
 from orchestrator.readiness import check_schema, checks, failures
 from orchestrator.registry.fleet import FleetService
@@ -100,6 +101,8 @@ async def open_orchestrator(
     Raises `StartupRefused` when the database, its schema or the broker are not as they must be.
     """
     safeguards.check()
+    policy = open_policy(settings.policy_file)
+    log.info("policy.in_force", extra={"policy_version": policy.policy.id, "source": policy.source})
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
             open_pool(settings.database_url, connections=settings.database_connections)
@@ -112,7 +115,7 @@ async def open_orchestrator(
         output = OutputService(pool, max_output_bytes=settings.max_output_bytes)
         registry = RegistryService(pool, offline_after=settings.agent_offline_after)
         fleet = FleetService(pool, relay, offline_after=settings.agent_offline_after)
-        letters = DeadLetterService(pool, bus, tasks, relay)
+        letters = DeadLetterService(pool, bus, tasks, policy, relay)
         leases = LeaseService(
             pool,
             lease=settings.lease,
@@ -130,9 +133,10 @@ async def open_orchestrator(
             registry=registry,
             leases=leases,
             why=WhyService(pool, offline_after=settings.agent_offline_after, failures=partial(failures, bus, health)),
+            policy=policy,
             relay=relay,
         )
-        jobs = await _jobs(settings, pool, service, tasks, leases, output, registry, relay)
+        jobs = await _jobs(settings, pool, service, tasks, leases, output, registry, policy, relay)
         await stack.enter_async_context(jobs.results)
         probes = ProbeService(pool, uuid4())
         await _connect(service)
@@ -180,7 +184,7 @@ async def open_orchestrator(
         await stack.enter_async_context(_running(loops))
         yield Orchestrator(
             service,
-            TaskControl(tasks, relay),
+            TaskControl(tasks, policy, relay),
             fleet,
             letters,
             jobs,
@@ -210,6 +214,7 @@ async def _jobs(
     leases: LeaseService,
     output: OutputService,
     registry: RegistryService,
+    policy: PolicyService,
     relay: Wake,
 ) -> JobService:
     async with pool.acquire() as db:
@@ -226,6 +231,7 @@ async def _jobs(
         workers=Workers(pool, registry),
         relay=relay,
         routes=settings.routes,
+        rule=policy.rule,
         max_lease=settings.queue_max_lease,
         max_output_bytes=settings.max_output_bytes,
     )

@@ -14,6 +14,7 @@ from orchestrator.dead_letters.events import noted, settled
 from orchestrator.dead_letters.model import Kind, Letter, State
 from orchestrator.dead_letters.rules import FORGED, letter_of, origin_of
 from orchestrator.events import queries as events
+from orchestrator.policy.service import PolicyService
 from orchestrator.tasks import queries as task_queries
 from orchestrator.tasks.rerun import make_rerun
 from orchestrator.tasks.service import TaskNotFound, TaskService
@@ -41,10 +42,11 @@ class CannotBeReplayed(Conflict):
 class DeadLetterService:
     """Keeps what nobody could deal with until a person says what becomes of it."""
 
-    def __init__(self, pool: Pool, broker: Broker, tasks: TaskService, relay: Wake) -> None:
+    def __init__(self, pool: Pool, broker: Broker, tasks: TaskService, policy: PolicyService, relay: Wake) -> None:
         self._pool = pool
         self._broker = broker
         self._tasks = tasks
+        self._policy = policy
         self._relay = relay
 
     async def note(self, deliveries: Sequence[Delivery]) -> int:
@@ -113,7 +115,7 @@ class DeadLetterService:
         task = await task_queries.find(db, letter.task_id)
         if task is None:
             raise TaskNotFound(letter.task_id)
-        again = make_rerun(task, task_id=uuid4(), request_id=new_request_id())
+        again = make_rerun(task, task_id=uuid4(), request_id=new_request_id(), rule=self._policy.rule)
         [answer] = await self._tasks.store(db, [again], by=by)
         if isinstance(answer, BaseException):
             raise answer

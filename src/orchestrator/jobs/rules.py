@@ -6,8 +6,10 @@ from uuid import UUID, uuid5
 
 from common.errors import InvalidField
 from common.lifecycle import Status
+from common.policy.model import Work
 from orchestrator.identities.model import Caller
 from orchestrator.jobs.model import JobStatus, Worker
+from orchestrator.policy.service import RuleWork
 from orchestrator.tasks.dispatch import check_parameters
 from orchestrator.tasks.model import NORMAL_PRIORITY, NewTask
 
@@ -56,24 +58,31 @@ def new_job(
     affinity_key: str | None,
     max_attempts: int,
     routes: Mapping[str, str],
+    rule: RuleWork,
     requested_by: Caller | None = None,
 ) -> NewTask:
-    """Return the task that a job is. Raises `InvalidField` for a payload that its work type does not allow."""
+    """Return the task that a job is.
+
+    Raises `InvalidField` for a payload that its work type does not allow, and what `rule` raises.
+    """
     try:
         check_parameters(work_type, payload)
     except InvalidField as error:
         raise InvalidField(error.field.replace("parameters", "payload", 1), error.problem) from None
+    agent_type = routes.get(work_type, HTTP_POOL)
+    hints = {} if affinity_key is None else {AFFINITY_KEY: affinity_key}
     return NewTask(
         task_id=task_id,
         request_id=request_id,
         trace_id=trace_id,
         work_type=work_type,
-        agent_type=routes.get(work_type, HTTP_POOL),
+        agent_type=agent_type,
         parameters=payload,
-        hints={} if affinity_key is None else {AFFINITY_KEY: affinity_key},
+        hints=hints,
         priority=message_priority(precedence),
         idempotent=False,
         max_attempts=max_attempts,
+        ruling=rule(Work(work_type, agent_type, payload, hints)),
         precedence=precedence,
         requested_by=requested_by,
     )

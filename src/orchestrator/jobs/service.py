@@ -25,6 +25,7 @@ from orchestrator.leases import queries as leases
 from orchestrator.leases.rules import Stale, Verdict
 from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
+from orchestrator.policy.service import RuleWork
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 from orchestrator.tasks.service import TaskHasEnded, TaskService
@@ -66,6 +67,7 @@ class JobService:
         workers: Workers,
         relay: Wake,
         routes: Mapping[str, str],
+        rule: RuleWork,
         max_lease: timedelta,
         max_output_bytes: int,
     ) -> None:
@@ -77,6 +79,7 @@ class JobService:
         self._workers = workers
         self._relay = relay
         self._routes = routes
+        self._rule = rule
         self._max_lease = max_lease
         self._max_output = max_output_bytes
         self.desk = Desk(give, self._hand_back)
@@ -94,7 +97,10 @@ class JobService:
         trace_id: UUID,
         requested_by: Caller,
     ) -> tuple[Job, bool]:
-        """Store a job; return it and whether it is new. Raises `InvalidField` and `IdempotencyConflict`."""
+        """Store a job; return it and whether it is new.
+
+        Raises `InvalidField`, `RefusedByPolicy` and `IdempotencyConflict`.
+        """
         task = new_job(
             uuid4(),
             work_type,
@@ -106,6 +112,7 @@ class JobService:
             max_attempts=max_attempts,
             routes=self._routes,
             requested_by=requested_by,
+            rule=self._rule,
         )
         known = await self._dispatch(task)
         return await self.get(known.task_id), known.task_id == task.task_id

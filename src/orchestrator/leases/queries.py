@@ -96,7 +96,8 @@ LOCK_EXPIRED = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
            status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
            error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at, ordering_key,
-           concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path
+           concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path,
+           effect, policy_rule, policy_version, work_digest, confinement, approval_id
       FROM task
      WHERE task_id = ANY($1::uuid[]) AND status = 'running' AND lease_expires_at < now()
      ORDER BY task_id

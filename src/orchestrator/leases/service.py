@@ -170,6 +170,11 @@ class LeaseService:
             fence=fence,
             lease_seconds=self._lease.total_seconds(),
             max_output_bytes=self._max_output,
+            target=task.agent_type,
+            policy_version=task.policy_version,
+            effect=task.effect,
+            approval_id=task.approval_id,
+            confinement=task.confinement,
         )
 
     async def renew(self, renewals: Sequence[Renew]) -> list[tuple[UUID, Renewed]]:

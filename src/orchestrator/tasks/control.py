@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 from common.errors import Conflict
 from common.ids import new_request_id
 from common.loop import Wake
+from orchestrator.policy.service import PolicyService
 from orchestrator.tasks.model import Identity, Task
 from orchestrator.tasks.rerun import make_rerun
 from orchestrator.tasks.service import CancelledTrace, TaskService
@@ -21,8 +22,9 @@ class TaskHasNotEnded(Conflict):
 class TaskControl:
     """Cancels and repeats."""
 
-    def __init__(self, tasks: TaskService, relay: Wake) -> None:
+    def __init__(self, tasks: TaskService, policy: PolicyService, relay: Wake) -> None:
         self._tasks = tasks
+        self._policy = policy
         self._relay = relay
 
     async def cancel_trace(self, trace_id: UUID, *, by: str) -> CancelledTrace:
@@ -43,13 +45,18 @@ class TaskControl:
     ) -> Identity:
         """Dispatch the content of a task that has ended as a new task; with the same ids it is the same new task.
 
-        Raises `TaskNotFound`, `TaskHasNotEnded`, and `IdempotencyConflict` when an id is taken by something else.
+        Raises `TaskNotFound`, `TaskHasNotEnded`, `RefusedByPolicy`, and `IdempotencyConflict` when an id is taken by
+        something else.
         """
         task = await self._tasks.get(task_id)
         if not task.status.is_final:
             raise TaskHasNotEnded(task)
         again = make_rerun(
-            task, task_id=as_task or uuid4(), request_id=request_id or new_request_id(), trace_id=trace_id
+            task,
+            task_id=as_task or uuid4(),
+            request_id=request_id or new_request_id(),
+            trace_id=trace_id,
+            rule=self._policy.rule,
         )
         [answer] = await self._tasks.dispatch([again], by=by)
         if isinstance(answer, BaseException):

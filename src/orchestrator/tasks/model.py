@@ -10,7 +10,10 @@ from uuid import UUID
 
 import asyncpg
 
+from common.canonical import work_digest
+from common.confinement import UNCONFINED, Confinement
 from common.lifecycle import Status
+from common.policy.model import Effect, Ruling
 from orchestrator.identities.model import Caller
 from orchestrator.placement.model import Aim
 from orchestrator.placement.rules import aim_of
@@ -29,8 +32,9 @@ class NewTask:
     """Work to dispatch, checked. `agent_type` is the pool that will run it.
 
     `concurrency_limit` is given with a `concurrency_key` and only then; `expires_after` limits the waiting.
-    `precedence` orders claims over HTTP, higher first; without one it follows from the priority. `requested_by` is None
-    where those who store it say who does.
+    `precedence` orders claims over HTTP, higher first; without one it follows from the priority. `ruling` says by which
+    rule of the policy it may run: no task is made without one. `requested_by` is None where those who store it say who
+    does.
     """
 
     task_id: UUID
@@ -43,6 +47,7 @@ class NewTask:
     priority: int
     idempotent: bool
     max_attempts: int
+    ruling: Ruling
     ordering_key: str | None = None
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
@@ -66,6 +71,21 @@ class NewTask:
     def effective_precedence(self) -> int:
         """The precedence that it has in the ledger: 0 is normal."""
         return precedence_of(self.priority) if self.precedence is None else self.precedence
+
+    @property
+    def status(self) -> Status:
+        """Where it begins."""
+        return Status.PENDING if self.ruling.approval is None else Status.AWAITING_APPROVAL
+
+    def work_digest(self) -> bytes:
+        """Return the digest of exactly what may run, which is approved, signed and checked by the agent."""
+        return work_digest(
+            work_type=self.work_type,
+            parameters=self.parameters,
+            hints=self.hints,
+            target=self.agent_type,
+            policy_version=self.ruling.policy_version,
+        )
 
     def digest(self) -> bytes:
         """Return SHA-256 over what is asked for, without the ids: the same digest means the same work."""
@@ -157,6 +177,12 @@ class Task:
     precedence: int = 0
     aim: str = ""
     artifacts_path: str | None = None
+    effect: Effect = Effect.WRITE
+    policy_rule: str = ""
+    policy_version: str = ""
+    work_digest: bytes | None = None
+    confinement: Confinement = UNCONFINED
+    approval_id: UUID | None = None
 
     @property
     def starts(self) -> int:
@@ -165,4 +191,9 @@ class Task:
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> "Task":
-        return cls(**{**row, "status": Status(row["status"])})
+        typed = {
+            "status": Status(row["status"]),
+            "effect": Effect(row["effect"]),
+            "confinement": Confinement(**row["confinement"]) if row["confinement"] else UNCONFINED,
+        }
+        return cls(**{**row, **typed})

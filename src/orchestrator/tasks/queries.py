@@ -11,17 +11,21 @@ from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 INSERT = """
     INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
                       priority, idempotent, max_attempts, status, ordering_key, concurrency_key, first_in_order,
-                      admitted, expires_at, rerun_of, precedence, aim)
+                      admitted, expires_at, rerun_of, precedence, aim, effect, policy_rule, policy_version, work_digest,
+                      confinement)
     SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
-           new.content_digest, new.priority, new.idempotent, new.max_attempts, 'pending', new.ordering_key,
+           new.content_digest, new.priority, new.idempotent, new.max_attempts, new.status, new.ordering_key,
            new.concurrency_key, new.ordering_key IS NULL, coalesce(new.ordering_key, new.concurrency_key) IS NULL,
-           now() + new.expires_after, new.rerun_of, new.precedence, new.aim
+           now() + new.expires_after, new.rerun_of, new.precedence, new.aim, new.effect, new.policy_rule,
+           new.policy_version, new.work_digest, new.confinement
       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::bytea[],
                   $9::smallint[], $10::boolean[], $11::smallint[], $12::text[], $13::text[], $14::interval[],
-                  $15::uuid[], $16::int[], $17::text[])
+                  $15::uuid[], $16::int[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[],
+                  $22::bytea[], $23::jsonb[])
              WITH ORDINALITY AS new (task_id, request_id, trace_id, work_type, agent_type, parameters, hints,
                                      content_digest, priority, idempotent, max_attempts, ordering_key, concurrency_key,
-                                     expires_after, rerun_of, precedence, aim, position)
+                                     expires_after, rerun_of, precedence, aim, status, effect, policy_rule,
+                                     policy_version, work_digest, confinement, position)
      ORDER BY new.position
         ON CONFLICT DO NOTHING
  RETURNING task_id, request_id
@@ -37,7 +41,8 @@ GET = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
            status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
            error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at, ordering_key,
-           concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path
+           concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path,
+           effect, policy_rule, policy_version, work_digest, confinement, approval_id
       FROM task
      WHERE task_id = ANY($1::uuid[])
 """
@@ -53,7 +58,8 @@ LIST = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
            status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, '' AS output,
            error_message, error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at,
-           ordering_key, concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path
+           ordering_key, concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path,
+           effect, policy_rule, policy_version, work_digest, confinement, approval_id
       FROM task
      WHERE ($1::text[] IS NULL OR status = ANY($1))
        AND ($2::text IS NULL OR work_type = $2)
@@ -70,7 +76,8 @@ LAST_ENDED = """
     SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
            status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
            error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at, ordering_key,
-           concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path
+           concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path,
+           effect, policy_rule, policy_version, work_digest, confinement, approval_id
       FROM task
      WHERE finished_at IS NOT NULL
      ORDER BY finished_at DESC, task_id
@@ -151,6 +158,12 @@ async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[tuple[UUID, UU
         [task.rerun_of for task in tasks],
         [task.effective_precedence for task in tasks],
         [task.aim for task in tasks],
+        [task.status for task in tasks],
+        [task.ruling.effect for task in tasks],
+        [task.ruling.rule for task in tasks],
+        [task.ruling.policy_version for task in tasks],
+        [task.work_digest() for task in tasks],
+        [task.ruling.confinement.model_dump(exclude_defaults=True) for task in tasks],
     )
     return {(row["task_id"], row["request_id"]) for row in rows}
 

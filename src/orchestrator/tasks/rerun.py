@@ -2,11 +2,15 @@
 
 from uuid import UUID
 
+from common.policy.model import Work
+from orchestrator.policy.service import RuleWork
 from orchestrator.tasks.model import NewTask, Task
 
 
-def make_rerun(task: Task, *, task_id: UUID, request_id: UUID, trace_id: UUID | None = None) -> NewTask:
+def make_rerun(task: Task, *, task_id: UUID, request_id: UUID, trace_id: UUID | None = None, rule: RuleWork) -> NewTask:
     """Return the task to dispatch; it belongs to the same trace unless another is given.
+
+    Whether it may run, the policy says anew; raises what `rule` raises.
 
     It may wait as long as the old one might, from now on; the limit of its concurrency key is the one that holds now.
     """
@@ -21,6 +25,7 @@ def make_rerun(task: Task, *, task_id: UUID, request_id: UUID, trace_id: UUID | 
         priority=task.priority,
         idempotent=task.idempotent,
         max_attempts=task.max_attempts,
+        ruling=rule(Work(task.work_type, task.agent_type, task.parameters, task.hints)),
         ordering_key=task.ordering_key,
         concurrency_key=task.concurrency_key,
         expires_after=None if task.expires_at is None else task.expires_at - task.created_at,

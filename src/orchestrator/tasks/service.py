@@ -90,7 +90,9 @@ class TaskService:
         }
         new = list(stored.values())[::-1]
         answers = await self._recognise_rest(db, tasks, new)
-        await outbox.add_tickets(db, [_ticket(task) for task in new if not has_keys(task)], ageing=self._ageing)
+        # What waits for people's approval is published by nobody.
+        free = [task for task in new if not has_keys(task) and task.status is Status.PENDING]
+        await outbox.add_tickets(db, [_ticket(task) for task in free], ageing=self._ageing)
         await self._admit(db, [task for task in new if has_keys(task)])
         await events.append(db, *(_dispatched(task, by) for task in new))
         return answers
@@ -226,7 +228,15 @@ def _dispatched(task: NewTask, by: str) -> NewEvent:
         task_id=task.task_id,
         trace_id=task.trace_id,
         request_id=task.request_id,
-        data={"work_type": task.work_type, "agent_type": task.agent_type, "priority": task.priority},
+        data={
+            "work_type": task.work_type,
+            "agent_type": task.agent_type,
+            "priority": task.priority,
+            "effect": task.ruling.effect,
+            "rule": task.ruling.rule,
+            "policy_version": task.ruling.policy_version,
+            "digest": task.work_digest().hex(),
+        },
     )
 
 

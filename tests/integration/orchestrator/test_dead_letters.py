@@ -23,6 +23,7 @@ from orchestrator.dead_letters.service import (
 from orchestrator.events.model import Kind as EventKind
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.consume_dead_letters import ConsumeDeadLetters
+from orchestrator.policy.service import open_policy
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_claim, make_new_task, make_result
 from tests.integration.orchestrator.ledger import events_of, let_leases_run_out
@@ -39,7 +40,7 @@ async def broker() -> MemoryBroker:
 
 @pytest.fixture
 def letters(pool: Pool, broker: MemoryBroker, tasks: TaskService) -> DeadLetterService:
-    return DeadLetterService(pool, broker, tasks, Wake())
+    return DeadLetterService(pool, broker, tasks, open_policy(None), Wake())
 
 
 @pytest.fixture

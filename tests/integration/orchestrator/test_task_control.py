@@ -12,6 +12,7 @@ from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
+from orchestrator.policy.service import open_policy
 from orchestrator.tasks import service
 from orchestrator.tasks.control import TaskControl, TaskHasNotEnded
 from orchestrator.tasks.dispatch import IdempotencyConflict
@@ -22,7 +23,7 @@ from tests.integration.orchestrator.ledger import kinds_of
 
 @pytest.fixture
 def control(tasks: TaskService) -> TaskControl:
-    return TaskControl(tasks, Wake())
+    return TaskControl(tasks, open_policy(None), Wake())
 
 
 async def completed(tasks: TaskService, leases: LeaseService, **values: object) -> UUID:

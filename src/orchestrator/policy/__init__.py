@@ -1,0 +1,1 @@
+"""The policy that is in force: no task is stored without its ruling."""

@@ -1,0 +1,73 @@
+"""No task is stored without the ruling of the policy, and what is granted is what was ruled about."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from common.canonical import work_digest
+from common.confinement import Confinement
+from common.lifecycle import Status
+from common.policy.model import ApprovalDemand, Effect, Ruling, Work
+from orchestrator.database.pool import Pool
+from orchestrator.leases.service import LeaseService
+from orchestrator.policy.service import RefusedByPolicy, open_policy
+from orchestrator.tasks.service import TaskService
+from tests.factories import make_claim, make_new_task
+
+
+async def test_a_grant_carries_the_ruling_and_what_makes_up_the_digest(
+    tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    ruling = Ruling("deploys", "4-abc", Effect.READ, confinement=Confinement(network_off=True))
+    task = make_new_task(ruling=ruling, parameters={"message": "x", "n": 1e2})
+    await tasks.dispatch([task], by="caller")
+
+    [answer] = await leases.claim([make_claim(task.task_id)])
+
+    assert answer.grant is not None
+    [granted] = answer.grant.tasks
+    assert (granted.effect, granted.policy_version, granted.confinement) == (Effect.READ, "4-abc", ruling.confinement)
+    assert granted.target is not None
+    digest = work_digest(
+        work_type=granted.work.work_type,
+        parameters=granted.work.parameters,
+        hints=granted.work.hints,
+        target=granted.target,
+        policy_version=granted.policy_version,
+    )
+    assert digest == task.work_digest() == (await tasks.get(task.task_id)).work_digest
+
+
+async def test_work_that_needs_an_approval_waits_and_has_no_ticket(tasks: TaskService, pool: Pool) -> None:
+    task = make_new_task(ruling=Ruling("risky", "1", Effect.WRITE, ApprovalDemand(1, ("approver",), 60, 5)))
+
+    await tasks.dispatch([task], by="caller")
+
+    assert (await tasks.get(task.task_id)).status is Status.AWAITING_APPROVAL
+    assert await pool.fetchval("SELECT count(*) FROM outbox") == 0
+
+
+async def test_the_policy_does_not_change_what_the_same_dispatch_is(tasks: TaskService) -> None:
+    task = make_new_task()
+    again = make_new_task(task_id=task.task_id, request_id=task.request_id, ruling=Ruling("other", "9", Effect.READ))
+    [first] = await tasks.dispatch([task], by="caller")
+
+    [second] = await tasks.dispatch([again], by="caller")
+
+    assert second == first
+
+
+def test_without_a_policy_file_anything_may_run() -> None:
+    policy = open_policy(None)
+
+    assert policy.rule(Work("echo", "infra")).effect is Effect.READ
+    assert policy.rule(Work("anything_else", "http", {"argv": ["x"], "env": {"PATH": "/bin"}})).effect is Effect.WRITE
+
+
+def test_what_the_policy_refuses_raises_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / f"{uuid4()}.toml"
+    path.write_text('version = 1\n[[rule]]\nname = "only echo"\nwork_type = "echo"\neffect = "read"\n')
+
+    with pytest.raises(RefusedByPolicy, match="only echo"):
+        open_policy(path).rule(Work("shell_script", "infra"))
