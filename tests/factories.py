@@ -1,5 +1,6 @@
 """Things that tests need, with values that do not matter unless a test names them."""
 
+from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,6 +16,7 @@ from common.messages import (
     ResultStatus,
     StatusUpdate,
     Stream,
+    Unreadable,
     WorkResult,
     WorkStatus,
 )
@@ -72,6 +74,11 @@ def make_status(task_id: UUID, agent_id: UUID, *chunks: OutputChunk, **values: A
 
 def make_renewal(task_id: UUID, agent_id: UUID, *, fence: int = 1) -> Renew:
     return Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[Lease(task_id=task_id, fence=fence)])
+
+
+def make_unreadable(agent_id: UUID, body: bytes = b"{", *, queue: str = "work.infra", **values: Any) -> Unreadable:
+    given = {"reason": "no JSON", "body": b64encode(body).decode(), "body_bytes": len(body)}
+    return Unreadable(agent_id=agent_id, queue=queue, **{**given, **values})
 
 
 def make_heartbeat(agent_id: UUID | None = None, **values: Any) -> StatusUpdate:

@@ -16,7 +16,9 @@ from agents.attempts import Attempt
 from agents.claimer import Claimer, ClaimUnanswered
 from agents.gate import Gate
 from agents.mailbox import Letter, Mailbox, receive
+from agents.own_queues import declare_if_allowed
 from agents.reporter import Reporter
+from agents.unreadable import Undertaker
 from common.backoff import full_jitter
 from common.broker.base import Broker, Consumer, Delivery, Queue
 from common.broker.topology import RESULTS
@@ -40,6 +42,7 @@ class Intake:
     reporter: Reporter
     run: Callable[[Attempt], Coroutine[Any, Any, None]]
     gate: Gate
+    undertaker: Undertaker
     ticket_hold: timedelta
     mailbox: Mailbox | None = None
 
@@ -84,7 +87,7 @@ class Slot:
         turn = intake.gate.turn
         if not intake.gate.is_open:
             return
-        await intake.broker.declare(intake.queue)
+        await declare_if_allowed(intake.broker, intake.queue)
         async with intake.broker.consume(intake.queue.name, prefetch=1) as consumer:
             while self._work is None and not turn.is_set():
                 deliveries, letter = await _receive(consumer, intake.mailbox, turn)
@@ -104,7 +107,7 @@ class Slot:
             envelope = _read_ticket(delivery.body)
         except UnreadableMessage as error:
             log.warning("ticket.unreadable", extra={"reason": str(error)})
-            await consumer.dead_letter(delivery, str(error))
+            await self._intake.undertaker.bury(consumer, delivery, str(error), queue=self._intake.queue.name)
             return
         if envelope.payload.work_type not in self._intake.work_types:
             await self._refuse(envelope)

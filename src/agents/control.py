@@ -11,9 +11,11 @@ from agents.claimer import Claimer, Reception
 from agents.gate import Gate
 from agents.handover import Handover
 from agents.hearing import Hearing
+from agents.own_queues import declare_if_allowed
 from agents.renew import LeaseKeeper
 from agents.results import handed_back
 from agents.spool import Key
+from agents.unreadable import Undertaker
 from common.broker.base import Broker, Consumer, Delivery
 from common.broker.topology import control_queue
 from common.clock import Clock
@@ -42,6 +44,7 @@ class ControlListener:
         handover: Handover,
         hearing: Hearing,
         gate: Gate,
+        undertaker: Undertaker,
         clock: Clock,
         health: Health,
         kill_grace: timedelta,
@@ -56,6 +59,7 @@ class ControlListener:
         self._handover = handover
         self._hearing = hearing
         self._gate = gate
+        self._undertaker = undertaker
         self._clock = clock
         self._health = health
         self._kill_grace = kill_grace.total_seconds()
@@ -84,7 +88,7 @@ class ControlListener:
 
     async def _listen(self, group: asyncio.TaskGroup) -> None:
         queue = control_queue(self._agent_id)
-        await self._broker.declare(queue)
+        await declare_if_allowed(self._broker, queue)
         async with self._broker.consume(queue.name, prefetch=PREFETCH) as consumer:
             while True:
                 deliveries = await consumer.receive(PREFETCH)
@@ -97,7 +101,7 @@ class ControlListener:
             envelope = decode(delivery.body)
         except UnreadableMessage as error:
             log.warning("control.unreadable", extra={"reason": str(error)})
-            await consumer.dead_letter(delivery, str(error))
+            await self._bury(consumer, delivery, str(error))
             return False
         match envelope:
             case GrantEnvelope():
@@ -111,9 +115,12 @@ class ControlListener:
             case _:
                 reason = f"type: an agent's control queue takes grant, refusal and control, not {envelope.type}"
                 log.warning("control.unexpected", extra={"reason": reason})
-                await consumer.dead_letter(delivery, reason)
+                await self._bury(consumer, delivery, reason)
                 return False
         return True
+
+    async def _bury(self, consumer: Consumer, delivery: Delivery, reason: str) -> None:
+        await self._undertaker.bury(consumer, delivery, reason, queue=control_queue(self._agent_id).name)
 
     def _follow(self, order: Order, *, ordered_at: datetime) -> None:
         match order:

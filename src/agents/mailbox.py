@@ -1,11 +1,13 @@
 """Tickets that are for this agent alone, from its own queue: whichever slot is idle takes the next."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agents.gate import Gate
+from agents.own_queues import declare_if_allowed
+from agents.unreadable import Undertaker
 from common.broker.base import Broker, BrokerUnavailable, Consumer, Delivery, Queue
 from common.loop import Health, keep_running
 
@@ -16,6 +18,7 @@ class Letter:
 
     delivery: Delivery
     _consumer: Consumer
+    _bury: Callable[[Consumer, Delivery, str], Awaitable[None]]
     taken: asyncio.Event = field(default_factory=asyncio.Event)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -31,18 +34,19 @@ class Letter:
 
     async def dead_letter(self, reason: str) -> None:
         with suppress(BrokerUnavailable):
-            await self._consumer.dead_letter(self.delivery, reason)
+            await self._bury(self._consumer, self.delivery, reason)
         self.settled.set()
 
 
 class Mailbox:
     """Holds one ticket of the agent's own queue at a time, while the agent may work."""
 
-    def __init__(self, broker: Broker, queue: Queue, gate: Gate, health: Health) -> None:
+    def __init__(self, broker: Broker, queue: Queue, gate: Gate, health: Health, undertaker: Undertaker) -> None:
         self._broker = broker
         self._queue = queue
         self._gate = gate
         self._health = health
+        self._undertaker = undertaker
         self._letters: asyncio.Queue[Letter] = asyncio.Queue()
 
     async def next(self) -> Letter:
@@ -58,12 +62,15 @@ class Mailbox:
     async def _consume(self) -> None:
         await self._gate.opened()
         turn = self._gate.turn
-        await self._broker.declare(self._queue)
+        await declare_if_allowed(self._broker, self._queue)
         self._health.well("mailbox")
         async with self._broker.consume(self._queue.name, prefetch=1) as consumer:
             while not turn.is_set():
                 for delivery in await receive(consumer, turn):
-                    await self._offer(Letter(delivery, consumer), turn)
+                    await self._offer(Letter(delivery, consumer, self._bury), turn)
+
+    async def _bury(self, consumer: Consumer, delivery: Delivery, reason: str) -> None:
+        await self._undertaker.bury(consumer, delivery, reason, queue=self._queue.name)
 
     async def _offer(self, letter: Letter, turn: asyncio.Event) -> None:
         """Wait until a slot has dealt with a ticket; take it back when the agent's turn is over before that."""

@@ -1,5 +1,6 @@
 """Open an agent's way to the orchestrator: a message bus, or the queue API over HTTP in its place."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -7,11 +8,13 @@ from datetime import timedelta
 from agents.over_http.broker import open_over_http
 from agents.registration import Identity
 from agents.settings import AgentSettings
-from common.broker.base import Broker, BrokerUnavailable
+from common.broker.base import Broker, BrokerUnavailable, NotPermitted
 from common.broker.connect import open_broker
 from common.broker.topology import DEAD_LETTER_QUEUE, REPLY_QUEUES, control_queue, work_queue
 from common.config import SharedSettings
 from common.errors import StartupRefused
+
+log = logging.getLogger(__name__)
 
 
 class BrokerNotReady(StartupRefused):
@@ -52,13 +55,20 @@ async def open_way(
         try:
             if broker is None:
                 broker = await stack.enter_async_context(_opened(settings, shared, identity))
-            await broker.declare(
-                DEAD_LETTER_QUEUE, *REPLY_QUEUES, work_queue(identity.agent_type), control_queue(identity.agent_id)
-            )
+            await _declare(broker, identity)
         except BrokerUnavailable as failure:
             refusal = BrokerNotReady if settings.server_url is None else ServerNotReady
             raise refusal(failure) from failure
         yield broker
+
+
+async def _declare(broker: Broker, identity: Identity) -> None:
+    try:
+        await broker.declare(
+            DEAD_LETTER_QUEUE, *REPLY_QUEUES, work_queue(identity.agent_type), control_queue(identity.agent_id)
+        )
+    except NotPermitted:
+        log.info("queues.left_to_orchestrator", extra={"queues": control_queue(identity.agent_id).name})
 
 
 @asynccontextmanager

@@ -30,6 +30,7 @@ from agents.resources import ResourceMonitor
 from agents.runner import Runner
 from agents.settings import AgentSettings
 from agents.spool import Key, Spool
+from agents.unreadable import Undertaker
 from agents.workspace import Workspaces
 from common.broker.base import Broker
 from common.broker.topology import own_work_queue, work_queue
@@ -76,7 +77,8 @@ async def build_agent(
             kill_grace=kill_grace,
             known_secrets=known_secrets,
         )
-        mailbox = None if settings.server_url else Mailbox(broker, own_work_queue(agent_id), gate, health)
+        undertaker = Undertaker(broker, agent_id)
+        mailbox = None if settings.server_url else Mailbox(broker, own_work_queue(agent_id), gate, health, undertaker)
         intake = Intake(
             broker=broker,
             agent_id=agent_id,
@@ -86,6 +88,7 @@ async def build_agent(
             reporter=reporter,
             run=runner.run,
             gate=gate,
+            undertaker=undertaker,
             ticket_hold=timedelta(seconds=settings.ticket_hold_seconds),
             mailbox=mailbox,
         )
@@ -101,6 +104,7 @@ async def build_agent(
                 handover=handover,
                 hearing=hearing,
                 gate=gate,
+                undertaker=undertaker,
                 clock=clock,
                 health=health,
                 kill_grace=kill_grace,

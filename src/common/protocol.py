@@ -23,6 +23,7 @@ from common.messages import (
     Renew,
     StatusUpdate,
     Ticket,
+    Unreadable,
     WorkResult,
     WorkStatus,
 )
@@ -105,6 +106,11 @@ class ErrorEnvelope(MessageEnvelope):
     payload: ProtocolError
 
 
+class UnreadableEnvelope(MessageEnvelope):
+    type: Literal["unreadable"] = "unreadable"
+    payload: Unreadable
+
+
 class ProbeEnvelope(MessageEnvelope):
     type: Literal["probe"] = "probe"
     payload: Probe
@@ -121,6 +127,7 @@ Envelope = Annotated[
     | RenewEnvelope
     | ControlEnvelope
     | ErrorEnvelope
+    | UnreadableEnvelope
     | ProbeEnvelope,
     Field(discriminator="type"),
 ]

@@ -147,7 +147,7 @@ async def open_orchestrator(
             hub.start_at(await events.head(db))
         handlers: list[Handler] = [
             ConsumeClaims(leases, bus, relay),
-            ConsumeResults(leases, probes, bus, relay),
+            ConsumeResults(leases, probes, letters, bus, relay),
             ConsumeProgress(output, leases, bus, relay),
             ConsumeHeartbeats(registry, leases, bus),
         ]

@@ -36,6 +36,7 @@ class Node(ABC):
     """A running RabbitMQ. `can_control` says whether `ctl` works."""
 
     url: str
+    management_url: str | None = None
     can_control = True
 
     def __init__(self) -> None:
@@ -78,16 +79,23 @@ class GivenNode(Node):
 
 
 class PrivateNode(Node):
-    """A node of our own, from installed scripts, on free ports and with everything it writes in one folder."""
+    """A node of our own, from installed scripts, on free ports and with everything it writes in one folder.
 
-    def __init__(self, scripts: Path) -> None:
+    `configuration` is added to its rabbitmq.conf. The management API is there only where it is asked for.
+    """
+
+    def __init__(self, scripts: Path, *, has_management: bool = False, configuration: str = "") -> None:
         super().__init__()
         self._scripts = scripts
         self._home = Path(tempfile.mkdtemp(prefix="chiffon-rabbitmq-"))
-        port, distribution, epmd = free_ports(3)
+        port, distribution, epmd, management = free_ports(4)
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
-        (self._home / "enabled_plugins").write_text("[].\n")
-        (self._home / "rabbitmq.conf").write_text("heartbeat = 15\n")
+        if has_management:
+            self.management_url = f"http://127.0.0.1:{management}"
+            configuration += f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n"
+        plugins = "rabbitmq_management" if has_management else ""
+        (self._home / "enabled_plugins").write_text(f"[{plugins}].\n")
+        (self._home / "rabbitmq.conf").write_text(f"heartbeat = 15\n{configuration}")
         (self._home / "environment.conf").write_text("")
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")},

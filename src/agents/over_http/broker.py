@@ -6,6 +6,7 @@ the same agent. `publish` returns when the server has answered, and raises `Serv
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -25,8 +26,10 @@ from common.broker.memory import MemoryBroker
 from common.broker.topology import work_queue
 from common.clock import Clock, SystemClock
 from common.loop import Health
-from common.messages import Claim, ProtocolError, Renew, StatusUpdate, WorkResult, WorkStatus
+from common.messages import Claim, ProtocolError, Renew, StatusUpdate, Unreadable, WorkResult, WorkStatus
 from common.protocol import decode
+
+log = logging.getLogger(__name__)
 
 # How long jobs that were claimed for nobody may take to get back when the agent leaves.
 GOODBYE_SECONDS = 5.0
@@ -79,6 +82,9 @@ class OverHttp:
                     await self._orders.beat(payload)
                 case WorkStatus() | WorkResult() | ProtocolError():
                     reports.append(payload)
+                case Unreadable():
+                    # Everything that is read here was made here; what the server says wrongly is refused before that.
+                    log.error("message.unreadable", extra={"queue": payload.queue, "reason": payload.reason})
                 case _:
                     raise TypeError(f"an agent does not say {type(payload).__name__}")
         if reports:

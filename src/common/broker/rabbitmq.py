@@ -32,6 +32,7 @@ class RabbitBroker:
     def __init__(self, url: str, *, name: str, deadline: timedelta) -> None:
         self._deadline = deadline
         self._declared: dict[str, Queue] = {}
+        self._refused: set[str] = set()
         self._publishing = Link(url, name=f"{name} (publishing)", deadline=deadline, prepare=open_publishing_channel)
         self._consuming: Link[None] = Link(
             url, name=f"{name} (consuming)", deadline=deadline, prepare=self._declare_again
@@ -51,9 +52,13 @@ class RabbitBroker:
 
     async def declare(self, *queues: Queue, keep: bool = True) -> None:
         names = ", ".join(queue.name for queue in queues)
+        # Each refusal is an error in RabbitMQ's log, so the same is asked once on each connection.
+        if queues and self._refused.issuperset(queue.name for queue in queues):
+            raise NotPermitted(f"RabbitMQ does not let this user declare the queues {names}.")
         try:
             await self._ask(lambda channel: _declare(channel, queues))
         except ChannelAccessRefused as refusal:
+            self._refused.update(queue.name for queue in queues)
             raise NotPermitted(f"RabbitMQ does not let this user declare the queues {names}: {refusal}") from refusal
         except AMQPChannelError as refusal:
             raise BrokerUnavailable(
@@ -118,6 +123,7 @@ class RabbitBroker:
         return await within(self._deadline, asking())
 
     async def _declare_again(self, generation: Generation[None]) -> None:
+        self._refused.clear()
         # A broker that came back without its data gets what was declared here; what others own is theirs to bring back.
         if self._declared:
             async with generation.side_channel() as channel:

@@ -6,6 +6,7 @@ from uuid import UUID
 from common.broker import topology
 from common.broker.base import Address, Delivery
 from common.json_rules import check_json
+from common.messages import Unreadable
 from orchestrator.dead_letters.model import Kind, Letter, NewLetter
 
 KEPT_BYTES = 1024 * 1024
@@ -29,6 +30,21 @@ def letter_of(delivery: Delivery) -> NewLetter:
         body=delivery.body[:KEPT_BYTES],
         body_bytes=len(delivery.body),
         priority=min(max(delivery.priority, 1), 5),
+    )
+
+
+def letter_of_report(report: Unreadable) -> NewLetter:
+    """Return what is noted of a message that an agent could not read."""
+    body = report.raw[:KEPT_BYTES]
+    return NewLetter(
+        Kind.MESSAGE,
+        queue=report.queue,
+        type=_clean(_type_of(body), NAME_LENGTH),
+        reason=_clean(f"agent {report.agent_id} cannot read it: {report.reason}", REASON_LENGTH),
+        message_id=_clean(report.message_id, NAME_LENGTH) or None,
+        body=body,
+        body_bytes=max(report.body_bytes, len(body)),
+        priority=min(max(report.priority, 1), 5),
     )
 
 

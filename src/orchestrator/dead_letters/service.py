@@ -8,11 +8,12 @@ from common.broker.base import Broker, Delivery, Outgoing, Unroutable
 from common.errors import Conflict, ErrorCode, NotFound
 from common.ids import new_request_id
 from common.loop import Wake
+from common.messages import Unreadable
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.dead_letters import queries
 from orchestrator.dead_letters.events import noted, settled
-from orchestrator.dead_letters.model import Kind, Letter, State
-from orchestrator.dead_letters.rules import FORGED, letter_of, origin_of
+from orchestrator.dead_letters.model import Kind, Letter, NewLetter, State
+from orchestrator.dead_letters.rules import FORGED, letter_of, letter_of_report, origin_of
 from orchestrator.events import queries as events
 from orchestrator.policy.service import PolicyService
 from orchestrator.tasks import queries as task_queries
@@ -51,8 +52,15 @@ class DeadLetterService:
 
     async def note(self, deliveries: Sequence[Delivery]) -> int:
         """Store messages from the dead letters; return how many were not stored before."""
+        return await self._note([letter_of(delivery) for delivery in deliveries])
+
+    async def note_reported(self, reports: Sequence[Unreadable]) -> int:
+        """Store messages that agents could not read; return how many were not stored before."""
+        return await self._note([letter_of_report(report) for report in reports])
+
+    async def _note(self, letters: Sequence[NewLetter]) -> int:
         async with transaction(self._pool) as db:
-            new = await queries.add(db, [letter_of(delivery) for delivery in deliveries])
+            new = await queries.add(db, letters)
             await events.append(db, *map(noted, new))
         for letter in new:
             log.warning("dead_letter.noted", extra={"id": letter.id, "queue": letter.queue, "reason": letter.reason})

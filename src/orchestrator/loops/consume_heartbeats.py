@@ -7,8 +7,9 @@ from pydantic import BaseModel
 
 from common.broker import topology
 from common.broker.base import Broker
-from common.messages import Heard, Renew, Renewed, StatusUpdate
+from common.messages import AgentStatus, Heard, Renew, StatusUpdate
 from orchestrator.leases.service import LeaseService
+from orchestrator.loops.agent_queues import give_queues
 from orchestrator.loops.tell import tell
 from orchestrator.registry.service import RegistryService
 
@@ -32,8 +33,16 @@ class ConsumeHeartbeats:
         updates = [payload for payload in payloads if isinstance(payload, StatusUpdate)]
         if updates:
             await self._registry.record(updates)
-            await tell(self._broker, _heard(updates))
+            await self._hear(updates)
+
+    async def _hear(self, updates: Sequence[StatusUpdate]) -> None:
+        """Say that they were heard; an agent that has no queues gets them, for it may not be able to make its own."""
+        answers = _heard(updates)
+        working = {update.agent_id for update in updates if update.status is not AgentStatus.OFFLINE}
+        without = working & await tell(self._broker, answers)
+        if without and await give_queues(self._broker, without):
+            await tell(self._broker, [(agent_id, answer) for agent_id, answer in answers if agent_id in without])
 
 
-def _heard(updates: Sequence[StatusUpdate]) -> list[tuple[UUID, Renewed | Heard]]:
+def _heard(updates: Sequence[StatusUpdate]) -> list[tuple[UUID, Heard]]:
     return [(update.agent_id, Heard(beat_id=update.beat_id)) for update in updates if update.beat_id is not None]

@@ -1,4 +1,4 @@
-"""Take the results of tasks, what agents say they cannot do, and the probes that prove the way."""
+"""Take the results of tasks, what agents cannot do or read, and the probes that prove the way."""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from common.broker import topology
 from common.broker.base import Broker
 from common.loop import Wake
-from common.messages import Probe, ProtocolError, WorkResult
+from common.messages import Probe, ProtocolError, Unreadable, WorkResult
+from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.tell import stored, tell
 from orchestrator.probes.service import ProbeService
@@ -21,11 +22,14 @@ class ConsumeResults:
 
     queue = topology.RESULTS
     prefetch = 400
-    accepts: tuple[type[BaseModel], ...] = (WorkResult, ProtocolError, Probe)
+    accepts: tuple[type[BaseModel], ...] = (WorkResult, ProtocolError, Probe, Unreadable)
 
-    def __init__(self, leases: LeaseService, probes: ProbeService, broker: Broker, relay: Wake) -> None:
+    def __init__(
+        self, leases: LeaseService, probes: ProbeService, letters: DeadLetterService, broker: Broker, relay: Wake
+    ) -> None:
         self._leases = leases
         self._probes = probes
+        self._letters = letters
         self._broker = broker
         self._relay = relay
 
@@ -39,6 +43,9 @@ class ConsumeResults:
         probes = {payload.orchestrator_id for payload in payloads if isinstance(payload, Probe)}
         if probes:
             await self._probes.returned(sorted(probes))
+        unreadable = [payload for payload in payloads if isinstance(payload, Unreadable)]
+        if unreadable:
+            await self._letters.note_reported(unreadable)
         results = [payload for payload in payloads if isinstance(payload, WorkResult)]
         if results:
             await self._leases.accept(results)

@@ -10,6 +10,7 @@ from common.broker import topology
 from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
 from common.protocol import ORCHESTRATOR, TicketEnvelope, encode
 from orchestrator.database.pool import Connection, Pool, transaction
+from orchestrator.loops.agent_queues import give_queues
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import Waiting
 from orchestrator.placement import queries
@@ -78,8 +79,10 @@ class PlaceTickets:
         try:
             await self._broker.publish(_ticket(waiting, agent_id, ttl=self._ttl))
         except Unroutable:
-            log.warning("placement.no_queue", extra={"agent_id": agent_id})  # it has just registered: soon there is one
+            # It has just registered and will make its queue, or it may not and this is for us to do.
+            log.warning("placement.no_queue", extra={"agent_id": agent_id})
             await self._put_back(waiting)
+            await give_queues(self._broker, {agent_id})
         except BrokerUnavailable:
             await self._put_back(waiting)
             raise

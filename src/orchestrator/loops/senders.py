@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from common.broker.base import Delivery
 from common.broker.rabbitmq_user import user_of, user_of_agent
 from common.errors import StartupRefused
-from common.messages import Claim, Probe, ProtocolError, Renew, StatusUpdate, WorkResult, WorkStatus
+from common.messages import Claim, Probe, ProtocolError, Renew, StatusUpdate, Unreadable, WorkResult, WorkStatus
 from common.protocol import ORCHESTRATOR, MessageEnvelope
 from orchestrator.dead_letters.rules import FORGED, REPLAYED_BY
 
@@ -85,7 +85,7 @@ def _problem_of_own(envelope: MessageEnvelope, payload: BaseModel, speaker: str)
 
 def _problem_of_agents(sender: str, envelope: MessageEnvelope, payload: BaseModel, speaker: str) -> str | None:
     match payload:
-        case Claim() | Renew() | StatusUpdate() | WorkResult() | WorkStatus():
+        case Claim() | Renew() | StatusUpdate() | Unreadable() | WorkResult() | WorkStatus():
             agent = str(payload.agent_id)
         case ProtocolError():
             agent = envelope.from_agent

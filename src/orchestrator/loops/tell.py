@@ -21,29 +21,31 @@ GRANTS_IN_A_MESSAGE = 16
 Answer = Grant | Refusal | Renewed | Stored | Heard
 
 
-async def tell(broker: Broker, answers: Iterable[tuple[UUID, Answer]]) -> None:
-    """Send each answer to its agent. An agent that has no queue any more keeps the others waiting for nothing."""
-    messages = [_message(agent_id, part) for agent_id, answer in answers for part in _parts(answer)]
+async def tell(broker: Broker, answers: Iterable[tuple[UUID, Answer]]) -> set[UUID]:
+    """Send each answer to its agent, and return the agents that have no queue; the others do not wait for them."""
+    messages = [(agent_id, _message(agent_id, part)) for agent_id, answer in answers for part in _parts(answer)]
     try:
-        await broker.publish(*messages)
+        await broker.publish(*(message for _, message in messages))
     except Unroutable:
-        for message in messages:
-            if not await _told(broker, message):
-                return
+        return await _tell_each(broker, messages)
     except BrokerUnavailable as error:
         log.warning("answer.lost", extra={"answers": len(messages), "reason": str(error)})
+    return set()
 
 
-async def _told(broker: Broker, message: Outgoing) -> bool:
-    """Send one answer; False when the broker is away, so that there is no point in going on."""
-    try:
-        await broker.publish(message)
-    except Unroutable:
-        log.info("answer.undeliverable", extra={"to": message.address.routing_key})
-    except BrokerUnavailable as error:
-        log.warning("answer.lost", extra={"to": message.address.routing_key, "reason": str(error)})
-        return False
-    return True
+async def _tell_each(broker: Broker, messages: Sequence[tuple[UUID, Outgoing]]) -> set[UUID]:
+    without_queue: set[UUID] = set()
+    for agent_id, message in messages:
+        try:
+            await broker.publish(message)
+        except Unroutable:
+            log.info("answer.undeliverable", extra={"to": message.address.routing_key})
+            without_queue.add(agent_id)
+        except BrokerUnavailable as error:
+            # The broker is away, so there is no point in going on.
+            log.warning("answer.lost", extra={"to": message.address.routing_key, "reason": str(error)})
+            break
+    return without_queue
 
 
 def stored(results: Sequence[WorkResult]) -> list[tuple[UUID, Stored]]:

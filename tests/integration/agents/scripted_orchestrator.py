@@ -44,6 +44,7 @@ from common.messages import (
     Stored,
     Stream,
     Ticket,
+    Unreadable,
     WorkRequest,
     WorkResult,
     WorkStatus,
@@ -91,6 +92,7 @@ class ScriptedOrchestrator:
         self.statuses: list[WorkStatus] = []
         self.results: dict[UUID, list[WorkResult]] = defaultdict(list)
         self.errors: list[ProtocolError] = []
+        self.unreadable: list[Unreadable] = []
         self.heartbeats: list[StatusUpdate] = []
         self.renewals: list[Renew] = []
         self.lease_ends: dict[UUID, float] = {}
@@ -215,6 +217,8 @@ class ScriptedOrchestrator:
                 self.results[result.task_id].append(result)
             case ProtocolError() as error:
                 self.errors.append(error)
+            case Unreadable() as unreadable:
+                self.unreadable.append(unreadable)
             case Renew() as renewal:
                 self.renewals.append(renewal)
 

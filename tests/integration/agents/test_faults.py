@@ -16,15 +16,10 @@ from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
 
 
-async def dead_letters(broker: Broker, *, count: int) -> list[tuple[bytes, str]]:
-    """Return body and reason of the dead letters, once there are so many."""
-    await eventually(lambda: _has(broker, count))
-    async with broker.consume("dead", prefetch=count) as consumer:
-        return [(letter.body, letter.headers["reason"]) for letter in await consumer.receive(count)]
-
-
-async def _has(broker: Broker, count: int) -> bool:
-    return await broker.depth("dead") == count
+async def reported(orchestrator: ScriptedOrchestrator, *, count: int) -> list[tuple[bytes, str, str]]:
+    """Return body, reason and queue of what the agent said that it cannot read, once there are so many."""
+    await eventually(lambda: len(orchestrator.unreadable) == count)
+    return [(report.raw, report.reason, report.queue) for report in orchestrator.unreadable]
 
 
 def process_is_gone(pid: int) -> bool:
@@ -35,7 +30,7 @@ def process_is_gone(pid: int) -> bool:
     return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
 
 
-async def test_a_ticket_that_cannot_be_read_is_a_dead_letter_and_the_agent_lives_on(
+async def test_a_ticket_that_cannot_be_read_is_reported_and_the_agent_lives_on(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
 ) -> None:
     await start_agent(slots=1)
@@ -44,12 +39,14 @@ async def test_a_ticket_that_cannot_be_read_is_a_dead_letter_and_the_agent_lives
 
     await orchestrator.ended(following)
 
-    [(body, reason)] = await dead_letters(broker, count=1)
+    [(body, reason, queue)] = await reported(orchestrator, count=1)
     assert body == b'{"type": "work_req'
+    assert queue == "work.infra"
+    assert await broker.depth("work.infra") == 0
     assert "Invalid JSON" in reason
 
 
-async def test_an_envelope_of_the_wrong_type_is_a_dead_letter_and_the_agent_lives_on(
+async def test_an_envelope_of_the_wrong_type_is_reported_and_the_agent_lives_on(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
 ) -> None:
     await start_agent(slots=1)
@@ -72,7 +69,9 @@ async def test_an_envelope_of_the_wrong_type_is_a_dead_letter_and_the_agent_live
 
     await orchestrator.ended(following)
 
-    reasons = {reason for _, reason in await dead_letters(broker, count=3)}
+    reports = await reported(orchestrator, count=3)
+    reasons = {reason for _, reason, _ in reports}
+    assert {queue for _, _, queue in reports} == {"work.infra", f"control.{orchestrator.agent_id}"}
     assert any("takes grant, refusal and control, not work_request" in reason for reason in reasons)
     assert any("no_such_type" in reason or "type" in reason for reason in reasons)
 

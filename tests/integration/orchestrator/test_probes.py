@@ -13,12 +13,14 @@ from common.broker.base import Consumer
 from common.broker.memory import MemoryBroker
 from common.loop import Health, Wake, keep_running
 from orchestrator.database.pool import Pool
+from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.consume import ConsumeQueue
 from orchestrator.loops.consume_results import ConsumeResults
 from orchestrator.loops.probe import Deaf, SendProbe
 from orchestrator.loops.senders import Trusted
 from orchestrator.probes.service import ProbeService
+from orchestrator.tasks.service import TaskService
 from tests.eventually import eventually
 
 EVERY = timedelta(milliseconds=50)
@@ -31,11 +33,16 @@ async def broker() -> MemoryBroker:
     return broker
 
 
+def results_consumer(pool: Pool, leases: LeaseService, probes: ProbeService, broker: MemoryBroker) -> ConsumeQueue:
+    letters = DeadLetterService(pool, broker, TaskService(pool, ageing=timedelta(minutes=10)), Wake())
+    return ConsumeQueue(broker, ConsumeResults(leases, probes, letters, broker, Wake()), senders=Trusted())
+
+
 async def test_a_probe_that_came_back_proves_readiness_and_one_that_did_not_disproves_it(
     pool: Pool, leases: LeaseService, broker: MemoryBroker
 ) -> None:
     probes = ProbeService(pool, uuid4())
-    consumer = ConsumeQueue(broker, ConsumeResults(leases, probes, broker, Wake()), senders=Trusted())
+    consumer = results_consumer(pool, leases, probes, broker)
     probe = SendProbe(probes, broker, every=timedelta(seconds=1), consumers=[consumer])
     with pytest.raises(Deaf, match="no probe has come back"):
         await probe.check()
@@ -55,7 +62,7 @@ async def test_one_orchestrator_may_hear_the_probe_of_another(
     pool: Pool, leases: LeaseService, broker: MemoryBroker
 ) -> None:
     mine, other = ProbeService(pool, uuid4()), ProbeService(pool, uuid4())
-    async with ConsumeQueue(broker, ConsumeResults(leases, other, broker, Wake()), senders=Trusted()) as consumer:
+    async with results_consumer(pool, leases, other, broker) as consumer:
         await SendProbe(mine, broker, every=EVERY, consumers=[]).run_once()
         await consumer.run_once()
 
@@ -81,7 +88,7 @@ async def test_a_process_that_hears_nothing_says_so_and_opens_its_consumers_anew
     broker = DeafAtFirst()
     await broker.declare(*topology.REPLY_QUEUES)
     probes = ProbeService(pool, uuid4())
-    consumer = ConsumeQueue(broker, ConsumeResults(leases, probes, broker, Wake()), senders=Trusted())
+    consumer = results_consumer(pool, leases, probes, broker)
     probe = SendProbe(probes, broker, every=EVERY, consumers=[consumer])
     consuming = asyncio.create_task(keep_running("consume", consumer.run_once, health=Health()))
 

@@ -38,14 +38,14 @@ def a_delivery() -> Delivery:
 
 @pytest.mark.parametrize("later", range(8))
 async def test_a_ticket_that_comes_while_the_pool_breaks_is_settled(later: int) -> None:
-    mailbox = Mailbox(cast("Any", None), cast("Any", None), cast("Any", None), cast("Any", None))
+    mailbox = Mailbox(*[cast("Any", None)] * 5)
     pool, own, turn = PoolConsumer(), OwnConsumer(), asyncio.Event()
     slot = asyncio.create_task(_receive(cast("Consumer", pool), mailbox, turn))
     await asyncio.sleep(0)
     pool.broken.set_exception(BrokerUnavailable("gone"))
     for _ in range(later):
         await asyncio.sleep(0)
-    offer = asyncio.create_task(mailbox._offer(Letter(a_delivery(), cast("Consumer", own)), turn))
+    offer = asyncio.create_task(mailbox._offer(Letter(a_delivery(), cast("Consumer", own), cast("Any", None)), turn))
     try:
         _, letter = await slot
     except BrokerUnavailable:

@@ -5,14 +5,17 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import ValidationError
 
 from common.broker import topology
 from common.broker.base import Address, Delivery
 from orchestrator.dead_letters.model import Kind, Letter, State
-from orchestrator.dead_letters.rules import KEPT_BYTES, letter_of, origin_of, parse
+from orchestrator.dead_letters.rules import KEPT_BYTES, letter_of, letter_of_report, origin_of, parse
 from orchestrator.dead_letters.schemas import DeadLetterDetail
+from tests.factories import make_unreadable
 
 AGENT = UUID("7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11")
+OTHER = UUID("11111111-1d2f-4c59-9a5e-6a7d1f0c9b11")
 
 
 def make_delivery(body: bytes = b"{}", **values: Any) -> Delivery:
@@ -134,3 +137,25 @@ def test_a_body_is_shown_as_text_or_base64_and_as_json_where_it_is(
     assert (detail.body_encoding, detail.body, detail.body_json) == (encoding, shown, content)
     assert parse(body) == content
     detail.model_dump_json()
+
+
+def test_what_an_agent_cannot_read_is_noted_with_who_says_so() -> None:
+    letter = letter_of_report(make_unreadable(AGENT, b'{"type": "grant"', message_id="m-2", priority=0))
+
+    assert (letter.queue, letter.body, letter.body_bytes) == ("work.infra", b'{"type": "grant"', 16)
+    assert letter.reason == f"agent {AGENT} cannot read it: no JSON"
+    assert letter.message_id == "m-2"
+    assert letter.priority == 1
+
+
+@pytest.mark.parametrize("queue", [f"control.{AGENT}", f"work.agent.{AGENT}", "work.infra", "work.gpu-2"])
+def test_an_agent_reports_what_it_found_in_its_own_queues(queue: str) -> None:
+    assert make_unreadable(AGENT, queue=queue).queue == queue
+
+
+@pytest.mark.parametrize(
+    "queue", [f"control.{OTHER}", f"work.agent.{OTHER}", "replies.results", "dead", "work.", "work.Infra", ""]
+)
+def test_an_agent_reports_nothing_of_the_queues_of_others(queue: str) -> None:
+    with pytest.raises(ValidationError, match="none that agent"):
+        make_unreadable(AGENT, queue=queue)

@@ -17,12 +17,13 @@ from common.protocol import (
     RenewEnvelope,
     StatusUpdateEnvelope,
     TicketEnvelope,
+    UnreadableEnvelope,
     WorkResultEnvelope,
     WorkStatusEnvelope,
 )
 from orchestrator.dead_letters.rules import FORGED, REPLAYED_BY
 from orchestrator.loops.senders import Checked, Trusted, senders_of
-from tests.factories import make_claim, make_heartbeat, make_renewal, make_result, make_status
+from tests.factories import make_claim, make_heartbeat, make_renewal, make_result, make_status, make_unreadable
 
 OWN = "chiffon"
 AGENT, OTHER = uuid4(), uuid4()
@@ -38,6 +39,7 @@ def said_by(agent_id: UUID, *, from_agent: UUID | None = None) -> list[Envelope]
         StatusUpdateEnvelope(payload=make_heartbeat(agent_id), **to),
         WorkResultEnvelope(payload=make_result(uuid4(), agent_id), **to),
         WorkStatusEnvelope(payload=make_status(uuid4(), agent_id), **to),
+        UnreadableEnvelope(payload=make_unreadable(agent_id), **to),
     ]
 
 

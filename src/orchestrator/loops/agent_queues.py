@@ -1,0 +1,29 @@
+"""Make the queues of agents that cannot make their own: on RabbitMQ an agent's user may not declare anything."""
+
+import logging
+from collections.abc import Collection
+from uuid import UUID
+
+from common.broker import topology
+from common.broker.base import Broker, BrokerUnavailable
+
+log = logging.getLogger(__name__)
+
+
+async def give_queues(broker: Broker, agents: Collection[UUID]) -> bool:
+    """Make the two queues of each agent, and say whether that worked; what fails is tried again when it is heard next.
+
+    They are not kept in mind: an agent that is heard again after its queues have gone gets them again.
+    """
+    queues = [
+        queue
+        for agent_id in sorted(agents)
+        for queue in (topology.control_queue(agent_id), topology.own_work_queue(agent_id))
+    ]
+    try:
+        await broker.declare(*queues, keep=False)
+    except BrokerUnavailable as error:
+        log.warning("agent.queues_not_made", extra={"agents": len(agents), "reason": str(error)})
+        return False
+    log.info("agent.queues_made", extra={"agents": [str(agent_id) for agent_id in agents]})
+    return True
