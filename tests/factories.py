@@ -16,11 +16,11 @@ from common.messages import (
     ResultStatus,
     StatusUpdate,
     Stream,
-    Unreadable,
     WorkResult,
     WorkStatus,
 )
 from common.policy.model import Effect, Ruling
+from common.unreadable import Unreadable
 from orchestrator.tasks.model import NewTask
 
 RULING = Ruling("anything", "1-test", Effect.WRITE)

@@ -9,8 +9,8 @@ from uuid import UUID
 from agents.replies import reply
 from common.broker.base import Broker, Consumer, Delivery
 from common.broker.topology import RESULTS
-from common.messages import MAX_REASON, MAX_UNREADABLE_BYTES, Unreadable
 from common.protocol import ORCHESTRATOR, UnreadableEnvelope
+from common.unreadable import MAX_REASON, MAX_UNREADABLE_BYTES, Unreadable
 
 
 class Undertaker:

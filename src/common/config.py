@@ -16,6 +16,8 @@ from common.errors import StartupRefused
 
 CONFIG_VARIABLE = "CHIFFON_CONFIG"
 DEFAULT_FILE = Path("chiffon.toml")
+# Settings with such a word in their name may hold a secret, and are not shown when they are wrong.
+HIDDEN = ("url", "token", "password")
 
 
 class InvalidSettings(StartupRefused):
@@ -84,7 +86,7 @@ def _explain(settings: type[Settings], error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
         name = ".".join(str(part) for part in problem["loc"])
-        shown = "(hidden)" if "url" in name or "token" in name else repr(problem["input"])
+        shown = "(hidden)" if any(word in name for word in HIDDEN) else repr(problem["input"])
         where = f"{prefix}{name}".upper() + (f" or [{settings.table}] {name}" if settings.table else f" or {name}")
         lines.append(f"{where} = {shown}: {problem['msg']}")
     return "These settings are not usable:\n  " + "\n  ".join(lines)

@@ -3,28 +3,21 @@
 All are frozen. Unknown fields are ignored, so that a newer peer can add some.
 """
 
-import base64
-import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from common.confinement import UNCONFINED, Confinement
 from common.labels import Labels
 from common.policy.model import Effect
 from common.seal import Seal
-from common.work import AGENT_TYPE_PATTERN, AgentType, WorkType
+from common.work import AgentType, WorkType
 
 MAX_CHUNK_BYTES = 256 * 1024
 MAX_TAIL_BYTES = 16 * 1024
-MAX_UNREADABLE_BYTES = 1024 * 1024
-MAX_REASON = 2000
-POOL_QUEUE = re.compile(rf"work\.{AGENT_TYPE_PATTERN.strip('^$')}")
-
-Base64 = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 
 
 class Message(BaseModel):
@@ -288,32 +281,6 @@ class Probe(Message):
     """A no-op that an orchestrator sends through the broker, to see that what is sent comes back."""
 
     orchestrator_id: UUID
-
-
-class Unreadable(Message):
-    """An agent found a message in one of its queues that it cannot read, and hands it over to whoever can look at it.
-
-    `body` is base64, of the first MiB at most; `body_bytes` says how long it was.
-    """
-
-    agent_id: UUID
-    queue: str = Field(max_length=255)
-    reason: str = Field(max_length=MAX_REASON)
-    message_id: str = Field(default="", max_length=255)
-    priority: int = Field(default=3, ge=0, le=255)
-    body: Base64 = Field(max_length=MAX_UNREADABLE_BYTES * 4 // 3 + 4)
-    body_bytes: int = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _is_from_a_queue_of_this_agent(self) -> Self:
-        own = (f"control.{self.agent_id}", f"work.agent.{self.agent_id}")
-        if self.queue not in own and not POOL_QUEUE.fullmatch(self.queue):
-            raise ValueError(f"queue: {self.queue!r} is none that agent {self.agent_id} reads")
-        return self
-
-    @property
-    def raw(self) -> bytes:
-        return base64.b64decode(self.body)
 
 
 class ProtocolError(Message):

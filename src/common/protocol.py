@@ -23,10 +23,10 @@ from common.messages import (
     Renew,
     StatusUpdate,
     Ticket,
-    Unreadable,
     WorkResult,
     WorkStatus,
 )
+from common.unreadable import Unreadable
 
 PROTOCOL_VERSION: Literal["1.0"] = "1.0"
 ORCHESTRATOR = "orchestrator"

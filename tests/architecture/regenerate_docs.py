@@ -10,9 +10,11 @@ from pathlib import Path
 
 from agents.settings import AgentSettings
 from chiffon.cli.app import COMMANDS
+from chiffon.rabbitmq.settings import RabbitmqSettings
 from common import messages
 from common.config import SharedSettings
 from common.protocol import MessageEnvelope
+from common.unreadable import Unreadable
 from common.work import PARAMETERS
 from orchestrator.settings import OrchestratorSettings
 from tests.architecture import doc_tables
@@ -46,6 +48,7 @@ PAYLOADS = (
     messages.Drain,
     messages.Resume,
     messages.ProtocolError,
+    Unreadable,
     messages.Probe,
 )
 BODIES = (
@@ -91,6 +94,7 @@ SUBCOMMANDS = {
     "db": ("upgrade", "current"),
     "agents": ("pause", "drain", "resume"),
     "dead-letters": ("list", "show", "replay", "discard"),
+    "rabbitmq": ("setup", "add-agent", "rotate-agent", "remove-agent"),
 }
 
 Parts = Mapping[str, Callable[[], str]]
@@ -100,6 +104,7 @@ PAGES: Mapping[str, Parts] = {
         "shared": partial(doc_tables.settings, SharedSettings),
         "orchestrator": partial(doc_tables.settings, OrchestratorSettings),
         "agent": partial(doc_tables.settings, AgentSettings),
+        "rabbitmq": partial(doc_tables.settings, RabbitmqSettings),
     },
     "lifecycle.md": {"diagram": doc_tables.lifecycle},
     "errors.md": {"codes": doc_tables.error_codes},

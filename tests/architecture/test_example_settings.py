@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 
 from agents.settings import AgentSettings
+from chiffon.rabbitmq.settings import RabbitmqSettings
 from common.config import Settings, SharedSettings
 from orchestrator.settings import OrchestratorSettings
 from tests.architecture.source import ROOT
 
 # Their defaults are those of the host that the agent runs on, or follow from another setting, or there is none.
-NOT_SHOWN = {"name", "state_dir", "server_url", "broker_identities"}
+NOT_SHOWN = {"name", "state_dir", "server_url", "broker_identities", "admin_password", "admin_password_file"}
 
 
-@pytest.mark.parametrize("settings", [SharedSettings, OrchestratorSettings, AgentSettings])
+@pytest.mark.parametrize("settings", [SharedSettings, OrchestratorSettings, AgentSettings, RabbitmqSettings])
 def test_the_example_shows_every_setting_with_its_default(
     settings: type[Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:

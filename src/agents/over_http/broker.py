@@ -26,8 +26,9 @@ from common.broker.memory import MemoryBroker
 from common.broker.topology import work_queue
 from common.clock import Clock, SystemClock
 from common.loop import Health
-from common.messages import Claim, ProtocolError, Renew, StatusUpdate, Unreadable, WorkResult, WorkStatus
+from common.messages import Claim, ProtocolError, Renew, StatusUpdate, WorkResult, WorkStatus
 from common.protocol import decode
+from common.unreadable import Unreadable
 
 log = logging.getLogger(__name__)
 

@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "chiffon.cli.spool:spool", "Start", "Dispatch what is dropped into a directory and write the results back."
         ),
         "db": Command("chiffon.cli.db:app", "Start", "Prepare the orchestrator's database."),
+        "rabbitmq": Command(
+            "chiffon.cli.rabbitmq:app", "Start", "Set RabbitMQ up, with a user of its own for each agent."
+        ),
         "dispatch": Command("chiffon.cli.dispatch:dispatch", "Work", "Hand in a task."),
         "status": Command("chiffon.cli.status:status", "Work", "Show where a task stands."),
         "why": Command("chiffon.cli.why:why", "Work", "Say what a task waits for."),

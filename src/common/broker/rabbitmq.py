@@ -130,17 +130,22 @@ class RabbitBroker:
                 await within(self._deadline, _declare(channel, tuple(self._declared.values())))
 
 
+def queue_arguments(queue: Queue) -> dict[str, str | int]:
+    """Return the arguments that a queue is declared with; whoever declares it with others is refused."""
+    arguments: dict[str, str | int] = {"x-queue-type": QUEUE_TYPE}
+    if queue.has_priorities:
+        arguments["x-max-priority"] = HIGHEST_PRIORITY
+    if queue.unused_for is not None:
+        arguments["x-expires"] = int(queue.unused_for.total_seconds() * 1000)
+    return arguments
+
+
 async def _declare(channel: AbstractChannel, queues: tuple[Queue, ...]) -> None:
     exchanges = {binding.exchange for queue in queues for binding in queue.bindings}
     for exchange in sorted(exchanges):
         await channel.declare_exchange(exchange.name, exchange.type.value, durable=True)
     for queue in queues:
-        arguments: dict[str, str | int] = {"x-queue-type": QUEUE_TYPE}
-        if queue.has_priorities:
-            arguments["x-max-priority"] = HIGHEST_PRIORITY
-        if queue.unused_for is not None:
-            arguments["x-expires"] = int(queue.unused_for.total_seconds() * 1000)
-        declared = await channel.declare_queue(queue.name, durable=True, arguments=dict(arguments))
+        declared = await channel.declare_queue(queue.name, durable=True, arguments=dict(queue_arguments(queue)))
         for binding in queue.bindings:
             await declared.bind(binding.exchange.name, binding.routing_key)
 

@@ -12,6 +12,8 @@ CONTROL = Exchange("chiffon.control", ExchangeType.TOPIC)
 REPLIES = Exchange("chiffon.replies", ExchangeType.TOPIC)
 DEAD = Exchange("chiffon.dead", ExchangeType.FANOUT)
 
+EXCHANGES = (WORK, CONTROL, REPLIES, DEAD)
+
 CLAIMS = "replies.claims"
 RESULTS = "replies.results"
 PROGRESS = "replies.progress"

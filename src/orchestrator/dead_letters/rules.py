@@ -6,7 +6,7 @@ from uuid import UUID
 from common.broker import topology
 from common.broker.base import Address, Delivery
 from common.json_rules import check_json
-from common.messages import Unreadable
+from common.unreadable import Unreadable
 from orchestrator.dead_letters.model import Kind, Letter, NewLetter
 
 KEPT_BYTES = 1024 * 1024

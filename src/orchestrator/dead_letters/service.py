@@ -8,7 +8,7 @@ from common.broker.base import Broker, Delivery, Outgoing, Unroutable
 from common.errors import Conflict, ErrorCode, NotFound
 from common.ids import new_request_id
 from common.loop import Wake
-from common.messages import Unreadable
+from common.unreadable import Unreadable
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.dead_letters import queries
 from orchestrator.dead_letters.events import noted, settled

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from common.broker import topology
 from common.broker.base import Broker
 from common.loop import Wake
-from common.messages import Probe, ProtocolError, Unreadable, WorkResult
+from common.messages import Probe, ProtocolError, WorkResult
+from common.unreadable import Unreadable
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.tell import stored, tell

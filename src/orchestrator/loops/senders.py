@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from common.broker.base import Delivery
 from common.broker.rabbitmq_user import user_of, user_of_agent
 from common.errors import StartupRefused
-from common.messages import Claim, Probe, ProtocolError, Renew, StatusUpdate, Unreadable, WorkResult, WorkStatus
+from common.messages import Claim, Probe, ProtocolError, Renew, StatusUpdate, WorkResult, WorkStatus
 from common.protocol import ORCHESTRATOR, MessageEnvelope
+from common.unreadable import Unreadable
 from orchestrator.dead_letters.rules import FORGED, REPLAYED_BY
 
 log = logging.getLogger(__name__)

@@ -44,7 +44,6 @@ from common.messages import (
     Stored,
     Stream,
     Ticket,
-    Unreadable,
     WorkRequest,
     WorkResult,
     WorkStatus,
@@ -59,6 +58,7 @@ from common.protocol import (
     decode,
     encode,
 )
+from common.unreadable import Unreadable
 from tests.eventually import eventually
 
 OFFLINE = AgentStatus.OFFLINE

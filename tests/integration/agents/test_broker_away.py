@@ -12,7 +12,7 @@ from agents.main import run_agent
 from agents.settings import AgentSettings
 from common.broker.base import BrokerUnavailable, Consumer, Outgoing, Queue
 from common.broker.memory import MemoryBroker
-from common.broker.topology import DEAD_LETTER_QUEUE
+from common.broker.topology import REPLY_QUEUES, RESULTS
 from common.config import SharedSettings
 from common.messages import ResultStatus
 from tests.eventually import eventually
@@ -89,11 +89,11 @@ async def test_a_slot_whose_consumer_fails_comes_back(
     cable = Cable(broker)
     async with running(cable, tmp_path / "agent", asyncio.Event()):
         await eventually(lambda: orchestrator.heartbeats)
-        await broker.delete("dead")
-        # There is no queue for it to go to, so settling it fails and the consumer is thrown away.
+        await broker.delete(RESULTS)
+        # There is no queue for its report to go to, so settling it fails and the consumer is thrown away.
         await orchestrator.publish_work(b"not a ticket")
         await eventually(lambda: "slot.failed" in caplog.text)
-        await broker.declare(DEAD_LETTER_QUEUE)
+        await broker.declare(*REPLY_QUEUES)
         task = await orchestrator.dispatch("echo", message="x")
 
         assert (await orchestrator.ended(task)).status is ResultStatus.COMPLETED

@@ -1,0 +1,1 @@
+"""Set RabbitMQ up for Chiffon: what must be there, who may do what, and one user for each agent."""

@@ -1,0 +1,113 @@
+"""What has to be so in RabbitMQ, as a list of steps: pure, the same for a program and for a person who does it by hand.
+
+An agent may write replies under its own name, and read its own queues and that of its pool. It may declare, bind and
+delete nothing, and write to no queue by name.
+"""
+
+from collections.abc import Iterable, Sequence
+from types import MappingProxyType
+from uuid import UUID
+
+from chiffon.rabbitmq.steps import (
+    Binding,
+    ExchangeStep,
+    NoConnections,
+    NoQueue,
+    NoUser,
+    Policy,
+    QueueStep,
+    Rights,
+    Step,
+    TopicRights,
+    User,
+    UserLimits,
+    VirtualHost,
+)
+from common.broker import topology
+from common.broker.base import Queue
+from common.broker.rabbitmq_user import user_of_agent
+
+NOTHING = "^$"
+EVERYTHING = ".*"
+CHIFFONS = r"^(chiffon\.(work|control|replies|dead)|replies\..+|work\..+|control\..+|dead)$"
+
+# An agent has a connection to publish and one to consume, and for a while the ones that were lost; a channel for each
+# of at most 256 slots, and a few more, on each.
+AGENT_CONNECTIONS = 8
+AGENT_CHANNELS = 600
+
+GIB = 1024**3
+
+POLICIES: tuple[tuple[str, str, dict[str, int | str]], ...] = (
+    # What an agent that runs wild can pile up. Refused replies wait on the agents' disks.
+    (
+        "chiffon-replies",
+        r"^replies\.(claims|results|progress)$",
+        {"max-length-bytes": 2 * GIB, "overflow": "reject-publish"},
+    ),
+    # The newest heartbeat says more than all before it.
+    ("chiffon-heartbeats", r"^replies\.heartbeats$", {"max-length": 100_000, "overflow": "drop-head"}),
+    # An agent that is away asks again when it is back.
+    ("chiffon-control", r"^control\.", {"max-length": 10_000, "overflow": "drop-head"}),
+)
+
+
+def setup(
+    *, vhost: str, user: str, password: str, new_password: bool, admin: str, agent_types: Iterable[str]
+) -> list[Step]:
+    """Return what must be so before an orchestrator starts. `admin` is who makes it so."""
+    queues = (topology.DEAD_LETTER_QUEUE, *topology.REPLY_QUEUES, *map(topology.work_queue, agent_types))
+    return [
+        VirtualHost(vhost),
+        Rights(vhost, admin, EVERYTHING, EVERYTHING, EVERYTHING),
+        *(ExchangeStep(vhost, exchange) for exchange in topology.EXCHANGES),
+        *(step for queue in queues for step in _queue(vhost, queue)),
+        *(Policy(vhost, name, pattern, MappingProxyType(limits)) for name, pattern, limits in POLICIES),
+        User(user, password, is_replaced=new_password),
+        Rights(vhost, user, CHIFFONS, CHIFFONS, CHIFFONS),
+        *([NoConnections(user)] if new_password else []),
+    ]
+
+
+def add_agent(agent_id: UUID, agent_type: str, *, vhost: str, password: str) -> list[Step]:
+    """Return what must be so for one agent; its user cannot log in before it has its rights."""
+    user = user_of_agent(agent_id)
+    queues = (topology.work_queue(agent_type), topology.control_queue(agent_id), topology.own_work_queue(agent_id))
+    kinds = "|".join(queue.name.removeprefix("replies.") for queue in topology.REPLY_QUEUES)
+    return [
+        *(step for queue in queues for step in _queue(vhost, queue)),
+        User(user, password),
+        UserLimits(user, AGENT_CONNECTIONS, AGENT_CHANNELS),
+        TopicRights(vhost, user, topology.REPLIES.name, write=rf"^{agent_id}\.({kinds})$", read=NOTHING),
+        Rights(
+            vhost,
+            user,
+            configure=NOTHING,
+            write=_exactly(topology.REPLIES.name),
+            read=_exactly(*(queue.name for queue in queues)),
+        ),
+    ]
+
+
+def rotate_agent(agent_id: UUID, *, password: str) -> list[Step]:
+    """Return what gives an agent a new password and ends what was opened with the old one."""
+    user = user_of_agent(agent_id)
+    return [User(user, password, is_replaced=True), NoConnections(user)]
+
+
+def remove_agent(agent_id: UUID, *, vhost: str) -> list[Step]:
+    """Return what takes an agent away from RabbitMQ; what waits in its own queues goes with them."""
+    return [
+        NoUser(user_of_agent(agent_id)),
+        NoQueue(vhost, topology.control_queue(agent_id).name),
+        NoQueue(vhost, topology.own_work_queue(agent_id).name),
+    ]
+
+
+def _queue(vhost: str, queue: Queue) -> Sequence[Step]:
+    return [QueueStep(vhost, queue), *(Binding(vhost, queue.name, address) for address in queue.bindings)]
+
+
+def _exactly(*names: str) -> str:
+    escaped = [name.replace(".", r"\.") for name in names]
+    return f"^({'|'.join(escaped)})$" if len(escaped) > 1 else f"^{escaped[0]}$"
