@@ -51,6 +51,19 @@ def start_rabbitmq() -> Node:
     return node
 
 
+def start_managed_rabbitmq() -> Node:
+    """Return a running broker of our own with the management API; raises `ServiceUnavailable` like `start_rabbitmq`."""
+    scripts = find_scripts() or _install()
+    if scripts is not None:
+        node: Node = PrivateNode(scripts, has_management=True)
+    elif _docker_runs():
+        node = ContainerNode()
+    else:
+        raise ServiceUnavailable(WHAT_TO_INSTALL)
+    atexit.register(node.stop)
+    return node
+
+
 def find_scripts() -> Path | None:
     """Return the folder of an installed RabbitMQ's scripts, None when there is none."""
     for folder in map(Path, SCRIPT_FOLDERS):

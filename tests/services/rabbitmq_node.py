@@ -5,8 +5,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from abc import ABC, abstractmethod
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -142,6 +144,23 @@ class PrivateNode(Node):
             raise RuntimeError(f"rabbitmqctl {' '.join(arguments)} failed: {done.stderr or done.stdout}")
         return done.stdout
 
+    def command_environment(self, folder: Path) -> dict[str, str]:
+        """Return the environment of a shell whose `rabbitmqctl` and `rabbitmqadmin` mean this node; passwords are typed."""
+        assert self.management_url is not None
+        folder.mkdir()
+        with urllib.request.urlopen(f"{self.management_url}/cli/rabbitmqadmin") as answer:
+            (folder / "admin.py").write_bytes(answer.read())
+        port = urlsplit(self.management_url).port
+        admin = f'exec {sys.executable} {folder}/admin.py --host=127.0.0.1 --port={port} "$@"'
+        # rabbitmqctl asks for passwords on standard input, and takes all there is of it whatever it is told to do.
+        control = (
+            f'[ "$1" = add_user ] && typed="echo secret" || typed=true\n$typed | {self._scripts}/rabbitmqctl -q "$@"'
+        )
+        for name, command in (("rabbitmqctl", control), ("rabbitmqadmin", admin)):
+            (folder / name).write_text(f"#!/bin/sh\n{command}\n")
+            (folder / name).chmod(0o755)
+        return {**self._environment, "PATH": f"{folder}:{self._environment['PATH']}"}
+
     def stop(self) -> None:
         while self._processes:
             _stop(self._processes.pop())
@@ -173,14 +192,18 @@ class ContainerNode(Node):
     def __init__(self) -> None:
         super().__init__()
         self._name = f"chiffon-rabbitmq-{uuid4().hex[:12]}"
-        _docker("run", "--rm", "--detach", "--name", self._name, "--publish", "127.0.0.1::5672", self.IMAGE)
+        published = ("--publish", "127.0.0.1::5672", "--publish", "127.0.0.1::15672")
+        _docker("run", "--rm", "--detach", "--name", self._name, *published, self.IMAGE)
         try:
-            port = _docker("port", self._name, "5672/tcp").split()[0].rsplit(":", 1)[1]
-            self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
+            self.url = f"amqp://guest:guest@127.0.0.1:{self._port(5672)}/"
+            self.management_url = f"http://127.0.0.1:{self._port(15672)}"
             _await_container(self)
         except BaseException:
             self.stop()
             raise
+
+    def _port(self, inside: int) -> str:
+        return _docker("port", self._name, f"{inside}/tcp").split()[0].rsplit(":", 1)[1]
 
     def ctl(self, *arguments: str) -> str:
         return _docker("exec", self._name, "rabbitmqctl", "--quiet", *arguments)

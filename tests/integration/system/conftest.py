@@ -1,14 +1,31 @@
-"""A running Chiffon on the real RabbitMQ and PostgreSQL."""
+"""A running Chiffon on the real RabbitMQ and PostgreSQL, and one whose agents have users of their own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.system.deployment import System, open_system
+from tests.integration.system.rights import Guarded, open_guarded
+from tests.services.rabbitmq import start_managed_rabbitmq
+from tests.services.rabbitmq_node import Node
 
 
 @pytest.fixture
 async def system(amqp_url: str, ledger_url: str, tmp_path: Path) -> AsyncIterator[System]:
     async with open_system(amqp_url, ledger_url, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def managed_rabbitmq() -> Iterator[Node]:
+    """A RabbitMQ of this run that has the management API."""
+    node = start_managed_rabbitmq()
+    yield node
+    node.stop()
+
+
+@pytest.fixture
+async def guarded(managed_rabbitmq: Node, ledger_url: str, tmp_path: Path) -> AsyncIterator[Guarded]:
+    async with open_guarded(managed_rabbitmq, ledger_url, tmp_path) as opened:
         yield opened

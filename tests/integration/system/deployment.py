@@ -35,7 +35,7 @@ class System:
     def websocket(self) -> str:
         return f"ws://127.0.0.1:{self.settings.port}"
 
-    async def start_agent(self, **settings: Any) -> asyncio.Event:
+    async def start_agent(self, *, shared: SharedSettings | None = None, **settings: Any) -> asyncio.Event:
         """Start an agent that runs until the end of the test; returns the event that stops it."""
         self._agents += 1
         return await self.stack.enter_async_context(
@@ -43,7 +43,7 @@ class System:
                 AgentSettings(
                     **{"state_dir": self.folder / f"agent-{self._agents}", "heartbeat_seconds": 0.5, **settings}
                 ),
-                self.shared,
+                shared or self.shared,
             )
         )
 

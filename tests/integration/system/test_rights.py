@@ -1,0 +1,300 @@
+"""Every agent has a user of its own at RabbitMQ, and a stolen credential is worth no more than that one agent."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import aio_pika
+import httpx2
+import pytest
+from aio_pika import Message
+from aio_pika.abc import AbstractChannel, AbstractQueue
+from aiormq.exceptions import AMQPError
+
+from chiffon.errors import ApiError
+from chiffon.rabbitmq import plan
+from chiffon.rabbitmq.credentials import new_password
+from common.broker import topology
+from common.broker.base import Address, Outgoing
+from common.protocol import (
+    ORCHESTRATOR,
+    ClaimEnvelope,
+    Envelope,
+    RenewEnvelope,
+    StatusUpdateEnvelope,
+    WorkResultEnvelope,
+    WorkStatusEnvelope,
+    encode,
+)
+from tests.eventually import eventually
+from tests.factories import make_chunk, make_claim, make_heartbeat, make_renewal, make_result, make_status
+from tests.integration.system.rights import Account, Guarded, closing_of, refusal, thief
+
+REFUSED = "ACCESS_REFUSED"
+
+Attempt = Callable[[AbstractChannel], Awaitable[object]]
+
+
+@pytest.fixture
+async def stolen(guarded: Guarded) -> Account:
+    """The credential of an agent that does not run."""
+    return await guarded.rabbit.add_agent("infra")
+
+
+@pytest.fixture
+async def victim(guarded: Guarded) -> Account:
+    """An agent of another pool, which runs."""
+    account = await guarded.rabbit.add_agent("desktop")
+    await guarded.start_agent(account, slots=1)
+    await eventually(lambda: is_online(guarded, account), timeout=30)
+    return account
+
+
+async def is_online(guarded: Guarded, account: Account) -> bool:
+    return account.agent_id in {agent.agent_id for agent in await guarded.system.client.agents(status="online")}
+
+
+async def say(connection: aio_pika.abc.AbstractConnection, envelope: Envelope, *, key: str, user: str | None) -> None:
+    """Publish a reply as a thief would: with any user, under any routing key."""
+    channel = await connection.channel(on_return_raises=True)
+    exchange = await channel.get_exchange(topology.REPLIES.name, ensure=False)
+    await exchange.publish(Message(encode(envelope), user_id=user), key)
+    await channel.close()
+
+
+async def test_agents_with_users_of_their_own_work_from_end_to_end(guarded: Guarded, victim: Account) -> None:
+    other = await guarded.rabbit.add_agent("infra")
+    await guarded.start_agent(other, slots=2)
+    echo, shell, aimed = uuid4(), uuid4(), uuid4()
+
+    await guarded.system.client.dispatch("echo", {"message": "hello"}, task_id=echo)
+    await guarded.system.client.dispatch("shell_script", {"script": "echo out; sleep 1; echo more"}, task_id=shell)
+    await guarded.system.client.dispatch("echo", {"message": "you"}, task_id=aimed, agent_id=other.agent_id)
+    tasks = await guarded.system.finished(echo, shell, aimed)
+
+    assert [task.status for task in tasks] == ["completed"] * 3
+    assert [task.agent_id for task in tasks] == [other.agent_id, victim.agent_id, other.agent_id]
+    assert tasks[1].output == "out\nmore\n"
+    assert await guarded.system.dead_letters(0) == []
+
+
+async def test_an_agent_whose_queues_have_gone_gets_them_again_and_works(guarded: Guarded) -> None:
+    account = await guarded.rabbit.add_agent("infra")
+    for queue in (topology.control_queue(account.agent_id), topology.own_work_queue(account.agent_id)):
+        await guarded.system.broker.delete(queue.name)
+
+    await guarded.start_agent(account)
+    task_id = uuid4()
+    await guarded.system.client.dispatch("echo", {"message": "x"}, task_id=task_id, agent_id=account.agent_id)
+
+    assert [task.status for task in await guarded.system.finished(task_id)] == ["completed"]
+
+
+async def test_what_an_agent_without_rights_cannot_read_is_a_dead_letter(guarded: Guarded, victim: Account) -> None:
+    control, work = topology.control_address(victim.agent_id), topology.work_address("desktop")
+    for address in (control, work):
+        await guarded.system.broker.publish(raw(address, b"\xffno JSON"))
+
+    letters = await eventually(lambda: guarded.system.dead_letters(2))
+
+    assert {letter.queue for letter in letters} == {"work.desktop", f"control.{victim.agent_id}"}
+    assert all(f"agent {victim.agent_id} cannot read it" in letter.reason for letter in letters)
+    task_id = uuid4()
+    await guarded.system.client.dispatch("shell_script", {"script": "true"}, task_id=task_id)
+    assert [task.status for task in await guarded.system.finished(task_id)] == ["completed"]
+
+
+def raw(address: Address, body: bytes) -> Outgoing:
+    return Outgoing(address, body, "unknown")
+
+
+async def test_a_stolen_credential_reads_no_queue_of_others(guarded: Guarded, victim: Account, stolen: Account) -> None:
+    others = [
+        "work.desktop",
+        topology.control_queue(victim.agent_id).name,
+        topology.own_work_queue(victim.agent_id).name,
+        *(queue.name for queue in topology.REPLY_QUEUES),
+        topology.DEAD_LETTERS,
+    ]
+    async with thief(stolen) as connection:
+        for name in others:
+            assert REFUSED in await refusal(connection, on(name, lambda queue: queue.consume(ignore)))
+            assert REFUSED in await refusal(connection, on(name, lambda queue: queue.get(fail=False)))
+
+
+def on(name: str, meddle: Callable[[AbstractQueue], Awaitable[object]]) -> Attempt:
+    """Return an attempt to do something to a queue."""
+
+    async def attempt(channel: AbstractChannel) -> None:
+        await meddle(await channel.get_queue(name, ensure=False))
+
+    return attempt
+
+
+async def ignore(_: object) -> None:
+    pass
+
+
+def publishing(exchange_name: str, key: str, *, user: str | None = None, body: bytes = b"{}") -> Attempt:
+    async def attempt(channel: AbstractChannel) -> None:
+        exchange = (
+            await channel.get_exchange(exchange_name, ensure=False) if exchange_name else channel.default_exchange
+        )
+        await exchange.publish(Message(body, user_id=user), key)
+
+    return attempt
+
+
+async def test_a_stolen_credential_publishes_to_no_queue_by_name(
+    guarded: Guarded, victim: Account, stolen: Account
+) -> None:
+    names = ["work.infra", "work.desktop", topology.control_queue(victim.agent_id).name, topology.RESULTS, "dead"]
+    async with thief(stolen) as connection:
+        for name in names:
+            assert REFUSED in await refusal(connection, publishing("", name))
+            for exchange in (topology.WORK, topology.CONTROL, topology.DEAD):
+                assert REFUSED in await refusal(connection, publishing(exchange.name, name))
+
+
+async def test_a_stolen_credential_declares_binds_deletes_and_purges_nothing_of_others(
+    guarded: Guarded, victim: Account, stolen: Account
+) -> None:
+    control, own = topology.control_queue(victim.agent_id).name, topology.control_queue(stolen.agent_id).name
+    attempts: list[Attempt] = [
+        lambda channel: channel.declare_queue("mine"),
+        lambda channel: channel.declare_queue(),
+        lambda channel: channel.declare_exchange("mine"),
+        lambda channel: channel.queue_delete(control),
+        lambda channel: channel.queue_delete("work.infra"),
+        lambda channel: channel.exchange_delete(topology.REPLIES.name),
+        on("work.infra", lambda queue: queue.bind(topology.WORK.name, "work.desktop")),
+        on(own, lambda queue: queue.bind(topology.CONTROL.name, "#")),
+        on(own, lambda queue: queue.bind(topology.REPLIES.name, "#")),
+        on(control, lambda queue: queue.unbind(topology.CONTROL.name, control)),
+        on(control, lambda queue: queue.purge()),
+        on("work.desktop", lambda queue: queue.purge()),
+    ]
+    async with thief(stolen) as connection:
+        for attempt in attempts:
+            assert REFUSED in await refusal(connection, attempt)
+
+
+async def test_tickets_that_a_thief_purges_from_its_own_pool_come_back(guarded: Guarded, stolen: Account) -> None:
+    task_id = uuid4()
+    await guarded.system.client.dispatch("echo", {"message": "x"}, task_id=task_id)
+    await eventually(lambda: guarded.system.broker.depth("work.infra"))
+
+    async with thief(stolen) as connection:
+        channel = await connection.channel()
+        await (await channel.get_queue("work.infra", ensure=False)).purge()
+    assert await guarded.system.broker.depth("work.infra") == 0
+
+    await guarded.start_agent(await guarded.rabbit.add_agent("infra"))
+    assert [task.status for task in await guarded.system.finished(task_id)] == ["completed"]
+
+
+async def test_a_thief_cannot_say_anything_under_the_name_or_the_key_of_another(
+    guarded: Guarded, victim: Account, stolen: Account
+) -> None:
+    replies = topology.REPLIES.name
+    async with thief(stolen) as connection:
+        for kind in ("claims", "results", "progress", "heartbeats"):
+            other, own = f"{victim.agent_id}.{kind}", f"{stolen.agent_id}.{kind}"
+            assert REFUSED in await refusal(connection, publishing(replies, other, user=stolen.user))
+            assert "user_id" in await refusal(connection, publishing(replies, own, user=victim.user))
+        for key in (f"replayed.{topology.RESULTS}", f"{stolen.agent_id}.unknown", f"{stolen.agent_id}.results.x", ""):
+            assert REFUSED in await refusal(connection, publishing(replies, key, user=stolen.user))
+
+
+async def test_what_a_thief_says_for_another_agent_changes_nothing(
+    guarded: Guarded, victim: Account, stolen: Account, tmp_path: Path
+) -> None:
+    system, gate, running, waiting = guarded.system, tmp_path / "gate", uuid4(), uuid4()
+    script = f"while [ ! -e {gate} ]; do sleep 0.05; done; echo genuine"
+    await system.client.dispatch("shell_script", {"script": script}, task_id=running)
+    await eventually(lambda: status_is(guarded, running, "running"), timeout=30)
+    await system.client.dispatch("shell_script", {"script": "true"}, task_id=waiting)
+    said: dict[str, str] = {"from_agent": str(victim.agent_id), "to_agent": ORCHESTRATOR}
+    forged: list[tuple[str, Envelope]] = [
+        ("results", WorkResultEnvelope(payload=make_result(running, victim.agent_id), **said)),
+        (
+            "progress",
+            WorkStatusEnvelope(payload=make_status(running, victim.agent_id, make_chunk(0, "lie", offset=0)), **said),
+        ),
+        ("claims", ClaimEnvelope(payload=make_claim(waiting, agent_id=victim.agent_id), **said)),
+        ("heartbeats", RenewEnvelope(payload=make_renewal(running, victim.agent_id), **said)),
+        (
+            "heartbeats",
+            StatusUpdateEnvelope(payload=make_heartbeat(victim.agent_id, hostname="lie", agent_type="desktop"), **said),
+        ),
+    ]
+    before = len((await system.client.events(running)).items)
+
+    async with thief(stolen) as connection:
+        for kind, envelope in forged:
+            await say(connection, envelope, key=f"{stolen.agent_id}.{kind}", user=stolen.user)
+            await say(connection, envelope, key=f"{stolen.agent_id}.{kind}", user=None)
+    letters = await eventually(lambda: system.dead_letters(2 * len(forged)), timeout=30)
+
+    assert all(letter.reason.startswith("forged: ") for letter in letters)
+    assert len((await system.client.events(running)).items) == before
+    assert await status_is(guarded, running, "running")
+    assert await status_is(guarded, waiting, "pending")
+    assert "lie" not in {agent.hostname for agent in await system.client.agents()}
+    with pytest.raises(ApiError, match="not sent by whom"):
+        await system.client.replay_dead_letter(letters[0].id)
+    gate.touch()
+    [task, _] = await system.finished(running, waiting)
+    assert (task.status, task.output) == ("completed", "genuine\n")
+
+
+async def status_is(guarded: Guarded, task_id: UUID, status: str) -> bool:
+    return (await guarded.system.client.status(task_id)).status == status
+
+
+async def test_a_stolen_credential_sees_nothing_of_the_administration(guarded: Guarded, stolen: Account) -> None:
+    parts = urlsplit(stolen.url)
+    assert parts.username is not None
+    assert parts.password is not None
+    auth = (parts.username, parts.password)
+    async with httpx2.AsyncClient(
+        base_url=guarded.rabbit.settings.management_url, auth=auth, trust_env=False
+    ) as client:
+        for path in ("users", "queues", "connections", "definitions", "whoami"):
+            assert (await client.get(f"/api/{path}")).status_code == 401
+
+
+async def test_a_stolen_credential_opens_only_so_many_connections(guarded: Guarded, stolen: Account) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(plan.AGENT_CONNECTIONS):
+            await stack.enter_async_context(thief(stolen))
+        with pytest.raises(AMQPError):
+            await stack.enter_async_context(thief(stolen))
+
+
+async def test_an_agent_that_is_removed_is_cut_off_at_once_and_stays_out(guarded: Guarded, stolen: Account) -> None:
+    async with thief(stolen) as connection:
+        closed = closing_of(connection)
+        await guarded.rabbit.apply(plan.remove_agent(stolen.agent_id, vhost=guarded.rabbit.settings.vhost))
+        await asyncio.wait_for(closed.wait(), 10)
+
+    with pytest.raises(AMQPError):
+        await aio_pika.connect(stolen.url)
+    assert await guarded.rabbit.apply(plan.remove_agent(stolen.agent_id, vhost=guarded.rabbit.settings.vhost)) == []
+
+
+async def test_a_password_that_is_replaced_opens_nothing_any_more(guarded: Guarded, stolen: Account) -> None:
+    fresh = new_password()
+    async with thief(stolen) as connection:
+        closed = closing_of(connection)
+        await guarded.rabbit.apply(plan.rotate_agent(stolen.agent_id, password=fresh))
+        await asyncio.wait_for(closed.wait(), 10)
+
+    with pytest.raises(AMQPError):
+        await aio_pika.connect(stolen.url)
+    async with thief(replace(stolen, url=guarded.rabbit.url_of(stolen.user, fresh))) as connection:
+        assert not connection.is_closed
