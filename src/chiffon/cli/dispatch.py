@@ -83,7 +83,7 @@ def dispatch(
     idempotent
         The work may be started again when an agent is lost.
     max_attempts
-        Start it at most this often.
+        Start it at most this often; more than 1 holds also without --idempotent.
     max_duration
         Stop it after this many seconds.
     ordering_key

@@ -70,7 +70,11 @@ class DispatchRequest(BaseModel):
     )
     idempotent: bool = Field(default=False, description="The work does no harm when it is started more than once.")
     max_attempts: int | None = Field(
-        default=None, ge=1, le=20, description="How often it may start: by default once, or 3 times if idempotent."
+        default=None,
+        ge=1,
+        le=20,
+        description="How often it may start: by default once, or 3 times if idempotent. More than 1 holds also for "
+        "work that is not marked idempotent.",
     )
     ordering_key: Key | None = Field(
         default=None,
