@@ -4,10 +4,12 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-AGENTS = ("agent-1", "agent-2", "agent-3")
+AGENTS = ("agent-1", "agent-2", "agent-3", "agent-4")
 ORCHESTRATORS = ("orchestrator-1", "orchestrator-2")
 # The agent that lives in a network of its own, where there are networks to be had.
 NETWORK_AGENT = "agent-3"
+# The agent that speaks to the first orchestrator over HTTP, and to no broker.
+HTTP_AGENT = "agent-4"
 # The orchestrator that speaks to PostgreSQL through a proxy.
 PROXIED_ORCHESTRATOR = "orchestrator-2"
 

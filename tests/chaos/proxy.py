@@ -1,4 +1,4 @@
-"""A TCP proxy in front of the broker that can do to a connection what networks do."""
+"""A TCP proxy on the way of an agent, to the broker or to an orchestrator, that does what networks do."""
 
 import asyncio
 from enum import StrEnum

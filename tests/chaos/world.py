@@ -1,4 +1,4 @@
-"""Everything that runs: PostgreSQL, RabbitMQ, the proxies in front of them, two orchestrators and three agents."""
+"""Everything that runs: PostgreSQL, RabbitMQ, the proxies in front of them, two orchestrators and four agents."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from tests.chaos.broker_node import USER, ChaosNode, start_broker_node
 from tests.chaos.commit_proxy import CommitProxy
 from tests.chaos.history import History
 from tests.chaos.network import Network, NoNetwork, open_network
-from tests.chaos.plan import AGENTS, NETWORK_AGENT, ORCHESTRATORS, PROXIED_ORCHESTRATOR, Settings
+from tests.chaos.plan import AGENTS, HTTP_AGENT, NETWORK_AGENT, ORCHESTRATORS, PROXIED_ORCHESTRATOR, Settings
 from tests.chaos.power_cut import recording
 from tests.chaos.programs import Program
 from tests.chaos.proxy import Link
@@ -150,12 +150,13 @@ async def open_world(
             CommitProxy(database_url, folder / "pg", random.Random(seed), share=0.3)
         )
         network = await _network(stack, history) if NETWORK_AGENT in size.agents else None
+        ports = dict(zip(size.orchestrators, free_ports(len(size.orchestrators)), strict=True))
         links = {}
         for name in size.agents:
-            links[name] = link = Link(*node.address)
+            to_server = ("127.0.0.1", ports[size.orchestrators[0]])
+            links[name] = link = Link(*(to_server if name == HTTP_AGENT else node.address))
             await link.open(network.outside if network and name == NETWORK_AGENT else "127.0.0.1")
             await stack.enter_async_context(link)
-        ports = dict(zip(size.orchestrators, free_ports(len(size.orchestrators)), strict=True))
         world = World(
             settings,
             folder,
@@ -213,9 +214,16 @@ def _orchestrator(world: World, name: str, port: int, removed: str | None) -> Pr
 def _agent(world: World, name: str, removed: str | None) -> Program:
     settings, link = world.settings, world.links[name]
     inside = world.network if name == NETWORK_AGENT else None
+    if name == HTTP_AGENT:
+        way = {
+            "CHIFFON_AGENT_SERVER_URL": f"http://127.0.0.1:{link.port}",
+            "CHIFFON_AGENT_LEASE_SECONDS": f"{settings.lease_seconds:.0f}",
+        }
+    else:
+        way = {"CHIFFON_BROKER_URL": world.broker_url(inside.outside if inside else "127.0.0.1", link.port)}
     environment = {
         **_environment(world, removed),
-        "CHIFFON_BROKER_URL": world.broker_url(inside.outside if inside else "127.0.0.1", link.port),
+        **way,
         "CHIFFON_AGENT_NAME": name,
         "CHIFFON_AGENT_STATE_DIR": str(world.states / name),
         "CHIFFON_AGENT_SLOTS": str(settings.slots),
