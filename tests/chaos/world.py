@@ -202,6 +202,7 @@ def _orchestrator(world: World, name: str, port: int, removed: str | None) -> Pr
         **_environment(world, removed),
         "CHIFFON_BROKER_URL": world.broker_url(*world.node.address),
         "CHIFFON_BROKER_IDENTITIES": "trusted",
+        "CHIFFON_AUTHENTICATION": "off",
         "CHIFFON_DATABASE_URL": database,
         "CHIFFON_PORT": str(port),
         "CHIFFON_LEASE_SECONDS": str(settings.lease_seconds),
