@@ -19,6 +19,9 @@ SERVER = sys.argv[1]
 WORKER = sys.argv[2] if len(sys.argv) > 2 else f"worker-{os.getpid()}"
 TYPE = os.environ.get("QUEUE_WORK_TYPE", "conformance")
 LEASE = float(os.environ.get("QUEUE_LEASE_SECONDS", "30"))
+HEADERS = {"content-type": "application/json"}
+if TOKEN := os.environ.get("QUEUE_TOKEN"):
+    HEADERS["authorization"] = f"Bearer {TOKEN}"
 idle = stopping = False
 
 
@@ -36,7 +39,7 @@ def call(path, patience, **body):
     while True:
         wait = max(0.1, min(until - time.monotonic(), 10 + body.get("waitSeconds", 0)))
         try:
-            request = urllib.request.Request(url, content, {"content-type": "application/json"})
+            request = urllib.request.Request(url, content, HEADERS)
             with urllib.request.urlopen(request, timeout=wait) as answer:
                 return answer.status, json.load(answer)
         except (OSError, ValueError, http.client.HTTPException) as error:

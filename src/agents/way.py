@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
+from agents.credential import find_token
 from agents.over_http.broker import open_over_http
 from agents.registration import Identity
 from agents.settings import AgentSettings
@@ -28,7 +29,7 @@ class ServerNotReady(StartupRefused):
     def __init__(self, failure: BrokerUnavailable) -> None:
         super().__init__(
             f"The orchestrator's queue API cannot be used: {failure} Check --server, or CHIFFON_AGENT_SERVER_URL, and "
-            "that it is running."
+            "that it is running. If it does not know this agent: chiffon agent enrol."
         )
 
 
@@ -79,6 +80,12 @@ async def _opened(settings: AgentSettings, shared: SharedSettings, identity: Ide
             yield broker
         return
     wait = timedelta(seconds=settings.claim_wait_seconds)
-    way = open_over_http(settings.server_url, identity, lease_seconds=settings.lease_seconds, wait=wait)
+    way = open_over_http(
+        settings.server_url,
+        identity,
+        lease_seconds=settings.lease_seconds,
+        wait=wait,
+        token=find_token(settings.state_dir),
+    )
     async with way as broker:
         yield broker

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import httpx2
 
+from chiffon.access import Access
 from chiffon.credentials import find_token
 from chiffon.errors import ApiError
 from chiffon.feed import Connected, Feed, Filter
@@ -22,7 +23,7 @@ NORMAL_PRIORITY = 3
 NOT_READY = 503
 
 
-class Client(Operations):
+class Client(Operations, Access):
     """Speaks to one orchestrator; use it as an async context manager.
 
     Calls raise `ApiError` when the orchestrator says no and `ServerUnreachable` when it cannot be reached. A call that
@@ -43,6 +44,11 @@ class Client(Operations):
         self._token = find_token(self.base_url) if token is None else token
         self._http = Http(self.base_url, timeout=timeout, token=self._token, transport=transport)
         self._patience = patience
+
+    @property
+    def http(self) -> Http:
+        """The requests themselves, for what this class has no method for."""
+        return self._http
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

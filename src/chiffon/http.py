@@ -65,9 +65,9 @@ class Http:
         given = {name: value for name, value in (params or {}).items() if value is not None}
         return await self._request("GET", path, repeatable=True, attempts=attempts, params=given)
 
-    async def post(self, path: str, body: Any = None, *, repeatable: bool) -> Any:
-        """Send a body; `repeatable` says that sending it twice does no harm."""
-        return await self._request("POST", path, repeatable=repeatable, json=body)
+    async def post(self, path: str, body: Any = None, *, repeatable: bool, token: str | None = None) -> Any:
+        """Send a body; `repeatable` says that sending it twice does no harm. A `token` replaces the client's own."""
+        return await self._request("POST", path, repeatable=repeatable, json=body, headers=bearer(token))
 
     async def _request(
         self, method: str, path: str, *, repeatable: bool, attempts: int = ATTEMPTS, **content: Any

@@ -92,7 +92,10 @@ LISTS = {
 
 SUBCOMMANDS = {
     "db": ("upgrade", "current"),
-    "agents": ("pause", "drain", "resume"),
+    "agent": ("enrol",),
+    "agents": ("enrol", "pause", "drain", "resume"),
+    "identities": ("create", "disable"),
+    "tokens": ("create", "revoke", "bootstrap"),
     "dead-letters": ("list", "show", "replay", "discard"),
     "rabbitmq": ("setup", "add-agent", "rotate-agent", "remove-agent"),
 }

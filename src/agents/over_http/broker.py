@@ -118,9 +118,11 @@ class OverHttp:
 
 
 @asynccontextmanager
-async def open_over_http(url: str, identity: Identity, *, lease_seconds: int, wait: timedelta) -> AsyncIterator[Broker]:
+async def open_over_http(
+    url: str, identity: Identity, *, lease_seconds: int, wait: timedelta, token: str | None = None
+) -> AsyncIterator[Broker]:
     """Open the way to one server. Raises `ServerAway` when its queue API does not answer."""
-    async with open_client(url, identity.agent_id, lease_seconds=lease_seconds) as client:
+    async with open_client(url, identity.agent_id, lease_seconds=lease_seconds, token=token) as client:
         way = OverHttp(client, identity, SystemClock(), wait=wait, local=MemoryBroker())
         await way.check()
         running = asyncio.create_task(way.run(), name="over http")

@@ -25,8 +25,9 @@ CONNECTIONS = 64
 # Shorter than any server keeps an idle connection, so that none is used in the moment in which it is closed.
 KEEP_SECONDS = 4.0
 # What a request is answered with that will never be answered otherwise, when the queue API itself says so.
-FINAL = frozenset({400, 409, 413, 422})
+FINAL = frozenset({400, 403, 409, 413, 422})
 NO_SUCH_JOB = 2001
+NOT_FOR_AGENTS = 403
 NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 LONGEST_RETRY_AFTER = 60.0
 
@@ -84,8 +85,12 @@ class QueueClient:
         return self._lease
 
     async def check(self) -> None:
-        """Return when the queue API answers."""
-        await self._request("GET", "/jobs", params={"limit": 1})
+        """Return when the queue API answers to somebody that it knows."""
+        try:
+            await self._request("GET", "/jobs", params={"limit": 1})
+        except Refused as refusal:
+            if refusal.status != NOT_FOR_AGENTS:  # it knows this agent, which may take jobs and not list them
+                raise
 
     async def claim(self, claim_id: UUID, *, types: Sequence[str], wait_seconds: float) -> Job | None:
         """Ask for a job. The same `claim_id` gets the same one again; without `types` nothing else."""
@@ -133,10 +138,14 @@ class QueueClient:
 
 
 @asynccontextmanager
-async def open_client(url: str, worker_id: UUID, *, lease_seconds: int) -> AsyncIterator[QueueClient]:
-    """Open the connections to one server; nothing is sent yet."""
+async def open_client(
+    url: str, worker_id: UUID, *, lease_seconds: int, token: str | None = None
+) -> AsyncIterator[QueueClient]:
+    """Open the connections to one server; nothing is sent yet. The token says that this is that worker."""
     limits = httpx2.Limits(max_connections=CONNECTIONS, keepalive_expiry=KEEP_SECONDS)
     headers = {"accept": "application/json"}
+    if token is not None:
+        headers["authorization"] = f"Bearer {token}"
     http = httpx2.AsyncClient(
         base_url=url,
         limits=limits,
@@ -157,13 +166,13 @@ def _read(model: type[Model], response: httpx2.Response) -> Model:
 
 
 def _problem(response: httpx2.Response) -> ServerAway | Refused:
-    code, reason = _reason(response)
+    code, reason = reason_of(response)
     if code is not None and (response.status_code in FINAL or code == NO_SUCH_JOB):
         return Refused(response.status_code, reason)
     return ServerAway(f"HTTP {response.status_code}: {reason}", retry_after=_retry_after(response))
 
 
-def _reason(response: httpx2.Response) -> tuple[int | None, str]:
+def reason_of(response: httpx2.Response) -> tuple[int | None, str]:
     """Return the code and the text of an error; without a code it comes from something before the queue API."""
     try:
         body = response.json()

@@ -1,4 +1,4 @@
-"""`chiffon agent`: run an agent on this host."""
+"""`chiffon agent`: run an agent on this host, and let it enrol first."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from chiffon.cli.console import say
 from chiffon.cli.outcome import Exit
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from agents.settings import AgentSettings
     from common.config import SharedSettings
 
+app = App(name="agent", group_commands="Commands", result_action="return_value")
 
+
+@app.default
 def agent(
     *,
     agent_type: Annotated[str | None, Parameter(name="--type")] = None,
@@ -92,3 +95,57 @@ async def _run_until_told(settings: "AgentSettings", shared: "SharedSettings") -
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     await run_agent(settings, shared, stop=stop)
+
+
+@app.command
+def enrol(
+    *,
+    server: Annotated[str, Parameter(env_var="CHIFFON_AGENT_SERVER_URL")],
+    agent_type: Annotated[str | None, Parameter(name="--type")] = None,
+    state_dir: Path | None = None,
+    token_file: Path | None = None,
+    token: Annotated[str | None, Parameter(env_var="CHIFFON_ENROLMENT_TOKEN", show=False)] = None,
+) -> int:
+    """Become an agent: exchange an enrolment token for a credential.
+
+    ```
+    chiffon agent enrol --server https://chiffon.example/ < token
+    CHIFFON_ENROLMENT_TOKEN=che_… chiffon agent enrol --server https://chiffon.example/
+    ```
+
+    The token is what `chiffon agents enrol` printed; it works once. It is read from CHIFFON_ENROLMENT_TOKEN, from a
+    file, or from standard input. The credential is kept in the state directory, where only this user can read it, and
+    `chiffon agent` uses it from then on.
+
+    Parameters
+    ----------
+    server
+        The orchestrator's address.
+    agent_type
+        The pool that the agent belongs to, for where its state is kept by default.
+    state_dir
+        Where the agent is to keep its state; it must not be that of another agent.
+    token_file
+        The file that holds the token.
+    token
+        The token itself; every user of this host can see it there.
+    """
+    import sys
+
+    from agents.credential import check_is_nobody, keep_credential
+    from agents.over_http.enrol import NotEnrolled
+    from agents.over_http.enrol import enrol as ask
+    from agents.settings import AgentSettings
+    from chiffon.credentials import read_token
+
+    settings = AgentSettings.load(type=agent_type, state_dir=state_dir, server_url=server)
+    check_is_nobody(settings.state_dir)
+    secret = token or (sys.stdin.readline() if token_file is None else read_token(token_file))
+    if not secret.strip():
+        raise NotEnrolled("There is no enrolment token: give it by standard input, file, or CHIFFON_ENROLMENT_TOKEN.")
+    got = asyncio.run(ask(server, secret.strip()))
+    keep_credential(settings.state_dir, got)
+    say(f"Enrolled: this is agent {got.agent_id} of type {got.agent_type}; its state is in {settings.state_dir}.")
+    if got.agent_type != settings.type:
+        say(f"Start it with --type {got.agent_type} --state-dir {settings.state_dir}.")
+    return Exit.OK

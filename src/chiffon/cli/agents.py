@@ -1,10 +1,12 @@
-"""`chiffon agents`: list the agents, and hold them back from work or let them have it again."""
+"""`chiffon agents`: list the agents, let one enrol, and hold them back from work or let them have it again."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Annotated
 from uuid import UUID
 
-from cyclopts import App
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from chiffon.cli.console import print_json, say
 from chiffon.cli.options import HERE, Target
@@ -116,6 +118,46 @@ def resume(agent: str, /, *, target: Target = HERE) -> int:
         return await client.resume_agent(agent_id)
 
     return _order(agent, order, "Resumed", target)
+
+
+@app.command
+def enrol(
+    name: str,
+    /,
+    *,
+    agent_type: Annotated[str, Parameter(name="--type")] = "infra",
+    minutes: Annotated[float, Parameter(validator=Number(gt=0, lte=24 * 60))] = 15,
+    target: Target = HERE,
+) -> int:
+    """Let an agent enrol, and print the token with which it does so once.
+
+    ```
+    chiffon agents enrol web-1 --type infra
+    chiffon agents enrol web-1 | ssh web-1 chiffon agent enrol --server https://chiffon.example/
+    ```
+
+    Called again before the agent has enrolled, it replaces the token.
+
+    Parameters
+    ----------
+    name
+        What the agent will be called; it is never given to another.
+    agent_type
+        The pool that it will belong to.
+    minutes
+        For how long the token works, at most a day.
+    """
+
+    async def work(client: Client) -> int:
+        invited = await client.invite_agent(name, agent_type, lasting=timedelta(minutes=minutes))
+        if target.is_json:
+            print_json(invited)
+        else:
+            print(invited.token)
+            say(f"This lets agent {invited.agent_id} enrol, once, until {invited.expires_at.astimezone():%H:%M:%S}.")
+        return Exit.OK
+
+    return target.run(work)
 
 
 def _order(name: str, order: Callable[[Client, UUID], Awaitable[Agent]], done: str, target: Target) -> int:

@@ -31,7 +31,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "up": Command("chiffon.cli.up:up", "Start", "Start everything on this machine and stay until stopped."),
         "demo": Command("chiffon.cli.demo:demo", "Start", "Run real work on two agents of this machine and show it."),
         "server": Command("chiffon.cli.server:server", "Start", "Run an orchestrator."),
-        "agent": Command("chiffon.cli.agent:agent", "Start", "Run an agent: it takes work and runs it on this host."),
+        "agent": Command("chiffon.cli.agent:app", "Start", "Run an agent: it takes work and runs it on this host."),
         "spool": Command(
             "chiffon.cli.spool:spool", "Start", "Dispatch what is dropped into a directory and write the results back."
         ),
@@ -50,6 +50,11 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "tasks": Command("chiffon.cli.tasks:tasks", "Work", "List tasks, newest first."),
         "watch": Command("chiffon.cli.watch:watch", "Work", "Print what happens, as it happens."),
         "agents": Command("chiffon.cli.agents:app", "Work", "List the agents, or pause, drain and resume one."),
+        "identities": Command(
+            "chiffon.cli.identities:app", "Access", "List who is known, make somebody known, shut out."
+        ),
+        "tokens": Command("chiffon.cli.tokens:app", "Access", "List, make and revoke tokens."),
+        "whoami": Command("chiffon.cli.whoami:whoami", "Access", "Show whose token is used, and what it may do."),
         "dead-letters": Command(
             "chiffon.cli.dead_letters:app",
             "Work",
@@ -72,7 +77,7 @@ def build_app(arguments: Sequence[str]) -> App:
     A summary given here would replace the longer help that stands beside the command.
     """
     lists_commands = not arguments or arguments[0] not in COMMANDS
-    groups = {name: Group(name, sort_key=place) for place, name in enumerate(("Start", "Work", "About"))}
+    groups = {name: Group(name, sort_key=place) for place, name in enumerate(("Start", "Work", "Access", "About"))}
     app = App(
         name="chiffon",
         help=SUMMARY,

@@ -29,6 +29,7 @@ def conformance(
     at_once: int = 4,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
     server: Annotated[str, Parameter(env_var="CHIFFON_SERVER")] = DEFAULT_SERVER,
+    token: Annotated[str | None, Parameter(env_var="CHIFFON_TOKEN")] = None,
 ) -> int:
     """Try a worker of the queue API, in whatever language, and print what it got wrong.
 
@@ -61,6 +62,8 @@ def conformance(
         Print one JSON document for each case.
     server
         Address of the orchestrator; one for tests, that no other worker serves.
+    token
+        An administrator's; with it each worker enrols, and gets its credential as QUEUE_TOKEN.
     """
     from chiffon.conformance.cases import CASES
     from chiffon.conformance.process import CannotStart
@@ -77,7 +80,9 @@ def conformance(
         raise Usage(f"--at-once is {at_once}; it must be from 1 to 32")
     chosen = _chosen(case)
     try:
-        return asyncio.run(_run(server, worker, chosen, lease=lease_seconds, at_once=at_once, as_json=as_json))
+        return asyncio.run(
+            _run(server, worker, chosen, lease=lease_seconds, at_once=at_once, as_json=as_json, token=token)
+        )
     except CannotStart as problem:
         raise Usage(str(problem)) from None
 
@@ -92,16 +97,23 @@ def _chosen(names: list[str] | None) -> "list[Case]":
 
 
 async def _run(
-    server: str, worker: str | None, cases: "list[Case]", *, lease: float, at_once: int, as_json: bool
+    server: str,
+    worker: str | None,
+    cases: "list[Case]",
+    *,
+    lease: float,
+    at_once: int,
+    as_json: bool,
+    token: str | None,
 ) -> int:
     from chiffon.conformance.run import try_worker
 
     passed = failed = 0
     left_out = [] if worker is not None else [case for case in cases if case.needs_process]
     verdicts = (
-        _judge_manual(server, [case for case in cases if not case.needs_process], lease=lease)
+        _judge_manual(server, [case for case in cases if not case.needs_process], lease=lease, token=token)
         if worker is None
-        else _closing(try_worker(server, worker, cases, lease=lease, at_once=at_once))
+        else _closing(try_worker(server, worker, cases, lease=lease, at_once=at_once, token=token))
     )
     async with verdicts as played:
         async for verdict in played:
@@ -122,14 +134,19 @@ async def _closing(verdicts: "AsyncIterator[Verdict]") -> "AsyncIterator[AsyncIt
 
 
 @asynccontextmanager
-async def _judge_manual(server: str, cases: "list[Case]", *, lease: float) -> "AsyncIterator[AsyncIterator[Verdict]]":
+async def _judge_manual(
+    server: str, cases: "list[Case]", *, lease: float, token: str | None
+) -> "AsyncIterator[AsyncIterator[Verdict]]":
     from chiffon.conformance.ledger import Ledger
     from chiffon.conformance.proxy import Proxy
     from chiffon.conformance.run import judge_running
 
     work_type = f"conformance_{uuid4().hex[:12]}"
-    async with Ledger(server) as ledger, Proxy(server) as proxy:
+    async with Ledger(server, token) as ledger, Proxy(server) as proxy:
+        worker = await ledger.hire(f"manual-{work_type}")
         say(f"Start your worker now: server {proxy.url}, type {work_type}, lease {lease:g} seconds.")
+        if worker.token is not None:
+            say(f"It is worker {worker.id}, and sends this with each request: Authorization: Bearer {worker.token}")
         yield judge_running(proxy, ledger, cases, work_type=work_type, lease=lease)
 
 

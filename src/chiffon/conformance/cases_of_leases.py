@@ -107,7 +107,7 @@ async def frozen(stage: Stage) -> None:
     await stage.begun(job_id)
     stage.process.signal(signal.SIGSTOP)
     await stage.proxy.cut_all()  # or a claim that it had open could get the job
-    rival = f"rival-{stage.work_type}"
+    rival = await stage.ledger.hire(f"rival-{stage.work_type}")
     job = await stage.taken_by(rival, within=stage.patience.put_back)
     thawed_at = time.monotonic()
     stage.process.signal(signal.SIGCONT)

@@ -13,6 +13,7 @@ VARIABLES: Mapping[str, str] = {
     "worker": "QUEUE_WORKER_ID",
     "type": "QUEUE_WORK_TYPE",
     "lease": "QUEUE_LEASE_SECONDS",
+    "token": "QUEUE_TOKEN",
 }
 
 
@@ -31,7 +32,8 @@ def command(template: str, values: Mapping[str, str]) -> list[str]:
         raise CannotStart(f"--worker cannot be read: {error}: {template!r}") from None
     if not words:
         raise CannotStart("--worker is empty: give the command that starts the worker")
-    for name, value in values.items():
+    # Every user of the host can see the words of a command, so the token is in the environment only.
+    for name, value in ((name, value) for name, value in values.items() if name != "token"):
         words = [word.replace(f"{{{name}}}", value) for word in words]
     return words
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from chiffon.conformance.cases import Case
-from chiffon.conformance.ledger import Ledger
+from chiffon.conformance.ledger import Hand, Ledger
 from chiffon.conformance.process import WorkerProcess, command
 from chiffon.conformance.proxy import Proxy
 from chiffon.conformance.stage import Patience, Stage
@@ -37,7 +37,14 @@ class Verdict:
 
 
 async def try_worker(
-    server: str, template: str, cases: Sequence[Case], *, lease: float, at_once: int, patience: Patience = PATIENCE
+    server: str,
+    template: str,
+    cases: Sequence[Case],
+    *,
+    lease: float,
+    at_once: int,
+    patience: Patience = PATIENCE,
+    token: str | None = None,
 ) -> AsyncIterator[Verdict]:
     """Start the worker anew for each case, and yield the verdicts in the order of the cases.
 
@@ -46,13 +53,13 @@ async def try_worker(
     places = asyncio.Semaphore(at_once)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="conformance-")))
-        ledger = await stack.enter_async_context(Ledger(server))
+        ledger = await stack.enter_async_context(Ledger(server, token))
 
         async def play(case: Case) -> Verdict:
             async with places, Proxy(server) as proxy:
                 (own := folder / case.name).mkdir()
                 work_type = f"conformance_{uuid4().hex[:12]}"
-                values = _values(proxy, work_type, lease, worker=f"{case.name}-{work_type}")
+                values = _values(proxy, work_type, lease, await ledger.hire(f"{case.name}-{work_type}"))
                 process = WorkerProcess(command(template, values), values, own / "log")
                 stage = Stage(ledger, proxy, process, work_type=work_type, lease=lease, folder=own, patience=patience)
                 return await _play(case, stage, proxy, process)
@@ -84,8 +91,9 @@ async def judge_running(
             )
 
 
-def _values(proxy: Proxy, work_type: str, lease: float, *, worker: str) -> Mapping[str, str]:
-    return {"server": proxy.url, "worker": worker, "type": work_type, "lease": f"{lease:g}"}
+def _values(proxy: Proxy, work_type: str, lease: float, worker: Hand) -> Mapping[str, str]:
+    known = {} if worker.token is None else {"token": worker.token}
+    return {"server": proxy.url, "worker": worker.id, "type": work_type, "lease": f"{lease:g}", **known}
 
 
 async def _play(case: Case, stage: Stage, proxy: Proxy, process: WorkerProcess | None) -> Verdict:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chiffon.conformance.ledger import LIVE, Job, Ledger
+from chiffon.conformance.ledger import LIVE, Hand, Job, Ledger
 from chiffon.conformance.process import WorkerProcess
 from chiffon.conformance.proxy import Proxy
 from chiffon.conformance.traffic import Exchange
@@ -155,7 +155,7 @@ class Stage:
         self.check(job["status"] == status, f"a job ended {job['status']}, not {status}: {job['errorMessage']}", part)
         return job
 
-    async def taken_by(self, rival: str, *, within: float) -> Job:
+    async def taken_by(self, rival: Hand, *, within: float) -> Job:
         """Take the worker's job as another worker, once its lease is over."""
         deadline = time.monotonic() + within
         while (job := await self.ledger.claim(rival, self.work_type, lease=60)) is None:

@@ -13,8 +13,12 @@ from chiffon.cli.outcome import Exit
 from chiffon.conformance.cases import CASES
 from chiffon.conformance.run import Verdict, try_worker
 from chiffon.conformance.stage import Patience
+from orchestrator.database.pool import Pool
+from orchestrator.identities.model import PrincipalKind
+from orchestrator.identities.service import IdentityService
 from tests.integration.conformance.conftest import LEASE, worker_command
 from tests.integration.conformance.mutants import EXAMPLE, MUTANTS, Mutant
+from tests.integration.system.deployment import open_system
 
 pytestmark = pytest.mark.timeout(240)
 IMPATIENT = Patience(begin=6, put_back=6, leave=3)
@@ -37,6 +41,24 @@ async def test_the_example_in_plain_python_passes_every_case(server: str) -> Non
     assert [verdict.case for verdict in verdicts] == list(CASES)
     wrong = {verdict.case.name: (verdict.problems, verdict.log) for verdict in verdicts if not verdict.passed}
     assert not wrong
+
+
+async def test_where_the_server_asks_who_one_is_each_worker_enrols_and_is_shut_out_at_the_end(
+    ledger_url: str, pool: Pool, tmp_path: Path
+) -> None:
+    chosen = [case for case in CASES if case.name in {"completes", "frozen"}]
+    identities = IdentityService(pool)
+    token = (await identities.bootstrap("ann")).secret
+    async with open_system(ledger_url, ledger_url, tmp_path, lease_seconds=1, authentication="required") as system:
+        url = f"http://127.0.0.1:{system.settings.port}"
+        tried = try_worker(url, worker_command(EXAMPLE), chosen, lease=LEASE, at_once=2, token=token)
+
+        verdicts = [verdict async for verdict in tried]
+
+    assert [(verdict.case.name, verdict.problems) for verdict in verdicts] == [(case.name, ()) for case in chosen]
+    workers = [one for one in await identities.everybody() if one.kind is PrincipalKind.AGENT]
+    assert len(workers) == 3  # one for each case, and the rival
+    assert all(worker.disabled_at is not None for worker in workers)
 
 
 async def test_every_way_to_be_wrong_fails_the_case_that_is_about_it(server: str, tmp_path: Path) -> None:

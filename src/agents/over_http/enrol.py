@@ -1,0 +1,45 @@
+"""Exchange an enrolment token for a credential of one's own. It works once, so nothing is repeated here."""
+
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import httpx2
+from pydantic import Field, ValidationError
+
+from agents.credential import Credential
+from agents.over_http.client import ANSWER_SECONDS, is_loopback, reason_of
+from agents.over_http.wire import Answer
+from common.errors import StartupRefused
+
+
+class NotEnrolled(StartupRefused):
+    """The orchestrator did not make this an agent; the message says why, and holds no token."""
+
+
+class Enrolled(Answer):
+    agent_id: UUID
+    agent_type: str
+    token: str = Field(repr=False)
+    trusted_keys: list[str] = Field(default_factory=list)
+
+
+async def enrol(server: str, token: str) -> Credential:
+    """Become an agent of an orchestrator; raises `NotEnrolled`."""
+    http = httpx2.AsyncClient(
+        base_url=server,
+        timeout=ANSWER_SECONDS,
+        verify=httpx2.create_ssl_context(),
+        trust_env=not is_loopback(urlsplit(server).hostname),
+    )
+    async with http:
+        try:
+            answer = await http.post("api/v1/enrol", json={"token": token})
+        except httpx2.HTTPError as failure:
+            raise NotEnrolled(f"{server} did not answer: {type(failure).__name__} {failure}".strip()) from None
+    if not answer.is_success:
+        raise NotEnrolled(f"{server} refused: {reason_of(answer)[1]} (HTTP {answer.status_code})")
+    try:
+        got = Enrolled.model_validate_json(answer.content)
+    except ValidationError:
+        raise NotEnrolled(f"{server} gave an answer that was not understood.") from None
+    return Credential(got.agent_id, got.agent_type, got.token, tuple(got.trusted_keys))

@@ -1,0 +1,70 @@
+"""What administrators do through the client: make identities, tokens and enrolments, and take them away."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from chiffon.http import Http
+from chiffon.models_access import Enrolment, Identity, NewToken, Token, WhoAmI
+from chiffon.operations import AnyId
+
+
+class Access:
+    """A part of `Client`; see there for what calls raise."""
+
+    _http: Http
+
+    async def whoami(self) -> WhoAmI:
+        """Return whose token this client sends, and what may be done with it."""
+        return WhoAmI.model_validate(await self._http.get("/api/v1/whoami"))
+
+    async def identities(self) -> list[Identity]:
+        """Return people, services and agents, by name."""
+        return [Identity.model_validate(one) for one in await self._http.get("/api/v1/identities")]
+
+    async def create_identity(self, name: str, roles: Sequence[str], *, kind: str = "person") -> Identity:
+        """Make a person or a service known."""
+        body = {"name": name, "roles": list(roles), "kind": kind}
+        return Identity.model_validate(await self._http.post("/api/v1/identities", body, repeatable=False))
+
+    async def disable_identity(self, principal_id: AnyId) -> Identity:
+        """Shut somebody out, for ever."""
+        path = f"/api/v1/identities/{principal_id}/disable"
+        return Identity.model_validate(await self._http.post(path, repeatable=True))
+
+    async def tokens(self, *, principal_id: AnyId | None = None) -> list[Token]:
+        """Return what is known of the tokens, newest first."""
+        query = {"principal_id": None if principal_id is None else str(principal_id), "limit": 1000}
+        return [Token.model_validate(one) for one in await self._http.get("/api/v1/tokens", query)]
+
+    async def create_token(
+        self,
+        principal_id: AnyId,
+        *,
+        scopes: Sequence[str] | None = None,
+        note: str = "",
+        lasting: timedelta | None = None,
+    ) -> NewToken:
+        """Make a token; the answer is the only one that holds it."""
+        body = {
+            "principal_id": str(principal_id),
+            "scopes": None if scopes is None else list(scopes),
+            "note": note,
+            "expires_in_seconds": None if lasting is None else round(lasting.total_seconds()),
+        }
+        return NewToken.model_validate(await self._http.post("/api/v1/tokens", body, repeatable=False))
+
+    async def revoke_token(self, token_id: AnyId) -> Token:
+        """Let a token count no more."""
+        return Token.model_validate(await self._http.post(f"/api/v1/tokens/{token_id}/revoke", repeatable=True))
+
+    async def invite_agent(
+        self, name: str, agent_type: str, *, lasting: timedelta = timedelta(minutes=15)
+    ) -> Enrolment:
+        """Let an agent enrol; the answer is the only one that holds its enrolment token."""
+        body = {"name": name, "agent_type": agent_type, "ttl_seconds": round(lasting.total_seconds())}
+        return Enrolment.model_validate(await self._http.post("/api/v1/enrolments", body, repeatable=False))
+
+    async def enrol(self, token: str) -> tuple[str, str]:
+        """Become an agent with an enrolment token: return the agent's id and its credential."""
+        answer = await self._http.post("/api/v1/enrol", {"token": token}, repeatable=False)
+        return str(answer["agent_id"]), str(answer["token"])

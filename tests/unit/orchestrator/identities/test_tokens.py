@@ -1,0 +1,56 @@
+"""What a token looks like, and that a mistyped one is told from a right one without asking anybody."""
+
+from unittest.mock import Mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.identities.authenticator import Authenticator, Limits
+from orchestrator.identities.model import Unauthenticated
+from orchestrator.identities.tokens import ALPHABET, LENGTH, PREFIXES, Purpose, digest_of, new_token, purpose_of
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+def test_a_token_says_what_it_is_for_and_no_two_are_alike(purpose: Purpose) -> None:
+    made = {new_token(purpose) for _ in range(200)}
+
+    assert len(made) == 200
+    for token in made:
+        assert len(token) == LENGTH
+        assert token.startswith(PREFIXES[purpose])
+        assert purpose_of(token) is purpose
+
+
+@given(st.data())
+def test_one_wrong_character_is_noticed(data: st.DataObject) -> None:
+    token = new_token(Purpose.API)
+    place = data.draw(st.integers(0, LENGTH - 1))
+    other = data.draw(st.sampled_from(ALPHABET).filter(lambda one: one != token[place]))
+
+    assert purpose_of(token[:place] + other + token[place + 1 :]) is None
+
+
+@given(st.text(max_size=80))
+def test_what_is_no_token_is_none(text: str) -> None:
+    assert purpose_of(text) is None
+    assert purpose_of(new_token(Purpose.API) + text[:1] if text else "") is None
+
+
+def test_the_digest_does_not_hold_the_token() -> None:
+    token = new_token(Purpose.API)
+
+    assert len(digest_of(token)) == 32
+    assert token.encode()[4:20] not in digest_of(token)
+
+
+async def test_a_mistyped_token_is_refused_without_a_look_into_the_database() -> None:
+    pool = Mock()
+    door = Authenticator(pool, Limits(requests_per_token=100, failures_per_address=100))
+    token = new_token(Purpose.API)
+
+    for wrong in (token[:-1], token[:-1] + "!", token.swapcase(), "", "chf_", new_token(Purpose.ENROLMENT)):
+        with pytest.raises(Unauthenticated):
+            await door.caller(wrong, address="10.0.0.1")
+
+    pool.acquire.assert_not_called()
