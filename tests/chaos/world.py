@@ -205,7 +205,6 @@ def _orchestrator(world: World, name: str, port: int, removed: str | None) -> Pr
         "CHIFFON_AUTHENTICATION": "off",
         "CHIFFON_DATABASE_URL": database,
         "CHIFFON_PORT": str(port),
-        "CHIFFON_AUTHENTICATION": "off",
         "CHIFFON_LEASE_SECONDS": str(settings.lease_seconds),
         "CHIFFON_TICKET_TTL_SECONDS": str(settings.ticket_ttl_seconds),
         "CHIFFON_AGENT_OFFLINE_AFTER_SECONDS": str(settings.offline_after_seconds),
