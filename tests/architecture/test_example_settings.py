@@ -12,7 +12,15 @@ from orchestrator.settings import OrchestratorSettings
 from tests.architecture.source import ROOT
 
 # Their defaults are those of the host that the agent runs on, or follow from another setting, or there is none.
-NOT_SHOWN = {"name", "state_dir", "server_url", "broker_identities", "admin_password", "admin_password_file"}
+NOT_SHOWN = {
+    "name",
+    "state_dir",
+    "server_url",
+    "broker_identities",
+    "admin_password",
+    "admin_password_file",
+    "policy_file",
+}
 
 
 @pytest.mark.parametrize("settings", [SharedSettings, OrchestratorSettings, AgentSettings, RabbitmqSettings])

@@ -145,7 +145,7 @@ class PrivateNode(Node):
         return done.stdout
 
     def command_environment(self, folder: Path) -> dict[str, str]:
-        """Return the environment of a shell whose `rabbitmqctl` and `rabbitmqadmin` mean this node; passwords are typed."""
+        """Return the environment of a shell whose `rabbitmqctl` and `rabbitmqadmin` mean this node."""
         assert self.management_url is not None
         folder.mkdir()
         with urllib.request.urlopen(f"{self.management_url}/cli/rabbitmqadmin") as answer:

@@ -19,6 +19,7 @@ from orchestrator.loops.consume import ConsumeQueue
 from orchestrator.loops.consume_results import ConsumeResults
 from orchestrator.loops.probe import Deaf, SendProbe
 from orchestrator.loops.senders import Trusted
+from orchestrator.policy.service import open_policy
 from orchestrator.probes.service import ProbeService
 from orchestrator.tasks.service import TaskService
 from tests.eventually import eventually
@@ -34,7 +35,9 @@ async def broker() -> MemoryBroker:
 
 
 def results_consumer(pool: Pool, leases: LeaseService, probes: ProbeService, broker: MemoryBroker) -> ConsumeQueue:
-    letters = DeadLetterService(pool, broker, TaskService(pool, ageing=timedelta(minutes=10)), Wake())
+    letters = DeadLetterService(
+        pool, broker, TaskService(pool, ageing=timedelta(minutes=10)), open_policy(None), Wake()
+    )
     return ConsumeQueue(broker, ConsumeResults(leases, probes, letters, broker, Wake()), senders=Trusted())
 
 
