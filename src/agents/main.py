@@ -4,11 +4,13 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 
+from agents.executors.environment import inherited
 from agents.executors.registry import executors
 from agents.redaction.logs import hidden_in_logs
 from agents.redaction.values import Values
 from agents.registration import open_identity
 from agents.secrets.own import own_secrets
+from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings
 from agents.way import open_way
 from agents.wiring import build_agent
@@ -34,11 +36,13 @@ async def run_agent(
     async with AsyncExitStack() as stack:
         known_secrets = Values(own_secrets(settings, shared))
         stack.enter_context(hidden_in_logs(known_secrets))
+        secrets = Secrets(settings.secrets, known_secrets, inherited=inherited(settings.env_allow))
+        await secrets.read_now()
         identity = stack.enter_context(open_identity(settings, work_types=known))
         stack.enter_context(log_context(agent_id=identity.agent_id))
         way = await stack.enter_async_context(open_way(settings, shared, identity, broker=broker))
         agent = await stack.enter_async_context(
-            build_agent(settings, identity, way, known, known_secrets=known_secrets)
+            build_agent(settings, identity, way, known, known_secrets=known_secrets, secrets=secrets)
         )
         log.info(
             "agent.started",

@@ -78,7 +78,7 @@ def open_identity(settings: AgentSettings, *, work_types: Iterable[str]) -> Iter
             work_types=tuple(sorted(work_types)),
             slots=settings.slots,
             started_at=datetime.now(UTC),
-            labels=settings.labels,
+            labels=settings.announced_labels,
         )
     finally:
         os.close(lock)

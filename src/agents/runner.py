@@ -20,6 +20,7 @@ from agents.process_table import look_at
 from agents.redaction.values import Values
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
+from agents.secrets.resolve import Secrets
 from agents.workspace import Workspaces
 from common.broker.topology import PROGRESS, RESULTS
 from common.clock import Clock
@@ -49,6 +50,7 @@ class Runner:
         env_allow: Sequence[str],
         kill_grace: timedelta,
         known_secrets: Values | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
         self._agent_id = agent_id
         self._executors = executors
@@ -61,7 +63,8 @@ class Runner:
         self._clock = clock
         self._inherited = inherited(env_allow)
         self._kill_grace = kill_grace.total_seconds()
-        self._known_secrets = known_secrets
+        self._known_secrets = known_secrets or Values()
+        self._secrets = secrets or Secrets({}, self._known_secrets, inherited={})
         self._boot_id = boot_id()
 
     async def run(self, attempt: Attempt) -> None:
@@ -156,6 +159,13 @@ class Runner:
                 self._guardian.hold(attempt, pid=pid, start_ticks=seen.start_ticks)
                 self._journal.process_started(grant, pid=pid, start_ticks=seen.start_ticks)
 
+        async def secret(name: str) -> str:
+            value = await self._secrets.value(
+                name, work_type=grant.work.work_type, stop=attempt.stop, started=process_started
+            )
+            stream.hide(value)
+            return value
+
         return ExecutionContext(
             workspace=workspace,
             inherited=self._inherited,
@@ -168,6 +178,7 @@ class Runner:
             stop=attempt.stop,
             kill_grace_seconds=self._kill_grace,
             process_started=process_started,
+            secret=secret,
         )
 
     def _status(self, grant: GrantedTask, chunks: Sequence[OutputChunk]) -> WorkStatusEnvelope:

@@ -9,12 +9,15 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from agents.secrets.model import SecretSources
 from common.config import Settings
-from common.labels import Labels
+from common.labels import MOST_LABELS, Labels
 from common.work import AgentType
 
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
+# Labels that an agent adds by itself.
+ANNOUNCED = frozenset({"secrets", "enforces"})
 DEFAULT_ENV_ALLOW = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR"]
 
 
@@ -109,9 +112,29 @@ class AgentSettings(Settings):
         max_length=256,
         description="The agent's environment variables that work inherits; comma-separated or a JSON list.",
     )
+    secrets: SecretSources = Field(
+        default_factory=dict,
+        description="Secrets of this host that work may refer to by name, each from one of env, file and command, and "
+        "with work_types, where only some may use it. Their names, and nothing else, are announced as the label "
+        "`secrets`.",
+    )
     keep_workspaces: bool = Field(
         default=False, description="Keep the directory of each attempt after its end, to look into it."
     )
+
+    @property
+    def announced_labels(self) -> dict[str, Any]:
+        """The labels, and what the agent says by itself that it has."""
+        return {**self.labels, **({"secrets": sorted(self.secrets)} if self.secrets else {})}
+
+    @field_validator("labels")
+    @classmethod
+    def _leave_room_for_announced_labels(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := ANNOUNCED.intersection(value):
+            raise ValueError(f"the agent announces {', '.join(sorted(taken))} itself; use another name")
+        if len(value) > MOST_LABELS - len(ANNOUNCED):
+            raise ValueError(f"must have at most {MOST_LABELS - len(ANNOUNCED)} labels")
+        return value
 
     @field_validator("state_dir")
     @classmethod

@@ -28,6 +28,7 @@ from agents.renew import LeaseKeeper
 from agents.reporter import Reporter
 from agents.resources import ResourceMonitor
 from agents.runner import Runner
+from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings
 from agents.spool import Key, Spool
 from agents.unreadable import Undertaker
@@ -46,6 +47,7 @@ async def build_agent(
     executors: Mapping[str, Executor],
     *,
     known_secrets: Values | None = None,
+    secrets: Secrets | None = None,
 ) -> AsyncIterator[Agent]:
     """Build an agent that is ready to run. What an earlier life left running is dead when this returns."""
     clock, health, attempts, gate = SystemClock(), Health(), Attempts(), Gate()
@@ -76,6 +78,7 @@ async def build_agent(
             env_allow=settings.env_allow,
             kill_grace=kill_grace,
             known_secrets=known_secrets,
+            secrets=secrets,
         )
         undertaker = Undertaker(broker, agent_id)
         mailbox = None if settings.server_url else Mailbox(broker, own_work_queue(agent_id), gate, health, undertaker)

@@ -7,9 +7,9 @@ them again before it runs anything.
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from common.json_rules import SafeText
 
@@ -19,6 +19,8 @@ AGENT_TYPE_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
 WorkType = Annotated[str, StringConstraints(pattern=WORK_TYPE_PATTERN)]
 AgentType = Annotated[str, StringConstraints(pattern=AGENT_TYPE_PATTERN)]
 
+SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+
 MAX_DURATION_SECONDS = 7 * 24 * 3600
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -27,6 +29,12 @@ class Parameters(BaseModel):
     """The base of all parameters: unknown names are refused, so that a typing error is not silently ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SecretReference(Parameters):
+    """Stands for a text that only the agent's host knows; the agent looks it up right before it starts the work."""
+
+    secret: SecretName = Field(description="The name of the secret in the agent's settings.")
 
 
 class EchoParameters(Parameters):
@@ -45,10 +53,15 @@ class ShellScriptParameters(Parameters):
         default=None, min_length=1, max_length=262_144, description="Text of a script, given to `shell`."
     )
     shell: SafeText = Field(default="/bin/sh", min_length=1, max_length=4096, description="What runs `script`.")
-    env: dict[str, SafeText] = Field(
-        default_factory=dict, max_length=256, description="Environment variables in addition to the agent's allow-list."
+    env: dict[str, SafeText | SecretReference] = Field(
+        default_factory=dict,
+        max_length=256,
+        description="Environment variables in addition to the agent's allow-list; a value may be "
+        '`{"secret": "NAME"}`.',
     )
-    stdin: SafeText = Field(default="", max_length=262_144, description="Text for the program's standard input.")
+    stdin: Annotated[SafeText, StringConstraints(max_length=262_144)] | SecretReference = Field(
+        default="", description='Text for the program\'s standard input, at most 262144, or `{"secret": "NAME"}`.'
+    )
     max_duration_seconds: float = Field(
         default=3600.0, gt=0, le=MAX_DURATION_SECONDS, description="The program is stopped after this many seconds."
     )
@@ -58,6 +71,15 @@ class ShellScriptParameters(Parameters):
         le=MAX_DURATION_SECONDS,
         description="The program is stopped when it has written nothing, on either stream, for this many seconds.",
     )
+
+    @field_validator("argv", mode="before")
+    @classmethod
+    def _no_secret_in_sight(cls, value: Any) -> Any:
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            raise ValueError(
+                "takes texts only: everybody on the host can see arguments, so give secrets in 'env' or 'stdin'"
+            )
+        return value
 
     @model_validator(mode="after")
     def _exactly_one_program(self) -> Self:

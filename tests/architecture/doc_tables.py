@@ -59,6 +59,7 @@ MEANINGS: Mapping[str, str] = {
     "invalid_message": "A message is not an envelope of this protocol.",
     "authentication_failed": "Reserved; nothing uses it yet.",
     "resource_limit": "The agent's host could not run the work: no space, no permission, too many files.",
+    "secret_not_available": "The work refers to a secret that the agent's host does not have, or does not give to it.",
     "unsupported_work_type": "The agent has no executor for the work type.",
     "not_found": "There is no such endpoint.",
     "unavailable": "The database or the broker cannot be reached right now; try again.",

@@ -57,6 +57,7 @@ MAY_READ_ENVIRONMENT = {
     "src/common/config.py": "the settings, checked once at start",
     "src/common/safeguards.py": "what a test takes away, which is no setting",
     "src/agents/settings.py": "XDG_STATE_HOME, for where state is kept by default",
+    "src/agents/secrets/resolve.py": "a secret may come from a variable of the agent",
     "src/agents/executors/environment.py": "the allow-list of variables that a command inherits",
     "src/chiffon/*postgres*.py": "initdb and pg_ctl inherit it",
     "src/chiffon/credentials.py": "CHIFFON_TOKEN, for every program that uses the client, and XDG_CONFIG_HOME",

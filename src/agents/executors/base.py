@@ -15,8 +15,24 @@ WriteOutput = Callable[[Stream, bytes], Awaitable[None]]
 ProcessStarted = Callable[[int], None]
 
 
+ResolveSecret = Callable[[str], Awaitable[str]]
+
+
+class SecretUnavailable(Exception):
+    """A secret that work refers to cannot be had; `may_come`: another attempt may find it."""
+
+    def __init__(self, name: str, reason: str, *, may_come: bool = False, is_too_short: bool = False) -> None:
+        super().__init__(f"The secret {name!r} is not available: {reason}.")
+        self.may_come = may_come
+        self.is_too_short = is_too_short
+
+
 def _nobody_notes(_pid: int) -> None:
     pass
+
+
+async def _no_secrets(name: str) -> str:
+    raise SecretUnavailable(name, "there are no secrets here")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +63,12 @@ class Outcome:
         return self if self.error_message is None else replace(self, error_message=change(self.error_message))
 
     @classmethod
+    def without_secret(cls, error: SecretUnavailable) -> Self:
+        """Work refers to a secret that cannot be had."""
+        code = None if error.may_come else ErrorCode.SECRET_NOT_AVAILABLE
+        return cls.failed(str(error), code=code, retryable=error.may_come)
+
+    @classmethod
     def invalid_parameters(cls, error: ValidationError) -> Self:
         """The parameters are not those of the work type; repeating them helps nobody."""
         problems = (
@@ -65,7 +87,8 @@ class ExecutionContext:
     latter. `write` takes output and waits when there is too much of it. `stop` says when to stop, and
     `kill_grace_seconds` how long a program that is stopped for the executor's own reasons has to end. `process_started`
     must be told the id of every process group that the executor starts, as soon as it exists: whatever a crash of the
-    agent leaves behind is found by it.
+    agent leaves behind is found by it. `secret` looks up a secret of the host by its name, or raises
+    `SecretUnavailable`.
     """
 
     workspace: Path
@@ -75,6 +98,7 @@ class ExecutionContext:
     stop: StopSignal
     kill_grace_seconds: float
     process_started: ProcessStarted = _nobody_notes
+    secret: ResolveSecret = _no_secrets
 
 
 class Executor(Protocol):

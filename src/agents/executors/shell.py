@@ -7,11 +7,11 @@ from typing import ClassVar, assert_never
 
 from pydantic import ValidationError
 
-from agents.executors.base import ExecutionContext, Outcome
+from agents.executors.base import ExecutionContext, Outcome, SecretUnavailable
 from agents.executors.process import CannotStart, Command, Ending, Finished, run_process
 from common.errors import ErrorCode
 from common.messages import ResultStatus, WorkRequest
-from common.work import ShellScriptParameters
+from common.work import SecretReference, ShellScriptParameters
 
 SCRIPT_FILE = "script"
 
@@ -25,11 +25,16 @@ class ShellExecutor:
             parameters = ShellScriptParameters.model_validate(work.parameters)
         except ValidationError as error:
             return Outcome.invalid_parameters(error)
+        try:
+            env = {name: await _text(value, context) for name, value in parameters.env.items()}
+            stdin = await _text(parameters.stdin, context)
+        except SecretUnavailable as error:
+            return Outcome.without_secret(error) if context.stop.reason is None else Outcome(ResultStatus.CANCELLED)
         command = Command(
             argv=await _argv(parameters, context.workspace),
             cwd=context.workspace,
-            env={**context.inherited, **parameters.env, **context.ids},
-            stdin=parameters.stdin.encode(),
+            env={**context.inherited, **env, **context.ids},
+            stdin=stdin.encode(),
             max_duration_seconds=parameters.max_duration_seconds,
             kill_grace_seconds=context.kill_grace_seconds,
             max_silence_seconds=parameters.max_silence_seconds,
@@ -82,6 +87,10 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal
         return str(number)
+
+
+async def _text(given: str | SecretReference, context: ExecutionContext) -> str:
+    return given if isinstance(given, str) else await context.secret(given.secret)
 
 
 async def _argv(parameters: ShellScriptParameters, workspace: Path) -> list[str]:

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from agents.executors.base import ExecutionContext, Outcome
+from agents.executors.base import ExecutionContext, Outcome, SecretUnavailable
 from agents.executors.environment import inherited
 from agents.executors.shell import ShellExecutor
 from agents.stopping import StopReason, StopSignal
@@ -18,8 +18,19 @@ from common.messages import ResultStatus, Stream, WorkRequest
 IDS = {"CHIFFON_TASK_ID": "the-task", "CHIFFON_TRACE_ID": "the-trace", "CHIFFON_ATTEMPT": "1"}
 
 
+async def secret(name: str) -> str:
+    if name != "known":
+        raise SecretUnavailable(name, "nobody knows it", may_come=name == "later")
+    return "the value"
+
+
 async def run(
-    tmp_path: Path, *, env: Mapping[str, str] | None = None, stop: StopSignal | None = None, **parameters: Any
+    tmp_path: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    stop: StopSignal | None = None,
+    variables: Mapping[str, Any] | None = None,
+    **parameters: Any,
 ) -> tuple[Outcome, str]:
     """Return how the work ended and everything it wrote."""
     output = bytearray()
@@ -34,8 +45,11 @@ async def run(
         write=write,
         stop=stop or StopSignal(),
         kill_grace_seconds=2.0,
+        secret=secret,
     )
-    work = WorkRequest.model_validate({"task_id": uuid4(), "work_type": "shell_script", "parameters": parameters})
+    work = WorkRequest.model_validate(
+        {"task_id": uuid4(), "work_type": "shell_script", "parameters": {**parameters, "env": variables or {}}}
+    )
     return await ShellExecutor().execute(work, context), output.decode()
 
 
@@ -118,3 +132,25 @@ async def test_parameters_that_make_no_sense_start_nothing(tmp_path: Path, param
     outcome, _ = await run(tmp_path, **parameters)
 
     assert (outcome.error_code, outcome.retryable) == (ErrorCode.INVALID_REQUEST, False)
+
+
+async def test_a_reference_to_a_secret_becomes_its_value_for_the_program_alone(tmp_path: Path) -> None:
+    reference = {"secret": "known"}
+    _, output = await run(
+        tmp_path, script='cat; printf " %s" "$TOKEN"', stdin=reference, variables={"TOKEN": reference}
+    )
+
+    assert output == "the value the value"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "retryable"), [("other", ErrorCode.SECRET_NOT_AVAILABLE, False), ("later", None, True)]
+)
+async def test_work_whose_secret_is_not_there_does_not_start(
+    tmp_path: Path, name: str, code: ErrorCode | None, retryable: bool
+) -> None:
+    outcome, output = await run(tmp_path, script="echo started", stdin={"secret": name})
+
+    assert (outcome.status, outcome.error_code, outcome.retryable) == (ResultStatus.FAILED, code, retryable)
+    assert outcome.error_message == f"The secret '{name}' is not available: nobody knows it."
+    assert output == ""
