@@ -3,7 +3,9 @@
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
+from agents.executors.enforcement import Enforcement, probe
 from agents.executors.environment import inherited
 from agents.executors.registry import executors
 from agents.redaction.logs import hidden_in_logs
@@ -13,7 +15,7 @@ from agents.secrets.own import own_secrets
 from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings
 from agents.way import open_way
-from agents.wiring import build_agent
+from agents.wiring import WORKSPACES, build_agent
 from common import safeguards
 from common.broker.base import Broker
 from common.config import SharedSettings
@@ -40,9 +42,19 @@ async def run_agent(
         await secrets.read_now()
         identity = stack.enter_context(open_identity(settings, work_types=known))
         stack.enter_context(log_context(agent_id=identity.agent_id))
+        enforcement = await _enforcement(settings)
+        identity = replace(identity, labels={**identity.labels, "enforces": sorted(enforcement.possible)})
         way = await stack.enter_async_context(open_way(settings, shared, identity, broker=broker))
         agent = await stack.enter_async_context(
-            build_agent(settings, identity, way, known, known_secrets=known_secrets, secrets=secrets)
+            build_agent(
+                settings,
+                identity,
+                way,
+                known,
+                known_secrets=known_secrets,
+                secrets=secrets,
+                enforcement=enforcement,
+            )
         )
         log.info(
             "agent.started",
@@ -54,3 +66,12 @@ async def run_agent(
             },
         )
         await agent.run(stop)
+
+
+async def _enforcement(settings: AgentSettings) -> Enforcement:
+    return await probe(
+        run_as=settings.run_as,
+        least=settings.confinement,
+        workspaces=settings.state_dir / WORKSPACES,
+        hidden=(settings.state_dir,),
+    )

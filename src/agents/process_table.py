@@ -46,6 +46,11 @@ def look_at(pid: int) -> Seen | None:
     return Seen(pid, state=fields[0], group=int(fields[2]), start_ticks=int(fields[19])) if fields else None
 
 
+def members(group: int) -> list[int]:
+    """Return the ids of those in a process group."""
+    return [seen.pid for seen in _everyone() if seen.group == group]
+
+
 def kill_all(targets: Collection[Target], *, within: float) -> set[int]:
     """Kill what belongs to any of the targets; return the ids of the processes that were killed.
 

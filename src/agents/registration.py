@@ -105,7 +105,8 @@ def _write_atomically(path: Path, text: str) -> None:
     """A crash leaves the old file or the new one, never half of one."""
     draft = path.with_suffix(".new")
     try:
-        with draft.open("w", encoding="utf-8") as file:
+        # For the agent alone, also where another user may pass through the directory to its workspaces.
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from agents.attempts import Attempt, Attempts
 from agents.executors.base import ExecutionContext, Executor, Outcome
+from agents.executors.enforcement import CannotConfine, Enforcement
 from agents.executors.environment import inherited
 from agents.guard import Guardian
 from agents.handover import Handover
@@ -51,6 +52,7 @@ class Runner:
         kill_grace: timedelta,
         known_secrets: Values | None = None,
         secrets: Secrets | None = None,
+        enforcement: Enforcement | None = None,
     ) -> None:
         self._agent_id = agent_id
         self._executors = executors
@@ -64,6 +66,7 @@ class Runner:
         self._inherited = inherited(env_allow)
         self._kill_grace = kill_grace.total_seconds()
         self._known_secrets = known_secrets or Values()
+        self._enforcement = enforcement or Enforcement()
         self._secrets = secrets or Secrets({}, self._known_secrets, inherited={})
         self._boot_id = boot_id()
 
@@ -137,6 +140,8 @@ class Runner:
                 if attempt.stop.reason is not None:  # the disk was slow, and meanwhile the lease was lost
                     return Outcome(ResultStatus.CANCELLED), began
                 return await executor.execute(grant.work, self._context(attempt, workspace, stream)), began
+        except CannotConfine as error:
+            return Outcome.failed(str(error), code=ErrorCode.CONFINEMENT_NOT_POSSIBLE), began
         except OSError as error:
             log.exception("work.host_failed")
             return Outcome.failed(f"The host failed: {error}.", code=ErrorCode.RESOURCE_LIMIT, retryable=True), began
@@ -179,6 +184,7 @@ class Runner:
             kill_grace_seconds=self._kill_grace,
             process_started=process_started,
             secret=secret,
+            enclosure=self._enforcement.enclosure(grant.confinement),
         )
 
     def _status(self, grant: GrantedTask, chunks: Sequence[OutputChunk]) -> WorkStatusEnvelope:

@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from agents.secrets.model import SecretSources
 from common.config import Settings
+from common.confinement import UNCONFINED, Confinement
 from common.labels import MOST_LABELS, Labels
 from common.work import AgentType
 
@@ -117,6 +118,16 @@ class AgentSettings(Settings):
         description="Secrets of this host that work may refer to by name, each from one of env, file and command, and "
         "with work_types, where only some may use it. Their names, and nothing else, are announced as the label "
         "`secrets`.",
+    )
+    run_as: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The user as whom programs run, for which the agent must run as root; when not set, its own.",
+    )
+    confinement: Confinement = Field(
+        default=UNCONFINED,
+        description="How far all programs are shut in, whatever a policy demands beyond that: network_off, sandbox, "
+        "own_user, max_memory_bytes, max_cpu_seconds, max_open_files, max_processes, max_file_bytes.",
     )
     keep_workspaces: bool = Field(
         default=False, description="Keep the directory of each attempt after its end, to look into it."

@@ -12,6 +12,7 @@ from agents.consumer import Intake, Slot
 from agents.control import ControlListener
 from agents.ears import Ears
 from agents.executors.base import Executor
+from agents.executors.enforcement import Enforcement
 from agents.gate import Gate
 from agents.guard import Guardian
 from agents.handover import Handover
@@ -38,6 +39,9 @@ from common.broker.topology import own_work_queue, work_queue
 from common.clock import Clock, SystemClock
 from common.loop import Health
 
+# Below the state directory.
+WORKSPACES = "work"
+
 
 @asynccontextmanager
 async def build_agent(
@@ -48,6 +52,7 @@ async def build_agent(
     *,
     known_secrets: Values | None = None,
     secrets: Secrets | None = None,
+    enforcement: Enforcement | None = None,
 ) -> AsyncIterator[Agent]:
     """Build an agent that is ready to run. What an earlier life left running is dead when this returns."""
     clock, health, attempts, gate = SystemClock(), Health(), Attempts(), Gate()
@@ -56,7 +61,7 @@ async def build_agent(
     heartbeat_every = timedelta(seconds=settings.heartbeat_seconds)
     hearing = Hearing(every=heartbeat_every, give_up_after=timedelta(seconds=settings.deaf_exit_seconds) or None)
     resources = ResourceMonitor()
-    workspaces = Workspaces(settings.state_dir / "work", keep=settings.keep_workspaces)
+    workspaces = Workspaces(settings.state_dir / WORKSPACES, keep=settings.keep_workspaces)
     async with AsyncExitStack() as stack:
         guardian = stack.enter_context(Guardian())
         leases = LeaseKeeper(broker, agent_id, attempts, clock, guardian=guardian, kill_grace=kill_grace)
@@ -79,6 +84,7 @@ async def build_agent(
             kill_grace=kill_grace,
             known_secrets=known_secrets,
             secrets=secrets,
+            enforcement=enforcement,
         )
         undertaker = Undertaker(broker, agent_id)
         mailbox = None if settings.server_url else Mailbox(broker, own_work_queue(agent_id), gate, health, undertaker)

@@ -17,7 +17,7 @@ from common.errors import StartupRefused
 CONFIG_VARIABLE = "CHIFFON_CONFIG"
 DEFAULT_FILE = Path("chiffon.toml")
 # Settings with such a word in their name may hold a secret, and are not shown when they are wrong.
-HIDDEN = ("url", "token", "password")
+HIDDEN = ("url", "token", "password", "secret")
 
 
 class InvalidSettings(StartupRefused):

@@ -20,6 +20,7 @@ NOT_SHOWN = {
     "admin_password",
     "admin_password_file",
     "policy_file",
+    "run_as",
 }
 
 

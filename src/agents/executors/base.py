@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol, Self
 
 from pydantic import ValidationError
 
+from agents.executors.enclosure import OPEN, Enclosure
 from agents.stopping import StopSignal
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream, WorkRequest
@@ -88,7 +89,7 @@ class ExecutionContext:
     `kill_grace_seconds` how long a program that is stopped for the executor's own reasons has to end. `process_started`
     must be told the id of every process group that the executor starts, as soon as it exists: whatever a crash of the
     agent leaves behind is found by it. `secret` looks up a secret of the host by its name, or raises
-    `SecretUnavailable`.
+    `SecretUnavailable`. `enclosure` are the walls around every program that it starts.
     """
 
     workspace: Path
@@ -99,6 +100,7 @@ class ExecutionContext:
     kill_grace_seconds: float
     process_started: ProcessStarted = _nobody_notes
     secret: ResolveSecret = _no_secrets
+    enclosure: Enclosure = OPEN
 
 
 class Executor(Protocol):

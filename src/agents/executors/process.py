@@ -14,11 +14,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import IO
 
 from agents.executors.base import ProcessStarted, WriteOutput
-from agents.executors.process_death import dies_with_this_process
+from agents.executors.enclosure import OPEN, Enclosure
 from agents.executors.process_group import ProcessGroup
+from agents.executors.process_sandbox import sandboxed
+from agents.executors.process_start import entering
 from agents.executors.pump import Pump
 from agents.stopping import StopSignal
 from common.messages import Stream
@@ -38,7 +41,7 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program to run: exactly this environment, and `stdin` as its whole input.
+    """A program to run: exactly this environment, `stdin` as its whole input, and the walls of `enclosure` around it.
 
     `max_silence_seconds`: it is stopped when it writes nothing for so long; None when it may be silent.
     """
@@ -50,6 +53,7 @@ class Command:
     max_duration_seconds: float
     kill_grace_seconds: float
     max_silence_seconds: float | None = None
+    enclosure: Enclosure = OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ async def run_process(
         process = await _start(command, pumps)
         for pump in pumps:
             pump.close_writing_end()
-        group = ProcessGroup(process.pid)
+        group = ProcessGroup(process.pid, has_keeper=command.enclosure.is_sandboxed)
         if started is not None:
             started(process.pid)
         ended = asyncio.create_task(process.wait(), name="process")
@@ -132,15 +136,18 @@ async def _start(command: Command, pumps: Sequence[Pump]) -> asyncio.subprocess.
     try:
         with _input_file(command) as stdin:
             return await asyncio.create_subprocess_exec(
-                *command.argv,
+                *sandboxed(command.argv, command.cwd, command.enclosure),
                 cwd=command.cwd,
                 env=dict(command.env),
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
-                preexec_fn=dies_with_this_process(),
+                preexec_fn=entering(command.enclosure),
             )
+    except SubprocessError as error:
+        # A wall could not be built, so nothing was started.
+        raise OSError(errno.EAGAIN, "the program could not be shut in as demanded") from error
     except OSError as error:
         if is_of_the_host(error):
             raise

@@ -30,14 +30,17 @@ class ShellExecutor:
             stdin = await _text(parameters.stdin, context)
         except SecretUnavailable as error:
             return Outcome.without_secret(error) if context.stop.reason is None else Outcome(ResultStatus.CANCELLED)
+        argv = await _argv(parameters, context.workspace)
+        own = await asyncio.to_thread(context.enclosure.prepare, context.workspace)
         command = Command(
-            argv=await _argv(parameters, context.workspace),
+            argv=argv,
             cwd=context.workspace,
-            env={**context.inherited, **env, **context.ids},
+            env={**context.inherited, **own, **env, **context.ids},
             stdin=stdin.encode(),
             max_duration_seconds=parameters.max_duration_seconds,
             kill_grace_seconds=context.kill_grace_seconds,
             max_silence_seconds=parameters.max_silence_seconds,
+            enclosure=context.enclosure,
         )
         try:
             finished = await run_process(

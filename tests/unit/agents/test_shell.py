@@ -86,7 +86,11 @@ async def test_work_sees_the_allowed_variables_its_own_and_the_ids_and_nothing_e
 
     _, output = await run(tmp_path, env=inherited(["ALLOWED", "NOT_SET"]), argv=["/usr/bin/env"])
 
-    assert dict(line.split("=", 1) for line in output.splitlines()) == {"ALLOWED": "yes", **IDS}
+    assert dict(line.split("=", 1) for line in output.splitlines()) == {
+        "ALLOWED": "yes",
+        "TMPDIR": str(tmp_path / ".tmp"),
+        **IDS,
+    }
 
 
 async def test_a_program_that_does_not_exist_fails_for_good_with_127(tmp_path: Path) -> None:

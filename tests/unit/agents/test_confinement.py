@@ -1,0 +1,273 @@
+"""Programs stay inside their walls; a wall that this host cannot build is refused, and never left out.
+
+As root these tests try the walls. Where the suite runs as somebody else, or without bubblewrap, they see the refusal.
+"""
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from agents.executors.base import ExecutionContext, Outcome
+from agents.executors.enforcement import CannotConfine, ConfinementUnusable, Enforcement, probe
+from agents.executors.shell import ShellExecutor
+from agents.process_table import look_at
+from agents.stopping import StopReason, StopSignal
+from common.confinement import UNCONFINED, Confinement
+from common.messages import ResultStatus, Stream, WorkRequest
+from tests.eventually import eventually
+
+IS_ROOT = os.geteuid() == 0
+OTHER_USER = "nobody" if IS_ROOT else pwd.getpwuid(os.geteuid()).pw_name
+ANYWHERE = Path("/var/tmp")
+
+
+@pytest.fixture
+async def workspaces() -> AsyncIterator[Path]:
+    """A place that every user may pass through, which pytest's own is not."""
+    place = ANYWHERE / f"chiffon-test-{uuid4()}"
+    (place / "work").mkdir(parents=True)
+    yield place / "work"
+    shutil.rmtree(place)
+
+
+async def enforcement(workspaces: Path, *, run_as: str | None = None) -> Enforcement:
+    return await probe(run_as=run_as, least=UNCONFINED, workspaces=workspaces, hidden=(workspaces.parent,))
+
+
+async def run(
+    host: Enforcement, workspaces: Path, script: str, *, stop: StopSignal | None = None, **demanded: object
+) -> tuple[Outcome, str]:
+    """Run a script that these walls are demanded for; raises `CannotConfine` where there are none."""
+    output = bytearray()
+
+    async def write(stream: Stream, data: bytes) -> None:
+        output.extend(data)
+
+    enclosure = host.enclosure(Confinement.model_validate(demanded))
+    workspace = workspaces / str(uuid4())
+    workspace.mkdir(mode=0o700)
+    context = ExecutionContext(
+        workspace=workspace,
+        inherited={"PATH": "/usr/bin:/bin"},
+        ids={"CHIFFON_TASK_ID": str(uuid4()), "CHIFFON_ATTEMPT": "1"},
+        write=write,
+        stop=stop or StopSignal(),
+        kill_grace_seconds=5.0,
+        enclosure=enclosure,
+    )
+    parameters = {"script": script, "max_duration_seconds": 30}
+    work = WorkRequest.model_validate({"task_id": uuid4(), "work_type": "shell_script", "parameters": parameters})
+    return await ShellExecutor().execute(work, context), output.decode(errors="replace")
+
+
+def python(code: str) -> str:
+    return f"exec {sys.executable} -I -S - <<'EOF'\n{code}\nEOF"
+
+
+async def test_no_program_gains_rights_or_leaves_a_core_file(workspaces: Path) -> None:
+    script = "grep NoNewPrivs /proc/self/status; ulimit -c; umask; echo $TMPDIR; touch made; stat -c %a made"
+
+    _, output = await run(await enforcement(workspaces), workspaces, script)
+
+    assert output.split()[:4] == ["NoNewPrivs:", "1", "0", "0077"]
+    assert output.split()[4].startswith(str(workspaces))
+    assert output.split()[5] == "600"
+
+
+async def test_a_memory_hog_gets_no_more_than_it_may_have(workspaces: Path) -> None:
+    hog = python("try:\n    b = bytearray(512 * 1024 * 1024)\nexcept MemoryError:\n    print('refused')")
+
+    _, output = await run(await enforcement(workspaces), workspaces, hog, max_memory_bytes=256 * 1024 * 1024)
+    _, free = await run(await enforcement(workspaces), workspaces, hog)
+
+    assert (output, free) == ("refused\n", "")
+
+
+async def test_files_open_files_and_processor_time_are_bounded(workspaces: Path) -> None:
+    host = await enforcement(workspaces)
+
+    large, _ = await run(host, workspaces, "head -c 2000 /dev/zero > file", max_file_bytes=1000)
+    _, files = await run(host, workspaces, "ulimit -n", max_open_files=20)
+    busy, _ = await run(host, workspaces, "while :; do :; done", max_cpu_seconds=1)
+
+    assert large.status is ResultStatus.FAILED
+    assert files == "20\n"
+    assert busy.error_message == "The program was ended by signal SIGKILL."
+
+
+async def test_a_fork_bomb_is_bounded(workspaces: Path) -> None:
+    bomb = "i=0; while [ $i -lt 2000 ]; do sleep 60 & i=$((i+1)); done; echo nobody stopped me"
+    limit = 100 + sum(1 for process in psutil.process_iter(["username"]) if process.info["username"] == OTHER_USER)
+
+    if not IS_ROOT:
+        outcome, output = await run(await enforcement(workspaces), workspaces, bomb, max_processes=limit)
+    else:
+        with pytest.raises(CannotConfine, match="max_processes"):  # the kernel does not count those of root
+            await run(await enforcement(workspaces), workspaces, bomb, max_processes=limit)
+        host = await enforcement(workspaces, run_as=OTHER_USER)
+        outcome, output = await run(host, workspaces, bomb, max_processes=limit)
+
+    assert "fork" in output
+    assert "nobody stopped me" not in output
+    assert outcome.status is ResultStatus.FAILED
+
+
+@pytest.mark.parametrize("run_as", [None, OTHER_USER])
+async def test_without_a_network_nobody_can_be_reached_and_there_is_no_way_back(
+    workspaces: Path, run_as: str | None
+) -> None:
+    host = await enforcement(workspaces, run_as=run_as)
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    reach = f"bash -c '(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && echo reached || echo cut off'"
+    script = f"{reach}; nsenter -t {os.getpid()} -n true 2>/dev/null && echo back"
+    async with server:
+        if "network_off" not in host.possible:
+            with pytest.raises(CannotConfine, match="network_off"):
+                await run(host, workspaces, script, network_off=True)
+            return
+        _, output = await run(host, workspaces, script, network_off=True)
+        _, free = await run(host, workspaces, reach)
+
+    assert output == "cut off\n"
+    assert free == "reached\n"
+
+
+async def test_another_user_reads_nothing_of_the_agent_and_owns_its_workspace(workspaces: Path) -> None:
+    credential = workspaces.parent / "credential"
+    credential.write_text("the credential")
+    credential.chmod(0o600)
+    if not IS_ROOT:
+        with pytest.raises(ConfinementUnusable, match="only an agent that runs as root"):
+            await enforcement(workspaces, run_as="root")
+        return
+    host = await enforcement(workspaces, run_as=OTHER_USER)
+    script = f"id -un; id -G; touch mine && echo made; ls {workspaces.parent} || cat {credential} || echo kept"
+
+    _, output = await run(host, workspaces, script + f"; kill -0 {os.getpid()} || echo out of reach", own_user=True)
+
+    lines = [line for line in output.splitlines() if line and "denied" not in line and "not permitted" not in line]
+    assert lines == [OTHER_USER, str(pwd.getpwnam(OTHER_USER).pw_gid), "made", "kept", "out of reach"]
+
+
+async def test_a_setuid_program_gains_nothing(workspaces: Path) -> None:
+    if not IS_ROOT:
+        assert "own_user" not in (await enforcement(workspaces)).possible
+        return
+    program = workspaces.parent / "id"
+    shutil.copy("/usr/bin/id", program)
+    program.chmod(0o4755)
+
+    _, output = await run(await enforcement(workspaces, run_as=OTHER_USER), workspaces, f"{program} -un", own_user=True)
+
+    assert output == f"{OTHER_USER}\n"
+
+
+@pytest.mark.parametrize("run_as", [None, OTHER_USER])
+async def test_in_the_sandbox_nothing_but_the_workspace_and_tmp_can_be_written(
+    workspaces: Path, run_as: str | None
+) -> None:
+    host = await enforcement(workspaces, run_as=run_as)
+    outside = ANYWHERE / f"outside-{uuid4()}"
+    (workspaces.parent / "credential").write_text("the credential")
+    script = (
+        f"touch /usr/outside 2>/dev/null || echo kept; echo 1 > /tmp/{outside.name} && echo 1 > {outside}; "
+        f"echo 1 > mine; "
+        f"ls mine; ls {workspaces.parent}; mount -o remount,rw / 2>/dev/null || echo kept; exit 7"
+    )
+    if "sandbox" not in host.possible:
+        with pytest.raises(CannotConfine, match="sandbox"):
+            await run(host, workspaces, script, sandbox=True)
+        return
+
+    outcome, output = await run(host, workspaces, script, sandbox=True)
+
+    assert output.split() == ["kept", "mine", "work", "kept"]
+    assert outcome.exit_code == 7
+    assert not outside.exists()
+
+
+async def test_in_the_sandbox_a_program_is_asked_to_end_before_it_is_killed(workspaces: Path) -> None:
+    host, stop = await enforcement(workspaces), StopSignal()
+    if "sandbox" not in host.possible:
+        with pytest.raises(CannotConfine, match="sandbox"):
+            await run(host, workspaces, "true", sandbox=True)
+        return
+    script = "trap 'echo cleaned up; exit 0' TERM; touch ready; while :; do sleep 0.05; done"
+    running = asyncio.create_task(run(host, workspaces, script, sandbox=True, stop=stop))
+    await eventually(lambda: list(workspaces.glob("*/ready")))
+
+    stop.order(StopReason.CANCELLED, grace=5.0)
+    outcome, output = await running
+
+    assert outcome.status is ResultStatus.CANCELLED
+    assert "cleaned up" in output
+
+
+AGENT = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from tests.unit.agents.test_confinement import enforcement, run
+async def main():
+    workspaces = Path(sys.argv[1])
+    host = await enforcement(workspaces)
+    await run(host, workspaces, sys.argv[2], **({"sandbox": True} if "sandbox" in host.possible else {}))
+asyncio.run(main())
+"""
+
+
+async def test_grandchildren_die_with_an_agent_that_is_killed(workspaces: Path) -> None:
+    # Out of the group, and without the ids by which others would find it.
+    script = "exec env -i setsid sleep 77.25" if shutil.which("bwrap") else "exec sleep 77.25"
+    root = Path(__file__).parents[3]
+    agent = subprocess.Popen([sys.executable, "-c", AGENT, str(workspaces), script, str(root)])
+    try:
+        await eventually(_sleepers)
+        [sleeper, *_] = _sleepers()
+    finally:
+        os.kill(agent.pid, signal.SIGKILL)
+        agent.wait()
+
+    await eventually(lambda: (seen := look_at(sleeper)) is None or seen.state == "Z")
+
+
+def _sleepers() -> list[int]:
+    return [
+        process.pid for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", "77.25"]
+    ]
+
+
+async def test_settings_that_the_host_cannot_meet_stop_the_start(workspaces: Path) -> None:
+    with pytest.raises(ConfinementUnusable, match="has no user 'nobody-of-that-name'"):
+        await enforcement(workspaces, run_as="nobody-of-that-name")
+    with pytest.raises(ConfinementUnusable, match="own_user"):
+        await probe(run_as=None, least=Confinement(own_user=True), workspaces=workspaces)
+
+
+async def test_a_wall_that_cannot_be_built_leaves_nothing_started(
+    workspaces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.executors.process_start._unshare", lambda _flags: -1)
+    host = Enforcement(possible=frozenset({"network_off"}))
+
+    with pytest.raises(OSError, match="could not be shut in"):
+        await run(host, workspaces, "touch /tmp/never", network_off=True)
+
+
+def test_of_two_confinements_the_stricter_holds() -> None:
+    host = Confinement(network_off=True, max_processes=1, max_cpu_seconds=9)
+
+    both = host.with_also(Confinement(sandbox=True, max_processes=5, max_open_files=16))
+
+    assert both == Confinement(network_off=True, sandbox=True, max_processes=1, max_cpu_seconds=9, max_open_files=16)
