@@ -21,6 +21,7 @@ from orchestrator.http.context import RequestContext
 from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.http.protocol import Protocol
+from orchestrator.http.tls import check_tls
 from orchestrator.identities import api as identities
 from orchestrator.identities.access import PUBLIC, check_routes
 from orchestrator.identities.door import Door, NotStarted
@@ -133,6 +134,7 @@ async def serve(
     Raises `StartupRefused` when the broker, the database, its schema or the address are not usable.
     """
     check_authentication(settings)
+    check_tls(settings.tls_cert_file, settings.tls_key_file)
     async with AsyncExitStack() as stack:
         listening = stack.enter_context(_listen(settings.host, settings.port))
         orchestrator = await stack.enter_async_context(open_orchestrator(settings, shared, broker=broker))
@@ -143,6 +145,8 @@ async def serve(
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=LEAVE_SECONDS,
+            ssl_certfile=settings.tls_cert_file,
+            ssl_keyfile=settings.tls_key_file,
         )
         server = _Server(config, started or asyncio.Event())
         host, port = listening.getsockname()[:2]

@@ -24,6 +24,11 @@ class OrchestratorSettings(Settings):
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(default=8420, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
+    tls_cert_file: Path | None = Field(
+        default=None,
+        description="The certificate chain (PEM) to serve HTTPS with; tls_key_file belongs to it.",
+    )
+    tls_key_file: Path | None = Field(default=None, description="The private key (PEM) of tls_cert_file.")
     broker_identities: Literal["checked", "trusted"] | None = Field(
         default=None,
         description="checked: what is said for an agent counts only when RabbitMQ's user of that very agent sent it. "

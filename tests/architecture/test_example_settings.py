@@ -21,6 +21,8 @@ NOT_SHOWN = {
     "admin_password_file",
     "policy_file",
     "run_as",
+    "tls_cert_file",
+    "tls_key_file",
 }
 
 
