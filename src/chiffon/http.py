@@ -48,6 +48,7 @@ class Http:
             base_url=base_url,
             timeout=timeout.total_seconds(),
             transport=transport,
+            verify=httpx2.create_ssl_context(),  # as SSL_CERT_FILE says, also where no proxy is asked
             trust_env=not is_loopback(base_url),
             headers={"accept": "application/json", **bearer(token)},
         )

@@ -83,10 +83,12 @@ class GivenNode(Node):
 class PrivateNode(Node):
     """A node of our own, from installed scripts, on free ports and with everything it writes in one folder.
 
-    `configuration` is added to its rabbitmq.conf. The management API is there only where it is asked for.
+    `configuration` is added to its rabbitmq.conf. Plugins, and the management API, are there only where asked for.
     """
 
-    def __init__(self, scripts: Path, *, has_management: bool = False, configuration: str = "") -> None:
+    def __init__(
+        self, scripts: Path, *, has_management: bool = False, plugins: tuple[str, ...] = (), configuration: str = ""
+    ) -> None:
         super().__init__()
         self._scripts = scripts
         self._home = Path(tempfile.mkdtemp(prefix="chiffon-rabbitmq-"))
@@ -95,8 +97,8 @@ class PrivateNode(Node):
         if has_management:
             self.management_url = f"http://127.0.0.1:{management}"
             configuration += f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n"
-        plugins = "rabbitmq_management" if has_management else ""
-        (self._home / "enabled_plugins").write_text(f"[{plugins}].\n")
+            plugins = (*plugins, "rabbitmq_management")
+        (self._home / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
         (self._home / "rabbitmq.conf").write_text(f"heartbeat = 15\n{configuration}")
         (self._home / "environment.conf").write_text("")
         self._environment = {

@@ -68,6 +68,7 @@ async def open_management(settings: RabbitmqSettings) -> AsyncIterator[Managemen
         base_url=url,
         auth=(settings.admin_user, settings.read_admin_password()),
         timeout=TIMEOUT_SECONDS,
+        verify=httpx2.create_ssl_context(),  # as SSL_CERT_FILE says, also where no proxy is asked
         trust_env=not is_loopback(url),
     ) as client:
         yield Management(client)
