@@ -15,6 +15,7 @@ import httpx2
 
 from chiffon.errors import ApiError, ServerUnreachable
 from common.backoff import full_jitter
+from common.errors import StartupRefused
 
 ATTEMPTS = 4
 FIRST_PAUSE = timedelta(milliseconds=100)
@@ -27,9 +28,18 @@ def is_loopback(url: str) -> bool:
     return (urlsplit(url).hostname or "") in {"127.0.0.1", "localhost", "::1"}
 
 
+class UnusableToken(StartupRefused):
+    """What was given as a token is none."""
+
+
 def bearer(token: str | None) -> dict[str, str]:
-    """Return the header that says who asks."""
-    return {} if token is None else {"authorization": f"Bearer {token}"}
+    """Return the header that says who asks. Raises `UnusableToken`, which does not repeat it."""
+    if token is None:
+        return {}
+    token = token.strip()
+    if not token.isascii() or not token.isprintable() or " " in token or not token:
+        raise UnusableToken("The token cannot be sent: it is empty, or holds characters that no token has.")
+    return {"authorization": f"Bearer {token}"}
 
 
 class Http:
