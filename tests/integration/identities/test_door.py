@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -81,6 +82,25 @@ async def test_whoever_dispatches_stands_in_the_event_by_name(site: Site) -> Non
 
     assert events[0]["actor"] == me["name"]
     assert me["name"].startswith("p-")
+
+
+async def test_the_log_names_who_asked_by_name_and_token_id_and_never_the_token(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    issued, forged = await site.issue(Role.VIEWER), new_token(Purpose.API)
+
+    await (await site.client(issued.secret)).get("/api/v1/tasks")
+    await (await site.client(forged)).get("/api/v1/agents")
+
+    [line] = [record for record in caplog.records if record.message == "request" and "tasks" in record.__dict__["path"]]
+    [refused] = [record for record in caplog.records if record.message == "door.refused"]
+    assert line.__dict__["token_id"] == issued.token.token_id
+    assert line.__dict__["caller"].startswith("p-")
+    assert refused.__dict__["address"] == "127.0.0.1"
+    everything = "\n".join(str(record.__dict__) for record in caplog.records)
+    assert issued.secret not in everything
+    assert forged not in everything
 
 
 async def test_a_token_may_do_less_than_its_owner_and_never_more(site: Site) -> None:
