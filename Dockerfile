@@ -16,7 +16,8 @@ RUN /opt/chiffon/bin/python -m pip install --no-deps --no-build-isolation .
 FROM ${BASE_IMAGE}
 ENV PATH=/opt/chiffon/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CHIFFON_AGENT_STATE_DIR=/var/lib/chiffon
 RUN groupadd --gid 10001 chiffon \
-    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/chiffon --create-home --shell /usr/sbin/nologin chiffon
+    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/chiffon --create-home --shell /usr/sbin/nologin chiffon \
+    && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/chiffon-keys /var/lib/chiffon-trust
 COPY --from=build /opt/chiffon /opt/chiffon
 USER 10001:10001
 WORKDIR /var/lib/chiffon

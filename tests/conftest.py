@@ -13,6 +13,14 @@ from tests.services.rabbitmq_node import Node
 os.environ["CHIFFON_AUTHENTICATION"] = "off"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unsigned_work() -> Iterator[None]:
+    """Agents run what nobody signed, except where a test is about signatures and asks for them."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CHIFFON_AGENT_SIGNATURES", "off")
+        yield
+
+
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[Node]:
     """The RabbitMQ of this run."""

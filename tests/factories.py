@@ -9,6 +9,7 @@ from common.messages import (
     AgentStatus,
     Claim,
     ClaimedTask,
+    GrantedTask,
     Lease,
     OutputChunk,
     Renew,
@@ -16,6 +17,7 @@ from common.messages import (
     ResultStatus,
     StatusUpdate,
     Stream,
+    WorkRequest,
     WorkResult,
     WorkStatus,
 )
@@ -46,6 +48,21 @@ def make_new_task(**values: Any) -> NewTask:
 def make_claim(*tasks: UUID, agent_id: UUID | None = None, fence: int = 0) -> Claim:
     claimed = [ClaimedTask(task_id=task_id, fence=fence, claim_id=uuid4()) for task_id in tasks]
     return Claim(agent_id=agent_id or uuid4(), tasks=claimed)
+
+
+def make_grant(work_type: str = "echo", **values: Any) -> GrantedTask:
+    parameters = values.pop("parameters", {"message": "hello"})
+    given: dict[str, Any] = {
+        "claim_id": uuid4(),
+        "work": WorkRequest(task_id=values.pop("task_id", uuid4()), work_type=work_type, parameters=parameters),
+        "trace_id": uuid4(),
+        "request_id": uuid4(),
+        "attempt": 1,
+        "fence": 1,
+        "lease_seconds": 60.0,
+        "target": "infra",
+    }
+    return GrantedTask(**{**given, **values})
 
 
 def make_result(task_id: UUID, agent_id: UUID, **values: Any) -> WorkResult:

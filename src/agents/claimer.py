@@ -15,12 +15,15 @@ from uuid import UUID, uuid4
 from agents.attempts import Attempt, Attempts
 from agents.gate import Gate
 from agents.replies import reply
+from agents.seal_check import SealCheck
 from common.batching import Batcher
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import CLAIMS
 from common.clock import Clock
 from common.messages import Claim, ClaimedTask, GrantedTask, RefusedTask, Ticket
 from common.protocol import ORCHESTRATOR, ClaimEnvelope
+from common.safeguards import Safeguard, is_on
+from common.seal import Seal
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +42,12 @@ class Reception(Enum):
     AWAITED = auto()
     DUPLICATE = auto()
     LATE = auto()
+    FORGED = auto()
 
 
 @dataclass(slots=True, eq=False)
 class _Asked:
+    task_id: UUID
     claimed_at: float
     answer: "asyncio.Future[Attempt | None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -57,6 +62,7 @@ class Claimer:
         attempts: Attempts,
         clock: Clock,
         gate: Gate,
+        seals: SealCheck,
         *,
         timeout: timedelta,
     ) -> None:
@@ -65,6 +71,7 @@ class Claimer:
         self._attempts = attempts
         self._clock = clock
         self._gate = gate
+        self._seals = seals
         self._timeout = timeout.total_seconds()
         self._batcher: Batcher[ClaimedTask, None] = Batcher(self._publish, limit=MAX_BATCH)
         self._asked: dict[UUID, _Asked] = {}
@@ -83,7 +90,7 @@ class Claimer:
         """Return the attempt that was granted, or None when it was refused; raises `ClaimUnanswered`."""
         claimed = ClaimedTask(task_id=ticket.task_id, fence=ticket.fence, claim_id=uuid4())
         # The lease counts from the first asking: which of several was the one that was granted cannot be known.
-        asked = self._asked[claimed.claim_id] = _Asked(self._clock.monotonic())
+        asked = self._asked[claimed.claim_id] = _Asked(ticket.task_id, self._clock.monotonic())
         try:
             for _ in range(TRIES):
                 await self._ask(claimed, asked)
@@ -96,15 +103,22 @@ class Claimer:
         finally:
             del self._asked[claimed.claim_id]
 
-    def granted(self, grant: GrantedTask) -> Reception:
-        """Take in a grant. A late one must be handed back, because nobody will run it."""
-        asked = self._asked.get(grant.claim_id)
+    def granted(self, grant: GrantedTask, seal: Seal | None = None) -> Reception:
+        """Take in a grant. A late one must be handed back, because nobody will run it; a forged one is nothing at all.
+
+        The seal of one that is awaited is checked by the gate, which can say to the caller what is wrong with it.
+        """
+        asked = self._waiting_for(grant)
         if grant.claim_id in self._granted:
             return Reception.DUPLICATE
-        self._remember(grant.claim_id)
         if asked is None or asked.answer.done():
-            return Reception.LATE
-        attempt = Attempt.granted(grant, claimed_at=asked.claimed_at)
+            if not self._seals.is_genuine(grant, seal):
+                return Reception.FORGED
+            self._remember(grant.claim_id)
+            is_running = self._attempts.find(grant.work.task_id, grant.fence) is not None
+            return Reception.DUPLICATE if is_running else Reception.LATE
+        self._remember(grant.claim_id)
+        attempt = Attempt.granted(grant, claimed_at=asked.claimed_at, seal=seal)
         # Known from here on, so that a cancel that follows in the same breath finds it.
         self._attempts.add(attempt)
         asked.answer.set_result(attempt)
@@ -116,6 +130,11 @@ class Claimer:
         if asked is not None and not asked.answer.done():
             log.info("claim.refused", extra={"task_id": refusal.task_id, "reason": refusal.reason})
             asked.answer.set_result(None)
+
+    def _waiting_for(self, grant: GrantedTask) -> _Asked | None:
+        if is_on(Safeguard.REPLAY):
+            return self._asked.get(grant.claim_id)
+        return next((asked for asked in self._asked.values() if asked.task_id == grant.work.task_id), None)
 
     async def _ask(self, claimed: ClaimedTask, asked: _Asked) -> None:
         """Send the claim once and wait for an answer, all in all as long as a claim may take."""

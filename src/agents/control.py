@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import assert_never
 from uuid import UUID
@@ -15,19 +16,29 @@ from agents.own_queues import declare_if_allowed
 from agents.renew import LeaseKeeper
 from agents.results import handed_back
 from agents.spool import Key
+from agents.trust import Trust
 from agents.unreadable import Undertaker
 from common.broker.base import Broker, Consumer, Delivery
 from common.broker.topology import control_queue
 from common.clock import Clock
 from common.loop import Health, keep_running
-from common.messages import CancelTask, Drain, GrantedTask, Heard, Pause, Renewed, Resume, Stored
+from common.messages import (
+    CancelTask,
+    Drain,
+    GrantedTask,
+    Heard,
+    Pause,
+    Renewed,
+    Resume,
+    Stored,
+)
+from common.orders import Order, TrustKeys
 from common.protocol import ControlEnvelope, GrantEnvelope, RefusalEnvelope, UnreadableMessage, decode
+from common.seal import Seal
 
 log = logging.getLogger(__name__)
 
 PREFETCH = 64
-
-Order = CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume
 
 
 class ControlListener:
@@ -45,6 +56,7 @@ class ControlListener:
         hearing: Hearing,
         gate: Gate,
         undertaker: Undertaker,
+        trust: Trust | None,
         clock: Clock,
         health: Health,
         kill_grace: timedelta,
@@ -60,6 +72,7 @@ class ControlListener:
         self._hearing = hearing
         self._gate = gate
         self._undertaker = undertaker
+        self._trust = trust
         self._clock = clock
         self._health = health
         self._kill_grace = kill_grace.total_seconds()
@@ -106,7 +119,7 @@ class ControlListener:
         match envelope:
             case GrantEnvelope():
                 for grant in envelope.payload.tasks:
-                    self._take_grant(grant, group)
+                    self._take_grant(grant, envelope.payload.seal, group)
             case RefusalEnvelope():
                 for refusal in envelope.payload.tasks:
                     self._claimer.refused(refusal)
@@ -140,8 +153,18 @@ class ControlListener:
                 self._gate.drain(order.note)
             case Resume():
                 self._gate.resume()
+            case TrustKeys(seals=seals):
+                self._follow_keys(seals)
             case _:
                 assert_never(order)
+
+    def _follow_keys(self, seals: Sequence[Seal]) -> None:
+        if self._trust is None:
+            return
+        try:
+            self._trust.follow(seals)
+        except OSError as failure:  # the next heartbeat is answered with the same
+            log.error("trust.not_kept", extra={"reason": str(failure)})  # noqa: TRY400
 
     def _cancel(self, order: CancelTask) -> None:
         attempt = self._attempts.cancel(order.task_id, order.fence, grace=self._kill_grace)
@@ -150,15 +173,20 @@ class ControlListener:
         elif self._attempts.find(order.task_id, order.fence) is None:
             log.info("cancel.not_running", extra={"task_id": order.task_id})
 
-    def _take_grant(self, grant: GrantedTask, group: asyncio.TaskGroup) -> None:
+    def _take_grant(self, grant: GrantedTask, seal: Seal | None, group: asyncio.TaskGroup) -> None:
         if self._handover.owes(Key(grant.work.task_id, grant.fence)):
             # An earlier life of this agent began it, so it is anything but untouched; how it ended is on its way.
             log.info("grant.of_earlier_life", extra={"task_id": grant.work.task_id, "fence": grant.fence})
             return
-        if self._claimer.granted(grant) is Reception.LATE:
-            # Nobody waits for it; said at once, so that the task need not wait for the end of the lease.
-            log.warning("grant.late", extra={"task_id": grant.work.task_id, "trace_id": grant.trace_id})
-            group.create_task(self._hand_back(grant), name="hand_back")
+        match self._claimer.granted(grant, seal):
+            case Reception.LATE:
+                # Nobody waits for it; said at once, so that the task need not wait for the end of the lease.
+                log.warning("grant.late", extra={"task_id": grant.work.task_id, "trace_id": grant.trace_id})
+                group.create_task(self._hand_back(grant), name="hand_back")
+            case Reception.FORGED:
+                log.warning("grant.forged", extra={"task_id": grant.work.task_id, "fence": grant.fence})
+            case Reception.AWAITED | Reception.DUPLICATE:
+                pass
 
     async def _hand_back(self, grant: GrantedTask) -> None:
         was_cancelled = self._attempts.was_cancelled(grant.work.task_id, grant.fence)

@@ -11,6 +11,7 @@ from agents.hearing import Hearing
 from agents.registration import Identity
 from agents.replies import reply
 from agents.resources import ResourceMonitor
+from agents.trust import Trust
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import HEARTBEATS
 from common.clock import Clock
@@ -33,6 +34,7 @@ class Heartbeat:
         gate: Gate,
         hearing: Hearing,
         clock: Clock,
+        trust: Trust | None,
         *,
         every: timedelta,
         health: Health,
@@ -44,6 +46,7 @@ class Heartbeat:
         self._gate = gate
         self._hearing = hearing
         self._clock = clock
+        self._trust = trust
         self._every = every
         self._health = health
         self._soon = Wake()
@@ -83,6 +86,7 @@ class Heartbeat:
                 started_at=identity.started_at,
                 labels=dict(identity.labels),
                 beat_id=uuid4(),
+                trusted_keys=None if self._trust is None else self._trust.key_ids,
             ),
         )
         message = reply(identity.agent_id, HEARTBEATS, envelope, expires_after=self._every * 3)

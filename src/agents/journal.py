@@ -43,6 +43,7 @@ class Started(Entry):
     request_id: UUID
     boot_id: str
     agent_pid: int
+    claim_id: UUID | None = None
 
 
 class ProcessStarted(Entry):
@@ -100,6 +101,7 @@ class Journal:
             request_id=grant.request_id,
             boot_id=boot_id,
             agent_pid=agent_pid,
+            claim_id=grant.claim_id,
         )
         await self._batcher.submit(_line(entry, is_durable=True))
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
@@ -14,6 +15,17 @@ log = logging.getLogger(__name__)
 _ENTRY: TypeAdapter[Started | ProcessStarted | Ended] = TypeAdapter(
     Annotated[Started | ProcessStarted | Ended, Field(discriminator="event")]
 )
+
+
+def used_claims(lines: Iterable[bytes]) -> list[UUID]:
+    """Return the claims whose grants were begun, the oldest first."""
+    found = []
+    for line in filter(None, lines):
+        with suppress(ValidationError):
+            entry = _ENTRY.validate_json(line)
+            if isinstance(entry, Started) and entry.claim_id is not None:
+                found.append(entry.claim_id)
+    return found
 
 
 def unended(lines: Iterable[bytes]) -> list[Unended]:

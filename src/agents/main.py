@@ -14,6 +14,7 @@ from agents.registration import open_identity
 from agents.secrets.own import own_secrets
 from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings
+from agents.trust import Trust, open_trust
 from agents.way import open_way
 from agents.wiring import WORKSPACES, build_agent
 from common import safeguards
@@ -42,6 +43,7 @@ async def run_agent(
         await secrets.read_now()
         identity = stack.enter_context(open_identity(settings, work_types=known))
         stack.enter_context(log_context(agent_id=identity.agent_id))
+        trust = _trust(settings)
         enforcement = await _enforcement(settings)
         identity = replace(identity, labels={**identity.labels, "enforces": sorted(enforcement.possible)})
         way = await stack.enter_async_context(open_way(settings, shared, identity, broker=broker))
@@ -51,6 +53,7 @@ async def run_agent(
                 identity,
                 way,
                 known,
+                trust,
                 known_secrets=known_secrets,
                 secrets=secrets,
                 enforcement=enforcement,
@@ -75,3 +78,10 @@ async def _enforcement(settings: AgentSettings) -> Enforcement:
         workspaces=settings.state_dir / WORKSPACES,
         hidden=(settings.state_dir,),
     )
+
+
+def _trust(settings: AgentSettings) -> Trust | None:
+    if settings.signatures == "off":
+        log.warning("signatures.off")
+        return None
+    return open_trust(settings.state_dir, settings.trusted_keys)

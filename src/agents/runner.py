@@ -2,27 +2,27 @@
 
 import asyncio
 import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 from agents.attempts import Attempt, Attempts
-from agents.executors.base import ExecutionContext, Executor, Outcome
+from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.enforcement import CannotConfine, Enforcement
 from agents.executors.environment import inherited
 from agents.guard import Guardian
 from agents.handover import Handover
 from agents.journal import Ended, Journal
 from agents.log_stream import LogStream
-from agents.orphans import boot_id, kill_runaways
+from agents.orphans import kill_runaways
 from agents.process_table import look_at
 from agents.redaction.values import Values
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
 from agents.secrets.resolve import Secrets
 from agents.workspace import Workspaces
+from agents.write_gate import Passage, Refusal, WriteGate
 from common.broker.topology import PROGRESS, RESULTS
 from common.clock import Clock
 from common.errors import ErrorCode
@@ -40,7 +40,7 @@ class Runner:
         self,
         agent_id: UUID,
         *,
-        executors: Mapping[str, Executor],
+        gate: WriteGate,
         workspaces: Workspaces,
         reporter: Reporter,
         handover: Handover,
@@ -55,7 +55,7 @@ class Runner:
         enforcement: Enforcement | None = None,
     ) -> None:
         self._agent_id = agent_id
-        self._executors = executors
+        self._gate = gate
         self._workspaces = workspaces
         self._reporter = reporter
         self._handover = handover
@@ -68,7 +68,6 @@ class Runner:
         self._known_secrets = known_secrets or Values()
         self._enforcement = enforcement or Enforcement()
         self._secrets = secrets or Secrets({}, self._known_secrets, inherited={})
-        self._boot_id = boot_id()
 
     async def run(self, attempt: Attempt) -> None:
         """Run the attempt to its end; returns when its result is on disk and with the broker."""
@@ -126,28 +125,23 @@ class Runner:
         grant = attempt.grant
         if attempt.stop.reason is not None:
             return Outcome(ResultStatus.CANCELLED), False
-        executor = self._executors.get(grant.work.work_type)
-        if executor is None:  # the orchestrator granted something else than the ticket said
-            message = f"This agent has no executor for {grant.work.work_type!r}."
-            return Outcome.failed(message, code=ErrorCode.UNSUPPORTED_WORK_TYPE), True
-        began = False
+        passage = await self._gate.admit(grant, attempt.seal)
+        if isinstance(passage, Refusal):
+            return passage.outcome, True  # it counts: nobody should try it again
         try:
             async with self._workspaces.open(
-                attempt.task_id, grant.attempt, is_needed=executor.needs_workspace
+                attempt.task_id, grant.attempt, is_needed=passage.needs_workspace
             ) as workspace:
-                await self._journal.started(grant, boot_id=self._boot_id, agent_pid=os.getpid())
-                began = True
-                if attempt.stop.reason is not None:  # the disk was slow, and meanwhile the lease was lost
-                    return Outcome(ResultStatus.CANCELLED), began
-                return await executor.execute(grant.work, self._context(attempt, workspace, stream)), began
-        except CannotConfine as error:
-            return Outcome.failed(str(error), code=ErrorCode.CONFINEMENT_NOT_POSSIBLE), began
+                outcome = await passage.execute(self._context(attempt, passage, workspace, stream))
+        except CannotConfine as error:  # it counts, too
+            return Outcome.failed(str(error), code=ErrorCode.CONFINEMENT_NOT_POSSIBLE), True
         except OSError as error:
             log.exception("work.host_failed")
-            return Outcome.failed(f"The host failed: {error}.", code=ErrorCode.RESOURCE_LIMIT, retryable=True), began
+            outcome = Outcome.failed(f"The host failed: {error}.", code=ErrorCode.RESOURCE_LIMIT, retryable=True)
         except Exception as error:  # the agent lives on, and the task learns that it failed
             log.exception("work.executor_failed")
-            return Outcome.failed(f"The executor failed: {type(error).__name__}.", code=ErrorCode.INTERNAL), began
+            outcome = Outcome.failed(f"The executor failed: {type(error).__name__}.", code=ErrorCode.INTERNAL)
+        return outcome, passage.began
 
     async def _kill_runaways(self, attempt: Attempt) -> None:
         """See to it that of work that was stopped nothing lives on outside of its process group either."""
@@ -155,7 +149,7 @@ class Runner:
         if killed:
             log.warning("work.ran_away", extra={"killed": killed})
 
-    def _context(self, attempt: Attempt, workspace: Path, stream: LogStream) -> ExecutionContext:
+    def _context(self, attempt: Attempt, passage: Passage, workspace: Path, stream: LogStream) -> ExecutionContext:
         grant = attempt.grant
 
         def process_started(pid: int) -> None:
@@ -184,7 +178,7 @@ class Runner:
             kill_grace_seconds=self._kill_grace,
             process_started=process_started,
             secret=secret,
-            enclosure=self._enforcement.enclosure(grant.confinement),
+            enclosure=self._enforcement.enclosure(passage.confinement),
         )
 
     def _status(self, grant: GrantedTask, chunks: Sequence[OutputChunk]) -> WorkStatusEnvelope:

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
@@ -129,6 +129,23 @@ class AgentSettings(Settings):
         description="How far all programs are shut in, whatever a policy demands beyond that: network_off, sandbox, "
         "own_user, max_memory_bytes, max_cpu_seconds, max_open_files, max_processes, max_file_bytes.",
     )
+    signatures: Literal["required", "off"] = Field(
+        default="required",
+        description="Whether the agent runs only what its orchestrator has signed. off: it runs whatever the broker "
+        "delivers, so that who controls the broker controls this host.",
+    )
+    trusted_keys: Path | None = Field(
+        default=None,
+        description="A file with the public keys (PEM) that sign this agent's work: what `chiffon keys list --pem` "
+        "prints. Later keys come by themselves, signed by one of these, and are kept in state_dir.",
+    )
+    clock_skew_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        le=86_400,
+        description="How far this host's clock may differ from the orchestrator's; a grant that expired longer ago is "
+        "not run.",
+    )
     keep_workspaces: bool = Field(
         default=False, description="Keep the directory of each attempt after its end, to look into it."
     )
@@ -147,11 +164,11 @@ class AgentSettings(Settings):
             raise ValueError(f"must have at most {MOST_LABELS - len(ANNOUNCED)} labels")
         return value
 
-    @field_validator("state_dir")
+    @field_validator("state_dir", "trusted_keys")
     @classmethod
-    def _make_absolute(cls, value: Path) -> Path:
+    def _make_absolute(cls, value: Path | None) -> Path | None:
         # Work runs in a directory of its own, from which a relative path would lead elsewhere.
-        return value.expanduser().absolute()
+        return None if value is None else value.expanduser().absolute()
 
     @field_validator("env_allow", mode="before")
     @classmethod

@@ -20,8 +20,9 @@ from agents.hearing import Hearing
 from agents.heartbeat import Heartbeat
 from agents.journal import Journal
 from agents.journal_file import JournalFile
-from agents.leftovers import unended
+from agents.leftovers import unended, used_claims
 from agents.mailbox import Mailbox
+from agents.over_http.broker import OverHttp
 from agents.recovery import recover
 from agents.redaction.values import Values
 from agents.registration import Identity, StateUnusable
@@ -29,11 +30,15 @@ from agents.renew import LeaseKeeper
 from agents.reporter import Reporter
 from agents.resources import ResourceMonitor
 from agents.runner import Runner
+from agents.seal_check import SealCheck, own_claim
 from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings
 from agents.spool import Key, Spool
+from agents.trust import Trust
 from agents.unreadable import Undertaker
+from agents.used_claims import UsedClaims
 from agents.workspace import Workspaces
+from agents.write_gate import WriteGate
 from common.broker.base import Broker
 from common.broker.topology import own_work_queue, work_queue
 from common.clock import Clock, SystemClock
@@ -49,12 +54,16 @@ async def build_agent(
     identity: Identity,
     broker: Broker,
     executors: Mapping[str, Executor],
+    trust: Trust | None,
     *,
     known_secrets: Values | None = None,
     secrets: Secrets | None = None,
     enforcement: Enforcement | None = None,
 ) -> AsyncIterator[Agent]:
-    """Build an agent that is ready to run. What an earlier life left running is dead when this returns."""
+    """Build an agent that is ready to run. What an earlier life left running is dead when this returns.
+
+    Without `trust` it runs whatever the broker delivers.
+    """
     clock, health, attempts, gate = SystemClock(), Health(), Attempts(), Gate()
     agent_id = identity.agent_id
     kill_grace = timedelta(seconds=settings.kill_grace_seconds)
@@ -64,15 +73,34 @@ async def build_agent(
     workspaces = Workspaces(settings.state_dir / WORKSPACES, keep=settings.keep_workspaces)
     async with AsyncExitStack() as stack:
         guardian = stack.enter_context(Guardian())
+        heartbeat = Heartbeat(
+            broker, identity, attempts, resources, gate, hearing, clock, trust, every=heartbeat_every, health=health
+        )
+        seals = SealCheck(
+            trust,
+            agent_id,
+            clock,
+            skew=timedelta(seconds=settings.clock_skew_seconds),
+            claim_of=broker.claim_of if isinstance(broker, OverHttp) else own_claim,
+            ask_for_keys=heartbeat.beat_soon,
+        )
         leases = LeaseKeeper(broker, agent_id, attempts, clock, guardian=guardian, kill_grace=kill_grace)
         reporter = await stack.enter_async_context(Reporter(broker, agent_id))
         claimer = await stack.enter_async_context(
-            Claimer(broker, agent_id, attempts, clock, gate, timeout=timedelta(seconds=settings.claim_timeout_seconds))
+            Claimer(
+                broker,
+                agent_id,
+                attempts,
+                clock,
+                gate,
+                seals,
+                timeout=timedelta(seconds=settings.claim_timeout_seconds),
+            )
         )
-        journal, handover, left = await _open_state(stack, settings, identity, reporter, clock, health)
+        journal, handover, left, used = await _open_state(stack, settings, identity, reporter, clock, health)
         runner = Runner(
             agent_id,
-            executors=executors,
+            gate=WriteGate(executors, agent_type=identity.agent_type, journal=journal, seals=seals, used=used),
             workspaces=workspaces,
             reporter=reporter,
             handover=handover,
@@ -114,15 +142,14 @@ async def build_agent(
                 hearing=hearing,
                 gate=gate,
                 undertaker=undertaker,
+                trust=trust,
                 clock=clock,
                 health=health,
                 kill_grace=kill_grace,
                 started_at=identity.started_at,
             ),
             leases=leases,
-            heartbeat=Heartbeat(
-                broker, identity, attempts, resources, gate, hearing, clock, every=heartbeat_every, health=health
-            ),
+            heartbeat=heartbeat,
             ears=Ears(broker, hearing, gate, clock, every=heartbeat_every, health=health),
             resources=resources,
             workspaces=workspaces,
@@ -142,14 +169,18 @@ async def _open_state(
     reporter: Reporter,
     clock: Clock,
     health: Health,
-) -> tuple[Journal, Handover, list[Key]]:
-    """Open the journal and the spool, and put in order what they hold; return with them the results to send first."""
+) -> tuple[Journal, Handover, list[Key], UsedClaims]:
+    """Open the journal and the spool, and put in order what they hold.
+
+    Return with them the results to send first, and the claims that earlier lives have used.
+    """
     file, spool = JournalFile(settings.state_dir / "journal.jsonl"), Spool(settings.state_dir / "spool")
     try:
-        unfinished = await asyncio.to_thread(lambda: unended(file.read()))
+        lines = await asyncio.to_thread(lambda: list(file.read()))
         spooled = await asyncio.to_thread(spool.open)
     except OSError as error:
         raise StateUnusable(settings.state_dir, error) from None
+    unfinished, used = await asyncio.to_thread(lambda: (unended(lines), UsedClaims(used_claims(lines))))
     journal = await stack.enter_async_context(Journal(file))
     resend_after = timedelta(seconds=settings.result_resend_seconds)
     handover = await stack.enter_async_context(
@@ -158,4 +189,4 @@ async def _open_state(
     owed = await recover(
         unfinished, agent_id=identity.agent_id, spooled=spooled, spool=spool, journal=journal, handover=handover
     )
-    return journal, handover, [*spooled, *owed]
+    return journal, handover, [*spooled, *owed], used

@@ -48,6 +48,8 @@ async def _start(name: str, site: Site, arguments: Sequence[str], *, may_leave: 
         **os.environ,
         "CHIFFON_DATABASE_URL": site.database_url,
         "CHIFFON_BROKER_URL": site.broker_url,
+        "CHIFFON_SIGNING_KEYS_DIR": str(site.signing_keys),
+        "CHIFFON_AGENT_TRUSTED_KEYS": str(site.trusted_keys),
     }
     command = [sys.executable, "-m", "chiffon", *arguments]
     return await Child.start(name, command, log=site.logs / f"{name}.log", environment=environment, may_leave=may_leave)

@@ -41,7 +41,9 @@ class OneProcess:
 
     @asynccontextmanager
     async def orchestrator(self, site: Site) -> AsyncIterator[Part]:
-        settings = OrchestratorSettings.load(host=site.host, port=site.port, database_url=site.database_url)
+        settings = OrchestratorSettings.load(
+            host=site.host, port=site.port, database_url=site.database_url, signing_keys_dir=site.signing_keys
+        )
         stop = asyncio.Event()
         serving = asyncio.create_task(
             serve(settings, self._shared, broker=self._broker, stop=stop), name="orchestrator"
@@ -57,7 +59,12 @@ class OneProcess:
         stop = asyncio.Event()
         parts = []
         for agent_type, name in site.agent_names:
-            settings = AgentSettings.load(type=agent_type, slots=site.slots, state_dir=site.agent_state(name))
+            settings = AgentSettings.load(
+                type=agent_type,
+                slots=site.slots,
+                state_dir=site.agent_state(name),
+                trusted_keys=site.trusted_keys,
+            )
             running = run_agent(settings, self._shared, broker=self._broker, stop=stop)
             parts.append(TaskPart(f"agent {name}", asyncio.create_task(running, name=name), may_leave=True))
         try:

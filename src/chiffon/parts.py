@@ -38,6 +38,17 @@ class Site:
     agent_names: tuple[tuple[str, str], ...]
     """The type and the name of each agent."""
     slots: int | None = None
+    signing_keys_dir: Path | None = None
+    """Where the settings name a directory of signing keys; else there is one below `state_dir`."""
+
+    @property
+    def signing_keys(self) -> Path:
+        return self.signing_keys_dir or self.state_dir / "keys"
+
+    @property
+    def trusted_keys(self) -> Path:
+        """The public keys of the orchestrator, for its agents."""
+        return self.state_dir / "trusted_keys.pem"
 
     @property
     def url(self) -> str:

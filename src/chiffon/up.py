@@ -25,6 +25,7 @@ from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.messages import AgentStatus
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.signing.first_key import ensure_key, public_keys
 
 START_LIMIT = timedelta(seconds=60)
 
@@ -84,7 +85,9 @@ async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
             state_dir=plan.state_dir,
             agent_names=_names(plan),
             slots=plan.slots,
+            signing_keys_dir=settings.signing_keys_dir,
         )
+        make_keys(site)
         token = None
         if settings.authentication == "required":
             token = await own_token(database_url, site.token_file)
@@ -115,6 +118,15 @@ def default_state_dir() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/chiffon")
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "chiffon"
+
+
+def make_keys(site: Site) -> None:
+    """Have the orchestrator sign, and its agents know its keys. Raises `StartupRefused`."""
+    try:
+        ensure_key(site.signing_keys)
+        site.trusted_keys.write_bytes(public_keys(site.signing_keys))
+    except OSError as error:
+        raise StartupRefused(f"The signing keys in {site.signing_keys} cannot be made: {error.strerror}.") from error
 
 
 def _broker_url(plan: Plan, shared: SharedSettings, database_url: str) -> str:

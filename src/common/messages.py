@@ -5,7 +5,7 @@ All are frozen. Unknown fields are ignored, so that a newer peer can add some.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from common.confinement import UNCONFINED, Confinement
 from common.labels import Labels
 from common.policy.model import Effect
-from common.seal import Seal
+from common.seal import KeyId, Seal
 from common.work import AgentType, WorkType
 
 MAX_CHUNK_BYTES = 256 * 1024
@@ -185,6 +185,7 @@ class StatusUpdate(Message):
     """The heartbeat, which is also the registration: who the agent is, what it can do, and what it does right now.
 
     `labels` is what it says that it has, for work that needs it. A heartbeat with a `beat_id` is answered with `Heard`.
+    `trusted_keys` names the keys whose signatures count for it; None: it checks none.
     """
 
     agent_id: UUID
@@ -199,6 +200,7 @@ class StatusUpdate(Message):
     started_at: datetime
     labels: Labels = Field(default_factory=dict)
     beat_id: UUID | None = None
+    trusted_keys: list[KeyId] | None = Field(default=None, max_length=100)
 
 
 class Lease(Message):
@@ -269,12 +271,6 @@ class Resume(Message):
     """Take work again."""
 
     action: Literal["resume"] = "resume"
-
-
-class Control(Message):
-    """An order from the orchestrator to one agent."""
-
-    order: Annotated[CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume, Field(discriminator="action")]
 
 
 class Probe(Message):

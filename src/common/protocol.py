@@ -14,7 +14,6 @@ from common.errors import ChiffonError, ErrorCode
 from common.ids import new_message_id
 from common.messages import (
     Claim,
-    Control,
     Grant,
     Message,
     Probe,
@@ -26,6 +25,7 @@ from common.messages import (
     WorkResult,
     WorkStatus,
 )
+from common.orders import Control
 from common.unreadable import Unreadable
 
 PROTOCOL_VERSION: Literal["1.0"] = "1.0"

@@ -33,6 +33,10 @@ class Safeguard(StrEnum):
     """A result is on the agent's disk, past every cache, before it is sent."""
     SELF_FENCING = "self_fencing"
     """An agent that cannot renew stops its work before the lease ends."""
+    SIGNATURE = "signature"
+    """An agent runs only what a key that it trusts has signed."""
+    REPLAY = "replay"
+    """A grant answers one claim of the agent, once."""
 
 
 class RemovalNotAllowed(StartupRefused):

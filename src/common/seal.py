@@ -1,6 +1,10 @@
 """The orchestrator's signature over what it grants."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
+
+KeyId = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Seal(BaseModel):
@@ -11,6 +15,6 @@ class Seal(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    key_id: str = Field(min_length=1, max_length=64)
+    key_id: KeyId
     statement: str
     signature: str = Field(max_length=128)

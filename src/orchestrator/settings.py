@@ -100,6 +100,11 @@ class OrchestratorSettings(Settings):
         le=16 * 1024**3,
         description="How much is kept of each stream of output of one attempt.",
     )
+    signing_keys_dir: Path | None = Field(
+        default=None,
+        description="The directory of the keys that sign what agents may run; `chiffon keys rotate` makes the first. "
+        "Without it nothing is signed, and only agents that ask for no signatures run anything.",
+    )
     database_connections: int = Field(default=10, ge=3, le=200, description="The most connections to PostgreSQL.")
 
     @property

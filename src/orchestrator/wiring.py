@@ -1,8 +1,7 @@
 """Builds the orchestrator: the one place that knows how its parts fit together."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -43,9 +42,11 @@ from orchestrator.loops.expire_tasks import ExpireTasks
 from orchestrator.loops.free_keys import FreeKeys
 from orchestrator.loops.place_tickets import PlaceTickets
 from orchestrator.loops.probe import SendProbe
+from orchestrator.loops.read_keys import ReadKeys
 from orchestrator.loops.reap_leases import ReapLeases
 from orchestrator.loops.recover import Recover
 from orchestrator.loops.relay_outbox import RelayOutbox
+from orchestrator.loops.run import running
 from orchestrator.loops.senders import senders_of
 from orchestrator.loops.watch_agents import WatchAgents
 from orchestrator.ops.service import OpsService
@@ -59,6 +60,7 @@ from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
 from orchestrator.service import OrchestratorService
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.signing.signer import Signer, open_signer
 from orchestrator.tasks.control import TaskControl
 from orchestrator.tasks.service import TaskService
 from orchestrator.why.service import WhyService
@@ -110,6 +112,7 @@ async def open_orchestrator(
         await check_schema(pool)
         bus = broker or await _open_broker(stack, shared.broker_url)
         relay, news, health, hub = Wake(), Wake(), Health(), Hub()
+        signer = open_signer(settings.signing_keys_dir, SystemClock())
         pools = await _pools(settings, pool)
         tasks = TaskService(pool, ageing=settings.priority_ageing)
         output = OutputService(pool, max_output_bytes=settings.max_output_bytes)
@@ -136,7 +139,7 @@ async def open_orchestrator(
             policy=policy,
             relay=relay,
         )
-        jobs = await _jobs(settings, pool, service, tasks, leases, output, registry, policy, relay)
+        jobs = await _jobs(settings, pool, service, tasks, leases, output, registry, policy, relay, signer)
         await stack.enter_async_context(jobs.results)
         probes = ProbeService(pool, uuid4())
         await _connect(service)
@@ -146,10 +149,10 @@ async def open_orchestrator(
         async with pool.acquire() as db:
             hub.start_at(await events.head(db))
         handlers: list[Handler] = [
-            ConsumeClaims(leases, bus, relay),
+            ConsumeClaims(leases, bus, relay, signer),
             ConsumeResults(leases, probes, letters, bus, relay),
             ConsumeProgress(output, leases, bus, relay),
-            ConsumeHeartbeats(registry, leases, bus),
+            ConsumeHeartbeats(registry, leases, bus, signer),
         ]
         senders = senders_of(settings.broker_identities, None if broker else shared.broker_url)
         consumers = [
@@ -166,6 +169,8 @@ async def open_orchestrator(
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
             ("follow_events", FollowEvents(pool, hub, heard=jobs.desk.heard), news, SECOND),
         ]
+        if signer is not None:
+            duties.append(("read_keys", ReadKeys(signer), Wake(), 2 * SECOND))
         door = keep_door(settings, pool, health)
         loops = {
             **door.loops,
@@ -181,7 +186,7 @@ async def open_orchestrator(
                 ConsumeDeadLetters(bus, letters, well=partial(health.well, f"consume_{topology.DEAD_LETTERS}")), health
             ),
         }
-        await stack.enter_async_context(_running(loops))
+        await stack.enter_async_context(running(loops))
         yield Orchestrator(
             service,
             TaskControl(tasks, policy, relay),
@@ -216,6 +221,7 @@ async def _jobs(
     registry: RegistryService,
     policy: PolicyService,
     relay: Wake,
+    signer: Signer | None,
 ) -> JobService:
     async with pool.acquire() as db:
         since = await job_queries.now(db)
@@ -234,6 +240,7 @@ async def _jobs(
         rule=policy.rule,
         max_lease=settings.queue_max_lease,
         max_output_bytes=settings.max_output_bytes,
+        signer=signer,
     )
 
 
@@ -269,17 +276,6 @@ async def _recover(settings: OrchestratorSettings, pool: Pool, broker: Broker, p
         await recover.run_once()
     except BrokerUnavailable as error:
         raise StartupRefused(f"The broker went away while starting: {error}") from error
-
-
-@asynccontextmanager
-async def _running(loops: Mapping[str, Coroutine[None, None, None]]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _open_broker(stack: AsyncExitStack, url: str) -> Broker:

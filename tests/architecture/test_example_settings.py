@@ -23,6 +23,8 @@ NOT_SHOWN = {
     "run_as",
     "tls_cert_file",
     "tls_key_file",
+    "signing_keys_dir",
+    "trusted_keys",
 }
 
 

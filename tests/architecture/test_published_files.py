@@ -47,7 +47,7 @@ def test_compose_is_indented_with_spaces_and_repeats_no_key_of_a_service() -> No
     services = re.findall(r"^  ([\w-]+):$", text.partition("\nservices:\n")[2].partition("\nvolumes:")[0], re.MULTILINE)
 
     assert "\t" not in text
-    assert sorted(services) == ["agent", "migrate", "orchestrator", "postgres", "rabbitmq"]
+    assert sorted(services) == ["agent", "keys", "migrate", "orchestrator", "postgres", "rabbitmq"]
 
 
 def _text(name: str) -> str:

@@ -16,6 +16,7 @@ import httpx2
 
 from common import safeguards
 from orchestrator.database.migrate import upgrade
+from orchestrator.signing.first_key import ensure_key, public_keys
 from tests.chaos.broker_node import USER, ChaosNode, start_broker_node
 from tests.chaos.commit_proxy import CommitProxy
 from tests.chaos.history import History
@@ -98,6 +99,15 @@ class World:
         return self.folder / "state"
 
     @property
+    def keys(self) -> Path:
+        """The signing keys, which all orchestrators share."""
+        return self.folder / "keys"
+
+    @property
+    def trusted_keys(self) -> Path:
+        return self.folder / "trusted_keys.pem"
+
+    @property
     def logs(self) -> Path:
         return self.folder / "logs"
 
@@ -173,6 +183,8 @@ async def open_world(
             secrets=(*planted, node.password),
             host=node.unused_host(),
         )
+        ensure_key(world.keys)
+        world.trusted_keys.write_bytes(public_keys(world.keys))
         world.orchestrators = {name: _orchestrator(world, name, port, removed) for name, port in ports.items()}
         world.agents = {name: _agent(world, name, removed) for name in size.agents}
         stack.push_async_callback(_stop_all, world)
@@ -205,6 +217,7 @@ def _orchestrator(world: World, name: str, port: int, removed: str | None) -> Pr
         "CHIFFON_AUTHENTICATION": "off",
         "CHIFFON_DATABASE_URL": database,
         "CHIFFON_PORT": str(port),
+        "CHIFFON_SIGNING_KEYS_DIR": str(world.keys),
         "CHIFFON_LEASE_SECONDS": str(settings.lease_seconds),
         "CHIFFON_TICKET_TTL_SECONDS": str(settings.ticket_ttl_seconds),
         "CHIFFON_AGENT_OFFLINE_AFTER_SECONDS": str(settings.offline_after_seconds),
@@ -227,6 +240,7 @@ def _agent(world: World, name: str, removed: str | None) -> Program:
         **way,
         "CHIFFON_AGENT_NAME": name,
         "CHIFFON_AGENT_STATE_DIR": str(world.states / name),
+        "CHIFFON_AGENT_TRUSTED_KEYS": str(world.trusted_keys),
         "CHIFFON_AGENT_SLOTS": str(settings.slots),
         "CHIFFON_AGENT_HEARTBEAT_SECONDS": str(settings.heartbeat_seconds),
         "CHIFFON_AGENT_KILL_GRACE_SECONDS": str(settings.kill_grace_seconds),

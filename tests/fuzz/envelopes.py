@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from common.broker import topology
 from common.messages import (
     CancelTask,
-    Control,
     Grant,
     GrantedTask,
     Heard,
@@ -24,6 +23,7 @@ from common.messages import (
     Ticket,
     WorkRequest,
 )
+from common.orders import Control
 from common.protocol import (
     ClaimEnvelope,
     ControlEnvelope,

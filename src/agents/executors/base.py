@@ -8,9 +8,10 @@ from typing import ClassVar, Protocol, Self
 from pydantic import ValidationError
 
 from agents.executors.enclosure import OPEN, Enclosure
+from agents.permitted import Permitted
 from agents.stopping import StopSignal
 from common.errors import ErrorCode
-from common.messages import ResultStatus, Stream, WorkRequest
+from common.messages import ResultStatus, Stream
 
 WriteOutput = Callable[[Stream, bytes], Awaitable[None]]
 ProcessStarted = Callable[[int], None]
@@ -109,7 +110,7 @@ class Executor(Protocol):
     kind: ClassVar[str]
     needs_workspace: ClassVar[bool]
 
-    async def execute(self, work: WorkRequest, context: ExecutionContext) -> Outcome:
+    async def execute(self, work: Permitted, context: ExecutionContext) -> Outcome:
         """Run to the end and return the outcome, also for a failure.
 
         Whatever was started has ended when this returns. Once `context.stop` is ordered it returns soon, by `kill_at`

@@ -5,7 +5,8 @@ from typing import ClassVar
 from pydantic import ValidationError
 
 from agents.executors.base import ExecutionContext, Outcome
-from common.messages import ResultStatus, Stream, WorkRequest
+from agents.permitted import Permitted
+from common.messages import ResultStatus, Stream
 from common.work import EchoParameters
 
 
@@ -13,7 +14,7 @@ class EchoExecutor:
     kind: ClassVar[str] = "echo"
     needs_workspace: ClassVar[bool] = False
 
-    async def execute(self, work: WorkRequest, context: ExecutionContext) -> Outcome:
+    async def execute(self, work: Permitted, context: ExecutionContext) -> Outcome:
         try:
             parameters = EchoParameters.model_validate(work.parameters)
         except ValidationError as error:

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from agents.executors.base import ExecutionContext, Outcome, SecretUnavailable
 from agents.executors.process import CannotStart, Command, Ending, Finished, run_process
+from agents.permitted import Permitted
 from common.errors import ErrorCode
-from common.messages import ResultStatus, WorkRequest
+from common.messages import ResultStatus
 from common.work import SecretReference, ShellScriptParameters
 
 SCRIPT_FILE = "script"
@@ -20,7 +21,7 @@ class ShellExecutor:
     kind: ClassVar[str] = "shell_script"
     needs_workspace: ClassVar[bool] = True
 
-    async def execute(self, work: WorkRequest, context: ExecutionContext) -> Outcome:
+    async def execute(self, work: Permitted, context: ExecutionContext) -> Outcome:
         try:
             parameters = ShellScriptParameters.model_validate(work.parameters)
         except ValidationError as error:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from uuid import UUID
 
 from agents.over_http.claims import Claims
 from agents.over_http.client import QueueClient, Refused, ServerAway, open_client
@@ -26,7 +27,7 @@ from common.broker.memory import MemoryBroker
 from common.broker.topology import work_queue
 from common.clock import Clock, SystemClock
 from common.loop import Health
-from common.messages import Claim, ProtocolError, Renew, StatusUpdate, WorkResult, WorkStatus
+from common.messages import Claim, GrantedTask, ProtocolError, Renew, StatusUpdate, WorkResult, WorkStatus
 from common.protocol import decode
 from common.unreadable import Unreadable
 
@@ -44,6 +45,7 @@ class OverHttp:
     ) -> None:
         held, inbox = HeldJobs(), Inbox(local, identity.agent_id)
         self._client = client
+        self._held = held
         self._agent_type = identity.agent_type
         self._local = local
         self._handing_back = HandingBack(client, held, clock)
@@ -64,6 +66,11 @@ class OverHttp:
     async def close(self) -> None:
         """Bring back what was claimed for nobody."""
         await self._handing_back.settled(within=GOODBYE_SECONDS)
+
+    def claim_of(self, grant: GrantedTask) -> UUID | None:
+        """Return the id of the claim that brought this job, which the server has signed; None when it is not held."""
+        held = self._held.find(grant.work.task_id, grant.fence)
+        return None if held is None else held.claim_id
 
     async def declare(self, *queues: Queue, keep: bool = True) -> None:
         await self._local.declare(*queues, keep=keep)

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from agents.over_http.client import QueueClient, Refused, ServerAway
 from agents.over_http.handing_back import HandingBack
 from agents.over_http.held import HeldJob, HeldJobs
-from agents.over_http.wire import Job
+from agents.over_http.wire import Claimed
 from common.backoff import full_jitter
 from common.clock import Clock
 from common.loop import FIRST_PAUSE, LONGEST_PAUSE, Health, keep_running
@@ -130,19 +130,20 @@ class Claims:
         """Ask until there is an answer, and hand out what it brings; say whether that was anything."""
         asking = _Asking(uuid4(), since=self._clock.monotonic())
         try:
-            job = await self._answer(asking, wait_seconds)
+            answer = await self._answer(asking, wait_seconds)
         except asyncio.CancelledError:
             if asking.may_have_got:
                 self._handing_back.withdraw(asking.claim_id)
             raise
-        if job is None:
+        if answer.job is None:
             return False
-        held = HeldJob(job, lease_from=asking.since)
+        seal = None if answer.seal is None else answer.seal.seal
+        held = HeldJob(answer.job, asking.since, asking.claim_id, answer.grant, seal)
         self._held.add(held)
         self.hand_out(held)
         return True
 
-    async def _answer(self, asking: _Asking, wait_seconds: float) -> Job | None:
+    async def _answer(self, asking: _Asking, wait_seconds: float) -> Claimed:
         failures = 0
         while True:
             before, asking.may_have_got = asking.may_have_got, True

@@ -14,7 +14,7 @@ from uuid import UUID
 import httpx2
 from pydantic import ValidationError
 
-from agents.over_http.wire import Answer, Body, Claimed, Job, Orders, Renewal, heartbeat_body
+from agents.over_http.wire import Answer, Body, Claimed, Orders, Renewal, heartbeat_body
 from common.broker.base import BrokerUnavailable
 from common.errors import ChiffonError
 from common.messages import StatusUpdate
@@ -92,7 +92,7 @@ class QueueClient:
             if refusal.status != NOT_FOR_AGENTS:  # it knows this agent, which may take jobs and not list them
                 raise
 
-    async def claim(self, claim_id: UUID, *, types: Sequence[str], wait_seconds: float) -> Job | None:
+    async def claim(self, claim_id: UUID, *, types: Sequence[str], wait_seconds: float) -> Claimed:
         """Ask for a job. The same `claim_id` gets the same one again; without `types` nothing else."""
         body = {
             "claimId": str(claim_id),
@@ -101,7 +101,7 @@ class QueueClient:
             "waitSeconds": wait_seconds,
         }
         answer = await self._post("/jobs/claim", body, timeout=ANSWER_SECONDS + wait_seconds)
-        return _read(Claimed, answer).job
+        return _read(Claimed, answer)
 
     async def renew(self, job_id: UUID, attempt: int) -> Renewal:
         """Prolong a lease; `Refused` when it is over."""

@@ -61,7 +61,7 @@ class HandingBack:
         failures = 0
         while self._clock.monotonic() < until:
             try:
-                job = await self._client.claim(claim_id, types=(), wait_seconds=0)
+                job = (await self._client.claim(claim_id, types=(), wait_seconds=0)).job
             except ServerAway:
                 failures += 1
                 await _pause(failures)

@@ -5,18 +5,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from agents.over_http.wire import Job
+from agents.over_http.wire import GrantTerms, Job
+from common.seal import Seal
 
 
 @dataclass(slots=True, eq=False)
 class HeldJob:
-    """`lease_from`: on the monotonic clock, a moment before the server began to count the lease.
+    """`lease_from`: on the monotonic clock, a moment before the server began to count the lease. `claim_id`: what was
+    asked with; `grant` and `seal`: what the server signed.
 
     `is_granted`: a slot has it, and reports its end. `is_cancelled`: the slot was told to stop it.
     """
 
     job: Job
     lease_from: float
+    claim_id: UUID
+    grant: GrantTerms | None = None
+    seal: Seal | None = None
     is_granted: bool = False
     is_cancelled: bool = False
 

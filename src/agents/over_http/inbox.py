@@ -6,10 +6,9 @@ from uuid import UUID
 from common.broker.base import Outgoing
 from common.broker.memory import MemoryBroker
 from common.broker.topology import control_address, control_queue
-from common.messages import CancelTask, Control, Drain, Grant, Heard, Pause, Refusal, Renewed, Resume, Stored
+from common.messages import Grant, Refusal
+from common.orders import Control, Order
 from common.protocol import ORCHESTRATOR, ControlEnvelope, GrantEnvelope, RefusalEnvelope, encode
-
-Order = CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume
 
 
 class Inbox:

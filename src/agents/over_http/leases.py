@@ -55,8 +55,8 @@ class Leases:
         if passed > self._lease_seconds / 2:
             raise ServerAway("the renewal took too long")
         held.is_granted = True
-        grant = held.job.granted(claimed.claim_id, lease_seconds=self._lease_seconds - passed)
-        await self._inbox.put(Grant(tasks=[grant]))
+        grant = held.job.granted(claimed.claim_id, held.grant, lease_seconds=self._lease_seconds - passed)
+        await self._inbox.put(Grant(tasks=[grant], seal=held.seal))
 
     async def _freshen(self, held: HeldJob) -> str | None:
         """See to it that enough of the lease is left; return why the job is not to be run, if so."""

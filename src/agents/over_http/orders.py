@@ -17,6 +17,7 @@ from agents.over_http.wire import Orders as Answered
 from common.backoff import exponential
 from common.loop import Health, keep_running
 from common.messages import AgentStatus, Drain, Heard, Pause, Resume, StatusUpdate
+from common.orders import TrustKeys
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ class Orders:
     async def _follow(self, told: Told, update: StatusUpdate) -> None:
         for job in told.orders.cancelled:
             await self._leases.cancelled(job.job_id, job.attempt)
+        if told.orders.keys:
+            await self._inbox.put(TrustKeys(seals=[signed.seal for signed in told.orders.keys]), at=told.at)
         before, self._standing = self._standing, standing(told.orders, update)
         if self._standing == before:
             return

@@ -5,10 +5,13 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic.alias_generators import to_camel, to_snake
 
+from common.confinement import UNCONFINED, Confinement
 from common.messages import GrantedTask, Lease, OutputChunk, ResultStatus, StatusUpdate, Stream, WorkRequest, WorkResult
+from common.policy.model import Effect
+from common.seal import Seal
 
 STOPPED = "The work was stopped."
 # What the queue API takes; what is longer is cut.
@@ -40,24 +43,60 @@ class Job(Answer):
     def lease(self) -> Lease:
         return Lease(task_id=self.id, fence=self.attempt)
 
-    def granted(self, claim_id: UUID, *, lease_seconds: float) -> GrantedTask:
+    def granted(self, claim_id: UUID, terms: "GrantTerms | None", *, lease_seconds: float) -> GrantedTask:
         """Return the grant that a broker would have brought."""
+        given = GrantTerms() if terms is None else terms
         return GrantedTask(
             claim_id=claim_id,
-            work=WorkRequest(task_id=self.id, work_type=self.type, parameters=self.payload),
+            work=WorkRequest(task_id=self.id, work_type=self.type, parameters=self.payload, hints=given.hints),
             trace_id=self.trace_id,
             request_id=self.request_id,
             attempt=self.attempt,
             fence=self.attempt,
             lease_seconds=lease_seconds,
             max_output_bytes=self.max_output_bytes,
+            target=given.target,
+            policy_version=given.policy_version,
+            effect=given.effect,
+            approval_id=given.approval_id,
+            confinement=given.confinement,
         )
+
+
+class GrantTerms(Answer):
+    """What else decides what a claimed job may do; all of it is signed."""
+
+    hints: dict[str, JsonValue] = Field(default_factory=dict)
+    target: str | None = None
+    policy_version: str = ""
+    effect: Effect = Effect.WRITE
+    approval_id: UUID | None = None
+    confinement: Confinement = UNCONFINED
+
+    @field_validator("confinement", mode="before")
+    @classmethod
+    def _snake_case(cls, value: Any) -> Any:
+        return {to_snake(name): limit for name, limit in value.items()} if isinstance(value, dict) else value
+
+
+class Signed(Answer):
+    """A `Seal`, as the queue API writes it."""
+
+    key_id: str
+    statement: str
+    signature: str
+
+    @property
+    def seal(self) -> Seal:
+        return Seal(key_id=self.key_id, statement=self.statement, signature=self.signature)
 
 
 class Claimed(Answer):
     """The answer to a claim."""
 
     job: Job | None
+    grant: GrantTerms | None = None
+    seal: Signed | None = None
 
 
 class Renewal(Answer):
@@ -87,6 +126,7 @@ class Orders(Answer):
 
     orders: list[OrderedPause | OrderedDrain] = Field(default_factory=list)
     cancelled: list[ToCancel] = Field(default_factory=list)
+    keys: list[Signed] = Field(default_factory=list)
 
 
 Body = Mapping[str, Any]
@@ -107,6 +147,7 @@ def heartbeat_body(update: StatusUpdate) -> Body:
         },
         "labels": dict(update.labels),
         "startedAt": update.started_at.isoformat(),
+        **({} if update.trusted_keys is None else {"trustedKeys": list(update.trusted_keys)}),
     }
 
 

@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "chiffon.cli.spool:spool", "Start", "Dispatch what is dropped into a directory and write the results back."
         ),
         "db": Command("chiffon.cli.db:app", "Start", "Prepare the orchestrator's database."),
+        "keys": Command(
+            "chiffon.cli.keys:app", "Start", "Make, list and retire the keys that sign what agents may run."
+        ),
         "rabbitmq": Command(
             "chiffon.cli.rabbitmq:app", "Start", "Set RabbitMQ up, with a user of its own for each agent."
         ),

@@ -1,59 +1,51 @@
-"""What runs an execution: functions of the caller, and the work types that every agent has."""
+"""What the work types of every agent get, and how their ends count, inside one process."""
 
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from agents.executors.base import ExecutionContext, Executor
+from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.environment import inherited
-from agents.executors.registry import executors
 from agents.settings import DEFAULT_ENV_ALLOW
 from agents.stopping import StopReason, StopSignal
 from chiffon.in_process.model import Execution, WorkFailed
 from common.errors import ErrorCode
 from common.messages import MAX_TAIL_BYTES, ResultStatus, Stream, WorkRequest
 
-Run = Callable[[Mapping[str, Any]], Awaitable[Any]]
+Start = Callable[[WorkRequest, ExecutionContext], Awaitable[Outcome]]
 
 KILL_GRACE_SECONDS = 10.0
 
 
-def built_in() -> dict[str, Callable[[Execution], Awaitable[Any]]]:
-    """Return the work types that need nothing from the caller: echo and shell_script."""
-    return {name: _adapted(executor) for name, executor in executors().items()}
+async def run_program(execution: Execution, start: Start) -> Any:
+    """Run an execution of a built-in work type; its gate starts it. Raises `WorkFailed`."""
+    output, stop = {stream: bytearray() for stream in Stream}, StopSignal()
 
+    async def write(stream: Stream, data: bytes) -> None:
+        output[stream] += data
+        del output[stream][:-MAX_TAIL_BYTES]  # the end of it, as a task of an agent shows
 
-def _adapted(executor: Executor) -> Callable[[Execution], Awaitable[Any]]:
-    async def run(execution: Execution) -> Any:
-        output, stop = {stream: bytearray() for stream in Stream}, StopSignal()
-
-        async def write(stream: Stream, data: bytes) -> None:
-            output[stream] += data
-            del output[stream][:-MAX_TAIL_BYTES]  # the end of it, as a task of an agent shows
-
-        with tempfile.TemporaryDirectory(prefix="chiffon-") as workspace:
-            context = ExecutionContext(
-                workspace=Path(workspace),
-                inherited=inherited(DEFAULT_ENV_ALLOW),
-                ids={"CHIFFON_TASK_ID": execution.execution_id, "CHIFFON_ATTEMPT": str(execution.attempt)},
-                write=write,
-                stop=stop,
-                kill_grace_seconds=KILL_GRACE_SECONDS,
-            )
-            work = WorkRequest(task_id=uuid4(), work_type=execution.command, parameters=dict(execution.payload))
-            try:
-                outcome = await executor.execute(work, context)
-            except OSError as error:
-                message = f"The host failed: {error}."
-                raise WorkFailed(message, code=ErrorCode.RESOURCE_LIMIT, retryable=True) from error
-            finally:
-                stop.order(StopReason.AGENT_STOPPING, grace=0)
-        texts = {stream.value: bytes(data).decode(errors="replace") for stream, data in output.items()}
-        if outcome.status is not ResultStatus.COMPLETED:
-            message = outcome.error_message or "It was stopped."
-            raise WorkFailed(message, code=outcome.error_code, retryable=outcome.retryable)
-        return {"exit_code": outcome.exit_code, **texts}
-
-    return run
+    with tempfile.TemporaryDirectory(prefix="chiffon-") as workspace:
+        context = ExecutionContext(
+            workspace=Path(workspace),
+            inherited=inherited(DEFAULT_ENV_ALLOW),
+            ids={"CHIFFON_TASK_ID": execution.execution_id, "CHIFFON_ATTEMPT": str(execution.attempt)},
+            write=write,
+            stop=stop,
+            kill_grace_seconds=KILL_GRACE_SECONDS,
+        )
+        work = WorkRequest(task_id=uuid4(), work_type=execution.command, parameters=dict(execution.payload))
+        try:
+            outcome = await start(work, context)
+        except OSError as error:
+            message = f"The host failed: {error}."
+            raise WorkFailed(message, code=ErrorCode.RESOURCE_LIMIT, retryable=True) from error
+        finally:
+            stop.order(StopReason.AGENT_STOPPING, grace=0)
+    texts = {stream.value: bytes(data).decode(errors="replace") for stream, data in output.items()}
+    if outcome.status is not ResultStatus.COMPLETED:
+        message = outcome.error_message or "It was stopped."
+        raise WorkFailed(message, code=outcome.error_code, retryable=outcome.retryable)
+    return {"exit_code": outcome.exit_code, **texts}

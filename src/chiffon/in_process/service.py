@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from chiffon.in_process.executors import Run, built_in
-from chiffon.in_process.gate import REFUSED_CODE, Gate, open_gate
+from chiffon.in_process.gate import REFUSED_CODE, Gate, NotPermitted, Run, WriteGate, open_gate
 from chiffon.in_process.model import BadExecution, Claim, Execution, WorkFailed
 from chiffon.in_process.queue import QueueService
 from common.errors import ErrorCode
@@ -38,9 +37,8 @@ class OrchestratorService:
         if at_once < 1:
             raise BadExecution("at_once: must be at least 1")
         self.queue = QueueService(url, retries=retries, store=store)
-        self._gate = gate
+        self._gate = WriteGate(gate)
         self._at_once = at_once
-        self._executors: dict[str, Callable[[Execution], Awaitable[Any]]] = built_in()
         self._worker: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
@@ -60,11 +58,7 @@ class OrchestratorService:
 
         It raises `WorkFailed` to say how it failed; any other exception is a failure that is not retried.
         """
-
-        async def adapted(execution: Execution) -> Any:
-            return await run(execution.payload)
-
-        self._executors[command] = adapted
+        self._gate.register(command, run)
 
     async def submit_execution(
         self,
@@ -78,8 +72,8 @@ class OrchestratorService:
         Raises `ExecutionConflict` when the id is taken by other content, and `BadExecution` for a command that nobody
         here can run and for what cannot be stored.
         """
-        if command not in self._executors:
-            known = ", ".join(sorted(self._executors))
+        if command not in self._gate.commands:
+            known = ", ".join(self._gate.commands)
             raise BadExecution(f"command: {command!r} is not known; allowed: {known}")
         return await self.queue.enqueue(command, payload, approval_id=approval_id, execution_id=execution_id)
 
@@ -147,11 +141,9 @@ class OrchestratorService:
     async def _execute(self, claim: Claim) -> None:
         execution = claim.execution
         try:
-            if (refusal := await self._gate(execution)) is not None:
-                await self.queue.nack(claim, f"refused: {refusal.reason}", code=REFUSED_CODE)
-                return
-            result = await self._executors[execution.command](execution)
-            await self.queue.ack(claim, result)
+            await self.queue.ack(claim, await self._gate.run(execution))
+        except NotPermitted as refusal:
+            await self.queue.nack(claim, f"refused: {refusal}", code=REFUSED_CODE)
         except BadExecution as failure:
             await self._failed(claim, str(failure), code=ErrorCode.INTERNAL)
         except WorkFailed as failure:

@@ -15,7 +15,7 @@ from orchestrator.http.errors import ErrorResponse
 from orchestrator.http.pagination import decode_cursor, encode_cursor
 from orchestrator.identities.access import READ, MayDispatch, MayWork
 from orchestrator.identities.model import Caller
-from orchestrator.jobs.model import Job, JobStatus, Wanted, Worker
+from orchestrator.jobs.model import JobStatus, Taken, Wanted, Worker
 from orchestrator.jobs.rules import worker_of
 from orchestrator.jobs.schemas import (
     LONGEST_NAME,
@@ -33,6 +33,7 @@ from orchestrator.jobs.schemas import (
     OrderOut,
     OutputRequest,
     ProgressRequest,
+    SealOut,
     WorkerOrders,
     WorkerReport,
 )
@@ -117,13 +118,14 @@ async def claim(asked: ClaimRequest, request: Request, jobs: Jobs, caller: MayWo
         types=None if asked.allowed_types is None else frozenset(asked.allowed_types),
         capabilities=asked.worker_capabilities,
     )
-    job = await _while_connected(request, jobs.claim(wanted, wait=timedelta(seconds=asked.wait_seconds)))
-    return ClaimAnswer(job=None if job is None else JobOut.of(job))
+    return ClaimAnswer.of(
+        await _while_connected(request, jobs.claim(wanted, wait=timedelta(seconds=asked.wait_seconds)))
+    )
 
 
-async def _while_connected(request: Request, claim: Any) -> Job | None:
+async def _while_connected(request: Request, claim: Any) -> Taken | None:
     """Wait for a claim as long as somebody waits for its answer."""
-    claiming: asyncio.Task[Job | None] = asyncio.ensure_future(claim)
+    claiming: asyncio.Task[Taken | None] = asyncio.ensure_future(claim)
     leaving = asyncio.ensure_future(_left(request))
     try:
         await asyncio.wait({claiming, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -235,4 +237,8 @@ async def report(worker_id: WorkerName, said: WorkerReport, jobs: Jobs, caller: 
         orders = [OrderOut(action=order.action, until=order.until, note=order.note)]
     elif order is not None:
         orders = [OrderOut(action=order.action, startedAt=order.started_at, note=order.note)]
-    return WorkerOrders(orders=orders, cancelled=[CancelledJob(jobId=task_id, attempt=n) for task_id, n in cancelled])
+    return WorkerOrders(
+        orders=orders,
+        cancelled=[CancelledJob(jobId=task_id, attempt=n) for task_id, n in cancelled],
+        keys=[SealOut.of(seal) for seal in jobs.news_of_keys(said.trusted_keys)],
+    )

@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from common.messages import GrantedTask
+from common.seal import Seal
 from orchestrator.tasks.model import Task
 
 
@@ -30,6 +32,15 @@ class Job:
     task: Task
     claimed_by: str | None
     max_output_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A job that was claimed: what its worker is granted, and the signature over that; None where nothing is signed."""
+
+    job: Job
+    grant: GrantedTask
+    seal: Seal | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,11 @@ from pydantic.alias_generators import to_camel
 
 from common.json_rules import SafeObject, SafeText
 from common.labels import Labels
-from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, AgentStatus, Stream
+from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, AgentStatus, GrantedTask, Stream
+from common.policy.model import Effect
+from common.seal import KeyId, Seal
 from common.work import AGENT_TYPE_PATTERN, WORK_TYPE_PATTERN, WorkType
-from orchestrator.jobs.model import Job, JobStatus
+from orchestrator.jobs.model import Job, JobStatus, Taken
 from orchestrator.jobs.rules import AFFINITY_KEY, STATUS_OF
 from orchestrator.tasks.dispatch import LONGEST_KEY
 
@@ -120,8 +122,53 @@ class ClaimRequest(CamelCase):
     )
 
 
+class SealOut(CamelCase):
+    """A signature of the orchestrator; see docs/explanation/signed-work.md."""
+
+    key_id: str
+    statement: str = Field(description="JSON text; exactly these bytes (UTF-8) are signed.")
+    signature: str = Field(description="Ed25519, base64.")
+
+    @classmethod
+    def of(cls, seal: Seal) -> Self:
+        return cls(keyId=seal.key_id, statement=seal.statement, signature=seal.signature)
+
+
+class GrantOut(CamelCase):
+    """What else decides what the job may do. With the job it is all that `seal` signs."""
+
+    hints: dict[str, Any] = Field(description="The hints of the dispatch; they are part of the digest.")
+    target: str | None = Field(description="The pool that the job is for.")
+    policy_version: str = Field(description="The policy that let it run.")
+    effect: Effect = Field(description="read or write: whether it changes anything.")
+    approval_id: UUID | None = Field(description="The approval of exactly this, where one was needed.")
+    confinement: dict[str, Any] = Field(description="How its programs must be shut in; empty: as every program is.")
+
+    @classmethod
+    def of(cls, grant: GrantedTask) -> Self:
+        return cls(
+            hints=grant.work.hints,
+            target=grant.target,
+            policyVersion=grant.policy_version,
+            effect=grant.effect,
+            approvalId=grant.approval_id,
+            confinement={
+                to_camel(name): getattr(grant.confinement, name) for name in sorted(grant.confinement.demands)
+            },
+        )
+
+
 class ClaimAnswer(CamelCase):
     job: JobOut | None = Field(description="The job, which is the worker's now; null when there is none for it.")
+    grant: GrantOut | None = None
+    seal: SealOut | None = Field(default=None, description="Null where the orchestrator signs nothing.")
+
+    @classmethod
+    def of(cls, taken: Taken | None) -> Self:
+        if taken is None:
+            return cls(job=None)
+        seal = None if taken.seal is None else SealOut.of(taken.seal)
+        return cls(job=JobOut.of(taken.job), grant=GrantOut.of(taken.grant), seal=seal)
 
 
 class OwnerRequest(CamelCase):
@@ -200,6 +247,9 @@ class WorkerReport(CamelCase):
     resources: WorkerResources = Field(default_factory=WorkerResources)
     labels: Labels = Field(default_factory=dict)
     started_at: AwareDatetime | None = None
+    trusted_keys: Annotated[list[KeyId], Field(max_length=100)] | None = Field(
+        default=None, description="The keys whose signatures count for the worker; none for one that checks none."
+    )
 
 
 class OrderOut(CamelCase):
@@ -217,3 +267,6 @@ class CancelledJob(CamelCase):
 class WorkerOrders(CamelCase):
     orders: list[OrderOut] = Field(description="What people ordered; empty when the worker may work.")
     cancelled: list[CancelledJob] = Field(description="Of its current jobs those that it must stop.")
+    keys: list[SealOut] = Field(
+        default_factory=list, description="The orchestrator's keys have changed: one statement, signed with each."
+    )

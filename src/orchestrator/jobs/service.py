@@ -13,19 +13,22 @@ from common.ids import new_request_id
 from common.lifecycle import Status
 from common.loop import Wake
 from common.messages import Drain, Lease, OutputChunk, Pause, ResultStatus, StatusUpdate, Stream, WorkResult, WorkStatus
+from common.seal import Seal
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.identities.model import Caller
 from orchestrator.jobs import queries
 from orchestrator.jobs.desk import Desk
 from orchestrator.jobs.errors import JobNotFound, NotTheOwner
-from orchestrator.jobs.model import Job, JobStatus, OwnAttempt, Wanted, Worker
+from orchestrator.jobs.model import Job, JobStatus, OwnAttempt, Taken, Wanted, Worker
 from orchestrator.jobs.rules import new_job, statuses_of
 from orchestrator.jobs.workers import Workers
 from orchestrator.leases import queries as leases
+from orchestrator.leases.grants import granted
 from orchestrator.leases.rules import Stale, Verdict
 from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 from orchestrator.policy.service import RuleWork
+from orchestrator.signing.signer import Signer
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 from orchestrator.tasks.service import TaskHasEnded, TaskService
@@ -70,6 +73,7 @@ class JobService:
         rule: RuleWork,
         max_lease: timedelta,
         max_output_bytes: int,
+        signer: Signer | None = None,
     ) -> None:
         self._pool = pool
         self._dispatch = dispatch
@@ -82,6 +86,7 @@ class JobService:
         self._rule = rule
         self._max_lease = max_lease
         self._max_output = max_output_bytes
+        self._signer = signer
         self.desk = Desk(give, self._hand_back)
         self.results: Batcher[WorkResult, Verdict] = Batcher(leases.accept, limit=RESULTS_AT_ONCE)
 
@@ -143,7 +148,7 @@ class JobService:
         self._relay.ring()
         return await self.get(job_id)
 
-    async def claim(self, wanted: Wanted, *, wait: timedelta) -> Job | None:
+    async def claim(self, wanted: Wanted, *, wait: timedelta) -> Taken | None:
         """Return the best job for a worker, whose own it is from then on; None when there was none in time."""
         self._check_lease(wanted.lease)
         await self._workers.claims(wanted)
@@ -154,7 +159,21 @@ class JobService:
         log.info(
             "job.claimed", extra={"task_id": task.task_id, "trace_id": task.trace_id, "worker": wanted.worker.name}
         )
-        return Job(task, wanted.worker.name, self._max_output)
+        # A worker names its lease by the attempt; so does what is signed for it.
+        grant = granted(
+            task,
+            wanted.claim_id,
+            attempt=task.attempt,
+            fence=task.attempt,
+            lease=wanted.lease,
+            max_output_bytes=self._max_output,
+        )
+        seal = None if self._signer is None else self._signer.seal(wanted.worker.agent_id, [grant])
+        return Taken(Job(task, wanted.worker.name, self._max_output), grant, seal)
+
+    def news_of_keys(self, trusted: Sequence[str] | None) -> Sequence[Seal]:
+        """Return what a worker that trusts these keys must be told; see `Signer.news_for`."""
+        return () if self._signer is None else self._signer.news_for(trusted)
 
     async def heartbeat(
         self, job_id: UUID, worker: Worker, *, attempt: int | None, lease: timedelta

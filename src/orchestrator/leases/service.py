@@ -24,7 +24,6 @@ from common.messages import (
     RefusedTask,
     Renew,
     Renewed,
-    WorkRequest,
     WorkResult,
 )
 from common.retry import RetryPolicy
@@ -35,6 +34,7 @@ from orchestrator.keys import admission
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
 from orchestrator.leases.changes import Changes
+from orchestrator.leases.grants import granted
 from orchestrator.leases.queries import End
 from orchestrator.leases.rules import (
     AGENT_LOST,
@@ -129,8 +129,8 @@ class LeaseService:
             await outbox.add_orders(db, gate.orders())
             # The ticket is used up and nobody runs the task: others get it at once.
             await outbox.make_due(db, [task_id for task_id in barred if task_id not in winners])
-            for agent_id, granted in await self._lease_out(db, known, winners):
-                grants[agent_id].append(granted)
+            for agent_id, grant in await self._lease_out(db, known, winners):
+                grants[agent_id].append(grant)
         return [
             Answer(
                 agent_id,
@@ -158,23 +158,8 @@ class LeaseService:
         ]
 
     def _granted(self, task: Task, claim: ClaimedTask, attempt: int, fence: int) -> GrantedTask:
-        work = WorkRequest(
-            task_id=task.task_id, work_type=task.work_type, parameters=dict(task.parameters), hints=dict(task.hints)
-        )
-        return GrantedTask(
-            claim_id=claim.claim_id,
-            work=work,
-            trace_id=task.trace_id,
-            request_id=task.request_id,
-            attempt=attempt,
-            fence=fence,
-            lease_seconds=self._lease.total_seconds(),
-            max_output_bytes=self._max_output,
-            target=task.agent_type,
-            policy_version=task.policy_version,
-            effect=task.effect,
-            approval_id=task.approval_id,
-            confinement=task.confinement,
+        return granted(
+            task, claim.claim_id, attempt=attempt, fence=fence, lease=self._lease, max_output_bytes=self._max_output
         )
 
     async def renew(self, renewals: Sequence[Renew]) -> list[tuple[UUID, Renewed]]:

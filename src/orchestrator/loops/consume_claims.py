@@ -10,6 +10,7 @@ from common.loop import Wake
 from common.messages import Claim
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.tell import tell
+from orchestrator.signing.signer import Signer
 
 
 class ConsumeClaims:
@@ -19,14 +20,15 @@ class ConsumeClaims:
     prefetch = 400
     accepts: tuple[type[BaseModel], ...] = (Claim,)
 
-    def __init__(self, leases: LeaseService, broker: Broker, relay: Wake) -> None:
+    def __init__(self, leases: LeaseService, broker: Broker, relay: Wake, signer: Signer | None) -> None:
         self._leases = leases
         self._broker = broker
         self._relay = relay
+        self._signer = signer
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
         answers = await self._leases.claim([payload for payload in payloads if isinstance(payload, Claim)])
         given = [(answer.agent_id, part) for answer in answers for part in (answer.grant, answer.refusal) if part]
-        await tell(self._broker, given)
+        await tell(self._broker, given, signer=self._signer)
         # Tickets were used up, so the window has room for more.
         self._relay.ring()

@@ -8,10 +8,12 @@ from pydantic import BaseModel
 from common.broker import topology
 from common.broker.base import Broker
 from common.messages import AgentStatus, Heard, Renew, StatusUpdate
+from common.orders import TrustKeys
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.agent_queues import give_queues
 from orchestrator.loops.tell import tell
 from orchestrator.registry.service import RegistryService
+from orchestrator.signing.signer import Signer
 
 
 class ConsumeHeartbeats:
@@ -21,10 +23,11 @@ class ConsumeHeartbeats:
     prefetch = 2000
     accepts: tuple[type[BaseModel], ...] = (StatusUpdate, Renew)
 
-    def __init__(self, registry: RegistryService, leases: LeaseService, broker: Broker) -> None:
+    def __init__(self, registry: RegistryService, leases: LeaseService, broker: Broker, signer: Signer | None) -> None:
         self._registry = registry
         self._leases = leases
         self._broker = broker
+        self._signer = signer
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
         renewals = [payload for payload in payloads if isinstance(payload, Renew)]
@@ -37,11 +40,17 @@ class ConsumeHeartbeats:
 
     async def _hear(self, updates: Sequence[StatusUpdate]) -> None:
         """Say that they were heard; an agent that has no queues gets them, for it may not be able to make its own."""
-        answers = _heard(updates)
+        answers: list[tuple[UUID, Heard | TrustKeys]] = [*_heard(updates), *self._news_of_keys(updates)]
         working = {update.agent_id for update in updates if update.status is not AgentStatus.OFFLINE}
         without = working & await tell(self._broker, answers)
         if without and await give_queues(self._broker, without):
             await tell(self._broker, [(agent_id, answer) for agent_id, answer in answers if agent_id in without])
+
+    def _news_of_keys(self, updates: Sequence[StatusUpdate]) -> list[tuple[UUID, TrustKeys]]:
+        if self._signer is None:
+            return []
+        news = [(update.agent_id, self._signer.news_for(update.trusted_keys)) for update in updates]
+        return [(agent_id, TrustKeys(seals=list(seals))) for agent_id, seals in news if seals]
 
 
 def _heard(updates: Sequence[StatusUpdate]) -> list[tuple[UUID, Heard]]:

@@ -7,8 +7,10 @@ from uuid import UUID
 
 from common.broker import topology
 from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
-from common.messages import Control, Grant, Heard, Lease, Refusal, Renewed, Stored, WorkResult
+from common.messages import Grant, Heard, Lease, Refusal, Renewed, Stored, WorkResult
+from common.orders import Control, TrustKeys
 from common.protocol import ORCHESTRATOR, ControlEnvelope, Envelope, GrantEnvelope, RefusalEnvelope, encode
+from orchestrator.signing.signer import Signer
 
 log = logging.getLogger(__name__)
 
@@ -18,12 +20,19 @@ WORTH_KNOWING = timedelta(minutes=10)
 # The work of so many tasks, at its largest, still fits into one message of any broker.
 GRANTS_IN_A_MESSAGE = 16
 
-Answer = Grant | Refusal | Renewed | Stored | Heard
+Answer = Grant | Refusal | Renewed | Stored | Heard | TrustKeys
 
 
-async def tell(broker: Broker, answers: Iterable[tuple[UUID, Answer]]) -> set[UUID]:
-    """Send each answer to its agent, and return the agents that have no queue; the others do not wait for them."""
-    messages = [(agent_id, _message(agent_id, part)) for agent_id, answer in answers for part in _parts(answer)]
+async def tell(broker: Broker, answers: Iterable[tuple[UUID, Answer]], *, signer: Signer | None = None) -> set[UUID]:
+    """Send each answer to its agent, with one signature over all that a message grants.
+
+    Return the agents that have no queue; the others do not wait for them.
+    """
+    messages = [
+        (agent_id, _message(agent_id, part))
+        for agent_id, answer in answers
+        for part in _parts(agent_id, answer, signer)
+    ]
     try:
         await broker.publish(*(message for _, message in messages))
     except Unroutable:
@@ -56,13 +65,13 @@ def stored(results: Sequence[WorkResult]) -> list[tuple[UUID, Stored]]:
     return [(agent_id, Stored(results=leases)) for agent_id, leases in by_agent.items()]
 
 
-def _parts(answer: Answer) -> list[Answer]:
+def _parts(agent_id: UUID, answer: Answer, signer: Signer | None) -> list[Answer]:
     if not isinstance(answer, Grant):
         return [answer]
-    return [
-        Grant(tasks=answer.tasks[begin : begin + GRANTS_IN_A_MESSAGE])
-        for begin in range(0, len(answer.tasks), GRANTS_IN_A_MESSAGE)
+    cut = [
+        answer.tasks[begin : begin + GRANTS_IN_A_MESSAGE] for begin in range(0, len(answer.tasks), GRANTS_IN_A_MESSAGE)
     ]
+    return [Grant(tasks=tasks, seal=None if signer is None else signer.seal(agent_id, tasks)) for tasks in cut]
 
 
 def _message(agent_id: UUID, answer: Answer) -> Outgoing:

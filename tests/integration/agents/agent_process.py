@@ -51,7 +51,7 @@ async def agent_process(url: str, state_dir: Path, **settings: object) -> AsyncI
     """Run an agent on the bus, or over the queue API of the server, that `url` names."""
     log = state_dir.with_name(f"{state_dir.name}.log")
     way = "CHIFFON_AGENT_SERVER_URL" if url.startswith("http") else "CHIFFON_BROKER_URL"
-    given = {"state_dir": state_dir, "heartbeat_seconds": 0.5, "stop_grace_seconds": 0, **settings}
+    given = {"signatures": "off", "state_dir": state_dir, "heartbeat_seconds": 0.5, "stop_grace_seconds": 0, **settings}
     environment = {f"CHIFFON_AGENT_{name}".upper(): str(value) for name, value in given.items()}
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(

@@ -26,7 +26,6 @@ from common.messages import (
     CancelTask,
     Claim,
     ClaimedTask,
-    Control,
     Drain,
     Grant,
     GrantedTask,
@@ -48,6 +47,7 @@ from common.messages import (
     WorkResult,
     WorkStatus,
 )
+from common.orders import Control
 from common.protocol import (
     ORCHESTRATOR,
     ControlEnvelope,

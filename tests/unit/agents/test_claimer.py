@@ -11,6 +11,7 @@ import pytest
 from agents.attempts import Attempts
 from agents.claimer import Claimer, ClaimUnanswered, Reception
 from agents.gate import Gate
+from agents.seal_check import SealCheck
 from agents.stopping import StopReason
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
@@ -52,7 +53,8 @@ class Asking:
 async def asking(*, timeout: float = 10.0) -> AsyncIterator[Asking]:
     broker, attempts, gate = Recording(), Attempts(), Gate()
     clock = SystemClock()
-    async with Claimer(broker, AGENT, attempts, clock, gate, timeout=timedelta(seconds=timeout)) as claimer:
+    seals = SealCheck(None, AGENT, clock, skew=timedelta(0))
+    async with Claimer(broker, AGENT, attempts, clock, gate, seals, timeout=timedelta(seconds=timeout)) as claimer:
         yield Asking(claimer, broker, attempts, gate)
 
 

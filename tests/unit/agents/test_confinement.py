@@ -20,6 +20,7 @@ import pytest
 from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.enforcement import CannotConfine, ConfinementUnusable, Enforcement, probe
 from agents.executors.shell import ShellExecutor
+from agents.permitted import Permitted
 from agents.process_table import look_at
 from agents.stopping import StopReason, StopSignal
 from common.confinement import UNCONFINED, Confinement
@@ -67,7 +68,7 @@ async def run(
     )
     parameters = {"script": script, "max_duration_seconds": 30}
     work = WorkRequest.model_validate({"task_id": uuid4(), "work_type": "shell_script", "parameters": parameters})
-    return await ShellExecutor().execute(work, context), output.decode(errors="replace")
+    return await ShellExecutor().execute(Permitted(work), context), output.decode(errors="replace")
 
 
 def python(code: str) -> str:

@@ -50,7 +50,7 @@ class Desk:
 
     def job(self) -> HeldJob:
         job = Job(id=uuid4(), type="echo", attempt=1, trace_id=uuid4(), request_id=uuid4())
-        held = HeldJob(job, lease_from=SystemClock().monotonic())
+        held = HeldJob(job, lease_from=SystemClock().monotonic(), claim_id=uuid4())
         self.held.add(held)
         return held
 

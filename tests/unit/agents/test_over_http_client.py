@@ -94,7 +94,7 @@ async def test_a_claim_says_who_asks_for_what_and_for_how_long() -> None:
         return httpx2.Response(200, json={"job": None})
 
     claim_id = uuid4()
-    assert await client(respond).claim(claim_id, types=["echo"], wait_seconds=3) is None
+    assert (await client(respond).claim(claim_id, types=["echo"], wait_seconds=3)).job is None
 
     [(path, body)] = asked
     assert path == "/prefix/api/queue/jobs/claim"

@@ -104,7 +104,7 @@ def test_a_job_is_a_grant_whose_fence_is_its_attempt() -> None:
         }
     )
 
-    grant = job.granted(uuid4(), lease_seconds=10)
+    grant = job.granted(uuid4(), None, lease_seconds=10)
 
     assert (grant.work.task_id, grant.work.work_type, grant.work.parameters) == (job.id, "echo", {"message": "x"})
     assert (grant.attempt, grant.fence, grant.trace_id, grant.max_output_bytes) == (3, 3, job.trace_id, 99)

@@ -17,12 +17,16 @@ from agents.guard import Guardian
 from agents.handover import Handover
 from agents.journal import Journal
 from agents.journal_file import JournalFile
+from agents.permitted import Permitted
 from agents.process_table import look_at
 from agents.reporter import Reporter
 from agents.runner import Runner
+from agents.seal_check import SealCheck
 from agents.spool import Spool
 from agents.stopping import StopReason
+from agents.used_claims import UsedClaims
 from agents.workspace import Workspaces
+from agents.write_gate import WriteGate
 from common.broker.memory import MemoryBroker
 from common.broker.topology import PROGRESS, REPLY_QUEUES, RESULTS
 from common.clock import SystemClock
@@ -43,7 +47,7 @@ class Scripted:
     def __init__(self, do: Callable[[ExecutionContext], Awaitable[Outcome]]) -> None:
         self._do = do
 
-    async def execute(self, work: WorkRequest, context: ExecutionContext) -> Outcome:
+    async def execute(self, work: Permitted, context: ExecutionContext) -> Outcome:
         return await self._do(context)
 
 
@@ -81,7 +85,13 @@ async def run(
     ):
         runner = Runner(
             AGENT,
-            executors={"scripted": Scripted(do)},
+            gate=WriteGate(
+                {"scripted": Scripted(do)},
+                agent_type="infra",
+                journal=journal,
+                seals=SealCheck(None, AGENT, SystemClock(), skew=timedelta(0)),
+                used=UsedClaims(),
+            ),
             workspaces=Workspaces(state),
             reporter=reporter,
             handover=handover,

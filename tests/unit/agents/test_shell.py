@@ -11,6 +11,7 @@ import pytest
 from agents.executors.base import ExecutionContext, Outcome, SecretUnavailable
 from agents.executors.environment import inherited
 from agents.executors.shell import ShellExecutor
+from agents.permitted import Permitted
 from agents.stopping import StopReason, StopSignal
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream, WorkRequest
@@ -50,7 +51,7 @@ async def run(
     work = WorkRequest.model_validate(
         {"task_id": uuid4(), "work_type": "shell_script", "parameters": {**parameters, "env": variables or {}}}
     )
-    return await ShellExecutor().execute(work, context), output.decode()
+    return await ShellExecutor().execute(Permitted(work), context), output.decode()
 
 
 async def test_arguments_reach_the_program_without_a_shell(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import messages, protocol
+from common import messages, orders, protocol
 from common.protocol import MessageEnvelope, UnreadableMessage, decode, encode
 from tests.factories import make_claim, make_heartbeat, make_result, make_status
 
@@ -30,7 +30,7 @@ EXAMPLES: dict[type[MessageEnvelope], Any] = {
     protocol.WorkResultEnvelope: make_result(uuid4(), uuid4()),
     protocol.StatusUpdateEnvelope: make_heartbeat(),
     protocol.RenewEnvelope: messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=[LEASE]),
-    protocol.ControlEnvelope: messages.Control(order=messages.CancelTask(task_id=uuid4(), fence=3)),
+    protocol.ControlEnvelope: orders.Control(order=messages.CancelTask(task_id=uuid4(), fence=3)),
     protocol.ProbeEnvelope: messages.Probe(orchestrator_id=uuid4()),
     protocol.ErrorEnvelope: messages.ProtocolError(error_code=5003, error_message="unreadable"),
 }

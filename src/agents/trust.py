@@ -1,0 +1,175 @@
+"""The public keys that this agent believes, kept on its host.
+
+What a signed statement says is read only after its signature was found to be right. Keys change only by a statement
+that one of them signed; a key that was retired never counts again, whoever says so later.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from agents.durable import sync_folder, write_atomically
+from common.errors import StartupRefused
+from common.safeguards import Safeguard, is_on
+from common.seal import Seal
+from common.signing.keys import PublicKey, UnusableKey, read_public_keys
+from common.signing.statements import KeysStatement
+
+log = logging.getLogger(__name__)
+
+TRUST_FILE = "trusted_keys.json"
+
+
+class NoTrustedKeys(StartupRefused):
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__(
+            "This agent runs only what its orchestrator has signed, and knows no key of it: there is no "
+            f"{state_dir / TRUST_FILE}, and CHIFFON_AGENT_TRUSTED_KEYS ([agent] trusted_keys) names no file. On the "
+            "orchestrator's host, `chiffon keys list --pem` prints the public keys: bring them here in a way that you "
+            "trust. CHIFFON_AGENT_SIGNATURES=off runs whatever the broker delivers."
+        )
+
+
+class TrustUnusable(StartupRefused):
+    """The keys on disk cannot be used."""
+
+
+class NotTrusted(Exception):
+    """A signature that does not count; the message says why, for people."""
+
+
+class UnknownKey(NotTrusted):
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"it is signed with the key {key_id!r}, which this agent does not trust")
+        self.key_id = key_id
+
+
+class Trust:
+    """The keys in use, and the file in which they outlive this process."""
+
+    def __init__(self, file: Path, keys: Iterable[PublicKey], retired: Iterable[str] = ()) -> None:
+        self._file = file
+        self._retired = set(retired)
+        self._keys = {key.key_id: key for key in keys if key.key_id not in self._retired}
+        self._changed = asyncio.Event()
+
+    @property
+    def key_ids(self) -> list[str]:
+        return sorted(self._keys)
+
+    def check(self, seal: Seal) -> bytes:
+        """Return the bytes that a trusted key signed; raises `UnknownKey` and `NotTrusted`."""
+        content = seal.statement.encode(errors="surrogatepass")
+        if not is_on(Safeguard.SIGNATURE):
+            return content
+        key = self._keys.get(seal.key_id)
+        if key is None:
+            raise UnknownKey(seal.key_id)
+        if not key.verifies(seal.signature, content):
+            raise NotTrusted("its signature is wrong")
+        return content
+
+    async def knows(self, key_id: str, *, within: float) -> bool:
+        """Wait until a key is trusted: the news of a new one may be on its way."""
+        try:
+            async with asyncio.timeout(within):
+                while key_id not in self._keys:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def follow(self, seals: Sequence[Seal]) -> bool:
+        """Take over the keys that a statement names, if a trusted key signed it; say whether anything changed.
+
+        On disk before it is believed. Raises `OSError`.
+        """
+        statement = self._read(seals)
+        if statement is None:
+            return False
+        retired = self._retired | set(statement.retired)
+        try:
+            named = {key.key_id: PublicKey.from_text(key.key) for key in statement.keys}
+        except UnusableKey as error:
+            log.warning("trust.unusable_key", extra={"reason": str(error)})
+            return False
+        if any(name != key.key_id for name, key in named.items()):
+            log.warning("trust.misnamed_key")
+            return False
+        keys = {name: key for name, key in {**self._keys, **named}.items() if name not in retired}
+        if not keys or (keys.keys() == self._keys.keys() and retired == self._retired):
+            return False
+        _save(self._file, keys.values(), retired)
+        self._keys, self._retired = keys, retired
+        self._changed.set()
+        log.info("trust.changed", extra={"keys": self.key_ids, "retired": sorted(retired)})
+        return True
+
+    def _read(self, seals: Sequence[Seal]) -> KeysStatement | None:
+        for seal in seals:
+            try:
+                return KeysStatement.model_validate_json(self.check(seal))
+            except UnknownKey:
+                continue
+            except NotTrusted as error:
+                log.warning("trust.forged", extra={"reason": str(error)})
+            except ValidationError:
+                log.warning("trust.unreadable")
+        log.warning("trust.ignored", extra={"seals": len(seals)})
+        return None
+
+
+def open_trust(state_dir: Path, given: Path | None) -> Trust:
+    """Return the keys that the state directory and the file `given` hold.
+
+    Raises `NoTrustedKeys` when there is none, and `TrustUnusable` when they cannot be read.
+    """
+    file = state_dir / TRUST_FILE
+    kept, retired = _load(file)
+    found = [*kept, *([] if given is None else _bundle(given))]
+    trust = Trust(file, found, retired)
+    if not trust.key_ids:
+        raise NoTrustedKeys(state_dir)
+    return trust
+
+
+def remember_keys(state_dir: Path, pem: bytes) -> None:
+    """Trust these public keys, too, from the next start on; for an agent that enrols. Raises `TrustUnusable`."""
+    file = state_dir / TRUST_FILE
+    kept, retired = _load(file)
+    try:
+        keys = {key.key_id: key for key in [*kept, *read_public_keys(pem)] if key.key_id not in retired}
+        _save(file, keys.values(), retired)
+    except (UnusableKey, OSError) as error:
+        raise TrustUnusable(f"The keys of the orchestrator cannot be kept in {file}: {error}.") from None
+
+
+def _bundle(path: Path) -> list[PublicKey]:
+    try:
+        keys = read_public_keys(path.read_bytes())
+    except (UnusableKey, OSError) as error:
+        raise TrustUnusable(f"The trusted keys in {path} cannot be read: {error}.") from None
+    if not keys:
+        raise TrustUnusable(f"{path} holds no public key in PEM. `chiffon keys list --pem` prints them.")
+    return keys
+
+
+def _load(file: Path) -> tuple[list[PublicKey], set[str]]:
+    if not file.exists():
+        return [], set()
+    try:
+        content = json.loads(file.read_bytes())
+        return [PublicKey.from_text(text) for text in content["keys"].values()], set(content["retired"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UnusableKey) as error:
+        raise TrustUnusable(f"{file} cannot be read ({error}). Remove it to trust only the keys given anew.") from None
+
+
+def _save(file: Path, keys: Iterable[PublicKey], retired: Iterable[str]) -> None:
+    content = {"keys": {key.key_id: key.text() for key in keys}, "retired": sorted(retired)}
+    write_atomically(file, json.dumps(content, indent=1).encode())
+    sync_folder(file.parent)

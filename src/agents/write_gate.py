@@ -1,0 +1,144 @@
+"""The one way to an executor.
+
+What comes here passes in this order: the orchestrator's signature for this agent, now, and exactly this work; a claim
+that was not used before; the agent's own policy, which nobody but the host's administrator can widen; a line in the
+journal, on disk. Only then does it become `Permitted`, which is all that an executor takes.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from agents.executors.base import ExecutionContext, Executor, Outcome
+from agents.journal import Journal
+from agents.orphans import boot_id
+from agents.permitted import Permitted
+from agents.seal_check import SealCheck
+from agents.used_claims import UsedClaims
+from common.confinement import Confinement
+from common.errors import ErrorCode
+from common.messages import GrantedTask, ResultStatus
+from common.policy.model import Effect, Refused, Ruling, Work
+from common.safeguards import Safeguard, is_on
+from common.seal import Seal
+
+log = logging.getLogger(__name__)
+
+OwnPolicy = Callable[[Work], Ruling | Refused]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why work is not run. It fails, and trying it again helps nobody."""
+
+    code: ErrorCode
+    reason: str
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome.failed(self.reason, code=self.code)
+
+
+class Passage:
+    """One piece of work on its way through the gate. `began`: something of it may have run."""
+
+    def __init__(self, gate: "WriteGate", grant: GrantedTask, executor: Executor, permitted: Permitted) -> None:
+        self._gate = gate
+        self._grant = grant
+        self._executor = executor
+        self._permitted = permitted
+        self.began = False
+
+    @property
+    def needs_workspace(self) -> bool:
+        return self._executor.needs_workspace
+
+    @property
+    def confinement(self) -> Confinement:
+        """How far the programs must be shut in: the stricter of what the orchestrator and this agent demand."""
+        return self._permitted.confinement
+
+    async def execute(self, context: ExecutionContext) -> Outcome:
+        """Run the work to its end. Raises `OSError` when the journal cannot be written: then nothing ran."""
+        await self._gate.note(self._grant)
+        self.began = True
+        if context.stop.reason is not None:  # the disk was slow, and meanwhile the lease was lost
+            return Outcome(ResultStatus.CANCELLED)
+        return await self._executor.execute(self._permitted, context)
+
+
+class WriteGate:
+    """Knows the executors, and nobody else does."""
+
+    def __init__(
+        self,
+        executors: Mapping[str, Executor],
+        *,
+        agent_type: str,
+        journal: Journal,
+        seals: SealCheck,
+        used: UsedClaims,
+        policy: OwnPolicy | None = None,
+    ) -> None:
+        self._executors = executors
+        self._agent_type = agent_type
+        self._journal = journal
+        self._seals = seals
+        self._used = used
+        self._policy = policy
+        self._boot_id = boot_id()
+
+    async def admit(self, grant: GrantedTask, seal: Seal | None) -> Passage | Refusal:
+        """Let work through, or say why not. What was let through once is not let through again."""
+        if (problem := await self._seals.refusal(grant, seal)) is not None:
+            return self._refused(grant, _not_genuine(grant, problem))
+        if not self._used.use(grant.claim_id) and is_on(Safeguard.REPLAY):
+            return self._refused(grant, _not_genuine(grant, "this claim was used before"))
+        executor = self._executors.get(grant.work.work_type)
+        if executor is None:  # the orchestrator granted something else than the ticket said
+            message = f"This agent has no executor for {grant.work.work_type!r}."
+            return self._refused(grant, Refusal(ErrorCode.UNSUPPORTED_WORK_TYPE, message))
+        confinement, effect = grant.confinement, grant.effect
+        if self._policy is not None:
+            ruling = self._policy(self._work(grant))
+            if isinstance(ruling, Refused):
+                message = f"The agent's own policy refuses this: {ruling.reason}"
+                return self._refused(grant, Refusal(ErrorCode.POLICY_REFUSED, message))
+            if ruling.approval is not None and grant.approval_id is None:
+                message = f"The agent's own policy asks for an approval, and there is none (rule {ruling.rule!r})."
+                return self._refused(grant, Refusal(ErrorCode.POLICY_REFUSED, message))
+            confinement = stricter(confinement, ruling.confinement)
+            effect = Effect.WRITE if Effect.WRITE in (effect, ruling.effect) else effect
+        return Passage(self, grant, executor, Permitted(grant.work, effect, confinement, grant.approval_id))
+
+    async def note(self, grant: GrantedTask) -> None:
+        """Return when the journal says, on disk, that the work starts."""
+        await self._journal.started(grant, boot_id=self._boot_id, agent_pid=os.getpid())
+
+    def _work(self, grant: GrantedTask) -> Work:
+        return Work(grant.work.work_type, self._agent_type, grant.work.parameters, grant.work.hints)
+
+    def _refused(self, grant: GrantedTask, refusal: Refusal) -> Refusal:
+        log.warning(
+            "work.refused",
+            extra={"task_id": grant.work.task_id, "error_code": refusal.code.value, "reason": refusal.reason},
+        )
+        return refusal
+
+
+def _not_genuine(grant: GrantedTask, problem: str) -> Refusal:
+    # Signed, but something else than what was approved: somebody changed the work, or the ledger, after the approval.
+    is_edited = problem.startswith("digest ") and grant.approval_id is not None
+    code = ErrorCode.APPROVAL_MISMATCH if is_edited else ErrorCode.AUTHENTICATION_FAILED
+    return Refusal(code, f"The agent does not run this grant: {problem}.")
+
+
+def stricter(one: Confinement, other: Confinement) -> Confinement:
+    """Return what satisfies both."""
+    tightest = {}
+    for name in Confinement.model_fields:
+        given = [value for value in (getattr(one, name), getattr(other, name)) if value is not None]
+        if given:
+            tightest[name] = any(given) if isinstance(given[0], bool) else min(given)
+    return Confinement(**tightest)

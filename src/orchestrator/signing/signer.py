@@ -1,0 +1,89 @@
+"""Sign what is granted, and say which keys sign."""
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+from common.clock import Clock
+from common.messages import GrantedTask
+from common.seal import Seal
+from common.signing.statements import KeysStatement, NamedKey, SealedTask, sign, sign_grant
+from orchestrator.signing.directory import KeysUnusable, StoredKeys, read_keys
+
+log = logging.getLogger(__name__)
+
+
+class Signer:
+    """Holds the keys of one directory, in memory only."""
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        """Read the keys. Raises `KeysUnusable` when there is none."""
+        self._directory = directory
+        self._clock = clock
+        self._keys = _some(read_keys(directory), directory)
+        self._announcement: tuple[Seal, ...] = ()
+
+    def seal(self, agent_id: UUID, grants: Sequence[GrantedTask]) -> Seal:
+        """Return one signature for all that a message grants; it holds as long as the leases that it gives."""
+        now = self._clock.now()
+        signing = self._keys.signing(now)
+        assert signing is not None
+        valid = timedelta(seconds=max(grant.lease_seconds for grant in grants))
+        return sign_grant(signing.key, agent_id, [SealedTask.of(grant) for grant in grants], now=now, valid=valid)
+
+    def news_for(self, trusted: Collection[str] | None) -> tuple[Seal, ...]:
+        """Return what an agent must be told that trusts these keys; nothing when it knows all, or checks nothing.
+
+        The same is signed with each key, because it may trust only one of them.
+        """
+        if trusted is None:
+            return ()
+        ours = {stored.key.key_id for stored in self._keys.keys}
+        if ours <= set(trusted) and not set(self._keys.retired) & set(trusted):
+            return ()
+        if not self._announcement:
+            statement = KeysStatement(
+                iat=int(self._clock.now().timestamp()),
+                keys=tuple(
+                    NamedKey(key_id=stored.key.key_id, key=stored.key.public.text()) for stored in self._keys.keys
+                ),
+                retired=self._keys.retired,
+            )
+            self._announcement = tuple(sign(stored.key, statement) for stored in self._keys.keys)
+        return self._announcement
+
+    async def refresh(self) -> bool:
+        """Read the directory again; say whether there was news. What cannot be read leaves everything as it was."""
+        try:
+            found = _some(await asyncio.to_thread(read_keys, self._directory), self._directory)
+        except KeysUnusable as failure:
+            log.error("signing.keys_unusable", extra={"reason": str(failure)})  # noqa: TRY400
+            return False
+        if _names(found) == _names(self._keys):
+            return False
+        self._keys, self._announcement = found, ()
+        log.info("signing.keys_changed", extra={"keys": [one.key.key_id for one in found.keys]})
+        return True
+
+
+def open_signer(directory: Path | None, clock: Clock) -> Signer | None:
+    """Return who signs with the keys of a directory; None, with a warning, where there is none to sign with."""
+    if directory is None:
+        log.warning("signing.off", extra={"reason": "CHIFFON_SIGNING_KEYS_DIR names no directory"})
+        return None
+    return Signer(directory.expanduser(), clock)
+
+
+def _some(keys: StoredKeys, directory: Path) -> StoredKeys:
+    if not keys.keys:
+        raise KeysUnusable(
+            f"There is no signing key in {directory}. Make one: chiffon keys rotate --directory {directory}"
+        )
+    return keys
+
+
+def _names(keys: StoredKeys) -> tuple[list[tuple[str, object]], tuple[str, ...]]:
+    return [(one.key.key_id, one.signs_from) for one in keys.keys], keys.retired

@@ -1,0 +1,90 @@
+"""There is one way to an executor: through a gate. A test of the imports and of every call in the source."""
+
+import ast
+
+from tests.architecture.source import Module, called_names, imported_names, modules
+
+GATES = ("src/agents/write_gate.py", "src/chiffon/in_process/gate.py")
+# Where an agent and the in-process worker are; nobody else can have an executor (`test_only_...` below).
+NEAR = ("src/agents/", "src/chiffon/in_process/")
+STARTS_SQL = ("src/chiffon/in_process/store.py", "src/chiffon/in_process/queries.py")  # `execute` of sqlite3
+
+# What only these may import; with the executors themselves, which may know each other.
+KNOWS_THE_EXECUTORS = {
+    "agents.executors.registry": {"src/agents/main.py", "src/chiffon/in_process/gate.py"},
+    "agents.permitted": {*GATES},
+    "agents.executors.process": {"src/agents/resources.py"},  # asks the host's own tools; no work has a say in it
+}
+HARMLESS = {"agents.executors.base", "agents.executors.environment"}
+
+
+def test_only_a_gate_starts_an_executor() -> None:
+    strays = [
+        module.at(node, "calls or hands out .execute")
+        for module in _near()
+        if module.path not in (*GATES, *STARTS_SQL)
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and node.attr == "execute" and not _is_passage(module, node)
+    ]
+
+    assert not strays, "\n".join(strays)
+
+
+def test_only_a_gate_makes_permitted_work() -> None:
+    makers = {
+        module.path
+        for module in modules("src")
+        for _, name in called_names(module.tree)
+        if name.split(".")[-1] == "Permitted"
+    }
+    replaced = [
+        module.at(call, f"calls {name}")
+        for module in _near()
+        if any(imported == "agents.permitted" for _, imported in imported_names(module.tree))
+        for call, name in called_names(module.tree)
+        if name in ("replace", "dataclasses.replace", "copy", "copy.copy", "copy.replace", "object.__new__")
+    ]
+
+    assert makers == {*GATES}
+    assert not replaced, "\n".join(replaced)
+
+
+def test_only_the_places_that_build_a_gate_know_the_executors() -> None:
+    strays = [
+        module.at(node, f"imports {name}")
+        for module in modules("src")
+        if not module.path.startswith("src/agents/executors/")
+        for node, name in imported_names(module.tree)
+        if name in KNOWS_THE_EXECUTORS or (name.startswith("agents.executors.") and name not in HARMLESS)
+        if module.path not in KNOWS_THE_EXECUTORS.get(name, set())
+    ]
+
+    assert not strays, "\n".join(strays)
+
+
+def test_a_gate_checks_before_it_lets_anything_through() -> None:
+    [gate] = [module for module in modules("src") if module.path == GATES[0]]
+    functions = [node for node in ast.walk(gate.tree) if isinstance(node, ast.AsyncFunctionDef)]
+    [admit] = [function for function in functions if function.name == "admit"]
+    calls = called_names(ast.Module([admit], []))
+    called = [name for _, name in sorted(calls, key=lambda call: (call[0].lineno, call[0].col_offset))]
+
+    assert called.index("self._seals.refusal") < called.index("Permitted")
+    assert called.index("self._used.use") < called.index("Permitted")
+    assert called.index("self._policy") < called.index("Permitted")
+
+
+def test_the_rules_see_what_they_forbid() -> None:
+    forbidden = ast.parse("from agents.permitted import Permitted\nawait executor.execute(Permitted(work), context)")
+
+    assert [name for _, name in called_names(forbidden)] == ["executor.execute", "Permitted"]
+    assert [name for _, name in imported_names(forbidden)] == ["agents.permitted"]
+
+
+def _near() -> list[Module]:
+    return [module for module in modules("src") if module.path.startswith(NEAR)]
+
+
+def _is_passage(module: Module, node: ast.Attribute) -> bool:
+    """Say whether this is the runner's call of what the gate let through, which is no executor."""
+    return module.path == "src/agents/runner.py" and ast.unparse(node) == "passage.execute"

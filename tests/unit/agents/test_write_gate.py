@@ -1,0 +1,231 @@
+"""What passes the gate, and what does not, whoever delivers it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from agents.executors.echo import EchoExecutor
+from agents.journal import Journal
+from agents.journal_file import JournalFile
+from agents.seal_check import SealCheck
+from agents.trust import TRUST_FILE, Trust
+from agents.used_claims import UsedClaims
+from agents.write_gate import OwnPolicy, Passage, Refusal, WriteGate, stricter
+from common.clock import SystemClock
+from common.confinement import UNCONFINED, Confinement
+from common.errors import ErrorCode
+from common.messages import GrantedTask
+from common.policy.model import ApprovalDemand, Effect, Refused, Ruling, Work
+from common.seal import Seal
+from common.signing.keys import PrivateKey
+from common.signing.statements import SealedTask, sign_grant
+from tests.factories import make_grant
+from tests.fakes.clock import FakeClock
+
+AGENT, SKEW, LEASE = UUID(int=7), timedelta(minutes=5), timedelta(minutes=1)
+
+
+@dataclass
+class Gated:
+    gate: WriteGate
+    key: PrivateKey
+    clock: FakeClock
+
+    def seal(self, *grants: GrantedTask, agent_id: UUID = AGENT, key: PrivateKey | None = None) -> Seal:
+        tasks = [SealedTask.of(grant) for grant in grants]
+        return sign_grant(key or self.key, agent_id, tasks, now=self.clock.now(), valid=LEASE)
+
+    async def problem(self, grant: GrantedTask, seal: Seal | None) -> str:
+        """Return why the gate refuses."""
+        answer = await self.gate.admit(grant, seal)
+        assert isinstance(answer, Refusal)
+        assert answer.code is ErrorCode.AUTHENTICATION_FAILED
+        return answer.reason
+
+
+@asynccontextmanager
+async def gated(folder: Path, *, policy: OwnPolicy | None = None) -> AsyncIterator[Gated]:
+    key, clock = PrivateKey.new(), FakeClock()
+    trust = Trust(folder / TRUST_FILE, [key.public])
+    seals = SealCheck(trust, AGENT, clock, skew=SKEW)
+    async with Journal(JournalFile(folder / "journal.jsonl")) as journal:
+        yield Gated(
+            WriteGate(
+                {"echo": EchoExecutor()},
+                agent_type="infra",
+                journal=journal,
+                seals=seals,
+                used=UsedClaims(),
+                policy=policy,
+            ),
+            key,
+            clock,
+        )
+
+
+@pytest.fixture
+async def it(tmp_path: Path) -> AsyncIterator[Gated]:
+    async with gated(tmp_path) as opened:
+        yield opened
+
+
+async def test_what_the_orchestrator_signed_for_this_agent_passes_once(it: Gated) -> None:
+    grants = [make_grant(), make_grant()]
+    seal = it.seal(*grants)
+
+    assert isinstance(await it.gate.admit(grants[0], seal), Passage)
+    assert isinstance(await it.gate.admit(grants[1], seal), Passage)
+    assert "used before" in await it.problem(grants[0], seal)
+
+
+async def test_nothing_unsigned_passes(it: Gated) -> None:
+    assert "not signed" in await it.problem(make_grant(), None)
+
+
+async def test_nothing_passes_that_is_signed_for_another_agent(it: Gated) -> None:
+    grant = make_grant()
+
+    assert "another agent" in await it.problem(grant, it.seal(grant, agent_id=uuid4()))
+
+
+async def test_a_seal_counts_for_its_tasks_only(it: Gated) -> None:
+    assert "another task" in await it.problem(make_grant(), it.seal(make_grant()))
+
+
+async def test_a_grant_runs_until_it_expires_by_clocks_that_may_differ_a_little(it: Gated) -> None:
+    grant = make_grant()
+    seal = it.seal(grant)
+
+    it.clock.advance(seconds=(LEASE + SKEW).total_seconds() + 2)
+    assert "expired" in await it.problem(grant, seal)
+    it.clock.advance(seconds=-2 * (LEASE + SKEW).total_seconds())
+    assert "future" in await it.problem(grant, seal)
+    it.clock.advance(seconds=(LEASE + SKEW).total_seconds())
+    assert isinstance(await it.gate.admit(grant, seal), Passage)
+
+
+CHANGES: dict[str, Callable[[GrantedTask], dict[str, Any]]] = {
+    "claim_id": lambda _: {"claim_id": uuid4()},
+    "trace_id": lambda _: {"trace_id": uuid4()},
+    "request_id": lambda _: {"request_id": uuid4()},
+    "attempt": lambda _: {"attempt": 2},
+    "fence": lambda _: {"fence": 2},
+    "lease_seconds": lambda _: {"lease_seconds": 61.0},
+    "max_output_bytes": lambda _: {"max_output_bytes": 1},
+    "target": lambda _: {"target": "desktop"},
+    "policy_version": lambda _: {"policy_version": "other"},
+    "effect": lambda _: {"effect": Effect.READ},
+    "approval_id": lambda _: {"approval_id": uuid4()},
+    "confinement": lambda _: {"confinement": Confinement(max_open_files=16)},
+    "parameters": lambda grant: {"work": grant.work.model_copy(update={"parameters": {"message": "goodbye"}})},
+    "hints": lambda grant: {"work": grant.work.model_copy(update={"hints": {"note": "x"}})},
+    "work_type": lambda grant: {"work": grant.work.model_copy(update={"work_type": "shell_script"})},
+    "task_id": lambda grant: {"work": grant.work.model_copy(update={"task_id": uuid4()})},
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+async def test_nothing_passes_of_which_anything_was_changed(field: str, it: Gated) -> None:
+    grant = make_grant()
+    seal = it.seal(grant)
+    changed = grant.model_copy(update=CHANGES[field](grant))
+
+    answer = await it.gate.admit(changed, seal)
+
+    assert isinstance(answer, Refusal)
+    assert answer.outcome.retryable is False
+    assert isinstance(await it.gate.admit(grant, seal), Passage)
+
+
+def test_every_field_of_a_grant_is_among_those_changes() -> None:
+    assert {*GrantedTask.model_fields, "task_id", "work_type", "parameters", "hints"} - {"work"} == {*CHANGES}
+
+
+async def test_work_that_was_edited_after_its_approval_is_said_to_be(it: Gated) -> None:
+    grant = make_grant(approval_id=uuid4())
+    edited = grant.work.model_copy(update={"parameters": {"message": "rm"}})
+
+    answer = await it.gate.admit(grant.model_copy(update={"work": edited}), it.seal(grant))
+
+    assert isinstance(answer, Refusal)
+    assert answer.code is ErrorCode.APPROVAL_MISMATCH
+
+
+async def test_what_no_executor_is_for_is_refused(it: Gated) -> None:
+    grant = make_grant("unheard_of")
+
+    answer = await it.gate.admit(grant, it.seal(grant))
+
+    assert isinstance(answer, Refusal)
+    assert answer.code is ErrorCode.UNSUPPORTED_WORK_TYPE
+
+
+async def test_the_agents_own_policy_has_the_last_word(tmp_path: Path) -> None:
+    def never(_work: Work) -> Refused:
+        return Refused("not on this host", "1")
+
+    def once_approved(_work: Work) -> Ruling:
+        demand = ApprovalDemand(1, ("approver",), 60, 5)
+        return Ruling("r", "1", Effect.WRITE, demand)
+
+    async with gated(tmp_path, policy=never) as it:
+        grant = make_grant()
+        answer = await it.gate.admit(grant, it.seal(grant))
+        assert isinstance(answer, Refusal)
+        assert (answer.code, "not on this host" in answer.reason) == (ErrorCode.POLICY_REFUSED, True)
+    async with gated(tmp_path, policy=once_approved) as it:
+        unapproved, approved = make_grant(), make_grant(approval_id=uuid4())
+        answer = await it.gate.admit(unapproved, it.seal(unapproved))
+        assert isinstance(answer, Refusal)
+        assert answer.code is ErrorCode.POLICY_REFUSED
+        assert isinstance(await it.gate.admit(approved, it.seal(approved)), Passage)
+
+
+def test_confinement_is_the_stricter_of_what_both_sides_ask_for() -> None:
+    ours, theirs = Confinement(network_off=True, max_processes=5), Confinement(max_processes=9, max_open_files=64)
+
+    assert stricter(ours, theirs) == Confinement(network_off=True, max_processes=5, max_open_files=64)
+    assert stricter(UNCONFINED, UNCONFINED) == UNCONFINED
+
+
+async def test_a_claim_stays_used_after_a_restart(tmp_path: Path) -> None:
+    from agents.leftovers import used_claims
+
+    grant = make_grant()
+    async with gated(tmp_path) as it:
+        await it.gate.note(grant)
+
+    known = UsedClaims(used_claims(JournalFile(tmp_path / "journal.jsonl").read()))
+
+    assert not known.use(grant.claim_id)
+    assert known.use(uuid4())
+
+
+async def test_the_seal_of_a_message_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Seal] = []
+    check = Trust.check
+
+    def counted(trust: Trust, seal: Seal) -> bytes:
+        checked.append(seal)
+        return check(trust, seal)
+
+    monkeypatch.setattr(Trust, "check", counted)
+    async with gated(tmp_path) as it:
+        grants = [make_grant() for _ in range(16)]
+        seal = it.seal(*grants)
+        for grant in grants:
+            assert isinstance(await it.gate.admit(grant, seal), Passage)
+
+    assert len(checked) == 1
+
+
+async def test_nothing_is_checked_where_signatures_are_off() -> None:
+    seals = SealCheck(None, AGENT, SystemClock(), skew=SKEW)
+
+    assert await seals.refusal(make_grant(), None) is None
