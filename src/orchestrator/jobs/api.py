@@ -15,7 +15,7 @@ from orchestrator.http.errors import ErrorResponse
 from orchestrator.http.pagination import decode_cursor, encode_cursor
 from orchestrator.identities.access import READ, MayDispatch, MayWork
 from orchestrator.identities.model import Caller
-from orchestrator.jobs.model import JobStatus, Taken, Wanted, Worker
+from orchestrator.jobs.model import Ending, JobStatus, Taken, Wanted, Worker
 from orchestrator.jobs.rules import worker_of
 from orchestrator.jobs.schemas import (
     LONGEST_NAME,
@@ -37,7 +37,7 @@ from orchestrator.jobs.schemas import (
     WorkerOrders,
     WorkerReport,
 )
-from orchestrator.jobs.service import Ending, JobService
+from orchestrator.jobs.service import JobService
 
 Responses = dict[int | str, dict[str, Any]]
 

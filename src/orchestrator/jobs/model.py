@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from common.messages import GrantedTask
+from common.messages import GrantedTask, ResultStatus, Stream
 from common.seal import Seal
 from orchestrator.tasks.model import Task
 
@@ -89,3 +89,20 @@ class OwnAttempt:
     agent_id: UUID
     outcome: str | None
     stop_reported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a worker says that its attempt ended."""
+
+    status: ResultStatus
+    summary: str = ""
+    artifacts_path: str | None = None
+    error_message: str | None = None
+    error_code: int | None = None
+    exit_code: int | None = None
+    duration_ms: int | None = None
+    output_bytes: Mapping[Stream, int] | None = None
+    output_dropped: Mapping[Stream, int] | None = None
+    retryable: bool = False
+    started: bool = True

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,14 +11,14 @@ from common.errors import ErrorCode, InvalidField
 from common.ids import new_request_id
 from common.lifecycle import Status
 from common.loop import Wake
-from common.messages import Drain, Lease, OutputChunk, Pause, ResultStatus, StatusUpdate, Stream, WorkResult, WorkStatus
+from common.messages import Drain, Lease, OutputChunk, Pause, ResultStatus, StatusUpdate, WorkResult, WorkStatus
 from common.seal import Seal
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.identities.model import Caller
 from orchestrator.jobs import queries
 from orchestrator.jobs.desk import Desk
 from orchestrator.jobs.errors import JobNotFound, NotTheOwner
-from orchestrator.jobs.model import Job, JobStatus, OwnAttempt, Taken, Wanted, Worker
+from orchestrator.jobs.model import Ending, Job, JobStatus, OwnAttempt, Taken, Wanted, Worker
 from orchestrator.jobs.rules import new_job, statuses_of
 from orchestrator.jobs.workers import Workers
 from orchestrator.leases import queries as leases
@@ -36,23 +35,6 @@ from orchestrator.tasks.service import TaskHasEnded, TaskService
 log = logging.getLogger(__name__)
 
 RESULTS_AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a worker says that its attempt ended."""
-
-    status: ResultStatus
-    summary: str = ""
-    artifacts_path: str | None = None
-    error_message: str | None = None
-    error_code: int | None = None
-    exit_code: int | None = None
-    duration_ms: int | None = None
-    output_bytes: Mapping[Stream, int] | None = None
-    output_dropped: Mapping[Stream, int] | None = None
-    retryable: bool = False
-    started: bool = True
 
 
 class JobService:
