@@ -472,11 +472,12 @@ def test_a_body_larger_than_allowed_is_refused(service: AsyncMock) -> None:
     app.dependency_overrides[get_orchestrator_service] = lambda: service
     client = TestClient(app)
 
-    fits = client.post("/api/v1/dispatch", content=b" " * 1800 + b"{}")
+    fits = client.post("/api/v1/dispatch", content=b" " * 1998 + b"{}")
+    fits_streamed = client.post("/api/v1/dispatch", content=iter((b" " * 1998, b"{}")))
     announced = client.post("/api/v1/dispatch", content=b" " * 2001)
-    streamed = client.post("/api/v1/dispatch", content=(b" " * 1000 for _ in range(3)))
+    streamed = client.post("/api/v1/dispatch", content=iter((b" " * 2000, b" ")))
 
-    assert fits.status_code == 422
+    assert (fits.status_code, fits_streamed.status_code) == (422, 422)
     assert (announced.status_code, announced.json()["error_code"]) == (413, 1002)
     assert (streamed.status_code, streamed.json()["error_code"]) == (413, 1002)
 

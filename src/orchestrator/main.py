@@ -37,6 +37,8 @@ from orchestrator.wiring import Orchestrator, open_orchestrator
 log = logging.getLogger(__name__)
 
 VERSION = "0.1.0"
+# What a reader of events sends is thrown away, so nobody needs to send more than this at once.
+MOST_FRAME_BYTES = 64 * 1024
 LEAVE_SECONDS = 5
 
 DESCRIPTION = """
@@ -145,6 +147,7 @@ async def serve(
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=LEAVE_SECONDS,
+            ws_max_size=MOST_FRAME_BYTES,
             ssl_certfile=settings.tls_cert_file,
             ssl_keyfile=settings.tls_key_file,
         )

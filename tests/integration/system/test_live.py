@@ -11,9 +11,11 @@ import httpx2
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import CloseCode
 
 import orchestrator.live.api as live
 import orchestrator.live.hub as hub
+from orchestrator.main import MOST_FRAME_BYTES
 from tests.eventually import eventually
 from tests.integration.system.deployment import System, orchestrator
 from tests.services.ports import free_ports
@@ -218,6 +220,20 @@ async def test_a_reader_may_send_what_it_likes(system: System) -> None:
         await system.client.dispatch("echo", {"message": "x"}, trace_id=trace_id)
 
         assert json.loads(await socket.recv())["event"]["kind"] == "task.dispatched"
+
+
+async def test_a_frame_of_the_largest_size_is_taken_and_a_larger_one_ends_the_connection(system: System) -> None:
+    async with connect(f"{system.websocket}/api/v1/ws") as socket:
+        await socket.recv()
+        await socket.send(b"x" * MOST_FRAME_BYTES)
+        await system.client.dispatch("echo", {"message": "x"})
+        assert json.loads(await socket.recv())["event"]["kind"] == "task.dispatched"
+
+        await socket.send(b"x" * (MOST_FRAME_BYTES + 1))
+        async with asyncio.timeout(10):
+            await socket.wait_closed()
+
+    assert socket.close_code == CloseCode.MESSAGE_TOO_BIG
 
 
 async def test_a_position_that_no_event_has_is_refused(system: System) -> None:
