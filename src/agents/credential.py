@@ -27,7 +27,7 @@ class IsSomebody(StartupRefused):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Who an agent is since it enrolled, and what it says so with."""
+    """Who an agent is since it enrolled, what it says so with, and the keys (PEM) that it is to trust."""
 
     agent_id: UUID
     agent_type: str
@@ -45,8 +45,7 @@ def keep_credential(state_dir: Path, credential: Credential) -> None:
     """Make a directory the state of the agent that has just enrolled."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        secret = {"token": credential.token, "trusted_keys": list(credential.trusted_keys)}
-        _write(state_dir / CREDENTIAL_FILE, secret)
+        _write(state_dir / CREDENTIAL_FILE, {"token": credential.token})
         # The identity last: with it, the directory is an agent's.
         _write(state_dir / IDENTITY_FILE, {"agent_id": str(credential.agent_id), "agent_type": credential.agent_type})
     except OSError as error:

@@ -197,7 +197,7 @@ async def open_orchestrator(
             Live(pool, hub),
             checks(pool, bus, probe, health),
             door.keeper,
-            build_identities(settings, pool),
+            build_identities(settings, pool, trusted_keys=tuple if signer is None else signer.public_keys),
         )
 
 

@@ -136,6 +136,7 @@ def enrol(
     from agents.over_http.enrol import NotEnrolled
     from agents.over_http.enrol import enrol as ask
     from agents.settings import AgentSettings
+    from agents.trust import remember_keys
     from chiffon.credentials import read_token
 
     settings = AgentSettings.load(type=agent_type, state_dir=state_dir, server_url=server)
@@ -145,6 +146,10 @@ def enrol(
         raise NotEnrolled("There is no enrolment token: give it by standard input, file, or CHIFFON_ENROLMENT_TOKEN.")
     got = asyncio.run(ask(server, secret.strip()))
     keep_credential(settings.state_dir, got)
+    if got.trusted_keys:
+        remember_keys(settings.state_dir, "".join(got.trusted_keys).encode())
+    elif settings.signatures == "required" and settings.trusted_keys is None:
+        say("The orchestrator signs nothing, and this agent runs only what is signed: see CHIFFON_AGENT_SIGNATURES.")
     say(f"Enrolled: this is agent {got.agent_id} of type {got.agent_type}; its state is in {settings.state_dir}.")
     if got.agent_type != settings.type:
         say(f"Start it with --type {got.agent_type} --state-dir {settings.state_dir}.")

@@ -136,7 +136,7 @@ class Enrolled(_Out):
     agent_id: UUID
     agent_type: str
     token: str = Field(description="The agent's own; it is shown this once.", repr=False)
-    trusted_keys: list[str] = Field(description="The keys whose signatures the agent is to believe.")
+    trusted_keys: list[str] = Field(description="The public keys (PEM) whose signatures the agent is to believe.")
 
 
 class Ticket(_Out):

@@ -31,9 +31,11 @@ CLAIM = """
 """
 
 ATTEMPTS = """
-    SELECT a.task_id, a.number, a.fence, a.agent_id, a.outcome, a.output_bytes
+    SELECT a.task_id, a.number, a.fence, a.agent_id, a.outcome, a.output_bytes,
+           p.disabled_at IS NOT NULL AS by_shut_out
       FROM attempt a
       JOIN unnest($1::uuid[], $2::smallint[]) AS wanted (task_id, number) USING (task_id, number)
+      LEFT JOIN principal p ON p.agent_id = a.agent_id
 """
 
 FINISH = """
@@ -76,7 +78,8 @@ RENEW = """
           FROM task
           JOIN unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS lease (task_id, fence, agent_id)
             ON task.task_id = lease.task_id AND task.fence = lease.fence AND task.agent_id = lease.agent_id
-         WHERE task.status = 'running'
+          LEFT JOIN principal ON principal.agent_id = lease.agent_id
+         WHERE task.status = 'running' AND principal.disabled_at IS NULL
          ORDER BY task.task_id
            FOR UPDATE OF task
     )
@@ -215,7 +218,9 @@ async def requeue(db: Connection, ends: Sequence[End]) -> None:
 
 
 async def renew(db: Connection, leases: Sequence[tuple[UUID, Lease]], *, lease: timedelta) -> set[tuple[UUID, int]]:
-    """Prolong the leases of (agent_id, lease) that are still live; return their (task_id, fence)."""
+    """Prolong the leases of (agent_id, lease) that are still live, except those of agents whose identity was disabled;
+    return their (task_id, fence).
+    """
     rows = await db.fetch(
         RENEW,
         [held.task_id for _, held in leases],

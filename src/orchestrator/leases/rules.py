@@ -18,7 +18,7 @@ AGENT_LOST = "agent lost: it stopped renewing its lease"
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What is known of an attempt that somebody reports on."""
+    """What is known of an attempt that somebody reports on. `by_shut_out`: its agent's identity was disabled."""
 
     task_id: UUID
     number: int
@@ -26,6 +26,7 @@ class Attempt:
     agent_id: UUID
     outcome: str | None
     output_bytes: dict[str, Any] | None
+    by_shut_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,8 @@ def judge_result(
         return Stale("there is no such attempt")
     if (attempt.fence, attempt.agent_id) != (result.fence, result.agent_id):
         return Stale("another agent or fence owns this attempt")
+    if attempt.by_shut_out:
+        return Stale("the agent's identity was disabled")
     if task.status is Status.RUNNING and task.fence == result.fence:
         return _judge_live(task, result, now=now, policy=policy, chance=chance)
     if attempt.outcome == "cancelled" and result.status is ResultStatus.CANCELLED and attempt.output_bytes is None:

@@ -58,7 +58,7 @@ from orchestrator.output.model import NewChunk
 from orchestrator.output.service import store_chunks
 from orchestrator.placement.bounds import Bounds
 from orchestrator.registry.gate import Gate
-from orchestrator.registry.rules import STANDARD, BreakerPolicy
+from orchestrator.registry.rules import SHUT_OUT, STANDARD, BreakerPolicy
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
 
@@ -121,6 +121,8 @@ class LeaseService:
                         else:
                             refusals[agent_id].append(_refused(claim, reason))
                             barred.append(claim.task_id)
+                    case GiveAgain() if gate.is_shut_out(agent_id):
+                        refusals[agent_id].append(_refused(claim, SHUT_OUT))
                     case GiveAgain():
                         assert task is not None
                         grants[agent_id].append(self._granted(task, claim, task.attempt, task.fence))

@@ -88,8 +88,10 @@ class FleetService:
         await outbox.add_orders(db, [NewOrder(agent_id, order)])
 
     async def _get(self, db: Connection, agent_id: UUID) -> Agent:
-        [agent] = await queries.list_agents(db, agent_id=agent_id, offline_after=self._offline_after)
-        return agent
+        found = await queries.list_agents(db, agent_id=agent_id, offline_after=self._offline_after)
+        if not found:  # it was shut out before it ever registered
+            raise AgentNotFound(agent_id)
+        return found[0]
 
     def _done(self, what: str, agent: Agent) -> Agent:
         self._relay.ring()

@@ -8,7 +8,7 @@ from common.messages import Pause
 from orchestrator.database.pool import Connection
 from orchestrator.outbox.model import NewOrder
 from orchestrator.registry import queries
-from orchestrator.registry.rules import Barred, BreakerPolicy, Free, Trial, judge_standing
+from orchestrator.registry.rules import SHUT_OUT, Barred, BreakerPolicy, Free, Trial, judge_standing
 
 
 class Gate:
@@ -39,6 +39,11 @@ class Gate:
             return None
         self._refused[agent_id] = verdict
         return verdict.reason
+
+    def is_shut_out(self, agent_id: UUID) -> bool:
+        """Say whether an agent gets nothing at all, not even once more what it was given before."""
+        verdict = self._verdicts[agent_id]
+        return isinstance(verdict, Barred) and verdict.reason == SHUT_OUT
 
     def orders(self) -> list[NewOrder]:
         """Return what to tell those that were refused, so that they do not ask again and again."""

@@ -44,7 +44,10 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Whether an agent may have work, and why not: what people ordered, and what the circuit breaker holds."""
+    """Whether an agent may have work, and why not: what people ordered, and what the circuit breaker holds.
+
+    `shut_out`: its identity was disabled, so that it gets nothing, ever.
+    """
 
     agent_id: UUID
     status: AgentStatus
@@ -56,6 +59,7 @@ class Standing:
     drain_note: str | None = None
     failures_in_row: int = 0
     tripped_until: datetime | None = None
+    shut_out: bool = False
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> "Standing":

@@ -10,18 +10,32 @@ from orchestrator.database.pool import Connection
 from orchestrator.registry.model import Agent, Standing
 from orchestrator.registry.rules import labels_with_resources
 
-STANDINGS = """
-    SELECT agent_id, status, started_at, paused_until, paused_by, pause_note, draining, drain_note, failures_in_row,
-           tripped_until
-      FROM agent
-     WHERE agent_id = ANY($1::uuid[])
+REGISTERED = """
+    SELECT agent.agent_id, agent.status, agent.started_at, agent.paused_until, agent.paused_by, agent.pause_note,
+           agent.draining, agent.drain_note, agent.failures_in_row, agent.tripped_until,
+           principal.disabled_at IS NOT NULL AS shut_out
+      FROM agent LEFT JOIN principal ON principal.agent_id = agent.agent_id
+     WHERE agent.agent_id = ANY($1::uuid[])
 """
 
+# Who was shut out before it ever registered, too.
+SHUT_OUT = """
+    SELECT agent_id, 'offline' AS status, disabled_at AS started_at, NULL AS paused_until, NULL AS paused_by,
+           NULL AS pause_note, false AS draining, NULL AS drain_note, 0 AS failures_in_row, NULL AS tripped_until,
+           true AS shut_out
+      FROM principal
+     WHERE agent_id = ANY($1::uuid[]) AND disabled_at IS NOT NULL
+       AND NOT EXISTS (SELECT FROM agent WHERE agent.agent_id = principal.agent_id)
+"""
+
+STANDINGS = REGISTERED + " UNION ALL " + SHUT_OUT
+
 # Rows are always locked in the order of their ids, and after the tasks, so that nobody waits in a circle.
-LOCK = STANDINGS + " ORDER BY agent_id FOR UPDATE"
+IN_ORDER = " ORDER BY agent.agent_id FOR UPDATE OF agent"
+LOCK = SHUT_OUT + " UNION ALL SELECT * FROM (" + REGISTERED + IN_ORDER + ") AS locked"  # noqa: S608 - constants only
 
 # Most results are well and find a row of failures that is empty: those need no lock.
-LOCK_FOR_BREAKER = STANDINGS + " AND (failures_in_row > 0 OR agent_id = ANY($2::uuid[])) ORDER BY agent_id FOR UPDATE"
+LOCK_FOR_BREAKER = REGISTERED + " AND (agent.failures_in_row > 0 OR agent.agent_id = ANY($2::uuid[]))" + IN_ORDER
 
 # A row's lists travel as text: PostgreSQL has no arrays of arrays of different lengths. A new process may speak through
 # the broker where the one before spoke HTTP; one that still does says so again.
@@ -117,7 +131,7 @@ async def now(db: Connection) -> datetime:
 
 
 async def standings(db: Connection, agent_ids: Sequence[UUID]) -> dict[UUID, Standing]:
-    """Return how these agents stand; those that never registered are left out."""
+    """Return how these agents stand; those that never registered are left out, unless they were shut out."""
     return {row["agent_id"]: Standing.from_row(row) for row in await db.fetch(STANDINGS, list(agent_ids))}
 
 

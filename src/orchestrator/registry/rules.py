@@ -19,6 +19,9 @@ INFRASTRUCTURE = frozenset({ErrorCode.AGENT_UNAVAILABLE, ErrorCode.RESOURCE_LIMI
 LEAVING = frozenset({AgentStatus.DRAINING, AgentStatus.OFFLINE})
 # What the column holds; the count has no meaning beyond the limit.
 MOST_COUNTED = 1000
+SHUT_OUT = "the agent's identity was disabled"
+# An agent that was shut out may ask so often, in case it does not believe it.
+SHUT_OUT_PAUSE = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ def judge_standing(standing: Standing | None, *, now: datetime) -> Free | Trial 
     if standing is None:
         return Free()
     order = standing_order(standing, now=now)
+    if order is not None and standing.shut_out:
+        return Barred(SHUT_OUT, order)
     if isinstance(order, Drain):
         return Barred(_because("the agent is draining", standing.drain_note), order)
     if order is not None:
@@ -73,6 +78,8 @@ def labels_with_resources(update: StatusUpdate) -> dict[str, Any]:
 
 def standing_order(standing: Standing, *, now: datetime) -> Pause | Drain | None:
     """Return what an agent must be told to do, as it stands; None when it may work."""
+    if standing.shut_out:
+        return Pause(until=now + SHUT_OUT_PAUSE, note=SHUT_OUT)
     if standing.draining:
         return Drain(started_at=standing.started_at, note=standing.drain_note or "")
     ends = [until for until in (standing.paused_until, standing.tripped_until) if until is not None and until > now]

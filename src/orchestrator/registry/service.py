@@ -30,6 +30,8 @@ class RegistryService:
         latest = {update.agent_id: update for update in updates}
         async with transaction(self._pool) as db:
             before = await queries.lock(db, list(latest))
+            # Who was shut out is not known here any more, and so falls silent.
+            latest = {one: update for one, update in latest.items() if one not in before or not before[one].shut_out}
             await queries.record(db, list(latest.values()))
             back = [agent_id for agent_id, update in latest.items() if _is_back(update, before.get(agent_id))]
             await queries.end_drains(db, back)

@@ -34,6 +34,10 @@ class Signer:
         valid = timedelta(seconds=max(grant.lease_seconds for grant in grants))
         return sign_grant(signing.key, agent_id, [SealedTask.of(grant) for grant in grants], now=now, valid=valid)
 
+    def public_keys(self) -> tuple[str, ...]:
+        """Return the keys that count, in PEM, for an agent that is to believe them from now on."""
+        return tuple(stored.key.public.pem().decode() for stored in self._keys.keys)
+
     def news_for(self, trusted: Collection[str] | None) -> tuple[Seal, ...]:
         """Return what an agent must be told that trusts these keys; nothing when it knows all, or checks nothing.
 

@@ -72,8 +72,8 @@ class Rabbit:
             )
         )
 
-    async def add_agent(self, agent_type: str) -> Account:
-        agent_id, password = uuid4(), new_password()
+    async def add_agent(self, agent_type: str, agent_id: UUID | None = None) -> Account:
+        agent_id, password = agent_id or uuid4(), new_password()
         await self.apply(plan.add_agent(agent_id, agent_type, vhost=self.settings.vhost, password=password))
         return Account(agent_id, agent_type, self.url_of(user_of_agent(agent_id), password))
 
@@ -113,10 +113,10 @@ class Guarded:
 
 
 @asynccontextmanager
-async def open_guarded(node: Node, database_url: str, folder: Path) -> AsyncIterator[Guarded]:
+async def open_guarded(node: Node, database_url: str, folder: Path, **more: Any) -> AsyncIterator[Guarded]:
     rabbit = make_rabbit(node)
     await rabbit.setup()
-    settings = {"routes": ROUTES, "broker_identities": "checked", "lease_seconds": 5, "ticket_ttl_seconds": 2}
+    settings = {"routes": ROUTES, "broker_identities": "checked", "lease_seconds": 5, "ticket_ttl_seconds": 2, **more}
     opened = open_system(rabbit.orchestrator_url, database_url, folder, **settings)
     async with opened as system:
         yield Guarded(rabbit, system)
