@@ -56,12 +56,12 @@ CHOOSE = """
 """
 SPARE = (4, 1024)
 
+# An attempt that has not ended is that of a running task: both change in one transaction.
 HELD = """
-    SELECT task.task_id, task.agent_id, task.claim_id
-      FROM unnest($1::uuid[], $2::uuid[]) AS asked (agent_id, claim_id)
-      JOIN attempt ON attempt.claim_id = asked.claim_id AND attempt.agent_id = asked.agent_id
-                  AND attempt.ended_at IS NULL
-      JOIN task ON task.task_id = attempt.task_id AND task.status = 'running'
+    SELECT task_id, agent_id, claim_id
+      FROM attempt
+     WHERE claim_id = ANY($2::uuid[]) AND ended_at IS NULL
+       AND (agent_id, claim_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
 """
 
 # Leases of workers that speak HTTP. While the orchestrator was away nobody could renew, so that one which began before

@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
 from orchestrator.database.pool import Pool
 from orchestrator.jobs import queries
+from orchestrator.leases import queries as leases
 from tests.integration.orchestrator.test_deep_backlogs import pages_read
 
 DEPTH = 40_000
 # Five types, and a few candidates of each; a scan of the backlog would read more than a thousand.
 FEW_PAGES = 400
+RUNNING, AT_ONCE = 2_000, 16
 
 FILL = """
     INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest, priority,
@@ -49,3 +53,31 @@ async def test_a_claim_uses_the_index_made_for_it_and_never_reads_the_whole_tabl
     plan = list(nodes(json.loads(answer)[0]["Plan"]))
     assert {node["Index Name"] for node in plan if "Index Name" in node} >= {"task_claimable", "task_pkey"}
     assert not [node for node in plan if node["Node Type"] == "Seq Scan" and node["Relation Name"] == "task"]
+
+
+@pytest.mark.parametrize("statement", ["HELD", "RENEW", "FINISH", "REQUEUE"])
+async def test_what_runs_is_found_by_its_id_however_much_began_since_the_planner_last_looked(
+    pool: Pool, statement: str
+) -> None:
+    agent_id, lease = uuid4(), timedelta(minutes=1)
+    async with pool.acquire() as db:
+        await db.execute(FILL, DEPTH)
+        await db.execute("ANALYZE task, attempt")
+        ids: list[UUID] = [row["task_id"] for row in await db.fetch("SELECT task_id FROM task LIMIT $1", RUNNING)]
+        claims = [(task_id, agent_id, uuid4(), lease) for task_id in ids]
+        await leases.claim(db, claims)
+    some, nothing = ids[:AT_ONCE], [None] * AT_ONCE
+    fences, agents = [1] * AT_ONCE, [agent_id] * AT_ONCE
+    texts = [""] * AT_ONCE
+    sql, arguments = {
+        "HELD": (queries.HELD, (agents, [claim_id for _, _, claim_id, _ in claims[:AT_ONCE]])),
+        "RENEW": (leases.RENEW, (some, fences, agents, lease)),
+        "FINISH": (leases.FINISH, (some, fences, ["completed"] * AT_ONCE, texts, *[nothing] * 5)),
+        "REQUEUE": (leases.REQUEUE, (some, fences, nothing, nothing, [True] * AT_ONCE)),
+    }[statement]
+
+    async with pool.acquire() as db:
+        answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments)
+    used = {node["Index Name"] for node in nodes(json.loads(answer)[0]["Plan"]) if "Index Name" in node}
+    assert used
+    assert "task_leases" not in used
