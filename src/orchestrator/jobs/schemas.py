@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from common.json_rules import SafeObject, SafeText
 from common.labels import Labels
@@ -20,15 +21,24 @@ from orchestrator.tasks.dispatch import LONGEST_KEY
 LONGEST_NAME = 200
 LONGEST_TEXT = 4096
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
-LARGEST = 2**63 - 1
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
 MOST_ATTEMPTS = 100
 LONGEST_WAIT_SECONDS = 60.0
 
+
+def _number(value: object) -> object:
+    """Refuse what only looks like a number to Python: true, and digits in quotes."""
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("whole_number", "must be a whole number")
+    return value
+
+
+Number = Annotated[int, BeforeValidator(_number)]
 WorkerId = Annotated[
     SafeText, Field(min_length=1, max_length=LONGEST_NAME, description="What the worker calls itself.")
 ]
 AttemptNumber = Annotated[
-    int | None, Field(default=None, ge=1, le=32_767, description="The job's `attempt`; without it the current one.")
+    Number | None, Field(default=None, ge=1, le=32_767, description="The job's `attempt`; without it the current one.")
 ]
 
 
@@ -40,12 +50,12 @@ class JobRequest(CamelCase):
     """A job to be done."""
 
     type: str = Field(pattern=WORK_TYPE_PATTERN, description="What kind of work it is.", examples=["render"])
-    priority: int = Field(default=0, ge=LOWEST, le=HIGHEST, description="Higher first; 0 is normal.")
+    priority: Number = Field(default=0, ge=SMALLEST, le=LARGEST, description="Higher first; 0 is normal.")
     payload: SafeObject = Field(default_factory=dict, description="What the work type needs to know.")
     affinity_key: Annotated[SafeText, Field(min_length=1, max_length=LONGEST_KEY)] | None = Field(
         default=None, description="Kept for workers; it does not change the order."
     )
-    max_attempts: int = Field(default=3, ge=1, le=MOST_ATTEMPTS, description="How often it may be started.")
+    max_attempts: Number = Field(default=3, ge=1, le=MOST_ATTEMPTS, description="How often it may be started.")
     request_id: UUID | None = Field(default=None, description="Makes the request safe to repeat.")
 
 
@@ -111,7 +121,7 @@ class ClaimRequest(CamelCase):
     """Who wants a job, and for how long."""
 
     worker_id: WorkerId
-    lease_seconds: int = Field(ge=1, le=HIGHEST, description="How long the job is the worker's without a heartbeat.")
+    lease_seconds: Number = Field(ge=1, le=HIGHEST, description="How long the job is the worker's without a heartbeat.")
     allowed_types: Annotated[list[WorkType], Field(max_length=100)] | None = Field(
         default=None, description="Only jobs of these types; without it, any."
     )
@@ -179,7 +189,7 @@ class OwnerRequest(CamelCase):
 
 
 class HeartbeatRequest(OwnerRequest):
-    lease_seconds: int = Field(ge=1, le=HIGHEST, description="The lease runs anew for so long.")
+    lease_seconds: Number = Field(ge=1, le=HIGHEST, description="The lease runs anew for so long.")
 
 
 class HeartbeatAnswer(CamelCase):

@@ -20,7 +20,7 @@ INSERT = """
            new.policy_version, new.work_digest, new.confinement
       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::bytea[],
                   $9::smallint[], $10::boolean[], $11::smallint[], $12::text[], $13::text[], $14::interval[],
-                  $15::uuid[], $16::int[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[],
+                  $15::uuid[], $16::bigint[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[],
                   $22::bytea[], $23::jsonb[])
              WITH ORDINALITY AS new (task_id, request_id, trace_id, work_type, agent_type, parameters, hints,
                                      content_digest, priority, idempotent, max_attempts, ordering_key, concurrency_key,

@@ -12,7 +12,7 @@ from tests.integration.jobs.conftest import serving
 
 
 async def test_the_highest_priority_comes_first_and_among_equals_the_oldest(queue: httpx2.AsyncClient) -> None:
-    priorities = [0, 5, -3, 5, 100, 0]
+    priorities = [0, 5, -(2**63), 5, 2**63 - 1, 0]
     made = [(await create(queue, f"type_{n % 3}", priority=priority))["id"] for n, priority in enumerate(priorities)]
 
     taken = [await claim(queue) for _ in made]

@@ -8,6 +8,15 @@ import pytest
 from orchestrator.settings import OrchestratorSettings
 from tests.integration.jobs.asking import Json, claim, create, get, post
 
+# What only the owner of a job may say of it.
+REPORTS: dict[str, Json] = {
+    "heartbeat": {"leaseSeconds": 5},
+    "progress": {"progress": "x"},
+    "output": {"stream": "stdout", "offset": 0, "number": 0, "text": "x"},
+    "complete": {},
+    "fail": {"errorMessage": "x"},
+}
+
 
 async def test_a_job_shows_everything_that_is_known_of_it(queue: httpx2.AsyncClient) -> None:
     made = await create(queue, payload={"scene": 7}, priority=12, affinityKey="gpu", maxAttempts=2)
@@ -83,14 +92,7 @@ async def test_only_the_owner_is_heard(queue: httpx2.AsyncClient) -> None:
     await claim(queue, "worker-1")
     before = await get(queue, job["id"])
 
-    reports: dict[str, Json] = {
-        "heartbeat": {"leaseSeconds": 5},
-        "progress": {"progress": "x"},
-        "output": {"stream": "stdout", "offset": 0, "number": 0, "text": "x"},
-        "complete": {},
-        "fail": {"errorMessage": "x"},
-    }
-    for path, body in reports.items():
+    for path, body in REPORTS.items():
         problem = await post(queue, f"/jobs/{job['id']}/{path}", status=409, workerId="worker-2", **body)
         assert problem["error_code"] == 2005
 
@@ -181,6 +183,9 @@ async def test_a_creation_that_is_repeated_is_the_same_job(queue: httpx2.AsyncCl
     [
         ("/jobs", {"type": "Render"}, "type"),
         ("/jobs", {"type": "render", "priority": "high"}, "priority"),
+        ("/jobs", {"type": "render", "priority": "7"}, "priority"),
+        ("/jobs", {"type": "render", "priority": True}, "priority"),
+        ("/jobs", {"type": "render", "priority": 2**63}, "priority"),
         ("/jobs", {"type": "render", "maxAttempts": 0}, "maxAttempts"),
         ("/jobs", {"type": "render", "max_attempts": 2}, "max_attempts"),
         ("/jobs", {"type": "render", "payload": {"a": "\x00"}}, "payload"),
@@ -199,11 +204,15 @@ async def test_bad_input_names_the_field(
     assert any(field in error["field"] for error in problem["errors"])
 
 
-async def test_unknown_ids_are_not_found(queue: httpx2.AsyncClient) -> None:
+async def test_unknown_ids_are_not_found_and_change_nothing(queue: httpx2.AsyncClient) -> None:
     unknown = uuid4()
+    job = await create(queue)
+    agents = (await queue.get("/api/v1/agents")).json()
 
     assert (await queue.get(f"/api/queue/jobs/{unknown}")).status_code == 404
     await post(queue, f"/jobs/{unknown}/cancel", status=404)
-    await post(queue, f"/jobs/{unknown}/heartbeat", status=404, workerId="w", leaseSeconds=5)
-    await post(queue, f"/jobs/{unknown}/complete", status=404, workerId="w")
-    await post(queue, f"/jobs/{unknown}/fail", status=404, workerId="w", errorMessage="x")
+    for path, body in REPORTS.items():
+        await post(queue, f"/jobs/{unknown}/{path}", status=404, workerId="w", **body)
+
+    assert (await queue.get("/api/queue/jobs")).json()["items"] == [job]
+    assert (await queue.get("/api/v1/agents")).json() == agents

@@ -16,7 +16,7 @@ STATEMENTS = (
     # `aim` names who may take the task, as a row of `aim`; most tasks aim at nobody in particular.
     """
     ALTER TABLE task
-        ADD COLUMN precedence     integer NOT NULL DEFAULT 0,
+        ADD COLUMN precedence     bigint  NOT NULL DEFAULT 0,
         ADD COLUMN aim            text    NOT NULL DEFAULT '',
         ADD COLUMN artifacts_path text,
         DROP CONSTRAINT task_max_attempts_check,
