@@ -1,7 +1,7 @@
 # Everything one does with Chiffon's repository. `make` lists the targets.
 #
 # The environment is .venv, made by the first target that needs it and made anew when a lock file or pyproject.toml
-# changes. PYTHON=… names the Python to make it with.
+# changes; `make bench` has another for the peers, bench/.venv. PYTHON=… names the Python to make them with.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -11,13 +11,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
+BENCH_VENV := bench/.venv
+BENCH := $(BENCH_VENV)/.installed
 LOCK_TOOLS := $(VENV)/lock-tools
 PIP_TOOLS := pip-tools==7.6.2
 SOURCES := src tests bench
 STARTED := $(shell date +%s)
 ELAPSED = $$(( $$(date +%s) - $(STARTED) )) s
 
-.PHONY: help demo up test check format lint types imports pytest coverage bench-claims chaos lock clean
+.PHONY: help demo up test check format lint types imports pytest coverage bench bench-claims chaos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,22 +54,29 @@ pytest: $(DEV)
 coverage: $(DEV) ## every test, and which lines and branches they reach
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
+bench: $(DEV) $(BENCH) ## measure Chiffon beside its peers; JSON=file, PLOT=file.png, OPTIONS='--quick --only bulk'
+	@$(BIN)/python -m bench $(if $(JSON),--json $(JSON)) $(if $(PLOT),--plot $(PLOT)) $(OPTIONS)
+
 bench-claims: $(DEV) ## how long a claim over HTTP takes with a thousand jobs waiting and with a million; JSON=file
 	@$(BIN)/python -m bench.claims $(if $(JSON),--json $(JSON))
 
 chaos: $(DEV) ## break everything for MINUTES=3 as SEED=… decides and see what holds; figures go to JSON=file
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),3) $(if $(JSON),--json $(JSON))
 
-lock: $(LOCK_TOOLS) ## pin and hash the newest packages that pyproject.toml allows
+lock: $(LOCK_TOOLS) ## pin and hash the newest packages that pyproject.toml and bench/requirements.in allow
 	@tools/lock.sh $(LOCK_TOOLS)/bin/python
-	@git --no-pager diff --stat -- requirements.txt requirements-dev.txt
+	@git --no-pager diff --stat -- requirements.txt requirements-dev.txt bench/requirements.txt
 
 clean: ## remove the environment and everything that tools have cached
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): requirements.txt pyproject.toml tools/environment.sh
 	@tools/environment.sh requirements.txt
+	@touch $@
+
+$(BENCH): bench/requirements.txt tools/environment.sh
+	@tools/environment.sh bench/requirements.txt $(BENCH_VENV)
 	@touch $@
 
 # The dev lock contains the runtime lock.

@@ -2,13 +2,14 @@
 # Make .venv and install what a lock file names, then this project itself, into it.
 #
 #   tools/environment.sh requirements.txt
+#   tools/environment.sh bench/requirements.txt bench/.venv     another environment, without this project
 #
 # Needs a Python of 3.11 or later with pip. Debian splits the venv module: without python3-venv the environment is made
 # without a pip of its own and the outer pip (22.3 or later) installs into it.
 set -eu
 lock=$1
 cd "$(dirname "$0")/.."
-venv=.venv
+venv=${2:-.venv}
 
 refuse() {
     printf 'chiffon: %s\n' "$@" >&2
@@ -51,4 +52,4 @@ install() {
 
 echo "Installing $lock"
 install --require-hashes --requirement "$lock"
-install --no-deps --no-build-isolation --editable .
+[ "$venv" != .venv ] || install --no-deps --no-build-isolation --editable .

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Regenerate requirements.txt and requirements-dev.txt from pyproject.toml: every package pinned, every file hashed.
+# Regenerate requirements.txt and requirements-dev.txt from pyproject.toml, and bench/requirements.txt from
+# bench/requirements.in: every package pinned, every file hashed.
 #
 #   tools/lock.sh PYTHON      PYTHON has pip-tools; `make lock` makes one
 #
@@ -34,6 +35,8 @@ print("\n".join(tomllib.loads(Path("pyproject.toml").read_text())["dependency-gr
 PYTHON
 compile --output-file "$work/dev.txt" "$work/runtime.txt" "$work/dev.in"
 
+compile --output-file "$work/bench.txt" bench/requirements.in
+
 {
     echo "# What runs Chiffon, and what builds it. Made by \`make lock\` from pyproject.toml; do not edit."
     cat "$work/runtime.txt"
@@ -42,3 +45,7 @@ compile --output-file "$work/dev.txt" "$work/runtime.txt" "$work/dev.in"
     echo "# requirements.txt and the tools of the dev group. Made by \`make lock\` from pyproject.toml; do not edit."
     cat "$work/dev.txt"
 } >requirements-dev.txt
+{
+    echo "# The environment of \`make bench\`. Made by \`make lock\` from bench/requirements.in; do not edit."
+    cat "$work/bench.txt"
+} >bench/requirements.txt

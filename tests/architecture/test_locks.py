@@ -8,7 +8,8 @@ import pytest
 
 from tests.architecture.source import ROOT
 
-LOCKS = ("requirements.txt", "requirements-dev.txt")
+PROJECT_LOCKS = ("requirements.txt", "requirements-dev.txt")
+LOCKS = (*PROJECT_LOCKS, "bench/requirements.txt")
 PINNED = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)(\[[a-z0-9,-]+\])?==(?P<version>\S+?)( ; .+)?")
 PLACE = re.compile(r"://|--(extra-)?index|--find-links|--trusted|@|file:")
 EXTRAS = re.compile(r"\[.*\]")
@@ -41,8 +42,14 @@ def test_the_locks_hold_what_pyproject_pins() -> None:
     assert not missing, "run `make lock`:\n" + "\n".join(missing)
 
 
+def test_the_lock_of_the_bench_holds_what_it_asks_for() -> None:
+    missing = _missing(_requirements("bench/requirements.in"), "bench/requirements.txt")
+
+    assert not missing, "run `make lock`:\n" + "\n".join(missing)
+
+
 def test_the_dev_lock_holds_the_whole_runtime_lock() -> None:
-    runtime, dev = (set(_requirements(lock)) for lock in LOCKS)
+    runtime, dev = (set(_requirements(lock)) for lock in PROJECT_LOCKS)
 
     assert runtime <= dev, "run `make lock`:\n" + "\n".join(line.split()[0] for line in sorted(runtime - dev))
 

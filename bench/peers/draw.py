@@ -1,0 +1,29 @@
+"""Draw the figures that come as JSON on standard input into a PNG."""
+
+import json
+import sys
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+mpl.use("Agg")
+OWN, OTHERS = "#c0392b", "#7f8c8d"
+
+tables = json.load(sys.stdin)
+heights = [0.35 * len(rows) + 0.9 for rows in tables.values()]
+drawing, places = plt.subplots(
+    len(tables), 1, figsize=(9, sum(heights)), squeeze=False, gridspec_kw={"height_ratios": heights}
+)
+for place, (title, rows) in zip(places[:, 0], tables.items(), strict=True):
+    names = list(rows)[::-1]
+    medians = [rows[name]["median"] for name in names]
+    below = [rows[name]["median"] - rows[name]["lowest"] for name in names]
+    above = [rows[name]["highest"] - rows[name]["median"] for name in names]
+    bars = place.barh(
+        names, medians, xerr=[below, above], color=[OWN if name == "Chiffon" else OTHERS for name in names]
+    )
+    place.bar_label(bars, [f"{rows[name]['median']:.3g} {rows[name]['unit']}" for name in names], padding=4, fontsize=8)
+    place.margins(x=0.2)
+    place.set_title(title, loc="left", fontsize=10)
+drawing.tight_layout()
+drawing.savefig(sys.argv[1], dpi=120)

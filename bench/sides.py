@@ -1,0 +1,87 @@
+"""One contender at work: its worker runs, and its program hands in tasks and times them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from bench.contenders import Contender
+from bench.programs import Place, ProgramFailed, finished
+
+WARM_UP = 200
+LONGEST = 600.0
+# Counting is work for the server that is measured: it is done a tenth of the time at most.
+SHORTEST_PAUSE = 0.01
+PAUSE_PER_COUNT = 9
+
+
+class Side:
+    """A contender that is ready."""
+
+    def __init__(
+        self, contender: Contender, place: Place, known: Mapping[str, str], db: "asyncpg.Connection[Any]"
+    ) -> None:
+        self.contender = contender
+        self._environment = {**place.environment(), **contender.variables, **known}
+        self._log = place.folder / "caller.log"
+        self._db = db
+
+    async def rate(self, count: int, *, callers: int, bulk: bool = False) -> float:
+        """Hand in so many tasks, and return how many a second it were until every result was stored.
+
+        Raises `ProgramFailed` when they take too long.
+        """
+        wanted = await self._stored() + count
+        flags = ["--count", str(count), "--callers", str(callers), *(["--bulk"] if bulk else [])]
+        try:
+            async with asyncio.timeout(LONGEST):
+                times = await self._run("produce", *flags)
+                ended = times["ended"] if self.contender.stored is None else await self._when_stored(wanted)
+        except TimeoutError:
+            raise ProgramFailed(f"{count} results were not there after {LONGEST:.0f} s; see {self._log}") from None
+        return float(count / (ended - times["began"]))
+
+    async def latencies(self, count: int) -> list[float]:
+        """Return the seconds from the call to the known result, for each of so many tasks one after another."""
+        said = await self._run("latency", "--count", str(count))
+        seconds: list[float] = said["seconds"]
+        return seconds
+
+    async def _when_stored(self, wanted: int) -> float:
+        """Wait for so many results, and return when they were seen."""
+        loop = asyncio.get_running_loop()
+        while True:
+            asked = loop.time()
+            stored = await self._stored()
+            seen = loop.time()
+            if stored >= wanted:
+                return seen
+            await asyncio.sleep(max(SHORTEST_PAUSE, PAUSE_PER_COUNT * (seen - asked)))
+
+    async def _stored(self) -> int:
+        if self.contender.stored is None:
+            return 0
+        try:
+            count: int = await self._db.fetchval(self.contender.stored)
+        except asyncpg.UndefinedTableError:
+            return 0
+        return count
+
+    async def _run(self, *arguments: str) -> Any:
+        return await finished(
+            [self.contender.python, "-m", self.contender.module, *arguments], self._environment, self._log
+        )
+
+
+@asynccontextmanager
+async def at_work(contender: Contender, place: Place) -> AsyncIterator[Side]:
+    """Run a contender as long as the block runs; it is warm. Raises `ProgramFailed`."""
+    async with AsyncExitStack() as stack:
+        db = await asyncpg.connect(place.database_url)
+        stack.push_async_callback(db.close)
+        known = await stack.enter_async_context(contender.works(contender, place))
+        side = Side(contender, place, known, db)
+        await side.rate(WARM_UP, callers=4)
+        yield side
