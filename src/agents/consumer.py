@@ -25,7 +25,7 @@ from common.broker.topology import RESULTS
 from common.errors import ErrorCode
 from common.loop import FIRST_PAUSE, LONGEST_PAUSE
 from common.messages import ProtocolError, Ticket
-from common.protocol import ORCHESTRATOR, ErrorEnvelope, TicketEnvelope, UnreadableMessage, decode
+from common.protocol import MOST_TICKET_BYTES, ORCHESTRATOR, ErrorEnvelope, TicketEnvelope, UnreadableMessage, decode
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ async def _receive(
 
 
 def _read_ticket(body: bytes) -> TicketEnvelope:
-    envelope = decode(body)
+    envelope = decode(body, limit=MOST_TICKET_BYTES)
     if not isinstance(envelope, TicketEnvelope):
         raise UnreadableMessage(f"type: a work queue takes work_request, not {envelope.type}")
     return envelope

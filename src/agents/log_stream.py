@@ -2,7 +2,8 @@
 
 The first output goes out at once; after that it is collected for a moment or until there is enough of it. Output that
 is not sent yet is bounded: beyond the bound `write` waits, the pipe fills, and the process itself is slowed down. So an
-outage of the broker costs the process time, never the agent memory.
+outage of the broker costs the process time, never the agent memory. A program that writes faster than it may is slowed
+down in the same way.
 
 Secrets are hidden before anything else happens to the output. What may be the beginning of one waits for more, but only
 for a moment.
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from agents.chunks import Chunker
+from agents.pace import Pace
 from agents.redaction.stream import Redactor
 from agents.redaction.text import redacted
 from agents.redaction.values import Values
@@ -26,19 +28,23 @@ MAX_UNSENT_BYTES = 1024 * 1024
 # How long the beginning of what may be a secret is held back when nothing follows it.
 IDLE_SECONDS = 0.3
 
+SendChunks = Callable[[Sequence[OutputChunk]], Awaitable[None]]
+
 
 class LogStream:
     """The output of one attempt. `send` returns when the chunks are stored by the broker.
 
-    Of each stream `limit` bytes are sent, all if it is None; see `Chunker`. `known` are the agent's secrets; those of
-    the attempt itself are added with `hide`.
+    Of each stream `limit` bytes are sent, all if it is None; see `Chunker`. In a second `per_second` bytes may come,
+    over both streams; None: as many as there are. `known` are the agent's secrets; those of the attempt itself are
+    added with `hide`.
     """
 
     def __init__(
         self,
-        send: Callable[[Sequence[OutputChunk]], Awaitable[None]],
+        send: SendChunks,
         *,
         limit: int | None = None,
+        per_second: int | None = None,
         known: Values | None = None,
     ) -> None:
         self._send = send
@@ -46,6 +52,7 @@ class LogStream:
         self._redactors = {stream: Redactor(self._secrets) for stream in Stream}
         self._idle: dict[Stream, asyncio.TimerHandle] = {}
         self._chunker = Chunker(limit=limit)
+        self._pace = None if per_second is None else Pace(per_second)
         self._in_flight: list[OutputChunk] = []
         self._in_flight_bytes = 0
         self._rest: deque[list[OutputChunk]] = deque()
@@ -94,7 +101,7 @@ class LogStream:
         return redacted(text, self._secrets)
 
     async def write(self, stream: Stream, data: bytes) -> None:
-        """Take in output; waits while too much of it is unsent."""
+        """Take in output; waits while too much of it is unsent, or came too fast."""
         redactor = self._redactors[stream]
         self._take(stream, redactor.feed(data))
         if (idle := self._idle.pop(stream, None)) is not None:
@@ -106,6 +113,10 @@ class LogStream:
                 raise self._failure
             self._room.clear()
             await self._room.wait()
+        if self._pace is not None:
+            pause = self._pace.take(len(data), now=asyncio.get_running_loop().time())
+            if pause > 0:
+                await asyncio.sleep(pause)
 
     def finish(self) -> list[OutputChunk]:
         """No more output will come: return all that is not known to be stored, cut as it is going to be sent."""

@@ -14,7 +14,7 @@ from agents.executors.environment import inherited
 from agents.guard import Guardian
 from agents.handover import Handover
 from agents.journal import Ended, Journal
-from agents.log_stream import LogStream
+from agents.log_stream import LogStream, SendChunks
 from agents.orphans import kill_runaways
 from agents.process_table import look_at
 from agents.redaction.values import Values
@@ -53,6 +53,7 @@ class Runner:
         known_secrets: Values | None = None,
         secrets: Secrets | None = None,
         enforcement: Enforcement | None = None,
+        output_per_second: int | None = None,
     ) -> None:
         self._agent_id = agent_id
         self._gate = gate
@@ -68,6 +69,7 @@ class Runner:
         self._known_secrets = known_secrets or Values()
         self._enforcement = enforcement or Enforcement()
         self._secrets = secrets or Secrets({}, self._known_secrets, inherited={})
+        self._output_per_second = output_per_second
 
     async def run(self, attempt: Attempt) -> None:
         """Run the attempt to its end; returns when its result is on disk and with the broker."""
@@ -90,7 +92,7 @@ class Runner:
         async def send(chunks: Sequence[OutputChunk]) -> None:
             await self._reporter.send(PROGRESS, self._status(grant, chunks))
 
-        async with LogStream(send, limit=grant.max_output_bytes, known=self._known_secrets) as stream:
+        async with self._log_stream(grant, send) as stream:
             outcome, began = await self._execute(attempt, stream)
             if began and (outcome.status is ResultStatus.CANCELLED or outcome.error_code is ErrorCode.TIMEOUT):
                 await self._kill_runaways(attempt)
@@ -119,6 +121,11 @@ class Runner:
             last = result(await stream.close())
             # Behind its own output, in the same queue, so that those who watch see the end last.
             await self._handover.send(last, queue=PROGRESS if stream.has_sent else RESULTS)
+
+    def _log_stream(self, grant: GrantedTask, send: SendChunks) -> LogStream:
+        return LogStream(
+            send, limit=grant.max_output_bytes, per_second=self._output_per_second, known=self._known_secrets
+        )
 
     async def _execute(self, attempt: Attempt, stream: LogStream) -> tuple[Outcome, bool]:
         """Return how the attempt ended, and whether anything of it ran."""

@@ -146,6 +146,13 @@ class AgentSettings(Settings):
         description="How far this host's clock may differ from the orchestrator's; a grant that expired longer ago is "
         "not run.",
     )
+    output_bytes_per_second: int = Field(
+        default=16 * 1024 * 1024,
+        ge=256 * 1024,
+        le=16 * 1024**3,
+        description="How much one attempt may write in a second, twice that in the first; a program that writes faster "
+        "is slowed down, and nothing of its output is lost for that.",
+    )
     keep_workspaces: bool = Field(
         default=False, description="Keep the directory of each attempt after its end, to look into it."
     )

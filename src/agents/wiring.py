@@ -113,6 +113,7 @@ async def build_agent(
             known_secrets=known_secrets,
             secrets=secrets,
             enforcement=enforcement,
+            output_per_second=settings.output_bytes_per_second,
         )
         undertaker = Undertaker(broker, agent_id)
         mailbox = None if settings.server_url else Mailbox(broker, own_work_queue(agent_id), gate, health, undertaker)

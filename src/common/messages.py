@@ -18,6 +18,11 @@ from common.work import AgentType, WorkType
 
 MAX_CHUNK_BYTES = 256 * 1024
 MAX_TAIL_BYTES = 16 * 1024
+# More than any agent has, so that no message makes the ledger hold endless lists.
+MOST_CLAIMED = 1_000
+MOST_TASKS = 10_000
+MOST_WORK_TYPES = 100
+LONGEST_NAME = 255
 
 
 class Message(BaseModel):
@@ -54,7 +59,7 @@ class Claim(Message):
     """An agent asks for the tasks whose tickets it holds."""
 
     agent_id: UUID
-    tasks: list[ClaimedTask] = Field(min_length=1)
+    tasks: list[ClaimedTask] = Field(min_length=1, max_length=MOST_CLAIMED)
 
 
 class WorkRequest(Message):
@@ -191,11 +196,11 @@ class StatusUpdate(Message):
     agent_id: UUID
     agent_type: AgentType
     status: AgentStatus
-    hostname: str
-    version: str
-    work_types: list[WorkType]
+    hostname: str = Field(max_length=LONGEST_NAME)
+    version: str = Field(max_length=LONGEST_NAME)
+    work_types: list[WorkType] = Field(max_length=MOST_WORK_TYPES)
     slots: int = Field(ge=1)
-    current_tasks: list[UUID] = Field(default_factory=list)
+    current_tasks: list[UUID] = Field(default_factory=list, max_length=MOST_TASKS)
     resources: Resources
     started_at: datetime
     labels: Labels = Field(default_factory=dict)
@@ -213,7 +218,7 @@ class Renew(Message):
 
     renewal_id: UUID
     agent_id: UUID
-    leases: list[Lease] = Field(min_length=1)
+    leases: list[Lease] = Field(min_length=1, max_length=MOST_TASKS)
 
 
 class Renewed(Message):

@@ -32,6 +32,12 @@ PROTOCOL_VERSION: Literal["1.0"] = "1.0"
 ORCHESTRATOR = "orchestrator"
 NORMAL_PRIORITY = 3
 
+# How large a message may be; a larger one is not parsed. What Chiffon itself sends is smaller: a ticket holds ids, the
+# largest that an agent says is a result with the output that was not sent yet, the largest that it is told a grant.
+MOST_TICKET_BYTES = 64 * 1024
+MOST_REPLY_BYTES = 16 * 1024 * 1024
+MOST_BYTES = 64 * 1024 * 1024
+
 
 class UnreadableMessage(ChiffonError, ValueError):
     """The bytes are not an envelope of this protocol; the text says what was wrong with them."""
@@ -140,8 +146,10 @@ def encode(envelope: MessageEnvelope) -> bytes:
     return envelope.model_dump_json().encode()
 
 
-def decode(body: bytes) -> Envelope:
-    """Return the envelope that the bytes hold, or raise `UnreadableMessage`."""
+def decode(body: bytes, *, limit: int = MOST_BYTES) -> Envelope:
+    """Return the envelope that the bytes hold, or raise `UnreadableMessage`; more than `limit` are not read."""
+    if len(body) > limit:
+        raise UnreadableMessage(f"body: it has {len(body)} bytes, and at most {limit} are read")
     try:
         return _READER.validate_json(body)
     except ValidationError as error:

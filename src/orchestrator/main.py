@@ -23,7 +23,7 @@ from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.http.protocol import Protocol
 from orchestrator.http.tls import check_tls
 from orchestrator.identities import api as identities
-from orchestrator.identities.access import PUBLIC, check_routes
+from orchestrator.identities.access import PUBLIC, check_routes, refusals_documented
 from orchestrator.identities.door import Door, NotStarted
 from orchestrator.identities.wiring import check_authentication
 from orchestrator.jobs import api as jobs
@@ -82,6 +82,9 @@ def create_app(
     app.include_router(identities.router)
     app.include_router(health.router)
     check_routes(app)
+    describe = app.openapi
+    # FastAPI's own way to add to the document.
+    app.openapi = lambda: refusals_documented(describe())  # type: ignore[method-assign]
     return app
 
 

@@ -25,6 +25,9 @@ from common.messages import (
 )
 from common.orders import Control
 from common.protocol import (
+    MOST_BYTES,
+    MOST_REPLY_BYTES,
+    MOST_TICKET_BYTES,
     ClaimEnvelope,
     ControlEnvelope,
     Envelope,
@@ -52,6 +55,7 @@ ACCEPTED: Mapping[str, tuple[type[Any], ...]] = {
     CONTROL: (GrantEnvelope, RefusalEnvelope, ControlEnvelope),
     WORK: (TicketEnvelope,),
 }
+LIMITS = {CONTROL: MOST_BYTES, WORK: MOST_TICKET_BYTES}
 # A drained or paused agent is no proof of anything.
 UNWELCOME = ('"drain"', '"pause"')
 
@@ -59,7 +63,7 @@ UNWELCOME = ('"drain"', '"pause"')
 def is_readable(queue: str, body: bytes) -> bool:
     """Say whether a message is one that belongs in a queue."""
     try:
-        return isinstance(decode(body), ACCEPTED[queue])
+        return isinstance(decode(body, limit=LIMITS.get(queue, MOST_REPLY_BYTES)), ACCEPTED[queue])
     except UnreadableMessage:
         return False
 

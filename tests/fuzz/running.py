@@ -44,11 +44,12 @@ class Running:
 
 @contextmanager
 def running_orchestrator(
-    database_url: str, broker_url: str = "memory://", agent: AgentSettings | None = None
+    database_url: str, broker_url: str = "memory://", agent: AgentSettings | None = None, **more: Any
 ) -> Iterator[Running]:
     """Serve an orchestrator, and run an agent if one is wanted, as long as the block runs."""
     [port] = free_ports(1)
-    settings = OrchestratorSettings(database_url=database_url, port=port, broker_identities="trusted")
+    given = {"database_url": database_url, "port": port, "broker_identities": "trusted", **more}
+    settings = OrchestratorSettings(**given)
     shared, ready = SharedSettings(broker_url=broker_url), threading.Event()
     held: dict[str, Any] = {}
 
@@ -57,8 +58,7 @@ def running_orchestrator(
         async with open_broker(broker_url, name="fuzz") as broker:
             held["broker"] = broker
             # In memory all share one broker, elsewhere each has connections of its own.
-            given = broker if isinstance(broker, MemoryBroker) else None
-            await run(given)
+            await run(broker if isinstance(broker, MemoryBroker) else None)
 
     async def run(given: Broker | None) -> None:
         started, stop = asyncio.Event(), held["stop"]

@@ -18,9 +18,10 @@ from agents.settings import AgentSettings
 from common.broker import topology
 from common.broker.base import Address, Outgoing
 from common.ids import new_message_id
+from common.protocol import MOST_REPLY_BYTES, ErrorEnvelope, TicketEnvelope, encode
 from tests.eventually import eventually
 from tests.fuzz.bounds import SEED, bounded
-from tests.fuzz.envelopes import ACCEPTED, CONTROL, WORK, bodies, is_readable
+from tests.fuzz.envelopes import ACCEPTED, CONTROL, LIMITS, WORK, bodies, examples, is_readable
 from tests.fuzz.running import Running, running_orchestrator
 
 T = TypeVar("T")
@@ -30,6 +31,8 @@ GROWTH = 150 * MEGABYTE
 LARGE = 4 * MEGABYTE
 
 NOTED = "SELECT message_id, reason, queue FROM dead_letter WHERE message_id = ANY($1::text[])"
+
+LETTERS = "SELECT reason, body_bytes, length(body) AS kept FROM dead_letter"
 
 
 class Fuzzed:
@@ -63,6 +66,17 @@ class Fuzzed:
             if not is_readable(queue, body)
         }
         await eventually(lambda: self._are_noted(unreadable), timeout=20)
+
+    def letters(self) -> list[asyncpg.Record]:
+        """Return all dead letters."""
+        return self.run(self._letters())
+
+    async def _letters(self) -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(self._database_url)
+        try:
+            return list(await connection.fetch(LETTERS))
+        finally:
+            await connection.close()
 
     async def _are_noted(self, message_ids: set[str]) -> bool:
         connection = await asyncpg.connect(self._database_url)
@@ -131,3 +145,18 @@ def test_what_cannot_be_read_is_a_dead_letter_with_a_reason_and_work_goes_on_in_
 @pytest.mark.parametrize("queue", sorted(ACCEPTED))
 def test_a_very_large_message_is_a_dead_letter_too(fuzzed: Fuzzed, queue: str) -> None:
     fuzzed.throw([(queue, b"x" * LARGE), (queue, b'{"type": "claim", "payload": "' + b"y" * LARGE)])
+
+
+@pytest.mark.parametrize("queue", [WORK, topology.RESULTS])
+def test_a_good_message_beyond_the_limit_of_its_queue_is_a_dead_letter_that_keeps_the_beginning(
+    fuzzed: Fuzzed, queue: str
+) -> None:
+    limit = LIMITS.get(queue, MOST_REPLY_BYTES)
+    kind = TicketEnvelope if queue == WORK else ErrorEnvelope
+    [good] = [encode(one) for one in examples() if isinstance(one, kind)]
+
+    fuzzed.throw([(queue, good.ljust(limit)), (queue, good.ljust(limit + 1))])
+
+    [letter] = fuzzed.letters()
+    assert letter["reason"].endswith(f"it has {limit + 1} bytes, and at most {limit} are read")
+    assert (letter["body_bytes"], letter["kept"]) == (limit + 1, min(limit + 1, MEGABYTE))

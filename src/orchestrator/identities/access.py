@@ -12,11 +12,19 @@ from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from orchestrator.http.errors import MEDIA_TYPE
 from orchestrator.identities.model import Caller, Unauthenticated
 from orchestrator.identities.permissions import Permission
 
 # Who may be asked for nothing: is it alive, what does it offer, and let me become an agent.
 PUBLIC = frozenset({"/health", "/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/api/v1/enrol"})
+
+REFUSALS = {
+    "401": "Nobody knows who asks (4001).",
+    "403": "Whoever asks may not do this (4003).",
+    "429": "Too many requests (4029); `Retry-After` says how long to wait.",
+}
+ERROR_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
 
 
 class Requires:
@@ -59,6 +67,17 @@ def caller_of(scope: Scope) -> Caller:
     if caller is None:
         raise Unauthenticated("Nobody was asked who makes this request.")
     return caller
+
+
+def refusals_documented(document: dict[str, Any]) -> dict[str, Any]:
+    """Add to an OpenAPI document the answers of the door, for every operation that it guards."""
+    for path, operations in document["paths"].items():
+        if path in PUBLIC:
+            continue
+        for operation in operations.values():
+            for status, description in REFUSALS.items():
+                operation["responses"].setdefault(status, {"description": description, "content": ERROR_CONTENT})
+    return document
 
 
 class RouteIsOpen(Exception):

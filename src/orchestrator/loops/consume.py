@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from common.broker.base import Broker, Consumer, Delivery
 from common.errors import Unavailable
-from common.protocol import MessageEnvelope, UnreadableMessage, decode
+from common.protocol import MOST_REPLY_BYTES, MessageEnvelope, UnreadableMessage, decode
 from orchestrator.database.pool import is_outage
 from orchestrator.loops.queue_reader import QueueReader
 from orchestrator.loops.senders import Senders
@@ -54,7 +54,7 @@ class ConsumeQueue(QueueReader):
         readable: list[Taken] = []
         for delivery in deliveries:
             try:
-                envelope = decode(delivery.body)
+                envelope = decode(delivery.body, limit=MOST_REPLY_BYTES)
             except UnreadableMessage as error:
                 await self._bury(consumer, delivery, str(error))
                 continue

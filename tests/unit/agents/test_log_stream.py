@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from agents.log_stream import MAX_UNSENT_BYTES, LogStream
+from agents.pace import Pace
 from agents.redaction.values import Values
 from common.messages import OutputChunk, Stream
 from tests.eventually import eventually
@@ -130,3 +131,26 @@ async def test_no_stream_tells_a_secret_in_chunks_or_tail() -> None:
 
     assert stream.tail == "it is [redacted]\n[redacted]"
     assert stream.redacted("no correct horse") == "no [redacted]"
+
+
+@pytest.mark.parametrize(("seconds", "is_slowed"), [(1, False), (2, True)])
+def test_a_second_of_output_is_taken_at_once_and_what_exceeds_it_waits_its_time(seconds: int, is_slowed: bool) -> None:
+    pace = Pace(1000)
+
+    pauses = [pace.take(1000, now=5.0) for _ in range(seconds)]
+
+    assert pauses == ([0.0, 1.0] if is_slowed else [0.0])
+    assert pace.take(1, now=5.0) == pytest.approx(seconds - 1 + 0.001)
+    assert pace.take(500, now=100.0) == 0.0
+
+
+async def test_a_program_that_writes_too_fast_is_slowed_down_and_loses_nothing() -> None:
+    sent, loop = Sent(), asyncio.get_running_loop()
+    async with LogStream(sent, per_second=1_000_000) as stream:
+        await stream.write(Stream.STDOUT, b"a" * 1_000_000)
+        began = loop.time()
+        await stream.write(Stream.STDERR, b"b" * 200_000)
+        last = await stream.close()
+
+    assert loop.time() - began >= 0.19
+    assert len(sent.text) + sum(len(chunk.text) for chunk in last) == 1_200_000

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from common.labels import Labels, labels_of
+from common.labels import LONGEST_TEXT, MOST_LABELS, Labels, labels_of
 
 LABELS: TypeAdapter[dict[str, Any]] = TypeAdapter(Labels)
 
@@ -17,6 +17,12 @@ def test_labels_are_kept_as_they_are_and_names_alone_are_true() -> None:
     assert LABELS.validate_python(given) == given
     assert LABELS.validate_python(["ssd", "gpu"]) == {"ssd": True, "gpu": True}
     assert list(labels_of({"b": 1, "a": 2})) == ["a", "b"]
+
+
+def test_so_many_labels_with_texts_so_long_are_kept() -> None:
+    given = {f"l{n}": "x" * LONGEST_TEXT for n in range(MOST_LABELS)}
+
+    assert LABELS.validate_python(given) == given
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from uuid import uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from common import messages, orders, protocol
-from common.protocol import MessageEnvelope, UnreadableMessage, decode, encode
-from tests.factories import make_claim, make_heartbeat, make_result, make_status
+from common.protocol import MOST_REPLY_BYTES, MOST_TICKET_BYTES, MessageEnvelope, UnreadableMessage, decode, encode
+from tests.factories import make_claim, make_heartbeat, make_result, make_status, make_unreadable
 
 LEASE = messages.Lease(task_id=uuid4(), fence=1)
 WORK = messages.WorkRequest(task_id=uuid4(), work_type="echo", parameters={"message": "grüße", "n": [1, None, 2.5]})
@@ -32,6 +33,7 @@ EXAMPLES: dict[type[MessageEnvelope], Any] = {
     protocol.RenewEnvelope: messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=[LEASE]),
     protocol.ControlEnvelope: orders.Control(order=messages.CancelTask(task_id=uuid4(), fence=3)),
     protocol.ProbeEnvelope: messages.Probe(orchestrator_id=uuid4()),
+    protocol.UnreadableEnvelope: make_unreadable(uuid4()),
     protocol.ErrorEnvelope: messages.ProtocolError(error_code=5003, error_message="unreadable"),
 }
 
@@ -119,3 +121,38 @@ def test_one_wrong_character_never_makes_the_reader_fail_otherwise(position: int
 
     with suppress(UnreadableMessage):
         assert isinstance(decode(body), MessageEnvelope)
+
+
+@pytest.mark.parametrize("limit", [MOST_TICKET_BYTES, MOST_REPLY_BYTES])
+def test_a_body_of_the_largest_size_is_read_and_a_larger_one_is_not_even_parsed(limit: int) -> None:
+    body = encode(protocol.ProbeEnvelope(from_agent="a", to_agent="b", payload=messages.Probe(orchestrator_id=uuid4())))
+    largest = body + b" " * (limit - len(body))
+
+    assert decode(largest, limit=limit) == decode(body)
+    with pytest.raises(UnreadableMessage, match=f"it has {limit + 1} bytes, and at most {limit} are read"):
+        decode(largest + b" ", limit=limit)
+    with pytest.raises(UnreadableMessage, match="at most"):
+        decode(b"{" * (limit + 1), limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("field", "most", "item"),
+    [("work_types", messages.MOST_WORK_TYPES, "echo"), ("current_tasks", messages.MOST_TASKS, str(uuid4()))],
+)
+def test_a_heartbeat_holds_lists_of_the_largest_size_and_no_larger(field: str, most: int, item: str) -> None:
+    said = make_heartbeat().model_dump(mode="json")
+
+    assert len(getattr(messages.StatusUpdate.model_validate({**said, field: [item] * most}), field)) == most
+    with pytest.raises(ValidationError, match="at most"):
+        messages.StatusUpdate.model_validate({**said, field: [item] * (most + 1)})
+
+
+def test_a_claim_and_a_renewal_hold_lists_of_the_largest_size_and_no_larger() -> None:
+    claimed, lease = make_claim(uuid4()).tasks, [LEASE]
+
+    assert messages.Claim(agent_id=uuid4(), tasks=claimed * messages.MOST_CLAIMED).tasks
+    with pytest.raises(ValidationError, match="at most"):
+        messages.Claim(agent_id=uuid4(), tasks=claimed * (messages.MOST_CLAIMED + 1))
+    assert messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=lease * messages.MOST_TASKS).leases
+    with pytest.raises(ValidationError, match="at most"):
+        messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=lease * (messages.MOST_TASKS + 1))
