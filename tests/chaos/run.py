@@ -17,7 +17,7 @@ from tests.chaos.evidence import Evidence, Violation
 from tests.chaos.follower import Follower
 from tests.chaos.history import History
 from tests.chaos.journal import read_journal
-from tests.chaos.ledger import read_ledger
+from tests.chaos.ledger import Ledger, read_ledger
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.plan import Fault, Settings, make_plan
 from tests.chaos.witnesses import read_witnesses, waiting_results
@@ -62,12 +62,12 @@ async def run(
         await _load(world, faults, seed, seconds)
         say("All faults have healed; waiting until every task is final …")
         settled = await _settle(world)
-        await _caught_up(world, follower)
+        ledger = await _caught_up(world, follower)
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         postgres = await ledgers.server_settings(world.database_url)
         rabbitmq = (await world.node.control("version")).strip()
-        evidence = await _collect(world, follower)
+        evidence = _collect(world, ledger, follower)
     found = violations(evidence)
     circumstances = report.Circumstances(
         seed, seconds, settled, postgres, rabbitmq, world.commits.swallowed, asdict(settings)
@@ -108,28 +108,30 @@ async def _settle(world: World) -> float | None:
     return None
 
 
-async def _caught_up(world: World, follower: Follower) -> None:
-    """Stop the agents, so that nothing more happens, and let the follower see what has."""
+async def _caught_up(world: World, follower: Follower) -> Ledger:
+    """Stop the agents, so that nothing more happens, let the follower see what has, and return what the ledger says."""
     await asyncio.gather(*(agent.stop() for agent in world.agents.values()))
     deadline = time.monotonic() + 15
     quiet_since, position = time.monotonic(), -1
-    while time.monotonic() < deadline:
+    while True:
         ledger = await read_ledger(world.database_url)
         head = ledger.events[-1]["seq"] if ledger.events else 0
         if head != position:
             quiet_since, position = time.monotonic(), head
-        if follower.position >= head and time.monotonic() - quiet_since > 1.0:
-            return
+        is_caught_up = follower.position >= head and time.monotonic() - quiet_since > 1.0
+        if is_caught_up or time.monotonic() > deadline:
+            return ledger
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _collect(world: World, follower: Follower) -> Evidence:
-    ledger = await read_ledger(world.database_url)
+def _collect(world: World, ledger: Ledger, follower: Follower) -> Evidence:
+    # The orchestrators go on, and may note after this look that an agent is gone.
+    head = ledger.events[-1]["seq"] if ledger.events else 0
     return Evidence(
         world.history,
         read_journal(world.journal),
         ledger,
-        follower.seen,
+        [event for event in follower.seen if event[0] <= head],
         leaks=logs.leaks(world.logs, ledger, world.secrets),
         witnesses=read_witnesses(world.states),
         errors=logs.unexplained(world.logs),

@@ -77,6 +77,16 @@ class Orders:
             log.info("orders.not_heard", extra={"failures": self._failures, "reason": str(failure)})
 
     async def _say(self, update: StatusUpdate) -> None:
+        """Say it in its turn.
+
+        Who is cancelled waits no longer, but what was begun is said to its end: the server would hear it all the same,
+        perhaps after what is said next, such as the goodbye.
+        """
+        saying = asyncio.ensure_future(self._say_in_turn(update))
+        saying.add_done_callback(_forget)
+        await asyncio.shield(saying)
+
+    async def _say_in_turn(self, update: StatusUpdate) -> None:
         async with self._speaking:
             try:
                 told = await self._client.beat(update)
@@ -97,6 +107,12 @@ class Orders:
             await self._inbox.put(Resume(), at=told.at)
         if self._standing is not None:
             await self._inbox.put(self._standing, at=told.at)
+
+
+def _forget(said: "asyncio.Future[None]") -> None:
+    """Look at how it ended, for perhaps nobody waits for that any more."""
+    if not said.cancelled() and (failure := said.exception()) is not None:
+        log.debug("orders.not_said", extra={"reason": str(failure)})
 
 
 def standing(orders: Answered, update: StatusUpdate) -> Pause | Drain | None:

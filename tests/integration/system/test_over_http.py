@@ -66,6 +66,10 @@ async def all_dead(pids: Sequence[int]) -> None:
         await eventually(partial(is_gone, pid))
 
 
+async def _are_offline(client: Client) -> bool:
+    return all(agent.status is AgentStatus.OFFLINE for agent in await client.agents())
+
+
 async def test_a_dispatched_task_is_run_over_http_and_its_output_and_result_are_complete(
     orchestrator: Server, tmp_path: Path
 ) -> None:
@@ -82,7 +86,7 @@ async def test_a_dispatched_task_is_run_over_http_and_its_output_and_result_are_
     assert (await client.output(task_id, offset=300_004)).complete
     happened = await kinds(client, task_id)
     assert [happened[kind] for kind in ("task.dispatched", "task.claimed", "task.completed")] == [1, 1, 1]
-    assert [agent.status for agent in await client.agents()] == [AgentStatus.OFFLINE]
+    await eventually(lambda: _are_offline(client))
 
 
 async def test_a_cancel_over_http_kills_the_whole_group_within_moments(orchestrator: Server, tmp_path: Path) -> None:
