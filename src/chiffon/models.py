@@ -118,6 +118,17 @@ class EventPage(Answer):
     next_after: int
 
 
+class AuditEvent(Event):
+    """An event as the audit log keeps it; `hash` (hex) covers it and all before it."""
+
+    hash: str | None = None
+
+
+class AuditPage(Answer):
+    items: list[AuditEvent]
+    next_after: int | None = None
+
+
 class WhyAgent(Answer):
     """An agent that has to do with a task's waiting."""
 

@@ -42,7 +42,11 @@ class OneProcess:
     @asynccontextmanager
     async def orchestrator(self, site: Site) -> AsyncIterator[Part]:
         settings = OrchestratorSettings.load(
-            host=site.host, port=site.port, database_url=site.database_url, signing_keys_dir=site.signing_keys
+            host=site.host,
+            port=site.port,
+            database_url=site.database_url,
+            signing_keys_dir=site.signing_keys,
+            audit_checkpoints_file=site.checkpoints,
         )
         stop = asyncio.Event()
         serving = asyncio.create_task(

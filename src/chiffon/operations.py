@@ -1,6 +1,6 @@
 """What people who run Chiffon do through the client: hold agents back, settle dead letters, cancel and repeat work."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -8,6 +8,8 @@ from uuid import UUID, uuid4
 from chiffon.http import Http
 from chiffon.models import (
     Agent,
+    AuditEvent,
+    AuditPage,
     CancelledTrace,
     DeadLetter,
     DeadLetterDetail,
@@ -20,6 +22,8 @@ from chiffon.models import (
 
 # An id as a caller may have it: from an answer, or as text.
 AnyId = UUID | str
+
+AUDIT_PAGE = 500
 
 
 class Operations:
@@ -59,6 +63,25 @@ class Operations:
     async def executions(self, *, limit: int = 50) -> Executions:
         """Return the work that ended last, the newest end first; at most 200."""
         return Executions.model_validate(await self._http.get("/ops/executions", {"limit": limit}))
+
+    async def audit(
+        self, *, after: int = 0, limit: int | None = None, **question: Any
+    ) -> AsyncGenerator[AuditEvent, None]:
+        """Yield the events of the audit log that match, oldest first, page after page; at most `limit`.
+
+        The question is that of `GET /api/v1/audit`: actor, task_id, trace_id, agent_id, kind, result, work_type, since,
+        until.
+        """
+        query = {name: _as_query(value) for name, value in question.items() if value is not None}
+        following: int | None = after
+        while following is not None and limit != 0:
+            size = AUDIT_PAGE if limit is None else min(limit, AUDIT_PAGE)
+            answer = await self._http.get("/api/v1/audit", {**query, "after": following, "limit": size})
+            page = AuditPage.model_validate(answer)
+            for event in page.items:
+                yield event
+            limit = None if limit is None else limit - len(page.items)
+            following = page.next_after
 
     async def cancel_trace(self, trace_id: AnyId) -> CancelledTrace:
         """Cancel every task of a trace that has not ended."""
@@ -113,3 +136,9 @@ class Operations:
     async def _settle(self, how: str, ids: Sequence[int]) -> list[Settled]:
         answer = await self._http.post(f"/api/v1/dead-letters/{how}", {"ids": list(ids)}, repeatable=False)
         return [Settled.model_validate(result) for result in answer["results"]]
+
+
+def _as_query(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return [str(item) for item in value] if isinstance(value, list | tuple) else str(value)

@@ -40,6 +40,7 @@ class Site:
     slots: int | None = None
     signing_keys_dir: Path | None = None
     """Where the settings name a directory of signing keys; else there is one below `state_dir`."""
+    checkpoints_file: Path | None = None
 
     @property
     def signing_keys(self) -> Path:
@@ -49,6 +50,11 @@ class Site:
     def trusted_keys(self) -> Path:
         """The public keys of the orchestrator, for its agents."""
         return self.state_dir / "trusted_keys.pem"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The file of the audit log's checkpoints, unless the settings name another."""
+        return self.checkpoints_file or self.state_dir / "audit" / "checkpoints.jsonl"
 
     @property
     def url(self) -> str:

@@ -68,7 +68,7 @@ async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         stack.enter_context(sole_owner(plan.state_dir))
         logs = plan.state_dir / "logs"
-        for private in (logs, plan.state_dir / "agents"):
+        for private in (logs, plan.state_dir / "agents", plan.state_dir / "audit"):
             private.mkdir(mode=0o700, exist_ok=True)
         database_url = settings.database_url
         if "database_url" not in settings.model_fields_set:
@@ -86,6 +86,7 @@ async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
             agent_names=_names(plan),
             slots=plan.slots,
             signing_keys_dir=settings.signing_keys_dir,
+            checkpoints_file=settings.audit_checkpoints_file,
         )
         make_keys(site)
         token = None

@@ -1,12 +1,12 @@
 """The REST endpoints: each translates a request into a call of the service, and its answer back."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AfterValidator, AwareDatetime, ValidationError
+from pydantic import ValidationError
 
 from common.errors import ChiffonError
 from common.lifecycle import Status
@@ -15,6 +15,7 @@ from common.work import AGENT_TYPE_PATTERN, WORK_TYPE_PATTERN
 from orchestrator.events.schemas import EventOut, EventPage
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ErrorResponse, problem_of, validation_problem
+from orchestrator.http.moment import Moment
 from orchestrator.http.pagination import decode_cursor, encode_cursor
 from orchestrator.identities.access import READ, MayDispatch
 from orchestrator.identities.model import Caller
@@ -56,15 +57,6 @@ CONFLICT: Responses = {409: {"model": ErrorResponse, "description": "The id is t
 UNKNOWN: Responses = {400: {"model": ErrorResponse, "description": "The work type is not known (1001)."}}
 ENDED: Responses = {400: {"model": ErrorResponse, "description": "The task has ended (2002)."}}
 
-
-def _in_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("is beyond the years 1 to 9999 in UTC") from None
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 router = APIRouter(prefix="/api/v1", responses={500: {"model": ErrorResponse}, 503: {"model": ErrorResponse}})
 

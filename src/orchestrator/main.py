@@ -15,6 +15,7 @@ from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.logs import configure_logs
 from orchestrator import api
+from orchestrator.audit import api as audit
 from orchestrator.dead_letters import api as dead_letters
 from orchestrator.http import errors, health
 from orchestrator.http.context import RequestContext
@@ -80,6 +81,7 @@ def create_app(
     app.include_router(ops.router)
     app.include_router(live.router)
     app.include_router(identities.router)
+    app.include_router(audit.router)
     app.include_router(health.router)
     check_routes(app)
     describe = app.openapi
@@ -108,6 +110,7 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.checks = orchestrator.checks
     app.state.keeper = orchestrator.keeper
     app.state.identities = orchestrator.identities
+    app.state.audit = orchestrator.audit
 
 
 class _Server(uvicorn.Server):

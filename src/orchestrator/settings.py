@@ -105,6 +105,14 @@ class OrchestratorSettings(Settings):
         description="The directory of the keys that sign what agents may run; `chiffon keys rotate` makes the first. "
         "Without it nothing is signed, and only agents that ask for no signatures run anything.",
     )
+    audit_checkpoints_file: Path | None = Field(
+        default=None,
+        description="The file to which signed checkpoints of the audit log are appended, outside the database; needs "
+        "`signing_keys_dir`. Without it nothing tells when the whole log is rewritten.",
+    )
+    audit_checkpoint_seconds: float = Field(
+        default=60.0, ge=0.1, le=86_400, description="How often a checkpoint is written when something happened."
+    )
     database_connections: int = Field(default=10, ge=3, le=200, description="The most connections to PostgreSQL.")
 
     @property
@@ -130,6 +138,10 @@ class OrchestratorSettings(Settings):
     @property
     def probe(self) -> timedelta:
         return timedelta(seconds=self.probe_seconds)
+
+    @property
+    def audit_checkpoint(self) -> timedelta:
+        return timedelta(seconds=self.audit_checkpoint_seconds)
 
     @property
     def agent_offline_after(self) -> timedelta:

@@ -17,6 +17,7 @@ from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.loop import Duty, Health, InTurn, Wake, forever, keep_running
 from common.retry import RetryPolicy
+from orchestrator.audit.service import AuditService
 from orchestrator.database.pool import Pool, open_pool
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.events import queries as events
@@ -49,6 +50,7 @@ from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.loops.run import running
 from orchestrator.loops.senders import senders_of
 from orchestrator.loops.watch_agents import WatchAgents
+from orchestrator.loops.write_checkpoints import open_checkpoints
 from orchestrator.ops.service import OpsService
 from orchestrator.outbox import queries as outbox
 from orchestrator.output.service import OutputService
@@ -92,6 +94,7 @@ class Orchestrator:
     checks: Mapping[str, Callable[[], Awaitable[str]]]
     keeper: Keeper
     identities: Identities
+    audit: AuditService
 
 
 @asynccontextmanager
@@ -112,7 +115,8 @@ async def open_orchestrator(
         await check_schema(pool)
         bus = broker or await _open_broker(stack, shared.broker_url)
         relay, news, health, hub = Wake(), Wake(), Health(), Hub()
-        signer = open_signer(settings.signing_keys_dir, SystemClock())
+        signer, audit = open_signer(settings.signing_keys_dir, SystemClock()), AuditService(pool)
+        checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
         pools = await _pools(settings, pool)
         tasks = TaskService(pool, ageing=settings.priority_ageing)
         output = OutputService(pool, max_output_bytes=settings.max_output_bytes)
@@ -146,6 +150,7 @@ async def open_orchestrator(
         stack.push_async_callback(service.disconnect)
         await bus.declare(*map(topology.work_queue, pools))
         await _recover(settings, pool, bus, pools)
+        await audit.started(settings, policy.policy.id, () if signer is None else signer.key_ids[0])
         async with pool.acquire() as db:
             hub.start_at(await events.head(db))
         handlers: list[Handler] = [
@@ -170,7 +175,9 @@ async def open_orchestrator(
             ("follow_events", FollowEvents(pool, hub, heard=jobs.desk.heard), news, SECOND),
         ]
         if signer is not None:
-            duties.append(("read_keys", ReadKeys(signer), Wake(), 2 * SECOND))
+            duties.append(("read_keys", ReadKeys(signer, audit), Wake(), 2 * SECOND))
+        if checkpoints is not None:
+            duties.append(("write_checkpoints", checkpoints, Wake(), settings.audit_checkpoint))
         door = keep_door(settings, pool, health)
         loops = {
             **door.loops,
@@ -198,6 +205,7 @@ async def open_orchestrator(
             checks(pool, bus, probe, health),
             door.keeper,
             build_identities(settings, pool, trusted_keys=tuple if signer is None else signer.public_keys),
+            audit,
         )
 
 

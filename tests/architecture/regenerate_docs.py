@@ -85,6 +85,7 @@ BODIES = (
     "DeadLetterPage",
     "SettleRequest",
     "SettleItem",
+    "AuditPage",
     "ErrorResponse",
     "FieldProblem",
     "Readiness",
@@ -96,6 +97,7 @@ LISTS = {
     "events": "/api/v1/tasks/{task_id}/events",
     "agents": "/api/v1/agents",
     "dead-letters": "/api/v1/dead-letters",
+    "audit": "/api/v1/audit",
 }
 
 SUBCOMMANDS = {
@@ -106,6 +108,7 @@ SUBCOMMANDS = {
     "identities": ("create", "disable"),
     "tokens": ("create", "revoke", "bootstrap"),
     "dead-letters": ("list", "show", "replay", "discard"),
+    "audit": ("verify", "query"),
     "rabbitmq": ("setup", "add-agent", "rotate-agent", "remove-agent"),
 }
 

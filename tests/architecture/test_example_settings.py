@@ -24,6 +24,7 @@ NOT_SHOWN = {
     "tls_cert_file",
     "tls_key_file",
     "signing_keys_dir",
+    "audit_checkpoints_file",
     "trusted_keys",
 }
 

@@ -203,6 +203,12 @@ def event_gaps(evidence: Evidence) -> Iterator[Violation]:
         yield Violation("event gap", f"{len(numbers)} events up to number {numbers[-1]}; missing: {missing}")
 
 
+def chain_broken(evidence: Evidence) -> Iterator[Violation]:
+    """I13: the audit log's chain verifies, whatever happened while it was written."""
+    if evidence.ledger.flaw is not None:
+        yield Violation("chain broken", evidence.ledger.flaw)
+
+
 def followed_otherwise(evidence: Evidence) -> Iterator[Violation]:
     """I13: a reader that resumes saw every event exactly once, in order."""
     written = [(event["seq"], event["kind"], event["task_id"]) for event in evidence.ledger.events]
@@ -303,6 +309,7 @@ CHECKS: Mapping[str, Check] = {
         too_many_at_once,
         poison_lost,
         event_gaps,
+        chain_broken,
         followed_otherwise,
         output_lost,
         result_forgotten,

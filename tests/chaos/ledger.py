@@ -6,6 +6,9 @@ from typing import Any
 
 import asyncpg
 
+from orchestrator.audit.verify import verify
+from orchestrator.database.pool import prepare
+
 TASKS = "SELECT * FROM task"
 ATTEMPTS = "SELECT * FROM attempt ORDER BY task_id, number"
 EVENTS = "SELECT seq, at, kind, task_id, agent_id, attempt, actor, data FROM event ORDER BY seq"
@@ -34,6 +37,8 @@ class Ledger:
     events: list[Row]
     output: list[Row]
     dead_letters: list[str] = field(default_factory=list)
+    flaw: str | None = None
+    """The first thing that is wrong with the audit log's chain."""
 
     def history(self, task_id: str) -> list[Row]:
         return [event for event in self.events if event["task_id"] == task_id]
@@ -51,9 +56,12 @@ async def read_ledger(database_url: str) -> Ledger:
                 [_plain(row) for row in await connection.fetch(query)] for query in (TASKS, ATTEMPTS, EVENTS, OUTPUT)
             ]
             letters = [row["message_id"] for row in await connection.fetch(DEAD_LETTERS)]
+        await prepare(connection)
+        finding = (await verify(connection)).finding
     finally:
         await connection.close()
-    return Ledger({task["task_id"]: task for task in tasks}, attempts, events, output, letters)
+    flaw = None if finding is None else f"{finding.flaw} at event {finding.seq}: {finding.reason}"
+    return Ledger({task["task_id"]: task for task in tasks}, attempts, events, output, letters, flaw)
 
 
 async def unfinished(database_url: str) -> int:

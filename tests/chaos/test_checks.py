@@ -141,6 +141,10 @@ def lose_an_event(evidence: Evidence) -> None:
     del evidence.ledger.events[0]
 
 
+def break_the_chain(evidence: Evidence) -> None:
+    evidence.ledger = replace(evidence.ledger, flaw="edited at event 1")
+
+
 def show_an_event_twice(evidence: Evidence) -> None:
     evidence.followed = [*evidence.followed, evidence.followed[-1]]
 
@@ -190,6 +194,7 @@ SPOILED: dict[Callable[[Evidence], None], str] = {
     run_side_by_side: "too many at once",
     lose_poison: "poison lost",
     lose_an_event: "event gap",
+    break_the_chain: "chain broken",
     show_an_event_twice: "feed differs",
     lose_output: "output lost",
     forget_a_result: "result forgotten",

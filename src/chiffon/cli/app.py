@@ -64,6 +64,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "List what nobody could deal with, look at it, replay or discard it.",
         ),
         "ops": Command("chiffon.cli.ops:app", "Work", "Show what waits and runs, and what came of the last."),
+        "audit": Command(
+            "chiffon.cli.audit:app", "Work", "Check that the audit log is what was written, and ask it who did what."
+        ),
         "conformance": Command(
             "chiffon.cli.conformance:conformance",
             "About",

@@ -20,12 +20,13 @@ class Printing:
     """How an answer is printed."""
 
     output: Annotated[
-        Literal["table", "json"], Parameter(name=["--output", "-o"], help="For people, or for programs.")
+        Literal["table", "json", "jsonl"],
+        Parameter(name=["--output", "-o"], help="For people, or for programs; one JSON value a line."),
     ] = "table"
 
     @property
     def is_json(self) -> bool:
-        return self.output == "json"
+        return self.output != "table"
 
 
 @Parameter(name="*")

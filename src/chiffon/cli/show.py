@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from chiffon.cli.console import print_fields, print_json, print_table
-from chiffon.models import Agent, DeadLetter, DeadLetterDetail, Event, TaskStatus
+from chiffon.models import Agent, AuditEvent, DeadLetter, DeadLetterDetail, Event, TaskStatus
 from common.lifecycle import Status
 
 
@@ -147,6 +147,14 @@ def event_line(event: Event) -> str:
     about = f"task={event.task_id}" if event.task_id else f"agent={event.agent_id}"
     data = " ".join(f"{name}={_shown(value)}" for name, value in event.data.items() if value is not None)
     return f"{clock(event.at)}  {event.seq:>6}  {event.kind:<20} {about}  {data}".rstrip()
+
+
+def audit_line(event: AuditEvent) -> str:
+    """Return an event of the audit log as one line: when, by whom, what."""
+    about = [f"{name}={value}" for name, value in (("task", event.task_id), ("agent", event.agent_id)) if value]
+    data = [f"{name}={_shown(value)}" for name, value in event.data.items() if value is not None]
+    at = event.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return f"{at}  {event.seq:>6}  {one_line(event.actor or '-')}  {event.kind}  {' '.join(about + data)}".rstrip()
 
 
 def describe_end(task: TaskStatus) -> str:

@@ -1,10 +1,12 @@
-"""What the audit log is checked against, and what a check finds."""
+"""What the audit log is checked against, what a check finds, and what can be asked of the log."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from uuid import UUID
 
-from orchestrator.events.model import Event
+from orchestrator.events.model import Event, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Checkpoint:
     hash: bytes
     at: datetime
     key_id: str
-    signature: bytes
+    signature: str
 
 
 class Flaw(StrEnum):
@@ -61,3 +63,58 @@ class Finding:
     through: int
     unproven: int
     reason: str
+
+
+class Result(StrEnum):
+    """How something ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which events are wanted; what is None or empty does not matter. `since` counts, `until` does not any more."""
+
+    actor: str | None = None
+    task_id: UUID | None = None
+    trace_id: UUID | None = None
+    agent_id: UUID | None = None
+    kinds: tuple[str, ...] = ()
+    results: tuple[Result, ...] = ()
+    work_type: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def is_about_few(self) -> bool:
+        """Say whether an index leads to all that is wanted."""
+        return self.task_id is not None or self.trace_id is not None
+
+    def wanted_kinds(self) -> list[str] | None:
+        """Return the kinds of events that can match; None for all."""
+        if not self.results:
+            return list(self.kinds) or None
+        ends = kinds_of(self.results)
+        return sorted(ends & set(self.kinds) if self.kinds else ends)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some events. `next_after` leads on, also when there are no events here; None when the end was reached."""
+
+    rows: list[Row]
+    next_after: int | None
+
+
+def kinds_of(results: Iterable[Result]) -> set[str]:
+    """Return the kinds of events that tell of these results."""
+    ends = {
+        Result.COMPLETED: ("completed",),
+        Result.FAILED: ("failed",),
+        Result.CANCELLED: ("cancelled",),
+        Result.REFUSED: ("refused", "rejected"),
+    }
+    return {str(kind) for kind in Kind for result in results if kind.endswith(ends[result])}

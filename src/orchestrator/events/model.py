@@ -34,6 +34,8 @@ class Kind(StrEnum):
     IDENTITY_DISABLED = "identity.disabled"
     TOKEN_CREATED = "token.created"  # noqa: S105 - the name of an event
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - the name of an event
+    ORCHESTRATOR_STARTED = "orchestrator.started"
+    KEYS_CHANGED = "keys.changed"
     DEAD_LETTER_NOTED = "dead_letter.noted"
     DEAD_LETTER_REPLAYED = "dead_letter.replayed"
     DEAD_LETTER_DISCARDED = "dead_letter.discarded"

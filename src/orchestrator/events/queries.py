@@ -12,26 +12,19 @@ from orchestrator.events.model import Event, NewEvent
 # the one before it; see chain.py.
 APPEND = """
     WITH head AS MATERIALIZED (SELECT seq, hash FROM event_head FOR UPDATE),
-    new AS MATERIALIZED (
-        SELECT head.seq + position AS seq, head.hash AS start, clock_timestamp() AS at,
-               kind, actor, data::jsonb AS data, task_id, trace_id, request_id, agent_id, attempt, leaf
-          FROM head,
-               unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[],
-                      $8::smallint[], $9::bytea[])
-                 WITH ORDINALITY AS one (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
-                                         position)
-    ),
-    chained AS MATERIALIZED (
-        SELECT new.*, event_chain(start, int8send(seq) || int8send((extract(epoch FROM at) * 1000000)::bigint) || leaf)
-                      OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) AS hash
-          FROM new
-    ),
+    locked AS MATERIALIZED (SELECT seq, hash, clock_timestamp() AS at FROM head),
+    chain AS MATERIALIZED (SELECT seq, at, event_chain(hash, seq, at, $9::bytea[]) AS hashes FROM locked),
     moved AS (
-        UPDATE event_head SET seq = newest.seq, hash = newest.hash
-          FROM (SELECT seq, hash FROM chained ORDER BY seq DESC LIMIT 1) AS newest
+        UPDATE event_head SET seq = chain.seq + cardinality(hashes), hash = hashes[cardinality(hashes)] FROM chain
     )
     INSERT INTO event (seq, at, kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, hash)
-    SELECT seq, at, kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, hash FROM chained
+    SELECT chain.seq + position, chain.at, new.kind, new.actor, new.data::jsonb,
+           new.task_id, new.trace_id, new.request_id, new.agent_id, new.attempt, new.hash
+      FROM chain,
+           unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[], $8::smallint[],
+                  chain.hashes)
+             WITH ORDINALITY AS new (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, hash,
+                                     position)
 """
 
 HEAD = "SELECT seq FROM event_head"

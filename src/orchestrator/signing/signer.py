@@ -10,6 +10,7 @@ from uuid import UUID
 from common.clock import Clock
 from common.messages import GrantedTask
 from common.seal import Seal
+from common.signing.keys import PrivateKey
 from common.signing.statements import KeysStatement, NamedKey, SealedTask, sign, sign_grant
 from orchestrator.signing.directory import KeysUnusable, StoredKeys, read_keys
 
@@ -26,13 +27,23 @@ class Signer:
         self._keys = _some(read_keys(directory), directory)
         self._announcement: tuple[Seal, ...] = ()
 
+    @property
+    def key(self) -> PrivateKey:
+        """The key that signs now."""
+        signing = self._keys.signing(self._clock.now())
+        assert signing is not None
+        return signing.key
+
+    @property
+    def key_ids(self) -> tuple[list[str], list[str]]:
+        """The names of the keys that are believed, and of those that never are again."""
+        return [stored.key.key_id for stored in self._keys.keys], list(self._keys.retired)
+
     def seal(self, agent_id: UUID, grants: Sequence[GrantedTask]) -> Seal:
         """Return one signature for all that a message grants; it holds as long as the leases that it gives."""
         now = self._clock.now()
-        signing = self._keys.signing(now)
-        assert signing is not None
         valid = timedelta(seconds=max(grant.lease_seconds for grant in grants))
-        return sign_grant(signing.key, agent_id, [SealedTask.of(grant) for grant in grants], now=now, valid=valid)
+        return sign_grant(self.key, agent_id, [SealedTask.of(grant) for grant in grants], now=now, valid=valid)
 
     def public_keys(self) -> tuple[str, ...]:
         """Return the keys that count, in PEM, for an agent that is to believe them from now on."""

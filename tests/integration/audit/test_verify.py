@@ -24,7 +24,7 @@ async def finding_in(db: Connection, checkpoints: Sequence[Checkpoint] = ()) -> 
 async def checkpoint_now(db: Connection) -> Checkpoint:
     row = await db.fetchrow("SELECT seq, hash FROM event_head")
     assert row is not None
-    return Checkpoint(row["seq"], row["hash"], datetime.now(UTC), "key", b"")
+    return Checkpoint(row["seq"], row["hash"], datetime.now(UTC), "key", "")
 
 
 async def test_what_the_program_wrote_is_in_order(owner: Connection) -> None:
@@ -125,7 +125,7 @@ async def test_a_tail_removed_under_a_head_made_to_fit_contradicts_a_checkpoint(
 
 
 async def test_a_log_rewritten_from_some_event_on_contradicts_a_checkpoint(owner: Connection, worked: Pool) -> None:
-    early, late = Checkpoint(4, await _hash_of(owner, 4), datetime.now(UTC), "key", b""), await checkpoint_now(owner)
+    early, late = Checkpoint(4, await _hash_of(owner, 4), datetime.now(UTC), "key", ""), await checkpoint_now(owner)
     await owner.execute("UPDATE event SET actor = 'another' WHERE seq = 6")
     await _chain_anew(owner, since=6)
     await work(worked, tasks=1)

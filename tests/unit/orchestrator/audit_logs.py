@@ -70,7 +70,7 @@ def head_of(rows: Sequence[Row]) -> End:
 
 
 def checkpoint(log: Log, seq: int) -> Checkpoint:
-    return Checkpoint(seq, log.rows[seq - 1].hash or b"", NOON, "key", b"")
+    return Checkpoint(seq, log.rows[seq - 1].hash or b"", NOON, "key", "")
 
 
 def verify(log: Log, checkpoints: Sequence[Checkpoint] = ()) -> Finding | None:

@@ -31,15 +31,23 @@ STATEMENTS = (
     """,
     "UPDATE event_head SET hash = event_start.hash FROM event_start",
     "ALTER TABLE event_head ALTER COLUMN hash SET NOT NULL",
+    # The hashes of new events, behind the hash of the newest one: see events/chain.py. One call for all of a statement.
     """
-    CREATE FUNCTION event_link(before bytea, start bytea, link bytea) RETURNS bytea
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+    CREATE FUNCTION event_chain(hash bytea, seq bigint, at timestamptz, leaves bytea[]) RETURNS bytea[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+    DECLARE
+        leaf   bytea;
+        hashes bytea[] := '{}';
+        micros bytea := int8send((extract(epoch FROM at) * 1000000)::bigint);
     BEGIN
-        RETURN sha256(coalesce(before, start) || link);
+        FOREACH leaf IN ARRAY leaves LOOP
+            seq := seq + 1;
+            hash := sha256(hash || int8send(seq) || micros || leaf);
+            hashes := hashes || hash;
+        END LOOP;
+        RETURN hashes;
     END $$
     """,
-    # As a window function it gives each new event the hash of all before it, in one statement.
-    "CREATE AGGREGATE event_chain(bytea, bytea) (SFUNC = event_link, STYPE = bytea)",
     # Against mistakes. Who owns the table can take it away: against that are the chain and its checkpoints.
     """
     CREATE FUNCTION event_keep() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,0 +1,69 @@
+"""The endpoint for auditors: reading only."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import StringConstraints
+
+from common.json_rules import SafeText
+from orchestrator.audit.model import Question, Result
+from orchestrator.audit.schemas import AuditPage
+from orchestrator.audit.service import AuditService
+from orchestrator.http.errors import ErrorResponse
+from orchestrator.http.moment import Moment
+from orchestrator.identities.access import requires
+from orchestrator.identities.permissions import Permission
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorResponse, "description": "Nobody knows who asks (4001)."},
+    403: {"model": ErrorResponse, "description": "The caller may not audit (4003)."},
+    422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
+    500: {"model": ErrorResponse},
+    503: {"model": ErrorResponse},
+}
+MAX_SEQ = 2**62
+
+Name = Annotated[SafeText, StringConstraints(max_length=200)]
+
+
+router = APIRouter(prefix="/api/v1", tags=["audit"], dependencies=[requires(Permission.AUDIT)], responses=PROBLEMS)
+
+
+def get_audit(request: Request) -> AuditService:
+    """Return the service of the running app."""
+    service: AuditService = request.app.state.audit
+    return service
+
+
+Audit = Annotated[AuditService, Depends(get_audit)]
+
+
+@router.get("/audit", summary="Who did what")
+async def audit(
+    service: Audit,
+    actor: Annotated[Name | None, Query(description="A caller's name, an agent's id, a loop.")] = None,
+    task_id: UUID | None = None,
+    trace_id: UUID | None = None,
+    agent_id: UUID | None = None,
+    kind: Annotated[list[Name] | None, Query(max_length=50, description="Repeat it for more.")] = None,
+    result: Annotated[list[Result] | None, Query(description="Only ends like this. Repeat it for more.")] = None,
+    work_type: Name | None = None,
+    since: Annotated[Moment | None, Query(description="Only from then on.")] = None,
+    until: Annotated[Moment | None, Query(description="Only before then.")] = None,
+    after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered above this.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> AuditPage:
+    """Return the events that match, oldest first. An answer with few or no items may still have a `next_after`."""
+    question = Question(
+        actor=actor,
+        task_id=task_id,
+        trace_id=trace_id,
+        agent_id=agent_id,
+        kinds=tuple(kind or ()),
+        results=tuple(result or ()),
+        work_type=work_type,
+        since=since,
+        until=until,
+    )
+    return AuditPage.of(await service.ask(question, after=after, limit=limit))

@@ -1,0 +1,97 @@
+"""Checkpoints are lines of a file that is only appended to, each believed only with its signature."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from common.signing.keys import PrivateKey
+from orchestrator.audit.checkpoint_file import CheckpointFile, read_checkpoints
+from orchestrator.audit.checkpoints import CheckpointsUnusable, line_of, make_checkpoint, parse
+from orchestrator.audit.model import Checkpoint, End
+
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+KEY = PrivateKey.new()
+KEYS = {KEY.key_id: KEY.public}
+
+
+def made(seq: int, *, key: PrivateKey = KEY) -> Checkpoint:
+    return make_checkpoint(End(seq, bytes([seq]) * 32), at=NOON, key=key)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> CheckpointFile:
+    return CheckpointFile(tmp_path / "checkpoints.jsonl")
+
+
+def filled(file: CheckpointFile, *checkpoints: Checkpoint) -> Path:
+    for checkpoint in checkpoints:
+        file.append(checkpoint)
+    return file.path
+
+
+def test_what_was_appended_is_read_back_and_believed(file: CheckpointFile) -> None:
+    path = filled(file, made(1), made(5), made(5))
+
+    assert list(read_checkpoints(path, KEYS)) == [made(1), made(5), made(5)]
+    assert file.open() == made(5)
+
+
+def test_a_new_file_has_no_last_checkpoint(file: CheckpointFile) -> None:
+    assert file.open() is None
+    assert list(read_checkpoints(file.path, KEYS)) == []
+
+
+def test_a_line_that_a_crash_cut_off_is_taken_away(file: CheckpointFile) -> None:
+    path = filled(file, made(1))
+    path.write_bytes(path.read_bytes() + line_of(made(2))[:-10])
+
+    assert list(read_checkpoints(path, KEYS)) == [made(1)]
+    assert file.open() == made(1)
+    file.append(made(3))
+    assert list(read_checkpoints(path, KEYS)) == [made(1), made(3)]
+
+
+def test_what_is_appended_after_the_file_was_opened_is_not_read(file: CheckpointFile) -> None:
+    reading = read_checkpoints(filled(file, made(1)), KEYS)
+    file.append(made(2))
+
+    assert list(reading) == [made(1)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b'"seq": 2', b'"seq": 3'), (b"0202", b"0203"), (b"T12:00", b"T12:01"), (b'"signature": "', b'"signature": "AA')],
+    ids=["number", "hash", "time", "signature"],
+)
+def test_an_edited_line_is_named(file: CheckpointFile, old: bytes, new: bytes) -> None:
+    path = filled(file, made(1), made(2), made(9))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1].replace(old, new, 1) + lines[2])
+
+    with pytest.raises(CheckpointsUnusable, match=r"line 2 .*signature"):
+        list(read_checkpoints(path, KEYS))
+
+
+def test_lines_out_of_order_are_named(file: CheckpointFile) -> None:
+    with pytest.raises(CheckpointsUnusable, match=r"line 2 .*earlier event"):
+        list(read_checkpoints(filled(file, made(5), made(4)), KEYS))
+
+
+def test_a_checkpoint_of_a_strangers_key_is_not_believed(file: CheckpointFile) -> None:
+    path = filled(file, made(1, key=PrivateKey.new()))
+
+    with pytest.raises(CheckpointsUnusable, match="not among those given"):
+        list(read_checkpoints(path, KEYS))
+    assert len(list(read_checkpoints(path, None))) == 1
+
+
+@pytest.mark.parametrize("line", [b"", b"null", b"[]", b"{}", b'{"seq": 1}', line_of(made(1)).replace(b"1", b'"1"', 1)])
+def test_what_is_no_checkpoint_is_refused(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse(line)
+
+
+def test_a_file_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointsUnusable, match="cannot be written"):
+        CheckpointFile(tmp_path / "nowhere" / "file").open()
