@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 from agents.executors.enforcement import Enforcement, probe
 from agents.executors.environment import inherited
@@ -21,6 +22,8 @@ from common import safeguards
 from common.broker.base import Broker
 from common.config import SharedSettings
 from common.logs import log_context
+from common.policy.read import read_policy
+from common.policy.rules import decide
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ async def run_agent(
                 way,
                 known,
                 trust,
+                policy=None if settings.policy_file is None else partial(decide, read_policy(settings.policy_file)),
                 known_secrets=known_secrets,
                 secrets=secrets,
                 enforcement=enforcement,

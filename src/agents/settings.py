@@ -139,6 +139,11 @@ class AgentSettings(Settings):
         description="A file with the public keys (PEM) that sign this agent's work: what `chiffon keys list --pem` "
         "prints. Later keys come by themselves, signed by one of these, and are kept in state_dir.",
     )
+    policy_file: Path | None = Field(
+        default=None,
+        description="A policy (TOML) of this host's own, in the orchestrator's format: what it does not let run, "
+        "this agent does not run, whoever signed it.",
+    )
     clock_skew_seconds: float = Field(
         default=300.0,
         ge=0,
@@ -171,7 +176,7 @@ class AgentSettings(Settings):
             raise ValueError(f"must have at most {MOST_LABELS - len(ANNOUNCED)} labels")
         return value
 
-    @field_validator("state_dir", "trusted_keys")
+    @field_validator("state_dir", "trusted_keys", "policy_file")
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
         # Work runs in a directory of its own, from which a relative path would lead elsewhere.

@@ -38,7 +38,7 @@ from agents.trust import Trust
 from agents.unreadable import Undertaker
 from agents.used_claims import UsedClaims
 from agents.workspace import Workspaces
-from agents.write_gate import WriteGate
+from agents.write_gate import OwnPolicy, WriteGate
 from common.broker.base import Broker
 from common.broker.topology import own_work_queue, work_queue
 from common.clock import Clock, SystemClock
@@ -56,6 +56,7 @@ async def build_agent(
     executors: Mapping[str, Executor],
     trust: Trust | None,
     *,
+    policy: OwnPolicy | None = None,
     known_secrets: Values | None = None,
     secrets: Secrets | None = None,
     enforcement: Enforcement | None = None,
@@ -100,7 +101,9 @@ async def build_agent(
         journal, handover, left, used = await _open_state(stack, settings, identity, reporter, clock, health)
         runner = Runner(
             agent_id,
-            gate=WriteGate(executors, agent_type=identity.agent_type, journal=journal, seals=seals, used=used),
+            gate=WriteGate(
+                executors, agent_type=identity.agent_type, journal=journal, seals=seals, used=used, policy=policy
+            ),
             workspaces=workspaces,
             reporter=reporter,
             handover=handover,

@@ -108,7 +108,7 @@ class WriteGate:
             if ruling.approval is not None and grant.approval_id is None:
                 message = f"The agent's own policy asks for an approval, and there is none (rule {ruling.rule!r})."
                 return self._refused(grant, Refusal(ErrorCode.POLICY_REFUSED, message))
-            confinement = stricter(confinement, ruling.confinement)
+            confinement = confinement.with_also(ruling.confinement)
             effect = Effect.WRITE if Effect.WRITE in (effect, ruling.effect) else effect
         return Passage(self, grant, executor, Permitted(grant.work, effect, confinement, grant.approval_id))
 
@@ -132,13 +132,3 @@ def _not_genuine(grant: GrantedTask, problem: str) -> Refusal:
     is_edited = problem.startswith("digest ") and grant.approval_id is not None
     code = ErrorCode.APPROVAL_MISMATCH if is_edited else ErrorCode.AUTHENTICATION_FAILED
     return Refusal(code, f"The agent does not run this grant: {problem}.")
-
-
-def stricter(one: Confinement, other: Confinement) -> Confinement:
-    """Return what satisfies both."""
-    tightest = {}
-    for name in Confinement.model_fields:
-        given = [value for value in (getattr(one, name), getattr(other, name)) if value is not None]
-        if given:
-            tightest[name] = any(given) if isinstance(given[0], bool) else min(given)
-    return Confinement(**tightest)

@@ -5,10 +5,10 @@ All are frozen. Unknown fields are ignored, so that a newer peer can add some.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
 
 from common.confinement import UNCONFINED, Confinement
 from common.labels import Labels
@@ -92,6 +92,16 @@ class GrantedTask(Message):
     effect: Effect = Effect.WRITE
     approval_id: UUID | None = None
     confinement: Confinement = UNCONFINED
+    _ruled: str | None = PrivateAttr(default=None)
+
+    @property
+    def ruled_digest(self) -> str | None:
+        """The digest (hex) of what was ruled on, known to the orchestrator only: it is signed, and never sent."""
+        return self._ruled
+
+    def ruled_as(self, digest: bytes | None) -> Self:
+        self._ruled = None if digest is None else digest.hex()
+        return self
 
 
 class Grant(Message):

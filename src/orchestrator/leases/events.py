@@ -21,11 +21,11 @@ KIND_OF_END = {
 
 
 def claimed(task: Task, agent_id: UUID, attempt: int) -> NewEvent:
-    return _about(Kind.TASK_CLAIMED, task, agent_id, attempt, {})
+    return _about(Kind.TASK_CLAIMED, task, agent_id, attempt, _ruled(task))
 
 
 def ended(task: Task, end: End, status: Status) -> NewEvent:
-    return _about(KIND_OF_END[status], task, task.agent_id, task.attempt, _summary(end))
+    return _about(KIND_OF_END[status], task, task.agent_id, task.attempt, {**_summary(end), **_ruled(task)})
 
 
 def stopped(task: Task, result: WorkResult, end: End) -> NewEvent:
@@ -68,6 +68,15 @@ def dead_letter(task: Task, end: End) -> NewLetter:
         priority=task.priority,
         task_id=task.task_id,
     )
+
+
+def _ruled(task: Task) -> dict[str, Any]:
+    """Return what the audit compares before and after: that exactly what was ruled on, and approved, ran."""
+    return {
+        "effect": task.effect,
+        "digest": None if task.work_digest is None else task.work_digest.hex(),
+        "approval_id": None if task.approval_id is None else str(task.approval_id),
+    }
 
 
 def _summary(end: End) -> dict[str, Any]:

@@ -10,7 +10,11 @@ from orchestrator.tasks.model import Task
 def granted(
     task: Task, claim_id: UUID, *, attempt: int, fence: int, lease: timedelta, max_output_bytes: int
 ) -> GrantedTask:
-    """Return the grant of one attempt, which is what gets signed."""
+    """Return the grant of one attempt, which is what gets signed.
+
+    The digest is that of what was ruled on, and perhaps approved, when the work was handed in: parameters that were
+    edited in the ledger since then do not fit it, and no agent runs them.
+    """
     return GrantedTask(
         claim_id=claim_id,
         work=WorkRequest(
@@ -27,4 +31,4 @@ def granted(
         effect=task.effect,
         approval_id=task.approval_id,
         confinement=task.confinement,
-    )
+    ).ruled_as(task.work_digest)

@@ -43,7 +43,8 @@ class Signer:
         """Return one signature for all that a message grants; it holds as long as the leases that it gives."""
         now = self._clock.now()
         valid = timedelta(seconds=max(grant.lease_seconds for grant in grants))
-        return sign_grant(self.key, agent_id, [SealedTask.of(grant) for grant in grants], now=now, valid=valid)
+        sealed = [SealedTask.of(grant, digest=grant.ruled_digest) for grant in grants]
+        return sign_grant(self.key, agent_id, sealed, now=now, valid=valid)
 
     def public_keys(self) -> tuple[str, ...]:
         """Return the keys that count, in PEM, for an agent that is to believe them from now on."""

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from uuid import UUID, uuid4
 
@@ -58,6 +59,9 @@ from common.protocol import (
     decode,
     encode,
 )
+from common.seal import Seal
+from common.signing.keys import PrivateKey
+from common.signing.statements import SealedTask, sign_grant
 from common.unreadable import Unreadable
 from tests.eventually import eventually
 
@@ -76,7 +80,10 @@ class Dispatched:
 
 
 class ScriptedOrchestrator:
-    """Grants every claim once, renews every lease, stores every result and hears every beat, unless told otherwise."""
+    """Grants every claim once, renews every lease, stores every result and hears every beat, unless told otherwise.
+
+    With a `key` it signs. `answer_with` is what somebody on the way makes of its grants.
+    """
 
     def __init__(self, broker: Broker, *, lease_seconds: float = 60.0) -> None:
         self.lease_seconds = lease_seconds
@@ -86,6 +93,8 @@ class ScriptedOrchestrator:
         self.renews = True
         self.stores = True
         self.hears = True
+        self.key: PrivateKey | None = None
+        self.answer_with: Callable[[Grant], Grant] = lambda grant: grant
         self.claims: list[ClaimedTask] = []
         self.claim_messages: list[Claim] = []
         self.grants: dict[UUID, GrantedTask] = {}
@@ -147,7 +156,13 @@ class ScriptedOrchestrator:
         await self._broker.publish(Outgoing(control_address(self.agent_id), body, "control"))
 
     async def send_grant(self, grant: GrantedTask) -> None:
-        await self.tell(GrantEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=Grant(tasks=[grant])))
+        sealed = Grant(tasks=[grant], seal=None if self.key is None else self.seal(grant))
+        await self.tell(GrantEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=self.answer_with(sealed)))
+
+    def seal(self, grant: GrantedTask) -> Seal:
+        assert self.key is not None
+        tasks, valid = [SealedTask.of(grant)], timedelta(seconds=self.lease_seconds)
+        return sign_grant(self.key, self.agent_id, tasks, now=datetime.now(UTC), valid=valid)
 
     async def cancel(self, task_id: UUID) -> None:
         await self.order(CancelTask(task_id=task_id, fence=self.grants[task_id].fence))

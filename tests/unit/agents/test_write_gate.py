@@ -16,9 +16,9 @@ from agents.journal_file import JournalFile
 from agents.seal_check import SealCheck
 from agents.trust import TRUST_FILE, Trust
 from agents.used_claims import UsedClaims
-from agents.write_gate import OwnPolicy, Passage, Refusal, WriteGate, stricter
+from agents.write_gate import OwnPolicy, Passage, Refusal, WriteGate
 from common.clock import SystemClock
-from common.confinement import UNCONFINED, Confinement
+from common.confinement import Confinement
 from common.errors import ErrorCode
 from common.messages import GrantedTask
 from common.policy.model import ApprovalDemand, Effect, Refused, Ruling, Work
@@ -185,13 +185,6 @@ async def test_the_agents_own_policy_has_the_last_word(tmp_path: Path) -> None:
         assert isinstance(answer, Refusal)
         assert answer.code is ErrorCode.POLICY_REFUSED
         assert isinstance(await it.gate.admit(approved, it.seal(approved)), Passage)
-
-
-def test_confinement_is_the_stricter_of_what_both_sides_ask_for() -> None:
-    ours, theirs = Confinement(network_off=True, max_processes=5), Confinement(max_processes=9, max_open_files=64)
-
-    assert stricter(ours, theirs) == Confinement(network_off=True, max_processes=5, max_open_files=64)
-    assert stricter(UNCONFINED, UNCONFINED) == UNCONFINED
 
 
 async def test_a_claim_stays_used_after_a_restart(tmp_path: Path) -> None:

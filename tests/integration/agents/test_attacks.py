@@ -1,0 +1,246 @@
+"""The broker is the attacker's, with administrator's rights: nothing runs but what the orchestrator signed, once."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from agents.main import run_agent
+from agents.settings import AgentSettings
+from common import safeguards
+from common.broker.base import Broker, Outgoing
+from common.broker.connect import open_broker
+from common.broker.topology import control_address
+from common.config import SharedSettings
+from common.errors import ErrorCode
+from common.messages import Grant, GrantedTask, ResultStatus, WorkRequest
+from common.protocol import ORCHESTRATOR, GrantEnvelope, encode
+from common.safeguards import Safeguard
+from common.seal import Seal
+from common.signing.keys import PrivateKey
+from common.signing.statements import SealedTask, sign_grant
+from tests.eventually import eventually
+from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
+
+FLOOD = 3000
+SEED = 20261125
+
+
+class Site:
+    """One agent that trusts one key, an orchestrator that has it, and what programs wrote on the agent's host."""
+
+    def __init__(self, broker: Broker, url: str, folder: Path) -> None:
+        self.broker = broker
+        self.orchestrator = ScriptedOrchestrator(broker)
+        self.orchestrator.key = PrivateKey.new()
+        self.recorded: list[Grant] = []
+        self.orchestrator.answer_with = self.record
+        self._url = url
+        self._folder = folder
+        self.written = folder / "written"
+        self.written.touch()
+        (folder / "trusted.pem").write_bytes(self.orchestrator.key.public.pem())
+
+    def record(self, grant: Grant) -> Grant:
+        self.recorded.append(grant)
+        return grant
+
+    def script(self, word: str) -> str:
+        return f"echo {word} >> {self.written}"
+
+    @property
+    def ran(self) -> list[str]:
+        """What programs say that they ran."""
+        return self.written.read_text().split()
+
+    @property
+    def begun(self) -> list[str]:
+        """The tasks that the agent's journal says were begun."""
+        lines = [json.loads(line) for line in (self._folder / "agent" / "journal.jsonl").read_text().splitlines()]
+        return [line["task_id"] for line in lines if line["event"] == "started"]
+
+    @asynccontextmanager
+    async def agent(self) -> AsyncIterator[None]:
+        settings = AgentSettings.load(
+            state_dir=self._folder / "agent",
+            trusted_keys=self._folder / "trusted.pem",
+            signatures="required",
+            slots=4,
+            heartbeat_seconds=0.5,
+            stop_grace_seconds=0,
+            claim_timeout_seconds=1,
+        )
+        stop = asyncio.Event()
+        ended = asyncio.create_task(run_agent(settings, SharedSettings(broker_url=self._url), stop=stop))
+        try:
+            seen = len(self.orchestrator.heartbeats)
+            await eventually(lambda: len(self.orchestrator.heartbeats) > seen or ended.done())
+            yield
+        finally:
+            stop.set()
+            await ended
+
+    async def inject(self, *bodies: bytes) -> None:
+        """Put messages straight into the agent's control queue."""
+        address = control_address(self.orchestrator.agent_id)
+        for begin in range(0, len(bodies), 100):
+            await self.broker.publish(*(Outgoing(address, body, "grant") for body in bodies[begin : begin + 100]))
+
+    async def emptied(self) -> None:
+        queue = f"control.{self.orchestrator.agent_id}"
+
+        async def is_empty() -> bool:
+            return await self.broker.depth(queue) == 0
+
+        await eventually(is_empty, timeout=60)
+
+
+@pytest.fixture
+async def site(amqp_url: str, tmp_path: Path) -> AsyncIterator[Site]:
+    async with open_broker(amqp_url, name="attacker") as broker:
+        opened = Site(broker, amqp_url, tmp_path)
+        async with opened.orchestrator.listening():
+            yield opened
+
+
+def message(grant: Grant) -> bytes:
+    return encode(GrantEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=grant))
+
+
+def forged(site: Site, like: GrantedTask, word: str) -> GrantedTask:
+    """Return a grant of other work, as if it were that of a claim."""
+    work = WorkRequest(task_id=like.work.task_id, work_type="shell_script", parameters={"script": site.script(word)})
+    return like.model_copy(update={"work": work})
+
+
+def mutated(body: bytes, chance: random.Random) -> bytes:
+    """Change, remove or insert some bytes."""
+    changed = bytearray(body)
+    for _ in range(chance.randint(1, 4)):
+        place = chance.randrange(len(changed))
+        match chance.randrange(3):
+            case 0:
+                changed[place] ^= 1 << chance.randrange(8)
+            case 1:
+                del changed[place]
+            case _:
+                changed.insert(place, chance.randrange(256))
+    return bytes(changed)
+
+
+async def test_of_thousands_of_forged_mutated_and_repeated_messages_none_is_run(site: Site) -> None:
+    chance, thief = random.Random(SEED), PrivateKey.new()
+    async with site.agent():
+        honest = [await site.orchestrator.shell(site.script(f"honest{n}")) for n in range(5)]
+        for task_id in honest:
+            assert (await site.orchestrator.ended(task_id)).status is ResultStatus.COMPLETED
+        originals = [message(grant) for grant in site.recorded]
+        strangers = []
+        for n in range(200):
+            grant = forged(site, site.recorded[0].tasks[0], "forged").model_copy(update={"claim_id": uuid4()})
+            grant = grant.model_copy(update={"work": grant.work.model_copy(update={"task_id": uuid4()})})
+            seal = (None, site.recorded[0].seal, _sealed(thief, grant, site.orchestrator.agent_id))[n % 3]
+            strangers.append(message(Grant(tasks=[grant], seal=seal)))
+        flood = [mutated(chance.choice(originals), chance) for _ in range(FLOOD)] + strangers + originals * 40
+        chance.shuffle(flood)
+
+        await site.inject(*flood)
+        await site.orchestrator.publish_work(b"not a ticket")
+        for body in flood[:200]:
+            await site.orchestrator.publish_work(body)
+        await site.emptied()
+        last = await site.orchestrator.shell(site.script("last"))
+        assert (await site.orchestrator.ended(last, timeout=60)).status is ResultStatus.COMPLETED
+
+    assert sorted(site.ran) == [*(f"honest{n}" for n in range(5)), "last"]
+    assert sorted(site.begun) == sorted(map(str, [*honest, last]))
+
+
+@pytest.mark.parametrize("attack", ["unsigned", "edited", "by_a_thief", "for_another_agent", "of_another_task"])
+async def test_the_answer_to_a_claim_is_not_run_when_it_was_forged(attack: str, site: Site) -> None:
+    thief = PrivateKey.new()
+
+    def forge(honest: Grant) -> Grant:
+        evil = forged(site, honest.tasks[0], "evil")
+        agent_id = uuid4() if attack == "for_another_agent" else site.orchestrator.agent_id
+        other = evil.model_copy(update={"work": evil.work.model_copy(update={"task_id": uuid4()})})
+        ours = site.orchestrator.key
+        assert ours is not None
+        seal = {
+            "unsigned": None,
+            "edited": honest.seal,
+            "by_a_thief": _sealed(thief, evil, agent_id),
+            "for_another_agent": _sealed(ours, evil, agent_id),
+            "of_another_task": _sealed(ours, other, agent_id),
+        }[attack]
+        # A key that the agent does not know yet is waited for; the thief gives his the name of one that it knows.
+        if attack == "by_a_thief":
+            assert seal is not None
+            seal = seal.model_copy(update={"key_id": ours.key_id})
+        return Grant(tasks=[evil], seal=seal)
+
+    site.orchestrator.answer_with = forge
+    async with site.agent():
+        result = await site.orchestrator.ended(await site.orchestrator.shell(site.script("honest")))
+
+    assert (result.status, result.retryable, result.started) == (ResultStatus.FAILED, False, True)
+    assert result.error_code == ErrorCode.AUTHENTICATION_FAILED
+    assert (result.error_message or "").startswith("The agent does not run this grant: ")
+    assert (site.ran, site.begun) == ([], [])
+
+
+async def test_a_recorded_grant_is_not_run_again_after_a_restart(site: Site) -> None:
+    async with site.agent():
+        task_id = await site.orchestrator.shell(site.script("once"))
+        await site.orchestrator.ended(task_id)
+    [recorded] = site.recorded
+    site.orchestrator.answer_with = lambda _: recorded
+    async with site.agent():
+        await site.inject(message(recorded))
+        await site.orchestrator.publish_ticket(task_id)
+        await eventually(lambda: len(site.orchestrator.claims) >= 2)
+        await site.emptied()
+
+    assert site.ran == ["once"]
+
+
+async def test_without_the_signature_the_forged_answer_is_seen_to_run(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resigned(grant: GrantedTask) -> Seal:
+        return _sealed(PrivateKey.new(), grant, site.orchestrator.agent_id)
+
+    monkeypatch.setattr(safeguards, "removed", lambda: Safeguard.SIGNATURE)
+    site.orchestrator.answer_with = lambda honest: Grant(
+        tasks=[evil := forged(site, honest.tasks[0], "evil")], seal=resigned(evil)
+    )
+    async with site.agent():
+        await site.orchestrator.ended(await site.orchestrator.shell(site.script("honest")))
+
+    assert site.ran == ["evil"]
+
+
+async def test_without_the_protection_the_recorded_grant_is_seen_to_run_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safeguards, "removed", lambda: Safeguard.REPLAY)
+    async with site.agent():
+        task_id = await site.orchestrator.shell(site.script("once"))
+        await site.orchestrator.ended(task_id)
+    [recorded] = site.recorded
+    site.orchestrator.answer_with = lambda _: recorded
+    async with site.agent():
+        await site.orchestrator.publish_ticket(task_id)
+        await eventually(lambda: len(site.ran) == 2)
+
+    assert site.ran == ["once", "once"]
+
+
+def _sealed(key: PrivateKey, grant: GrantedTask, agent_id: UUID) -> Seal:
+    return sign_grant(key, agent_id, [SealedTask.of(grant)], now=datetime.now(UTC), valid=timedelta(minutes=1))
