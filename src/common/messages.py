@@ -100,6 +100,7 @@ class GrantedTask(Message):
         return self._ruled
 
     def ruled_as(self, digest: bytes | None) -> Self:
+        """Note the digest of what was ruled on, and return this."""
         self._ruled = None if digest is None else digest.hex()
         return self
 
@@ -272,10 +273,7 @@ class Pause(Message):
 
 
 class Drain(Message):
-    """Take no new work, and leave when what runs is done.
-
-    Meant for the process that started at `started_at` only: one that was started after the order may work.
-    """
+    """Leave when what runs is done; meant only for the process of `started_at`: a later one may work."""
 
     action: Literal["drain"] = "drain"
     started_at: datetime
