@@ -4,6 +4,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# What every agent can enforce, because the kernel does it for every process; of the rest it announces what it can.
+EVERYWHERE = frozenset({"max_memory_bytes", "max_cpu_seconds", "max_open_files", "max_file_bytes"})
+
 
 class Confinement(BaseModel):
     """Limits on the programs of one attempt; None where there is no limit, False where nothing is demanded.

@@ -11,12 +11,10 @@ from agents.executors.enclosure import Enclosure, User
 from agents.executors.process import CannotStart, Command, run_process
 from agents.executors.process_start import can_unshare
 from agents.stopping import StopSignal
-from common.confinement import UNCONFINED, Confinement
+from common.confinement import EVERYWHERE, UNCONFINED, Confinement
 from common.errors import StartupRefused
 from common.messages import Stream
 
-# What the kernel does for every process, whoever it is.
-ALWAYS = frozenset({"max_memory_bytes", "max_cpu_seconds", "max_open_files", "max_file_bytes"})
 TRIAL_SECONDS = 10.0
 
 
@@ -35,7 +33,7 @@ class ConfinementUnusable(StartupRefused):
 class Enforcement:
     """`possible`: the names of what can be demanded. `least`: what the host's settings demand for all work."""
 
-    possible: frozenset[str] = ALWAYS
+    possible: frozenset[str] = EVERYWHERE
     least: Confinement = UNCONFINED
     user: User | None = None
     bubblewrap: str | None = None
@@ -59,7 +57,7 @@ async def probe(
     user = None if run_as is None else _user(run_as)
     if user is not None:
         await _let_through(user, workspaces)
-    possible = set(ALWAYS)
+    possible = set(EVERYWHERE)
     if os.geteuid() != 0 or user is not None:  # the kernel lets root have as many processes as it likes
         possible.add("max_processes")
     if user is not None and user.uid != os.geteuid():

@@ -6,21 +6,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from common.confinement import EVERYWHERE, UNCONFINED, Confinement
 from common.labels import labels_of
 from orchestrator.placement.model import Aim, Host
 
 AGENT_ID = "agent_id"
 REQUIRED = "required_capabilities"
 PREFERRED = "preferred"
+ENFORCES = "enforces"
 
 
-def aim_of(agent_type: str, hints: Mapping[str, Any]) -> Aim | None:
-    """Return whom a task with these hints aims at; None for anybody of its pool."""
+def aim_of(agent_type: str, hints: Mapping[str, Any], confinement: Confinement = UNCONFINED) -> Aim | None:
+    """Return whom a task with these hints aims at; None for anybody of its pool.
+
+    Work that must be confined needs an agent that can do that, and says so with the label `enforces`.
+    """
+    walls = sorted(confinement.demands - EVERYWHERE)
     agent_id, required = hints.get(AGENT_ID), hints.get(REQUIRED)
     prefers = labels_of(hints.get(PREFERRED) or {})
-    if agent_id is None and not required and not prefers:
+    if agent_id is None and not required and not prefers and not walls:
         return None
     requires = labels_of(required or {})
+    if walls:
+        wanted = requires.get(ENFORCES, [])
+        requires[ENFORCES] = sorted({*walls, *(map(str, wanted) if isinstance(wanted, list) else [str(wanted)])})
     content = [agent_type, None if agent_id is None else str(agent_id), requires, prefers]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     key = hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -59,7 +59,10 @@ class NewTask:
     @property
     def aimed_at(self) -> Aim | None:
         """Who may take it, when not everybody of the pool may."""
-        return aim_of(self.agent_type, self.hints) if self.hints else None
+        confinement = self.ruling.confinement
+        if not self.hints and confinement is UNCONFINED:
+            return None
+        return aim_of(self.agent_type, self.hints, confinement)
 
     @property
     def aim(self) -> str:

@@ -51,7 +51,7 @@ class WhyService:
         return Facts(
             task,
             now,
-            aim=aim_of(task.agent_type, task.hints) if task.aim else None,
+            aim=aim_of(task.agent_type, task.hints, task.confinement) if task.aim else None,
             agents=await queries.agents(db, task.agent_type, offline_after=self._offline_after),
             ticket=await queries.ticket(db, task.task_id),
             order=None if task.ordering_key is None else await queries.order(db, task.task_id),

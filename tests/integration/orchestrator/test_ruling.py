@@ -12,18 +12,21 @@ from common.policy.model import ApprovalDemand, Effect, Ruling, Work
 from orchestrator.database.pool import Pool
 from orchestrator.leases.service import LeaseService
 from orchestrator.policy.service import RefusedByPolicy, open_policy
+from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_claim, make_new_task
+from tests.factories import make_claim, make_heartbeat, make_new_task
 
 
 async def test_a_grant_carries_the_ruling_and_what_makes_up_the_digest(
-    tasks: TaskService, leases: LeaseService, pool: Pool
+    tasks: TaskService, leases: LeaseService, registry: RegistryService
 ) -> None:
     ruling = Ruling("deploys", "4-abc", Effect.READ, confinement=Confinement(network_off=True))
     task = make_new_task(ruling=ruling, parameters={"message": "x", "n": 1e2})
     await tasks.dispatch([task], by="caller")
+    able = make_heartbeat(labels={"enforces": ["network_off"]})
+    await registry.record([able])
 
-    [answer] = await leases.claim([make_claim(task.task_id)])
+    [answer] = await leases.claim([make_claim(task.task_id, agent_id=able.agent_id)])
 
     assert answer.grant is not None
     [granted] = answer.grant.tasks

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.confinement import Confinement
 from orchestrator.placement.model import Aim, Host
 from orchestrator.placement.rules import aim_of, has, place, suits, unmet
 
@@ -26,6 +27,21 @@ def host(agent_id: UUID, *, free: int = 1, pool: str = "infra", **labels: Any) -
 def test_without_such_hints_a_task_aims_at_nobody_in_particular() -> None:
     assert aim_of("infra", {}) is None
     assert aim_of("infra", {"agent_type": "infra", "required_capabilities": {}}) is None
+
+
+def test_confined_work_goes_only_to_who_can_confine_it_and_what_everybody_can_do_aims_at_nobody() -> None:
+    walled = Confinement(network_off=True, max_cpu_seconds=5)
+
+    found = aim_of("infra", {}, walled)
+    asked = aim_of("infra", {"required_capabilities": {"enforces": "sandbox", "ssd": True}}, walled)
+
+    assert aim_of("infra", {}, Confinement(max_cpu_seconds=5)) is None
+    assert found is not None
+    assert asked is not None
+    assert suits(found, ONE, {"enforces": ["max_cpu_seconds", "network_off"]})
+    assert not suits(found, ONE, {"enforces": ["max_cpu_seconds"]})
+    assert not suits(found, ONE, {})
+    assert asked.requires == {"enforces": ["network_off", "sandbox"], "ssd": True}
 
 
 def test_the_same_hints_are_the_same_aim_whatever_their_order() -> None:
