@@ -103,6 +103,25 @@ async def test_the_log_names_who_asked_by_name_and_token_id_and_never_the_token(
     assert forged not in everything
 
 
+async def test_the_log_holds_nothing_of_a_body_good_or_bad(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    operator = await site.somebody(Role.OPERATOR)
+    good = {
+        "task_id": str(uuid4()),
+        "work_type": "shell_script",
+        "parameters": {"script": "echo planted-script", "env": {"A": "planted-value"}, "stdin": "planted-input"},
+    }
+    bad = {**good, "parameters": {"argv": [{"planted": "planted-value"}], "more": "planted-input"}}
+
+    answers = [await operator.post("/api/v1/dispatch", json=body) for body in (good, bad)]
+    answers.append(await operator.post("/api/v1/dispatch", content=b'{"planted-key'))
+
+    assert [answer.status_code for answer in answers] == [200, 422, 422]
+    assert len([record for record in caplog.records if record.message == "request"]) == 3
+    assert "planted" not in "\n".join(str(record.__dict__) for record in caplog.records)
+    assert "planted-value" not in "".join(answer.text for answer in answers)
+
+
 async def test_a_token_may_do_less_than_its_owner_and_never_more(site: Site) -> None:
     reader = await site.client((await site.issue(Role.OPERATOR, scopes=[Permission.READ])).secret)
     schemer = await site.client((await site.issue(Role.VIEWER, scopes=[Permission.READ, Permission.DISPATCH])).secret)
