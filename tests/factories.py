@@ -23,6 +23,8 @@ from common.messages import (
 )
 from common.policy.model import Effect, Ruling
 from common.unreadable import Unreadable
+from orchestrator.identities.model import Caller, PrincipalKind
+from orchestrator.identities.permissions import Role, permissions_of
 from orchestrator.tasks.model import NewTask
 
 RULING = Ruling("anything", "1-test", Effect.WRITE)
@@ -43,6 +45,20 @@ def make_new_task(**values: Any) -> NewTask:
         "ruling": RULING,
     }
     return NewTask(**{**given, **values})
+
+
+def make_caller(
+    name: str = "ann",
+    *roles: Role,
+    kind: PrincipalKind = PrincipalKind.PERSON,
+    principal_id: UUID | None = None,
+) -> Caller:
+    given = frozenset(roles or [Role.OPERATOR])
+    return Caller(principal_id or uuid4(), kind, name, given, permissions_of(given), token_id=uuid4())
+
+
+ANN = make_caller("ann")
+BOB = make_caller("bob")
 
 
 def make_claim(*tasks: UUID, agent_id: UUID | None = None, fence: int = 0) -> Claim:

@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx2
 
 from chiffon.access import Access
+from chiffon.approvals import Approvals
 from chiffon.credentials import find_token
 from chiffon.errors import ApiError
 from chiffon.feed import Connected, Feed, Filter
@@ -23,7 +24,7 @@ NORMAL_PRIORITY = 3
 NOT_READY = 503
 
 
-class Client(Operations, Access):
+class Client(Approvals, Operations, Access):
     """Speaks to one orchestrator; use it as an async context manager.
 
     Calls raise `ApiError` when the orchestrator says no and `ServerUnreachable` when it cannot be reached. A call that
@@ -78,6 +79,7 @@ class Client(Operations, Access):
         concurrency_key: str | None = None,
         concurrency_limit: int | None = None,
         expires_after: timedelta | None = None,
+        approval_id: AnyId | None = None,
     ) -> Dispatched:
         """Hand in one task.
 
@@ -85,6 +87,7 @@ class Client(Operations, Access):
         same content exists once. Tasks of one `ordering_key` run one after another; of those of a `concurrency_key` at
         most `concurrency_limit` run at a time. A task that waits longer than `expires_after` is cancelled. It goes to
         the agent `agent_id`, or to agents that have all `required` labels, rather to those with the `preferred` ones.
+        `approval_id` is an approval that was asked for beforehand.
         """
         body: dict[str, Any] = {
             "task_id": str(task_id or uuid4()),
@@ -94,7 +97,7 @@ class Client(Operations, Access):
             "hints": _hints(agent_type, agent_id, required, preferred),
             "idempotent": idempotent,
         }
-        optional = {"request_id": request_id, "trace_id": trace_id}
+        optional = {"request_id": request_id, "trace_id": trace_id, "approval_id": approval_id}
         body |= {name: str(value) for name, value in optional.items() if value is not None}
         waiting = {
             "max_attempts": max_attempts,

@@ -24,6 +24,7 @@ class Dispatched(Answer):
     request_id: UUID
     task_id: UUID
     status: Status
+    approval_id: UUID | None = None
 
 
 class BatchResult(Answer):

@@ -87,12 +87,19 @@ async def _dispatch(
         concurrency_key=work.concurrency_key,
         concurrency_limit=work.concurrency_limit,
         expires_after=None if work.expires_after_seconds is None else timedelta(seconds=work.expires_after_seconds),
+        approval_id=work.approval_id,
         requested_by=caller,
     )
-    return DispatchResponse(trace_id=known.trace_id, request_id=known.request_id, task_id=known.task_id)
+    return DispatchResponse.of(known)
 
 
-@router.post("/dispatch", tags=["tasks"], summary="Dispatch work", responses={**UNKNOWN, **CONFLICT, **INVALID})
+@router.post(
+    "/dispatch",
+    tags=["tasks"],
+    summary="Dispatch work",
+    response_model_exclude_none=True,
+    responses={**UNKNOWN, **CONFLICT, **INVALID},
+)
 async def dispatch(work: DispatchRequest, request: Request, service: Service, caller: MayDispatch) -> DispatchResponse:
     """Store work and have an agent do it.
 

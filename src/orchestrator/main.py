@@ -15,6 +15,7 @@ from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.logs import configure_logs
 from orchestrator import api
+from orchestrator.approvals import api as approvals
 from orchestrator.audit import api as audit
 from orchestrator.dead_letters import api as dead_letters
 from orchestrator.http import errors, health
@@ -30,6 +31,7 @@ from orchestrator.identities.wiring import check_authentication
 from orchestrator.jobs import api as jobs
 from orchestrator.live import api as live
 from orchestrator.ops import api as ops
+from orchestrator.policy import api as policy
 from orchestrator.registry import api as fleet
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tasks import api as tasks
@@ -80,6 +82,8 @@ def create_app(
     app.include_router(jobs.router)
     app.include_router(ops.router)
     app.include_router(live.router)
+    app.include_router(approvals.router)
+    app.include_router(policy.router)
     app.include_router(identities.router)
     app.include_router(audit.router)
     app.include_router(health.router)
@@ -108,6 +112,8 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.ops = orchestrator.ops
     app.state.live = orchestrator.live
     app.state.checks = orchestrator.checks
+    app.state.policy = orchestrator.policy
+    app.state.approvals = orchestrator.approvals
     app.state.keeper = orchestrator.keeper
     app.state.identities = orchestrator.identities
     app.state.audit = orchestrator.audit

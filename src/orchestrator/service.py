@@ -96,32 +96,32 @@ class OrchestratorService:
         concurrency_key: str | None = None,
         concurrency_limit: int | None = None,
         expires_after: timedelta | None = None,
+        approval_id: UUID | None = None,
         requested_by: Caller = ANYBODY,
     ) -> Identity:
         """Store work and have it done; returns the ids under which it is known, also when it was dispatched before.
 
-        Raises `UnknownWorkType` and `InvalidField` (both ValueError), `RefusedByPolicy`, and `IdempotencyConflict` when
-        an id is taken.
+        Raises `UnknownWorkType` and `InvalidField` (both ValueError), `RefusedByPolicy`, `ApprovalMismatch` for an
+        approval that is not one for this, and `IdempotencyConflict` when an id is taken.
         """
         if not 1 <= priority <= 5:
             raise InvalidField("priority", "must be from 1 (background) to 5 (critical)")
-        agent_type = self._determine_agent_type(work_type, hints)
-        check_parameters(work_type, parameters)
+        work = self.work_of(work_type, parameters, hints or {})
         check_keys(ordering_key, concurrency_key, concurrency_limit)
         check_wait(expires_after)
-        ruling = self._policy.rule(Work(work_type, agent_type, parameters, hints or {}))
         task = NewTask(
             task_id=task_id,
             request_id=request_id or new_request_id(),
             trace_id=trace_id or new_trace_id(),
             work_type=work_type,
-            agent_type=agent_type,
+            agent_type=work.agent_type,
             parameters=parameters,
-            hints=hints or {},
+            hints=work.hints,
             priority=priority,
             idempotent=idempotent,
             max_attempts=attempts(idempotent=idempotent, wanted=max_attempts),
-            ruling=ruling,
+            ruling=self._policy.rule(work),
+            approval_id=approval_id,
             ordering_key=ordering_key,
             concurrency_key=concurrency_key,
             concurrency_limit=concurrency_limit,
@@ -129,6 +129,12 @@ class OrchestratorService:
             requested_by=requested_by,
         )
         return await self.submit(task)
+
+    def work_of(self, work_type: str, parameters: Mapping[str, Any], hints: Mapping[str, Any]) -> Work:
+        """Return what would be ruled about; raises `UnknownWorkType` and `InvalidField`."""
+        agent_type = self._determine_agent_type(work_type, hints)
+        check_parameters(work_type, parameters)
+        return Work(work_type, agent_type, parameters, hints)
 
     async def submit(self, task: NewTask) -> Identity:
         """Store checked work, together with what else arrives, and have it done; see `dispatch_work`."""

@@ -1,7 +1,7 @@
 """Builds the orchestrator: the one place that knows how its parts fit together."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +17,7 @@ from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.loop import Duty, Health, InTurn, Wake, forever, keep_running
 from common.retry import RetryPolicy
+from orchestrator.approvals.service import ApprovalService
 from orchestrator.audit.service import AuditService
 from orchestrator.database.pool import Pool, open_pool
 from orchestrator.dead_letters.service import DeadLetterService
@@ -39,17 +40,16 @@ from orchestrator.loops.consume_dead_letters import ConsumeDeadLetters
 from orchestrator.loops.consume_heartbeats import ConsumeHeartbeats
 from orchestrator.loops.consume_progress import ConsumeProgress
 from orchestrator.loops.consume_results import ConsumeResults
+from orchestrator.loops.expire_approvals import ExpireApprovals
 from orchestrator.loops.expire_tasks import ExpireTasks
 from orchestrator.loops.free_keys import FreeKeys
-from orchestrator.loops.place_tickets import PlaceTickets
 from orchestrator.loops.probe import SendProbe
 from orchestrator.loops.read_keys import ReadKeys
 from orchestrator.loops.reap_leases import ReapLeases
-from orchestrator.loops.recover import Recover
-from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.loops.run import running
 from orchestrator.loops.senders import senders_of
 from orchestrator.loops.watch_agents import WatchAgents
+from orchestrator.loops.wiring import consuming, placing, recover, relaying
 from orchestrator.loops.write_checkpoints import open_checkpoints
 from orchestrator.ops.service import OpsService
 from orchestrator.outbox import queries as outbox
@@ -92,6 +92,8 @@ class Orchestrator:
     ops: OpsService
     live: Live
     checks: Mapping[str, Callable[[], Awaitable[str]]]
+    policy: PolicyService
+    approvals: ApprovalService
     keeper: Keeper
     identities: Identities
     audit: AuditService
@@ -144,12 +146,13 @@ async def open_orchestrator(
             relay=relay,
         )
         jobs = await _jobs(settings, pool, service, tasks, leases, output, registry, policy, relay, signer)
+        approvals = ApprovalService(pool, service.work_of, policy.rule, relay, ageing=settings.priority_ageing)
         await stack.enter_async_context(jobs.results)
         probes = ProbeService(pool, uuid4())
         await _connect(service)
         stack.push_async_callback(service.disconnect)
         await bus.declare(*map(topology.work_queue, pools))
-        await _recover(settings, pool, bus, pools)
+        await recover(settings, pool, bus, pools)
         await audit.started(settings, policy.policy.id, () if signer is None else signer.key_ids[0])
         async with pool.acquire() as db:
             hub.start_at(await events.head(db))
@@ -166,9 +169,10 @@ async def open_orchestrator(
         ]
         probe = SendProbe(probes, bus, every=settings.probe, consumers=consumers)
         duties: list[tuple[str, Duty, Wake, timedelta]] = [
-            ("relay_outbox", InTurn(_relay(settings, pool, bus, pools), _place(settings, pool, bus)), relay, SECOND),
+            ("relay_outbox", InTurn(relaying(settings, pool, bus, pools), placing(settings, pool, bus)), relay, SECOND),
             ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
+            ("expire_approvals", ExpireApprovals(approvals), Wake(), SECOND),
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
             ("free_keys", FreeKeys(KeyService(pool, ageing=settings.priority_ageing), relay), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
@@ -188,8 +192,8 @@ async def open_orchestrator(
             ),
             "answer_claims": keep_running("answer_claims", jobs.desk.run_once, health=health),
             **{name: forever(name, duty, wake=wake, every=every, health=health) for name, duty, wake, every in duties},
-            **{f"consume_{consumer.queue}": _consume(consumer, health) for consumer in consumers},
-            f"consume_{topology.DEAD_LETTERS}": _consume(
+            **{f"consume_{consumer.queue}": consuming(consumer, health) for consumer in consumers},
+            f"consume_{topology.DEAD_LETTERS}": consuming(
                 ConsumeDeadLetters(bus, letters, well=partial(health.well, f"consume_{topology.DEAD_LETTERS}")), health
             ),
         }
@@ -203,6 +207,8 @@ async def open_orchestrator(
             OpsService(pool),
             Live(pool, hub),
             checks(pool, bus, probe, health),
+            policy,
+            approvals,
             door.keeper,
             build_identities(settings, pool, trusted_keys=tuple if signer is None else signer.public_keys),
             audit,
@@ -250,40 +256,6 @@ async def _jobs(
         max_output_bytes=settings.max_output_bytes,
         signer=signer,
     )
-
-
-def _relay(settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str]) -> RelayOutbox:
-    return RelayOutbox(
-        pool,
-        broker,
-        agent_types=pools,
-        window=settings.ticket_window,
-        ttl=settings.ticket_ttl,
-        ageing=settings.priority_ageing,
-    )
-
-
-def _place(settings: OrchestratorSettings, pool: Pool, broker: Broker) -> PlaceTickets:
-    return PlaceTickets(
-        pool,
-        broker,
-        offline_after=settings.agent_offline_after,
-        ttl=settings.ticket_ttl,
-        ageing=settings.priority_ageing,
-    )
-
-
-async def _consume(consumer: ConsumeQueue | ConsumeDeadLetters, health: Health) -> None:
-    async with consumer:
-        await keep_running(f"consume_{consumer.queue}", consumer.run_once, health=health)
-
-
-async def _recover(settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str]) -> None:
-    recover = Recover(pool, broker, agent_types=pools, ageing=settings.priority_ageing)
-    try:
-        await recover.run_once()
-    except BrokerUnavailable as error:
-        raise StartupRefused(f"The broker went away while starting: {error}") from error
 
 
 async def _open_broker(stack: AsyncExitStack, url: str) -> Broker:

@@ -12,7 +12,7 @@ SOURCE = ROOT / "src" / "orchestrator"
 
 WITHOUT = {
     "ops/service.py snapshot": "reads only",
-    "why/service.py explain": "reads only",
+    "approvals/service.py get": "reads only",
     "jobs/service.py heartbeat": "keeps a lease, which changes nothing that anybody decided",
     "leases/service.py renew": "keeps a lease, which changes nothing that anybody decided",
     "keys/service.py free_overdue": "lets go what was to go anyway; the claim is the event",

@@ -63,6 +63,14 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "Work",
             "List what nobody could deal with, look at it, replay or discard it.",
         ),
+        "approvals": Command(
+            "chiffon.cli.approvals:app",
+            "Work",
+            "List what waits for people, look at exactly what would run, approve or reject it.",
+        ),
+        "policy": Command(
+            "chiffon.cli.policy:app", "Work", "Check a file of rules, and say which rule decides about some work."
+        ),
         "ops": Command("chiffon.cli.ops:app", "Work", "Show what waits and runs, and what came of the last."),
         "audit": Command(
             "chiffon.cli.audit:app", "Work", "Check that the audit log is what was written, and ask it who did what."

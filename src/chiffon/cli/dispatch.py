@@ -13,6 +13,7 @@ from chiffon.cli.outcome import Exit, exit_of_work
 from chiffon.cli.parameters import collect_pairs, collect_parameters
 from chiffon.cli.show import print_task
 from chiffon.client import NORMAL_PRIORITY, Client
+from common.lifecycle import Status
 
 
 def dispatch(
@@ -36,6 +37,7 @@ def dispatch(
     concurrency_key: str | None = None,
     concurrency_limit: int | None = None,
     expires_after: float | None = None,
+    approval: UUID | None = None,
     wait: Annotated[bool, Flag] = False,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=())] = False,
     target: Target = HERE,
@@ -94,6 +96,8 @@ def dispatch(
         At most so many tasks of the concurrency key run at a time.
     expires_after
         Cancel it if it still waits after this many seconds.
+    approval
+        The approval that was asked for beforehand, for exactly this work.
     wait
         Stay until it ends, then show it.
     follow
@@ -121,7 +125,10 @@ def dispatch(
             concurrency_key=concurrency_key,
             concurrency_limit=concurrency_limit,
             expires_after=None if expires_after is None else timedelta(seconds=expires_after),
+            approval_id=approval,
         )
+        if accepted.status is Status.AWAITING_APPROVAL:
+            say(f"It waits for people to approve it: chiffon approvals show {accepted.approval_id}")
         if follow:
             say(f"Dispatched task {task}.")
             return await follow_task(client, task, as_json=target.is_json)

@@ -79,7 +79,7 @@ async def replay_many(
     order: SettleRequest, request: Request, letters: DeadLetters, caller: MayOperate
 ) -> SettleResponse:
     """Replay many; each is answered on its own."""
-    return await _settle_all(order.ids, trace_of(request.scope), lambda one: letters.replay(one, by=caller.name))
+    return await _settle_all(order.ids, trace_of(request.scope), lambda one: letters.replay(one, by=caller))
 
 
 @router.post("/discard", summary="Discard up to 100 dead letters")
@@ -87,7 +87,7 @@ async def discard_many(
     order: SettleRequest, request: Request, letters: DeadLetters, caller: MayOperate
 ) -> SettleResponse:
     """Discard many; each is answered on its own."""
-    return await _settle_all(order.ids, trace_of(request.scope), lambda one: letters.discard(one, by=caller.name))
+    return await _settle_all(order.ids, trace_of(request.scope), lambda one: letters.discard(one, by=caller))
 
 
 @router.post("/{letter_id}/replay", summary="Try it again", responses={**SETTLED})
@@ -96,13 +96,13 @@ async def replay(letter_id: LetterId, letters: DeadLetters, caller: MayOperate) 
 
     What is still not to be dealt with becomes a new dead letter; nothing is replayed by itself.
     """
-    return DeadLetter.model_validate(await letters.replay(letter_id, by=caller.name))
+    return DeadLetter.model_validate(await letters.replay(letter_id, by=caller))
 
 
 @router.post("/{letter_id}/discard", summary="Let it be", responses={**SETTLED})
 async def discard(letter_id: LetterId, letters: DeadLetters, caller: MayOperate) -> DeadLetter:
     """Say that nothing more is to be done about it. It stays in the list as discarded."""
-    return DeadLetter.model_validate(await letters.discard(letter_id, by=caller.name))
+    return DeadLetter.model_validate(await letters.discard(letter_id, by=caller))
 
 
 async def _settle_all(ids: list[int], trace_id: UUID, settle: Callable[[int], Awaitable[Letter]]) -> SettleResponse:

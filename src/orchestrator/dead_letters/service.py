@@ -15,6 +15,7 @@ from orchestrator.dead_letters.events import noted, settled
 from orchestrator.dead_letters.model import Kind, Letter, NewLetter, State
 from orchestrator.dead_letters.rules import FORGED, letter_of, letter_of_report, origin_of
 from orchestrator.events import queries as events
+from orchestrator.identities.model import Caller
 from orchestrator.policy.service import PolicyService
 from orchestrator.tasks import queries as task_queries
 from orchestrator.tasks.rerun import make_rerun
@@ -79,13 +80,13 @@ class DeadLetterService:
         async with self._pool.acquire() as db:
             return await queries.newest(db, state=state, kind=kind, before=before, limit=limit)
 
-    async def discard(self, letter_id: int, *, by: str) -> Letter:
+    async def discard(self, letter_id: int, *, by: Caller) -> Letter:
         """Say that nothing more is to be done. Raises `DeadLetterNotFound` and `DeadLetterIsSettled`."""
         async with transaction(self._pool) as db:
             await self._lock(db, letter_id)
-            return await self._settle(db, letter_id, State.DISCARDED, by=by)
+            return await self._settle(db, letter_id, State.DISCARDED, by=by.name)
 
-    async def replay(self, letter_id: int, *, by: str) -> Letter:
+    async def replay(self, letter_id: int, *, by: Caller) -> Letter:
         """Try it again: a message in the queue that it came from, a task as a new one.
 
         Raises `DeadLetterNotFound`, `DeadLetterIsSettled`, `CannotBeReplayed`, and `BrokerUnavailable`: then the
@@ -98,7 +99,7 @@ class DeadLetterService:
                 replayed_as = await self._rerun(db, letter, by=by)
             else:
                 await self._publish(letter)
-            answer = await self._settle(db, letter_id, State.REPLAYED, by=by, replayed_as=replayed_as)
+            answer = await self._settle(db, letter_id, State.REPLAYED, by=by.name, replayed_as=replayed_as)
         self._relay.ring()
         return answer
 
@@ -118,13 +119,13 @@ class DeadLetterService:
         log.info("dead_letter.settled", extra={"id": letter_id, "state": state, "replayed_as": replayed_as})
         return letter
 
-    async def _rerun(self, db: Connection, letter: Letter, *, by: str) -> UUID:
+    async def _rerun(self, db: Connection, letter: Letter, *, by: Caller) -> UUID:
         assert letter.task_id is not None
         task = await task_queries.find(db, letter.task_id)
         if task is None:
             raise TaskNotFound(letter.task_id)
-        again = make_rerun(task, task_id=uuid4(), request_id=new_request_id(), rule=self._policy.rule)
-        [answer] = await self._tasks.store(db, [again], by=by)
+        again = make_rerun(task, task_id=uuid4(), request_id=new_request_id(), rule=self._policy.rule, by=by)
+        [answer] = await self._tasks.store(db, [again], by=by.name)
         if isinstance(answer, BaseException):
             raise answer
         return again.task_id

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from orchestrator.approvals.asking import Consent
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.jobs import queries
@@ -26,6 +27,13 @@ log = logging.getLogger(__name__)
 EXPIRED_AT_ONCE = 200
 # Aims at nobody in particular.
 ANYBODY = frozenset({""})
+
+
+class _Withheld(Exception):
+    """Tasks that were just leased must not run."""
+
+    def __init__(self, task_ids: Sequence[UUID]) -> None:
+        self.task_ids = task_ids
 
 
 class Claims:
@@ -50,15 +58,31 @@ class Claims:
         Before that, what other workers of this API have lost is put back.
         """
         await self._put_back_lost()
+        while True:
+            try:
+                return await self._give(wanted)
+            except _Withheld as found:
+                # Nobody got anything: what must not run is cancelled, and the next best tried.
+                await self._leases.withdraw(found.task_ids)
+
+    async def _give(self, wanted: Sequence[Wanted]) -> list[Task | None]:
         async with transaction(self._pool) as db:
             given = await self._held(db, wanted)
             chosen = await self._choose(db, [one for one in wanted if one.key not in given])
             given |= {one.key: task_id for task_id, one in chosen.items()}
             await self._lease_out(db, chosen)
             known = await tasks.get(db, list(given.values())) if given else {}
+            await self._check(db, [known[task_id] for task_id in chosen])
             claimed = [(known[task_id], one.worker.agent_id) for task_id, one in chosen.items()]
             await events.append(db, *(told.claimed(task, agent_id, task.attempt) for task, agent_id in claimed))
         return [known[given[one.key]] if one.key in given else None for one in wanted]
+
+    async def _check(self, db: Connection, leased: Sequence[Task]) -> None:
+        """Have the approvals of tasks that were just leased count as used; raises to undo it all for what may not."""
+        consent = await Consent.open(db, leased, now=await queries.now(db))
+        if withheld := [task.task_id for task in leased if consent.withheld(task) is not None]:
+            raise _Withheld(sorted(withheld))
+        await consent.use(db, leased)
 
     async def _put_back_lost(self) -> None:
         async with self._pool.acquire() as db:

@@ -8,8 +8,8 @@ import logging
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import assert_never
 from uuid import UUID
 
@@ -17,10 +17,8 @@ from common.lifecycle import Status
 from common.messages import (
     Claim,
     ClaimedTask,
-    Grant,
     GrantedTask,
     Lease,
-    Refusal,
     RefusedTask,
     Renew,
     Renewed,
@@ -28,11 +26,13 @@ from common.messages import (
 )
 from common.retry import RetryPolicy
 from common.safeguards import Safeguard, is_on
+from orchestrator.approvals.asking import Consent
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.keys import admission
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
+from orchestrator.leases.answers import Answer, answers, refused
 from orchestrator.leases.changes import Changes
 from orchestrator.leases.grants import granted
 from orchestrator.leases.queries import End
@@ -61,17 +61,9 @@ from orchestrator.registry.gate import Gate
 from orchestrator.registry.rules import SHUT_OUT, STANDARD, BreakerPolicy
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
+from orchestrator.tasks.service import TaskService
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an agent that claimed is told; either part is None when it is empty."""
-
-    agent_id: UUID
-    grant: Grant | None
-    refusal: Refusal | None
 
 
 class LeaseService:
@@ -92,6 +84,7 @@ class LeaseService:
         self._lease = lease
         self._ageing = ageing
         self._policy = policy
+        self._tasks = TaskService(pool, ageing=ageing)
         self._max_output = max_output_bytes
 
     async def claim(self, claims: Sequence[Claim]) -> list[Answer]:
@@ -105,42 +98,42 @@ class LeaseService:
             now = await queries.now(db)
             claimers = {agent_id for agent_id, _ in wanted}
             gate = await Gate.open(db, claimers, now=now, policy=self._breaker)
+            consent = await Consent.open(db, known.values(), now=now)
             bounds = await Bounds.open(db, {task.aim for task in known.values()}, claimers)
             winners: dict[UUID, tuple[UUID, ClaimedTask]] = {}
             for agent_id, claim in wanted:
                 task = known.get(claim.task_id)
-                match judge_claim(task, claim, agent_id=agent_id, now=now):
+                match _judge(task, claim, agent_id, now, gate):
                     case Give() if winners.get(claim.task_id) == (agent_id, claim):
                         pass  # asked twice at once, and granted once
                     case Give() if claim.task_id in winners:
-                        refusals[agent_id].append(_refused(claim, "another agent was first"))
+                        refusals[agent_id].append(refused(claim, "another agent was first"))
                     case Give():
-                        reason = bounds.refusal(known[claim.task_id].aim, agent_id)
+                        task = known[claim.task_id]
+                        reason = consent.withheld(task) or bounds.refusal(task.aim, agent_id)
                         if reason is None and (reason := await gate.refusal(db, agent_id)) is None:
                             winners[claim.task_id] = (agent_id, claim)
                         else:
-                            refusals[agent_id].append(_refused(claim, reason))
+                            refusals[agent_id].append(refused(claim, reason))
                             barred.append(claim.task_id)
-                    case GiveAgain() if gate.is_shut_out(agent_id):
-                        refusals[agent_id].append(_refused(claim, SHUT_OUT))
                     case GiveAgain():
                         assert task is not None
                         grants[agent_id].append(self._granted(task, claim, task.attempt, task.fence))
                     case Refuse(reason=reason):
-                        refusals[agent_id].append(_refused(claim, reason))
+                        refusals[agent_id].append(refused(claim, reason))
             await outbox.add_orders(db, gate.orders())
             # The ticket is used up and nobody runs the task: others get it at once.
             await outbox.make_due(db, [task_id for task_id in barred if task_id not in winners])
+            await consent.use(db, [known[task_id] for task_id in winners])
             for agent_id, grant in await self._lease_out(db, known, winners):
                 grants[agent_id].append(grant)
-        return [
-            Answer(
-                agent_id,
-                Grant(tasks=grants[agent_id]) if agent_id in grants else None,
-                Refusal(tasks=refusals[agent_id]) if agent_id in refusals else None,
-            )
-            for agent_id in dict.fromkeys(claim.agent_id for claim in claims)
-        ]
+        if consent.found:
+            await self.withdraw(sorted(consent.found))
+        return answers(claims, grants, refusals)
+
+    async def withdraw(self, task_ids: Sequence[UUID]) -> None:
+        """Cancel tasks that were refused to those who claimed them because nobody may run them."""
+        await self._tasks.withdraw(task_ids)
 
     async def _lease_out(
         self, db: Connection, known: dict[UUID, Task], winners: dict[UUID, tuple[UUID, ClaimedTask]]
@@ -264,16 +257,21 @@ class LeaseService:
         return len(lost)
 
 
+def _judge(
+    task: Task | None, claim: ClaimedTask, agent_id: UUID, now: datetime, gate: Gate
+) -> Give | GiveAgain | Refuse:
+    verdict = judge_claim(task, claim, agent_id=agent_id, now=now)
+    if isinstance(verdict, GiveAgain) and gate.is_shut_out(agent_id):
+        return Refuse(SHUT_OUT)
+    return verdict
+
+
 def _key(result: WorkResult) -> tuple[UUID, int, int, UUID]:
     return (result.task_id, result.fence, result.attempt, result.agent_id)
 
 
 def _chance() -> float:
     return random.random()  # noqa: S311 - spreads retries over time, guards nothing
-
-
-def _refused(claim: ClaimedTask, reason: str) -> RefusedTask:
-    return RefusedTask(claim_id=claim.claim_id, task_id=claim.task_id, reason=reason)
 
 
 def _unfenced(result: WorkResult, task: Task | None) -> WorkResult:

@@ -54,6 +54,6 @@ async def rerun(
     """
     ids = order or RerunRequest()
     known = await control.rerun(
-        task_id, as_task=ids.task_id, request_id=ids.request_id, trace_id=ids.trace_id, by=caller.name
+        task_id, as_task=ids.task_id, request_id=ids.request_id, trace_id=ids.trace_id, by=caller
     )
-    return DispatchResponse(trace_id=known.trace_id, request_id=known.request_id, task_id=known.task_id)
+    return DispatchResponse.of(known)

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 from common.errors import Conflict
 from common.ids import new_request_id
 from common.loop import Wake
+from orchestrator.identities.model import Caller
 from orchestrator.policy.service import PolicyService
 from orchestrator.tasks.model import Identity, Task
 from orchestrator.tasks.rerun import make_rerun
@@ -41,7 +42,7 @@ class TaskControl:
         as_task: UUID | None = None,
         request_id: UUID | None = None,
         trace_id: UUID | None = None,
-        by: str,
+        by: Caller,
     ) -> Identity:
         """Dispatch the content of a task that has ended as a new task; with the same ids it is the same new task.
 
@@ -57,8 +58,9 @@ class TaskControl:
             request_id=request_id or new_request_id(),
             trace_id=trace_id,
             rule=self._policy.rule,
+            by=by,
         )
-        [answer] = await self._tasks.dispatch([again], by=by)
+        [answer] = await self._tasks.dispatch([again], by=by.name)
         if isinstance(answer, BaseException):
             raise answer
         self._relay.ring()

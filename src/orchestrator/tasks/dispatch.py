@@ -100,6 +100,11 @@ def attempts(*, idempotent: bool, wanted: int | None) -> int:
     return ATTEMPTS_IF_IDEMPOTENT if idempotent else 1
 
 
+def is_known(task: NewTask, known: Iterable[Identity]) -> bool:
+    """Say whether something was dispatched before under one of a task's ids."""
+    return any(task.task_id == identity.task_id or task.request_id == identity.request_id for identity in known)
+
+
 def recognise(task: NewTask, known: Iterable[Identity]) -> Identity:
     """Return the task that was dispatched before under one of these ids, or raise `IdempotencyConflict`."""
     found = {

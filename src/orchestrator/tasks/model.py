@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import asyncpg
 
@@ -20,6 +20,8 @@ from orchestrator.placement.rules import aim_of
 
 ATTEMPTS_IF_IDEMPOTENT = 3
 NORMAL_PRIORITY = 3
+# Names the approvals that tasks wait for, each after its task.
+APPROVALS = UUID("5f0d3c0e-6a0b-5d0e-9c41-7b1f6a3f2e58")
 
 
 def precedence_of(priority: int) -> int:
@@ -33,8 +35,8 @@ class NewTask:
 
     `concurrency_limit` is given with a `concurrency_key` and only then; `expires_after` limits the waiting.
     `precedence` orders claims over HTTP, higher first; without one it follows from the priority. `ruling` says by which
-    rule of the policy it may run: no task is made without one. `requested_by` is None where those who store it say who
-    does.
+    rule of the policy it may run: no task is made without one. `approval_id` is an approval that was asked for before.
+    `requested_by` is None where those who store it say who does.
     """
 
     task_id: UUID
@@ -48,6 +50,7 @@ class NewTask:
     idempotent: bool
     max_attempts: int
     ruling: Ruling
+    approval_id: UUID | None = None
     ordering_key: str | None = None
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
@@ -77,8 +80,17 @@ class NewTask:
 
     @property
     def status(self) -> Status:
-        """Where it begins."""
-        return Status.PENDING if self.ruling.approval is None else Status.AWAITING_APPROVAL
+        """Where it begins; an approval that it brings along is checked before it is stored."""
+        if self.ruling.approval is None or self.approval_id is not None:
+            return Status.PENDING
+        return Status.AWAITING_APPROVAL
+
+    @property
+    def effective_approval_id(self) -> UUID | None:
+        """The approval that lets it run: the one it brings along, or the one that it has to wait for."""
+        if self.status is Status.AWAITING_APPROVAL:
+            return uuid5(APPROVALS, str(self.task_id))
+        return self.approval_id
 
     def work_digest(self) -> bytes:
         """Return the digest of exactly what may run, which is approved, signed and checked by the agent."""
@@ -116,12 +128,17 @@ class NewTask:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Under which ids a task is known, and what it was asked to do."""
+    """Under which ids a task is known, and what it was asked to do.
+
+    `status` is awaiting_approval as long as it waits for `approval_id`, and pending from then on.
+    """
 
     task_id: UUID
     request_id: UUID
     trace_id: UUID
     digest: bytes
+    status: Status = Status.PENDING
+    approval_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

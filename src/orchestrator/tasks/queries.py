@@ -1,8 +1,10 @@
 """All SQL about tasks."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
+from common.lifecycle import Status
 from orchestrator.database.pool import Connection
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 
@@ -12,27 +14,28 @@ INSERT = """
     INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
                       priority, idempotent, max_attempts, status, ordering_key, concurrency_key, first_in_order,
                       admitted, expires_at, rerun_of, precedence, aim, effect, policy_rule, policy_version, work_digest,
-                      confinement)
+                      confinement, approval_id)
     SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
            new.content_digest, new.priority, new.idempotent, new.max_attempts, new.status, new.ordering_key,
            new.concurrency_key, new.ordering_key IS NULL, coalesce(new.ordering_key, new.concurrency_key) IS NULL,
            now() + new.expires_after, new.rerun_of, new.precedence, new.aim, new.effect, new.policy_rule,
-           new.policy_version, new.work_digest, new.confinement
+           new.policy_version, new.work_digest, new.confinement, new.approval_id
       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::bytea[],
                   $9::smallint[], $10::boolean[], $11::smallint[], $12::text[], $13::text[], $14::interval[],
                   $15::uuid[], $16::bigint[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[],
-                  $22::bytea[], $23::jsonb[])
+                  $22::bytea[], $23::jsonb[], $24::uuid[])
              WITH ORDINALITY AS new (task_id, request_id, trace_id, work_type, agent_type, parameters, hints,
                                      content_digest, priority, idempotent, max_attempts, ordering_key, concurrency_key,
                                      expires_after, rerun_of, precedence, aim, status, effect, policy_rule,
-                                     policy_version, work_digest, confinement, position)
+                                     policy_version, work_digest, confinement, approval_id, position)
      ORDER BY new.position
         ON CONFLICT DO NOTHING
  RETURNING task_id, request_id
 """
 
 IDENTITIES = """
-    SELECT task_id, request_id, trace_id, content_digest
+    SELECT task_id, request_id, trace_id, content_digest, approval_id,
+           CASE status WHEN 'awaiting_approval' THEN status ELSE 'pending' END AS status
       FROM task
      WHERE task_id = ANY($1::uuid[]) OR request_id = ANY($2::uuid[])
 """
@@ -129,6 +132,8 @@ EXPIRE = """
      WHERE task.task_id = new.task_id AND task.status = 'pending'
 """
 
+NOW = "SELECT now()"
+
 SET_PROGRESS = """
     UPDATE task SET progress = new.progress, updated_at = now()
       FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS new (task_id, fence, progress)
@@ -164,6 +169,7 @@ async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[tuple[UUID, UU
         [task.ruling.policy_version for task in tasks],
         [task.work_digest() for task in tasks],
         [task.ruling.confinement.model_dump(exclude_defaults=True) for task in tasks],
+        [task.effective_approval_id for task in tasks],
     )
     return {(row["task_id"], row["request_id"]) for row in rows}
 
@@ -171,7 +177,17 @@ async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[tuple[UUID, UU
 async def identities(db: Connection, tasks: Sequence[NewTask]) -> list[Identity]:
     """Return what the ledger already knows under any of the tasks' ids."""
     rows = await db.fetch(IDENTITIES, [task.task_id for task in tasks], [task.request_id for task in tasks])
-    return [Identity(row["task_id"], row["request_id"], row["trace_id"], row["content_digest"]) for row in rows]
+    return [
+        Identity(
+            row["task_id"],
+            row["request_id"],
+            row["trace_id"],
+            row["content_digest"],
+            Status(row["status"]),
+            row["approval_id"],
+        )
+        for row in rows
+    ]
 
 
 async def find(db: Connection, task_id: UUID) -> Task | None:
@@ -211,6 +227,12 @@ async def lock_expired(db: Connection, task_ids: Sequence[UUID]) -> list[Task]:
 async def expire(db: Connection, reasons: Mapping[UUID, str], *, error_code: int) -> None:
     """Cancel locked tasks that wait, each with its reason."""
     await db.execute(EXPIRE, list(reasons), error_code, list(reasons.values()))
+
+
+async def now(db: Connection) -> datetime:
+    """Return the time of the transaction, by the database's clock."""
+    time: datetime = await db.fetchval(NOW)
+    return time
 
 
 async def last_ended(db: Connection, *, limit: int) -> list[Task]:

@@ -3,11 +3,14 @@
 from uuid import UUID
 
 from common.policy.model import Work
+from orchestrator.identities.model import Caller
 from orchestrator.policy.service import RuleWork
 from orchestrator.tasks.model import NewTask, Task
 
 
-def make_rerun(task: Task, *, task_id: UUID, request_id: UUID, trace_id: UUID | None = None, rule: RuleWork) -> NewTask:
+def make_rerun(
+    task: Task, *, task_id: UUID, request_id: UUID, trace_id: UUID | None = None, rule: RuleWork, by: Caller
+) -> NewTask:
     """Return the task to dispatch; it belongs to the same trace unless another is given.
 
     Whether it may run, the policy says anew; raises what `rule` raises.
@@ -31,4 +34,5 @@ def make_rerun(task: Task, *, task_id: UUID, request_id: UUID, trace_id: UUID | 
         expires_after=None if task.expires_at is None else task.expires_at - task.created_at,
         rerun_of=task.task_id,
         precedence=task.precedence,
+        requested_by=by,
     )

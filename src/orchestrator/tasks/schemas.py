@@ -7,35 +7,18 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.json_rules import SafeObject, SafeText
-from common.labels import Labels
 from common.lifecycle import Status
-from common.work import WORK_TYPE_PATTERN, AgentType
+from common.policy.model import Effect
+from common.work import WORK_TYPE_PATTERN
 from orchestrator.http.errors import ErrorResponse
+from orchestrator.placement.schemas import Hints
 from orchestrator.tasks.dispatch import HIGHEST_LIMIT, LONGEST_KEY, LONGEST_WAIT
-from orchestrator.tasks.model import Task
+from orchestrator.tasks.model import Identity, Task
 
 TASK_ID = "7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11"
 
 
 Key = Annotated[SafeText, Field(min_length=1, max_length=LONGEST_KEY)]
-
-
-class Hints(BaseModel):
-    """Where the work should go."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    agent_type: AgentType | None = Field(default=None, description="Run on this type of agent instead of the usual.")
-    agent_id: UUID | None = Field(default=None, description="Run on this agent and no other.")
-    required_capabilities: Labels | None = Field(
-        default=None,
-        description="Run on agents that have all these labels: a number at least as large, the same text or truth "
-        "value, all of a list. A list of names means each is true.",
-        examples=[{"gpu_memory_gb": 24, "zone": "eu"}],
-    )
-    preferred: Labels | None = Field(
-        default=None, description="Among those that may run it, rather agents that have more of these labels."
-    )
 
 
 class DispatchRequest(BaseModel):
@@ -96,6 +79,10 @@ class DispatchRequest(BaseModel):
         "The limit of the newest dispatch holds for all that wait.",
         examples=[4],
     )
+    approval_id: UUID | None = Field(
+        default=None,
+        description="An approval that was asked for beforehand, for exactly this work; it counts once (else 409/3004).",
+    )
     expires_after_seconds: float | None = Field(
         default=None,
         gt=0,
@@ -113,7 +100,20 @@ class DispatchResponse(BaseModel):
     trace_id: UUID = Field(description="Trace ID for correlation")
     request_id: UUID = Field(description="Request ID for idempotency")
     task_id: UUID = Field(description="Task ID", examples=[TASK_ID])
-    status: str = Field(default="pending", description="Initial status")
+    status: Status = Field(
+        default=Status.PENDING, description="Initial status: pending, or awaiting_approval until people have said yes"
+    )
+    approval_id: UUID | None = Field(default=None, description="The approval that lets it run, if it needs one.")
+
+    @classmethod
+    def of(cls, known: Identity) -> "DispatchResponse":
+        return cls(
+            trace_id=known.trace_id,
+            request_id=known.request_id,
+            task_id=known.task_id,
+            status=known.status,
+            approval_id=known.approval_id,
+        )
 
 
 class BatchRequest(BaseModel):
@@ -166,6 +166,10 @@ class TaskSummary(BaseModel):
     finished_at: datetime | None = None
     expires_at: datetime | None = Field(default=None, description="It is cancelled if it still waits then.")
     rerun_of: UUID | None = Field(default=None, description="The task that this one repeats.")
+    effect: Effect = Field(description="read, or write when it may change something.")
+    policy_rule: str = Field(description="The rule of the policy by which it may run.")
+    policy_version: str = Field(description="The policy that was asked.")
+    approval_id: UUID | None = Field(default=None, description="The approval that lets it run, if it needs one.")
 
 
 class TaskStatus(TaskSummary):

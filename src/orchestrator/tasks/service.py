@@ -1,7 +1,7 @@
 """The use cases of tasks, one transaction each."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -10,16 +10,19 @@ from common.errors import ErrorCode, NotFound
 from common.lifecycle import Change, InvalidTransition, Status, next_status
 from common.messages import CancelTask
 from common.safeguards import Safeguard, is_on
+from orchestrator.approvals import asking
+from orchestrator.approvals.rules import ApprovalMismatch
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
-from orchestrator.events.model import Kind, NewEvent
 from orchestrator.keys import admission
 from orchestrator.keys.model import Keys, has_keys
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder, NewTicket
 from orchestrator.placement import queries as placement
+from orchestrator.tasks import events as told
 from orchestrator.tasks import queries
-from orchestrator.tasks.dispatch import IdempotencyConflict, recognise
+from orchestrator.tasks.consent import question_of, uses_of
+from orchestrator.tasks.dispatch import IdempotencyConflict, is_known, recognise
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 
 log = logging.getLogger(__name__)
@@ -79,22 +82,27 @@ class TaskService:
         if not is_on(Safeguard.DEDUPE):
             tasks = [replace(task, task_id=uuid4(), request_id=uuid4()) for task in tasks]
         await admission.hold(db, Keys.of(tasks))
-        aims = {aim.key: aim for task in tasks if (aim := task.aimed_at) is not None}
+        uses = uses_of(tasks)
+        refused = await asking.check_uses(db, uses)
+        allowed = [task for task in tasks if id(task) not in refused]
+        aims = {aim.key: aim for task in allowed if (aim := task.aimed_at) is not None}
         await placement.keep(db, aims.values())
-        fresh = await queries.insert(db, tasks)
+        fresh = await queries.insert(db, allowed)
         # A task can be in one call twice; the first of them under the ids that were stored is the new one.
         stored = {
             (task.task_id, task.request_id): task
-            for task in reversed(tasks)
+            for task in reversed(allowed)
             if (task.task_id, task.request_id) in fresh
         }
         new = list(stored.values())[::-1]
-        answers = await self._recognise_rest(db, tasks, new)
+        answers = await self._recognise_rest(db, tasks, new, refused)
+        await asking.spend(db, [uses[id(task)] for task in new if id(task) in uses])
+        asked = await asking.ask(db, [question_of(task) for task in new if task.status is Status.AWAITING_APPROVAL])
         # What waits for people's approval is published by nobody.
         free = [task for task in new if not has_keys(task) and task.status is Status.PENDING]
         await outbox.add_tickets(db, [_ticket(task) for task in free], ageing=self._ageing)
         await self._admit(db, [task for task in new if has_keys(task)])
-        await events.append(db, *(_dispatched(task, by) for task in new))
+        await events.append(db, *(told.dispatched(task, by) for task in new), *asked)
         return answers
 
     async def _admit(self, db: Connection, new: Sequence[NewTask]) -> None:
@@ -110,7 +118,11 @@ class TaskService:
         await admission.admit(db, Keys.of(new), ageing=self._ageing)
 
     async def _recognise_rest(
-        self, db: Connection, tasks: Sequence[NewTask], new: Sequence[NewTask]
+        self,
+        db: Connection,
+        tasks: Sequence[NewTask],
+        new: Sequence[NewTask],
+        refused: Mapping[int, ApprovalMismatch],
     ) -> list[Identity | BaseException]:
         inserted = {id(task) for task in new}
         rest = [task for task in tasks if id(task) not in inserted]
@@ -118,7 +130,10 @@ class TaskService:
         answers: list[Identity | BaseException] = []
         for task in tasks:
             if id(task) in inserted:
-                answers.append(Identity(task.task_id, task.request_id, task.trace_id, task.digest()))
+                answers.append(_identity(task))
+                continue
+            if id(task) in refused and not is_known(task, known):
+                answers.append(refused[id(task)])
                 continue
             try:
                 answers.append(recognise(task, known))
@@ -188,7 +203,8 @@ class TaskService:
         await outbox.remove_tickets(db, ids)
         await outbox.add_orders(db, [order for task in tasks for order in _stop_orders(task)])
         await admission.admit(db, Keys.of(tasks), ageing=self._ageing)
-        await events.append(db, *(_cancelled(task, by) for task in tasks))
+        ended = await asking.end(db, [task.task_id for task in tasks if task.approval_id is not None], by=by)
+        await events.append(db, *(told.cancelled(task, by) for task in tasks), *ended)
 
     async def expire(self, *, limit: int) -> int:
         """Cancel tasks that have waited longer than they may, the next of their keys go; return how many expired."""
@@ -199,13 +215,34 @@ class TaskService:
             await admission.hold_for(db, found)
             tasks = await queries.lock_expired(db, found)
             reasons = {task.task_id: _waited_too_long(task) for task in tasks}
-            await queries.expire(db, reasons, error_code=ErrorCode.TIMEOUT)
-            await outbox.remove_tickets(db, list(reasons))
-            await admission.admit(db, Keys.of(tasks), ageing=self._ageing)
-            await events.append(db, *(_cancelled(task, EXPIRY, reasons[task.task_id]) for task in tasks))
+            await self._give_up(db, tasks, reasons, code=ErrorCode.TIMEOUT)
         for task in tasks:
             log.info("task.expired", extra={"task_id": task.task_id, "trace_id": task.trace_id})
         return len(tasks)
+
+    async def withdraw(self, task_ids: Sequence[UUID]) -> None:
+        """Cancel tasks that wait and must not run: altered in the ledger, or approved too long ago; others go on."""
+        async with transaction(self._pool) as db:
+            await admission.hold_for(db, task_ids)
+            locked = await queries.lock(db, sorted(task_ids))
+            waiting = [task for task in locked.values() if task.status is Status.PENDING]
+            consent = await asking.Consent.open(db, waiting, now=await queries.now(db))
+            reasons = {task.task_id: f"withheld: {reason}" for task in waiting if (reason := consent.withheld(task))}
+            withheld = [task for task in waiting if task.task_id in reasons]
+            await self._give_up(db, withheld, reasons, code=ErrorCode.APPROVAL_MISMATCH)
+        for task in withheld:
+            log.warning("task.withheld", extra={"task_id": task.task_id, "reason": reasons[task.task_id]})
+
+    async def _give_up(
+        self, db: Connection, tasks: Sequence[Task], reasons: Mapping[UUID, str], *, code: ErrorCode
+    ) -> None:
+        """Cancel locked tasks that wait, each with its reason, as the end of a transaction that holds their keys."""
+        await queries.expire(db, reasons, error_code=code)
+        await outbox.remove_tickets(db, list(reasons))
+        await admission.admit(db, Keys.of(tasks), ageing=self._ageing)
+        ended = await asking.end(db, [task.task_id for task in tasks if task.approval_id is not None], by=EXPIRY)
+        cancelled = (told.cancelled(task, EXPIRY, code=code, reason=reasons[task.task_id]) for task in tasks)
+        await events.append(db, *cancelled, *ended)
 
 
 def _ticket(task: NewTask) -> NewTicket:
@@ -221,22 +258,9 @@ def _ticket(task: NewTask) -> NewTicket:
     )
 
 
-def _dispatched(task: NewTask, by: str) -> NewEvent:
-    return NewEvent(
-        Kind.TASK_DISPATCHED,
-        actor=by if task.requested_by is None else task.requested_by.name,
-        task_id=task.task_id,
-        trace_id=task.trace_id,
-        request_id=task.request_id,
-        data={
-            "work_type": task.work_type,
-            "agent_type": task.agent_type,
-            "priority": task.priority,
-            "effect": task.ruling.effect,
-            "rule": task.ruling.rule,
-            "policy_version": task.ruling.policy_version,
-            "digest": task.work_digest().hex(),
-        },
+def _identity(task: NewTask) -> Identity:
+    return Identity(
+        task.task_id, task.request_id, task.trace_id, task.digest(), task.status, task.effective_approval_id
     )
 
 
@@ -244,20 +268,6 @@ def _waited_too_long(task: Task) -> str:
     assert task.expires_at is not None
     seconds = (task.expires_at - task.created_at).total_seconds()
     return f"expired: waited longer than {seconds:g} s"
-
-
-def _cancelled(task: Task, by: str, expired: str | None = None) -> NewEvent:
-    code = None if expired is None else ErrorCode.TIMEOUT
-    return NewEvent(
-        Kind.TASK_CANCELLED,
-        actor=by,
-        task_id=task.task_id,
-        trace_id=task.trace_id,
-        request_id=task.request_id,
-        agent_id=task.agent_id,
-        attempt=task.attempt or None,
-        data={"was": task.status, "exit_code": None, "duration_ms": None, "error_code": code, "error_message": expired},
-    )
 
 
 def _stop_orders(task: Task) -> list[NewOrder]:

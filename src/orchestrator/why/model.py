@@ -64,6 +64,17 @@ class LimitFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalFacts:
+    """The approval that a task awaits: who must say yes, and who did."""
+
+    approval_id: UUID
+    approvers: int
+    yes: int
+    roles: Sequence[str]
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything that decides why a task waits, as it was at one moment."""
 
@@ -74,6 +85,7 @@ class Facts:
     ticket: TicketFacts | None = None
     order: OrderFacts | None = None
     limit: LimitFacts | None = None
+    approval: ApprovalFacts | None = None
     broker_failure: str | None = None
     relay_failure: str | None = None
 

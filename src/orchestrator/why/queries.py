@@ -5,7 +5,7 @@ from uuid import UUID
 
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection
-from orchestrator.why.model import AgentFacts, LimitFacts, OrderFacts, TicketFacts
+from orchestrator.why.model import AgentFacts, ApprovalFacts, LimitFacts, OrderFacts, TicketFacts
 
 NOW = "SELECT now()"
 
@@ -72,6 +72,15 @@ LIMIT = """
 """
 
 
+APPROVAL = """
+    SELECT approval_id, approvers, roles, expires_at,
+           (SELECT count(*) FROM approval_vote AS vote
+             WHERE vote.approval_id = approval.approval_id AND vote.yes) AS yes
+      FROM approval
+     WHERE task_id = $1
+"""
+
+
 async def now(db: Connection) -> datetime:
     """Return the time of the snapshot, by the database's clock."""
     time: datetime = await db.fetchval(NOW)
@@ -101,3 +110,9 @@ async def limit(db: Connection, task_id: UUID) -> LimitFacts | None:
     """Return who shares the limit of a task's concurrency key; None for a key without a limit."""
     row = await db.fetchrow(LIMIT, task_id)
     return None if row is None else LimitFacts(**row)
+
+
+async def approval(db: Connection, task_id: UUID) -> ApprovalFacts | None:
+    """Return the approval of a task; None when it has none."""
+    row = await db.fetchrow(APPROVAL, task_id)
+    return None if row is None else ApprovalFacts(**row)

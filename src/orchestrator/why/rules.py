@@ -22,7 +22,7 @@ def explain(facts: Facts) -> Explanation:
     if task.status is Status.RUNNING:
         return Explanation(task.task_id, task.status, waiting=False, blockers=[_running(task, facts.agents)])
     blockers = [
-        *_approval(task),
+        *_approval(facts),
         *_order(facts),
         *_limit(facts),
         *_retry(facts),
@@ -48,9 +48,20 @@ def _running(task: Task, agents: Iterable[AgentFacts]) -> Blocker:
     return Blocker(BlockerKind.RUNNING, f"It does not wait: {who} runs it{since}.", at=task.started_at, agents=refs)
 
 
-def _approval(task: Task) -> Iterator[Blocker]:
-    if task.status is Status.AWAITING_APPROVAL:
+def _approval(facts: Facts) -> Iterator[Blocker]:
+    if facts.task.status is not Status.AWAITING_APPROVAL:
+        return
+    asked = facts.approval
+    if asked is None:
         yield Blocker(BlockerKind.AWAITING_APPROVAL, "It waits until somebody approves it.")
+        return
+    yield Blocker(
+        BlockerKind.AWAITING_APPROVAL,
+        f"It awaits approval {asked.approval_id}: {asked.yes} of {asked.approvers} by {' or '.join(asked.roles)}, "
+        f"until {_time(asked.expires_at)}.",
+        at=asked.expires_at,
+        limit=asked.approvers,
+    )
 
 
 def _order(facts: Facts) -> Iterator[Blocker]:

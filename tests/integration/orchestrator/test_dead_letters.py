@@ -25,7 +25,7 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.loops.consume_dead_letters import ConsumeDeadLetters
 from orchestrator.policy.service import open_policy
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_claim, make_new_task, make_result
+from tests.factories import ANN, BOB, make_claim, make_new_task, make_result
 from tests.integration.orchestrator.ledger import events_of, let_leases_run_out
 
 CLAIMS = Address(topology.REPLIES, "stranger.claims")
@@ -141,7 +141,7 @@ async def test_a_replayed_message_goes_back_to_its_queue_unchanged(
 ) -> None:
     letter = await noted(broker, consume, letters, b'{"x": 1}', priority=5)
 
-    settled = await letters.replay(letter.id, by="ann")
+    settled = await letters.replay(letter.id, by=ANN)
 
     assert (settled.state, settled.settled_by, settled.replayed_as) == (State.REPLAYED, "ann", None)
     async with broker.consume(topology.CLAIMS, prefetch=1) as consumer:
@@ -155,7 +155,7 @@ async def test_a_replayed_message_that_is_still_poison_is_a_new_letter_and_does_
     broker: MemoryBroker, consume: ConsumeDeadLetters, letters: DeadLetterService
 ) -> None:
     letter = await noted(broker, consume, letters)
-    await letters.replay(letter.id, by="ann")
+    await letters.replay(letter.id, by=ANN)
 
     await bury(broker, topology.CLAIMS, "still no JSON")
     await consume.run_once()
@@ -170,12 +170,12 @@ async def test_a_letter_is_settled_once(
     broker: MemoryBroker, consume: ConsumeDeadLetters, letters: DeadLetterService
 ) -> None:
     letter = await noted(broker, consume, letters)
-    await letters.discard(letter.id, by="ann")
+    await letters.discard(letter.id, by=ANN)
 
     settle: Callable[..., Awaitable[Letter]]
     for settle in (letters.replay, letters.discard):
         with pytest.raises(DeadLetterIsSettled, match="discarded by ann"):
-            await settle(letter.id, by="bob")
+            await settle(letter.id, by=BOB)
     assert await broker.depth(topology.CLAIMS) == 0
 
 
@@ -184,7 +184,7 @@ async def test_of_many_who_replay_a_letter_at_once_one_does(
 ) -> None:
     letter = await noted(broker, consume, letters)
 
-    answers = await asyncio.gather(*(letters.replay(letter.id, by="ann") for _ in range(4)), return_exceptions=True)
+    answers = await asyncio.gather(*(letters.replay(letter.id, by=ANN) for _ in range(4)), return_exceptions=True)
 
     assert sum(isinstance(answer, Letter) for answer in answers) == 1
     assert await broker.depth(topology.CLAIMS) == 1
@@ -200,7 +200,7 @@ async def test_a_letter_whose_replay_the_broker_did_not_confirm_still_waits(
 
     monkeypatch.setattr(broker, "publish", unconfirmed)
     with pytest.raises(BrokerUnavailable):
-        await letters.replay(letter.id, by="ann")
+        await letters.replay(letter.id, by=ANN)
 
     assert (await letters.get(letter.id)).state is State.WAITING
 
@@ -214,10 +214,10 @@ async def test_a_message_whose_queue_is_gone_or_unknown_cannot_be_replayed_and_t
     unknown, gone = await all_of(letters)
 
     with pytest.raises(CannotBeReplayed, match="any more"):
-        await letters.replay(gone.id, by="ann")
+        await letters.replay(gone.id, by=ANN)
     with pytest.raises(CannotBeReplayed, match=r"no.queue.of.ours"):
-        await letters.replay(unknown.id, by="ann")
-    assert (await letters.discard(gone.id, by="ann")).state is State.DISCARDED
+        await letters.replay(unknown.id, by=ANN)
+    assert (await letters.discard(gone.id, by=ANN)).state is State.DISCARDED
 
 
 async def test_of_a_huge_message_the_beginning_is_kept_and_it_is_not_replayed(
@@ -228,7 +228,7 @@ async def test_of_a_huge_message_the_beginning_is_kept_and_it_is_not_replayed(
     found = await letters.get(letter.id)
     assert (len(found.body), found.body_bytes, found.body_truncated) == (1024 * 1024, 2 * 1024 * 1024, True)
     with pytest.raises(CannotBeReplayed, match="were kept"):
-        await letters.replay(letter.id, by="ann")
+        await letters.replay(letter.id, by=ANN)
 
 
 async def test_letters_are_listed_newest_first_by_state_and_kind(
@@ -241,7 +241,7 @@ async def test_letters_are_listed_newest_first_by_state_and_kind(
 ) -> None:
     message = await noted(broker, consume, letters)
     discarded = await noted(broker, consume, letters)
-    await letters.discard(discarded.id, by="ann")
+    await letters.discard(discarded.id, by=ANN)
     await lost(tasks, leases, pool)
 
     async def ids(state: State | None, kind: Kind | None, before: int | None = None) -> list[int]:
@@ -258,7 +258,7 @@ async def test_a_letter_that_does_not_exist_is_not_found(letters: DeadLetterServ
     with pytest.raises(DeadLetterNotFound):
         await letters.get(1)
     with pytest.raises(DeadLetterNotFound):
-        await letters.replay(1, by="ann")
+        await letters.replay(1, by=ANN)
 
 
 # Tasks
@@ -311,7 +311,7 @@ async def test_a_replayed_task_is_a_new_task_with_the_same_content(
     task_id = await lost(tasks, leases, pool, priority=5)
     [letter] = await all_of(letters)
 
-    settled = await letters.replay(letter.id, by="ann")
+    settled = await letters.replay(letter.id, by=ANN)
 
     assert settled.replayed_as is not None
     old, new = await tasks.get(task_id), await tasks.get(settled.replayed_as)
@@ -319,7 +319,7 @@ async def test_a_replayed_task_is_a_new_task_with_the_same_content(
     assert (new.work_type, new.parameters, new.priority) == (old.work_type, old.parameters, 5)
     assert old.status is Status.FAILED
     with pytest.raises(DeadLetterIsSettled):
-        await letters.replay(letter.id, by="ann")
+        await letters.replay(letter.id, by=ANN)
     replayed = (await events_of(pool))[-1]
     assert (replayed.kind, replayed.data["replayed_as"]) == (EventKind.DEAD_LETTER_REPLAYED, str(new.task_id))
 
@@ -329,7 +329,7 @@ async def test_a_replayed_task_that_is_lost_again_is_a_new_letter(
 ) -> None:
     await lost(tasks, leases, pool)
     [letter] = await all_of(letters)
-    settled = await letters.replay(letter.id, by="ann")
+    settled = await letters.replay(letter.id, by=ANN)
     assert settled.replayed_as is not None
 
     await leases.claim([make_claim(settled.replayed_as)])

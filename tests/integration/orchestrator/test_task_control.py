@@ -17,7 +17,7 @@ from orchestrator.tasks import service
 from orchestrator.tasks.control import TaskControl, TaskHasNotEnded
 from orchestrator.tasks.dispatch import IdempotencyConflict
 from orchestrator.tasks.service import TaskNotFound, TaskService, TraceNotFound
-from tests.factories import make_claim, make_new_task, make_result
+from tests.factories import ANN, make_claim, make_new_task, make_result
 from tests.integration.orchestrator.ledger import kinds_of
 
 
@@ -129,7 +129,7 @@ async def test_a_rerun_is_a_new_task_with_the_same_content_that_names_the_old_on
         tasks, leases, priority=5, parameters={"message": "again"}, max_attempts=3, expires_after=timedelta(minutes=7)
     )
 
-    known = await control.rerun(old_id, by="ann")
+    known = await control.rerun(old_id, by=ANN)
 
     old, new = await tasks.get(old_id), await tasks.get(known.task_id)
     assert new.task_id != old_id
@@ -145,7 +145,7 @@ async def test_a_rerun_is_a_new_task_with_the_same_content_that_names_the_old_on
 async def test_a_rerun_is_given_work_like_any_other(
     control: TaskControl, tasks: TaskService, leases: LeaseService
 ) -> None:
-    known = await control.rerun(await completed(tasks, leases), by="ann")
+    known = await control.rerun(await completed(tasks, leases), by=ANN)
 
     [answer] = await leases.claim([make_claim(known.task_id)])
 
@@ -157,7 +157,7 @@ async def test_a_rerun_can_belong_to_another_trace(
 ) -> None:
     trace_id = uuid4()
 
-    known = await control.rerun(await completed(tasks, leases), trace_id=trace_id, by="ann")
+    known = await control.rerun(await completed(tasks, leases), trace_id=trace_id, by=ANN)
 
     assert (await tasks.get(known.task_id)).trace_id == known.trace_id == trace_id
 
@@ -167,9 +167,9 @@ async def test_a_rerun_that_is_sent_again_is_the_same_new_task(
 ) -> None:
     old_id, new_id, request_id = await completed(tasks, leases), uuid4(), uuid4()
 
-    first = await control.rerun(old_id, as_task=new_id, by="ann")
-    again = await control.rerun(old_id, as_task=new_id, by="ann")
-    by_request = [await control.rerun(old_id, request_id=request_id, by="ann") for _ in range(2)]
+    first = await control.rerun(old_id, as_task=new_id, by=ANN)
+    again = await control.rerun(old_id, as_task=new_id, by=ANN)
+    by_request = [await control.rerun(old_id, request_id=request_id, by=ANN) for _ in range(2)]
 
     assert first == again
     assert first.task_id == new_id
@@ -184,7 +184,7 @@ async def test_a_rerun_under_an_id_that_something_else_has_is_refused(
 
     for taken in (old_id, other.task_id):
         with pytest.raises(IdempotencyConflict):
-            await control.rerun(old_id, as_task=taken, by="ann")
+            await control.rerun(old_id, as_task=taken, by=ANN)
 
 
 async def test_a_rerun_keeps_the_keys_and_the_limit_that_holds_now(
@@ -192,7 +192,7 @@ async def test_a_rerun_keeps_the_keys_and_the_limit_that_holds_now(
 ) -> None:
     old_id = await completed(tasks, leases, ordering_key="web-1", concurrency_key="pulls", concurrency_limit=1)
 
-    first, second = [await control.rerun(old_id, by="ann") for _ in range(2)]
+    first, second = [await control.rerun(old_id, by=ANN) for _ in range(2)]
 
     assert [(await tasks.get(known.task_id)).admitted for known in (first, second)] == [True, False]
     assert (await tasks.get(first.task_id)).concurrency_key == "pulls"
@@ -203,6 +203,6 @@ async def test_only_a_task_that_has_ended_is_run_again(control: TaskControl, tas
     await tasks.dispatch([task], by="caller")
 
     with pytest.raises(TaskHasNotEnded, match="pending"):
-        await control.rerun(task.task_id, by="ann")
+        await control.rerun(task.task_id, by=ANN)
     with pytest.raises(TaskNotFound):
-        await control.rerun(uuid4(), by="ann")
+        await control.rerun(uuid4(), by=ANN)

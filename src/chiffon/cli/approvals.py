@@ -1,0 +1,245 @@
+"""`chiffon approvals`: what waits for people, and their yes or no."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
+from uuid import UUID
+
+from cyclopts import App
+
+from chiffon.approvals import Approval, ApprovalDetail
+from chiffon.cli.console import print_fields, print_json, print_table, say
+from chiffon.cli.options import HERE, Target
+from chiffon.cli.outcome import Exit
+from chiffon.cli.parameters import collect_parameters
+from chiffon.client import Client
+from common.visible import visible
+
+State = Literal["waiting", "approved", "used", "rejected", "expired", "cancelled", "all"]
+
+app = App(
+    name="approvals",
+    group_commands="Commands",
+    help="List what waits for people, look at exactly what would run, approve or reject it.",
+    result_action="return_value",
+)
+
+
+@app.command(name="list")
+def list_(
+    *,
+    state: State = "waiting",
+    task: UUID | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+    target: Target = HERE,
+) -> int:
+    """List approvals, newest first.
+
+    ```
+    chiffon approvals list
+    chiffon approvals list --state all -o json
+    ```
+
+    Parameters
+    ----------
+    state
+        Only those that stand so.
+    task
+        Only that of this task.
+    limit
+        At most this many.
+    cursor
+        Go on where an earlier list ended.
+    """
+
+    async def work(client: Client) -> int:
+        page = await client.approvals(state=None if state == "all" else state, task_id=task, limit=limit, cursor=cursor)
+        if target.is_json:
+            print_json(page)
+            return Exit.OK
+        _print_list(page.items)
+        if page.next_cursor:
+            say(f"There are more: --cursor {page.next_cursor}")
+        return Exit.OK
+
+    return target.run(work)
+
+
+@app.command
+def show(approval: UUID, /, *, target: Target = HERE) -> int:
+    """Show an approval: exactly what would run, and what people said.
+
+    ```
+    chiffon approvals show 0b8f5a0e-6d0c-4c5e-9a0b-5f3c1d2e4f60
+    ```
+
+    Characters that a terminal would hide, or use to reorder a line, are written out as \\u….
+
+    Parameters
+    ----------
+    approval
+        The id of the approval.
+    """
+
+    async def look(client: Client) -> ApprovalDetail:
+        return await client.approval(approval)
+
+    return _run(look, target, show_work=True)
+
+
+@app.command
+def approve(approval: UUID, /, *, comment: str = "", target: Target = HERE) -> int:
+    """Say yes to exactly this content.
+
+    ```
+    chiffon approvals approve 0b8f5a0e-6d0c-4c5e-9a0b-5f3c1d2e4f60 --comment "looks right"
+    ```
+
+    Parameters
+    ----------
+    approval
+        The id of the approval.
+    comment
+        What to say with it.
+    """
+
+    async def answer(client: Client) -> ApprovalDetail:
+        return await client.approve(approval, comment=comment)
+
+    return _run(answer, target)
+
+
+@app.command
+def reject(approval: UUID, /, *, reason: str, target: Target = HERE) -> int:
+    """Say no: it is decided, and the task that waits is cancelled.
+
+    ```
+    chiffon approvals reject 0b8f5a0e-6d0c-4c5e-9a0b-5f3c1d2e4f60 --reason "wrong host"
+    ```
+
+    Parameters
+    ----------
+    approval
+        The id of the approval.
+    reason
+        Why not; the task keeps it.
+    """
+
+    async def answer(client: Client) -> ApprovalDetail:
+        return await client.reject(approval, reason=reason)
+
+    return _run(answer, target)
+
+
+@app.command
+def comment(approval: UUID, text: str, /, *, target: Target = HERE) -> int:
+    """Add a remark to an approval that waits.
+
+    ```
+    chiffon approvals comment 0b8f5a0e-6d0c-4c5e-9a0b-5f3c1d2e4f60 "which host is this?"
+    ```
+
+    Parameters
+    ----------
+    approval
+        The id of the approval.
+    text
+        What to say.
+    """
+
+    async def answer(client: Client) -> ApprovalDetail:
+        return await client.comment(approval, text)
+
+    return _run(answer, target)
+
+
+@app.command
+def ask(work_type: str, /, *argv: str, params_file: str | None = None, note: str = "", target: Target = HERE) -> int:
+    """Ask for an approval of work without dispatching it.
+
+    ```
+    chiffon approvals ask shell_script --note "new kernel" -- reboot
+    ```
+
+    Prints the id of the approval. Once it is approved: chiffon dispatch shell_script --approval ID -- reboot
+
+    Parameters
+    ----------
+    work_type
+        What kind of work it is: shell_script, echo.
+    argv
+        After `--`: the program and its arguments, for shell_script.
+    params_file
+        A file with a JSON object of parameters; `-` reads standard input.
+    note
+        Why, for those who are asked.
+    """
+    parameters = collect_parameters(work_type, params_file=params_file, argv=argv)
+
+    async def work(client: Client) -> int:
+        asked = await client.ask(work_type, parameters, note=note)
+        if target.is_json:
+            print_json(asked)
+        else:
+            say("Asked. Once it is approved, dispatch the same with --approval and this id:")
+            print(asked.approval_id)
+        return Exit.OK
+
+    return target.run(work)
+
+
+def _run(get: Callable[[Client], Awaitable[ApprovalDetail]], target: Target, *, show_work: bool = False) -> int:
+    async def work(client: Client) -> int:
+        found = await get(client)
+        if target.is_json:
+            print_json(found)
+        elif show_work:
+            _print(found)
+        else:
+            say(f"{found.state}: {found.yes} of {found.approvers} said yes.")
+        return Exit.OK
+
+    return target.run(work)
+
+
+def _print_list(approvals: Sequence[Approval]) -> None:
+    print_table(
+        ("APPROVAL", "STATE", "YES", "WORK", "TARGET", "RULE", "BY", "UNTIL"),
+        (
+            (
+                one.approval_id,
+                one.state,
+                f"{one.yes}/{one.approvers}",
+                one.work_type,
+                one.target,
+                visible(one.rule),
+                visible(one.requested_by),
+                one.expires_at if one.valid_until is None else one.valid_until,
+            )
+            for one in approvals
+        ),
+    )
+
+
+def _print(found: ApprovalDetail) -> None:
+    print_fields(
+        (
+            ("approval", found.approval_id),
+            ("state", found.state),
+            ("task", found.task_id),
+            ("asked by", visible(found.requested_by)),
+            ("note", visible(found.note)),
+            ("needs", f"{found.approvers} with the role {' or '.join(found.roles)}; {found.yes} said yes"),
+            ("rule", f"{visible(found.rule)} of policy {found.policy_version}, effect {found.effect}"),
+            ("asked at", found.created_at),
+            ("waits until", found.expires_at),
+            ("holds until", found.valid_until),
+            ("reason", None if found.reason is None else visible(found.reason)),
+            ("digest", found.digest),
+        )
+    )
+    for vote in found.votes:
+        print(f"{'yes' if vote.yes else 'no'}  {visible(vote.name)}  {visible(vote.comment)}".rstrip())
+    for remark in found.comments:
+        print(f"{visible(remark.name)}: {visible(remark.text)}")
+    print(f"\nThis is what runs:\n{found.shown}")

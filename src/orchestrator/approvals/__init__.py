@@ -1,0 +1,1 @@
+"""Approvals: people's recorded yes or no to exactly this content, bound to its digest."""

@@ -1,0 +1,115 @@
+"""The REST endpoints of approvals: ask, list, look, approve, reject, comment."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from orchestrator.approvals.model import ApprovalFilter, State
+from orchestrator.approvals.schemas import (
+    ApprovalDetail,
+    ApprovalOut,
+    ApprovalPage,
+    ApprovalRequest,
+    No,
+    Remark,
+    Yes,
+)
+from orchestrator.approvals.service import ApprovalService
+from orchestrator.http.context import trace_of
+from orchestrator.http.errors import ErrorResponse
+from orchestrator.http.pagination import decode_cursor, encode_cursor
+from orchestrator.identities.access import READ, MayApprove, MayDispatch, MayRead
+
+Responses = dict[int | str, dict[str, Any]]
+
+NOT_FOUND: Responses = {404: {"model": ErrorResponse, "description": "There is no such approval (3002)."}}
+ANSWERED: Responses = {
+    **NOT_FOUND,
+    403: {"model": ErrorResponse, "description": "Who asks may not answer this (4003)."},
+    409: {"model": ErrorResponse, "description": "It does not wait any more (3003)."},
+}
+REFUSED: Responses = {
+    400: {"model": ErrorResponse, "description": "The work type is not known (1001)."},
+    403: {"model": ErrorResponse, "description": "The policy does not let it run at all (3001)."},
+    409: {"model": ErrorResponse, "description": "It needs no approval (3003)."},
+}
+
+router = APIRouter(
+    prefix="/api/v1/approvals",
+    tags=["approvals"],
+    responses={
+        422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
+        500: {"model": ErrorResponse},
+        503: {"model": ErrorResponse},
+    },
+)
+
+
+def get_approvals(request: Request) -> ApprovalService:
+    """Return the approval service of the running app."""
+    service: ApprovalService = request.app.state.approvals
+    return service
+
+
+Approvals = Annotated[ApprovalService, Depends(get_approvals)]
+
+
+@router.get("", dependencies=[READ], summary="List approvals, newest first")
+async def approvals(
+    service: Approvals,
+    state: Annotated[State | None, Query(description="waiting, approved, used, rejected, expired, cancelled")] = None,
+    task_id: UUID | None = None,
+    trace_id: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the last page.")] = None,
+) -> ApprovalPage:
+    """Return the approvals that match everything given, without the work, a page at a time."""
+    before = None if cursor is None else decode_cursor(cursor)
+    found = await service.newest(ApprovalFilter(state, task_id, trace_id, before), limit=limit + 1)
+    page, last = found[:limit], found[limit - 1] if len(found) > limit else None
+    return ApprovalPage(
+        items=[ApprovalOut.of(approval) for approval in page],
+        next_cursor=None if last is None else encode_cursor(last.created_at, last.approval_id),
+    )
+
+
+@router.post("", status_code=201, summary="Ask beforehand", responses={**REFUSED})
+async def ask(order: ApprovalRequest, request: Request, service: Approvals, caller: MayDispatch) -> ApprovalDetail:
+    """Ask whether work may run, without dispatching it.
+
+    Once it is approved, a dispatch of exactly this work may name it as `approval_id`; it counts once.
+    """
+    hints = order.hints.model_dump(mode="json", exclude_none=True)
+    trace_id = order.trace_id or trace_of(request.scope)
+    asked = await service.request(
+        order.work_type, order.parameters, hints, note=order.note, trace_id=trace_id, by=caller
+    )
+    return ApprovalDetail.of_all(asked)
+
+
+@router.get("/{approval_id}", dependencies=[READ], summary="One approval with the work", responses={**NOT_FOUND})
+async def approval(approval_id: UUID, service: Approvals) -> ApprovalDetail:
+    """Return an approval with exactly what will run, and with what people said."""
+    return ApprovalDetail.of_all(await service.get(approval_id))
+
+
+@router.post("/{approval_id}/approve", summary="Say yes", responses={**ANSWERED})
+async def approve(
+    approval_id: UUID, service: Approvals, caller: MayApprove, answer: Yes | None = None
+) -> ApprovalDetail:
+    """Say yes. With the last yes that is needed the work may run; the same person again changes nothing."""
+    comment = "" if answer is None else answer.comment
+    return ApprovalDetail.of_all(await service.approve(approval_id, by=caller, comment=comment))
+
+
+@router.post("/{approval_id}/reject", summary="Say no", responses={**ANSWERED})
+async def reject(approval_id: UUID, service: Approvals, caller: MayApprove, answer: No) -> ApprovalDetail:
+    """Say no, which decides it. The task that waits is cancelled with the reason."""
+    return ApprovalDetail.of_all(await service.reject(approval_id, by=caller, reason=answer.reason))
+
+
+@router.post("/{approval_id}/comment", summary="Say something", responses={**ANSWERED})
+async def comment(approval_id: UUID, service: Approvals, caller: MayRead, remark: Remark) -> ApprovalDetail:
+    """Add a remark to an approval that waits; it decides nothing."""
+    return ApprovalDetail.of_all(await service.comment(approval_id, by=caller, text=remark.text))

@@ -1,0 +1,62 @@
+"""The events of approvals. Those of a task's approval carry the task and its trace."""
+
+from typing import Any
+from uuid import UUID
+
+from orchestrator.approvals.model import Approval, NewApproval, WaitingTask
+from orchestrator.events.model import Kind, NewEvent
+
+
+def requested(new: NewApproval) -> NewEvent:
+    return NewEvent(
+        Kind.APPROVAL_REQUESTED,
+        actor=new.requested_by.name,
+        task_id=new.task_id,
+        trace_id=new.trace_id,
+        data={
+            "approval_id": str(new.approval_id),
+            "digest": new.digest.hex(),
+            "work_type": new.work_type,
+            "target": new.target,
+            "policy_version": new.policy_version,
+            "rule": new.rule,
+            "approvers": new.demand.approvers,
+            "roles": list(new.demand.roles),
+        },
+    )
+
+
+def told(kind: Kind, approval: Approval, *, by: str, **data: Any) -> NewEvent:
+    """Return an event about an approval that exists."""
+    return NewEvent(
+        kind,
+        actor=by,
+        task_id=approval.task_id,
+        trace_id=approval.trace_id,
+        data={"approval_id": str(approval.approval_id), "digest": approval.digest.hex(), **data},
+    )
+
+
+def cancelled(approval_id: UUID, task_id: UUID, trace_id: UUID | None, *, by: str) -> NewEvent:
+    return NewEvent(
+        Kind.APPROVAL_CANCELLED, actor=by, task_id=task_id, trace_id=trace_id, data={"approval_id": str(approval_id)}
+    )
+
+
+def task_ended(task: WaitingTask, *, by: str, code: int, reason: str) -> NewEvent:
+    """Return the event of a task that is cancelled because it was not allowed to run, or not in time."""
+    return NewEvent(
+        Kind.TASK_CANCELLED,
+        actor=by,
+        task_id=task.task_id,
+        trace_id=task.trace_id,
+        request_id=task.request_id,
+        attempt=task.attempt or None,
+        data={
+            "was": task.status,
+            "exit_code": None,
+            "duration_ms": None,
+            "error_code": code,
+            "error_message": reason,
+        },
+    )

@@ -1,0 +1,171 @@
+"""An approval as it is asked for and as the ledger holds it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+import asyncpg
+
+from common.lifecycle import Status
+from common.policy.model import ApprovalDemand, Effect
+from orchestrator.identities.model import Caller
+
+
+class State(StrEnum):
+    """Where an approval stands. Nothing leaves the last four."""
+
+    WAITING = "waiting"
+    APPROVED = "approved"
+    USED = "used"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class NewApproval:
+    """A question to people: may exactly this run? `task_id` is the task that waits for the answer, if one does.
+
+    The question waits for `demand.request_minutes`, and no longer than `at_most`.
+    """
+
+    approval_id: UUID
+    digest: bytes
+    work_type: str
+    target: str
+    parameters: Mapping[str, Any]
+    hints: Mapping[str, Any]
+    effect: Effect
+    policy_version: str
+    rule: str
+    demand: ApprovalDemand
+    requested_by: Caller
+    task_id: UUID | None = None
+    trace_id: UUID | None = None
+    at_most: timedelta | None = None
+    note: str = ""
+
+    @property
+    def waits(self) -> timedelta:
+        """How long people have to answer."""
+        wanted = timedelta(minutes=self.demand.request_minutes)
+        return wanted if self.at_most is None else min(wanted, self.at_most)
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What one person said; a person says one thing."""
+
+    principal_id: UUID
+    name: str
+    yes: bool
+    comment: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """A remark; it decides nothing."""
+
+    name: str
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A row of `approval`. It waits until `expires_at`; once approved, the work must begin before `valid_until`."""
+
+    approval_id: UUID
+    state: State
+    digest: bytes
+    work_type: str
+    target: str
+    parameters: Mapping[str, Any]
+    hints: Mapping[str, Any]
+    effect: Effect
+    policy_version: str
+    rule: str
+    approvers: int
+    roles: Sequence[str]
+    valid_for: timedelta
+    requester_id: UUID
+    requested_by: str
+    note: str
+    task_id: UUID | None
+    trace_id: UUID | None
+    created_at: datetime
+    expires_at: datetime
+    decided_at: datetime | None
+    valid_until: datetime | None
+    reason: str | None
+    yes: int = 0
+
+    @classmethod
+    def from_row(cls, row: asyncpg.Record) -> "Approval":
+        return cls(**{**row, "state": State(row["state"]), "effect": Effect(row["effect"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Discussed:
+    """An approval with what people said about it, in order."""
+
+    approval: Approval
+    votes: Sequence[Vote] = field(default_factory=tuple)
+    comments: Sequence[Comment] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalFilter:
+    """Which approvals are asked for: those that match everything given. `before` is where the last page ended."""
+
+    state: State | None = None
+    task_id: UUID | None = None
+    trace_id: UUID | None = None
+    before: tuple[datetime, UUID] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingTask:
+    """What must be known of a task to let it go or to end it."""
+
+    task_id: UUID
+    trace_id: UUID
+    request_id: UUID
+    work_type: str
+    agent_type: str
+    priority: int
+    fence: int
+    aim: str
+    attempt: int
+    status: Status
+    ordering_key: str | None
+    concurrency_key: str | None
+
+    @classmethod
+    def from_row(cls, row: asyncpg.Record) -> "WaitingTask":
+        return cls(**{**row, "status": Status(row["status"])})
+
+
+class StoredWork(Protocol):
+    """A task as the ledger holds it at the moment when it is to be given to an agent."""
+
+    @property
+    def task_id(self) -> UUID: ...
+    @property
+    def work_type(self) -> str: ...
+    @property
+    def agent_type(self) -> str: ...
+    @property
+    def parameters(self) -> Mapping[str, Any]: ...
+    @property
+    def hints(self) -> Mapping[str, Any]: ...
+    @property
+    def policy_version(self) -> str: ...
+    @property
+    def work_digest(self) -> bytes | None: ...
+    @property
+    def approval_id(self) -> UUID | None: ...

@@ -1,0 +1,52 @@
+"""Build the loops that need more than their services, and run those that read a queue."""
+
+from collections.abc import Sequence
+
+from common.broker.base import Broker, BrokerUnavailable
+from common.errors import StartupRefused
+from common.loop import Health, keep_running
+from orchestrator.database.pool import Pool
+from orchestrator.loops.consume import ConsumeQueue
+from orchestrator.loops.consume_dead_letters import ConsumeDeadLetters
+from orchestrator.loops.place_tickets import PlaceTickets
+from orchestrator.loops.recover import Recover
+from orchestrator.loops.relay_outbox import RelayOutbox
+from orchestrator.settings import OrchestratorSettings
+
+
+def relaying(settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str]) -> RelayOutbox:
+    """Return the loop that publishes tickets and orders."""
+    return RelayOutbox(
+        pool,
+        broker,
+        agent_types=pools,
+        window=settings.ticket_window,
+        ttl=settings.ticket_ttl,
+        ageing=settings.priority_ageing,
+    )
+
+
+def placing(settings: OrchestratorSettings, pool: Pool, broker: Broker) -> PlaceTickets:
+    """Return the loop that sends work which not every agent may take to one that may."""
+    return PlaceTickets(
+        pool,
+        broker,
+        offline_after=settings.agent_offline_after,
+        ttl=settings.ticket_ttl,
+        ageing=settings.priority_ageing,
+    )
+
+
+async def consuming(consumer: ConsumeQueue | ConsumeDeadLetters, health: Health) -> None:
+    """Read a queue until cancelled."""
+    async with consumer:
+        await keep_running(f"consume_{consumer.queue}", consumer.run_once, health=health)
+
+
+async def recover(settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str]) -> None:
+    """Make ledger and broker agree before anything is served. Raises `StartupRefused` without the broker."""
+    mending = Recover(pool, broker, agent_types=pools, ageing=settings.priority_ageing)
+    try:
+        await mending.run_once()
+    except BrokerUnavailable as error:
+        raise StartupRefused(f"The broker went away while starting: {error}") from error

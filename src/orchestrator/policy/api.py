@@ -1,0 +1,54 @@
+"""The REST endpoints of the policy: which is in force, and what it says about some work."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+
+from common.policy.model import Work
+from orchestrator.http.errors import ErrorResponse
+from orchestrator.identities.access import READ
+from orchestrator.policy.schemas import Explained, ExplainRequest, PolicyOut
+from orchestrator.policy.service import PolicyService
+
+Responses = dict[int | str, dict[str, Any]]
+WorkOf = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Work]
+
+UNKNOWN: Responses = {
+    400: {"model": ErrorResponse, "description": "The work type is not known (1001)."},
+    422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
+}
+
+router = APIRouter(
+    prefix="/api/v1/policy", tags=["policy"], responses={500: {"model": ErrorResponse}, 503: {"model": ErrorResponse}}
+)
+
+
+def get_policy(request: Request) -> PolicyService:
+    """Return the policy service of the running app."""
+    service: PolicyService = request.app.state.policy
+    return service
+
+
+def get_work_of(request: Request) -> WorkOf:
+    """Return what routes and checks work in the running app."""
+    work_of: WorkOf = request.app.state.orchestrator_service.work_of
+    return work_of
+
+
+Policies = Annotated[PolicyService, Depends(get_policy)]
+
+
+@router.get("", dependencies=[READ], summary="The policy in force")
+async def policy(policies: Policies) -> PolicyOut:
+    """Return the rules by which work may run, and which version of them holds."""
+    return PolicyOut.of(policies.policy, policies.source)
+
+
+@router.post("/explain", dependencies=[READ], summary="What the policy says about work", responses={**UNKNOWN})
+async def explain(
+    order: ExplainRequest, policies: Policies, work_of: Annotated[WorkOf, Depends(get_work_of)]
+) -> Explained:
+    """Say which rule decides about some work, and why the rules before it do not. Nothing is dispatched."""
+    work = work_of(order.work_type, order.parameters, order.hints.model_dump(mode="json", exclude_none=True))
+    return Explained.of(*policies.explain(work))

@@ -1,0 +1,1 @@
+"""Approvals on a real ledger."""

@@ -1,0 +1,71 @@
+"""The services that have to do with approvals, on a real ledger."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from common.loop import Wake
+from common.policy.model import ApprovalDemand, Effect, Ruling, Work
+from common.retry import RetryPolicy
+from orchestrator.approvals.service import ApprovalService
+from orchestrator.database.pool import Pool
+from orchestrator.identities.model import Caller
+from orchestrator.identities.permissions import Role
+from orchestrator.leases.service import LeaseService
+from orchestrator.tasks.model import NewTask
+from orchestrator.tasks.service import TaskService
+from tests.factories import make_caller, make_new_task
+
+AGEING = timedelta(minutes=10)
+POLICY_VERSION = "3-abc"
+
+
+def risky(approvers: int = 1, *, version: str = POLICY_VERSION) -> Ruling:
+    return Ruling("risky", version, Effect.WRITE, ApprovalDemand(approvers, ("approver",), 60, 5))
+
+
+def make_risky_task(asker: Caller, approvers: int = 1, **values: Any) -> NewTask:
+    return make_new_task(ruling=risky(approvers), requested_by=asker, **values)
+
+
+def make_approver(name: str) -> Caller:
+    return make_caller(name, Role.APPROVER, Role.OPERATOR)
+
+
+@pytest.fixture
+def asker() -> Caller:
+    return make_caller("asker", Role.OPERATOR, Role.APPROVER)
+
+
+@pytest.fixture
+def tasks(pool: Pool) -> TaskService:
+    return TaskService(pool, ageing=AGEING)
+
+
+@pytest.fixture
+def leases(pool: Pool) -> LeaseService:
+    return LeaseService(pool, lease=timedelta(seconds=30), ageing=AGEING, policy=RetryPolicy(base=timedelta(0)))
+
+
+@pytest.fixture
+def approvals(pool: Pool) -> ApprovalService:
+    def work_of(work_type: str, parameters: Mapping[str, Any], hints: Mapping[str, Any]) -> Work:
+        return Work(work_type, "infra", parameters, hints)
+
+    return ApprovalService(pool, work_of, lambda _work: risky(), Wake(), ageing=AGEING)
+
+
+async def approval_of(tasks: TaskService, task: NewTask) -> UUID:
+    """Return the approval that a task waits for."""
+    approval_id = (await tasks.get(task.task_id)).approval_id
+    assert approval_id is not None
+    return approval_id
+
+
+async def published(pool: Pool) -> int:
+    """Return how many tickets there are."""
+    count: int = await pool.fetchval("SELECT count(*) FROM outbox WHERE kind = 'ticket'")
+    return count

@@ -1,0 +1,192 @@
+"""An approval is one for exactly this content, once; what was altered in the ledger never runs."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from common.errors import ErrorCode
+from common.lifecycle import Status
+from common.policy.model import Effect, Ruling
+from orchestrator.approvals.model import Approval, State
+from orchestrator.approvals.rules import ApprovalMismatch
+from orchestrator.approvals.service import ApprovalService
+from orchestrator.database.pool import Pool
+from orchestrator.identities.model import Caller
+from orchestrator.leases.service import LeaseService
+from orchestrator.tasks.model import Identity, NewTask
+from orchestrator.tasks.service import TaskService
+from tests.factories import make_claim, make_new_task
+from tests.integration.approvals.conftest import approval_of, make_approver, make_risky_task, published, risky
+
+
+async def approved_beforehand(approvals: ApprovalService, asker: Caller, parameters: dict[str, Any]) -> Approval:
+    asked = await approvals.request("echo", parameters, {}, by=asker)
+    return (await approvals.approve(asked.approval.approval_id, by=make_approver("ann"))).approval
+
+
+def with_approval(asker: Caller, approval: Approval, **values: Any) -> NewTask:
+    return make_risky_task(asker, approval_id=approval.approval_id, **values)
+
+
+async def test_an_approval_asked_for_beforehand_lets_exactly_this_work_run_once(
+    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, asker: Caller
+) -> None:
+    approval = await approved_beforehand(approvals, asker, {"message": "hello"})
+    first, second = with_approval(asker, approval), with_approval(asker, approval)
+
+    [known] = await tasks.dispatch([first], by="caller")
+    [refused] = await tasks.dispatch([second], by="caller")
+
+    assert isinstance(known, Identity)
+    assert isinstance(refused, ApprovalMismatch)
+    assert "used already" in str(refused)
+    [answer] = await leases.claim([make_claim(first.task_id)])
+    assert answer.grant is not None
+    assert (await approvals.get(approval.approval_id)).approval.state is State.USED
+
+
+async def test_the_same_dispatch_again_gets_the_same_answer_though_its_approval_is_used(
+    tasks: TaskService, approvals: ApprovalService, asker: Caller
+) -> None:
+    approval = await approved_beforehand(approvals, asker, {"message": "hello"})
+    task = with_approval(asker, approval)
+
+    [first] = await tasks.dispatch([task], by="caller")
+    [again] = await tasks.dispatch([task], by="caller")
+    [by_request] = await tasks.dispatch([replace(task, task_id=uuid4())], by="caller")
+
+    assert first == again == by_request
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"parameters": {"message": "hello "}},
+        {"work_type": "shell_script"},
+        {"agent_type": "desktop"},
+        {"hints": {"agent_id": str(uuid4())}},
+        {"ruling": risky(version="4-def")},
+    ],
+    ids=["parameters", "work type", "target", "hints", "policy"],
+)
+async def test_any_edit_voids_it(
+    tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller, edit: dict[str, Any]
+) -> None:
+    approval = await approved_beforehand(approvals, asker, {"message": "hello"})
+
+    [refused] = await tasks.dispatch([replace(with_approval(asker, approval), **edit)], by="caller")
+
+    assert isinstance(refused, ApprovalMismatch)
+    assert (await pool.fetchval("SELECT count(*) FROM task"), await published(pool)) == (0, 0)
+    assert (await approvals.get(approval.approval_id)).approval.state is State.APPROVED
+
+
+async def test_two_contents_under_one_id_in_one_call_do_not_share_an_approval(
+    tasks: TaskService, approvals: ApprovalService, asker: Caller
+) -> None:
+    approval = await approved_beforehand(approvals, asker, {"message": "hello"})
+    good = with_approval(asker, approval)
+    evil = replace(good, parameters={"message": "rm"}, approval_id=uuid4())
+
+    answers = await tasks.dispatch([evil, good], by="caller")
+
+    assert isinstance(answers[0], Exception)
+    assert (await tasks.get(good.task_id)).parameters == {"message": "hello"}
+
+
+async def test_what_is_not_approved_yet_or_not_any_more_lets_nothing_run(
+    tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller
+) -> None:
+    waiting = (await approvals.request("echo", {"message": "hello"}, {}, by=asker)).approval
+    over = await approved_beforehand(approvals, asker, {"message": "hello"})
+    await pool.execute("UPDATE approval SET valid_until = now() WHERE approval_id = $1", over.approval_id)
+
+    answers = await tasks.dispatch(
+        [with_approval(asker, waiting), with_approval(asker, over), make_risky_task(asker, approval_id=uuid4())],
+        by="caller",
+    )
+
+    assert [isinstance(answer, ApprovalMismatch) for answer in answers] == [True, True, True]
+
+
+async def test_of_many_who_use_one_approval_at_once_one_wins(
+    tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller
+) -> None:
+    approval = await approved_beforehand(approvals, asker, {"message": "hello"})
+
+    answers = await asyncio.gather(
+        *(tasks.dispatch([with_approval(asker, approval), make_new_task()], by="caller") for _ in range(8))
+    )
+
+    assert [isinstance(first, Identity) for first, _ in answers].count(True) == 1
+    assert all(isinstance(other, Identity) for _, other in answers)
+    assert await published(pool) == 1 + 8
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        'parameters = \'{"message": "rm -rf /"}\'',
+        "work_type = 'shell_script'",
+        "agent_type = 'desktop'",
+        "policy_version = '9'",
+        'hints = \'{"agent_id": "x"}\'',
+        "work_digest = NULL",
+    ],
+)
+async def test_a_row_that_somebody_edits_never_runs(
+    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, pool: Pool, asker: Caller, edit: str
+) -> None:
+    approved, plain = make_risky_task(asker), make_new_task()
+    await tasks.dispatch([approved, plain], by="caller")
+    await approvals.approve(await approval_of(tasks, approved), by=make_approver("ann"))
+    await pool.execute(f"UPDATE task SET {edit}")
+
+    [answer] = await leases.claim([make_claim(approved.task_id, plain.task_id)])
+
+    assert answer.grant is None
+    for task in (approved, plain):
+        ended = await tasks.get(task.task_id)
+        assert (ended.status, ended.error_code) == (Status.CANCELLED, ErrorCode.APPROVAL_MISMATCH)
+    assert await published(pool) == 0
+
+
+async def test_an_edit_that_brings_its_own_digest_is_not_what_was_approved(
+    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, pool: Pool, asker: Caller
+) -> None:
+    task = make_risky_task(asker)
+    await tasks.dispatch([task], by="caller")
+    await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
+    evil = replace(task, parameters={"message": "rm -rf /"})
+    await pool.execute("UPDATE task SET parameters = $1, work_digest = $2", evil.parameters, evil.work_digest())
+
+    [answer] = await leases.claim([make_claim(task.task_id)])
+
+    assert answer.grant is None
+    assert "not what was approved" in str((await tasks.get(task.task_id)).error_message)
+
+
+async def test_the_ledger_itself_lets_nothing_go_that_was_not_approved(
+    tasks: TaskService, pool: Pool, asker: Caller
+) -> None:
+    await tasks.dispatch([make_risky_task(asker)], by="caller")
+
+    with pytest.raises(asyncpg.CheckViolationError, match="was not approved"):
+        await pool.execute("UPDATE task SET status = 'pending'")
+    with pytest.raises(asyncpg.CheckViolationError, match="task_awaits_an_approval"):
+        await pool.execute("UPDATE task SET approval_id = NULL")
+
+
+async def test_work_that_needs_no_approval_may_not_bring_one_that_is_not_for_it(
+    tasks: TaskService, approvals: ApprovalService, asker: Caller
+) -> None:
+    approval = await approved_beforehand(approvals, asker, {"message": "hello"})
+    free = make_new_task(ruling=Ruling("free", "3-abc", Effect.READ), approval_id=approval.approval_id, hints={"x": 1})
+
+    [refused] = await tasks.dispatch([free], by="caller")
+
+    assert isinstance(refused, ApprovalMismatch)
