@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from common.broker.base import Broker, BrokerUnavailable
 from common.errors import StartupRefused
 from common.loop import Health
-from orchestrator.database.migrate import HEAD, version_of
 from orchestrator.database.pool import Pool, ping
+from orchestrator.database.version import HEAD, version_of
 from orchestrator.loops.probe import SendProbe
 from orchestrator.why.service import Failures
 

@@ -23,3 +23,11 @@ def test_importing_from_the_root_loads_nothing_twice_but_the_module_itself() -> 
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.stdout.split() == ["src.orchestrator", "src.orchestrator.main"], done.stderr
+
+
+def test_an_orchestrator_starts_without_the_tools_that_migrate() -> None:
+    code = "import sys, orchestrator.main; print(sorted({'alembic', 'sqlalchemy'} & set(sys.modules)))"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.stdout.strip() == "[]", done.stderr

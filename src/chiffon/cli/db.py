@@ -29,13 +29,15 @@ def upgrade(*, sql: Annotated[bool, Flag] = False, database_url: str | None = No
         The database; by default CHIFFON_DATABASE_URL.
     """
     from chiffon import ledger
-    from orchestrator.database import migrate
+    from orchestrator.database.version import HEAD
 
     if sql:
-        print(migrate.upgrade_sql())
+        from orchestrator.database.migrate import upgrade_sql
+
+        print(upgrade_sql())
         return Exit.OK
     asyncio.run(ledger.upgrade(_url(database_url)))
-    say(f"The database is at version {migrate.HEAD}.")
+    say(f"The database is at version {HEAD}.")
     return Exit.OK
 
 
@@ -53,14 +55,14 @@ def current(*, database_url: str | None = None, printing: Printing = AS_TABLE) -
         The database; by default CHIFFON_DATABASE_URL.
     """
     from chiffon import ledger
-    from orchestrator.database import migrate
+    from orchestrator.database.version import HEAD
 
     found = asyncio.run(ledger.current_version(_url(database_url)))
     if printing.is_json:
-        print_json({"current": found, "wanted": migrate.HEAD})
+        print_json({"current": found, "wanted": HEAD})
     else:
         print(found or "empty")
-    return Exit.OK if found == migrate.HEAD else Exit.ERROR
+    return Exit.OK if found == HEAD else Exit.ERROR
 
 
 def _url(given: str | None) -> str:

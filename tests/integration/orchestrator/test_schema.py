@@ -10,9 +10,11 @@ import asyncpg
 import pytest
 
 import orchestrator
+from chiffon.ledger import current_version
 from common.lifecycle import TRANSITIONS, Status
-from orchestrator.database.migrate import HEAD, current_version, upgrade, upgrade_sql
+from orchestrator.database.migrate import last_migration, upgrade, upgrade_sql
 from orchestrator.database.pool import Pool
+from orchestrator.database.version import HEAD
 from orchestrator.tasks import queries as tasks
 from tests.factories import make_new_task
 
@@ -22,7 +24,7 @@ KEYWORDS = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 def statements() -> Iterator[tuple[str, str]]:
     """Yield the name and text of every SQL constant of the orchestrator."""
     for module in pkgutil.walk_packages(orchestrator.__path__, "orchestrator."):
-        if module.name.endswith("queries") or module.name == "orchestrator.database.migrate":
+        if module.name.endswith("queries") or module.name == "orchestrator.database.version":
             for name, value in vars(importlib.import_module(module.name)).items():
                 if name.isupper() and isinstance(value, str) and value.strip().startswith(KEYWORDS):
                     yield f"{module.name}.{name}", value
@@ -36,6 +38,10 @@ async def test_every_sql_constant_fits_the_migrated_schema(pool: Pool, name: str
 
 def test_the_search_for_statements_finds_them() -> None:
     assert len(list(statements())) > 25
+
+
+def test_the_version_that_this_program_needs_is_the_last_migration() -> None:
+    assert last_migration() == HEAD
 
 
 async def test_an_empty_database_is_migrated_to_the_head_and_twice_is_once(database_url: str) -> None:
