@@ -10,6 +10,7 @@ from orchestrator.database.pool import Pool
 from orchestrator.identities.model import PrincipalKind
 from orchestrator.identities.permissions import Role
 from orchestrator.identities.service import IdentityService
+from tests.eventually import eventually
 from tests.integration.identities.conftest import Site
 
 TABLES = """
@@ -40,9 +41,13 @@ async def test_a_token_is_shown_once_and_the_list_says_when_it_was_used(site: Si
     admin = await site.somebody(Role.ADMIN)
     listed = (await admin.get("/api/v1/tokens")).json()
 
+    async def has_its_last_use() -> bool:
+        return (await admin.get("/api/v1/tokens")).json()[0]["last_used_at"] is not None
+
     assert [one["purpose"] for one in listed] == ["api"]
     assert "token" not in listed[0]
     assert "digest" not in json.dumps(listed)
+    await eventually(has_its_last_use)
 
 
 async def test_whoever_is_disabled_stays_so_and_keeps_the_name(site: Site) -> None:

@@ -72,9 +72,12 @@ async def tapped(amqp_url: str) -> AsyncIterator[Tap]:
     async with await aio_pika.connect(amqp_url) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue(exclusive=True)
+        # No agent has begun yet, who would make it.
+        await channel.declare_exchange("chiffon.control", "topic", durable=True)
         for exchange, key in (
             ("chiffon.replies", "#"),
             ("chiffon.work", "work.infra"),
+            ("chiffon.control", "#"),
             ("chiffon.dead", ""),
         ):
             await queue.bind(exchange, key)
