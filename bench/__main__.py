@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import json
+import resource
+import signal
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,10 @@ NOTES = {peer.name: peer.lacks for peer in PEERS}
 async def measure(chosen: Chosen, folder: Path) -> tuple[dict[str, str], list[Reading]]:
     """Return what the figures depend on, and everything that was read; each reading is printed as it is made."""
     readings = []
+    measuring = asyncio.current_task()
+    assert measuring is not None
+    # What was started is stopped, also when somebody stops this.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, measuring.cancel)
     async with services() as used:
         about = await machine(used)
         async for reading in run(used, chosen, folder):
@@ -56,6 +62,8 @@ def main() -> None:
     sizes = replace(sizes, **{name: value for name in full.options() if (value := getattr(given, name)) is not None})
     peers = tuple(peer for peer in PEERS if not given.peer or peer.name in given.peer)
     chosen = Chosen(tuple(given.only or SCENARIOS), (CHIFFON, *peers), sizes)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # thousands of WebSockets, also in what is started
     folder = Path(tempfile.mkdtemp(prefix="chiffon-bench-"))
     folder.chmod(0o711)  # PostgreSQL runs as a user of its own when this is root
     print(f"The programs' logs are in {folder}.", flush=True)

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 BENCH = Path(__file__).parent
 OWN_PYTHON = Path(sys.executable)
 PEERS_PYTHON = BENCH / ".venv" / "bin" / "python"
 STOP_SECONDS = 60.0
+LONGEST_LINE = 64 * 1024 * 1024
 
 
 class ProgramFailed(Exception):
@@ -52,6 +55,7 @@ async def running(
             stdout=asyncio.subprocess.PIPE if piped else out,
             stderr=out,
             start_new_session=True,
+            limit=LONGEST_LINE,
         )
     try:
         yield process
@@ -67,6 +71,21 @@ async def finished(command: Sequence[str | Path], environment: Mapping[str, str]
         raise ProgramFailed(f"{' '.join(map(str, command))} ended with {process.returncode}; see {log}")
     lines = output.splitlines()
     return json.loads(lines[-1]) if lines else None
+
+
+async def next_line(process: asyncio.subprocess.Process, *, see: Path) -> Any:
+    """Return the JSON of the next line that a piped program prints. Raises `ProgramFailed`."""
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        raise ProgramFailed(f"a program ended too early; see {see}")
+    return json.loads(line)
+
+
+def busy_seconds(process: psutil.Process) -> float:
+    """Return how many seconds of a processor a process has used."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

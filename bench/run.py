@@ -1,11 +1,13 @@
 """Run the scenarios that were chosen: first the rounds in which everybody has a turn, then what is Chiffon's alone."""
 
+import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.compare import one_round
 from bench.contenders import Contender
+from bench.programs import ProgramFailed
 from bench.report import Reading
 from bench.scenarios import ALONE, LIMITS, TURNS, limits
 from bench.services import Services
@@ -32,6 +34,10 @@ async def run(services: Services, chosen: Chosen, folder: Path) -> AsyncIterator
             for reading in await limits.measure(services, chosen.sizes):
                 yield reading
     for name, scenario in ALONE.items():
-        if name in chosen.scenarios:
+        if name not in chosen.scenarios:
+            continue
+        try:
             async for reading in scenario(services, chosen.sizes, folder):
                 yield reading
+        except ProgramFailed as failure:
+            print(f"{name}: {failure}", file=sys.stderr, flush=True)

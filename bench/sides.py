@@ -8,13 +8,11 @@ from typing import Any
 import asyncpg
 
 from bench.contenders import Contender
+from bench.counting import counted, until
 from bench.programs import Place, ProgramFailed, finished
 
 WARM_UP = 200
 LONGEST = 600.0
-# Counting is work for the server that is measured: it is done a tenth of the time at most.
-SHORTEST_PAUSE = 0.01
-PAUSE_PER_COUNT = 9
 
 
 class Side:
@@ -33,12 +31,13 @@ class Side:
 
         Raises `ProgramFailed` when they take too long.
         """
-        wanted = await self._stored() + count
+        stored = self.contender.stored
+        wanted = count + (0 if stored is None else await counted(self._db, stored))
         flags = ["--count", str(count), "--callers", str(callers), *(["--bulk"] if bulk else [])]
         try:
             async with asyncio.timeout(LONGEST):
                 times = await self._run("produce", *flags)
-                ended = times["ended"] if self.contender.stored is None else await self._when_stored(wanted)
+                ended = times["ended"] if stored is None else await until(self._db, stored, wanted)
         except TimeoutError:
             raise ProgramFailed(f"{count} results were not there after {LONGEST:.0f} s; see {self._log}") from None
         return float(count / (ended - times["began"]))
@@ -48,26 +47,6 @@ class Side:
         said = await self._run("latency", "--count", str(count))
         seconds: list[float] = said["seconds"]
         return seconds
-
-    async def _when_stored(self, wanted: int) -> float:
-        """Wait for so many results, and return when they were seen."""
-        loop = asyncio.get_running_loop()
-        while True:
-            asked = loop.time()
-            stored = await self._stored()
-            seen = loop.time()
-            if stored >= wanted:
-                return seen
-            await asyncio.sleep(max(SHORTEST_PAUSE, PAUSE_PER_COUNT * (seen - asked)))
-
-    async def _stored(self) -> int:
-        if self.contender.stored is None:
-            return 0
-        try:
-            count: int = await self._db.fetchval(self.contender.stored)
-        except asyncpg.UndefinedTableError:
-            return 0
-        return count
 
     async def _run(self, *arguments: str) -> Any:
         return await finished(

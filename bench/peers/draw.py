@@ -22,7 +22,8 @@ for place, (title, rows) in zip(places[:, 0], tables.items(), strict=True):
     bars = place.barh(
         names, medians, xerr=[below, above], color=[OWN if name == "Chiffon" else OTHERS for name in names]
     )
-    place.bar_label(bars, [f"{rows[name]['median']:.3g} {rows[name]['unit']}" for name in names], padding=4, fontsize=8)
+    labels = [f"{row['median']:{',.0f' if row['median'] >= 100 else '.3g'}} {row['unit']}" for row in rows.values()]
+    place.bar_label(bars, labels[::-1], padding=4, fontsize=8)
     place.margins(x=0.2)
     place.set_title(title, loc="left", fontsize=10)
 drawing.tight_layout()

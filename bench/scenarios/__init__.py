@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.compare import Turn
 from bench.report import Reading
-from bench.scenarios import bulk, latency, throughput
+from bench.scenarios import bulk, fleet, footprint, growth, latency, throughput, watching
 from bench.services import Services
 from bench.sizes import Sizes
 
@@ -15,5 +15,10 @@ LIMITS = "limits"
 # In each of these every contender has a turn in each round.
 TURNS: Mapping[str, Turn] = {"throughput": throughput.measure, "bulk": bulk.measure, "latency": latency.measure}
 # These look at Chiffon alone.
-ALONE: Mapping[str, Alone] = {}
+ALONE: Mapping[str, Alone] = {
+    "growth": growth.measure,
+    "fleet": fleet.measure,
+    "watching": watching.measure,
+    "footprint": footprint.measure,
+}
 SCENARIOS = (*TURNS, LIMITS, *ALONE)

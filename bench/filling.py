@@ -1,0 +1,87 @@
+"""Tasks by the million, as copies of one that was really dispatched, so that they are as the ledger makes them."""
+
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+from bench.caller import Caller, new_task
+from bench.chiffon_server import chiffon
+from bench.counting import until
+from bench.programs import Place
+from orchestrator.leases.queries import CLAIM
+from orchestrator.outbox.queries import GIVE_MISSING_TICKETS
+
+AGEING = timedelta(minutes=10)
+AT_ONCE = 50_000
+PATIENCE = 1800.0
+
+HAS_MODEL = "SELECT count(*) FROM task WHERE status = 'completed'"
+# What the table numbers by itself is left to it.
+COLUMNS = """
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)
+      FROM pg_attribute
+     WHERE attrelid = 'task'::regclass AND attnum > 0 AND NOT attisdropped AND attidentity = '' AND attgenerated = ''
+"""
+# The number, which the table does not know, has each copy made anew, with ids of its own.
+COPY = """
+    INSERT INTO task ({columns})
+    SELECT {columns}
+      FROM (SELECT to_jsonb(task) AS content FROM task WHERE status = 'completed' LIMIT 1) AS model
+     CROSS JOIN generate_series(1, $1::int) AS number
+     CROSS JOIN LATERAL jsonb_populate_record(NULL::task, content || $2::jsonb || jsonb_build_object(
+            'number', number, 'task_id', gen_random_uuid(), 'request_id', gen_random_uuid(),
+            'trace_id', gen_random_uuid())) AS copy
+"""
+AS_PENDING = """{"status": "pending", "attempt": 0, "fence": 0, "unstarted": 0, "agent_id": null, "claim_id": null,
+    "started_at": null, "finished_at": null, "output": "", "progress": "", "exit_code": null, "duration_ms": null}"""
+AS_FINISHED = "{}"
+COUNT_PENDING = "SELECT count(*) FROM task WHERE status = 'pending'"
+SOME_PENDING = "SELECT task_id FROM task WHERE status = 'pending' LIMIT $1"
+
+
+class Ledger:
+    """The ledger of one place, which is filled while nobody serves it."""
+
+    def __init__(self, db: "asyncpg.Connection[Any]") -> None:
+        self._db = db
+
+    async def wait(self, depth: int) -> None:
+        """Have exactly so many tasks wait, unless more do, each with its ticket."""
+        missing = depth - await self._db.fetchval(COUNT_PENDING)
+        await self._copy(missing, AS_PENDING)
+        await self._db.execute(GIVE_MISSING_TICKETS, AGEING, timeout=PATIENCE)
+        await self._settle()
+
+    async def finish(self, count: int) -> None:
+        """Add so many tasks that have ended."""
+        await self._copy(count, AS_FINISHED)
+        await self._settle()
+
+    async def run(self, agents: list[str], *, lease: timedelta) -> list[str]:
+        """Have each of these agents run one task; return the tasks, whose fence is 1."""
+        await self._copy(len(agents), AS_PENDING)
+        tasks = [str(row["task_id"]) for row in await self._db.fetch(SOME_PENDING, len(agents))]
+        await self._db.execute(CLAIM, tasks, agents, tasks, [lease] * len(tasks), timeout=PATIENCE)
+        return tasks
+
+    async def _copy(self, count: int, differences: str) -> None:
+        statement = COPY.format(columns=await self._db.fetchval(COLUMNS))
+        for begin in range(0, count, AT_ONCE):
+            await self._db.execute(statement, min(AT_ONCE, count - begin), differences, timeout=PATIENCE)
+
+    async def _settle(self) -> None:
+        for table in ("task", "outbox"):
+            await self._db.execute(f"VACUUM ANALYZE {table}", timeout=PATIENCE)
+        await self._db.execute("CHECKPOINT", timeout=PATIENCE)
+
+
+async def begin_ledger(place: Place, db: "asyncpg.Connection[Any]") -> Ledger:
+    """Make a ledger with one task that has ended, which is the model of all others."""
+    async with chiffon(place) as server:
+        caller = Caller(server.url, server.token)
+        await caller.open()
+        await caller.post("/api/v1/dispatch", new_task())
+        await caller.close()
+        await until(db, HAS_MODEL, 1)
+    return Ledger(db)

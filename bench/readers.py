@@ -1,0 +1,143 @@
+"""Many readers of Chiffon's feed in one process, each a WebSocket that costs as little as it can.
+
+Prints a line of JSON when all are connected, and one at the end, when nothing more comes. Of many readers some are
+timed: what the others get is read and thrown away.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import cast
+from urllib.parse import urlsplit
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+import uvloop
+
+from bench.chiffon_server import TOKEN, URL
+
+TIMED = 50
+AT_ONCE = 50
+SILENCE = 3.0
+PATIENCE = 60.0
+TEXT_FRAME = 0x81
+
+
+def trace_of(number: int) -> UUID:
+    """Return the trace that a reader follows."""
+    return uuid5(NAMESPACE_OID, f"reader {number}")
+
+
+class Reader(asyncio.Protocol):
+    """One WebSocket, spoken by hand (RFC 6455): no extension is offered, so frames are texts behind a short head."""
+
+    def __init__(self, place: str, path: str, token: str, *, is_timed: bool) -> None:
+        self.late_ms: list[float] = []
+        self.heard_at = 0.0
+        self.is_open = True
+        self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._is_timed = is_timed
+        self._waiting = b""
+        self._request = (
+            f"GET {path} HTTP/1.1\r\nHost: {place}\r\nAuthorization: Bearer {token}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods only
+        self.transport.write(self._request.encode())
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = time.monotonic()
+        if not self.connected.done():
+            self._waiting += data
+            head, end, rest = self._waiting.partition(b"\r\n\r\n")
+            if not end:
+                return
+            if not head.startswith(b"HTTP/1.1 101"):
+                self.connected.set_exception(ConnectionError(head.splitlines()[0].decode()))
+                return
+            self.connected.set_result(None)
+            self._waiting, data = b"", rest
+        if self._is_timed:
+            self._read(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        if not self.connected.done():
+            self.connected.set_exception(exc or ConnectionError("closed before it began"))
+
+    def _read(self, data: bytes) -> None:
+        now = time.time()
+        waiting = self._waiting + data
+        begin = 0
+        while len(waiting) - begin >= 2:
+            size, head = waiting[begin + 1], 2
+            if size >= 126:
+                head = 4 if size == 126 else 10
+                size = int.from_bytes(waiting[begin + 2 : begin + head], "big")
+            end = begin + head + size
+            if len(waiting) < end:
+                break
+            if waiting[begin] == TEXT_FRAME:
+                frame = json.loads(waiting[begin + head : end])
+                if frame["type"] == "event":
+                    self.late_ms.append((now - datetime.fromisoformat(frame["event"]["at"]).timestamp()) * 1000)
+            begin = end
+        self._waiting = waiting[begin:]
+
+
+async def connect(url: str, token: str, numbers: Sequence[int]) -> list[Reader]:
+    """Return a reader for each number, following the trace of that number."""
+    place = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    every = max(1, len(numbers) // TIMED)
+    readers: list[Reader] = []
+
+    async def one(position: int, number: int) -> None:
+        reader = Reader(place.netloc, f"/ws/{trace_of(number)}", token, is_timed=position % every == 0)
+        await loop.create_connection(lambda: reader, place.hostname or "127.0.0.1", place.port or 80)
+        async with asyncio.timeout(PATIENCE):
+            await reader.connected
+        readers.append(reader)
+
+    for begin in range(0, len(numbers), AT_ONCE):
+        await asyncio.gather(*(one(at, numbers[at]) for at in range(begin, min(begin + AT_ONCE, len(numbers)))))
+    return readers
+
+
+async def run(numbers: Sequence[int], *, stuck: int, longest: float) -> None:
+    readers = await connect(os.environ[URL], os.environ[TOKEN], numbers)
+    # The first is timed.
+    for reader in readers[len(readers) - stuck :]:
+        reader.transport.pause_reading()
+    began = time.monotonic()
+    print(json.dumps("connected"), flush=True)
+    while time.monotonic() < began + longest:
+        await asyncio.sleep(0.2)
+        heard = [reader.heard_at for reader in readers if reader.late_ms]
+        if heard and max(heard) < time.monotonic() - SILENCE:
+            break
+    timed = [reader for reader in readers if reader.late_ms]
+    late = [value for reader in timed for value in reader.late_ms]
+    said = {"timed": len(timed), "late_ms": late, "closed": sum(not reader.is_open for reader in readers)}
+    print(json.dumps(said), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first reader")
+    parser.add_argument("--own-traces", action="store_true", help="each follows a trace of its own")
+    parser.add_argument("--stuck", type=int, default=0, help="how many stop to read")
+    parser.add_argument("--longest", type=float, required=True)
+    given = parser.parse_args()
+    numbers = [given.first + at if given.own_traces else 0 for at in range(given.count)]
+    uvloop.run(run(numbers, stuck=given.stuck, longest=given.longest))
+
+
+if __name__ == "__main__":
+    main()
