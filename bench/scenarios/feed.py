@@ -58,9 +58,8 @@ async def follow(services: Services, folder: Path, table: str, audience: Audienc
         began = loop.time()
         written = await _write(own.database_url, audience)
         wrote = loop.time() - began
+        cpu = 100 * (busy_seconds(orchestrator) - busy) / wrote
         said = await asyncio.gather(*(next_line(reader, see=own.folder) for reader in readers))
-        taken = loop.time() - began
-        cpu = 100 * (busy_seconds(orchestrator) - busy) / taken
         grown = (orchestrator.memory_info().rss - memory) / 2**20
     late = [value for one in said for value in one["late_ms"]]
     if not late:
