@@ -198,4 +198,9 @@ async def _run(
     await serving
 
 
-app = create_app()
+def __getattr__(name: str) -> FastAPI:
+    """Make `app` when a server that was told `orchestrator.main:app` asks for it; `serve` makes one of its own."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    app = globals()["app"] = create_app()
+    return app
