@@ -14,7 +14,7 @@ from common.messages import AgentStatus, Stream
 from common.work import AGENT_TYPE_PATTERN, WORK_TYPE_PATTERN
 from orchestrator.events.schemas import EventOut, EventPage
 from orchestrator.http.context import trace_of
-from orchestrator.http.errors import ErrorResponse, problem_of, validation_problem
+from orchestrator.http.errors import ERROR_CONTENT, ErrorResponse, problem_of, validation_problem
 from orchestrator.http.moment import Moment
 from orchestrator.http.pagination import decode_cursor, encode_cursor
 from orchestrator.identities.access import READ, MayDispatch
@@ -51,14 +51,14 @@ PAGE_BYTES = 262_144
 
 Responses = dict[int | str, dict[str, Any]]
 
-INVALID: Responses = {422: {"model": ErrorResponse, "description": "A field is not usable (1002)."}}
-NOT_FOUND: Responses = {404: {"model": ErrorResponse, "description": "There is no such task (2001)."}}
-CONFLICT: Responses = {409: {"model": ErrorResponse, "description": "The id is taken by other content (1003)."}}
-UNKNOWN: Responses = {400: {"model": ErrorResponse, "description": "The work type is not known (1001)."}}
-ENDED: Responses = {400: {"model": ErrorResponse, "description": "The task has ended (2002)."}}
+INVALID: Responses = {422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."}}
+NOT_FOUND: Responses = {404: {"content": ERROR_CONTENT, "description": "There is no such task (2001)."}}
+CONFLICT: Responses = {409: {"content": ERROR_CONTENT, "description": "The id is taken by other content (1003)."}}
+UNKNOWN: Responses = {400: {"content": ERROR_CONTENT, "description": "The work type is not known (1001)."}}
+ENDED: Responses = {400: {"content": ERROR_CONTENT, "description": "The task has ended (2002)."}}
 
 
-router = APIRouter(prefix="/api/v1", responses={500: {"model": ErrorResponse}, 503: {"model": ErrorResponse}})
+router = APIRouter(prefix="/api/v1", responses={500: {"content": ERROR_CONTENT}, 503: {"content": ERROR_CONTENT}})
 
 
 def get_orchestrator_service(request: Request) -> OrchestratorService:

@@ -17,31 +17,31 @@ from orchestrator.approvals.schemas import (
 )
 from orchestrator.approvals.service import ApprovalService
 from orchestrator.http.context import trace_of
-from orchestrator.http.errors import ErrorResponse
+from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.http.pagination import decode_cursor, encode_cursor
 from orchestrator.identities.access import READ, MayApprove, MayDispatch, MayRead
 
 Responses = dict[int | str, dict[str, Any]]
 
-NOT_FOUND: Responses = {404: {"model": ErrorResponse, "description": "There is no such approval (3002)."}}
+NOT_FOUND: Responses = {404: {"content": ERROR_CONTENT, "description": "There is no such approval (3002)."}}
 ANSWERED: Responses = {
     **NOT_FOUND,
-    403: {"model": ErrorResponse, "description": "Who asks may not answer this (4003)."},
-    409: {"model": ErrorResponse, "description": "It does not wait any more (3003)."},
+    403: {"content": ERROR_CONTENT, "description": "Who asks may not answer this (4003)."},
+    409: {"content": ERROR_CONTENT, "description": "It does not wait any more (3003)."},
 }
 REFUSED: Responses = {
-    400: {"model": ErrorResponse, "description": "The work type is not known (1001)."},
-    403: {"model": ErrorResponse, "description": "The policy does not let it run at all (3001)."},
-    409: {"model": ErrorResponse, "description": "It needs no approval (3003)."},
+    400: {"content": ERROR_CONTENT, "description": "The work type is not known (1001)."},
+    403: {"content": ERROR_CONTENT, "description": "The policy does not let it run at all (3001)."},
+    409: {"content": ERROR_CONTENT, "description": "It needs no approval (3003)."},
 }
 
 router = APIRouter(
     prefix="/api/v1/approvals",
     tags=["approvals"],
     responses={
-        422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
-        500: {"model": ErrorResponse},
-        503: {"model": ErrorResponse},
+        422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."},
+        500: {"content": ERROR_CONTENT},
+        503: {"content": ERROR_CONTENT},
     },
 )
 

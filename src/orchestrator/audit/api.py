@@ -10,17 +10,17 @@ from common.json_rules import SafeText
 from orchestrator.audit.model import Question, Result
 from orchestrator.audit.schemas import AuditPage
 from orchestrator.audit.service import AuditService
-from orchestrator.http.errors import ErrorResponse
+from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.http.moment import Moment
 from orchestrator.identities.access import requires
 from orchestrator.identities.permissions import Permission
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    401: {"model": ErrorResponse, "description": "Nobody knows who asks (4001)."},
-    403: {"model": ErrorResponse, "description": "The caller may not audit (4003)."},
-    422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
-    500: {"model": ErrorResponse},
-    503: {"model": ErrorResponse},
+    401: {"content": ERROR_CONTENT, "description": "Nobody knows who asks (4001)."},
+    403: {"content": ERROR_CONTENT, "description": "The caller may not audit (4003)."},
+    422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."},
+    500: {"content": ERROR_CONTENT},
+    503: {"content": ERROR_CONTENT},
 }
 MAX_SEQ = 2**62
 

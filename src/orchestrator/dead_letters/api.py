@@ -20,14 +20,14 @@ from orchestrator.dead_letters.schemas import (
 )
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.http.context import trace_of
-from orchestrator.http.errors import ErrorResponse, problem_of
+from orchestrator.http.errors import ERROR_CONTENT, problem_of
 from orchestrator.identities.access import READ, MayOperate
 
 Responses = dict[int | str, dict[str, Any]]
 
-NOT_FOUND: Responses = {404: {"model": ErrorResponse, "description": "There is no such dead letter (2004)."}}
+NOT_FOUND: Responses = {404: {"content": ERROR_CONTENT, "description": "There is no such dead letter (2004)."}}
 SETTLED: Responses = {
-    400: {"model": ErrorResponse, "description": "It is settled, or cannot be replayed (2002)."},
+    400: {"content": ERROR_CONTENT, "description": "It is settled, or cannot be replayed (2002)."},
     **NOT_FOUND,
 }
 
@@ -35,9 +35,9 @@ router = APIRouter(
     prefix="/api/v1/dead-letters",
     tags=["dead letters"],
     responses={
-        422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
-        500: {"model": ErrorResponse},
-        503: {"model": ErrorResponse},
+        422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."},
+        500: {"content": ERROR_CONTENT},
+        503: {"content": ERROR_CONTENT},
     },
 )
 

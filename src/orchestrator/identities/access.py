@@ -12,7 +12,7 @@ from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from orchestrator.http.errors import MEDIA_TYPE
+from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.model import Caller, Unauthenticated
 from orchestrator.identities.permissions import Permission
 
@@ -24,7 +24,6 @@ REFUSALS = {
     "403": "Whoever asks may not do this (4003).",
     "429": "Too many requests (4029); `Retry-After` says how long to wait.",
 }
-ERROR_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
 
 
 class Requires:

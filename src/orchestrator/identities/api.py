@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from orchestrator.http.errors import ErrorResponse
+from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.access import Anybody, MayAdminister, requires
 from orchestrator.identities.door import address_of
 from orchestrator.identities.model import Principal
@@ -32,16 +32,16 @@ from orchestrator.identities.wiring import Identities
 Responses = dict[int | str, dict[str, Any]]
 
 PROBLEMS: Responses = {
-    401: {"model": ErrorResponse, "description": "Nobody knows who asks (4001)."},
-    403: {"model": ErrorResponse, "description": "Whoever asks may not do this (4003)."},
-    422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
-    429: {"model": ErrorResponse, "description": "Too many requests (4029); `Retry-After` says how long to wait."},
-    500: {"model": ErrorResponse},
-    503: {"model": ErrorResponse},
+    401: {"content": ERROR_CONTENT, "description": "Nobody knows who asks (4001)."},
+    403: {"content": ERROR_CONTENT, "description": "Whoever asks may not do this (4003)."},
+    422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."},
+    429: {"content": ERROR_CONTENT, "description": "Too many requests (4029); `Retry-After` says how long to wait."},
+    500: {"content": ERROR_CONTENT},
+    503: {"content": ERROR_CONTENT},
 }
-TAKEN: Responses = {400: {"model": ErrorResponse, "description": "It does not fit how things stand (2002)."}}
-NOT_FOUND: Responses = {404: {"model": ErrorResponse, "description": "There is no such identity or token (4002)."}}
-REFUSED: Responses = {403: {"model": ErrorResponse, "description": "The enrolment token does not count (4004)."}}
+TAKEN: Responses = {400: {"content": ERROR_CONTENT, "description": "It does not fit how things stand (2002)."}}
+NOT_FOUND: Responses = {404: {"content": ERROR_CONTENT, "description": "There is no such identity or token (4002)."}}
+REFUSED: Responses = {403: {"content": ERROR_CONTENT, "description": "The enrolment token does not count (4004)."}}
 
 ADMINISTER = requires(Permission.ADMINISTER)
 

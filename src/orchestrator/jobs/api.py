@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from common.messages import OutputChunk, Pause, Resources, ResultStatus, StatusUpdate
 from common.work import WORK_TYPE_PATTERN
 from orchestrator.http.context import trace_of
-from orchestrator.http.errors import ErrorResponse
+from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.http.pagination import decode_cursor, encode_cursor
 from orchestrator.identities.access import READ, MayDispatch, MayWork
 from orchestrator.identities.model import Caller
@@ -41,13 +41,13 @@ from orchestrator.jobs.service import JobService
 
 Responses = dict[int | str, dict[str, Any]]
 
-NOT_FOUND: Responses = {404: {"model": ErrorResponse, "description": "There is no such job (2001)."}}
-LOST: Responses = {409: {"model": ErrorResponse, "description": "The job is not the worker's, or has ended (2005)."}}
-CONFLICT: Responses = {409: {"model": ErrorResponse, "description": "The id is taken by other content (1003)."}}
+NOT_FOUND: Responses = {404: {"content": ERROR_CONTENT, "description": "There is no such job (2001)."}}
+LOST: Responses = {409: {"content": ERROR_CONTENT, "description": "The job is not the worker's, or has ended (2005)."}}
+CONFLICT: Responses = {409: {"content": ERROR_CONTENT, "description": "The id is taken by other content (1003)."}}
 PROBLEMS: Responses = {
-    422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
-    500: {"model": ErrorResponse},
-    503: {"model": ErrorResponse},
+    422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."},
+    500: {"content": ERROR_CONTENT},
+    503: {"content": ERROR_CONTENT},
 }
 
 router = APIRouter(prefix="/api/queue", tags=["queue"], responses=PROBLEMS)

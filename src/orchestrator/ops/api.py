@@ -4,16 +4,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from orchestrator.http.errors import ErrorResponse
+from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.access import READ
 from orchestrator.ops.schemas import ExecutionOut, Executions, HolderOut, PoolOut, QueueSnapshot
 from orchestrator.ops.service import OpsService
 from orchestrator.tasks.model import Task
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
-    500: {"model": ErrorResponse},
-    503: {"model": ErrorResponse},
+    422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."},
+    500: {"content": ERROR_CONTENT},
+    503: {"content": ERROR_CONTENT},
 }
 
 router = APIRouter(prefix="/ops", tags=["ops"], dependencies=[READ], responses=PROBLEMS)

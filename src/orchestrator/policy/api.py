@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 
 from common.policy.model import Work
-from orchestrator.http.errors import ErrorResponse
+from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.access import READ
 from orchestrator.policy.schemas import Explained, ExplainRequest, PolicyOut
 from orchestrator.policy.service import PolicyService
@@ -15,12 +15,14 @@ Responses = dict[int | str, dict[str, Any]]
 WorkOf = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Work]
 
 UNKNOWN: Responses = {
-    400: {"model": ErrorResponse, "description": "The work type is not known (1001)."},
-    422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
+    400: {"content": ERROR_CONTENT, "description": "The work type is not known (1001)."},
+    422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."},
 }
 
 router = APIRouter(
-    prefix="/api/v1/policy", tags=["policy"], responses={500: {"model": ErrorResponse}, 503: {"model": ErrorResponse}}
+    prefix="/api/v1/policy",
+    tags=["policy"],
+    responses={500: {"content": ERROR_CONTENT}, 503: {"content": ERROR_CONTENT}},
 )
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 
-from orchestrator.http.errors import ErrorResponse
+from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.access import MayOperate
 from orchestrator.registry.fleet import FleetService
 from orchestrator.registry.schemas import Agent, NoteRequest, PauseRequest
@@ -14,10 +14,10 @@ from orchestrator.registry.schemas import Agent, NoteRequest, PauseRequest
 Responses = dict[int | str, dict[str, Any]]
 
 PROBLEMS: Responses = {
-    404: {"model": ErrorResponse, "description": "There is no such agent (2003)."},
-    422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
-    500: {"model": ErrorResponse},
-    503: {"model": ErrorResponse},
+    404: {"content": ERROR_CONTENT, "description": "There is no such agent (2003)."},
+    422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."},
+    500: {"content": ERROR_CONTENT},
+    503: {"content": ERROR_CONTENT},
 }
 
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"], responses=PROBLEMS)

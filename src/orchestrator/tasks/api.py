@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 
-from orchestrator.http.errors import ErrorResponse
+from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.access import MayDispatch
 from orchestrator.tasks.control import TaskControl
 from orchestrator.tasks.schemas import CancelledTrace, DispatchResponse, RerunRequest
@@ -13,14 +13,14 @@ from orchestrator.tasks.schemas import CancelledTrace, DispatchResponse, RerunRe
 Responses = dict[int | str, dict[str, Any]]
 
 PROBLEMS: Responses = {
-    404: {"model": ErrorResponse, "description": "There is no such task (2001)."},
-    422: {"model": ErrorResponse, "description": "A field is not usable (1002)."},
-    500: {"model": ErrorResponse},
-    503: {"model": ErrorResponse},
+    404: {"content": ERROR_CONTENT, "description": "There is no such task (2001)."},
+    422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."},
+    500: {"content": ERROR_CONTENT},
+    503: {"content": ERROR_CONTENT},
 }
 NOT_ENDED: Responses = {
-    400: {"model": ErrorResponse, "description": "The task has not ended (2002)."},
-    409: {"model": ErrorResponse, "description": "The id is taken by other content (1003)."},
+    400: {"content": ERROR_CONTENT, "description": "The task has not ended (2002)."},
+    409: {"content": ERROR_CONTENT, "description": "The id is taken by other content (1003)."},
 }
 
 router = APIRouter(prefix="/api/v1", tags=["tasks"], responses=PROBLEMS)
