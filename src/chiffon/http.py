@@ -16,6 +16,7 @@ import httpx2
 from chiffon.errors import ApiError, ServerUnreachable
 from common.backoff import full_jitter
 from common.errors import StartupRefused
+from common.trust import trust_for
 
 ATTEMPTS = 4
 FIRST_PAUSE = timedelta(milliseconds=100)
@@ -58,7 +59,7 @@ class Http:
             base_url=base_url,
             timeout=timeout.total_seconds(),
             transport=transport,
-            verify=httpx2.create_ssl_context(),  # as SSL_CERT_FILE says, also where no proxy is asked
+            verify=trust_for(base_url),
             trust_env=not is_loopback(base_url),
             headers={"accept": "application/json", **bearer(token)},
         )

@@ -18,6 +18,7 @@ from agents.over_http.wire import Answer, Body, Claimed, Orders, Renewal, heartb
 from common.broker.base import BrokerUnavailable
 from common.errors import ChiffonError
 from common.messages import StatusUpdate
+from common.trust import trust_for
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
@@ -150,7 +151,7 @@ async def open_client(
         base_url=url,
         limits=limits,
         headers=headers,
-        verify=httpx2.create_ssl_context(),  # as SSL_CERT_FILE says, also where no proxy is asked
+        verify=trust_for(url),
         trust_env=not is_loopback(urlsplit(url).hostname),
     )
     async with http:

@@ -10,6 +10,7 @@ from agents.credential import Credential
 from agents.over_http.client import ANSWER_SECONDS, is_loopback, reason_of
 from agents.over_http.wire import Answer
 from common.errors import StartupRefused
+from common.trust import trust_for
 
 
 class NotEnrolled(StartupRefused):
@@ -28,7 +29,7 @@ async def enrol(server: str, token: str) -> Credential:
     http = httpx2.AsyncClient(
         base_url=server,
         timeout=ANSWER_SECONDS,
-        verify=httpx2.create_ssl_context(),
+        verify=trust_for(server),
         trust_env=not is_loopback(urlsplit(server).hostname),
     )
     async with http:

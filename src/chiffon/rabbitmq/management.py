@@ -11,6 +11,7 @@ from chiffon.rabbitmq.requests import Request, holds, requests_of
 from chiffon.rabbitmq.settings import RabbitmqSettings
 from chiffon.rabbitmq.steps import Step
 from common.errors import StartupRefused
+from common.trust import trust_for
 
 TIMEOUT_SECONDS = 30.0
 
@@ -68,7 +69,7 @@ async def open_management(settings: RabbitmqSettings) -> AsyncIterator[Managemen
         base_url=url,
         auth=(settings.admin_user, settings.read_admin_password()),
         timeout=TIMEOUT_SECONDS,
-        verify=httpx2.create_ssl_context(),  # as SSL_CERT_FILE says, also where no proxy is asked
+        verify=trust_for(url),
         trust_env=not is_loopback(url),
     ) as client:
         yield Management(client)
