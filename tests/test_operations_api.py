@@ -14,6 +14,7 @@ from common.lifecycle import Status
 from orchestrator.dead_letters.api import get_dead_letters
 from orchestrator.dead_letters.model import Kind, State
 from orchestrator.dead_letters.service import DeadLetterIsSettled, DeadLetterNotFound, DeadLetterService
+from orchestrator.identities.model import ANYBODY
 from orchestrator.main import create_app
 from orchestrator.registry.api import get_fleet
 from orchestrator.registry.fleet import AgentNotFound, FleetService
@@ -166,7 +167,7 @@ def test_a_rerun_answers_with_the_ids_of_the_new_task(client: TestClient, contro
         "as_task": AGENT_ID,
         "request_id": None,
         "trace_id": TRACE_ID,
-        "by": "anybody",
+        "by": ANYBODY,
     }
 
 
