@@ -191,7 +191,7 @@ async def disturb(orchestrator: Orchestrator, watched: Watched, dice: random.Ran
         await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_order_and_limits_hold_and_everything_ends(orchestrators: list[Orchestrator], seed: int) -> None:
     watched, dispatched, done = Watched(), asyncio.Event(), asyncio.Event()
     dice = random.Random(seed)

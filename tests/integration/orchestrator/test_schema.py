@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import product
 from uuid import uuid4
 
@@ -13,10 +13,11 @@ import orchestrator
 from chiffon.ledger import current_version
 from common.lifecycle import TRANSITIONS, Status
 from orchestrator.database.migrate import last_migration, upgrade, upgrade_sql
-from orchestrator.database.pool import Pool
+from orchestrator.database.pool import Connection, Pool, open_pool
 from orchestrator.database.version import HEAD
 from orchestrator.tasks import queries as tasks
 from tests.factories import make_new_task
+from tests.services.postgres import Postgres
 
 KEYWORDS = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 
@@ -30,10 +31,28 @@ def statements() -> Iterator[tuple[str, str]]:
                     yield f"{module.name}.{name}", value
 
 
+@pytest.fixture(scope="module")
+async def schema(postgres: Postgres, ledger_template: str) -> AsyncIterator[Pool]:
+    """Connections to one ledger, for tests that leave nothing in it."""
+    url = await postgres.create_database(template=ledger_template)
+    async with open_pool(url, connections=2) as opened:
+        yield opened
+    await postgres.drop_database(url)
+
+
+@pytest.fixture
+async def db(schema: Pool) -> AsyncIterator[Connection]:
+    """A connection to an empty ledger; what is written over it is taken back."""
+    async with schema.acquire() as connection:
+        writing = connection.transaction()
+        await writing.start()
+        yield connection
+        await writing.rollback()
+
+
 @pytest.mark.parametrize(("name", "statement"), list(statements()), ids=[name for name, _ in statements()])
-async def test_every_sql_constant_fits_the_migrated_schema(pool: Pool, name: str, statement: str) -> None:
-    async with pool.acquire() as db:
-        await db.prepare(statement)
+async def test_every_sql_constant_fits_the_migrated_schema(db: Connection, name: str, statement: str) -> None:
+    await db.prepare(statement)
 
 
 def test_the_search_for_statements_finds_them() -> None:
@@ -69,10 +88,9 @@ async def test_the_offline_sql_makes_the_same_schema(database_url: str, ledger_u
         await migrated.close()
 
 
-async def _stored(pool: Pool) -> object:
+async def _stored(db: Connection) -> object:
     task = make_new_task(max_attempts=3)
-    async with pool.acquire() as db:
-        await tasks.insert(db, [task])
+    await tasks.insert(db, [task])
     return task.task_id
 
 
@@ -89,40 +107,36 @@ ILLEGAL = {
 
 
 @pytest.mark.parametrize("statement", list(ILLEGAL.values()), ids=list(ILLEGAL))
-async def test_an_illegal_state_cannot_be_stored(pool: Pool, statement: str) -> None:
-    await _stored(pool)
-    async with pool.acquire() as db:
-        with pytest.raises(asyncpg.CheckViolationError):
-            await db.execute(statement)
+async def test_an_illegal_state_cannot_be_stored(db: Connection, statement: str) -> None:
+    await _stored(db)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await db.execute(statement)
 
 
-async def test_a_fence_never_falls(pool: Pool) -> None:
-    await _stored(pool)
-    async with pool.acquire() as db:
-        await db.execute("UPDATE task SET fence = 5")
-        with pytest.raises(asyncpg.CheckViolationError, match="may only rise"):
-            await db.execute("UPDATE task SET fence = 4")
+async def test_a_fence_never_falls(db: Connection) -> None:
+    await _stored(db)
+    await db.execute("UPDATE task SET fence = 5")
+    with pytest.raises(asyncpg.CheckViolationError, match="may only rise"):
+        await db.execute("UPDATE task SET fence = 4")
 
 
-async def test_a_task_has_at_most_one_open_attempt(pool: Pool) -> None:
-    task_id = await _stored(pool)
+async def test_a_task_has_at_most_one_open_attempt(db: Connection) -> None:
+    task_id = await _stored(db)
     insert = "INSERT INTO attempt (task_id, number, fence, agent_id, claim_id) VALUES ($1, $2::int, $2::int, $3, $4)"
-    async with pool.acquire() as db:
-        await db.execute(insert, task_id, 1, uuid4(), uuid4())
-        with pytest.raises(asyncpg.UniqueViolationError, match="attempt_one_open_for_a_task"):
-            await db.execute(insert, task_id, 2, uuid4(), uuid4())
+    await db.execute(insert, task_id, 1, uuid4(), uuid4())
+    with pytest.raises(asyncpg.UniqueViolationError, match="attempt_one_open_for_a_task"):
+        await db.execute(insert, task_id, 2, uuid4(), uuid4())
 
 
-async def test_a_task_has_at_most_one_ticket(pool: Pool) -> None:
-    task_id = await _stored(pool)
+async def test_a_task_has_at_most_one_ticket(db: Connection) -> None:
+    task_id = await _stored(db)
     insert = """
         INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
         VALUES ('ticket', 'infra', $1, 3, '{}', now(), now())
     """
-    async with pool.acquire() as db:
+    await db.execute(insert, task_id)
+    with pytest.raises(asyncpg.UniqueViolationError):
         await db.execute(insert, task_id)
-        with pytest.raises(asyncpg.UniqueViolationError):
-            await db.execute(insert, task_id)
 
 
 FITTING = {
@@ -138,24 +152,23 @@ FITTING = {
 
 @pytest.mark.parametrize(("before", "after"), list(product(Status, Status)), ids=str)
 async def test_the_guard_in_the_database_allows_exactly_the_moves_of_the_table(
-    pool: Pool, before: Status, after: Status
+    db: Connection, before: Status, after: Status
 ) -> None:
     allowed = before is after or any(
         source is before and target is after for (source, _), target in TRANSITIONS.items()
     )
     clear = "claim_id = NULL, lease_expires_at = NULL, finished_at = NULL"
-    async with pool.acquire() as db:
-        await _stored(pool)
-        # Whether it was approved has a guard of its own.
-        await db.execute("ALTER TABLE task DISABLE TRIGGER task_needs_its_approval")
-        await db.execute("ALTER TABLE task DISABLE TRIGGER task_guard")
-        await db.execute(f"UPDATE task SET status = '{before}'{FITTING[before]}")
-        await db.execute("ALTER TABLE task ENABLE TRIGGER task_guard")
-        fitting = FITTING[after].removeprefix(",")
-        kept = ", ".join(part for part in clear.split(", ") if part.split(" =")[0] not in fitting)
-        move = f"UPDATE task SET status = '{after}', {kept}" + (f", {fitting}" if fitting else "")
-        if allowed:
+    await _stored(db)
+    # Whether it was approved has a guard of its own.
+    await db.execute("ALTER TABLE task DISABLE TRIGGER task_needs_its_approval")
+    await db.execute("ALTER TABLE task DISABLE TRIGGER task_guard")
+    await db.execute(f"UPDATE task SET status = '{before}'{FITTING[before]}")
+    await db.execute("ALTER TABLE task ENABLE TRIGGER task_guard")
+    fitting = FITTING[after].removeprefix(",")
+    kept = ", ".join(part for part in clear.split(", ") if part.split(" =")[0] not in fitting)
+    move = f"UPDATE task SET status = '{after}', {kept}" + (f", {fitting}" if fitting else "")
+    if allowed:
+        await db.execute(move)
+    else:
+        with pytest.raises(asyncpg.CheckViolationError, match="cannot go from"):
             await db.execute(move)
-        else:
-            with pytest.raises(asyncpg.CheckViolationError, match="cannot go from"):
-                await db.execute(move)
