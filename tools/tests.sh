@@ -15,7 +15,8 @@ names=()
 run() { # run NAME PATH...
     local name=$1
     shift
-    "$python" -m pytest -o cache_dir="$logs/cache-$name" "$@" </dev/null
+    # What takes longest is shown, so that it is seen when it grows.
+    "$python" -m pytest -o cache_dir="$logs/cache-$name" --durations=15 "$@" </dev/null
 }
 
 group() { # group NAME PATH...: start to run some tests

@@ -3,15 +3,22 @@
 import asyncio
 import json
 import signal
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from functools import partial
 from uuid import uuid4
 
 import psutil
 import pytest
 
-from tests.acceptance.deployment import CHIFFON, chiffon, dispatch, environment, up
+from tests.acceptance.deployment import CHIFFON, Up, chiffon, dispatch, environment, up
 from tests.services.ports import free_ports
+
+
+@pytest.fixture(scope="module")
+async def running() -> AsyncIterator[Up]:
+    """One that the tests share which neither end it nor any part of it."""
+    async with up("--agents", "1", "--agent-types", "infra,desktop") as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("broker", ["postgresql", "amqp", "file", "memory"])
@@ -39,21 +46,20 @@ async def test_the_same_dispatch_works_over_every_broker_and_a_signal_stops_ever
         assert running.left_over() == []
 
 
-async def test_the_outcome_of_real_work_is_the_exit_status() -> None:
-    async with up("--agents", "1") as running:
-        status, task = await dispatch(running.url, "sh", "-c", "exit 7")
-        assert (status, task["exit_code"]) == (10, 7)
+async def test_the_outcome_of_real_work_is_the_exit_status(running: Up) -> None:
+    status, task = await dispatch(running.url, "sh", "-c", "exit 7")
+    assert (status, task["exit_code"]) == (10, 7)
 
-        words = ("dispatch", "shell_script", "--wait", "-o", "json", "--server", running.url)
-        status, _, _ = await chiffon(*words, "--max-duration", "0.5", "--", "sleep", "60")
-        assert status == 12
+    words = ("dispatch", "shell_script", "--wait", "-o", "json", "--server", running.url)
+    status, _, _ = await chiffon(*words, "--max-duration", "0.5", "--", "sleep", "60")
+    assert status == 12
 
-        status, out, err = await chiffon(
-            "dispatch", "shell_script", "-f", "--server", running.url, "--", "sh", "-c", "echo out; echo err >&2"
-        )
-        assert status == 0
-        assert out == "out\n"
-        assert "err\n" in err
+    status, out, err = await chiffon(
+        "dispatch", "shell_script", "-f", "--server", running.url, "--", "sh", "-c", "echo out; echo err >&2"
+    )
+    assert status == 0
+    assert out == "out\n"
+    assert "err\n" in err
 
 
 async def test_nothing_outlives_a_killed_up() -> None:
@@ -80,35 +86,31 @@ async def test_a_part_that_dies_ends_it_and_is_named() -> None:
         assert running.left_over() == []
 
 
-async def test_a_second_up_on_the_same_directory_is_refused() -> None:
-    async with up() as running:
-        words = running.named("server")[0].cmdline()
-        assert words[-2] == "--port"
-        command = psutil.Process(running.process.pid).cmdline()
-        state = command[command.index("--state-dir") + 1]
+async def test_a_second_up_on_the_same_directory_is_refused(running: Up) -> None:
+    words = running.named("server")[0].cmdline()
+    assert words[-2] == "--port"
+    command = psutil.Process(running.process.pid).cmdline()
+    state = command[command.index("--state-dir") + 1]
 
-        status, out, err = await chiffon("up", "--port", "0", "--state-dir", state)
+    status, out, err = await chiffon("up", "--port", "0", "--state-dir", state)
 
     assert status == 1
     assert out == ""
     assert "Another `chiffon up` uses" in err
 
 
-async def test_a_port_that_is_taken_is_refused_before_anything_starts() -> None:
-    async with AsyncExitStack() as stack:
-        running = await stack.enter_async_context(up("--agents", "1"))
-        port = running.url.rpartition(":")[2]
+async def test_a_port_that_is_taken_is_refused_before_anything_starts(running: Up) -> None:
+    port = running.url.rpartition(":")[2]
 
-        status, _, err = await chiffon("up", "--port", port, "--state-dir", "/nowhere/at/all")
+    status, _, err = await chiffon("up", "--port", port, "--state-dir", "/nowhere/at/all")
 
     assert status == 1
     assert f"Port {port}" in err
     assert "--port 0" in err
 
 
-async def test_agents_of_several_types_are_all_there() -> None:
-    async with up("--agents", "1", "--agent-types", "infra,desktop") as running:
-        status, out, _ = await chiffon("agents", "--server", running.url)
+async def test_agents_of_several_types_are_all_there(running: Up) -> None:
+    status, out, _ = await chiffon("agents", "--server", running.url)
 
     assert status == 0
     assert "desktop" in out
@@ -127,31 +129,30 @@ async def test_a_database_that_is_not_there_is_said_in_words(words: tuple[str, .
     assert "The database cannot be used" in err
 
 
-async def test_ctrl_c_detaches_and_the_work_goes_on() -> None:
-    async with up("--agents", "1") as running:
-        task_id = str(uuid4())
-        words = ["dispatch", "shell_script", "-f", "--task-id", task_id, "--server", running.url]
-        # Reading from a pipe that nobody writes to: it runs until it is cancelled.
-        script = "mkfifo pipe; echo started; read -r line < pipe"
-        waiting = await asyncio.create_subprocess_exec(
-            *CHIFFON,
-            *words,
-            *("--", "sh", "-c", script),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(),
-            # A shell that starts the tests in the background has SIGINT ignored, and children inherit that.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        )
-        assert waiting.stdout is not None
-        assert await waiting.stdout.readline() == b"started\n"
+async def test_ctrl_c_detaches_and_the_work_goes_on(running: Up) -> None:
+    task_id = str(uuid4())
+    words = ["dispatch", "shell_script", "-f", "--task-id", task_id, "--server", running.url]
+    # Reading from a pipe that nobody writes to: it runs until it is cancelled.
+    script = "mkfifo pipe; echo started; read -r line < pipe"
+    waiting = await asyncio.create_subprocess_exec(
+        *CHIFFON,
+        *words,
+        *("--", "sh", "-c", script),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(),
+        # A shell that starts the tests in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    assert waiting.stdout is not None
+    assert await waiting.stdout.readline() == b"started\n"
 
-        waiting.send_signal(signal.SIGINT)
-        _, err = await waiting.communicate()
+    waiting.send_signal(signal.SIGINT)
+    _, err = await waiting.communicate()
 
-        assert waiting.returncode == 130
-        assert f"chiffon logs -f {task_id}" in err.decode()
-        status, out, _ = await chiffon("status", task_id, "-o", "json", "--server", running.url)
-        assert (status, json.loads(out)["status"]) == (0, "running")
-        status, _, _ = await chiffon("cancel", task_id, "--server", running.url)
-        assert status == 0
+    assert waiting.returncode == 130
+    assert f"chiffon logs -f {task_id}" in err.decode()
+    status, out, _ = await chiffon("status", task_id, "-o", "json", "--server", running.url)
+    assert (status, json.loads(out)["status"]) == (0, "running")
+    status, _, _ = await chiffon("cancel", task_id, "--server", running.url)
+    assert status == 0
