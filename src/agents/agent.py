@@ -16,7 +16,7 @@ from agents.heartbeat import Heartbeat
 from agents.mailbox import Mailbox
 from agents.renew import LeaseKeeper
 from agents.resources import ResourceMonitor
-from agents.spool import Key
+from agents.spool_lines import Key
 from agents.stopping import StopReason
 from agents.workspace import Workspaces
 from common.messages import AgentStatus

@@ -1,5 +1,6 @@
 """The attempts that this agent owns right now, and how long it may believe in their leases."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,7 +44,9 @@ class Attempt:
 
 
 class Attempts:
-    """All attempts from the grant until the result is with the broker. `changed` rings when one is added.
+    """All attempts from the grant until the result is with the broker.
+
+    Who keeps their leases says in `looks_at` when it looks again; `sooner` rings when one is added that is due before.
 
     An order to cancel may overtake the grant that it is about, because they come from different places; it then meets
     the attempt when that is added.
@@ -53,7 +56,8 @@ class Attempts:
         self._attempts: dict[tuple[UUID, int], Attempt] = {}
         self._stop_new: tuple[StopReason, float] | None = None
         self._cancelled: OrderedDict[tuple[UUID, int], None] = OrderedDict()
-        self.changed = Wake()
+        self.looks_at = math.inf
+        self.sooner = Wake()
 
     def __iter__(self) -> Iterator[Attempt]:
         return iter(list(self._attempts.values()))
@@ -68,7 +72,8 @@ class Attempts:
         if self._stop_new is not None:
             reason, grace = self._stop_new
             attempt.stop.order(reason, grace=grace)
-        self.changed.ring()
+        if attempt.renew_at < self.looks_at:
+            self.sooner.ring()
 
     def remove(self, attempt: Attempt) -> None:
         self._attempts.pop((attempt.task_id, attempt.fence), None)

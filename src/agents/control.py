@@ -15,7 +15,7 @@ from agents.hearing import Hearing
 from agents.own_queues import declare_if_allowed
 from agents.renew import LeaseKeeper
 from agents.results import handed_back
-from agents.spool import Key
+from agents.spool_lines import Key, WrittenResult
 from agents.trust import Trust
 from agents.unreadable import Undertaker
 from common.broker.base import Broker, Consumer, Delivery
@@ -190,7 +190,7 @@ class ControlListener:
 
     async def _hand_back(self, grant: GrantedTask) -> None:
         was_cancelled = self._attempts.was_cancelled(grant.work.task_id, grant.fence)
-        result = handed_back(self._agent_id, grant, was_cancelled=was_cancelled)
+        result = WrittenResult.of(handed_back(self._agent_id, grant, was_cancelled=was_cancelled))
         try:
             await self._handover.keep(result)
             await self._handover.send(result)

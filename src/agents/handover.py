@@ -6,24 +6,26 @@ result is forgotten only when `Stored` names it. When the disk takes nothing, re
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from agents.reporter import Reporter
-from agents.spool import Key, Spool, key_of
+from agents.reporter import Report, Reporter
+from agents.spool import Spool
+from agents.spool_lines import Key, WrittenResult
 from common.backoff import exponential
 from common.batching import Batcher
 from common.broker.topology import RESULTS
 from common.clock import Clock
 from common.loop import Health, Wake, keep_running
 from common.messages import Lease
-from common.protocol import WorkResultEnvelope
 
 log = logging.getLogger(__name__)
 
+RESULT = "work_result"
 MAX_BATCH = 100
 MAX_IN_MEMORY = 100
 LONGEST_PAUSE = timedelta(minutes=5)
@@ -37,7 +39,7 @@ class _Owed:
     `again_at`: when it is sent again; None while it has not been sent.
     """
 
-    in_memory: WorkResultEnvelope | None
+    in_memory: WrittenResult | None
     sent: int = 0
     again_at: float | None = None
 
@@ -54,21 +56,22 @@ class Handover:
         self._resend_after = resend_after
         self._health = health
         self._owed: dict[Key, _Owed] = {}
-        self._changed = Wake()
-        self._batcher: Batcher[WorkResultEnvelope, None] = Batcher(self._keep, limit=MAX_BATCH)
-        self._forgetting: Batcher[Key, None] = Batcher(self._forget, limit=MAX_BATCH)
-        self._removals: set[asyncio.Task[None]] = set()
+        # When `run` looks again; who has something for it before that rings.
+        self._looks_at = -math.inf
+        self._sooner = Wake()
+        self._stored = Wake()
+        # What is new and what is stored go to the disk together.
+        self._batcher: Batcher[WrittenResult | list[Key], None] = Batcher(self._write, limit=MAX_BATCH)
+        self._removals: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> Self:
         await self._batcher.__aenter__()
-        await self._forgetting.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.gather(*self._removals, return_exceptions=True)
-        await self._forgetting.__aexit__(kind, error, trace)
         await self._batcher.__aexit__(kind, error, trace)
 
     def __len__(self) -> int:
@@ -78,14 +81,14 @@ class Handover:
         """Say whether a result of this attempt is on its way, also one that an earlier life of this agent left."""
         return key in self._owed
 
-    async def keep(self, result: WorkResultEnvelope) -> None:
+    async def keep(self, result: WrittenResult) -> None:
         """Return when the result is on disk, or when that is known to be impossible."""
         await self._batcher.submit(result)
 
-    async def send(self, result: WorkResultEnvelope, *, queue: str = RESULTS) -> None:
+    async def send(self, result: WrittenResult, *, queue: str = RESULTS) -> None:
         """Return when the broker has a result that was kept before."""
-        await self._reporter.send(queue, result)
-        self._sent(key_of(result))
+        await self._reporter.send_report(Report(queue, RESULT, result.body))
+        self._sent(result.key)
 
     async def send_left(self, keys: Sequence[Key]) -> None:
         """Send what an earlier life of this agent left behind."""
@@ -103,26 +106,27 @@ class Handover:
             now = self._clock.monotonic()
             for key in [key for key, owed in self._owed.items() if owed.again_at is not None and owed.again_at <= now]:
                 await self._send_again(key)
-            await self._changed.wait(self._pause())
+            pause = self._pause()
+            self._looks_at = self._clock.monotonic() + pause.total_seconds()
+            await self._sooner.wait(pause)
 
         await keep_running("handover", step, health=self._health)
 
     def stored(self, results: Iterable[Lease]) -> None:
         """These results are in the ledger, or can never be."""
-        for lease in results:
-            key = Key(lease.task_id, lease.fence)
-            if self._owed.pop(key, None) is not None:
-                removal = asyncio.create_task(self._forgetting.submit(key), name="forget_result")
-                self._removals.add(removal)
-                removal.add_done_callback(self._removals.discard)
-        self._changed.ring()
+        keys = [Key(lease.task_id, lease.fence) for lease in results]
+        if mine := [key for key in keys if self._owed.pop(key, None) is not None]:
+            removal = self._batcher.hand_in(mine)
+            self._removals.add(removal)
+            removal.add_done_callback(self._removals.discard)
+        self._stored.ring()
 
     async def settled(self, *, within: float) -> bool:
         """Wait until nothing that was sent is owed any more; False when it takes too long."""
         try:
             async with asyncio.timeout(within):
                 while any(owed.sent for owed in self._owed.values()):
-                    await self._changed.rung()
+                    await self._stored.rung()
         except TimeoutError:
             return False
         return True
@@ -146,28 +150,34 @@ class Handover:
         owed.sent += 1
         pause = exponential(owed.sent, base=self._resend_after, cap=max(LONGEST_PAUSE, self._resend_after))
         owed.again_at = self._clock.monotonic() + pause.total_seconds()
-        self._changed.ring()
+        if owed.again_at < self._looks_at:
+            self._sooner.ring()
 
     def _pause(self) -> timedelta:
         now = self._clock.monotonic()
         due = [owed.again_at - now for owed in self._owed.values() if owed.again_at is not None]
         return min(LONGEST_SLEEP, timedelta(seconds=max(0.0, min(due)))) if due else LONGEST_SLEEP
 
-    async def _keep(self, results: Sequence[WorkResultEnvelope]) -> Sequence[None]:
-        try:
-            failures: Sequence[Exception | None] = await asyncio.to_thread(self._spool.keep, results)
-        except Exception as refused:  # whatever the disk does, a result is owed and sent from memory
-            failures = [refused] * len(results)
+    async def _write(self, items: Sequence[WrittenResult | list[Key]]) -> Sequence[None]:
+        results = [item for item in items if isinstance(item, WrittenResult)]
+        stored = [key for item in items if not isinstance(item, WrittenResult) for key in item]
+        failures = await asyncio.to_thread(self._to_disk, results, stored)
         for result, failure in zip(results, failures, strict=True):
-            self._owed[key_of(result)] = _Owed(None if failure is None else result)
+            self._owed[result.key] = _Owed(None if failure is None else result)
             if failure is not None:
-                log.error("spool.failed", extra={"task_id": result.payload.task_id, "reason": str(failure)})
-        in_memory = [key for key, owed in self._owed.items() if owed.in_memory is not None]
+                log.error("spool.failed", extra={"task_id": result.key.task_id, "reason": str(failure)})
+        in_memory = [key for key, owed in self._owed.items() if owed.in_memory is not None] if any(failures) else []
         for key in in_memory[:-MAX_IN_MEMORY]:
             log.error("result.dropped", extra={"task_id": key.task_id, "reason": "no room on disk, too many in memory"})
             del self._owed[key]
-        return [None] * len(results)
+        return [None] * len(items)
 
-    async def _forget(self, keys: Sequence[Key]) -> Sequence[None]:
-        await asyncio.to_thread(self._spool.forget, keys)
-        return [None] * len(keys)
+    def _to_disk(self, results: Sequence[WrittenResult], stored: Sequence[Key]) -> Sequence[Exception | None]:
+        """Return for each result what kept it from the disk."""
+        try:
+            if stored:
+                self._spool.forget(stored)
+            return self._spool.keep(results) if results else []
+        except Exception as refused:  # whatever the disk does, a result is owed and sent from memory
+            log.exception("spool.broken")
+            return [refused] * len(results)

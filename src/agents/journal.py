@@ -7,11 +7,11 @@ Auditors compare these lines with the ledger.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -77,7 +77,7 @@ class Journal:
     def __init__(self, file: JournalFile) -> None:
         self._file = file
         self._batcher: Batcher[Line, None] = Batcher(self._append, limit=MAX_BATCH)
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writing: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> Self:
         await self._batcher.__aenter__()
@@ -114,16 +114,13 @@ class Journal:
         self._note(entry)
 
     def _note(self, entry: Entry) -> None:
-        self._spawn(self._batcher.submit(_line(entry, is_durable=False)))
+        writing = self._batcher.hand_in(_line(entry, is_durable=False))
+        self._writing.add(writing)
+        writing.add_done_callback(self._written)
 
-    def _spawn(self, writing: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(writing, name="journal")
-        self._writing.add(task)
-        task.add_done_callback(self._written)
-
-    def _written(self, task: asyncio.Task[None]) -> None:
-        self._writing.discard(task)
-        if not task.cancelled() and (failure := task.exception()) is not None:
+    def _written(self, writing: asyncio.Future[None]) -> None:
+        self._writing.discard(writing)
+        if not writing.cancelled() and (failure := writing.exception()) is not None:
             log.error("journal.failed", extra={"reason": str(failure)})
 
     async def _append(self, lines: Sequence[Line]) -> Sequence[None]:

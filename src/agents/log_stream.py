@@ -61,6 +61,7 @@ class LogStream:
         self._enough = asyncio.Event()
         self._room = asyncio.Event()
         self._closing = False
+        self._starting: asyncio.Handle | None = None
         self._sender: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
 
@@ -135,17 +136,23 @@ class LogStream:
     async def close(self) -> list[OutputChunk]:
         """Finish, and return the last chunks, which nobody has sent, when all others are stored."""
         self.finish()
+        if self._sender is None and len(self._rest) > 1:
+            self._sender = asyncio.create_task(self._work(), name="log_stream")
         if self._sender is not None:
             await self._sender
         return self._rest.popleft() if self._rest else []
 
     def _take(self, stream: Stream, data: bytes) -> None:
         self._chunker.feed(stream, data)
-        if self._sender is None and self._chunker.pending:
-            self._sender = asyncio.create_task(self._work(), name="log_stream")
+        if self._starting is None and self._chunker.pending:
+            # In the next turn: work that ends in this one sends all its output with its result.
+            self._starting = asyncio.get_running_loop().call_soon(self._start_sending)
         self._arrived.set()
         if self._chunker.pending >= COLLECT_BYTES:
             self._enough.set()
+
+    def _start_sending(self) -> None:
+        self._sender = asyncio.create_task(self._work(), name="log_stream")
 
     def _let_go(self, stream: Stream) -> None:
         self._take(stream, self._redactors[stream].flush())
@@ -154,6 +161,8 @@ class LogStream:
         for idle in self._idle.values():
             idle.cancel()
         self._idle.clear()
+        if self._starting is not None:
+            self._starting.cancel()
 
     async def _work(self) -> None:
         try:

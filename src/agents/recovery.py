@@ -11,7 +11,8 @@ from agents.handover import Handover
 from agents.journal import Ended, Journal, Unended
 from agents.orphans import kill_orphans
 from agents.results import work_result
-from agents.spool import Key, Spool
+from agents.spool import Spool
+from agents.spool_lines import Key, WrittenResult
 from common.errors import ErrorCode
 from common.messages import GrantedTask, WorkRequest
 
@@ -46,9 +47,8 @@ async def recover(
         if key not in spooled:
             seconds = max(0.0, (datetime.now(UTC) - started.at).total_seconds())
             # How much it wrote is not known any more, so nothing is said about it.
-            await handover.keep(
-                work_result(agent_id, _grant(one), outcome, duration_ms=int(seconds * 1000), output_bytes={})
-            )
+            result = work_result(agent_id, _grant(one), outcome, duration_ms=int(seconds * 1000), output_bytes={})
+            await handover.keep(WrittenResult.of(result))
             owed.append(key)
             ended = Ended(
                 task_id=started.task_id,
@@ -61,7 +61,7 @@ async def recover(
         else:
             # It had ended before; only that line of the journal was lost. The result says how.
             spooled_result = await asyncio.to_thread(spool.read, key)
-            status = outcome.status if spooled_result is None else spooled_result.payload.status
+            status = outcome.status if spooled_result is None else spooled_result.envelope().payload.status
             ended = Ended(task_id=started.task_id, fence=started.fence, status=status, killed=killed)
         journal.ended(ended)
     return owed

@@ -58,7 +58,11 @@ class LeaseKeeper:
                     publishing.create_task(self._renew(now), name="renew")
                     for attempt in self._attempts:
                         attempt.renew_at = now + attempt.grant.lease_seconds / 12
-                await self._attempts.changed.wait(timedelta(seconds=self._pause(self._clock.monotonic())))
+                now = self._clock.monotonic()
+                pause = self._pause(now)
+                # What is due before anything else can be is the renewal of one that is added.
+                self._attempts.looks_at = now + pause
+                await self._attempts.sooner.wait(timedelta(seconds=pause))
 
     def answered(self, renewed: Renewed) -> None:
         """Take in the answer to a renewal."""

@@ -55,7 +55,11 @@ class Reporter:
 
     async def send(self, queue: str, envelope: Envelope) -> None:
         """Return when the envelope is stored in the reply queue, however long that takes."""
-        await self._batcher.submit(Report(queue, envelope.type, encode(envelope)))
+        await self.send_report(Report(queue, envelope.type, encode(envelope)))
+
+    async def send_report(self, report: Report) -> None:
+        """Do the same with what is encoded already."""
+        await self._batcher.submit(report)
 
     async def _store(self, reports: Sequence[Report]) -> Sequence[None]:
         failures = 0

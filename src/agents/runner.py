@@ -21,6 +21,7 @@ from agents.redaction.values import Values
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
 from agents.secrets.resolve import Secrets
+from agents.spool_lines import WrittenResult
 from agents.workspace import Workspaces
 from agents.write_gate import Passage, Refusal, WriteGate
 from common.broker.topology import PROGRESS, RESULTS
@@ -28,7 +29,7 @@ from common.clock import Clock
 from common.errors import ErrorCode
 from common.logs import log_context
 from common.messages import GrantedTask, OutputChunk, ResultStatus, WorkStatus
-from common.protocol import ORCHESTRATOR, WorkResultEnvelope, WorkStatusEnvelope
+from common.protocol import ORCHESTRATOR, WorkStatusEnvelope
 
 log = logging.getLogger(__name__)
 
@@ -100,25 +101,30 @@ class Runner:
             outcome = as_reported(outcome, attempt.stop.reason).with_texts(stream.redacted)
             duration_ms = int((self._clock.monotonic() - started) * 1000)
 
-            def result(chunks: Sequence[OutputChunk]) -> WorkResultEnvelope:
-                return work_result(
-                    self._agent_id,
-                    grant,
-                    outcome,
-                    duration_ms=duration_ms,
-                    output=stream.tail,
-                    chunks=chunks,
-                    output_bytes=stream.totals,
-                    output_dropped=stream.dropped,
-                    started=began,
+            def written(chunks: Sequence[OutputChunk]) -> WrittenResult:
+                return WrittenResult.of(
+                    work_result(
+                        self._agent_id,
+                        grant,
+                        outcome,
+                        duration_ms=duration_ms,
+                        output=stream.tail,
+                        chunks=chunks,
+                        output_bytes=stream.totals,
+                        output_dropped=stream.dropped,
+                        started=began,
+                    )
                 )
 
             # On disk with all output that may not have arrived, before anything waits for the broker.
-            await self._handover.keep(result(stream.finish()))
+            unsent = stream.finish()
+            kept = written(unsent)
+            await self._handover.keep(kept)
             if began:
                 self._journal.ended(_ended(attempt, outcome, at=ended_at))
             _log_end(attempt, outcome, duration_ms=duration_ms)
-            last = result(await stream.close())
+            rest = await stream.close()
+            last = kept if rest == unsent else written(rest)
             # Behind its own output, in the same queue, so that those who watch see the end last.
             await self._handover.send(last, queue=PROGRESS if stream.has_sent else RESULTS)
 

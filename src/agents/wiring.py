@@ -33,7 +33,8 @@ from agents.runner import Runner
 from agents.seal_check import SealCheck, own_claim
 from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings
-from agents.spool import Key, Spool
+from agents.spool import Spool
+from agents.spool_lines import Key
 from agents.trust import Trust
 from agents.unreadable import Undertaker
 from agents.used_claims import UsedClaims

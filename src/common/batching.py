@@ -43,9 +43,13 @@ class Batcher(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         """Hand in one item and wait for its result."""
+        return await self.hand_in(item)
+
+    def hand_in(self, item: Item) -> asyncio.Future[Result]:
+        """Hand in one item; its result comes later."""
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((item, done))
-        return await done
+        return done
 
     async def _work(self) -> None:
         while True:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.spooled import spooled
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -32,7 +34,7 @@ def read_witnesses(states: Path) -> list[Entry]:
 
 def waiting_results(states: Path) -> int:
     """Return how many results still lie in spools."""
-    return sum(1 for state in states.iterdir() for _ in (state / "spool").glob("*.json"))
+    return sum(len(spooled(state)) for state in states.iterdir())
 
 
 def _lines(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,8 @@ from uuid import uuid4
 from agents.main import run_agent
 from agents.registration import open_identity
 from agents.settings import AgentSettings
-from agents.spool import Key, Spool
+from agents.spool import Spool
+from agents.spool_lines import Key, WrittenResult
 from common.broker import topology
 from common.broker.base import Outgoing
 from common.broker.memory import MemoryBroker
@@ -31,7 +32,7 @@ async def test_work_that_was_begun_before_a_crash_is_never_handed_back_as_untouc
     done = WorkResultEnvelope(
         from_agent=str(agent_id), to_agent="orchestrator", payload=make_result(task_id, agent_id, fence=1)
     )
-    assert spool.keep([done]) == [None]
+    assert spool.keep([WrittenResult.of(done)]) == [None]
     control = topology.control_queue(agent_id)
     await broker.declare(topology.DEAD_LETTER_QUEUE, *topology.REPLY_QUEUES, control)
     await broker.publish(Outgoing(control.bindings[0], encode(_grant(agent_id, task_id)), "grant"))
@@ -49,7 +50,7 @@ async def test_work_that_was_begun_before_a_crash_is_never_handed_back_as_untouc
     kept.open()
     result = kept.read(Key(task_id, 1))
     assert result is not None
-    assert result.payload.status == "completed"
+    assert result.envelope().payload.status == "completed"
 
 
 async def _are_consumed(broker: MemoryBroker, control: str) -> bool:

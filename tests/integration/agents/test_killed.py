@@ -19,6 +19,7 @@ from tests.contract.proxy import Proxy
 from tests.eventually import eventually
 from tests.integration.agents.agent_process import agent_process
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
+from tests.spooled import spooled
 from tests.unit.agents.test_process import is_gone
 
 
@@ -45,10 +46,6 @@ async def proxy(amqp_url: str) -> AsyncIterator[Proxy]:
 def journal(state_dir: Path) -> list[dict[str, Any]]:
     path = state_dir / "journal.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def spooled(state_dir: Path) -> list[Path]:
-    return list((state_dir / "spool").glob("*.json"))
 
 
 async def test_what_work_had_started_dies_with_an_agent_that_is_killed(

@@ -21,6 +21,7 @@ from tests.integration.agents.agent_process import agent_process
 from tests.integration.agents.conftest import RunningAgent
 from tests.integration.agents.queue_server import FakeJob, Fault, QueueServer
 from tests.services.ports import free_ports
+from tests.spooled import spooled
 from tests.unit.agents.test_process import is_gone
 
 StartAgent = Callable[..., Awaitable[RunningAgent]]
@@ -70,10 +71,6 @@ async def ended(job: FakeJob) -> dict[str, Any]:
     end = await eventually(lambda: job.end)
     assert end is not None
     return end
-
-
-def spooled(tmp_path: Path) -> list[Path]:
-    return list((tmp_path / "agent" / "spool").glob("*.json"))
 
 
 async def test_work_is_claimed_run_and_reported_with_all_that_it_wrote(server: QueueServer, start: StartAgent) -> None:
@@ -143,7 +140,7 @@ async def test_a_request_whose_answer_says_nothing_is_repeated_and_nothing_happe
     await start()
 
     await eventually(lambda: job.end)
-    await eventually(lambda: not spooled(tmp_path))
+    await eventually(lambda: not spooled(tmp_path / "agent"))
 
     assert (job.status, job.attempt, job.output()) == ("succeeded", 1, "out\n")
     assert starts.read_text() == "start\n"
@@ -173,10 +170,10 @@ async def test_a_result_stays_on_disk_until_the_server_has_stored_it(
     await start()
 
     await eventually(lambda: server.said("/complete"))
-    assert len(spooled(tmp_path)) == 1
+    assert len(spooled(tmp_path / "agent")) == 1
 
     await eventually(lambda: job.end)
-    await eventually(lambda: not spooled(tmp_path))
+    await eventually(lambda: not spooled(tmp_path / "agent"))
 
 
 async def test_a_result_that_will_never_count_is_not_kept(
@@ -190,7 +187,7 @@ async def test_a_result_that_will_never_count_is_not_kept(
     [workspace] = (tmp_path / "agent" / "work").iterdir()
     (workspace / "gate").touch()
 
-    await eventually(lambda: server.said("/complete") and not spooled(tmp_path))
+    await eventually(lambda: server.said("/complete") and not spooled(tmp_path / "agent"))
     assert job.end is None
 
 
@@ -303,7 +300,7 @@ async def test_work_goes_on_while_the_server_is_away_and_its_end_is_told_when_it
     asked = len(server.requests)
     [workspace] = (tmp_path / "agent" / "work").iterdir()
     (workspace / "gate").touch()
-    await eventually(lambda: spooled(tmp_path))
+    await eventually(lambda: spooled(tmp_path / "agent"))
     await server.start()
 
     await eventually(lambda: job.end)

@@ -13,6 +13,7 @@ from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
 from tests.integration.agents.test_broker_away import Cable, running
+from tests.spooled import spooled
 
 
 class Recording(Cable):
@@ -27,10 +28,6 @@ class Recording(Cable):
         await super().publish(*messages)
 
 
-def spooled(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "agent" / "spool").glob("*.json"))
-
-
 async def test_a_stored_result_is_on_disk_no_more(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
 ) -> None:
@@ -39,7 +36,7 @@ async def test_a_stored_result_is_on_disk_no_more(
 
     await orchestrator.ended(task)
 
-    await eventually(lambda: spooled(tmp_path) == [])
+    await eventually(lambda: spooled(tmp_path / "agent") == [])
 
 
 async def test_a_result_that_nobody_stores_comes_again_and_holds_up_no_slot(
@@ -53,10 +50,10 @@ async def test_a_result_that_nobody_stores_comes_again_and_holds_up_no_slot(
     await eventually(lambda: len(orchestrator.results[first]) >= 2)
     await eventually(lambda: len(orchestrator.results[second]) >= 2)
     assert orchestrator.results[first][0] == orchestrator.results[first][1]
-    assert len(spooled(tmp_path)) == 2
+    assert len(spooled(tmp_path / "agent")) == 2
     orchestrator.stores = True
 
-    await eventually(lambda: spooled(tmp_path) == [])
+    await eventually(lambda: spooled(tmp_path / "agent") == [])
 
 
 async def test_a_task_whose_result_is_sent_is_renewed_no_more(
@@ -85,13 +82,13 @@ async def test_a_leaving_agent_waits_a_moment_for_its_last_result_and_leaves_it_
     await eventually(lambda: orchestrator.results[task])
     agent.stop.set()
     await asyncio.wait_for(asyncio.shield(agent.ended), 10)
-    assert len(spooled(tmp_path)) == 1
+    assert len(spooled(tmp_path / "agent")) == 1
 
     orchestrator.stores = True
     await start_agent()
 
     await eventually(lambda: len(orchestrator.results[task]) == 2)
-    await eventually(lambda: spooled(tmp_path) == [])
+    await eventually(lambda: spooled(tmp_path / "agent") == [])
 
 
 async def test_what_an_earlier_life_owed_is_sent_before_anything_new_is_claimed(
@@ -125,7 +122,7 @@ async def test_what_could_not_be_reported_before_the_end_is_reported_by_the_next
         await eventually(lambda: orchestrator.output(task) == "before\n")
         cable.is_cut = True
         gate.touch()
-        await eventually(lambda: spooled(tmp_path))
+        await eventually(lambda: spooled(tmp_path / "agent"))
         stop.set()
         await asyncio.wait_for(asyncio.shield(ended), 10)
     assert orchestrator.result(task) is None

@@ -11,7 +11,8 @@ import pytest
 
 from agents.handover import Handover
 from agents.reporter import Reporter
-from agents.spool import Spool, key_of
+from agents.spool import Spool
+from agents.spool_lines import WrittenResult
 from common.broker.base import Outgoing
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES
@@ -43,8 +44,8 @@ class Owing:
         self.spool = spool
 
     async def hand_over(self, result: WorkResultEnvelope) -> None:
-        await self.handover.keep(result)
-        await self.handover.send(result)
+        await self.handover.keep(WrittenResult.of(result))
+        await self.handover.send(WrittenResult.of(result))
 
     def store(self, result: WorkResultEnvelope) -> None:
         self.handover.stored([Lease(task_id=result.payload.task_id, fence=result.payload.fence)])
@@ -81,7 +82,7 @@ async def test_a_result_is_forgotten_only_when_it_is_stored(owing: Open, tmp_pat
     async with owing() as it:
         await it.hand_over(result)
         assert len(it.handover) == 1
-        assert Spool(tmp_path / "spool").open() == [key_of(result)]
+        assert Spool(tmp_path / "spool").open() == [WrittenResult.of(result).key]
 
         it.store(result)
 
@@ -120,8 +121,8 @@ async def test_what_nobody_stores_is_sent_again_ever_more_rarely_and_no_more_onc
 async def test_what_an_earlier_life_left_is_sent_first(owing: Open) -> None:
     first, second = make_result(), make_result()
     async with owing() as it:
-        await it.handover.keep(first)
-        await it.handover.keep(second)
+        await it.handover.keep(WrittenResult.of(first))
+        await it.handover.keep(WrittenResult.of(second))
         assert it.broker.results == []
 
     async with owing(left=True) as it:
@@ -153,13 +154,13 @@ async def test_results_that_end_together_share_the_disk(owing: Open, monkeypatch
         calls: list[int] = []
         keep = it.spool.keep
 
-        def counting(results: list[WorkResultEnvelope]) -> object:
+        def counting(results: list[WrittenResult]) -> object:
             calls.append(len(results))
             return keep(results)
 
         monkeypatch.setattr(it.spool, "keep", counting)
 
-        await asyncio.gather(*(it.handover.keep(make_result()) for _ in range(50)))
+        await asyncio.gather(*(it.handover.keep(WrittenResult.of(make_result())) for _ in range(50)))
 
         assert calls == [50]
 

@@ -273,6 +273,6 @@ async def test_neither_output_nor_error_nor_spool_holds_a_secret(tmp_path: Path)
 
     assert result.output == "token [redacted]"
     assert result.error_message == "refused: amqp://user:[redacted]@host/"
-    [kept] = (tmp_path / "spool").glob("*.json")
+    [kept] = (tmp_path / "spool").glob("*.jsonl")
     assert "hunter2" not in kept.read_text()
     assert "chf_" not in kept.read_text()
