@@ -65,11 +65,14 @@ async def follow(services: Services, folder: Path, table: str, audience: Audienc
     if not late:
         raise ProgramFailed(f"nobody saw an event; see {own.folder}")
     expected = written if audience.own_traces else written * sum(one["timed"] for one in said)
+    sizes = [size for one in said for size in one["bytes"]]
     figures = {
         "p50": (percentile(late, 0.5), "ms"),
         "p99": (percentile(late, 0.99), "ms"),
         "written": (written / wrote, "events/s"),
         "seen by the readers that are timed": (100 * len(late) / expected, "%"),
+        "deliveries": (written * (1 if audience.own_traces else audience.readers) / wrote, "a second"),
+        **({} if audience.own_traces else {"readers that got all of it": (sizes.count(max(sizes)), "")}),
         "readers that were dropped": (sum(one["closed"] for one in said), ""),
         "the orchestrator's processor": (cpu, "% of a core"),
         "the orchestrator's memory grew by": (grown, "MB"),

@@ -24,6 +24,7 @@ from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.http.protocol import Protocol
 from orchestrator.http.tls import check_tls
+from orchestrator.http.websocket import WebSockets
 from orchestrator.identities import api as identities
 from orchestrator.identities.access import PUBLIC, check_routes, refusals_documented
 from orchestrator.identities.door import Door, NotStarted
@@ -155,6 +156,9 @@ async def serve(
         config = uvicorn.Config(
             create_app(orchestrator, max_body_bytes=settings.max_body_bytes, loopback_only=settings.host in LOOPBACK),
             http=Protocol,
+            ws=WebSockets,
+            # What is compressed is made anew for each reader.
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,

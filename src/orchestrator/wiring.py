@@ -176,7 +176,7 @@ async def open_orchestrator(
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
             ("free_keys", FreeKeys(KeyService(pool, ageing=settings.priority_ageing), relay), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
-            ("follow_events", FollowEvents(pool, hub, heard=jobs.desk.heard), news, SECOND),
+            ("follow_events", FollowEvents(pool, hub, listener=jobs.desk), news, SECOND),
         ]
         if signer is not None:
             duties.append(("read_keys", ReadKeys(signer, audit), Wake(), 2 * SECOND))

@@ -53,6 +53,11 @@ class Desk:
         self._looked_at = 0.0
         self._closed = False
 
+    @property
+    def listens(self) -> bool:
+        """Whether anybody waits for news."""
+        return bool(self._patient)
+
     def heard(self, events: Iterable[Event]) -> None:
         """Look again for those who wait, if any of this may concern them."""
         if self._patient and any(event.kind in NEWS for event in events):

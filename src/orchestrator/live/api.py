@@ -1,7 +1,6 @@
 """The WebSockets through which readers watch events live, and resume where they were."""
 
 import asyncio
-import json
 import logging
 from contextlib import suppress
 from typing import Annotated
@@ -11,8 +10,12 @@ from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 
 from orchestrator.database.pool import Pool
 from orchestrator.events import queries
+from orchestrator.http.websocket import wire_of
 from orchestrator.identities.access import READ
-from orchestrator.live.hub import Filter, Hub, Subscription, encode
+from orchestrator.live.frame import encode, to_json
+from orchestrator.live.hub import Hub
+from orchestrator.live.outlet import OnTheWire, Outlet, ThroughAsgi
+from orchestrator.live.subscription import Filter, Subscription
 
 log = logging.getLogger(__name__)
 
@@ -51,22 +54,30 @@ class Watcher:
 
     async def run(self, after: int | None) -> None:
         """Show events until the reader leaves; raises `FellBehind` when it is too slow."""
-        position = self._hub.position if after is None else await self._known(after)
-        await self._send({"type": "hello", "seq": position})
-        while (subscription := self._hub.attach(self._wanted, after=position)) is None:
-            position = await self._replay(position)
-        following = asyncio.create_task(self._follow(subscription), name="watcher-follows")
-        behind = asyncio.create_task(subscription.fell_behind.wait(), name="watcher-falls-behind")
-        try:
-            # A reader that has stopped reading blocks the sending, so falling behind is noticed beside it.
-            await asyncio.wait({following, behind}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._hub.detach(subscription)
-            following.cancel()
-            behind.cancel()
-            await asyncio.gather(following, behind, return_exceptions=True)
-        if subscription.fell_behind.is_set():
-            raise FellBehind
+        with self._hub.watched():
+            position = self._hub.position if after is None else await self._known(after)
+            await self._socket.send_text(to_json({"type": "hello", "seq": position}))
+            outlet = self._outlet()
+            while (subscription := self._hub.attach(self._wanted, outlet, after=position)) is None:
+                position = await self._replay(position)
+            try:
+                await self._beat(subscription)
+            finally:
+                self._hub.detach(subscription)
+        raise FellBehind
+
+    def _outlet(self) -> Outlet:
+        wire = wire_of(self._socket.scope)
+        return ThroughAsgi(self._socket.send_text) if wire is None else OnTheWire(wire)
+
+    async def _beat(self, subscription: Subscription) -> None:
+        """Let a reader know that nothing happens, until it has fallen behind; what does happen, the hub shows."""
+        while not subscription.fell_behind.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._heartbeat):
+                    await subscription.fell_behind.wait()
+            if subscription.was_quiet():
+                subscription.beat(self._hub.shown)
 
     async def _known(self, after: int) -> int:
         """Return the position, or raise `UnknownPosition` when no event has that number yet.
@@ -97,20 +108,6 @@ class Watcher:
         for event in events:
             await self._socket.send_text(encode(event))
         return events[-1].seq if len(events) == PAGE else until
-
-    async def _follow(self, subscription: Subscription) -> None:
-        while True:
-            frames = []
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._heartbeat):
-                    frames = await subscription.next(PAGE)
-            for frame in frames:
-                await self._socket.send_text(frame.text)
-            if not frames:
-                await self._send({"type": "heartbeat", "seq": subscription.position})
-
-    async def _send(self, frame: dict[str, object]) -> None:
-        await self._socket.send_text(json.dumps(frame, separators=(",", ":")))
 
 
 @router.websocket("/ws/{trace_id}", dependencies=[READ])

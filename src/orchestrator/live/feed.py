@@ -1,6 +1,7 @@
 """Read new events from the ledger, in order, as soon as they are committed."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from common.loop import Wake
 from orchestrator.database.notifications import listen
@@ -14,27 +15,46 @@ CHANNEL = "chiffon_event"
 PAGE = 200
 
 
+class Listener(Protocol):
+    """Somebody else who is shown events, while it wants to be."""
+
+    @property
+    def listens(self) -> bool: ...
+
+    def heard(self, events: Sequence[Event]) -> None: ...
+
+
 class FollowEvents:
     """Hands events to the hub. Numbers have no gaps and become visible in order, so none can be missed.
 
-    `heard` is shown them, too.
+    While nobody wants to know of any they are not even read.
     """
 
-    def __init__(self, pool: Pool, hub: Hub, *, heard: Callable[[Sequence[Event]], None] | None = None) -> None:
+    def __init__(self, pool: Pool, hub: Hub, *, listener: Listener | None = None) -> None:
         self._pool = pool
         self._hub = hub
-        self._heard = heard
+        self._listener = listener
 
     async def run_once(self) -> int:
         async with self._pool.acquire() as db:
             head = await queries.head(db)
             if head <= self._hub.position:
                 return 0
+            if not self._hub.has_readers and not self._listens:
+                self._hub.start_at(head)
+                return 0
             events = await queries.follow(db, after=self._hub.position, until=head, limit=PAGE)
-        self._hub.publish(events)
-        if self._heard is not None:
-            self._heard(events)
+        if self._listener is not None:
+            self._listener.heard(events)
+        if self._hub.has_readers:
+            await self._hub.publish(events)
+        else:
+            self._hub.start_at(events[-1].seq)
         return len(events)
+
+    @property
+    def _listens(self) -> bool:
+        return self._listener is not None and self._listener.listens
 
 
 async def listen_for_events(database_url: str, wake: Wake, *, well: Callable[[], None]) -> None:

@@ -9,12 +9,16 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
 import orchestrator.live.api as live
-import orchestrator.live.hub as hub
+import orchestrator.main as main
+from orchestrator.events import queries
+from orchestrator.events.model import Event
+from orchestrator.live import hub, subscription
 from orchestrator.main import MOST_FRAME_BYTES
 from tests.eventually import eventually
 from tests.integration.system.deployment import System, orchestrator
@@ -108,11 +112,14 @@ async def test_the_past_is_replayed_from_the_ledger_when_it_is_no_longer_in_memo
 ) -> None:
     monkeypatch.setattr(live, "PAGE", 7)
     task_ids = [uuid4() for _ in range(30)]
-    for task_id in task_ids:
-        await system.client.dispatch("echo", {"message": "x"}, task_id=task_id)
-        await system.client.cancel(task_id)
-    async with watching(system, "/api/v1/ws?after=0") as frame:
-        in_memory = await events_until_count(frame, 60)
+    async with watching(system, "/api/v1/ws") as earlier:
+        await earlier()
+        for task_id in task_ids:
+            await system.client.dispatch("echo", {"message": "x"}, task_id=task_id)
+            await system.client.cancel(task_id)
+        await events_until_count(earlier, 60)
+        async with watching(system, "/api/v1/ws?after=0") as frame:
+            in_memory = await events_until_count(frame, 60)
 
     async with _restarted(system), watching(system, "/api/v1/ws?after=0") as frame:
         from_ledger = await events_until_count(frame, 60)
@@ -141,6 +148,41 @@ async def _restarted(system: System) -> AsyncIterator[None]:
     system.settings = before
 
 
+async def test_a_server_that_knows_only_asgi_shows_the_same(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    await system.start_agent()
+    trace_id = uuid4()
+    monkeypatch.setattr(main, "WebSockets", WebSocketsSansIOProtocol)
+    path = f"/ws/{trace_id}"
+    async with watching(system, path) as usual, _restarted(system), watching(system, path) as plain:
+        assert (await usual())["type"] == (await plain())["type"] == "hello"
+        await system.client.dispatch("echo", {"message": "x"}, trace_id=trace_id)
+
+        assert await events_until(plain, "task.completed") == await events_until(usual, "task.completed")
+
+
+async def test_what_nobody_watches_is_not_read_and_who_comes_then_misses_nothing(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    follow = queries.follow
+
+    async def counted(*args: Any, **wanted: Any) -> list[Event]:
+        events = await follow(*args, **wanted)
+        read.extend(event.seq for event in events)
+        return events
+
+    monkeypatch.setattr(queries, "follow", counted)
+    for _ in range(20):
+        await system.client.dispatch("echo", {"message": "x"})
+    assert read == []
+
+    async with watching(system, "/api/v1/ws?after=0") as frame:
+        await system.client.dispatch("echo", {"message": "x"})
+        events = await events_until_count(frame, 21)
+
+    assert [event["seq"] for event in events] == list(range(1, 22))
+
+
 async def test_a_change_made_through_one_orchestrator_is_seen_through_another(system: System) -> None:
     trace_id = uuid4()
     async with _restarted(system), watching(system, f"/ws/{trace_id}") as frame:
@@ -167,7 +209,7 @@ async def test_an_idle_reader_gets_heartbeats_with_its_position(
 async def test_a_reader_that_stops_reading_is_dropped_with_a_code_that_says_so_and_hurts_nobody(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "BACKLOG", 50)
+    monkeypatch.setattr(subscription, "BACKLOG", 50)
     await system.start_agent(slots=2)
     async with watching(system, "/api/v1/ws") as frame, _stuck_reader(system) as stuck:
         await frame()
@@ -249,12 +291,15 @@ async def test_a_position_that_no_event_has_is_refused(system: System) -> None:
 async def test_everything_recent_can_be_read_from_the_beginning(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "BACKLOG", 40)
+    monkeypatch.setattr(subscription, "BACKLOG", 40)
     monkeypatch.setattr(hub, "RECENT", 30)
-    await asyncio.gather(*(system.client.dispatch("echo", {"message": "x"}) for _ in range(100)))
+    async with watching(system, "/api/v1/ws") as earlier:
+        await earlier()
+        await asyncio.gather(*(system.client.dispatch("echo", {"message": "x"}) for _ in range(100)))
+        await events_until_count(earlier, 100)
 
-    async with watching(system, "/api/v1/ws?after=0") as frame:
-        events = await events_until_count(frame, 100)
+        async with watching(system, "/api/v1/ws?after=0") as frame:
+            events = await events_until_count(frame, 100)
 
     assert [event["seq"] for event in events] == list(range(1, 101))
 

@@ -1,0 +1,73 @@
+"""WebSockets as they are served: frames that many readers get are made once, and written straight to each.
+
+RFC 6455: a server's text frame is a short head and the text, the same for every reader.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.types import Scope
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+from websockets.protocol import OPEN
+
+# Where a WebSocket's wire is found in its scope; a server that is not this one offers none.
+EXTENSION = "chiffon"
+
+TEXT = 0x81
+SHORT, MEDIUM = 126, 127
+LONGEST_MEDIUM = 0xFFFF
+
+
+class Wire(Protocol):
+    """An open WebSocket below its protocol. `on_ready` is called whenever it takes more again."""
+
+    on_ready: Callable[[], None]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether more may be written; otherwise what was written waits for the reader."""
+        ...
+
+    def write_frames(self, frames: bytes) -> None:
+        """Write whole frames, as `framed` makes them; does nothing when the WebSocket is closed, or being closed."""
+        ...
+
+
+class WebSockets(WebSocketsSansIOProtocol):
+    """Serves a WebSocket, and offers the app its wire."""
+
+    on_ready: Callable[[], None] = staticmethod(lambda: None)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.writable.is_set()
+
+    def write_frames(self, frames: bytes) -> None:
+        if self.conn.state is OPEN and not self.close_sent and not self.transport.is_closing():
+            self.transport.write(frames)
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.close_sent:
+            self.scope["extensions"] = {**(self.scope["extensions"] or {}), EXTENSION: {"wire": self}}
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.on_ready()
+
+
+def wire_of(scope: Scope) -> Wire | None:
+    """Return the wire of a WebSocket, where its server offers one."""
+    wire: Wire | None = scope.get("extensions", {}).get(EXTENSION, {}).get("wire")
+    return wire
+
+
+def framed(text: bytes) -> bytes:
+    """Return the frame that carries a text."""
+    size = len(text)
+    if size < SHORT:
+        return bytes((TEXT, size)) + text
+    if size <= LONGEST_MEDIUM:
+        return bytes((TEXT, SHORT)) + size.to_bytes(2) + text
+    return bytes((TEXT, MEDIUM)) + size.to_bytes(8) + text
