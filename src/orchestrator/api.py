@@ -14,6 +14,7 @@ from common.messages import AgentStatus, Stream
 from common.work import AGENT_TYPE_PATTERN, WORK_TYPE_PATTERN
 from orchestrator.events.schemas import EventOut, EventPage
 from orchestrator.http.context import trace_of
+from orchestrator.http.direct import direct
 from orchestrator.http.errors import ERROR_CONTENT, ErrorResponse, problem_of, validation_problem
 from orchestrator.http.moment import Moment
 from orchestrator.http.pagination import decode_cursor, encode_cursor
@@ -61,7 +62,7 @@ ENDED: Responses = {400: {"content": ERROR_CONTENT, "description": "The task has
 router = APIRouter(prefix="/api/v1", responses={500: {"content": ERROR_CONTENT}, 503: {"content": ERROR_CONTENT}})
 
 
-def get_orchestrator_service(request: Request) -> OrchestratorService:
+async def get_orchestrator_service(request: Request) -> OrchestratorService:
     """Return the service of the running app."""
     service: OrchestratorService = request.app.state.orchestrator_service
     return service
@@ -100,6 +101,7 @@ async def _dispatch(
     response_model_exclude_none=True,
     responses={**UNKNOWN, **CONFLICT, **INVALID},
 )
+@direct
 async def dispatch(work: DispatchRequest, request: Request, service: Service, caller: MayDispatch) -> DispatchResponse:
     """Store work and have an agent do it.
 
@@ -110,6 +112,7 @@ async def dispatch(work: DispatchRequest, request: Request, service: Service, ca
 
 
 @router.post("/dispatch/batch", tags=["tasks"], summary="Dispatch up to 1,000 at once", responses={**INVALID})
+@direct
 async def dispatch_batch(batch: BatchRequest, request: Request, service: Service, caller: MayDispatch) -> BatchResponse:
     """Dispatch many; each item is answered on its own, so one that is refused does not keep the others back.
 

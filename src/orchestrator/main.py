@@ -20,6 +20,7 @@ from orchestrator.audit import api as audit
 from orchestrator.dead_letters import api as dead_letters
 from orchestrator.http import errors, health
 from orchestrator.http.context import RequestContext
+from orchestrator.http.direct import DirectRoutes
 from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.http.protocol import Protocol
@@ -72,6 +73,7 @@ def create_app(
         app.state.keeper = NotStarted()
     errors.install(app)
     limit = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
+    app.add_middleware(DirectRoutes)
     app.add_middleware(BodyLimit, limit=limit)
     app.add_middleware(Door, public=PUBLIC)
     app.add_middleware(OwnPagesOnly, loopback_only=loopback_only)

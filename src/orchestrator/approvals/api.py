@@ -46,7 +46,7 @@ router = APIRouter(
 )
 
 
-def get_approvals(request: Request) -> ApprovalService:
+async def get_approvals(request: Request) -> ApprovalService:
     """Return the approval service of the running app."""
     service: ApprovalService = request.app.state.approvals
     return service

@@ -30,7 +30,7 @@ Name = Annotated[SafeText, StringConstraints(max_length=200)]
 router = APIRouter(prefix="/api/v1", tags=["audit"], dependencies=[requires(Permission.AUDIT)], responses=PROBLEMS)
 
 
-def get_audit(request: Request) -> AuditService:
+async def get_audit(request: Request) -> AuditService:
     """Return the service of the running app."""
     service: AuditService = request.app.state.audit
     return service

@@ -42,7 +42,7 @@ router = APIRouter(
 )
 
 
-def get_dead_letters(request: Request) -> DeadLetterService:
+async def get_dead_letters(request: Request) -> DeadLetterService:
     """Return the dead letter service of the running app."""
     service: DeadLetterService = request.app.state.dead_letters
     return service

@@ -48,7 +48,7 @@ ADMINISTER = requires(Permission.ADMINISTER)
 router = APIRouter(prefix="/api/v1", tags=["identities"], responses=PROBLEMS)
 
 
-def get_identities(request: Request) -> Identities:
+async def get_identities(request: Request) -> Identities:
     """Return the services of the running app."""
     identities: Identities = request.app.state.identities
     return identities

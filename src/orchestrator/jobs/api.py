@@ -53,7 +53,7 @@ PROBLEMS: Responses = {
 router = APIRouter(prefix="/api/queue", tags=["queue"], responses=PROBLEMS)
 
 
-def get_jobs(request: Request) -> JobService:
+async def get_jobs(request: Request) -> JobService:
     """Return the service of the running app."""
     service: JobService = request.app.state.jobs
     return service

@@ -52,15 +52,16 @@ class Desk:
         self._news = True
         self._looked_at = 0.0
         self._closed = False
+        self._is_giving = False
 
     @property
     def listens(self) -> bool:
-        """Whether anybody waits for news."""
-        return bool(self._patient)
+        """Whether anybody waits for news, or is about to."""
+        return bool(self._patient or self._new or self._is_giving)
 
     def heard(self, events: Iterable[Event]) -> None:
         """Look again for those who wait, if any of this may concern them."""
-        if self._patient and any(event.kind in NEWS for event in events):
+        if self.listens and any(event.kind in NEWS for event in events):
             self._look()
 
     def close(self) -> None:
@@ -92,6 +93,7 @@ class Desk:
         while self._returned:
             await self._hand_back(*self._returned.pop())
         batch = self._take()
+        self._is_giving = bool(batch)
         try:
             answers = await self._give([one.wanted for one in batch]) if batch else []
         except asyncio.CancelledError:
@@ -103,6 +105,8 @@ class Desk:
                 if not one.left:
                     one.answer.set_exception(failure)
             return
+        finally:
+            self._is_giving = False
         for one, task in zip(batch, answers, strict=True):
             if task is not None or not one.patient or self._closed:
                 one.answer.set_result(task)

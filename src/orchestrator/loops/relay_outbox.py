@@ -41,11 +41,31 @@ class RelayOutbox:
         self._ageing = ageing
 
     async def run_once(self) -> int:
-        return await self._relay_orders() + await self._relay_tickets()
+        orders, tickets = await self._take()
+        try:
+            sent = await self._relay_orders(orders)
+        except Exception:
+            await self._put_back([ticket.id for ticket in tickets])
+            raise
+        return sent + await self._relay_tickets(tickets)
 
-    async def _relay_orders(self) -> int:
-        async with self._pool.acquire() as db:
-            orders = await queries.take_orders(db, limit=ORDERS, again_after=self._ttl)
+    async def _take(self) -> tuple[list[Waiting], list[Waiting]]:
+        async with transaction(self._pool) as db:
+            has_orders = await queries.begin_relay(db)
+            orders = await queries.take_orders(db, limit=ORDERS, again_after=self._ttl) if has_orders else []
+            tickets = await queries.take_tickets(
+                db, self._agent_types, window=self._window, ttl=self._ttl, ageing=self._ageing
+            )
+            if not is_on(Safeguard.OUTBOX):
+                await queries.remove(db, [ticket.id for ticket in tickets])
+        return orders, tickets
+
+    async def _put_back(self, ids: Sequence[int]) -> None:
+        if ids:
+            async with self._pool.acquire() as db:
+                await queries.put_back(db, ids, after=RETRY)
+
+    async def _relay_orders(self, orders: Sequence[Waiting]) -> int:
         readable = await self._build(orders, _order)
         done: list[int] = []
         try:
@@ -54,7 +74,7 @@ class RelayOutbox:
             if readable:
                 async with self._pool.acquire() as db:
                     await queries.remove(db, done)
-                    await queries.put_back(db, [id for id, _ in readable if id not in done], after=RETRY)
+                await self._put_back([id for id, _ in readable if id not in done])
         return len(done)
 
     async def _send_orders(self, orders: Sequence[tuple[int, Outgoing]]) -> list[int]:
@@ -74,22 +94,14 @@ class RelayOutbox:
             # The agent has never been here, or its queue is gone: it cannot be told, and its lease is over anyway.
             log.warning("order.undeliverable", extra={"to": message.address.routing_key})
 
-    async def _relay_tickets(self) -> int:
-        async with transaction(self._pool) as db:
-            await queries.one_relay_at_a_time(db)
-            tickets = await queries.take_tickets(
-                db, self._agent_types, window=self._window, ttl=self._ttl, ageing=self._ageing
-            )
-            if not is_on(Safeguard.OUTBOX):
-                await queries.remove(db, [ticket.id for ticket in tickets])
+    async def _relay_tickets(self, tickets: Sequence[Waiting]) -> int:
         readable = await self._build(tickets, partial(_ticket, ttl=self._ttl))
         if not readable:
             return 0
         try:
             await self._broker.publish(*(message for _, message in readable))
         except BrokerUnavailable:
-            async with self._pool.acquire() as db:
-                await queries.put_back(db, [id for id, _ in readable], after=RETRY)
+            await self._put_back([id for id, _ in readable])
             # A queue that somebody removed is made again; when the broker is away this fails as the publish did.
             await self._broker.declare(*map(topology.work_queue, self._agent_types))
             raise

@@ -19,7 +19,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 router = APIRouter(prefix="/ops", tags=["ops"], dependencies=[READ], responses=PROBLEMS)
 
 
-def get_ops(request: Request) -> OpsService:
+async def get_ops(request: Request) -> OpsService:
     """Return the service of the running app."""
     service: OpsService = request.app.state.ops
     return service

@@ -72,6 +72,12 @@ TAKE_ORDERS = """
 # Two relays that count at the same time would each fill the window.
 ONE_RELAY_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('chiffon.relay'))"
 
+# As ONE_RELAY_AT_A_TIME, and whether there are orders. What is written while this waits is seen the next time.
+BEGIN_RELAY = """
+    SELECT pg_advisory_xact_lock(hashtext('chiffon.relay')),
+           EXISTS (SELECT FROM outbox WHERE kind = 'order' AND due_at <= now()) AS has_orders
+"""
+
 GIVE_MISSING_TICKETS = """
     INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
     SELECT 'ticket', CASE t.aim WHEN '' THEN t.agent_type ELSE 'aim:' || t.aim END, t.task_id, t.priority,
@@ -182,6 +188,14 @@ async def remove(db: Connection, ids: Sequence[int]) -> None:
 async def one_relay_at_a_time(db: Connection) -> None:
     """Wait until no other transaction relays; until this one ends."""
     await db.execute(ONE_RELAY_AT_A_TIME)
+
+
+async def begin_relay(db: Connection) -> bool:
+    """Do as `one_relay_at_a_time`, and return whether orders are due."""
+    row = await db.fetchrow(BEGIN_RELAY)
+    assert row is not None
+    has_orders: bool = row["has_orders"]
+    return has_orders
 
 
 async def give_missing_tickets(db: Connection, *, ageing: timedelta) -> list[UUID]:

@@ -26,13 +26,13 @@ router = APIRouter(
 )
 
 
-def get_policy(request: Request) -> PolicyService:
+async def get_policy(request: Request) -> PolicyService:
     """Return the policy service of the running app."""
     service: PolicyService = request.app.state.policy
     return service
 
 
-def get_work_of(request: Request) -> WorkOf:
+async def get_work_of(request: Request) -> WorkOf:
     """Return what routes and checks work in the running app."""
     work_of: WorkOf = request.app.state.orchestrator_service.work_of
     return work_of

@@ -23,7 +23,7 @@ PROBLEMS: Responses = {
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"], responses=PROBLEMS)
 
 
-def get_fleet(request: Request) -> FleetService:
+async def get_fleet(request: Request) -> FleetService:
     """Return the fleet service of the running app."""
     service: FleetService = request.app.state.fleet
     return service

@@ -26,7 +26,7 @@ NOT_ENDED: Responses = {
 router = APIRouter(prefix="/api/v1", tags=["tasks"], responses=PROBLEMS)
 
 
-def get_task_control(request: Request) -> TaskControl:
+async def get_task_control(request: Request) -> TaskControl:
     """Return the control of the running app."""
     control: TaskControl = request.app.state.task_control
     return control
