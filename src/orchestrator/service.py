@@ -1,7 +1,7 @@
 """What the orchestrator can do, in one place: the face that the API and other programs in this process use."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,6 +20,8 @@ from orchestrator.events.model import Event
 from orchestrator.events.service import EventService
 from orchestrator.identities.model import ANYBODY, Caller
 from orchestrator.leases.service import LeaseService
+from orchestrator.outbox.model import NewTicket
+from orchestrator.outbox.room import Room
 from orchestrator.output.model import Page
 from orchestrator.output.service import OutputService
 from orchestrator.policy.service import PolicyService
@@ -53,7 +55,11 @@ class OrchestratorService:
         why: WhyService,
         policy: PolicyService,
         relay: Wake,
+        room: Room,
+        publish: Callable[[Sequence[NewTicket]], None],
     ) -> None:
+        self._room = room
+        self._publish = publish
         self._settings = settings
         self._broker = broker
         self._tasks = tasks
@@ -147,14 +153,19 @@ class OrchestratorService:
     async def _store(self, tasks: Sequence[NewTask]) -> Sequence[Identity | BaseException]:
         for collision in range(1, COLLISIONS + 1):
             try:
-                answers = await self._tasks.dispatch(tasks, by=ANYBODY.name)
+                answers, tickets = await self._tasks.dispatch_at_once(tasks, by=ANYBODY.name, room=self._room)
             except COLLIDED:
                 # Two orchestrators stored the same ids at the same moment, in a different order.
                 if collision == COLLISIONS:
                     raise
             else:
                 break
-        self._relay.ring()
+        if tickets:
+            self._publish(tickets)
+        if self._room.is_short or len(tickets) < len(tasks):
+            self._relay.ring()
+        if not log.isEnabledFor(logging.INFO):
+            return answers
         for task, answer in zip(tasks, answers, strict=True):
             known = answer if isinstance(answer, Identity) else task
             log.info(

@@ -53,6 +53,7 @@ from orchestrator.loops.wiring import consuming, placing, recover, relaying
 from orchestrator.loops.write_checkpoints import open_checkpoints
 from orchestrator.ops.service import OpsService
 from orchestrator.outbox import queries as outbox
+from orchestrator.outbox.room import Room
 from orchestrator.output.service import OutputService
 from orchestrator.policy.service import PolicyService, open_policy
 from orchestrator.probes.service import ProbeService
@@ -120,7 +121,8 @@ async def open_orchestrator(
         signer, audit = open_signer(settings.signing_keys_dir, SystemClock()), AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
         pools = await _pools(settings, pool)
-        tasks = TaskService(pool, ageing=settings.priority_ageing)
+        room, tasks = Room(), TaskService(pool, ageing=settings.priority_ageing, ttl=settings.ticket_ttl)
+        tickets = relaying(settings, pool, bus, pools, room)
         output = OutputService(pool, max_output_bytes=settings.max_output_bytes)
         registry = RegistryService(pool, offline_after=settings.agent_offline_after)
         fleet = FleetService(pool, relay, offline_after=settings.agent_offline_after)
@@ -132,6 +134,8 @@ async def open_orchestrator(
             policy=RetryPolicy(),
             breaker=BreakerPolicy(settings.breaker_failures, settings.breaker_pause),
             max_output_bytes=settings.max_output_bytes,
+            room=room,
+            relay=relay,
         )
         service = OrchestratorService(
             settings,
@@ -144,6 +148,8 @@ async def open_orchestrator(
             why=WhyService(pool, offline_after=settings.agent_offline_after, failures=partial(failures, bus, health)),
             policy=policy,
             relay=relay,
+            room=room,
+            publish=tickets.publish_soon,
         )
         jobs = await _jobs(settings, pool, service, tasks, leases, output, registry, policy, relay, signer)
         approvals = ApprovalService(pool, service.work_of, policy.rule, relay, ageing=settings.priority_ageing)
@@ -157,9 +163,9 @@ async def open_orchestrator(
         async with pool.acquire() as db:
             hub.start_at(await events.head(db))
         handlers: list[Handler] = [
-            ConsumeClaims(leases, bus, relay, signer),
-            ConsumeResults(leases, probes, letters, bus, relay),
-            ConsumeProgress(output, leases, bus, relay),
+            ConsumeClaims(leases, bus, signer),
+            ConsumeResults(leases, probes, letters, bus),
+            ConsumeProgress(output, leases, bus),
             ConsumeHeartbeats(registry, leases, bus, signer),
         ]
         senders = senders_of(settings.broker_identities, None if broker else shared.broker_url)
@@ -169,7 +175,7 @@ async def open_orchestrator(
         ]
         probe = SendProbe(probes, bus, every=settings.probe, consumers=consumers)
         duties: list[tuple[str, Duty, Wake, timedelta]] = [
-            ("relay_outbox", InTurn(relaying(settings, pool, bus, pools), placing(settings, pool, bus)), relay, SECOND),
+            ("relay_outbox", InTurn(tickets, placing(settings, pool, bus, room)), relay, SECOND),
             ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
             ("expire_approvals", ExpireApprovals(approvals), Wake(), SECOND),

@@ -35,6 +35,7 @@ class Changes:
         self.stopped: list[tuple[UUID, int, UUID]] = []
         self.letters: list[NewLetter] = []
         self.outcomes: dict[UUID, list[Outcome]] = {}
+        self.has_news = False
 
     def finish(self, task: Task, end: End, verdict: Finish) -> None:
         self.ends.append(end)
@@ -60,8 +61,10 @@ class Changes:
         await queries.end(db, self.ends)
         await queries.requeue(db, self.requeued)
         await outbox.add_tickets(db, self.tickets, ageing=ageing)
-        freed = await admission.stopped(db, self.stopped)
-        await admission.admit(db, Keys.of(self.ended) | freed, ageing=ageing)
+        keys = Keys.of(self.ended) | await admission.stopped(db, self.stopped)
+        await admission.admit(db, keys, ageing=ageing)
         letters = await dead_letters.add(db, self.letters)
-        tripped = await record_outcomes(db, self.outcomes, policy=breaker)
+        tripped, orders = await record_outcomes(db, self.outcomes, policy=breaker)
+        # Something may have been put into the outbox, so that the relay should look.
+        self.has_news = bool(self.tickets or keys or orders)
         await events.append(db, *self.events, *map(noted, letters), *tripped)

@@ -14,6 +14,7 @@ from typing import assert_never
 from uuid import UUID
 
 from common.lifecycle import Status
+from common.loop import Wake
 from common.messages import (
     Claim,
     ClaimedTask,
@@ -53,6 +54,7 @@ from orchestrator.leases.rules import (
     judge_result,
 )
 from orchestrator.outbox import queries as outbox
+from orchestrator.outbox.room import Room
 from orchestrator.output.limit import MAX_OUTPUT_BYTES, capped
 from orchestrator.output.model import NewChunk
 from orchestrator.output.service import store_chunks
@@ -78,8 +80,12 @@ class LeaseService:
         policy: RetryPolicy,
         breaker: BreakerPolicy = STANDARD,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
+        room: Room | None = None,
+        relay: Wake | None = None,
     ) -> None:
         self._pool = pool
+        self._room = room or Room()
+        self._relay = relay or Wake()
         self._breaker = breaker
         self._lease = lease
         self._ageing = ageing
@@ -129,7 +135,15 @@ class LeaseService:
                 grants[agent_id].append(grant)
         if consent.found:
             await self.withdraw(sorted(consent.found))
+        self._used_up([known[task_id] for task_id in winners], some_were_barred=bool(barred))
         return answers(claims, grants, refusals)
+
+    def _used_up(self, leased: Sequence[Task], *, some_were_barred: bool) -> None:
+        """There is room for other tickets in the place of these tasks'."""
+        for task in leased:
+            self._room.give_back(task.queue)
+        if some_were_barred or self._room.is_short:
+            self._relay.ring()
 
     async def withdraw(self, task_ids: Sequence[UUID]) -> None:
         """Cancel tasks that were refused to those who claimed them because nobody may run them."""
@@ -202,6 +216,8 @@ class LeaseService:
                 self._apply(changes, task, result, verdict)
                 verdicts.append(verdict)
             await changes.write(db, ageing=self._ageing, breaker=self._breaker)
+        if changes.has_news or self._room.is_short:
+            self._relay.ring()
         by_key = dict(zip(keys, verdicts, strict=True))
         return [by_key[_key(result)] for result in results]
 

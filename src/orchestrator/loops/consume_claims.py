@@ -6,7 +6,6 @@ from pydantic import BaseModel
 
 from common.broker import topology
 from common.broker.base import Broker
-from common.loop import Wake
 from common.messages import Claim
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.tell import tell
@@ -20,15 +19,12 @@ class ConsumeClaims:
     prefetch = 400
     accepts: tuple[type[BaseModel], ...] = (Claim,)
 
-    def __init__(self, leases: LeaseService, broker: Broker, relay: Wake, signer: Signer | None) -> None:
+    def __init__(self, leases: LeaseService, broker: Broker, signer: Signer | None) -> None:
         self._leases = leases
         self._broker = broker
-        self._relay = relay
         self._signer = signer
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
         answers = await self._leases.claim([payload for payload in payloads if isinstance(payload, Claim)])
         given = [(answer.agent_id, part) for answer in answers for part in (answer.grant, answer.refusal) if part]
         await tell(self._broker, given, signer=self._signer)
-        # Tickets were used up, so the window has room for more.
-        self._relay.ring()

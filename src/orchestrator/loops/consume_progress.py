@@ -6,7 +6,6 @@ from pydantic import BaseModel
 
 from common.broker import topology
 from common.broker.base import Broker
-from common.loop import Wake
 from common.messages import WorkResult, WorkStatus
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.tell import stored, tell
@@ -23,11 +22,10 @@ class ConsumeProgress:
     prefetch = 100
     accepts: tuple[type[BaseModel], ...] = (WorkStatus, WorkResult)
 
-    def __init__(self, output: OutputService, leases: LeaseService, broker: Broker, relay: Wake) -> None:
+    def __init__(self, output: OutputService, leases: LeaseService, broker: Broker) -> None:
         self._output = output
         self._leases = leases
         self._broker = broker
-        self._relay = relay
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
         statuses = [payload for payload in payloads if isinstance(payload, WorkStatus)]
@@ -36,5 +34,4 @@ class ConsumeProgress:
         results = [payload for payload in payloads if isinstance(payload, WorkResult)]
         if results:
             await self._leases.accept(results)
-            self._relay.ring()
             await tell(self._broker, stored(results))

@@ -7,7 +7,6 @@ from pydantic import BaseModel
 
 from common.broker import topology
 from common.broker.base import Broker
-from common.loop import Wake
 from common.messages import Probe, ProtocolError, WorkResult
 from common.unreadable import Unreadable
 from orchestrator.dead_letters.service import DeadLetterService
@@ -25,14 +24,11 @@ class ConsumeResults:
     prefetch = 400
     accepts: tuple[type[BaseModel], ...] = (WorkResult, ProtocolError, Probe, Unreadable)
 
-    def __init__(
-        self, leases: LeaseService, probes: ProbeService, letters: DeadLetterService, broker: Broker, relay: Wake
-    ) -> None:
+    def __init__(self, leases: LeaseService, probes: ProbeService, letters: DeadLetterService, broker: Broker) -> None:
         self._leases = leases
         self._probes = probes
         self._letters = letters
         self._broker = broker
-        self._relay = relay
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
         for payload in payloads:
@@ -50,5 +46,4 @@ class ConsumeResults:
         results = [payload for payload in payloads if isinstance(payload, WorkResult)]
         if results:
             await self._leases.accept(results)
-            self._relay.ring()
             await tell(self._broker, stored(results))

@@ -13,8 +13,9 @@ from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.loops.agent_queues import give_queues
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import Waiting
+from orchestrator.outbox.room import Room
 from orchestrator.placement import queries
-from orchestrator.placement.model import Aim, Host
+from orchestrator.placement.model import RECIPIENT_PREFIX, Aim, Host
 from orchestrator.placement.rules import place
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,16 @@ class PlaceTickets:
     """Gives each ticket to the best agent that has room; what nobody can take waits and holds up nothing else."""
 
     def __init__(
-        self, pool: Pool, broker: Broker, *, offline_after: timedelta, ttl: timedelta, ageing: timedelta
+        self,
+        pool: Pool,
+        broker: Broker,
+        *,
+        offline_after: timedelta,
+        ttl: timedelta,
+        ageing: timedelta,
+        room: Room | None = None,
     ) -> None:
+        self._room = room or Room()
         self._pool = pool
         self._broker = broker
         self._offline_after = offline_after
@@ -41,6 +50,8 @@ class PlaceTickets:
         await self._forget()
         async with self._pool.acquire() as db:
             due = await queries.due(db)
+        # As long as such tickets wait, each slot that is free again may be for them.
+        self._room.found(RECIPIENT_PREFIX, free=1, taken=1 if due else 0)
         if not due:
             return 0
         async with transaction(self._pool) as db:

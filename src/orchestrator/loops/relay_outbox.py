@@ -1,6 +1,8 @@
 """Publish what waits in the outbox: orders at once, tickets as far as the window of their queue allows."""
 
+import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -12,7 +14,8 @@ from common.protocol import ORCHESTRATOR, ControlEnvelope, MessageEnvelope, Tick
 from common.safeguards import Safeguard, is_on
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.outbox import queries
-from orchestrator.outbox.model import Waiting
+from orchestrator.outbox.model import NewTicket, Waiting
+from orchestrator.outbox.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +35,10 @@ class RelayOutbox:
         window: int,
         ttl: timedelta,
         ageing: timedelta,
+        room: Room | None = None,
     ) -> None:
+        self._room = room or Room()
+        self._publishing: set[asyncio.Task[None]] = set()
         self._pool = pool
         self._broker = broker
         self._agent_types = agent_types
@@ -53,12 +59,30 @@ class RelayOutbox:
         async with transaction(self._pool) as db:
             has_orders = await queries.begin_relay(db)
             orders = await queries.take_orders(db, limit=ORDERS, again_after=self._ttl) if has_orders else []
-            tickets = await queries.take_tickets(
+            tickets, room = await queries.take_tickets(
                 db, self._agent_types, window=self._window, ttl=self._ttl, ageing=self._ageing
             )
             if not is_on(Safeguard.OUTBOX):
                 await queries.remove(db, [ticket.id for ticket in tickets])
+        taken = Counter(ticket.recipient for ticket in tickets)
+        for recipient, free in room.items():
+            self._room.found(recipient, free=free, taken=taken[recipient])
         return orders, tickets
+
+    def publish_soon(self, tickets: Sequence[NewTicket]) -> None:
+        """Publish tickets that were stored as published, without being waited for."""
+        publishing = asyncio.create_task(self.publish_new(tickets), name="publish new tickets")
+        self._publishing.add(publishing)
+        publishing.add_done_callback(self._publishing.discard)
+
+    async def publish_new(self, tickets: Sequence[NewTicket]) -> None:
+        """Publish tickets that were stored as published; those that cannot be are left to `run_once`."""
+        try:
+            await self._broker.publish(*(_new_ticket(ticket, ttl=self._ttl) for ticket in tickets))
+        except BrokerUnavailable as error:
+            log.warning("tickets.left_to_relay", extra={"tickets": len(tickets), "reason": str(error)})
+            async with self._pool.acquire() as db:
+                await queries.make_due(db, [ticket.task_id for ticket in tickets])
 
     async def _put_back(self, ids: Sequence[int]) -> None:
         if ids:
@@ -132,6 +156,19 @@ def _ticket(waiting: Waiting, *, ttl: timedelta) -> Outgoing:
     address = topology.work_address(waiting.recipient)
     # The broker knows only priorities, so what has aged is given a higher one there, or it would starve in the queue.
     return _outgoing(address, envelope, "work_request", priority=waiting.urgency, expires_after=ttl)
+
+
+def _new_ticket(ticket: NewTicket, *, ttl: timedelta) -> Outgoing:
+    envelope = TicketEnvelope(
+        from_agent=ORCHESTRATOR,
+        to_agent=ticket.recipient,
+        priority=ticket.priority,
+        trace_id=ticket.trace_id,
+        request_id=ticket.request_id,
+        payload=ticket.message,
+    )
+    address = topology.work_address(ticket.recipient)
+    return _outgoing(address, envelope, "work_request", priority=ticket.priority, expires_after=ttl)
 
 
 def _order(waiting: Waiting) -> Outgoing:

@@ -11,10 +11,13 @@ from orchestrator.loops.consume_dead_letters import ConsumeDeadLetters
 from orchestrator.loops.place_tickets import PlaceTickets
 from orchestrator.loops.recover import Recover
 from orchestrator.loops.relay_outbox import RelayOutbox
+from orchestrator.outbox.room import Room
 from orchestrator.settings import OrchestratorSettings
 
 
-def relaying(settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str]) -> RelayOutbox:
+def relaying(
+    settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str], room: Room
+) -> RelayOutbox:
     """Return the loop that publishes tickets and orders."""
     return RelayOutbox(
         pool,
@@ -23,10 +26,11 @@ def relaying(settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: 
         window=settings.ticket_window,
         ttl=settings.ticket_ttl,
         ageing=settings.priority_ageing,
+        room=room,
     )
 
 
-def placing(settings: OrchestratorSettings, pool: Pool, broker: Broker) -> PlaceTickets:
+def placing(settings: OrchestratorSettings, pool: Pool, broker: Broker, room: Room) -> PlaceTickets:
     """Return the loop that sends work which not every agent may take to one that may."""
     return PlaceTickets(
         pool,
@@ -34,6 +38,7 @@ def placing(settings: OrchestratorSettings, pool: Pool, broker: Broker) -> Place
         offline_after=settings.agent_offline_after,
         ttl=settings.ticket_ttl,
         ageing=settings.priority_ageing,
+        room=room,
     )
 
 

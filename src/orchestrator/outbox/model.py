@@ -27,10 +27,13 @@ class NewTicket:
         """The queue of the outbox: that of the pool, or of an aim within it."""
         return f"aim:{self.aim}" if self.aim else self.agent_type
 
+    @property
+    def message(self) -> Ticket:
+        return Ticket(task_id=self.task_id, work_type=self.work_type, fence=self.fence)
+
     def body(self) -> dict[str, Any]:
-        ticket = Ticket(task_id=self.task_id, work_type=self.work_type, fence=self.fence)
         return {
-            "payload": ticket.model_dump(mode="json"),
+            "payload": {"task_id": str(self.task_id), "work_type": self.work_type, "fence": self.fence},
             "trace_id": str(self.trace_id),
             "request_id": str(self.request_id),
         }

@@ -16,9 +16,10 @@ from orchestrator.outbox.model import NewOrder, NewTicket, Waiting
 # `rank` is when a task was dispatched, less its priority's worth of time: the lowest rank goes first. So a higher
 # priority goes before a lower one that is not yet that much older, and nothing waits for ever.
 ADD_TICKETS = """
-    INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
+    INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at, published_at)
     SELECT 'ticket', new.recipient, new.task_id, new.priority, new.body,
-           coalesce(t.created_at, now()) - new.priority * $6::interval, coalesce(new.due_at, now())
+           coalesce(t.created_at, now()) - new.priority * $6::interval, coalesce(new.due_at, now() + $7::interval),
+           CASE WHEN $7::interval > '0' THEN now() END
       FROM unnest($1::text[], $2::uuid[], $3::smallint[], $4::jsonb[], $5::timestamptz[])
              AS new (recipient, task_id, priority, body, due_at)
       LEFT JOIN task t USING (task_id)
@@ -36,29 +37,38 @@ ADD_ORDERS = """
 
 REMOVE_TICKETS = "DELETE FROM outbox WHERE kind = 'ticket' AND task_id = ANY($1::uuid[])"
 
-# The chosen are handed to the UPDATE as an array: it looks them up by their ids, however deep the backlog is.
+# The chosen are handed to the UPDATE as an array: it looks them up by their ids, however deep the backlog is. A row
+# without an id says for how many of a queue there was room.
 TAKE_TICKETS = """
-    UPDATE outbox SET published_at = now(), due_at = now() + $3::interval
-     WHERE id = ANY(ARRAY(
-        SELECT best.id
+    WITH room AS MATERIALIZED (
+        SELECT pool.recipient, ahead.free
           FROM unnest($1::text[]) AS pool (recipient)
          CROSS JOIN LATERAL (
             SELECT greatest(0, $2 - count(*)) AS free
               FROM outbox
              WHERE kind = 'ticket' AND recipient = pool.recipient AND published_at IS NOT NULL AND due_at > now()
-         ) AS room
-         CROSS JOIN LATERAL (
-            SELECT id
-              FROM outbox
-             WHERE kind = 'ticket' AND recipient = pool.recipient AND due_at <= now()
-             ORDER BY rank, id
-             LIMIT room.free
-               FOR UPDATE SKIP LOCKED
-         ) AS best
-     ))
- RETURNING id, recipient, priority, body, rank,
-           greatest(priority, least(5, floor(extract(epoch FROM now() - rank) / extract(epoch FROM $4::interval))))::int
-             AS urgency
+         ) AS ahead
+    ), taken AS (
+        UPDATE outbox SET published_at = now(), due_at = now() + $3::interval
+         WHERE id = ANY(ARRAY(
+            SELECT best.id
+              FROM room
+             CROSS JOIN LATERAL (
+                SELECT id
+                  FROM outbox
+                 WHERE kind = 'ticket' AND recipient = room.recipient AND due_at <= now()
+                 ORDER BY rank, id
+                 LIMIT room.free
+                   FOR UPDATE SKIP LOCKED
+             ) AS best
+         ))
+     RETURNING id, recipient, priority, body, rank,
+               greatest(priority, least(5, floor(extract(epoch FROM now() - rank) / extract(epoch FROM $4::interval))))
+                 ::int AS urgency
+    )
+    SELECT id, recipient, priority, body, rank, urgency, NULL AS free FROM taken
+     UNION ALL
+    SELECT NULL, recipient, NULL, NULL, NULL, NULL, free FROM room
 """
 
 TAKE_ORDERS = """
@@ -119,8 +129,13 @@ POOLS = "SELECT DISTINCT recipient FROM outbox WHERE kind = 'ticket' AND recipie
 REMOVE = "DELETE FROM outbox WHERE id = ANY($1::bigint[])"
 
 
-async def add_tickets(db: Connection, tickets: Sequence[NewTicket], *, ageing: timedelta) -> None:
-    """Have tickets published; their tasks must be in the ledger already."""
+async def add_tickets(
+    db: Connection, tickets: Sequence[NewTicket], *, ageing: timedelta, ttl: timedelta = timedelta(0)
+) -> None:
+    """Have tickets published; their tasks must be in the ledger already.
+
+    With a `ttl` they count as published, for the caller does that after the commit; they are due when it is over.
+    """
     if tickets:
         await db.execute(
             ADD_TICKETS,
@@ -130,6 +145,7 @@ async def add_tickets(db: Connection, tickets: Sequence[NewTicket], *, ageing: t
             [ticket.body() for ticket in tickets],
             [ticket.due_at for ticket in tickets],
             ageing,
+            ttl,
         )
 
 
@@ -157,10 +173,14 @@ async def make_due(db: Connection, task_ids: Sequence[UUID]) -> None:
 
 async def take_tickets(
     db: Connection, recipients: Sequence[str], *, window: int, ttl: timedelta, ageing: timedelta
-) -> list[Waiting]:
-    """Take the best due tickets of each queue, as many as its window has room for; they are due again after `ttl`."""
+) -> tuple[list[Waiting], dict[str, int]]:
+    """Take the best due tickets of each queue, as many as its window has room for; they are due again after `ttl`.
+
+    Return them, and for how many of each queue there was room.
+    """
     rows = await db.fetch(TAKE_TICKETS, list(recipients), window, ttl, ageing)
-    return _in_order(rows)
+    tickets = _in_order([row for row in rows if row["id"] is not None])
+    return tickets, {row["recipient"]: row["free"] for row in rows if row["id"] is None}
 
 
 async def take_orders(db: Connection, *, limit: int, again_after: timedelta) -> list[Waiting]:

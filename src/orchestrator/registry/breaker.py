@@ -19,25 +19,28 @@ log = logging.getLogger(__name__)
 
 async def record_outcomes(
     db: Connection, outcomes: Mapping[UUID, Sequence[Outcome]], *, policy: BreakerPolicy
-) -> list[NewEvent]:
-    """Count how the attempts of these agents ended; returns the events, which the caller appends last.
+) -> tuple[list[NewEvent], list[NewOrder]]:
+    """Count how the attempts of these agents ended.
+
+    Return the events, which the caller appends last, and the orders that are in the outbox now.
 
     An agent that trips, or is well again, is told so, for it would go on asking, or go on waiting.
     """
     if not outcomes:
-        return []
+        return [], []
     failing = [agent_id for agent_id, ends in outcomes.items() if any(end.infrastructure for end in ends)]
     standings = await queries.lock_for_breaker(db, list(outcomes), failing=failing)
     if not standings:
-        return []
+        return [], []
     now = await queries.now(db)
     counts = {
         agent_id: count_outcomes(standing, outcomes[agent_id], now=now, policy=policy)
         for agent_id, standing in standings.items()
     }
     await queries.set_breaker(db, [(agent_id, count.failures, count.until) for agent_id, count in counts.items()])
-    await outbox.add_orders(db, await _orders(db, standings, counts, now=now))
-    return [_tripped(agent_id, count) for agent_id, count in counts.items() if count.tripped]
+    orders = await _orders(db, standings, counts, now=now)
+    await outbox.add_orders(db, orders)
+    return [_tripped(agent_id, count) for agent_id, count in counts.items() if count.tripped], orders
 
 
 async def _orders(

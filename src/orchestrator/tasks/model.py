@@ -15,7 +15,7 @@ from common.confinement import UNCONFINED, Confinement
 from common.lifecycle import Status
 from common.policy.model import Effect, Ruling
 from orchestrator.identities.model import Caller
-from orchestrator.placement.model import Aim
+from orchestrator.placement.model import Aim, recipient_of
 from orchestrator.placement.rules import aim_of
 
 ATTEMPTS_IF_IDEMPOTENT = 3
@@ -203,6 +203,11 @@ class Task:
     work_digest: bytes | None = None
     confinement: Confinement = UNCONFINED
     approval_id: UUID | None = None
+
+    @property
+    def queue(self) -> str:
+        """The queue of the outbox in which its ticket waits."""
+        return recipient_of(self.aim) if self.aim else self.agent_type
 
     @property
     def starts(self) -> int:

@@ -18,6 +18,7 @@ from orchestrator.keys import admission
 from orchestrator.keys.model import Keys, has_keys
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder, NewTicket
+from orchestrator.outbox.room import Room
 from orchestrator.placement import queries as placement
 from orchestrator.tasks import events as told
 from orchestrator.tasks import queries
@@ -66,19 +67,37 @@ class CancelledTrace:
 
 
 class TaskService:
-    """Dispatches, finds and cancels tasks. `ageing` is how long a wait is worth one level of priority."""
+    """Dispatches, finds and cancels tasks.
 
-    def __init__(self, pool: Pool, *, ageing: timedelta) -> None:
+    `ageing` is how long a wait is worth one level of priority, `ttl` how long a published ticket counts.
+    """
+
+    def __init__(self, pool: Pool, *, ageing: timedelta, ttl: timedelta = timedelta(seconds=30)) -> None:
         self._pool = pool
         self._ageing = ageing
+        self._ttl = ttl
 
     async def dispatch(self, tasks: Sequence[NewTask], *, by: str) -> Sequence[Identity | BaseException]:
         """Store new tasks and recognise old ones; for each, in order, its identity or an `IdempotencyConflict`."""
+        return (await self.dispatch_at_once(tasks, by=by, room=Room()))[0]
+
+    async def dispatch_at_once(
+        self, tasks: Sequence[NewTask], *, by: str, room: Room
+    ) -> tuple[Sequence[Identity | BaseException], list[NewTicket]]:
+        """Do what `dispatch` does, and return with it the tickets for which there was room.
+
+        They count as published: the caller publishes them now, or has them made due.
+        """
         async with transaction(self._pool) as db:
-            return await self.store(db, tasks, by=by)
+            return await self._store(db, tasks, by=by, room=room)
 
     async def store(self, db: Connection, tasks: Sequence[NewTask], *, by: str) -> list[Identity | BaseException]:
         """Do what `dispatch` does inside a transaction of the caller, which has locked no task and no agent."""
+        return (await self._store(db, tasks, by=by, room=Room()))[0]
+
+    async def _store(
+        self, db: Connection, tasks: Sequence[NewTask], *, by: str, room: Room
+    ) -> tuple[list[Identity | BaseException], list[NewTicket]]:
         if not is_on(Safeguard.DEDUPE):
             tasks = [replace(task, task_id=uuid4(), request_id=uuid4()) for task in tasks]
         await admission.hold(db, Keys.of(tasks))
@@ -99,11 +118,14 @@ class TaskService:
         await asking.spend(db, [uses[id(task)] for task in new if id(task) in uses])
         asked = await asking.ask(db, [question_of(task) for task in new if task.status is Status.AWAITING_APPROVAL])
         # What waits for people's approval is published by nobody.
-        free = [task for task in new if not has_keys(task) and task.status is Status.PENDING]
-        await outbox.add_tickets(db, [_ticket(task) for task in free], ageing=self._ageing)
+        free = [_ticket(task) for task in new if not has_keys(task) and task.status is Status.PENDING]
+        at_once, later = _divided(free, room)
+        if is_on(Safeguard.OUTBOX):
+            await outbox.add_tickets(db, at_once, ageing=self._ageing, ttl=self._ttl)
+        await outbox.add_tickets(db, later, ageing=self._ageing)
         await self._admit(db, [task for task in new if has_keys(task)])
         await events.append(db, *(told.dispatched(task, by) for task in new), *asked)
-        return answers
+        return answers, at_once
 
     async def _admit(self, db: Connection, new: Sequence[NewTask]) -> None:
         """Let tasks with keys go, as far as their keys allow; the limit of the newest dispatch holds from now on."""
@@ -256,6 +278,16 @@ def _ticket(task: NewTask) -> NewTicket:
         fence=0,
         aim=task.aim,
     )
+
+
+def _divided(tickets: Sequence[NewTicket], room: Room) -> tuple[list[NewTicket], list[NewTicket]]:
+    """Return the tickets for which there is room, and those that wait for the relay."""
+    at_once: list[NewTicket] = []
+    later: list[NewTicket] = []
+    # The most urgent first: what they leave is for the others.
+    for ticket in sorted(tickets, key=lambda ticket: -ticket.priority):
+        (at_once if room.take(ticket.recipient) else later).append(ticket)
+    return at_once, later
 
 
 def _identity(task: NewTask) -> Identity:

@@ -68,7 +68,7 @@ async def orders_to(pool: Pool, agent_id: UUID) -> list[dict[str, Any]]:
 async def published(pool: Pool) -> list[UUID]:
     """Take the tickets that are due."""
     async with pool.acquire() as db:
-        waiting = await outbox.take_tickets(db, ["infra"], window=10, ttl=timedelta(seconds=30), ageing=AGEING)
+        waiting, _ = await outbox.take_tickets(db, ["infra"], window=10, ttl=timedelta(seconds=30), ageing=AGEING)
     return [UUID(ticket.body["payload"]["task_id"]) for ticket in waiting]
 
 

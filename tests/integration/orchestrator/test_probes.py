@@ -38,7 +38,7 @@ def results_consumer(pool: Pool, leases: LeaseService, probes: ProbeService, bro
     letters = DeadLetterService(
         pool, broker, TaskService(pool, ageing=timedelta(minutes=10)), open_policy(None), Wake()
     )
-    return ConsumeQueue(broker, ConsumeResults(leases, probes, letters, broker, Wake()), senders=Trusted())
+    return ConsumeQueue(broker, ConsumeResults(leases, probes, letters, broker), senders=Trusted())
 
 
 async def test_a_probe_that_came_back_proves_readiness_and_one_that_did_not_disproves_it(

@@ -1,0 +1,44 @@
+"""What may be published without asking the ledger: never more than the relay found room for."""
+
+from orchestrator.outbox.room import Room
+
+
+def test_before_the_relay_has_looked_there_is_no_room() -> None:
+    assert not Room().take("infra")
+
+
+def test_as_many_tickets_go_as_there_was_room_for_and_then_none() -> None:
+    room = Room()
+    room.found("infra", free=3, taken=1)
+
+    assert [room.take("infra") for _ in range(3)] == [True, True, False]
+    assert room.is_short
+
+
+def test_a_queue_of_which_tickets_were_left_behind_takes_none_until_the_relay_finds_it_empty() -> None:
+    room = Room()
+    room.found("infra", free=2, taken=2)
+    room.give_back("infra")
+    assert not room.take("infra"), "it would go before those that wait"
+
+    room.found("infra", free=2, taken=0)
+
+    assert room.take("infra")
+
+
+def test_a_ticket_that_was_used_up_leaves_its_place_to_another() -> None:
+    room = Room()
+    room.found("infra", free=2, taken=0)
+    room.take("infra")
+    room.give_back("infra")
+
+    assert [room.take("infra") for _ in range(3)] == [True, True, False]
+
+
+def test_queues_do_not_share_their_room() -> None:
+    room = Room()
+    room.found("infra", free=1, taken=1)
+    room.found("desktop", free=1, taken=0)
+
+    assert not room.take("infra")
+    assert room.take("desktop")
