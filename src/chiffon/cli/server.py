@@ -1,5 +1,6 @@
 """`chiffon server`: run an orchestrator."""
 
+import asyncio
 import logging
 from typing import Literal
 
@@ -43,6 +44,7 @@ def server(
     import uvloop
 
     from common.config import SharedSettings
+    from common.garbage import settle
     from common.logs import configure_logs
     from orchestrator.main import serve
     from orchestrator.settings import OrchestratorSettings
@@ -55,5 +57,14 @@ def server(
         return Exit.ERROR
     configure_logs(service="orchestrator", level=shared.log_level, style=shared.log_format)
     logging.captureWarnings(capture=True)
-    uvloop.run(serve(settings, shared))
+
+    async def run() -> None:
+        started = asyncio.Event()
+        settling = asyncio.create_task(settle(started), name="settle")
+        try:
+            await serve(settings, shared, started=started)
+        finally:
+            settling.cancel()
+
+    uvloop.run(run())
     return Exit.OK

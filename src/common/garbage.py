@@ -1,0 +1,20 @@
+"""When a program that runs for long looks for garbage.
+
+Almost everything is freed at once, without being looked for; only what refers to itself in a circle is not. The look
+stops everything else, and one at all objects takes longer the more there are: seconds, when a server has thousands of
+connections. Python looks after so few new objects that the work in flight is taken for something that stays.
+"""
+
+import asyncio
+import gc
+
+# New objects until the young are looked at, and how many such looks until the older ones are.
+THRESHOLDS = (20_000, 20, 20)
+
+
+async def settle(started: asyncio.Event) -> None:
+    """Once a program has started, look more rarely, and never again at what has come with the start."""
+    await started.wait()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
