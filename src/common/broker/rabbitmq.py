@@ -16,7 +16,7 @@ from yarl import URL
 from common.broker.base import BrokerUnavailable, Consumer, NotPermitted, Outgoing, Queue
 from common.broker.rabbitmq_connection import Generation, Link, within
 from common.broker.rabbitmq_consumer import RabbitConsumer
-from common.broker.rabbitmq_publisher import Publisher, PublishingChannel, make_message, open_publishing_channel
+from common.broker.rabbitmq_publisher import Publisher, PublishingChannel, open_publishing_channel
 from common.broker.rabbitmq_user import user_of
 
 DEADLINE = timedelta(seconds=10)
@@ -74,7 +74,7 @@ class RabbitBroker:
 
     async def publish(self, *messages: Outgoing) -> None:
         if messages:
-            await self._publisher.publish([make_message(message) for message in messages])
+            await self._publisher.publish([self._publisher.message(message) for message in messages])
 
     @asynccontextmanager
     async def consume(self, queue: str, *, prefetch: int) -> AsyncIterator[Consumer]:

@@ -12,17 +12,19 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Generic, TypeVar
 
-import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractChannel
 from aiormq.exceptions import AMQPChannelError
 from yarl import URL
 
 from common.backoff import full_jitter
 from common.broker.base import BrokerUnavailable
+from common.broker.rabbitmq_wire import WiredConnection
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = "15"
+# Where the broker sets no limit.
+LARGEST_FRAME = 131_072
 CLOSE_DEADLINE = timedelta(seconds=5)
 FIRST_PAUSE = timedelta(milliseconds=500)
 LONGEST_PAUSE = timedelta(seconds=10)
@@ -64,12 +66,14 @@ class Generation(Generic[Prepared]):
     prepared: Prepared
 
     def __init__(
-        self, connection: AbstractConnection, *, deadline: timedelta, on_lost: Callable[[str | None], None]
+        self, connection: WiredConnection, *, deadline: timedelta, on_lost: Callable[[str | None], None]
     ) -> None:
         self.lost = asyncio.Event()
+        self.wire = connection.wire
         self._connection = connection
         self._deadline = deadline
         self._on_lost = on_lost
+        self._losers: list[Callable[[], None]] = []
         self._watched: set[AbstractChannel] = set()
         connection.close_callbacks.add(self._connection_closed)
 
@@ -78,6 +82,14 @@ class Generation(Generic[Prepared]):
         if not self.lost.is_set():
             self.lost.set()
             self._on_lost(reason)
+            for tell in self._losers:
+                tell()
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """Have somebody told, at once, when this generation is void."""
+        self._losers.append(tell)
+        if self.lost.is_set():
+            tell()
 
     async def open_channel(self, *, confirms: bool) -> AbstractChannel:
         """Open a channel of which nobody minds if it closes, until it is given to `watch`."""
@@ -88,6 +100,11 @@ class Generation(Generic[Prepared]):
             return channel
 
         return await within(self._deadline, opening())
+
+    async def number_of(self, channel: AbstractChannel) -> tuple[int, int]:
+        """Return an open channel's number, and how large its frames may be."""
+        below = await channel.get_underlay_channel()
+        return below.number, below.connection.connection_tune.frame_max or LARGEST_FRAME
 
     def watch(self, channel: AbstractChannel) -> None:
         """Condemn this generation when the channel closes."""
@@ -116,6 +133,8 @@ class Generation(Generic[Prepared]):
         self.condemn(None)
         with suppress(BrokerUnavailable, AMQPChannelError):
             await within(CLOSE_DEADLINE, self._connection.close())
+        # What still waits in a socket that takes nothing must not be sent when it wakes up.
+        self.wire.abort()
 
     def _connection_closed(self, _connection: object, reason: BaseException | None) -> None:
         self.condemn(f"connection closed: {reason!r}")
@@ -152,9 +171,12 @@ class Link(Generic[Prepared]):
 
     async def open(self) -> Generation[Prepared]:
         """Make a generation. Raises `BrokerUnavailable`."""
-        connection = await within(
-            self._deadline, aio_pika.connect(self._url, client_properties={"connection_name": self._name})
-        )
+        connection = WiredConnection(self._url, client_properties={"connection_name": self._name})
+        try:
+            await within(self._deadline, connection.connect())
+        except BaseException:
+            await connection.close()
+            raise
         generation: Generation[Prepared] = Generation(connection, deadline=self._deadline, on_lost=self._lost)
         try:
             generation.prepared = await self._prepare(generation)

@@ -3,22 +3,24 @@
 import asyncio
 import heapq
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Protocol, cast
+from types import MappingProxyType
+from typing import NamedTuple, cast
 
 from aio_pika.abc import AbstractChannel
-from aiormq.abc import DeliveredMessage
-from aiormq.channel import Channel as UnderlayChannel
-from aiormq.exceptions import AMQPChannelError, AMQPError
+from aiormq.exceptions import AMQPChannelError
 from pamqp.commands import Basic
+from pamqp.common import FieldTable
 
 from common.backoff import full_jitter
 from common.broker.base import Address, BrokerUnavailable, ConsumerCancelled, Delivery
 from common.broker.dead_letters import dead_letter_headers
+from common.broker.rabbitmq_attachment import Attachment
+from common.broker.rabbitmq_confirms import Message
 from common.broker.rabbitmq_connection import Generation, Link, within
-from common.broker.rabbitmq_publisher import PERSISTENT, Message, Publisher
+from common.broker.rabbitmq_frames import Delivered, read_properties, short_enough
+from common.broker.rabbitmq_publisher import PERSISTENT, Publisher
 from common.broker.topology import DEAD
 from common.loop import Wake
 
@@ -30,24 +32,21 @@ LONGEST_PAUSE = timedelta(seconds=5)
 POLL = timedelta(seconds=30)
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
-    """Which delivery of which attachment this was, and what is needed to send it on."""
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
-    attachment: int
+
+class Tag(NamedTuple):
+    """Which delivery of which attachment this was, and the payload of its header, to send it on."""
+
+    attachment: Attachment
     number: int
-    properties: Basic.Properties
-
-
-class _SendSettlement(Protocol):
-    def __call__(self, channel: UnderlayChannel, number: int, /, *, multiple: bool) -> Awaitable[None]: ...
+    header: bytes
 
 
 class RabbitConsumer:
     """Takes from one queue; see `base.Consumer`. Works while `keep` runs.
 
-    An *attachment* is the time between subscribing on one generation and its loss: delivery numbers mean something
-    only within it.
+    An *attachment* is the time between subscribing on one generation and its loss.
     """
 
     def __init__(
@@ -69,14 +68,11 @@ class RabbitConsumer:
         self._bell = Wake()
         self._receiving = asyncio.Lock()
         self._cancelled = False
-        self._attachment = 0
+        self._attachment: Attachment | None = None
         self._generation: Generation[None] | None = None
         self._channel: AbstractChannel | None = None
-        self._underlay: UnderlayChannel | None = None
         self._consumer_tag: str | None = None
         self._waiting: list[tuple[int, int, Delivery]] = []
-        # Everything delivered and not settled, in the order of its numbers, also what still waits to be received.
-        self._unsettled: dict[int, Delivery] = {}
 
     async def receive(self, limit: int = 1) -> Sequence[Delivery]:
         async with self._receiving:
@@ -87,27 +83,21 @@ class RabbitConsumer:
             raise ConsumerCancelled(f"The consumer of {self._queue!r} was cancelled.")
 
     async def ack(self, *deliveries: Delivery) -> None:
-        await self._settle(deliveries, _ack)
+        if (attachment := self._attachment) is not None:
+            attachment.ack(self._held(deliveries))
 
     async def requeue(self, *deliveries: Delivery) -> None:
-        await self._settle(deliveries, _requeue)
+        if (attachment := self._attachment) is not None:
+            try:
+                attachment.requeue(self._held(deliveries))
+            except BrokerUnavailable as failure:
+                # The channel is gone, and the broker delivers its messages again.
+                log.info("broker.settle_void", extra={"queue": self._queue, "reason": str(failure)})
 
     async def dead_letter(self, delivery: Delivery, reason: str) -> None:
-        if not self._holds(delivery):
+        if not self._held((delivery,)):
             return
-        properties = _tag(delivery).properties
-        buried = Message(
-            Address(DEAD, ""),
-            delivery.body,
-            Basic.Properties(
-                content_type=properties.content_type,
-                delivery_mode=PERSISTENT,
-                priority=properties.priority,
-                message_id=properties.message_id,
-                message_type=properties.message_type,
-                headers=dict(dead_letter_headers(self._queue, reason)),
-            ),
-        )
+        buried = self._buried(delivery, reason)
         # The copy is confirmed before the original goes: a crash in between leaves two, the other way round none.
         await self._publisher.publish([buried])
         await self.ack(delivery)
@@ -115,11 +105,12 @@ class RabbitConsumer:
     async def cancel(self) -> None:
         self._cancelled = True
         self._bell.ring()
-        if self._underlay is None or self._consumer_tag is None:
+        if self._channel is None or self._consumer_tag is None:
             return
         tag, self._consumer_tag = self._consumer_tag, None
         try:
-            await within(self._deadline, self._underlay.basic_cancel(tag))
+            underlay = await self._channel.get_underlay_channel()
+            await within(self._deadline, underlay.basic_cancel(tag))
         except (BrokerUnavailable, AMQPChannelError) as failure:
             self._condemn(f"a consumer could not be cancelled: {failure}")
         await self.requeue(*(delivery for _, _, delivery in self._waiting))
@@ -149,32 +140,33 @@ class RabbitConsumer:
         """Close the channel, with which the broker takes back whatever is not settled."""
         self._cancelled = True
         self._bell.ring()
-        generation, channel = self._generation, self._channel
+        generation, channel, attachment = self._generation, self._channel, self._attachment
+        # What is acknowledged must not go back with the rest.
+        await self.requeue()
         self._detach()
         if generation is not None and channel is not None:
             await generation.close_channel(channel)
+        if attachment is not None:
+            attachment.end()
 
     async def _attach(self, generation: Generation[None]) -> bool:
         """Subscribe; False when the broker refuses, which is logged."""
         channel = await generation.open_channel(confirms=False)
         self._generation, self._channel = generation, channel
-        self._underlay = underlay = cast("UnderlayChannel", await channel.get_underlay_channel())
-        attachment = self._attachment
-
-        async def deliver(message: DeliveredMessage) -> None:
-            if attachment == self._attachment:
-                self._deliver(message)
+        underlay = await channel.get_underlay_channel()
+        attachment = self._attachment = Attachment(generation.wire, underlay.number, self._deliver)
 
         def cancelled_by_broker(_frame: object) -> None:
-            if attachment == self._attachment:
+            if attachment is self._attachment:
                 generation.condemn(f"the broker cancelled the consumer of {self._queue!r}")
 
         underlay.on_consumer_cancel_callbacks.add(cancelled_by_broker)
         try:
             await within(self._deadline, underlay.basic_qos(prefetch_count=self._prefetch))
-            subscribed = await within(self._deadline, underlay.basic_consume(self._queue, deliver))
+            subscribed = await within(self._deadline, underlay.basic_consume(self._queue, _nothing))
         except AMQPChannelError as refusal:
             log.warning("broker.consume_refused", extra={"queue": self._queue, "reason": str(refusal)})
+            attachment.end()
             self._detach()
             return False
         self._consumer_tag = subscribed.consumer_tag
@@ -184,72 +176,61 @@ class RabbitConsumer:
         return True
 
     def _detach(self) -> None:
-        self._attachment += 1
-        self._generation = self._channel = self._underlay = self._consumer_tag = None
+        self._attachment = self._generation = self._channel = self._consumer_tag = None
         self._waiting.clear()
-        self._unsettled.clear()
 
-    def _deliver(self, message: DeliveredMessage) -> None:
-        frame, properties = message.delivery, message.header.properties
-        assert isinstance(frame, Basic.Deliver)
-        assert frame.delivery_tag is not None
+    def _deliver(self, attachment: Attachment, delivered: Delivered, header: bytes, body: bytes) -> None:
+        if attachment is not self._attachment:
+            return
+        properties = read_properties(header)
         priority = properties.priority or 0
         delivery = Delivery(
-            body=message.body,
+            body=body,
             message_id=properties.message_id or "",
             priority=priority,
-            redelivered=bool(frame.redelivered),
-            headers={name: str(value) for name, value in (properties.headers or {}).items()},
-            tag=Tag(self._attachment, frame.delivery_tag, properties),
+            redelivered=delivered.redelivered,
+            headers=_texts(properties.headers) if properties.headers else NO_HEADERS,
+            tag=Tag(attachment, delivered.number, header),
             sender=properties.user_id,
-            routing_key=frame.routing_key,
+            routing_key=delivered.routing_key,
         )
-        self._unsettled[frame.delivery_tag] = delivery
         rank = -priority if self._has_priorities() else 0
-        heapq.heappush(self._waiting, (rank, frame.delivery_tag, delivery))
+        heapq.heappush(self._waiting, (rank, delivered.number, delivery))
         self._bell.ring()
 
-    def _holds(self, delivery: Delivery) -> bool:
-        tag = _tag(delivery)
-        return tag.attachment == self._attachment and tag.number in self._unsettled
+    def _held(self, deliveries: Sequence[Delivery]) -> set[int]:
+        """Return the numbers of those deliveries that are still to be settled here."""
+        tags = map(_tag, deliveries)
+        return {tag.number for tag in tags if tag.attachment is self._attachment and tag.attachment.holds(tag.number)}
 
-    async def _settle(self, deliveries: Iterable[Delivery], send: _SendSettlement) -> None:
-        numbers = {_tag(delivery).number for delivery in deliveries if self._holds(delivery)}
-        channel = self._underlay
-        if not numbers or channel is None:
-            return
-        # One frame settles everything up to a number, so a batch that was taken from the front needs only one.
-        front = 0
-        for number in self._unsettled:
-            if number not in numbers:
-                break
-            front = number
-        rest = sorted(number for number in numbers if number > front)
-        for number in numbers:
-            del self._unsettled[number]
-        try:
-            async with asyncio.timeout(self._deadline.total_seconds()):
-                if front:
-                    await send(channel, front, multiple=True)
-                for number in rest:
-                    await send(channel, number, multiple=False)
-        except TimeoutError:
-            self._condemn("a settlement could not be sent")
-        except (AMQPError, OSError, RuntimeError) as failure:
-            # The channel is gone, and the broker delivers its messages again.
-            log.info("broker.settle_void", extra={"queue": self._queue, "reason": repr(failure)})
+    def _buried(self, delivery: Delivery, reason: str) -> Message:
+        properties = read_properties(_tag(delivery).header)
+        content_type, message_id, kind = (
+            None if text is None else short_enough(text)
+            for text in (properties.content_type, properties.message_id, properties.type)
+        )
+        copied = Basic.Properties(
+            content_type=content_type,
+            delivery_mode=PERSISTENT,
+            priority=properties.priority,
+            message_id=message_id,
+            message_type=kind,
+            user_id=self._publisher.user,
+            headers=dict(dead_letter_headers(self._queue, reason)),
+        )
+        return Message(Address(DEAD, ""), delivery.body, message_id, copied.marshal())
 
     def _condemn(self, reason: str) -> None:
         if self._generation is not None:
             self._generation.condemn(reason)
 
 
-async def _ack(channel: UnderlayChannel, number: int, /, *, multiple: bool) -> None:
-    await channel.basic_ack(number, multiple=multiple, wait=False)
+async def _nothing(_message: object) -> None:
+    """The library is handed no delivery: each is taken off the wire."""
 
 
-async def _requeue(channel: UnderlayChannel, number: int, /, *, multiple: bool) -> None:
-    await channel.basic_nack(number, multiple=multiple, requeue=True, wait=False)
+def _texts(headers: FieldTable) -> dict[str, str]:
+    return {name: str(value) for name, value in headers.items()}
 
 
 def _tag(delivery: Delivery) -> Tag:

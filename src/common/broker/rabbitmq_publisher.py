@@ -4,61 +4,36 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import cast
 
-from aio_pika.abc import AbstractChannel
-from aiormq.channel import Channel as UnderlayChannel
-from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity, PublishError
-from pamqp.commands import Basic
+from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
-from common.broker.base import Address, BrokerUnavailable, Outgoing, Unroutable
+from common.broker.base import BrokerUnavailable, Outgoing, Unroutable
+from common.broker.rabbitmq_confirms import Batch, ConfirmingChannel, Message
 from common.broker.rabbitmq_connection import Generation, Link, within
+from common.broker.rabbitmq_frames import write_properties
 from common.safeguards import Safeguard, is_on
 
 TRANSIENT, PERSISTENT = 1, 2
 CONTENT_TYPE = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message in RabbitMQ's terms."""
-
-    address: Address
-    body: bytes
-    properties: Basic.Properties
-
-
 @dataclass(slots=True)
 class PublishingChannel:
     """The channel with confirms, and the exchanges that were seen to exist."""
 
-    channel: AbstractChannel
-    underlay: UnderlayChannel
+    channel: ConfirmingChannel
     exchanges: set[str] = field(default_factory=set)
 
 
 async def open_publishing_channel(generation: Generation[PublishingChannel]) -> PublishingChannel:
     """Open the channel that a generation publishes on."""
     channel = await generation.open_channel(confirms=True)
+    number, largest_frame = await generation.number_of(channel)
+    confirming = ConfirmingChannel(generation.wire, number, largest_frame=largest_frame)
+    generation.wire.tap(number, confirming)
+    generation.when_lost(lambda: confirming.fail("The connection to RabbitMQ was lost before a publish was confirmed."))
     generation.watch(channel)
-    # Only the concrete class can publish without waiting for the socket after each frame.
-    return PublishingChannel(channel, cast("UnderlayChannel", await channel.get_underlay_channel()))
-
-
-def make_message(outgoing: Outgoing) -> Message:
-    """Return the message to send."""
-    return Message(
-        outgoing.address,
-        outgoing.body,
-        Basic.Properties(
-            content_type=CONTENT_TYPE,
-            delivery_mode=PERSISTENT if is_on(Safeguard.PERSISTENCE) else TRANSIENT,
-            priority=outgoing.priority,
-            message_id=str(outgoing.message_id),
-            message_type=outgoing.type,
-            expiration=None if outgoing.expires_after is None else _milliseconds(outgoing.expires_after),
-        ),
-    )
+    return PublishingChannel(confirming)
 
 
 class Publisher:
@@ -66,8 +41,27 @@ class Publisher:
 
     def __init__(self, link: Link[PublishingChannel], *, user: str | None, deadline: timedelta) -> None:
         self._link = link
-        self._user = user
+        # RabbitMQ refuses a user_id that is not that of the connection, so readers can rely on it.
+        self.user = user
         self._deadline = deadline
+
+    def message(self, outgoing: Outgoing) -> Message:
+        """Return the message to send."""
+        message_id = str(outgoing.message_id)
+        return Message(
+            outgoing.address,
+            outgoing.body,
+            message_id,
+            write_properties(
+                content_type=CONTENT_TYPE,
+                delivery_mode=PERSISTENT if is_on(Safeguard.PERSISTENCE) else TRANSIENT,
+                priority=outgoing.priority,
+                message_id=message_id,
+                type=outgoing.type,
+                user_id=self.user,
+                expiration=None if outgoing.expires_after is None else _milliseconds(outgoing.expires_after),
+            ),
+        )
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Store the messages; see `base.Broker.publish`."""
@@ -76,11 +70,10 @@ class Publisher:
             async with asyncio.timeout(self._deadline.total_seconds()):
                 generation = await self._link.generation()
                 publishing = generation.prepared
-                await self._check_exchanges(generation, messages)
-                # All frames first, then all confirms: the broker may store them together.
-                outcomes = await asyncio.gather(
-                    *(self._send(publishing.underlay, message) for message in messages), return_exceptions=True
-                )
+                if missing := {message.address.exchange.name for message in messages} - publishing.exchanges:
+                    await self._check_exchanges(generation, missing)
+                batch = _send(publishing.channel, messages)
+                await batch.done
         except TimeoutError:
             if generation is not None:
                 # What waits in this connection must not be sent after the caller was told that it is unknown, and a
@@ -89,12 +82,15 @@ class Publisher:
             raise BrokerUnavailable(
                 f"RabbitMQ did not confirm a publish within {self._deadline.total_seconds():g} s."
             ) from None
-        _raise_first(outcomes, messages)
+        if batch.refused:
+            raise BrokerUnavailable(f"RabbitMQ refused to store {batch.refused} of {len(messages)} messages.")
+        for message in batch.returned:
+            exchange, key = message.address
+            raise Unroutable(f"No queue takes {key!r} of the exchange {exchange.name!r}.")
 
-    async def _check_exchanges(self, generation: Generation[PublishingChannel], messages: Sequence[Message]) -> None:
+    async def _check_exchanges(self, generation: Generation[PublishingChannel], missing: set[str]) -> None:
         # A publish to an exchange that does not exist closes the channel, and everything in flight on it fails.
-        publishing = generation.prepared
-        for name in {message.address.exchange.name for message in messages} - publishing.exchanges:
+        for name in missing:
             async with generation.side_channel() as channel:
                 try:
                     await within(self._deadline, channel.get_exchange(name, ensure=True))
@@ -102,29 +98,14 @@ class Publisher:
                     raise Unroutable(f"RabbitMQ has no exchange {name!r}.") from None
                 except AMQPChannelError as refusal:
                     raise BrokerUnavailable(f"RabbitMQ refuses the exchange {name!r}: {refusal}") from refusal
-            publishing.exchanges.add(name)
-
-    async def _send(self, channel: UnderlayChannel, message: Message) -> None:
-        # RabbitMQ refuses a user_id that is not that of the connection, so readers can rely on it.
-        message.properties.user_id = self._user
-        await channel.basic_publish(
-            message.body,
-            exchange=message.address.exchange.name,
-            routing_key=message.address.routing_key,
-            properties=message.properties,
-            mandatory=True,
-            wait=False,
-        )
+            generation.prepared.exchanges.add(name)
 
 
-def _raise_first(outcomes: Sequence[BaseException | None], messages: Sequence[Message]) -> None:
-    failed = [(outcome, message) for outcome, message in zip(outcomes, messages, strict=True) if outcome is not None]
-    for outcome, _ in failed:
-        if not isinstance(outcome, PublishError):
-            raise BrokerUnavailable(f"RabbitMQ did not confirm a publish: {outcome!r}") from outcome
-    for outcome, message in failed:
-        exchange, key = message.address
-        raise Unroutable(f"No queue takes {key!r} of the exchange {exchange.name!r}.") from outcome
+def _send(channel: ConfirmingChannel, messages: Sequence[Message]) -> Batch:
+    try:
+        return channel.send(messages)
+    except ValueError as failure:
+        raise Unroutable(f"No queue can be bound to that address: {failure}") from failure
 
 
 def _milliseconds(duration: timedelta) -> str:

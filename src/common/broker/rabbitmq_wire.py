@@ -1,0 +1,198 @@
+"""The socket of a connection to RabbitMQ, shared between the client library and those who handle messages themselves.
+
+The library speaks for the connection: it logs in, opens and closes channels, declares, and sends heartbeats. What a
+message costs each time (publishes, confirms, deliveries, acknowledgements) goes past it, see `rabbitmq_frames`: whoever
+has *tapped* a channel is handed the frames that it takes, within the call that read them from the socket.
+"""
+
+import asyncio
+from typing import Any, Protocol, cast
+
+from aio_pika import Connection
+from aio_pika.abc import ConnectionParameter
+from aiormq.connection import SSLContextProvider, TransportFactory
+from aiormq.exceptions import AMQPConnectionError
+from pamqp.common import FieldTable
+from yarl import URL
+
+from common.broker.base import BrokerUnavailable
+from common.broker.rabbitmq_frames import (
+    BODY,
+    HEAD,
+    HEADER,
+    HEARTBEAT_FRAME,
+    METHOD,
+    NotAFrame,
+    body_size,
+    end_of_frame,
+    method_of,
+)
+
+# The library gives a connection up on which it has seen nothing for long, and it does not see what is tapped.
+SIGN_OF_LIFE_SECONDS = 1.0
+
+
+class Tap(Protocol):
+    """Handles some of the frames of a channel. Nothing may be raised but for a broker that breaks the protocol."""
+
+    def takes(self, method: int) -> bool:
+        """Say whether frames of this method, and the content that follows one, are for this tap."""
+        ...
+
+    def method(self, method: int, payload: bytes) -> bool:
+        """Handle a method frame; True when content follows."""
+        ...
+
+    def content(self, header: bytes, body: bytes) -> None:
+        """Handle the content that followed: the payload of its header frame, and its body."""
+        ...
+
+
+class _Channel:
+    """Gives a tap the frames that are its own, and puts the content together that follows a method."""
+
+    def __init__(self, tap: Tap) -> None:
+        self.tap = tap
+        self._has_content = False
+        self._header = b""
+        self._missing = 0
+        self._parts: list[bytes] = []
+
+    def take(self, kind: int, payload: bytes) -> bool:
+        """Handle a frame, or return False when it is for the library."""
+        if kind == METHOD:
+            method = method_of(payload)
+            if not self.tap.takes(method):
+                return False
+            self._has_content = self.tap.method(method, payload)
+        elif not self._has_content:
+            return False
+        elif kind == HEADER:
+            self._header, self._missing = payload, body_size(payload)
+            if not self._missing:
+                self._complete(b"")
+        elif kind == BODY:
+            self._missing -= len(payload)
+            if self._missing > 0:
+                self._parts.append(payload)
+            elif self._parts:
+                self._complete(b"".join((*self._parts, payload)))
+            else:
+                self._complete(payload)
+        return True
+
+    def _complete(self, body: bytes) -> None:
+        self._has_content = False
+        self._parts.clear()
+        self.tap.content(self._header, body)
+
+
+class Wire(asyncio.StreamReaderProtocol):
+    """The protocol of the socket. An exception while it reads closes the connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(reader, loop=loop)
+        self._clock = loop.time
+        self._transport_below: asyncio.Transport | None = None
+        self._channels: dict[int, _Channel] = {}
+        self._rest = b""
+        self._is_amqp = True
+        self._sign_of_life_due = 0.0
+
+    def tap(self, channel: int, tap: Tap) -> None:
+        """Hand a channel's frames to a tap from now on."""
+        self._channels[channel] = _Channel(tap)
+
+    def untap(self, channel: int, tap: Tap) -> None:
+        """Leave a channel, which must be closed, to the library again, unless its number has another tap by now."""
+        known = self._channels.get(channel)
+        if known is not None and known.tap is tap:
+            del self._channels[channel]
+
+    def write(self, frames: bytes) -> None:
+        """Send whole frames, without waiting. Raises `BrokerUnavailable`."""
+        below = self._transport_below
+        if below is None or below.is_closing():
+            raise BrokerUnavailable("The connection to RabbitMQ was lost.")
+        below.write(frames)
+
+    def abort(self) -> None:
+        """Close the socket; what was not sent yet, is not sent any more."""
+        if self._transport_below is not None:
+            self._transport_below.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not every event loop's transports are of asyncio's classes.
+        self._transport_below = cast("asyncio.Transport", transport)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        data = self._rest + data
+        self._rest = b""
+        if self._is_amqp:
+            try:
+                data = self._pick(data)
+            except NotAFrame:
+                if self._channels:
+                    raise
+                # It refuses to speak AMQP with us at all, and the library knows what to say to that.
+                self._is_amqp = False
+        if data:
+            super().data_received(data)
+
+    def _pick(self, data: bytes) -> bytes:
+        """Hand over what is tapped, keep what is the beginning of a frame, and return everything else."""
+        others: list[bytes] = []
+        begin = left = 0
+        while (end := end_of_frame(data, begin)) <= len(data):
+            kind, number, _ = HEAD.unpack_from(data, begin)
+            channel = self._channels.get(number)
+            if channel is not None and channel.take(kind, data[begin + HEAD.size : end - 1]):
+                others.append(data[left:begin])
+                left = end
+            begin = end
+        self._rest = data[begin:]
+        if left == 0:
+            return data[:begin]
+        others.append(data[left:begin])
+        if self._clock() >= self._sign_of_life_due:
+            self._sign_of_life_due = self._clock() + SIGN_OF_LIFE_SECONDS
+            others.append(HEARTBEAT_FRAME)
+        return b"".join(others)
+
+
+class _WireFactory(TransportFactory):
+    """Makes the socket of one connection; `wire` is there once it is connected."""
+
+    wire: Wire
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        provider: SSLContextProvider = kwargs.pop("ssl_context_provider")
+        ssl = await provider.get_context() if url.scheme == "amqps" else None
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        try:
+            transport, self.wire = await loop.create_connection(
+                lambda: Wire(reader, loop), host=url.host or "", port=url.port or 0, ssl=ssl, **kwargs
+            )
+        except OSError as failure:
+            raise AMQPConnectionError(*failure.args) from failure
+        return reader, asyncio.StreamWriter(transport, self.wire, reader, loop)
+
+
+class WiredConnection(Connection):
+    """A connection of the library whose socket can be tapped."""
+
+    PARAMETERS = (
+        *Connection.PARAMETERS,
+        ConnectionParameter(name="transport_factory", parser=lambda factory: factory, is_kwarg=True),
+    )
+
+    def __init__(self, url: URL, *, client_properties: FieldTable) -> None:
+        self._factory = _WireFactory()
+        super().__init__(url, client_properties=client_properties, transport_factory=self._factory)
+
+    @property
+    def wire(self) -> Wire:
+        """The socket, once it is connected."""
+        return self._factory.wire
