@@ -47,6 +47,12 @@ def work_digest(
 
 
 def _plain(value: Any) -> Any:
+    # Nearly everything is of one of these types exactly, and that is told much sooner than what is like them.
+    kind = type(value)
+    if kind is str or kind is int:
+        return value
+    if kind is dict and all(type(name) is str for name in value):
+        return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, bool) or value is None or isinstance(value, str | int):
         return value
     if isinstance(value, float):

@@ -11,7 +11,7 @@ from orchestrator.tasks.model import NewTask
 def uses_of(tasks: Iterable[NewTask]) -> dict[int, Use]:
     """Return what the tasks bring along, by the identity of each object: one id can stand for two contents."""
     return {
-        id(task): Use(task.approval_id, task.task_id, task.trace_id, task.work_digest())
+        id(task): Use(task.approval_id, task.task_id, task.trace_id, task.work_digest)
         for task in tasks
         if task.approval_id is not None
     }
@@ -24,7 +24,7 @@ def question_of(task: NewTask) -> NewApproval:
     assert demand is not None
     return NewApproval(
         approval_id,
-        task.work_digest(),
+        task.work_digest,
         task.work_type,
         task.agent_type,
         task.parameters,

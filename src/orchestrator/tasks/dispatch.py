@@ -110,7 +110,7 @@ def recognise(task: NewTask, known: Iterable[Identity]) -> Identity:
     found = {
         identity for identity in known if task.task_id == identity.task_id or task.request_id == identity.request_id
     }
-    digest = task.digest()
+    digest = task.digest
     for identity in found:
         if identity.digest != digest or len(found) > 1:
             if identity.task_id == task.task_id:

@@ -19,7 +19,7 @@ def dispatched(task: NewTask, by: str) -> NewEvent:
             "effect": task.ruling.effect,
             "rule": task.ruling.rule,
             "policy_version": task.ruling.policy_version,
-            "digest": task.work_digest().hex(),
+            "digest": task.work_digest.hex(),
         },
     )
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -29,7 +30,7 @@ def precedence_of(priority: int) -> int:
     return priority - NORMAL_PRIORITY
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NewTask:
     """Work to dispatch, checked. `agent_type` is the pool that will run it.
 
@@ -59,7 +60,7 @@ class NewTask:
     precedence: int | None = None
     requested_by: Caller | None = None
 
-    @property
+    @cached_property
     def aimed_at(self) -> Aim | None:
         """Who may take it, when not everybody of the pool may."""
         confinement = self.ruling.confinement
@@ -92,8 +93,9 @@ class NewTask:
             return uuid5(APPROVALS, str(self.task_id))
         return self.approval_id
 
+    @cached_property
     def work_digest(self) -> bytes:
-        """Return the digest of exactly what may run, which is approved, signed and checked by the agent."""
+        """The digest of exactly what may run, which is approved, signed and checked by the agent."""
         return work_digest(
             work_type=self.work_type,
             parameters=self.parameters,
@@ -102,8 +104,9 @@ class NewTask:
             policy_version=self.ruling.policy_version,
         )
 
+    @cached_property
     def digest(self) -> bytes:
-        """Return SHA-256 over what is asked for, without the ids: the same digest means the same work."""
+        """SHA-256 over what is asked for, without the ids: the same digest means the same work."""
         content = {
             "work_type": self.work_type,
             "parameters": dict(self.parameters),

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+from common.confinement import UNCONFINED, Confinement
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
@@ -153,7 +155,7 @@ async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[tuple[UUID, UU
         [task.agent_type for task in tasks],
         [dict(task.parameters) for task in tasks],
         [dict(task.hints) for task in tasks],
-        [task.digest() for task in tasks],
+        [task.digest for task in tasks],
         [task.priority for task in tasks],
         [task.idempotent for task in tasks],
         [task.max_attempts for task in tasks],
@@ -167,11 +169,15 @@ async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[tuple[UUID, UU
         [task.ruling.effect for task in tasks],
         [task.ruling.rule for task in tasks],
         [task.ruling.policy_version for task in tasks],
-        [task.work_digest() for task in tasks],
-        [task.ruling.confinement.model_dump(exclude_defaults=True) for task in tasks],
+        [task.work_digest for task in tasks],
+        [_confinement(task.ruling.confinement) for task in tasks],
         [task.effective_approval_id for task in tasks],
     )
     return {(row["task_id"], row["request_id"]) for row in rows}
+
+
+def _confinement(confinement: Confinement) -> dict[str, Any]:
+    return {} if confinement is UNCONFINED else confinement.model_dump(exclude_defaults=True)
 
 
 async def identities(db: Connection, tasks: Sequence[NewTask]) -> list[Identity]:

@@ -41,7 +41,7 @@ async def test_what_awaits_an_approval_has_one_that_shows_the_work_and_no_ticket
     assert isinstance(known, Identity)
     assert (known.status, known.approval_id) == (Status.AWAITING_APPROVAL, found.approval.approval_id)
     assert found.approval.state is State.WAITING
-    assert (found.approval.parameters, found.approval.digest) == (task.parameters, task.work_digest())
+    assert (found.approval.parameters, found.approval.digest) == (task.parameters, task.work_digest)
     assert (found.approval.requester_id, found.approval.task_id) == (asker.principal_id, task.task_id)
     assert await published(pool) == 0
     assert await kinds(pool) == ["task.dispatched", "approval.requested"]

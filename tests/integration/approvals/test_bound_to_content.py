@@ -162,7 +162,7 @@ async def test_an_edit_that_brings_its_own_digest_is_not_what_was_approved(
     await tasks.dispatch([task], by="caller")
     await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
     evil = replace(task, parameters={"message": "rm -rf /"})
-    await pool.execute("UPDATE task SET parameters = $1, work_digest = $2", evil.parameters, evil.work_digest())
+    await pool.execute("UPDATE task SET parameters = $1, work_digest = $2", evil.parameters, evil.work_digest)
 
     [answer] = await leases.claim([make_claim(task.task_id)])
 

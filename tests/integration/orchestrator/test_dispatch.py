@@ -116,7 +116,7 @@ async def test_of_two_dispatches_of_one_task_id_in_one_call_the_one_whose_ids_ar
     answers = await tasks.dispatch([taken, free], by="caller")
 
     assert isinstance(answers[0], IdempotencyConflict)
-    assert answers[1] == Identity(free.task_id, free.request_id, free.trace_id, free.digest())
+    assert answers[1] == Identity(free.task_id, free.request_id, free.trace_id, free.digest)
     async with pool.acquire() as db:
         ticket = await db.fetchrow("SELECT priority, body FROM outbox WHERE task_id = $1", free.task_id)
     assert ticket is not None

@@ -352,5 +352,5 @@ def test_keys_and_limits_are_part_of_what_is_asked_for(change: dict[str, Any]) -
         "expires_after": timedelta(seconds=1),
     }
 
-    assert make_new_task(**given).digest() == make_new_task(**given).digest()
-    assert make_new_task(**given).digest() != make_new_task(**{**given, **change}).digest()
+    assert make_new_task(**given).digest == make_new_task(**given).digest
+    assert make_new_task(**given).digest != make_new_task(**{**given, **change}).digest

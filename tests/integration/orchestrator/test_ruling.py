@@ -39,7 +39,7 @@ async def test_a_grant_carries_the_ruling_and_what_makes_up_the_digest(
         target=granted.target,
         policy_version=granted.policy_version,
     )
-    assert digest == task.work_digest() == (await tasks.get(task.task_id)).work_digest
+    assert digest == task.work_digest == (await tasks.get(task.task_id)).work_digest
 
 
 async def test_work_that_needs_an_approval_waits_and_has_no_ticket(tasks: TaskService, pool: Pool) -> None:

@@ -127,7 +127,7 @@ class Ledger(RuleBasedStateMachine):
         }[how]
         [answer] = self.run(self.tasks.dispatch([again], by="caller"))
         if how in ("same", "by request_id"):
-            assert answer == Identity(new.task_id, new.request_id, new.trace_id, new.digest())
+            assert answer == Identity(new.task_id, new.request_id, new.trace_id, new.digest)
         else:
             assert isinstance(answer, IdempotencyConflict)
 
