@@ -15,7 +15,6 @@ from orchestrator.jobs.rules import HTTP_POOL
 from orchestrator.leases import events as told
 from orchestrator.leases import queries as leases
 from orchestrator.leases.service import LeaseService
-from orchestrator.outbox import queries as outbox
 from orchestrator.placement.bounds import aims_within
 from orchestrator.registry.gate import Gate
 from orchestrator.registry.rules import STANDARD, BreakerPolicy
@@ -131,4 +130,3 @@ class Claims:
         rows = [(task_id, one.worker.agent_id, one.claim_id, one.lease) for task_id, one in chosen.items()]
         leased = await leases.claim(db, rows)
         assert leased.keys() == chosen.keys(), "they are locked, pending and admitted"
-        await outbox.remove_tickets(db, list(leased))

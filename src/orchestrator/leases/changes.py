@@ -1,5 +1,6 @@
 """What one transaction about leases is going to write: collected while it judges, written at its end."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -24,9 +25,10 @@ from orchestrator.tasks.model import Task
 
 
 class Changes:
-    """What one transaction is about to write."""
+    """What one transaction is about to write. `failing` are agents whose last attempts failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, failing: Collection[UUID] = ()) -> None:
+        self._failing = frozenset(failing)
         self.ends: list[End] = []
         self.requeued: list[End] = []
         self.tickets: list[NewTicket] = []
@@ -54,8 +56,12 @@ class Changes:
 
     def _note_outcome(self, task: Task, end: End) -> None:
         outcome = agent_outcome(end.outcome, end.error_code, counts=end.counts)
-        if outcome is not None and task.agent_id is not None:
+        # That an agent is well, and was so before, changes nothing.
+        if outcome is not None and task.agent_id is not None and self._counts(outcome, task.agent_id):
             self.outcomes.setdefault(task.agent_id, []).append(outcome)
+
+    def _counts(self, outcome: Outcome, agent_id: UUID) -> bool:
+        return outcome.infrastructure or agent_id in self._failing or agent_id in self.outcomes
 
     async def write(self, db: Connection, *, ageing: timedelta, breaker: BreakerPolicy) -> None:
         await queries.end(db, self.ends)

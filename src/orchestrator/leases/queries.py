@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from common.lifecycle import Status
@@ -10,8 +10,6 @@ from common.messages import Lease, WorkResult
 from orchestrator.database.pool import Connection
 from orchestrator.leases.rules import Attempt
 from orchestrator.tasks.model import Task
-
-NOW = "SELECT now()"
 
 CLAIM = """
     WITH claimed AS (
@@ -26,29 +24,47 @@ CLAIM = """
     ), tried AS (
         INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
         SELECT task_id, attempt, fence, agent_id, claim_id FROM claimed
+    ), used_up AS (
+        DELETE FROM outbox USING claimed WHERE outbox.kind = 'ticket' AND outbox.task_id = claimed.task_id
     )
     SELECT task_id, attempt, fence FROM claimed
 """
 
 ATTEMPTS = """
     SELECT a.task_id, a.number, a.fence, a.agent_id, a.outcome, a.output_bytes,
-           p.disabled_at IS NOT NULL AS by_shut_out
+           p.disabled_at IS NOT NULL AS by_shut_out, coalesce(g.failures_in_row > 0, false) AS by_failing
       FROM attempt a
       JOIN unnest($1::uuid[], $2::smallint[]) AS wanted (task_id, number) USING (task_id, number)
       LEFT JOIN principal p ON p.agent_id = a.agent_id
+      LEFT JOIN agent g ON g.agent_id = a.agent_id
 """
 
 # Here and below `coalesce` keeps the planner off the index of what runs: it takes that for short when it last looked
 # before much ran, and would read all of it in place of the few that are named.
-FINISH = """
-    UPDATE task
-       SET status = new.status, claim_id = NULL, lease_expires_at = NULL, output = new.output,
-           error_message = new.error_message, error_code = new.error_code, exit_code = new.exit_code,
-           duration_ms = new.duration_ms, artifacts_path = new.artifacts_path, finished_at = now(), updated_at = now()
-      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::int[], $7::int[], $8::bigint[],
-                  $9::text[])
-             AS new (task_id, fence, status, output, error_message, error_code, exit_code, duration_ms, artifacts_path)
-     WHERE task.task_id = new.task_id AND task.fence = new.fence AND coalesce(task.status = 'running', false)
+END = """
+    WITH new AS MATERIALIZED (
+        SELECT *
+          FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::int[],
+                      $9::bigint[], $10::text[], $11::jsonb[], $12::jsonb[])
+                 AS new (task_id, fence, status, outcome, output, error_message, error_code, exit_code, duration_ms,
+                         artifacts_path, output_bytes, output_dropped)
+    ), finished AS (
+        UPDATE task
+           SET status = new.status, claim_id = NULL, lease_expires_at = NULL, output = new.output,
+               error_message = new.error_message, error_code = new.error_code, exit_code = new.exit_code,
+               duration_ms = new.duration_ms, artifacts_path = new.artifacts_path, finished_at = now(),
+               updated_at = now()
+          FROM new
+         WHERE new.status IS NOT NULL
+           AND task.task_id = new.task_id AND task.fence = new.fence AND coalesce(task.status = 'running', false)
+    )
+    UPDATE attempt
+       SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, new.outcome),
+           exit_code = new.exit_code, error_code = new.error_code, error_message = new.error_message,
+           duration_ms = new.duration_ms, output_bytes = new.output_bytes,
+           output_dropped = new.output_dropped
+      FROM new
+     WHERE attempt.task_id = new.task_id AND attempt.fence = new.fence
 """
 
 REQUEUE = """
@@ -59,19 +75,6 @@ REQUEUE = """
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::boolean[])
              AS new (task_id, fence, error_message, error_code, counts)
      WHERE task.task_id = new.task_id AND task.fence = new.fence AND coalesce(task.status = 'running', false)
-"""
-
-END_ATTEMPTS = """
-    UPDATE attempt
-       SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, new.outcome),
-           exit_code = new.exit_code, error_code = new.error_code, error_message = new.error_message,
-           duration_ms = new.duration_ms, output_bytes = new.output_bytes,
-           output_dropped = new.output_dropped
-      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::int[], $6::text[], $7::bigint[], $8::jsonb[],
-                  $9::jsonb[])
-             AS new (task_id, fence, outcome, exit_code, error_code, error_message, duration_ms, output_bytes,
-                     output_dropped)
-     WHERE attempt.task_id = new.task_id AND attempt.fence = new.fence
 """
 
 RENEW = """
@@ -156,14 +159,11 @@ class End:
         )
 
 
-async def now(db: Connection) -> datetime:
-    """Return the time of the transaction, by the database's clock."""
-    time: datetime = await db.fetchval(NOW)
-    return time
-
-
 async def claim(db: Connection, claims: Sequence[tuple[UUID, UUID, UUID, timedelta]]) -> dict[UUID, tuple[int, int]]:
-    """Lease tasks: (task_id, agent_id, claim_id, for how long); return attempt and fence of each that was pending."""
+    """Lease tasks: (task_id, agent_id, claim_id, for how long); return attempt and fence of each that was pending.
+
+    Their tickets are used up.
+    """
     rows = await db.fetch(CLAIM, *(list(column) for column in zip(*claims, strict=True)))
     return {row["task_id"]: (row["attempt"], row["fence"]) for row in rows}
 
@@ -178,29 +178,18 @@ async def end(db: Connection, ends: Sequence[End]) -> None:
     """End attempts, and the tasks of those that carry a status."""
     if not ends:
         return
-    final = [item for item in ends if item.status is not None]
-    if final:
-        await db.execute(
-            FINISH,
-            [item.task_id for item in final],
-            [item.fence for item in final],
-            [item.status for item in final],
-            [item.output for item in final],
-            [item.error_message for item in final],
-            [item.error_code for item in final],
-            [item.exit_code for item in final],
-            [item.duration_ms for item in final],
-            [item.artifacts_path for item in final],
-        )
     await db.execute(
-        END_ATTEMPTS,
+        END,
         [item.task_id for item in ends],
         [item.fence for item in ends],
+        [item.status for item in ends],
         [item.outcome for item in ends],
-        [item.exit_code for item in ends],
-        [item.error_code for item in ends],
+        [item.output for item in ends],
         [item.error_message for item in ends],
+        [item.error_code for item in ends],
+        [item.exit_code for item in ends],
         [item.duration_ms for item in ends],
+        [item.artifacts_path for item in ends],
         [item.output_bytes for item in ends],
         [item.output_dropped for item in ends],
     )

@@ -18,7 +18,10 @@ AGENT_LOST = "agent lost: it stopped renewing its lease"
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What is known of an attempt that somebody reports on. `by_shut_out`: its agent's identity was disabled."""
+    """What is known of an attempt that somebody reports on.
+
+    `by_shut_out`: its agent's identity was disabled. `by_failing`: what its agent did last, failed.
+    """
 
     task_id: UUID
     number: int
@@ -27,6 +30,7 @@ class Attempt:
     outcome: str | None
     output_bytes: dict[str, Any] | None
     by_shut_out: bool = False
+    by_failing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ class LeaseService:
         barred: list[UUID] = []
         async with transaction(self._pool) as db:
             known = await tasks.lock_claimable(db, sorted({task.task_id for _, task in wanted}))
-            now = await queries.now(db)
+            now = await tasks.time_of(db, known.values())
             claimers = {agent_id for agent_id, _ in wanted}
             gate = await Gate.open(db, claimers, now=now, policy=self._breaker)
             consent = await Consent.open(db, known.values(), now=now)
@@ -156,7 +156,6 @@ class LeaseService:
             return []
         rows = [(task_id, agent_id, claim.claim_id, self._lease) for task_id, (agent_id, claim) in winners.items()]
         leased = await queries.claim(db, rows)
-        await outbox.remove_tickets(db, list(leased))
         await events.append(
             db,
             *(told.claimed(known[task_id], winners[task_id][0], attempt) for task_id, (attempt, _) in leased.items()),
@@ -205,8 +204,8 @@ class LeaseService:
             if not is_on(Safeguard.FENCE):
                 ordered = [_unfenced(result, known.get(result.task_id)) for result in ordered]
             attempts = await queries.attempts(db, [(result.task_id, result.attempt) for result in ordered])
-            now = await queries.now(db)
-            changes = Changes()
+            now = await tasks.time_of(db, known.values())
+            changes = Changes(failing={attempt.agent_id for attempt in attempts.values() if attempt.by_failing})
             chunks = [chunk for result in ordered for chunk in _chunks(result)]
             changes.events.extend(await store_chunks(db, chunks))
             for result in ordered:
@@ -259,7 +258,7 @@ class LeaseService:
         async with transaction(self._pool) as db:
             await admission.hold_for(db, expired)
             lost = await queries.lock_expired(db, expired)
-            now = await queries.now(db)
+            now = await tasks.now(db)
             changes = Changes()
             for task in lost:
                 match judge_lost(task, now=now, policy=self._policy, chance=_chance()):

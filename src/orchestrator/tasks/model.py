@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -162,7 +162,8 @@ class Task:
     """A row of `task`.
 
     `agent_id` is the agent of the current or last attempt. `unstarted` counts attempts that were handed back untouched.
-    One that is not `admitted` waits for its keys: it has no ticket and nobody may claim it.
+    One that is not `admitted` waits for its keys: it has no ticket and nobody may claim it. `read_at` is when the
+    transaction began that has read the row, where it tells.
     """
 
     task_id: UUID
@@ -206,6 +207,7 @@ class Task:
     work_digest: bytes | None = None
     confinement: Confinement = UNCONFINED
     approval_id: UUID | None = None
+    read_at: datetime | None = field(default=None, compare=False)
 
     @property
     def queue(self) -> str:

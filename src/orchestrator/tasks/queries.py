@@ -1,6 +1,6 @@
 """All SQL about tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -47,7 +47,7 @@ GET = """
            status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
            error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at, ordering_key,
            concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path,
-           effect, policy_rule, policy_version, work_digest, confinement, approval_id
+           effect, policy_rule, policy_version, work_digest, confinement, approval_id, now() AS read_at
       FROM task
      WHERE task_id = ANY($1::uuid[])
 """
@@ -239,6 +239,14 @@ async def now(db: Connection) -> datetime:
     """Return the time of the transaction, by the database's clock."""
     time: datetime = await db.fetchval(NOW)
     return time
+
+
+async def time_of(db: Connection, read: Collection[Task]) -> datetime:
+    """Return what `now` does: the tasks that this transaction has read tell it, if there are any."""
+    for task in read:
+        if task.read_at is not None:
+            return task.read_at
+    return await now(db)
 
 
 async def last_ended(db: Connection, *, limit: int) -> list[Task]:

@@ -291,9 +291,7 @@ def _divided(tickets: Sequence[NewTicket], room: Room) -> tuple[list[NewTicket],
 
 
 def _identity(task: NewTask) -> Identity:
-    return Identity(
-        task.task_id, task.request_id, task.trace_id, task.digest, task.status, task.effective_approval_id
-    )
+    return Identity(task.task_id, task.request_id, task.trace_id, task.digest, task.status, task.effective_approval_id)
 
 
 def _waited_too_long(task: Task) -> str:

@@ -55,7 +55,7 @@ async def test_a_claim_uses_the_index_made_for_it_and_never_reads_the_whole_tabl
     assert not [node for node in plan if node["Node Type"] == "Seq Scan" and node["Relation Name"] == "task"]
 
 
-@pytest.mark.parametrize("statement", ["HELD", "RENEW", "FINISH", "REQUEUE"])
+@pytest.mark.parametrize("statement", ["HELD", "RENEW", "END", "REQUEUE"])
 async def test_what_runs_is_found_by_its_id_however_much_began_since_the_planner_last_looked(
     pool: Pool, statement: str
 ) -> None:
@@ -72,7 +72,7 @@ async def test_what_runs_is_found_by_its_id_however_much_began_since_the_planner
     sql, arguments = {
         "HELD": (queries.HELD, (agents, [claim_id for _, _, claim_id, _ in claims[:AT_ONCE]])),
         "RENEW": (leases.RENEW, (some, fences, agents, lease)),
-        "FINISH": (leases.FINISH, (some, fences, ["completed"] * AT_ONCE, texts, *[nothing] * 5)),
+        "END": (leases.END, (some, fences, ["completed"] * AT_ONCE, texts, texts, *[nothing] * 7)),
         "REQUEUE": (leases.REQUEUE, (some, fences, nothing, nothing, [True] * AT_ONCE)),
     }[statement]
 
