@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from agents.attempts import Attempts
-from agents.consumer import Slot
 from agents.control import ControlListener
 from agents.ears import AgentDeaf, Ears
 from agents.gate import Gate
@@ -16,6 +15,7 @@ from agents.heartbeat import Heartbeat
 from agents.mailbox import Mailbox
 from agents.renew import LeaseKeeper
 from agents.resources import ResourceMonitor
+from agents.slots import Slots
 from agents.spool_lines import Key
 from agents.stopping import StopReason
 from agents.workspace import Workspaces
@@ -37,7 +37,7 @@ class Agent:
     def __init__(
         self,
         *,
-        slots: Sequence[Slot],
+        slots: Slots,
         mailbox: Mailbox | None,
         control: ControlListener,
         leases: LeaseKeeper,
@@ -90,7 +90,7 @@ class Agent:
             await asyncio.wait({stopping, sending}, return_when=asyncio.FIRST_COMPLETED)
             if self._mailbox is not None:
                 services.append(group.create_task(self._mailbox.run(), name="mailbox"))
-            slots = {slot: group.create_task(slot.run(), name=f"slot {n}") for n, slot in enumerate(self._slots)}
+            slots = group.create_task(self._slots.run(), name="slots")
             await self._until_leaving(stopping)
             await self._leave(slots)
             for service in services:
@@ -104,7 +104,7 @@ class Agent:
         """Return when told to stop, when a drain is done, or when there is no use in going on."""
         said = False
         while not stopping.done() and not self._ears.gave_up:
-            if self._gate.is_drained and all(slot.is_idle for slot in self._slots):
+            if self._gate.is_drained and self._slots.is_idle:
                 log.info("agent.drained")
                 return
             if said is not self._gate.is_leaving:
@@ -117,20 +117,17 @@ class Agent:
                 changed.cancel()
                 await asyncio.gather(changed, return_exceptions=True)
 
-    async def _leave(self, slots: Mapping[Slot, asyncio.Task[None]]) -> None:
+    async def _leave(self, slots: asyncio.Task[None]) -> None:
         log.info("agent.leaving", extra={"running": len(self._attempts), "grace": self._stop_grace})
         self._gate.stop()
         self._heartbeat.beat_soon()
-        for slot, task in slots.items():
-            if slot.is_idle:
-                task.cancel()
-        _, busy = await asyncio.wait(slots.values(), timeout=self._stop_grace)
+        _, busy = await asyncio.wait({slots}, timeout=self._stop_grace)
         if busy:
             self._attempts.stop_all(StopReason.AGENT_STOPPING, grace=self._kill_grace)
             _, busy = await asyncio.wait(busy, timeout=self._kill_grace + REPORT_SECONDS)
-        for task in busy:
-            # Its result waits on disk, or its lease ends by itself; the orchestrator decides what becomes of the task.
-            log.error("agent.unreported", extra={"slot": task.get_name()})
-            task.cancel()
+        if busy:
+            # Results wait on disk, or leases end by themselves; the orchestrator decides what becomes of the tasks.
+            log.error("agent.unreported", extra={"running": len(self._attempts)})
+            slots.cancel()
         if not await self._handover.settled(within=STORED_SECONDS):
             log.warning("agent.results_not_stored", extra={"results": len(self._handover)})

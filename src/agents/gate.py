@@ -16,7 +16,7 @@ class Gate:
     """Belongs to one event loop. `changed` rings whenever somebody who leaves or waits should look again."""
 
     def __init__(self) -> None:
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
         self._is_drained = False
         self._resumption: asyncio.TimerHandle | None = None
         self._opened = asyncio.Event()
@@ -31,7 +31,7 @@ class Gate:
     @property
     def is_leaving(self) -> bool:
         """Whether the agent will end when its work has."""
-        return self._is_stopping or self._is_drained
+        return self.is_stopping or self._is_drained
 
     @property
     def is_drained(self) -> bool:
@@ -39,7 +39,7 @@ class Gate:
 
     @property
     def is_stopping(self) -> bool:
-        return self._is_stopping
+        return self._stopping.is_set()
 
     @property
     def turn(self) -> asyncio.Event:
@@ -50,9 +50,13 @@ class Gate:
         """Return when new work may be taken; for ever waiting when the agent stops."""
         await self._opened.wait()
 
+    async def stopped(self) -> None:
+        """Return when the agent stops."""
+        await self._stopping.wait()
+
     def stop(self) -> None:
         """Take nothing new; there is no way back."""
-        self._is_stopping = True
+        self._stopping.set()
         self._settle()
 
     def drain(self, note: str = "") -> None:
@@ -93,7 +97,7 @@ class Gate:
             self._resumption = None
 
     def _settle(self) -> None:
-        if self._is_stopping or self._is_drained or self._resumption is not None:
+        if self.is_stopping or self._is_drained or self._resumption is not None:
             self._opened.clear()
             self.reopen()
         else:

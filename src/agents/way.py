@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 from agents.credential import find_token
-from agents.over_http.broker import open_over_http
 from agents.registration import Identity
 from agents.settings import AgentSettings
 from common.broker.base import Broker, BrokerUnavailable, NotPermitted
@@ -79,6 +78,8 @@ async def _opened(settings: AgentSettings, shared: SharedSettings, identity: Ide
         async with open_broker(shared.broker_url, name=f"agent {identity.agent_id}") as broker:
             yield broker
         return
+    from agents.over_http.broker import open_over_http  # with an HTTP client, which others do without
+
     wait = timedelta(seconds=settings.claim_wait_seconds)
     way = open_over_http(
         settings.server_url,

@@ -1,14 +1,14 @@
 """Build the objects of an agent, and nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from uuid import UUID
 
 from agents.agent import Agent
 from agents.attempts import Attempts
 from agents.claimer import Claimer
-from agents.consumer import Intake, Slot
 from agents.control import ControlListener
 from agents.ears import Ears
 from agents.executors.base import Executor
@@ -18,11 +18,11 @@ from agents.guard import Guardian
 from agents.handover import Handover
 from agents.hearing import Hearing
 from agents.heartbeat import Heartbeat
+from agents.intake import Intake
 from agents.journal import Journal
 from agents.journal_file import JournalFile
 from agents.leftovers import unended, used_claims
 from agents.mailbox import Mailbox
-from agents.over_http.broker import OverHttp
 from agents.recovery import recover
 from agents.redaction.values import Values
 from agents.registration import Identity, StateUnusable
@@ -33,6 +33,7 @@ from agents.runner import Runner
 from agents.seal_check import SealCheck, own_claim
 from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings
+from agents.slots import Slots
 from agents.spool import Spool
 from agents.spool_lines import Key
 from agents.trust import Trust
@@ -44,6 +45,7 @@ from common.broker.base import Broker
 from common.broker.topology import own_work_queue, work_queue
 from common.clock import Clock, SystemClock
 from common.loop import Health
+from common.messages import GrantedTask
 
 # Below the state directory.
 WORKSPACES = "work"
@@ -83,7 +85,7 @@ async def build_agent(
             agent_id,
             clock,
             skew=timedelta(seconds=settings.clock_skew_seconds),
-            claim_of=broker.claim_of if isinstance(broker, OverHttp) else own_claim,
+            claim_of=_claims_of(settings, broker),
             ask_for_keys=heartbeat.beat_soon,
         )
         leases = LeaseKeeper(broker, agent_id, attempts, clock, guardian=guardian, kill_grace=kill_grace)
@@ -132,10 +134,15 @@ async def build_agent(
             gate=gate,
             undertaker=undertaker,
             ticket_hold=timedelta(seconds=settings.ticket_hold_seconds),
-            mailbox=mailbox,
         )
         yield Agent(
-            slots=[Slot(number, intake) for number in range(settings.slots)],
+            # A job over HTTP is claimed for one slot.
+            slots=Slots(
+                settings.slots,
+                intake,
+                mailbox=mailbox,
+                most_in_a_lane=1 if settings.server_url else settings.slots,
+            ),
             mailbox=mailbox,
             control=ControlListener(
                 broker,
@@ -165,6 +172,15 @@ async def build_agent(
             stop_grace=timedelta(seconds=settings.stop_grace_seconds),
             kill_grace=kill_grace,
         )
+
+
+def _claims_of(settings: AgentSettings, broker: Broker) -> Callable[[GrantedTask], UUID | None]:
+    """Return how to find the claim that a grant answers."""
+    if settings.server_url is None:
+        return own_claim
+    from agents.over_http.broker import OverHttp  # with an HTTP client, which others do without
+
+    return broker.claim_of if isinstance(broker, OverHttp) else own_claim
 
 
 async def _open_state(
