@@ -10,7 +10,7 @@ from bench.chiffon_server import chiffon
 from bench.counting import until
 from bench.programs import Place
 from orchestrator.leases.queries import CLAIM
-from orchestrator.outbox.queries import GIVE_MISSING_TICKETS
+from orchestrator.outbox.queries import COMPARE_AT_ONCE, GIVE_MISSING_TICKETS
 
 AGEING = timedelta(minutes=10)
 AT_ONCE = 50_000
@@ -50,7 +50,9 @@ class Ledger:
         """Have exactly so many tasks wait, unless more do, each with its ticket."""
         missing = depth - await self._db.fetchval(COUNT_PENDING)
         await self._copy(missing, AS_PENDING)
-        await self._db.execute(GIVE_MISSING_TICKETS, AGEING, timeout=PATIENCE)
+        async with self._db.transaction():
+            await self._db.execute(COMPARE_AT_ONCE)
+            await self._db.execute(GIVE_MISSING_TICKETS, AGEING, timeout=PATIENCE)
         await self._settle()
 
     async def finish(self, count: int) -> None:

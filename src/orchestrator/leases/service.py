@@ -173,7 +173,7 @@ class LeaseService:
     async def renew(self, renewals: Sequence[Renew]) -> list[tuple[UUID, Renewed]]:
         """Prolong what is still theirs; for each renewal, in order, the agent and what it is told."""
         asked = [(renewal.agent_id, lease) for renewal in renewals for lease in renewal.leases]
-        async with transaction(self._pool) as db:
+        async with self._pool.acquire() as db:
             kept = await queries.renew(db, asked, lease=self._lease)
         return [(renewal.agent_id, self._renewed(renewal, kept)) for renewal in renewals]
 

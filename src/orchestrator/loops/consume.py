@@ -5,8 +5,10 @@ goes to the dead letters with the reason. A handler that fails because something
 messages: they return to the queue and are tried again.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Protocol
 
 from pydantic import BaseModel
@@ -26,10 +28,14 @@ Taken = tuple[Delivery, MessageEnvelope, BaseModel]
 
 
 class Handler(Protocol):
-    """What is done with the messages of one queue. `prefetch`: how many may be held here at a time."""
+    """What is done with the messages of one queue. `prefetch`: how many may be held here at a time.
+
+    `gather`: how long messages may gather after some were dealt with, where nobody waits for the answer.
+    """
 
     queue: str
     prefetch: int
+    gather: timedelta
     accepts: tuple[type[BaseModel], ...]
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
@@ -49,6 +55,8 @@ class ConsumeQueue(QueueReader):
 
     async def deal(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
         await self._handle(consumer, await self._read(consumer, deliveries))
+        if self._handler.gather and len(deliveries) < BATCH:
+            await asyncio.sleep(self._handler.gather.total_seconds())
 
     async def _read(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> list[Taken]:
         readable: list[Taken] = []

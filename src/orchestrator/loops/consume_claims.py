@@ -1,6 +1,7 @@
 """Answer agents that ask for tasks."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from pydantic import BaseModel
 
@@ -17,6 +18,7 @@ class ConsumeClaims:
 
     queue = topology.CLAIMS
     prefetch = 400
+    gather = timedelta(0)
     accepts: tuple[type[BaseModel], ...] = (Claim,)
 
     def __init__(self, leases: LeaseService, broker: Broker, signer: Signer | None) -> None:

@@ -1,6 +1,7 @@
 """Take heartbeats and renewals."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -21,6 +22,7 @@ class ConsumeHeartbeats:
 
     queue = topology.HEARTBEATS
     prefetch = 2000
+    gather = timedelta(milliseconds=50)
     accepts: tuple[type[BaseModel], ...] = (StatusUpdate, Renew)
 
     def __init__(self, registry: RegistryService, leases: LeaseService, broker: Broker, signer: Signer | None) -> None:

@@ -1,6 +1,7 @@
 """Take output and progress of tasks that run, and the results that follow them."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from pydantic import BaseModel
 
@@ -20,6 +21,7 @@ class ConsumeProgress:
     queue = topology.PROGRESS
     # A message can hold some hundred KiB of output.
     prefetch = 100
+    gather = timedelta(0)
     accepts: tuple[type[BaseModel], ...] = (WorkStatus, WorkResult)
 
     def __init__(self, output: OutputService, leases: LeaseService, broker: Broker) -> None:

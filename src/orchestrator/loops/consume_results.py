@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 
 from pydantic import BaseModel
 
@@ -22,6 +23,7 @@ class ConsumeResults:
 
     queue = topology.RESULTS
     prefetch = 400
+    gather = timedelta(0)
     accepts: tuple[type[BaseModel], ...] = (WorkResult, ProtocolError, Probe, Unreadable)
 
     def __init__(self, leases: LeaseService, probes: ProbeService, letters: DeadLetterService, broker: Broker) -> None:

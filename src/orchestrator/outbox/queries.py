@@ -88,6 +88,10 @@ BEGIN_RELAY = """
            EXISTS (SELECT FROM outbox WHERE kind = 'order' AND due_at <= now()) AS has_orders
 """
 
+# For statements that compare all tasks with all tickets: a plan for an empty table, which is looked through for each
+# task, would take hours when it has filled.
+COMPARE_AT_ONCE = "SET LOCAL enable_nestloop = off"
+
 GIVE_MISSING_TICKETS = """
     INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
     SELECT 'ticket', CASE t.aim WHEN '' THEN t.agent_type ELSE 'aim:' || t.aim END, t.task_id, t.priority,
@@ -219,7 +223,8 @@ async def begin_relay(db: Connection) -> bool:
 
 
 async def give_missing_tickets(db: Connection, *, ageing: timedelta) -> list[UUID]:
-    """Give a ticket to every task that waits without one; return the tasks."""
+    """Give a ticket to every task that waits without one; return the tasks. Only in a transaction of its own."""
+    await db.execute(COMPARE_AT_ONCE)
     return [row["task_id"] for row in await db.fetch(GIVE_MISSING_TICKETS, ageing)]
 
 

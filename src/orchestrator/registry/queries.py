@@ -58,6 +58,33 @@ UPSERT = """
            worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
 """
 
+# What most heartbeats are: a process says the same as before, but for what changes all the time, and nothing holds it
+# back. Whoever is not returned must be looked at.
+BEAT = """
+    WITH held AS MATERIALIZED (
+        SELECT new.agent_id, string_to_array(new.current_tasks, ',')::uuid[] AS current_tasks, new.resources, new.labels
+          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
+                      $9::jsonb[], $10::timestamptz[], $11::jsonb[])
+                 AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
+                         started_at, labels)
+          JOIN agent USING (agent_id)
+         WHERE agent.started_at = new.started_at AND agent.status = new.status AND agent.agent_type = new.agent_type
+           AND agent.hostname = new.hostname AND agent.version = new.version AND agent.slots = new.slots
+           AND agent.work_types = string_to_array(new.work_types, ',')
+           AND agent.paused_until IS NULL AND NOT agent.draining AND agent.tripped_until IS NULL
+           AND NOT EXISTS (SELECT FROM principal
+                            WHERE principal.agent_id = agent.agent_id AND principal.disabled_at IS NOT NULL)
+         ORDER BY agent.agent_id
+           FOR UPDATE OF agent
+    )
+    UPDATE agent
+       SET current_tasks = held.current_tasks, resources = held.resources, labels = held.labels,
+           last_heartbeat_at = now()
+      FROM held
+     WHERE agent.agent_id = held.agent_id
+ RETURNING agent.agent_id
+"""
+
 LIST = """
     SELECT agent_id, agent_type, status_now AS status, hostname, version, work_types, slots, current_tasks, resources,
            labels, started_at, last_heartbeat_at,
@@ -180,10 +207,18 @@ async def begin_trial(db: Connection, agent_id: UUID, *, pause: timedelta) -> bo
     return await db.fetchval(BEGIN_TRIAL, agent_id, pause) is not None
 
 
-async def record(db: Connection, updates: Sequence[StatusUpdate]) -> None:
+async def beat(db: Connection, updates: Collection[StatusUpdate]) -> set[UUID]:
+    """Store updates that bring no news, at most one for each agent; return the agents whose they were."""
+    return {row["agent_id"] for row in await db.fetch(BEAT, *_columns(updates))}
+
+
+async def record(db: Connection, updates: Collection[StatusUpdate]) -> None:
     """Store what agents say of themselves; at most one update for each agent."""
-    await db.execute(
-        UPSERT,
+    await db.execute(UPSERT, *_columns(updates))
+
+
+def _columns(updates: Collection[StatusUpdate]) -> tuple[list[Any], ...]:
+    return (
         [update.agent_id for update in updates],
         [update.agent_type for update in updates],
         [update.status for update in updates],

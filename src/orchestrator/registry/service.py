@@ -28,11 +28,17 @@ class RegistryService:
     async def record(self, updates: Sequence[StatusUpdate]) -> None:
         """Store heartbeats, in the order in which they came, and tell of agents that are new or changed."""
         latest = {update.agent_id: update for update in updates}
+        async with self._pool.acquire() as db:
+            as_before = await queries.beat(db, latest.values())
+        if len(as_before) < len(latest):
+            await self._take_in({one: update for one, update in latest.items() if one not in as_before})
+
+    async def _take_in(self, latest: Mapping[UUID, StatusUpdate]) -> None:
         async with transaction(self._pool) as db:
             before = await queries.lock(db, list(latest))
             # Who was shut out is not known here any more, and so falls silent.
             latest = {one: update for one, update in latest.items() if one not in before or not before[one].shut_out}
-            await queries.record(db, list(latest.values()))
+            await queries.record(db, latest.values())
             back = [agent_id for agent_id, update in latest.items() if _is_back(update, before.get(agent_id))]
             await queries.end_drains(db, back)
             await self._remind(db, latest, before)

@@ -1,6 +1,8 @@
 """No message is lost because the orchestrator could not deal with it just then, and none is tried for ever."""
 
+import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import uuid4
 
 import asyncpg
@@ -14,6 +16,7 @@ from common.messages import WorkResult
 from common.protocol import WorkResultEnvelope, encode
 from orchestrator.loops.consume import ConsumeQueue
 from orchestrator.loops.senders import Trusted
+from tests.eventually import eventually
 from tests.factories import make_result
 
 
@@ -22,18 +25,21 @@ class Handler:
 
     queue = topology.RESULTS
     prefetch = 10
+    gather = timedelta(0)
     accepts: tuple[type[BaseModel], ...] = (WorkResult,)
 
     def __init__(self, failure: Exception | None = None, *, only_for: str = "") -> None:
         self.failure = failure
         self.only_for = only_for
         self.done: list[str] = []
+        self.batches: list[int] = []
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
         outputs = [payload.output for payload in payloads if isinstance(payload, WorkResult)]
         if self.failure is not None and any(self.only_for in output for output in outputs):
             raise self.failure
         self.done += outputs
+        self.batches.append(len(outputs))
 
 
 @pytest.fixture
@@ -113,3 +119,28 @@ async def test_unreadable_messages_are_dead_lettered_and_the_rest_is_handled(bro
 
     assert handler.done == ["good"]
     assert await broker.depth(topology.DEAD_LETTERS) == 1
+
+
+async def test_what_nobody_waits_for_gathers_and_is_dealt_with_together(broker: MemoryBroker) -> None:
+    handler = Handler()
+    handler.gather = timedelta(seconds=0.5)
+    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+
+        async def consume() -> None:
+            while True:
+                await consumer.run_once()
+
+        consuming = asyncio.create_task(consume())
+        await send(broker, "at once")
+        await eventually(lambda: handler.done == ["at once"])
+        for output in ("one", "two", "three"):
+            await send(broker, output)
+            # Time enough for whoever would take it at once.
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+        await eventually(lambda: len(handler.done) == 4)
+        consuming.cancel()
+        await asyncio.gather(consuming, return_exceptions=True)
+
+    assert handler.batches == [1, 3]

@@ -1,7 +1,10 @@
 """The registry knows which agents there are, and notices when one falls silent."""
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
+
+import pytest
 
 from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Pool
@@ -41,6 +44,60 @@ async def test_events_tell_of_changes_and_not_of_every_heartbeat(registry: Regis
         Kind.AGENT_STATUS,
         Kind.AGENT_REGISTERED,
     ]
+
+
+async def test_a_heartbeat_that_brings_no_news_says_how_the_agent_is_and_touches_no_index(
+    registry: RegistryService, pool: Pool
+) -> None:
+    fleet = [make_heartbeat() for _ in range(10)]
+    await registry.record(fleet)
+    task_id = uuid4()
+    later = [
+        one.model_copy(
+            update={
+                "current_tasks": [task_id],
+                "resources": one.resources.model_copy(update={"cpu_percent": 99.0, "gpu_vram_available_gb": 4.0}),
+            }
+        )
+        for one in fleet
+    ]
+
+    await registry.record(later)
+
+    agents = await registry.list_agents(agent_type=None, status=None)
+    assert {agent.agent_id for agent in agents} == {one.agent_id for one in fleet}
+    assert {tuple(agent.current_tasks) for agent in agents} == {(task_id,)}
+    assert {agent.resources["cpu_percent"] for agent in agents} == {99.0}
+    assert {agent.labels["gpu_vram_available_gb"] for agent in agents} == {4.0}
+    async with pool.acquire() as db:
+        await db.execute("SELECT pg_stat_force_next_flush()")
+        changed = await db.fetchrow("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'agent'")
+    assert changed is not None
+    assert tuple(changed) == (10, 10)
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        {"slots": 7},
+        {"work_types": ["echo", "ansible"]},
+        {"hostname": "other"},
+        {"version": "9"},
+        {"agent_type": "desktop"},
+    ],
+    ids=lambda news: next(iter(news)),
+)
+async def test_a_process_that_says_something_new_of_itself_is_believed(
+    registry: RegistryService, news: dict[str, Any]
+) -> None:
+    heartbeat = make_heartbeat()
+    await registry.record([heartbeat])
+
+    await registry.record([heartbeat.model_copy(update=news)])
+
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    [(name, value)] = news.items()
+    assert getattr(agent, name) == value
 
 
 async def test_of_two_heartbeats_in_one_batch_the_later_counts(registry: RegistryService) -> None:
