@@ -13,6 +13,9 @@ from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, OutputChunk, Stream
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
+_Decoder = codecs.getincrementaldecoder("utf-8")
+_NOTHING = dict.fromkeys(Stream, 0)
+
 
 class Chunker:
     """Collects output and cuts it into chunks, in the order in which it came.
@@ -23,14 +26,13 @@ class Chunker:
 
     def __init__(self, *, limit: int | None = None) -> None:
         self._limit = math.inf if limit is None else limit
-        decoder = codecs.getincrementaldecoder("utf-8")
-        self._decoders = {stream: decoder(errors="replace") for stream in Stream}
+        self._decoders: dict[Stream, codecs.IncrementalDecoder] = {}
         self._pieces: deque[tuple[Stream, bytes]] = deque()
         self._pending = 0
         self._next_number = 0
-        self._offsets = dict.fromkeys(Stream, 0)
-        self._totals = dict.fromkeys(Stream, 0)
-        self._dropped = dict.fromkeys(Stream, 0)
+        self._offsets = _NOTHING.copy()
+        self._totals = _NOTHING.copy()
+        self._dropped = _NOTHING.copy()
         self._tail = bytearray()
 
     @property
@@ -57,7 +59,10 @@ class Chunker:
 
     def feed(self, stream: Stream, data: bytes) -> None:
         """Take in what a stream wrote; it may end in the middle of a character."""
-        self._append(stream, self._decoders[stream].decode(data))
+        decoder = self._decoders.get(stream)
+        if decoder is None:
+            decoder = self._decoders[stream] = _Decoder(errors="replace")
+        self._append(stream, decoder.decode(data))
 
     def finish(self) -> None:
         """No more will come: an unfinished character becomes U+FFFD."""

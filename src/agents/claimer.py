@@ -4,8 +4,6 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum, auto
 from types import TracebackType
@@ -45,11 +43,26 @@ class Reception(Enum):
     FORGED = auto()
 
 
-@dataclass(slots=True, eq=False)
 class _Asked:
-    task_id: UUID
-    claimed_at: float
-    answer: "asyncio.Future[Attempt | None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """A task that was asked for: whether there is an answer, and who waits for it."""
+
+    __slots__ = ("attempt", "claimed_at", "is_answered", "task_id", "waiting")
+
+    def __init__(self, task_id: UUID, claimed_at: float) -> None:
+        self.task_id = task_id
+        self.claimed_at = claimed_at
+        self.is_answered = False
+        self.attempt: Attempt | None = None
+        self.waiting: asyncio.Future[None] | None = None
+
+    def answer(self, attempt: Attempt | None) -> None:
+        self.is_answered = True
+        self.attempt = attempt
+        self.wake()
+
+    def wake(self) -> None:
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_result(None)
 
 
 class Claimer:
@@ -94,8 +107,8 @@ class Claimer:
         try:
             for _ in range(TRIES):
                 await self._ask(claimed, asked)
-                if asked.answer.done():
-                    return asked.answer.result()
+                if asked.is_answered:
+                    return asked.attempt
                 log.warning("claim.unanswered", extra={"task_id": ticket.task_id, "claim_id": claimed.claim_id})
                 if not self._gate.is_open:
                     break
@@ -111,7 +124,7 @@ class Claimer:
         asked = self._waiting_for(grant)
         if grant.claim_id in self._granted:
             return Reception.DUPLICATE
-        if asked is None or asked.answer.done():
+        if asked is None or asked.is_answered:
             if not self._seals.is_genuine(grant, seal):
                 return Reception.FORGED
             self._remember(grant.claim_id)
@@ -121,15 +134,15 @@ class Claimer:
         attempt = Attempt.granted(grant, claimed_at=asked.claimed_at, seal=seal)
         # Known from here on, so that a cancel that follows in the same breath finds it.
         self._attempts.add(attempt)
-        asked.answer.set_result(attempt)
+        asked.answer(attempt)
         return Reception.AWAITED
 
     def refused(self, refusal: RefusedTask) -> None:
         """Take in a refusal; one that nobody waits for means nothing."""
         asked = self._asked.get(refusal.claim_id)
-        if asked is not None and not asked.answer.done():
+        if asked is not None and not asked.is_answered:
             log.info("claim.refused", extra={"task_id": refusal.task_id, "reason": refusal.reason})
-            asked.answer.set_result(None)
+            asked.answer(None)
 
     def _waiting_for(self, grant: GrantedTask) -> _Asked | None:
         if is_on(Safeguard.REPLAY):
@@ -138,11 +151,14 @@ class Claimer:
 
     async def _ask(self, claimed: ClaimedTask, asked: _Asked) -> None:
         """Send the claim once and wait for an answer, all in all as long as a claim may take."""
-        until = self._clock.monotonic() + self._timeout
-        with suppress(BrokerUnavailable, TimeoutError):  # it may have been stored all the same
-            async with asyncio.timeout(self._timeout):
-                await self._batcher.submit(claimed)
-        await asyncio.wait({asked.answer}, timeout=max(0.0, until - self._clock.monotonic()))
+        loop = asyncio.get_running_loop()
+        asked.waiting = loop.create_future()
+        timer = loop.call_later(self._timeout, asked.wake)
+        try:
+            self._batcher.hand_in(claimed)
+            await asked.waiting
+        finally:
+            timer.cancel()
 
     async def _publish(self, tasks: Sequence[ClaimedTask]) -> Sequence[None]:
         envelope = ClaimEnvelope(
@@ -152,7 +168,12 @@ class Claimer:
         )
         # It expires when it is repeated or given up, so that a grant is never for nobody.
         expires_after = timedelta(seconds=self._timeout)
-        await self._broker.publish(reply(self._agent_id, CLAIMS, envelope, expires_after=expires_after))
+        try:
+            await self._broker.publish(reply(self._agent_id, CLAIMS, envelope, expires_after=expires_after))
+        except BrokerUnavailable as failure:  # it may have been stored all the same, so an answer may come
+            log.debug("claim.not_stored", extra={"tasks": len(tasks), "reason": str(failure)})
+        except Exception:  # whoever waits asks again
+            log.exception("claim.failed", extra={"tasks": len(tasks)})
         return [None] * len(tasks)
 
     def _remember(self, claim_id: UUID) -> None:

@@ -49,7 +49,7 @@ class LogStream:
     ) -> None:
         self._send = send
         self._secrets = Values(parent=known)
-        self._redactors = {stream: Redactor(self._secrets) for stream in Stream}
+        self._redactors: dict[Stream, Redactor] = {}
         self._idle: dict[Stream, asyncio.TimerHandle] = {}
         self._chunker = Chunker(limit=limit)
         self._pace = None if per_second is None else Pace(per_second)
@@ -103,7 +103,9 @@ class LogStream:
 
     async def write(self, stream: Stream, data: bytes) -> None:
         """Take in output; waits while too much of it is unsent, or came too fast."""
-        redactor = self._redactors[stream]
+        redactor = self._redactors.get(stream)
+        if redactor is None:
+            redactor = self._redactors[stream] = Redactor(self._secrets)
         self._take(stream, redactor.feed(data))
         if (idle := self._idle.pop(stream, None)) is not None:
             idle.cancel()

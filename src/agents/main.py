@@ -29,13 +29,18 @@ log = logging.getLogger(__name__)
 
 
 async def run_agent(
-    settings: AgentSettings, shared: SharedSettings, *, broker: Broker | None = None, stop: asyncio.Event
+    settings: AgentSettings,
+    shared: SharedSettings,
+    *,
+    broker: Broker | None = None,
+    stop: asyncio.Event,
+    started: asyncio.Event | None = None,
 ) -> None:
     """Run one agent until `stop` is set, or until it was drained, then leave gracefully.
 
-    `broker` is given when everything runs in one process. Raises `StartupRefused` when the broker, or the server that
-    takes its place, cannot be reached, or the agent's state is in use or unusable, or when the agent hears nothing for
-    longer than the settings allow.
+    `broker` is given when everything runs in one process. `started` is set when the agent begins to work. Raises
+    `StartupRefused` when the broker, or the server that takes its place, cannot be reached, or the agent's state is in
+    use or unusable, or when the agent hears nothing for longer than the settings allow.
     """
     safeguards.check()
     known = executors()
@@ -72,6 +77,8 @@ async def run_agent(
                 "work_types": list(identity.work_types),
             },
         )
+        if started is not None:
+            started.set()
         await agent.run(stop)
 
 

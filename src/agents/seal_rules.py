@@ -4,10 +4,12 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from common.messages import GrantedTask
-from common.signing.statements import GrantStatement, SealedTask
+from common.signing.statements import GrantStatement, SealedTask, sealed_values
 
 # What a grant over HTTP has less of than was signed: the time that passed since.
 MAY_BE_LESS = "lease_seconds"
+# What is not the claim, which is that of the agent, is compared as it is.
+_COMPARED = tuple(name for name in SealedTask.model_fields if name not in ("claim_id", MAY_BE_LESS))
 
 
 def disagreement(
@@ -30,12 +32,12 @@ def disagreement(
     if sealed.claim_id != claim_id:
         return "it answers another claim than the one that this agent made"
     try:
-        shown = SealedTask.of(grant.model_copy(update={"claim_id": claim_id}))
+        shown = sealed_values(grant)
     except (TypeError, ValueError):
         return "its content has no digest"
-    if not 0 < shown.lease_seconds <= sealed.lease_seconds:
+    if not 0 < grant.lease_seconds <= sealed.lease_seconds:
         return "lease_seconds is not what was signed"
-    for name in SealedTask.model_fields:
-        if name != MAY_BE_LESS and getattr(shown, name) != getattr(sealed, name):
+    for name in _COMPARED:
+        if shown[name] != getattr(sealed, name):
             return f"{name} is not what was signed"
     return None

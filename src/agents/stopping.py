@@ -19,7 +19,7 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._event: asyncio.Event | None = None
         self._reason: StopReason | None = None
         self._kill_at = math.inf
 
@@ -37,9 +37,13 @@ class StopSignal:
         if self._reason is not None:
             return False
         self._reason = reason
-        self._event.set()
+        if self._event is not None:
+            self._event.set()
         return True
 
     async def wait(self) -> None:
         """Return when the stop has been ordered."""
-        await self._event.wait()
+        if self._reason is None:
+            if self._event is None:  # most work ends without anybody waiting
+                self._event = asyncio.Event()
+            await self._event.wait()

@@ -53,11 +53,11 @@ def _plain(value: Any) -> Any:
         return value
     if kind is dict and all(type(name) is str for name in value):
         return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, bool) or value is None or isinstance(value, str | int):
+    if value is None or isinstance(value, str | int):  # True and False are ints
         return value
     if isinstance(value, float):
         return _number(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):  # the first is found at once
         for name in value:
             if not isinstance(name, str):
                 raise TypeError(f"a JSON object has texts as names, not {type(name).__name__}")

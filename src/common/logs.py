@@ -14,13 +14,13 @@ from pythonjsonlogger.json import JsonFormatter
 
 CONTEXT_FIELDS = ("trace_id", "request_id", "task_id", "agent_id")
 
-_context: ContextVar[dict[str, str] | None] = ContextVar("log_context", default=None)
+_context: ContextVar[dict[str, object] | None] = ContextVar("log_context", default=None)
 
 
 @contextmanager
 def log_context(**ids: object) -> Iterator[None]:
     """Add ids to every line logged inside, in this task and those started from it."""
-    known = {name: str(value) for name, value in ids.items() if value is not None}
+    known = {name: value for name, value in ids.items() if value is not None}
     token = _context.set({**(_context.get() or {}), **known})
     try:
         yield

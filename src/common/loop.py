@@ -56,6 +56,9 @@ class Wake:
 
     async def wait(self, timeout: timedelta) -> None:
         """Return when rung, or after `timeout`, whichever is first."""
+        if self._event.is_set():  # nothing to wait for, so no timer either
+            self._event.clear()
+            return
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 await self._event.wait()

@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agents.executors.enclosure import Enclosure, User
@@ -16,6 +16,8 @@ from common.errors import StartupRefused
 from common.messages import Stream
 
 TRIAL_SECONDS = 10.0
+# Policies demand the same few things again and again.
+MOST_KNOWN = 64
 
 
 class CannotConfine(Exception):
@@ -38,13 +40,20 @@ class Enforcement:
     user: User | None = None
     bubblewrap: str | None = None
     hidden: tuple[Path, ...] = ()
+    _known: dict[Confinement, Enclosure] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def enclosure(self, demanded: Confinement) -> Enclosure:
         """Return the walls for work that demands this. Raises `CannotConfine`."""
+        known = self._known.get(demanded)
+        if known is not None:
+            return known
         confinement = self.least.with_also(demanded)
         if missing := confinement.demands - self.possible:
             raise CannotConfine(missing)
-        return Enclosure(confinement, self.user, self.bubblewrap, self.hidden)
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        enclosure = self._known[demanded] = Enclosure(confinement, self.user, self.bubblewrap, self.hidden)
+        return enclosure
 
 
 async def probe(

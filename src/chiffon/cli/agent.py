@@ -89,12 +89,18 @@ def agent(
 
 async def _run_until_told(settings: "AgentSettings", shared: "SharedSettings") -> None:
     from agents.main import run_agent
+    from common.garbage import settle
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    await run_agent(settings, shared, stop=stop)
+    started = asyncio.Event()
+    settling = asyncio.create_task(settle(started), name="settle")
+    try:
+        await run_agent(settings, shared, stop=stop, started=started)
+    finally:
+        settling.cancel()
 
 
 @app.command

@@ -5,7 +5,7 @@ Unknown fields are refused: what a reader does not understand, it cannot check.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,22 +44,7 @@ class SealedTask(Statement):
     def of(grant: GrantedTask, *, digest: str | None = None) -> "SealedTask":
         """Return what must be signed of a grant; `digest`, where it was computed before."""
         # The grant was checked when it was made; checking it again would cost more than the signature.
-        return SealedTask.model_construct(
-            task_id=grant.work.task_id,
-            claim_id=grant.claim_id,
-            request_id=grant.request_id,
-            trace_id=grant.trace_id,
-            attempt=grant.attempt,
-            fence=grant.fence,
-            lease_seconds=grant.lease_seconds,
-            max_output_bytes=grant.max_output_bytes,
-            digest=digest_of(grant) if digest is None else digest,
-            target=grant.target,
-            policy_version=grant.policy_version,
-            effect=grant.effect,
-            approval_id=grant.approval_id,
-            confinement=grant.confinement,
-        )
+        return SealedTask.model_construct(**sealed_values(grant, digest=digest))
 
 
 class GrantStatement(Statement):
@@ -86,6 +71,26 @@ class KeysStatement(Statement):
     iat: int
     keys: tuple[NamedKey, ...]
     retired: tuple[str, ...] = ()
+
+
+def sealed_values(grant: GrantedTask, *, digest: str | None = None) -> dict[str, Any]:
+    """Return the same by the names of the fields. Raises TypeError and ValueError for work that has no digest."""
+    return {
+        "task_id": grant.work.task_id,
+        "claim_id": grant.claim_id,
+        "request_id": grant.request_id,
+        "trace_id": grant.trace_id,
+        "attempt": grant.attempt,
+        "fence": grant.fence,
+        "lease_seconds": grant.lease_seconds,
+        "max_output_bytes": grant.max_output_bytes,
+        "digest": digest_of(grant) if digest is None else digest,
+        "target": grant.target,
+        "policy_version": grant.policy_version,
+        "effect": grant.effect,
+        "approval_id": grant.approval_id,
+        "confinement": grant.confinement,
+    }
 
 
 def digest_of(grant: GrantedTask) -> str:
