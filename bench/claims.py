@@ -57,7 +57,9 @@ class Backlog:
             waiting = await db.fetchval("SELECT count(*) FROM task WHERE status = 'pending'")
             await db.execute(FILL, depth - waiting, timeout=600)
             # As everything that waits, each has a ticket, which the claim removes.
-            await db.fetch(outbox.GIVE_MISSING_TICKETS, AGEING, timeout=600)
+            async with db.transaction():
+                await db.execute(outbox.COMPARE_AT_ONCE)
+                await db.execute(outbox.GIVE_MISSING_TICKETS, AGEING, timeout=600)
 
     async def settle(self) -> None:
         async with self._pool.acquire() as db:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+import psutil
+
 from bench.chiffon_server import TOKEN, URL, Server, chiffon
 from bench.compare import place
 from bench.handing_in import shares
@@ -56,9 +58,11 @@ async def follow(services: Services, folder: Path, table: str, audience: Audienc
         memory, busy = orchestrator.memory_info().rss, busy_seconds(orchestrator)
         loop = asyncio.get_running_loop()
         began = loop.time()
+        at_half_time = asyncio.create_task(_memory(orchestrator, after=audience.seconds / 2))
         written = await _write(own.database_url, audience)
         wrote = loop.time() - began
         cpu = 100 * (busy_seconds(orchestrator) - busy) / wrote
+        later = (orchestrator.memory_info().rss - await at_half_time) / 2**20
         said = await asyncio.gather(*(next_line(reader, see=own.folder) for reader in readers))
         grown = (orchestrator.memory_info().rss - memory) / 2**20
     late = [value for one in said for value in one["late_ms"]]
@@ -76,8 +80,15 @@ async def follow(services: Services, folder: Path, table: str, audience: Audienc
         "readers that were dropped": (sum(one["closed"] for one in said), ""),
         "the orchestrator's processor": (cpu, "% of a core"),
         "the orchestrator's memory grew by": (grown, "MB"),
+        "in the second half by": (later, "MB"),
     }
     return [Reading(table, f"{audience.name}: {what}", value, unit) for what, (value, unit) in figures.items()]
+
+
+async def _memory(process: psutil.Process, *, after: float) -> int:
+    await asyncio.sleep(after)
+    rss: int = process.memory_info().rss
+    return rss
 
 
 async def _readers(

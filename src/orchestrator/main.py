@@ -45,6 +45,8 @@ VERSION = "0.1.0"
 # What a reader of events sends is thrown away, so nobody needs to send more than this at once.
 MOST_FRAME_BYTES = 64 * 1024
 LEAVE_SECONDS = 5
+# A WebSocket is asked so often whether it is alive, and has as long to answer.
+PING_SECONDS = 20.0
 
 DESCRIPTION = """
 Dispatch work to agents, follow it live, and see afterwards what ran where.
@@ -166,6 +168,8 @@ async def serve(
             access_log=False,
             timeout_graceful_shutdown=LEAVE_SECONDS,
             ws_max_size=MOST_FRAME_BYTES,
+            ws_ping_interval=PING_SECONDS,
+            ws_ping_timeout=PING_SECONDS,
             ssl_certfile=settings.tls_cert_file,
             ssl_keyfile=settings.tls_key_file,
         )

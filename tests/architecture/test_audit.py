@@ -14,8 +14,8 @@ WITHOUT = {
     "ops/service.py snapshot": "reads only",
     "approvals/service.py get": "reads only",
     "jobs/service.py heartbeat": "keeps a lease, which changes nothing that anybody decided",
-    "leases/service.py renew": "keeps a lease, which changes nothing that anybody decided",
     "keys/service.py free_overdue": "lets go what was to go anyway; the claim is the event",
+    "loops/relay_outbox.py _take": "publishes what was dispatched; the claim is the event",
     "loops/recover.py _give_tickets": "publishes what was dispatched; the claim is the event",
 }
 

@@ -18,16 +18,16 @@ TEXT = 0x81
 SHORT, MEDIUM = 126, 127
 LONGEST_MEDIUM = 0xFFFF
 
+# Who answers no ping is told so, and cut off when even that cannot be sent.
+GIVE_UP_SECONDS = 10.0
+
 
 class Wire(Protocol):
     """An open WebSocket below its protocol. `on_ready` is called whenever it takes more again."""
 
     on_ready: Callable[[], None]
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether more may be written; otherwise what was written waits for the reader."""
-        ...
+    # Whether more may be written; otherwise what was written waits for the reader.
+    is_ready: bool
 
     def write_frames(self, frames: bytes) -> None:
         """Write whole frames, as `framed` makes them; does nothing when the WebSocket is closed, or being closed."""
@@ -38,10 +38,7 @@ class WebSockets(WebSocketsSansIOProtocol):
     """Serves a WebSocket, and offers the app its wire."""
 
     on_ready: Callable[[], None] = staticmethod(lambda: None)
-
-    @property
-    def is_ready(self) -> bool:
-        return self.writable.is_set()
+    is_ready = True
 
     def write_frames(self, frames: bytes) -> None:
         if self.conn.state is OPEN and not self.close_sent and not self.transport.is_closing():
@@ -52,9 +49,23 @@ class WebSockets(WebSocketsSansIOProtocol):
         if not self.close_sent:
             self.scope["extensions"] = {**(self.scope["extensions"] or {}), EXTENSION: {"wire": self}}
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.is_ready = False
+
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.is_ready = True
         self.on_ready()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        # A transport is closed when everything is sent, and who reads nothing would keep it open for ever.
+        self.loop.call_later(GIVE_UP_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.disconnected:
+            self.transport.abort()
 
 
 def wire_of(scope: Scope) -> Wire | None:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx2
+import psutil
 import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import ClientConnection, connect
@@ -18,6 +19,7 @@ import orchestrator.live.api as live
 import orchestrator.main as main
 from orchestrator.events import queries
 from orchestrator.events.model import Event
+from orchestrator.http import websocket
 from orchestrator.live import hub, subscription
 from orchestrator.main import MOST_FRAME_BYTES
 from tests.eventually import eventually
@@ -224,6 +226,30 @@ async def test_a_reader_that_stops_reading_is_dropped_with_a_code_that_says_so_a
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == live.FELL_BEHIND
     assert "after=" in closed.value.rcvd.reason
+
+
+async def test_a_reader_that_neither_reads_nor_answers_is_cut_off(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "PING_SECONDS", 0.5)
+    monkeypatch.setattr(websocket, "GIVE_UP_SECONDS", 0.1)
+    monkeypatch.setattr(subscription, "BACKLOG", 50)
+    await system.start_agent(slots=2)
+    async with _restarted(system), _stuck_reader(system) as stuck:
+        stuck.transport.pause_reading()
+        script = "import sys\nfor n in range(400): sys.stdout.write('x' * 65535 + '\\n'); sys.stdout.flush()"
+        await system.client.dispatch("shell_script", {"argv": ["python3", "-c", script]})
+
+        def is_cut_off() -> bool:
+            ends = psutil.Process().net_connections("tcp")
+            return all(end.raddr[1:] != stuck.local_address[1:2] for end in ends)
+
+        await eventually(is_cut_off, timeout=20)
+        stuck.transport.resume_reading()
+        with pytest.raises(ConnectionClosed) as closed:
+            await _read_to_the_end(stuck)
+
+    assert closed.value.rcvd is None
 
 
 @asynccontextmanager
