@@ -19,6 +19,7 @@ from orchestrator.database.pool import COLLIDED
 from orchestrator.events.model import Event
 from orchestrator.events.service import EventService
 from orchestrator.identities.model import ANYBODY, Caller
+from orchestrator.keys.model import has_keys
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox.model import NewTicket
 from orchestrator.outbox.room import Room
@@ -29,7 +30,7 @@ from orchestrator.registry.model import Agent
 from orchestrator.registry.service import RegistryService
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tasks.dispatch import agent_type_for, attempts, check_keys, check_parameters, check_wait
-from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
+from orchestrator.tasks.model import NORMAL_PRIORITY, Identity, NewTask, Task, TaskFilter
 from orchestrator.tasks.service import TaskService
 from orchestrator.why.model import Explanation
 from orchestrator.why.service import WhyService
@@ -162,7 +163,7 @@ class OrchestratorService:
                 break
         if tickets:
             self._publish(tickets)
-        if self._room.is_short or len(tickets) < len(tasks):
+        if self._room.calls_relay or not all(self._can_wait(task) for task in tasks):
             self._relay.ring()
         if not log.isEnabledFor(logging.INFO):
             return answers
@@ -173,6 +174,15 @@ class OrchestratorService:
                 extra={"trace_id": known.trace_id, "request_id": known.request_id, "task_id": known.task_id},
             )
         return answers
+
+    def _can_wait(self, task: NewTask) -> bool:
+        """Say whether a new task has the relay look no sooner: it went already, or waits behind others of its queue."""
+        return (
+            task.priority <= NORMAL_PRIORITY
+            and not task.aim
+            and not has_keys(task)
+            and self._room.knows(task.agent_type)
+        )
 
     async def get_task_status(self, task_id: UUID) -> tuple[Task, str]:
         """Return a task and the end of its output; raises `TaskNotFound`."""

@@ -121,7 +121,10 @@ async def open_orchestrator(
         signer, audit = open_signer(settings.signing_keys_dir, SystemClock()), AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
         pools = await _pools(settings, pool)
-        room, tasks = Room(), TaskService(pool, ageing=settings.priority_ageing, ttl=settings.ticket_ttl)
+        room, tasks = (
+            Room(window=settings.ticket_window),
+            TaskService(pool, ageing=settings.priority_ageing, ttl=settings.ticket_ttl),
+        )
         tickets = relaying(settings, pool, bus, pools, room)
         output = OutputService(pool, max_output_bytes=settings.max_output_bytes)
         registry = RegistryService(pool, offline_after=settings.agent_offline_after)

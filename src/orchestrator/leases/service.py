@@ -135,14 +135,14 @@ class LeaseService:
                 grants[agent_id].append(grant)
         if consent.found:
             await self.withdraw(sorted(consent.found))
-        self._used_up([known[task_id] for task_id in winners], some_were_barred=bool(barred))
+        self._used_up([known[task_id] for task_id in winners], some_were_refused=bool(refusals))
         return answers(claims, grants, refusals)
 
-    def _used_up(self, leased: Sequence[Task], *, some_were_barred: bool) -> None:
+    def _used_up(self, leased: Sequence[Task], *, some_were_refused: bool) -> None:
         """There is room for other tickets in the place of these tasks'."""
         for task in leased:
             self._room.give_back(task.queue)
-        if some_were_barred or self._room.is_short:
+        if some_were_refused or self._room.calls_relay or self._room.aimed_wait:
             self._relay.ring()
 
     async def withdraw(self, task_ids: Sequence[UUID]) -> None:
@@ -215,7 +215,7 @@ class LeaseService:
                 self._apply(changes, task, result, verdict)
                 verdicts.append(verdict)
             await changes.write(db, ageing=self._ageing, breaker=self._breaker)
-        if changes.has_news or self._room.is_short:
+        if changes.has_news or self._room.aimed_wait:
             self._relay.ring()
         by_key = dict(zip(keys, verdicts, strict=True))
         return [by_key[_key(result)] for result in results]

@@ -15,7 +15,7 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import Waiting
 from orchestrator.outbox.room import Room
 from orchestrator.placement import queries
-from orchestrator.placement.model import RECIPIENT_PREFIX, Aim, Host
+from orchestrator.placement.model import Aim, Host
 from orchestrator.placement.rules import place
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class PlaceTickets:
         async with self._pool.acquire() as db:
             due = await queries.due(db)
         # As long as such tickets wait, each slot that is free again may be for them.
-        self._room.found(RECIPIENT_PREFIX, free=1, taken=1 if due else 0)
+        self._room.aimed_wait = bool(due)
         if not due:
             return 0
         async with transaction(self._pool) as db:

@@ -12,7 +12,6 @@ def test_as_many_tickets_go_as_there_was_room_for_and_then_none() -> None:
     room.found("infra", free=3, taken=1)
 
     assert [room.take("infra") for _ in range(3)] == [True, True, False]
-    assert room.is_short
 
 
 def test_a_queue_of_which_tickets_were_left_behind_takes_none_until_the_relay_finds_it_empty() -> None:
@@ -42,3 +41,26 @@ def test_queues_do_not_share_their_room() -> None:
 
     assert not room.take("infra")
     assert room.take("desktop")
+
+
+def test_the_relay_is_called_when_a_quarter_of_the_window_was_used_up_and_not_for_each_ticket() -> None:
+    room = Room(window=8)
+    room.found("infra", free=8, taken=8)
+
+    called = []
+    for _ in range(3):
+        room.give_back("infra")
+        called.append(room.calls_relay)
+    room.found("infra", free=3, taken=3)
+
+    assert called == [False, True, True]
+    assert not room.calls_relay
+
+
+def test_of_the_smallest_window_each_ticket_calls_the_relay() -> None:
+    room = Room(window=1)
+    room.found("infra", free=1, taken=1)
+
+    room.give_back("infra")
+
+    assert room.calls_relay
