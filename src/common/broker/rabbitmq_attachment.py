@@ -3,10 +3,8 @@
 Acknowledgements of one turn of the event loop leave together: one frame settles everything up to a number.
 """
 
-import asyncio
 from collections.abc import Callable, Collection
 
-from common.broker.base import BrokerUnavailable
 from common.broker.rabbitmq_frames import DELIVER, Delivered, ack_frame, read_delivered, requeue_frame
 from common.broker.rabbitmq_wire import Wire
 
@@ -48,32 +46,21 @@ class Attachment:
         return number in self._unsettled and number not in self._acked
 
     def ack(self, numbers: Collection[int]) -> None:
-        """Acknowledge deliveries that are held, before this turn of the event loop ends."""
+        """Acknowledge deliveries that are held. Raises `BrokerUnavailable` when the connection is gone."""
         if numbers and not self._acked:
-            asyncio.get_running_loop().call_soon(self._flush_late)
+            self._wire.write_late(self._acknowledgements)
         self._acked.update(numbers)
 
     def requeue(self, numbers: Collection[int]) -> None:
         """Give back deliveries that are held. Raises `BrokerUnavailable` when the connection is gone."""
-        self.flush()
-        self._settle(numbers, requeue_frame)
+        self._wire.write(self._acknowledgements() + self._settled(numbers, requeue_frame))
 
-    def flush(self) -> None:
-        """Send the acknowledgements that wait. Raises `BrokerUnavailable` when the connection is gone."""
+    def _acknowledgements(self) -> bytes:
         acked, self._acked = self._acked, set()
-        self._settle(acked, ack_frame)
+        return self._settled(acked, ack_frame)
 
-    def _flush_late(self) -> None:
-        try:
-            self.flush()
-        except BrokerUnavailable:
-            # The channel is gone, and the broker delivers its messages again.
-            self._unsettled.clear()
-
-    def _settle(self, numbers: Collection[int], frame: Callable[..., bytes]) -> None:
-        if not numbers:
-            return
-        # A batch that was taken from the front needs only one frame.
+    def _settled(self, numbers: Collection[int], frame: Callable[..., bytes]) -> bytes:
+        """Return the frames that settle these; a batch that was taken from the front needs only one."""
         front = 0
         for number in self._unsettled:
             if number not in numbers:
@@ -83,4 +70,4 @@ class Attachment:
         frames += (frame(self._channel, number, multiple=False) for number in sorted(numbers) if number > front)
         for number in numbers:
             del self._unsettled[number]
-        self._wire.write(b"".join(frames))
+        return b"".join(frames)

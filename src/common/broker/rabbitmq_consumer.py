@@ -83,16 +83,10 @@ class RabbitConsumer:
             raise ConsumerCancelled(f"The consumer of {self._queue!r} was cancelled.")
 
     async def ack(self, *deliveries: Delivery) -> None:
-        if (attachment := self._attachment) is not None:
-            attachment.ack(self._held(deliveries))
+        self._settle(Attachment.ack, deliveries)
 
     async def requeue(self, *deliveries: Delivery) -> None:
-        if (attachment := self._attachment) is not None:
-            try:
-                attachment.requeue(self._held(deliveries))
-            except BrokerUnavailable as failure:
-                # The channel is gone, and the broker delivers its messages again.
-                log.info("broker.settle_void", extra={"queue": self._queue, "reason": str(failure)})
+        self._settle(Attachment.requeue, deliveries)
 
     async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         if not self._held((delivery,)):
@@ -141,8 +135,6 @@ class RabbitConsumer:
         self._cancelled = True
         self._bell.ring()
         generation, channel, attachment = self._generation, self._channel, self._attachment
-        # What is acknowledged must not go back with the rest.
-        await self.requeue()
         self._detach()
         if generation is not None and channel is not None:
             await generation.close_channel(channel)
@@ -197,6 +189,16 @@ class RabbitConsumer:
         rank = -priority if self._has_priorities() else 0
         heapq.heappush(self._waiting, (rank, delivered.number, delivery))
         self._bell.ring()
+
+    def _settle(self, how: Callable[[Attachment, set[int]], None], deliveries: Sequence[Delivery]) -> None:
+        held = self._held(deliveries)
+        if self._attachment is None or not held:
+            return
+        try:
+            how(self._attachment, held)
+        except BrokerUnavailable as failure:
+            # The channel is gone, and the broker delivers its messages again.
+            log.info("broker.settle_void", extra={"queue": self._queue, "reason": str(failure)})
 
     def _held(self, deliveries: Sequence[Delivery]) -> set[int]:
         """Return the numbers of those deliveries that are still to be settled here."""

@@ -6,6 +6,7 @@ has *tapped* a channel is handed the frames that it takes, within the call that 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from aio_pika import Connection
@@ -88,15 +89,19 @@ class _Channel:
 
 
 class Wire(asyncio.StreamReaderProtocol):
-    """The protocol of the socket. An exception while it reads closes the connection."""
+    """The protocol of the socket, `below`. An exception while it reads closes the connection."""
+
+    below: asyncio.Transport
 
     def __init__(self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(reader, loop=loop)
         self._clock = loop.time
-        self._transport_below: asyncio.Transport | None = None
+        self._call_soon = loop.call_soon
         self._channels: dict[int, _Channel] = {}
         self._rest = b""
         self._is_amqp = True
+        self._outgoing: list[bytes] = []
+        self._late: list[Callable[[], bytes]] = []
         self._sign_of_life_due = 0.0
 
     def tap(self, channel: int, tap: Tap) -> None:
@@ -110,20 +115,38 @@ class Wire(asyncio.StreamReaderProtocol):
             del self._channels[channel]
 
     def write(self, frames: bytes) -> None:
-        """Send whole frames, without waiting. Raises `BrokerUnavailable`."""
-        below = self._transport_below
-        if below is None or below.is_closing():
+        """Send whole frames, in one write with whatever this turn of the loop sends. Raises `BrokerUnavailable`."""
+        self._flush_soon()
+        self._outgoing.append(frames)
+
+    def write_late(self, frames: Callable[[], bytes]) -> None:
+        """Send frames that are made when this turn of the loop ends. Raises `BrokerUnavailable`."""
+        self._flush_soon()
+        self._late.append(frames)
+
+    def flush(self) -> None:
+        """Send now what waits for the end of this turn."""
+        late, self._late = self._late, []
+        outgoing = self._outgoing + [make() for make in late]
+        self._outgoing = []
+        if outgoing and not self.below.is_closing():
+            self.below.write(b"".join(outgoing))
+
+    def _flush_soon(self) -> None:
+        if self.below.is_closing():
             raise BrokerUnavailable("The connection to RabbitMQ was lost.")
-        below.write(frames)
+        if not self._outgoing and not self._late:
+            self._call_soon(self.flush)
 
     def abort(self) -> None:
         """Close the socket; what was not sent yet, is not sent any more."""
-        if self._transport_below is not None:
-            self._transport_below.abort()
+        self._outgoing.clear()
+        self._late.clear()
+        self.below.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not every event loop's transports are of asyncio's classes.
-        self._transport_below = cast("asyncio.Transport", transport)
+        self.below = cast("asyncio.Transport", transport)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -161,6 +184,18 @@ class Wire(asyncio.StreamReaderProtocol):
         return b"".join(others)
 
 
+class WireWriter(asyncio.StreamWriter):
+    """Writes for the library, after everything that was written before it."""
+
+    def __init__(self, wire: Wire, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(wire.below, wire, reader, loop)
+        self._wire = wire
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._wire.flush()
+        super().write(data)
+
+
 class _WireFactory(TransportFactory):
     """Makes the socket of one connection; `wire` is there once it is connected."""
 
@@ -172,12 +207,12 @@ class _WireFactory(TransportFactory):
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(loop=loop)
         try:
-            transport, self.wire = await loop.create_connection(
+            _, self.wire = await loop.create_connection(
                 lambda: Wire(reader, loop), host=url.host or "", port=url.port or 0, ssl=ssl, **kwargs
             )
         except OSError as failure:
             raise AMQPConnectionError(*failure.args) from failure
-        return reader, asyncio.StreamWriter(transport, self.wire, reader, loop)
+        return reader, WireWriter(self.wire, reader, loop)
 
 
 class WiredConnection(Connection):

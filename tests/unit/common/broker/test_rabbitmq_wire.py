@@ -1,11 +1,12 @@
 """What is tapped is handed over, and the library sees everything else, however the bytes arrive."""
 
 import asyncio
+from contextlib import closing
 
 import pytest
 from pamqp.base import Frame
 from pamqp.body import ContentBody
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Channel
 from pamqp.frame import marshal
 from pamqp.header import ContentHeader
 
@@ -13,7 +14,7 @@ from common.broker import rabbitmq_frames as frames
 from common.broker.base import Address, BrokerUnavailable
 from common.broker.rabbitmq_attachment import Attachment
 from common.broker.rabbitmq_confirms import ConfirmingChannel, Message
-from common.broker.rabbitmq_wire import Wire
+from common.broker.rabbitmq_wire import Wire, WireWriter
 from common.broker.topology import WORK
 
 TAPPED, OTHER = 2, 3
@@ -25,12 +26,16 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written: list[bytes] = []
+        self._closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written.append(bytes(data))
 
     def is_closing(self) -> bool:
-        return False
+        return self._closed
+
+    def close(self) -> None:
+        self._closed = True
 
 
 class Connected:
@@ -43,6 +48,10 @@ class Connected:
         self.wire = Wire(self._reader, loop)
         self.wire.connection_made(self.transport)
         self._seen = b""
+
+    def write_as_the_library(self, data: bytes) -> None:
+        with closing(WireWriter(self.wire, self._reader, asyncio.get_running_loop())) as writer:
+            writer.write(data)
 
     def receive(self, *received: bytes) -> None:
         for part in received:
@@ -155,7 +164,8 @@ async def test_messages_are_sent_in_one_write_and_confirmed_together() -> None:
     channel = confirming(connected)
 
     first, second = channel.send([message("a"), message("b")]), channel.send([message("c")])
-    assert len(connected.transport.written) == 2
+    connected.wire.flush()
+    assert len(connected.transport.written) == 1
     connected.receive(marshal(Basic.Ack(1), TAPPED))
     assert not first.done.done()
     connected.receive(marshal(Basic.Ack(3, multiple=True), TAPPED))
@@ -233,7 +243,17 @@ async def test_a_requeue_takes_along_nothing_that_was_acknowledged_before_it() -
     attachment.requeue([3])
     await asyncio.sleep(0)
 
-    assert connected.transport.written == [
-        marshal(Basic.Ack(2, multiple=True), TAPPED),
-        marshal(Basic.Nack(3, True, True), TAPPED),
-    ]
+    acknowledged = marshal(Basic.Ack(2, multiple=True), TAPPED)
+    assert connected.transport.written == [acknowledged + marshal(Basic.Nack(3, True, True), TAPPED)]
+
+
+async def test_what_the_library_writes_does_not_overtake_an_acknowledgement() -> None:
+    connected = Connected()
+    attachment = Attachment(connected.wire, TAPPED, lambda *_: None)
+    connected.receive(delivery(1, b"body"))
+    close = marshal(Channel.Close(200, "", 0, 0), TAPPED)
+
+    attachment.ack([1])
+    connected.write_as_the_library(close)
+
+    assert connected.transport.written == [marshal(Basic.Ack(1, multiple=True), TAPPED), close]
