@@ -28,6 +28,8 @@ APPEND = """
 """
 
 HEAD = "SELECT seq FROM event_head"
+# Beyond every event.
+NEWEST = 2**63 - 1
 
 # The text of an output event is kept once, in the output itself.
 FOLLOW = """

@@ -56,8 +56,7 @@ from orchestrator.leases.rules import (
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.room import Room
 from orchestrator.output.limit import MAX_OUTPUT_BYTES, capped
-from orchestrator.output.model import NewChunk
-from orchestrator.output.service import store_chunks
+from orchestrator.output.service import chunks_of_result, store_chunks
 from orchestrator.placement.bounds import Bounds
 from orchestrator.registry.gate import Gate
 from orchestrator.registry.rules import SHUT_OUT, STANDARD, BreakerPolicy
@@ -206,7 +205,7 @@ class LeaseService:
             attempts = await queries.attempts(db, [(result.task_id, result.attempt) for result in ordered])
             now = await tasks.time_of(db, known.values())
             changes = Changes(failing={attempt.agent_id for attempt in attempts.values() if attempt.by_failing})
-            chunks = [chunk for result in ordered for chunk in _chunks(result)]
+            chunks = [chunk for result in ordered for chunk in chunks_of_result(result)]
             changes.events.extend(await store_chunks(db, chunks))
             for result in ordered:
                 task = known.get(result.task_id)
@@ -298,7 +297,3 @@ def _unfenced(result: WorkResult, task: Task | None) -> WorkResult:
 
 def _lost(task: Task, status: Status | None) -> End:
     return End(task.task_id, task.fence, outcome="lost", status=status, error_code=LOST_CODE, error_message=AGENT_LOST)
-
-
-def _chunks(result: WorkResult) -> list[NewChunk]:
-    return [NewChunk(result.task_id, result.attempt, result.fence, result.agent_id, chunk) for chunk in result.chunks]

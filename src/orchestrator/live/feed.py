@@ -37,13 +37,12 @@ class FollowEvents:
 
     async def run_once(self) -> int:
         async with self._pool.acquire() as db:
-            head = await queries.head(db)
-            if head <= self._hub.position:
-                return 0
             if not self._hub.has_readers and not self._listens:
-                self._hub.start_at(head)
+                self._hub.start_at(max(self._hub.position, await queries.head(db)))
                 return 0
-            events = await queries.follow(db, after=self._hub.position, until=head, limit=PAGE)
+            events = await queries.follow(db, after=self._hub.position, until=queries.NEWEST, limit=PAGE)
+        if not events:
+            return 0
         if self._listener is not None:
             self._listener.heard(events)
         if self._hub.has_readers:

@@ -5,6 +5,10 @@ waits, a new one is behind nobody, and may go with its task. What is remembered 
 another orchestrator publishes too; the window is that much larger then, until the relay counts again.
 """
 
+from collections.abc import Iterable
+
+from orchestrator.outbox.model import NewTicket
+
 # While tickets wait, the relay looks when this part of the window was used up, and not for each ticket: the others are
 # ahead of the agents still.
 PARTS = 4
@@ -35,6 +39,14 @@ class Room:
         if free > 0:
             self._free[queue] = free - 1
         return free > 0
+
+    def divide(self, tickets: Iterable[NewTicket]) -> tuple[list[NewTicket], list[NewTicket]]:
+        """Take places for the most urgent tickets; return those that got one, and those that wait for the relay."""
+        at_once: list[NewTicket] = []
+        later: list[NewTicket] = []
+        for ticket in sorted(tickets, key=lambda ticket: -ticket.priority):
+            (at_once if self.take(ticket.recipient) else later).append(ticket)
+        return at_once, later
 
     def knows(self, queue: str) -> bool:
         """Say whether the relay serves this queue and has looked at it."""

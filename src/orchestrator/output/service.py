@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from common.messages import MAX_TAIL_BYTES, Stream, WorkStatus
+from common.messages import MAX_TAIL_BYTES, Stream, WorkResult, WorkStatus
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
@@ -70,6 +70,11 @@ def chunks_of(status: WorkStatus, *, limit: int) -> list[NewChunk]:
         NewChunk(status.task_id, status.attempt, status.fence, status.agent_id, chunk)
         for chunk in within(status.chunks, limit)
     ]
+
+
+def chunks_of_result(result: WorkResult) -> list[NewChunk]:
+    """Return the pieces that came with a result, each with the attempt that it belongs to."""
+    return [NewChunk(result.task_id, result.attempt, result.fence, result.agent_id, chunk) for chunk in result.chunks]
 
 
 def written(stored: StoredChunk) -> NewEvent:

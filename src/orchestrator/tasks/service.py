@@ -119,7 +119,7 @@ class TaskService:
         asked = await asking.ask(db, [question_of(task) for task in new if task.status is Status.AWAITING_APPROVAL])
         # What waits for people's approval is published by nobody.
         free = [_ticket(task) for task in new if not has_keys(task) and task.status is Status.PENDING]
-        at_once, later = _divided(free, room)
+        at_once, later = room.divide(free)
         if is_on(Safeguard.OUTBOX):
             await outbox.add_tickets(db, at_once, ageing=self._ageing, ttl=self._ttl)
         await outbox.add_tickets(db, later, ageing=self._ageing)
@@ -278,16 +278,6 @@ def _ticket(task: NewTask) -> NewTicket:
         fence=0,
         aim=task.aim,
     )
-
-
-def _divided(tickets: Sequence[NewTicket], room: Room) -> tuple[list[NewTicket], list[NewTicket]]:
-    """Return the tickets for which there is room, and those that wait for the relay."""
-    at_once: list[NewTicket] = []
-    later: list[NewTicket] = []
-    # The most urgent first: what they leave is for the others.
-    for ticket in sorted(tickets, key=lambda ticket: -ticket.priority):
-        (at_once if room.take(ticket.recipient) else later).append(ticket)
-    return at_once, later
 
 
 def _identity(task: NewTask) -> Identity:
