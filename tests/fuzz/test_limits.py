@@ -141,7 +141,9 @@ def test_parameters_are_taken_up_to_their_size_and_not_beyond(
 
     half = "x" * (MAX_PARAMETERS_BYTES // 2 - 1000)
     parameters = {"script": half, "stdin": half, "env": {"FILL": ""}}
-    parameters["env"] = {"FILL": "y" * (MAX_PARAMETERS_BYTES - len(json.dumps(parameters)) + more)}
+    parameters["env"] = {
+        "FILL": "y" * (MAX_PARAMETERS_BYTES - len(json.dumps(parameters, separators=(",", ":"))) + more)
+    }
 
     answer = requests.post(orchestrator.http + path, json=body(parameters), timeout=60)
 

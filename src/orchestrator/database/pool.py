@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
+from pydantic_core import to_json
 
 from common.errors import StartupRefused
 
@@ -41,7 +42,8 @@ async def prepare(connection: Connection) -> None:
 def _dump(value: Any) -> str:
     if value == {}:
         return "{}"  # by far the most frequent
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    # What JSON has no word for, NaN, PostgreSQL refuses.
+    return to_json(value, inf_nan_mode="constants").decode()
 
 
 async def _as_it_is(connection: Connection) -> None:

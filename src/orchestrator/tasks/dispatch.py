@@ -1,11 +1,11 @@
 """What a dispatch means: pure decisions about routing and about the same thing asked twice."""
 
-import json
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from uuid import UUID
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from common.errors import Conflict, ErrorCode, Invalid, InvalidField
 from common.work import PARAMETERS
@@ -56,7 +56,7 @@ def agent_type_for(work_type: str, hints: Mapping[str, object], routes: Mapping[
 
 def check_parameters(work_type: str, parameters: Mapping[str, object]) -> None:
     """Raise `InvalidField` for the first parameter that the work type does not allow, or if all are too large."""
-    size = len(json.dumps(parameters, ensure_ascii=False).encode())
+    size = len(to_json(parameters))
     if size > MAX_PARAMETERS_BYTES:
         raise InvalidField("parameters", f"must be at most {MAX_PARAMETERS_BYTES} bytes of JSON, not {size}")
     model = PARAMETERS.get(work_type)

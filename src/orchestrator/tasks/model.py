@@ -25,6 +25,9 @@ NORMAL_PRIORITY = 3
 APPROVALS = UUID("5f0d3c0e-6a0b-5d0e-9c41-7b1f6a3f2e58")
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
 def precedence_of(priority: int) -> int:
     """Return the precedence of a dispatch with a priority of 1 to 5: -2 to 2."""
     return priority - NORMAL_PRIORITY
@@ -125,8 +128,7 @@ class NewTask:
             "expires_after_seconds": None if self.expires_after is None else self.expires_after.total_seconds(),
         }
         content |= {name: value for name, value in optional.items() if value is not None}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return hashlib.sha256(text.encode()).digest()
+        return hashlib.sha256(_encode(content).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
