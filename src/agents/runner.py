@@ -226,7 +226,7 @@ def _log_end(attempt: Attempt, outcome: Outcome, *, duration_ms: int) -> None:
     log.info(
         "work.ended",
         extra={
-            "status": outcome.status.value,
+            "status": outcome.status,
             "exit_code": outcome.exit_code,
             "duration_ms": duration_ms,
             "reason": outcome.error_message,

@@ -4,7 +4,7 @@ A piece that may be the beginning of a secret is held back until more comes or s
 goes on at once. What is held is bounded by the longest known form and the longest head of a token.
 """
 
-from agents.redaction.search import Open, merged, search
+from agents.redaction.search import Open, Span, merged, search
 from agents.redaction.values import Values
 
 MARK = b"[redacted]"
@@ -18,6 +18,8 @@ class Redactor:
         self._held = b""
         # How much of what is held is hidden by a mark that is already out; None when the last byte out was no mark.
         self._covered: int | None = None
+        # What is to be hidden of that which is held, because of what stood before it and is out.
+        self._ahead: list[Span] = []
         self._open: list[Open] = []
 
     @property
@@ -36,6 +38,9 @@ class Redactor:
     def _pass(self, data: bytes, *, is_last: bool) -> bytes:
         found = search(data, self._values.words, self._open)
         end = len(data) if is_last else found.undecided
+        found.spans.extend(self._ahead)
+        if is_last:  # what may have been the last line of a key, and was not, belongs to the key
+            found.spans.extend((token.at, end) for token in found.open.values() if token.at < end)
         spans = merged(found.spans if self._covered is None else [(0, self._covered), *found.spans])
         out: list[bytes] = []
         at = 0
@@ -52,6 +57,7 @@ class Redactor:
             ends_in_mark = False
         self._covered = max(0, at - end) if ends_in_mark else None
         self._held = data[end:]
+        self._ahead = [(start - end, stop - end) for start, stop in spans if start >= end]
         self._open = [_moved(token, by=end) for token in found.open.values()]
         return b"".join(out)
 

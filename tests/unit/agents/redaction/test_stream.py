@@ -47,6 +47,8 @@ def passed(redactor: Redactor, pieces: Sequence[bytes]) -> bytes:
 )
 @example(pieces=[b"Authorization", b": ", b"Bearer ", b"a" * 20], places=[18])
 @example(pieces=[b"-----BEGIN RSA PRIVATE KEY-----", b"MIIEow\n", b"--", b"-----END"], places=[38, 40, 42])
+@example(pieces=[b"Bearer ", b"eyJhbGciOiJIUzI1NiJ9"], places=[])
+@example(pieces=[b"-----BEGIN RSA PRIVATE KEY-----", b"-----"], places=[])
 def test_tokens_are_hidden_whatever_the_pieces(pieces: list[bytes], places: list[int]) -> None:
     data = b"".join(pieces)
 
