@@ -145,8 +145,8 @@ async def connect(url: str, token: str, numbers: Sequence[int]) -> list[Reader]:
 
 async def run(numbers: Sequence[int], *, stuck: int, longest: float) -> None:
     readers = await connect(os.environ[URL], os.environ[TOKEN], numbers)
-    # The first is timed.
-    for reader in readers[len(readers) - stuck :]:
+    reading, others = readers[: len(readers) - stuck], readers[len(readers) - stuck :]
+    for reader in others:
         reader.transport.pause_reading()
     began = time.monotonic()
     print(json.dumps("connected"), flush=True)
@@ -155,7 +155,7 @@ async def run(numbers: Sequence[int], *, stuck: int, longest: float) -> None:
         heard = [reader.heard_at for reader in readers if reader.late_ms]
         if heard and max(heard) < time.monotonic() - SILENCE:
             break
-    timed = [reader for reader in readers if reader.is_timed]
+    timed = [reader for reader in reading if reader.is_timed]
     said = {
         "timed": len(timed),
         "late_ms": [value for reader in timed for value in reader.late_ms],

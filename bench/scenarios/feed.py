@@ -23,6 +23,8 @@ from orchestrator.events.queries import append
 STEP_SECONDS = 0.02
 PROCESSES = 2
 PATIENCE = 60
+# A prime: every trace has its turn, and no process of readers has none for long.
+STRIDE = 7919
 # Limits that keep one token from doing what is done here on purpose.
 SETTINGS = {"CHIFFON_TOKEN_WEBSOCKETS": "100000", "CHIFFON_TOKEN_REQUESTS_PER_SECOND": "100000"}
 
@@ -121,7 +123,7 @@ async def _write(database_url: str, audience: Audience) -> int:
         while (passed := loop.time() - began) < audience.seconds:
             due = int(audience.rate * passed) - written
             events = [
-                NewEvent(Kind.TASK_PROGRESS, "bench", {"message": "x"}, trace_id=traces[number % len(traces)])
+                NewEvent(Kind.TASK_PROGRESS, "bench", {"message": "x"}, trace_id=traces[number * STRIDE % len(traces)])
                 for number in range(written, written + due)
             ]
             async with transaction(pool) as db:

@@ -18,8 +18,9 @@ async def measure(services: Services, sizes: Sizes, folder: Path) -> AsyncIterat
         Audience(many, rate, seconds),
         Audience(many, rate, seconds, own_traces=True),
         Audience(few, rate, seconds, own_traces=True),
-        # Fast enough to fall behind by more than the orchestrator keeps for one reader.
-        Audience(10, 5 * rate, seconds, stuck=1),
+        # So fast that by half time the stuck one has fallen behind by more than is kept for a reader: then nothing may
+        # grow any more.
+        Audience(10, 10 * rate, seconds, stuck=1),
     )
     for _ in range(sizes.rounds):
         for audience in audiences:
