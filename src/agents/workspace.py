@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from uuid import UUID
 
@@ -15,16 +15,16 @@ class Workspaces:
         self._root = root
         self._keep = keep
 
-    @asynccontextmanager
-    async def open(self, task_id: UUID, attempt: int, *, is_needed: bool = True) -> AsyncIterator[Path]:
+    def open(self, task_id: UUID, attempt: int, *, is_needed: bool = True) -> AbstractAsyncContextManager[Path]:
         """Give an attempt an empty directory; it is removed afterwards unless workspaces are kept.
 
         When none is needed, only its name is given.
         """
         path = self._root / f"{task_id}-{attempt}"
-        if not is_needed:
-            yield path
-            return
+        return self._made(path) if is_needed else nullcontext(path)
+
+    @asynccontextmanager
+    async def _made(self, path: Path) -> AsyncIterator[Path]:
         # In threads, although each is one system call: it may wait for the file system to bring others' files to disk.
         await asyncio.to_thread(self._make, path)
         try:
