@@ -80,7 +80,7 @@ class RelayOutbox:
         try:
             await self._broker.publish(*(_new_ticket(ticket, ttl=self._ttl) for ticket in tickets))
         except BrokerUnavailable as error:
-            log.warning("tickets.left_to_relay", extra={"tickets": len(tickets), "reason": str(error)})
+            log.warning("tickets.left_to_relay", extra={"tickets": len(tickets), "reason": repr(error)})
             async with self._pool.acquire() as db:
                 await queries.make_due(db, [ticket.task_id for ticket in tickets])
 
