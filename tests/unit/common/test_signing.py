@@ -42,6 +42,14 @@ def test_only_ed25519_keys_are_taken() -> None:
         PublicKey.from_text("c2hvcnQ=")
 
 
+@pytest.mark.parametrize(
+    "content", ["not base64", "MCowBQYDK2VwAyEA", "MCowBQYDK2VwAyEAc2hvcnQ=", "MCowBQYDK2VwAyEA" + "A" * 48, "AAAA"]
+)
+def test_a_public_key_that_is_cut_short_or_goes_on_is_none(content: str) -> None:
+    with pytest.raises(UnusableKey):
+        read_public_keys(f"-----BEGIN PUBLIC KEY-----\n{content}\n-----END PUBLIC KEY-----\n".encode())
+
+
 def test_a_signature_counts_for_exactly_its_bytes_and_its_key() -> None:
     key, content = PrivateKey.new(), b"run this"
     signature = key.sign(content)
