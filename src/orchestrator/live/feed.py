@@ -37,9 +37,12 @@ class FollowEvents:
 
     async def run_once(self) -> int:
         async with self._pool.acquire() as db:
-            if not self._hub.has_readers and not self._listens:
-                self._hub.start_at(max(self._hub.position, await queries.head(db)))
-                return 0
+            if not self._is_wanted:
+                newest = await queries.head(db)
+                # Who came meanwhile follows from where the hub was.
+                if not self._is_wanted:
+                    self._hub.start_at(max(self._hub.position, newest))
+                    return 0
             events = await queries.follow(db, after=self._hub.position, until=queries.NEWEST, limit=PAGE)
         if not events:
             return 0
@@ -52,8 +55,8 @@ class FollowEvents:
         return len(events)
 
     @property
-    def _listens(self) -> bool:
-        return self._listener is not None and self._listener.listens
+    def _is_wanted(self) -> bool:
+        return self._hub.has_readers or (self._listener is not None and self._listener.listens)
 
 
 async def listen_for_events(database_url: str, wake: Wake, *, well: Callable[[], None]) -> None:
