@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
@@ -83,6 +84,8 @@ class RelayOutbox:
             log.warning("tickets.left_to_relay", extra={"tickets": len(tickets), "reason": repr(error)})
             async with self._pool.acquire() as db:
                 await queries.make_due(db, [ticket.task_id for ticket in tickets])
+            with suppress(BrokerUnavailable):
+                await self._make_queues()
 
     async def _put_back(self, ids: Sequence[int]) -> None:
         if ids:
@@ -126,10 +129,14 @@ class RelayOutbox:
             await self._broker.publish(*(message for _, message in readable))
         except BrokerUnavailable:
             await self._put_back([id for id, _ in readable])
-            # A queue that somebody removed is made again; when the broker is away this fails as the publish did.
-            await self._broker.declare(*map(topology.work_queue, self._agent_types))
+            # When the broker is away this fails as the publish did.
+            await self._make_queues()
             raise
         return len(readable)
+
+    async def _make_queues(self) -> None:
+        """Make again a queue that somebody removed."""
+        await self._broker.declare(*map(topology.work_queue, self._agent_types))
 
     async def _build(self, rows: Sequence[Waiting], build: Callable[[Waiting], Outgoing]) -> list[tuple[int, Outgoing]]:
         """Return the messages of rows; a row of which none can be made is removed, so that it holds up no other."""
