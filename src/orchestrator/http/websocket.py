@@ -9,7 +9,6 @@ from typing import Protocol
 from starlette.types import Scope
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
-from websockets.protocol import OPEN
 
 # Where a WebSocket's wire is found in its scope; a server that is not this one offers none.
 EXTENSION = "chiffon"
@@ -41,7 +40,7 @@ class WebSockets(WebSocketsSansIOProtocol):
     is_ready = True
 
     def write_frames(self, frames: bytes) -> None:
-        if self.conn.state is OPEN and not self.close_sent and not self.transport.is_closing():
+        if not (self.close_sent or self.transport.is_closing()):
             self.transport.write(frames)
 
     def handle_connect(self, event: Request) -> None:

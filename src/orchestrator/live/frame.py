@@ -36,18 +36,14 @@ class Frame:
 
 
 class Page:
-    """Some events in their order, for all who want just these. On the wire they are one piece of many frames."""
+    """Some events in their order, for all who want just these. On the wire they are one piece of many frames.
+
+    `first` and `last` are the numbers of the events at its ends.
+    """
 
     def __init__(self, frames: Sequence[Frame]) -> None:
         self.frames = frames
-
-    @property
-    def first(self) -> int:
-        return self.frames[0].seq
-
-    @property
-    def last(self) -> int:
-        return self.frames[-1].seq
+        self.first, self.last = (frames[0].seq, frames[-1].seq) if frames else (0, 0)
 
     @cached_property
     def size(self) -> int:

@@ -35,6 +35,7 @@ class OnTheWire:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self._write = wire.write_frames
 
     @property
     def on_ready(self) -> Callable[[], None]:
@@ -49,10 +50,10 @@ class OnTheWire:
         return self._wire.is_ready
 
     def show(self, page: Page) -> None:
-        self._wire.write_frames(page.wire)
+        self._write(page.wire)
 
     def say(self, text: str) -> None:
-        self._wire.write_frames(framed(text.encode()))
+        self._write(framed(text.encode()))
 
 
 class ThroughAsgi:
