@@ -12,7 +12,8 @@ from bench.programs import OWN_PYTHON, Place, ProgramFailed, running
 from chiffon.credentials import read_token
 
 URL, TOKEN = "BENCH_CHIFFON_URL", "BENCH_CHIFFON_TOKEN"
-SLOTS = 32
+# The tasks do nothing, so that many at the same time suit them, as they suit the peers' event loops and prefetch.
+SLOTS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ async def chiffon(place: Place, *, agents: int = 1, settings: Mapping[str, str] 
         "CHIFFON_BROKER_URL": place.amqp_url,
         "CHIFFON_DATABASE_URL": place.database_url,
         "CHIFFON_LOG_LEVEL": "WARNING",
+        "CHIFFON_TICKET_WINDOW": str(2 * SLOTS),
         **(settings or {}),
     }
     state = place.folder / "up"

@@ -159,6 +159,7 @@ async def open_orchestrator(
         await stack.enter_async_context(jobs.results)
         probes = ProbeService(pool, uuid4())
         await _connect(service)
+        stack.push_async_callback(tickets.close)
         stack.push_async_callback(service.disconnect)
         await bus.declare(*map(topology.work_queue, pools))
         await recover(settings, pool, bus, pools)

@@ -76,6 +76,10 @@ class RelayOutbox:
         self._publishing.add(publishing)
         publishing.add_done_callback(self._publishing.discard)
 
+    async def close(self) -> None:
+        """Return when what was to be published soon has been, or was left to the relay of somebody else."""
+        await asyncio.gather(*self._publishing, return_exceptions=True)
+
     async def publish_new(self, tickets: Sequence[NewTicket]) -> None:
         """Publish tickets that were stored as published; those that cannot be are left to `run_once`."""
         try:
