@@ -20,7 +20,7 @@ from orchestrator.audit import api as audit
 from orchestrator.dead_letters import api as dead_letters
 from orchestrator.http import errors, health
 from orchestrator.http.context import RequestContext
-from orchestrator.http.direct import DirectRoutes
+from orchestrator.http.direct import DirectRoutes, Plan, direct_routes
 from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.http.protocol import Protocol
@@ -75,7 +75,8 @@ def create_app(
         app.state.keeper = NotStarted()
     errors.install(app)
     limit = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
-    app.add_middleware(DirectRoutes)
+    hot: dict[tuple[str, str], Plan] = {}
+    app.add_middleware(DirectRoutes, routes=hot)
     app.add_middleware(BodyLimit, limit=limit)
     app.add_middleware(Door, public=PUBLIC)
     app.add_middleware(OwnPagesOnly, loopback_only=loopback_only)
@@ -93,6 +94,7 @@ def create_app(
     app.include_router(audit.router)
     app.include_router(health.router)
     check_routes(app)
+    hot.update(direct_routes(app))
     describe = app.openapi
     # FastAPI's own way to add to the document.
     app.openapi = lambda: refusals_documented(describe())  # type: ignore[method-assign]

@@ -19,7 +19,6 @@ from orchestrator.database.pool import COLLIDED
 from orchestrator.events.model import Event
 from orchestrator.events.service import EventService
 from orchestrator.identities.model import ANYBODY, Caller
-from orchestrator.keys.model import has_keys
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox.model import NewTicket
 from orchestrator.outbox.room import Room
@@ -29,8 +28,15 @@ from orchestrator.policy.service import PolicyService
 from orchestrator.registry.model import Agent
 from orchestrator.registry.service import RegistryService
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.tasks.dispatch import agent_type_for, attempts, check_keys, check_parameters, check_wait
-from orchestrator.tasks.model import NORMAL_PRIORITY, Identity, NewTask, Task, TaskFilter
+from orchestrator.tasks.dispatch import (
+    agent_type_for,
+    attempts,
+    check_keys,
+    check_parameters,
+    check_wait,
+    waits_in_line,
+)
+from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 from orchestrator.tasks.service import TaskService
 from orchestrator.why.model import Explanation
 from orchestrator.why.service import WhyService
@@ -177,12 +183,7 @@ class OrchestratorService:
 
     def _can_wait(self, task: NewTask) -> bool:
         """Say whether a new task has the relay look no sooner: it went already, or waits behind others of its queue."""
-        return (
-            task.priority <= NORMAL_PRIORITY
-            and not task.aim
-            and not has_keys(task)
-            and self._room.knows(task.agent_type)
-        )
+        return waits_in_line(task) and self._room.knows(task.agent_type)
 
     async def get_task_status(self, task_id: UUID) -> tuple[Task, str]:
         """Return a task and the end of its output; raises `TaskNotFound`."""

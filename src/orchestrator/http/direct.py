@@ -5,7 +5,7 @@ body is validated and its answer is written by pydantic in one step each. A body
 FastAPI, as if it had never been looked at, so that refusals are the same everywhere.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from inspect import iscoroutinefunction
@@ -38,35 +38,38 @@ class CannotBeDirect(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """How to call an endpoint: the model of its body, and what gives its other arguments."""
+class Plan:
+    """How to call an endpoint: the model of its body, and its dependencies by the names of its other arguments."""
 
     endpoint: Callable[..., Awaitable[BaseModel]]
     body_name: str
     model: type[BaseModel]
     request_name: str | None
-    given: Mapping[str, Callable[[Request], Any]]
-    awaited: Mapping[str, Callable[[Request], Awaitable[Any]]]
+    dependencies: Sequence[tuple[str | None, Any]]
     exclude_none: bool
 
     async def answer(self, work: BaseModel, request: Request) -> Response:
         arguments: dict[str, Any] = {self.body_name: work}
         if self.request_name is not None:
             arguments[self.request_name] = request
-        for name, give in self.given.items():
-            arguments[name] = give(request)
-        for name, ask in self.awaited.items():
-            arguments[name] = await ask(request)
+        for name, call in self.dependencies:
+            value = await call(request)
+            if name is not None:  # the others are asked for what they refuse
+                arguments[name] = value
         answer = await self.endpoint(**arguments)
         return Response(answer.model_dump_json(exclude_none=self.exclude_none), media_type="application/json")
 
 
-class DirectRoutes:
-    """Answers requests for the direct routes of the app, and hands on all others."""
+# How direct routes are answered, by method and path.
+Plans = Mapping[tuple[str, str], Plan]
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class DirectRoutes:
+    """Answers requests for the direct routes, and hands on all others. `routes` are known once the app has them all."""
+
+    def __init__(self, app: ASGIApp, *, routes: Plans) -> None:
         self._app = app
-        self._plans: dict[tuple[str, str], _Plan] | None = None
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         plan = self._plan_of(scope) if scope["type"] == "http" else None
@@ -84,12 +87,9 @@ class DirectRoutes:
             answer = response(problem_of(error, trace_of(scope)), headers_of(error))
         await answer(scope, receive, send)
 
-    def _plan_of(self, scope: Scope) -> _Plan | None:
-        app: FastAPI = scope["app"]
-        if self._plans is None:
-            self._plans = plans(app)
-        plan = self._plans.get((scope["method"], scope["path"]))
-        if plan is None or scope["query_string"] or app.dependency_overrides:
+    def _plan_of(self, scope: Scope) -> Plan | None:
+        plan = self._routes.get((scope["method"], scope["path"]))
+        if plan is None or scope["query_string"] or scope["app"].dependency_overrides:
             return None
         types = [value for name, value in scope["headers"] if name == b"content-type"]
         return plan if types == [b"application/json"] else None
@@ -127,8 +127,8 @@ def _again(messages: Iterable[Message], receive: Receive) -> Receive:
     return receive_again
 
 
-def plans(app: FastAPI) -> dict[tuple[str, str], _Plan]:
-    """Return how the direct routes of an app are answered, by method and path. Raises `CannotBeDirect`."""
+def direct_routes(app: FastAPI) -> Plans:
+    """Return how the direct routes of an app are answered. Raises `CannotBeDirect`."""
     return {
         (str(method), str(route.path)): _plan(route)
         for route in iter_route_contexts(app.routes)
@@ -137,7 +137,7 @@ def plans(app: FastAPI) -> dict[tuple[str, str], _Plan]:
     }
 
 
-def _plan(route: RouteContext) -> _Plan:
+def _plan(route: RouteContext) -> Plan:
     dependant: Dependant = route.dependant
     asks_for_more = (
         *dependant.path_params,
@@ -147,24 +147,24 @@ def _plan(route: RouteContext) -> _Plan:
         *(dependency for dependency in dependant.dependencies if not _is_simple(dependency)),
     )
     if asks_for_more or len(dependant.body_params) != 1 or route.status_code not in (None, HTTPStatus.OK):
-        raise CannotBeDirect(f"{route.path} needs one JSON body and dependencies on the request alone.")
+        raise CannotBeDirect(
+            f"{route.path} needs one JSON body, and dependencies that are coroutines of the request alone."
+        )
     [body] = dependant.body_params
     model: Any = body.field_info.annotation
-    calls: dict[str, Any] = {one.name or f"_{number}": one.call for number, one in enumerate(dependant.dependencies)}
     endpoint: Any = route.endpoint
-    return _Plan(
+    return Plan(
         endpoint=endpoint,
         body_name=body.name,
         model=model,
         request_name=dependant.request_param_name,
-        given={name: call for name, call in calls.items() if not _is_async(call)},
-        awaited={name: call for name, call in calls.items() if _is_async(call)},
+        dependencies=tuple((one.name, one.call) for one in dependant.dependencies),
         exclude_none=route.response_model_exclude_none,
     )
 
 
 def _is_simple(dependency: Dependant) -> bool:
-    """Say whether a dependency is called with the request and nothing else."""
+    """Say whether a dependency is a coroutine that is called with the request and nothing else."""
     wants_more = (
         *dependency.dependencies,
         *dependency.path_params,
@@ -173,7 +173,8 @@ def _is_simple(dependency: Dependant) -> bool:
         *dependency.cookie_params,
         *dependency.body_params,
     )
-    return not wants_more and (dependency.request_param_name or dependency.http_connection_param_name) is not None
+    takes_request = (dependency.request_param_name or dependency.http_connection_param_name) is not None
+    return takes_request and not wants_more and _is_async(dependency.call)
 
 
 def _is_async(call: Any) -> bool:

@@ -37,7 +37,6 @@ class Changes:
         self.stopped: list[tuple[UUID, int, UUID]] = []
         self.letters: list[NewLetter] = []
         self.outcomes: dict[UUID, list[Outcome]] = {}
-        self.has_news = False
 
     def finish(self, task: Task, end: End, verdict: Finish) -> None:
         self.ends.append(end)
@@ -63,7 +62,8 @@ class Changes:
     def _counts(self, outcome: Outcome, agent_id: UUID) -> bool:
         return outcome.infrastructure or agent_id in self._failing or agent_id in self.outcomes
 
-    async def write(self, db: Connection, *, ageing: timedelta, breaker: BreakerPolicy) -> None:
+    async def write(self, db: Connection, *, ageing: timedelta, breaker: BreakerPolicy) -> bool:
+        """Write everything, the events last; say whether the relay may find something new to publish."""
         await queries.end(db, self.ends)
         await queries.requeue(db, self.requeued)
         await outbox.add_tickets(db, self.tickets, ageing=ageing)
@@ -71,6 +71,5 @@ class Changes:
         await admission.admit(db, keys, ageing=ageing)
         letters = await dead_letters.add(db, self.letters)
         tripped, orders = await record_outcomes(db, self.outcomes, policy=breaker)
-        # Something may have been put into the outbox, so that the relay should look.
-        self.has_news = bool(self.tickets or keys or orders)
         await events.append(db, *self.events, *map(noted, letters), *tripped)
+        return bool(self.tickets or keys or orders)

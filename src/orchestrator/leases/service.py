@@ -213,8 +213,8 @@ class LeaseService:
                 verdict = judge_result(task, attempt, result, now=now, policy=self._policy, chance=_chance())
                 self._apply(changes, task, result, verdict)
                 verdicts.append(verdict)
-            await changes.write(db, ageing=self._ageing, breaker=self._breaker)
-        if changes.has_news or self._room.aimed_wait:
+            has_news = await changes.write(db, ageing=self._ageing, breaker=self._breaker)
+        if has_news or self._room.aimed_wait:
             self._relay.ring()
         by_key = dict(zip(keys, verdicts, strict=True))
         return [by_key[_key(result)] for result in results]

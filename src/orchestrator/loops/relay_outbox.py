@@ -74,7 +74,13 @@ class RelayOutbox:
         """Publish tickets that were stored as published, without being waited for."""
         publishing = asyncio.create_task(self.publish_new(tickets), name="publish new tickets")
         self._publishing.add(publishing)
-        publishing.add_done_callback(self._publishing.discard)
+        publishing.add_done_callback(self._published)
+
+    def _published(self, publishing: asyncio.Task[None]) -> None:
+        self._publishing.discard(publishing)
+        if not publishing.cancelled() and (failure := publishing.exception()) is not None:
+            # They are due again when their time is over.
+            log.error("tickets.not_published", exc_info=failure)
 
     async def close(self) -> None:
         """Return when what was to be published soon has been, or was left to the relay of somebody else."""

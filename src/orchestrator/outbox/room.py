@@ -5,13 +5,30 @@ waits, a new one is behind nobody, and may go with its task. What is remembered 
 another orchestrator publishes too; the window is that much larger then, until the relay counts again.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from orchestrator.outbox.model import NewTicket
 
 # While tickets wait, the relay looks when this part of the window was used up, and not for each ticket: the others are
 # ahead of the agents still.
 PARTS = 4
+
+
+class Places:
+    """The places that one transaction takes for its tickets. `tickets` are those that got one."""
+
+    def __init__(self, room: "Room") -> None:
+        self.tickets: list[NewTicket] = []
+        self._room = room
+
+    def divide(self, tickets: Iterable[NewTicket]) -> tuple[list[NewTicket], list[NewTicket]]:
+        """Take places for the most urgent tickets; return those that got one, and those that wait for the relay."""
+        later: list[NewTicket] = []
+        for ticket in sorted(tickets, key=lambda ticket: -ticket.priority):
+            (self.tickets if self._room.take(ticket.recipient) else later).append(ticket)
+        return self.tickets, later
 
 
 class Room:
@@ -21,6 +38,8 @@ class Room:
         self._worth_a_look = max(1, window // PARTS)
         self._free: dict[str, int] = {}
         self._used_up: dict[str, int] = {}
+        # Taken by transactions that are under way: the relay may look before the ledger shows them.
+        self._under_way: Counter[str] = Counter()
         self.aimed_wait = False
 
     @property
@@ -30,23 +49,31 @@ class Room:
 
     def found(self, queue: str, *, free: int, taken: int) -> None:
         """Note what the relay found: for so many there was room, and so many it took."""
-        self._free[queue] = max(0, free - taken)
-        self._used_up[queue] = 0
+        left = max(0, free - taken)
+        self._free[queue] = max(0, left - self._under_way[queue])
+        # Nothing waits, but perhaps nothing is free either: the next look tells.
+        self._used_up[queue] = self._worth_a_look if left and not self._free[queue] else 0
+
+    @contextmanager
+    def taking(self) -> Iterator[Places]:
+        """Take places for a transaction, the block; when it fails they are free again."""
+        places = Places(self)
+        try:
+            yield places
+        except BaseException:
+            for ticket in places.tickets:
+                self._free[ticket.recipient] += 1
+            raise
+        finally:
+            self._under_way.subtract(ticket.recipient for ticket in places.tickets)
 
     def take(self, queue: str) -> bool:
         """Take the place of one ticket, or return False when it must wait for the relay."""
         free = self._free.get(queue, 0)
         if free > 0:
             self._free[queue] = free - 1
+            self._under_way[queue] += 1
         return free > 0
-
-    def divide(self, tickets: Iterable[NewTicket]) -> tuple[list[NewTicket], list[NewTicket]]:
-        """Take places for the most urgent tickets; return those that got one, and those that wait for the relay."""
-        at_once: list[NewTicket] = []
-        later: list[NewTicket] = []
-        for ticket in sorted(tickets, key=lambda ticket: -ticket.priority):
-            (at_once if self.take(ticket.recipient) else later).append(ticket)
-        return at_once, later
 
     def knows(self, queue: str) -> bool:
         """Say whether the relay serves this queue and has looked at it."""

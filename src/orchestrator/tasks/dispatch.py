@@ -9,7 +9,8 @@ from pydantic_core import to_json
 
 from common.errors import Conflict, ErrorCode, Invalid, InvalidField
 from common.work import PARAMETERS
-from orchestrator.tasks.model import ATTEMPTS_IF_IDEMPOTENT, Identity, NewTask
+from orchestrator.keys.model import has_keys
+from orchestrator.tasks.model import ATTEMPTS_IF_IDEMPOTENT, NORMAL_PRIORITY, Identity, NewTask
 
 LONGEST_KEY = 200
 HIGHEST_LIMIT = 1000
@@ -98,6 +99,11 @@ def attempts(*, idempotent: bool, wanted: int | None) -> int:
     if wanted is not None:
         return wanted
     return ATTEMPTS_IF_IDEMPOTENT if idempotent else 1
+
+
+def waits_in_line(task: NewTask) -> bool:
+    """Say whether a task goes when its turn in the queue of its pool comes, and the relay need not look for it now."""
+    return task.priority <= NORMAL_PRIORITY and not task.aim and not has_keys(task)
 
 
 def is_known(task: NewTask, known: Iterable[Identity]) -> bool:

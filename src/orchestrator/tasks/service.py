@@ -18,7 +18,7 @@ from orchestrator.keys import admission
 from orchestrator.keys.model import Keys, has_keys
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder, NewTicket
-from orchestrator.outbox.room import Room
+from orchestrator.outbox.room import Places, Room
 from orchestrator.placement import queries as placement
 from orchestrator.tasks import events as told
 from orchestrator.tasks import queries
@@ -88,16 +88,19 @@ class TaskService:
 
         They count as published: the caller publishes them now, or has them made due.
         """
-        async with transaction(self._pool) as db:
-            return await self._store(db, tasks, by=by, room=room)
+        with room.taking() as places:
+            async with transaction(self._pool) as db:
+                answers = await self._store(db, tasks, by=by, places=places)
+        return answers, places.tickets
 
     async def store(self, db: Connection, tasks: Sequence[NewTask], *, by: str) -> list[Identity | BaseException]:
         """Do what `dispatch` does inside a transaction of the caller, which has locked no task and no agent."""
-        return (await self._store(db, tasks, by=by, room=Room()))[0]
+        with Room().taking() as none:
+            return await self._store(db, tasks, by=by, places=none)
 
     async def _store(
-        self, db: Connection, tasks: Sequence[NewTask], *, by: str, room: Room
-    ) -> tuple[list[Identity | BaseException], list[NewTicket]]:
+        self, db: Connection, tasks: Sequence[NewTask], *, by: str, places: Places
+    ) -> list[Identity | BaseException]:
         if not is_on(Safeguard.DEDUPE):
             tasks = [replace(task, task_id=uuid4(), request_id=uuid4()) for task in tasks]
         await admission.hold(db, Keys.of(tasks))
@@ -119,13 +122,13 @@ class TaskService:
         asked = await asking.ask(db, [question_of(task) for task in new if task.status is Status.AWAITING_APPROVAL])
         # What waits for people's approval is published by nobody.
         free = [_ticket(task) for task in new if not has_keys(task) and task.status is Status.PENDING]
-        at_once, later = room.divide(free)
+        at_once, later = places.divide(free)
         if is_on(Safeguard.OUTBOX):
             await outbox.add_tickets(db, at_once, ageing=self._ageing, ttl=self._ttl)
         await outbox.add_tickets(db, later, ageing=self._ageing)
         await self._admit(db, [task for task in new if has_keys(task)])
         await events.append(db, *(told.dispatched(task, by) for task in new), *asked)
-        return answers, at_once
+        return answers
 
     async def _admit(self, db: Connection, new: Sequence[NewTask]) -> None:
         """Let tasks with keys go, as far as their keys allow; the limit of the newest dispatch holds from now on."""

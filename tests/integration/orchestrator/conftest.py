@@ -4,6 +4,8 @@ from datetime import timedelta
 
 import pytest
 
+from common.broker import topology
+from common.broker.memory import MemoryBroker
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.leases.service import LeaseService
@@ -13,6 +15,14 @@ from orchestrator.tasks.service import TaskService
 
 LEASE = timedelta(seconds=30)
 AGEING = timedelta(minutes=10)
+
+
+@pytest.fixture
+async def broker() -> MemoryBroker:
+    """A broker with the work queue of one pool."""
+    broker = MemoryBroker()
+    await broker.declare(topology.work_queue("infra"))
+    return broker
 
 
 @pytest.fixture

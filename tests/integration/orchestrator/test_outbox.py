@@ -22,13 +22,6 @@ TTL = timedelta(seconds=30)
 AGEING = timedelta(minutes=10)
 
 
-@pytest.fixture
-async def broker() -> MemoryBroker:
-    broker = MemoryBroker()
-    await broker.declare(topology.work_queue("infra"))
-    return broker
-
-
 def relay(pool: Pool, broker: MemoryBroker, *, window: int = 64, ttl: timedelta = TTL) -> RelayOutbox:
     return RelayOutbox(pool, broker, agent_types=["infra"], window=window, ttl=ttl, ageing=AGEING)
 

@@ -1,19 +1,37 @@
 """A new ticket goes with its task while there is room, and is safe all the same: whatever fails, the relay has it."""
 
 from datetime import timedelta
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from common.broker import topology
 from common.broker.base import BrokerUnavailable
 from common.broker.memory import MemoryBroker
+from common.loop import Wake
+from common.messages import ResultStatus
+from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
+from orchestrator.leases.service import LeaseService
 from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.outbox.model import NewTicket
 from orchestrator.outbox.room import Room
+from orchestrator.tasks.dispatch import waits_in_line
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_new_task
+from tests.factories import make_claim, make_new_task, make_result
 from tests.integration.orchestrator.test_outbox import AGEING, TTL, published
+
+
+class CountedWake(Wake):
+    """A bell that knows how often it was rung."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rings = 0
+
+    def ring(self) -> None:
+        self.rings += 1
+        super().ring()
 
 
 class Published:
@@ -30,13 +48,6 @@ class Published:
         """Store tasks of these priorities, and return the tickets that are to be published at once."""
         new = [make_new_task(priority=priority) for priority in priorities]
         return (await self.tasks.dispatch_at_once(new, by="caller", room=self.room))[1]
-
-
-@pytest.fixture
-async def broker() -> MemoryBroker:
-    broker = MemoryBroker()
-    await broker.declare(topology.work_queue("infra"))
-    return broker
 
 
 @pytest.fixture
@@ -94,3 +105,45 @@ async def test_a_ticket_that_the_broker_does_not_take_is_published_by_the_relay(
 
     assert await at.relay.run_once() == 1
     assert await published(broker) == [ticket.task_id]
+
+
+@pytest.mark.parametrize(("status", "calls"), [(ResultStatus.FAILED, True), (ResultStatus.COMPLETED, False)])
+async def test_a_result_calls_the_relay_when_the_task_is_tried_again_and_not_when_it_has_ended(
+    pool: Pool, tasks: TaskService, status: ResultStatus, calls: bool
+) -> None:
+    relay = CountedWake()
+    policy = RetryPolicy(base=timedelta(0))
+    leases = LeaseService(pool, lease=timedelta(seconds=30), ageing=AGEING, policy=policy, relay=relay)
+    task, agent_id = make_new_task(max_attempts=2), uuid4()
+    await tasks.dispatch([task], by="caller")
+    await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+    assert relay.rings == 0
+
+    await leases.accept([make_result(task.task_id, agent_id, status=status, retryable=True)])
+
+    assert (relay.rings > 0) is calls
+
+
+async def test_who_is_refused_a_task_has_the_relay_look(pool: Pool) -> None:
+    relay = CountedWake()
+    leases = LeaseService(pool, lease=timedelta(seconds=30), ageing=AGEING, policy=RetryPolicy(), relay=relay)
+
+    await leases.claim([make_claim(uuid4())])
+
+    assert relay.rings
+
+
+@pytest.mark.parametrize(
+    ("values", "waits"),
+    [
+        ({}, True),
+        ({"priority": 1}, True),
+        ({"priority": 4}, False),
+        ({"ordering_key": "a"}, False),
+        ({"hints": {"agent_id": str(uuid4())}}, False),
+    ],
+)
+def test_a_task_waits_in_line_unless_it_is_urgent_has_keys_or_aims_at_somebody(
+    values: dict[str, Any], waits: bool
+) -> None:
+    assert waits_in_line(make_new_task(**values)) is waits

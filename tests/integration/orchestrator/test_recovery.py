@@ -21,13 +21,6 @@ AGEING = timedelta(minutes=10)
 
 
 @pytest.fixture
-async def broker() -> MemoryBroker:
-    broker = MemoryBroker()
-    await broker.declare(topology.work_queue("infra"))
-    return broker
-
-
-@pytest.fixture
 def recover(pool: Pool, broker: MemoryBroker) -> Recover:
     return Recover(pool, broker, agent_types=["infra"], ageing=AGEING)
 

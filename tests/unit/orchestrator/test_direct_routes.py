@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from common.errors import Conflict
 from orchestrator.http import errors
 from orchestrator.http.context import RequestContext
-from orchestrator.http.direct import CannotBeDirect, DirectRoutes, direct, plans
+from orchestrator.http.direct import CannotBeDirect, DirectRoutes, Plan, direct, direct_routes
 
 TRACE = {"x-trace-id": "6f2d3a5e-0a53-4c65-9a1b-6f0a52f5f0c1"}
 
@@ -25,36 +25,48 @@ class Answer(BaseModel):
     number: int | None = None
 
 
-def greeting(request: Request) -> str:
+async def greeting(request: Request) -> str:
     return f"hello from {request.url.path}"
 
 
-async def awaited_greeting(request: Request) -> str:
-    return f"hello again from {request.url.path}"
+async def method(request: Request) -> str:
+    return request.method
+
+
+def in_a_thread(request: Request) -> str:
+    return request.method
+
+
+async def guard(request: Request) -> str:
+    if request.headers.get("x-refused"):
+        raise Conflict("Not you.")
+    return "its value is nobody's argument"
 
 
 Greeting = Annotated[str, Depends(greeting)]
-AwaitedGreeting = Annotated[str, Depends(awaited_greeting)]
+Method = Annotated[str, Depends(method)]
 
 
 def app(*, is_direct: bool) -> FastAPI:
     made = FastAPI()
     errors.install(made)
+    hot: dict[tuple[str, str], Plan] = {}
     if is_direct:
-        made.add_middleware(DirectRoutes)
+        made.add_middleware(DirectRoutes, routes=hot)
     made.add_middleware(RequestContext, on_error=errors.unexpected)
     router = APIRouter(prefix="/api")
 
-    @router.post("/order", response_model_exclude_none=True)
+    @router.post("/order", response_model_exclude_none=True, dependencies=[Depends(guard)])
     @direct
-    async def order(wanted: Order, request: Request, first: Greeting, second: AwaitedGreeting) -> Answer:
+    async def order(wanted: Order, request: Request, first: Greeting, second: Method) -> Answer:
         if wanted.name == "taken":
             raise Conflict("It is taken.")
         if wanted.name == "broken":
             raise RuntimeError("broken")
-        return Answer(text=f"{first}, {second}, {wanted.name} ({request.method})", number=wanted.number)
+        return Answer(text=f"{first}, {second}, {wanted.name} ({request.url.path})", number=wanted.number)
 
     made.include_router(router)
+    hot.update(direct_routes(made))
     return made
 
 
@@ -118,6 +130,18 @@ def test_a_replaced_dependency_is_asked_in_its_place() -> None:
     assert answer.json()["text"].startswith("somebody else, ")
 
 
+def test_a_dependency_that_would_run_in_a_thread_is_none_of_a_direct_route() -> None:
+    made = FastAPI()
+
+    @made.post("/order")
+    @direct
+    async def order(wanted: Order, word: Annotated[str, Depends(in_a_thread)]) -> Answer:
+        return Answer(text=word + wanted.name)
+
+    with pytest.raises(CannotBeDirect, match="coroutines"):
+        direct_routes(made)
+
+
 def test_a_route_that_needs_more_than_its_body_and_the_request_cannot_be_direct() -> None:
     made = FastAPI()
 
@@ -127,4 +151,12 @@ def test_a_route_that_needs_more_than_its_body_and_the_request_cannot_be_direct(
         return Answer(text=wanted.name, number=much)
 
     with pytest.raises(CannotBeDirect, match="/order"):
-        plans(made)
+        direct_routes(made)
+
+
+def test_a_dependency_that_is_no_argument_is_asked_all_the_same() -> None:
+    client = TestClient(app(is_direct=True))
+
+    answer = client.post("/api/order", json={"name": "a"}, headers={"x-refused": "yes"})
+
+    assert answer.json()["detail"] == "Not you."

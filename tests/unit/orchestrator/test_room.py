@@ -1,6 +1,15 @@
 """What may be published without asking the ledger: never more than the relay found room for."""
 
+from uuid import uuid4
+
+import pytest
+
+from orchestrator.outbox.model import NewTicket
 from orchestrator.outbox.room import Room
+
+
+def _ticket() -> NewTicket:
+    return NewTicket(uuid4(), uuid4(), uuid4(), "echo", "infra", 3, fence=0)
 
 
 def test_before_the_relay_has_looked_there_is_no_room() -> None:
@@ -64,3 +73,37 @@ def test_of_the_smallest_window_each_ticket_calls_the_relay() -> None:
     room.give_back("infra")
 
     assert room.calls_relay
+
+
+def test_places_of_a_transaction_that_is_under_way_are_not_found_free() -> None:
+    room = Room(window=8)
+    room.found("infra", free=2, taken=0)
+    with room.taking():
+        room.take("infra")
+        room.found("infra", free=2, taken=0)  # the ledger does not show it yet
+
+        assert [room.take("infra") for _ in range(2)] == [True, False]
+
+
+def test_places_of_a_transaction_that_failed_are_free_again() -> None:
+    room = Room()
+    room.found("infra", free=1, taken=0)
+
+    def fail() -> None:
+        with room.taking() as places:
+            places.divide([_ticket()])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert room.take("infra")
+
+
+def test_a_queue_that_only_seems_to_be_full_calls_the_relay() -> None:
+    room = Room(window=8)
+    room.found("infra", free=1, taken=0)
+    with room.taking() as places:
+        places.divide([_ticket()])
+        room.found("infra", free=1, taken=0)
+
+        assert room.calls_relay, "nothing waits, and the next ticket would wait for the relay's next second"
