@@ -25,8 +25,8 @@ group() { # group NAME PATH...: start to run some tests
     names+=("$1")
 }
 
-faults=(tests/chaos tests/exploration tests/contract tests/fuzz tests/integration/agents)
-system=(tests/integration/system)
+faults=(tests/chaos tests/exploration tests/contract tests/integration/agents)
+system=(tests/fuzz tests/integration/system)
 
 group faults "${faults[@]}"
 group system "${system[@]}"
