@@ -117,3 +117,9 @@ async def keep_running(name: str, step: Callable[[], Awaitable[object]], *, heal
             if failures:
                 failures = 0
                 health.well(name)
+
+
+async def end(task: "asyncio.Task[None]") -> None:
+    """Cancel a task and wait until it has ended, however it does. Whoever is cancelled meanwhile stays so."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -25,6 +25,7 @@ from common.broker.postgres_session import NONE, UNREACHABLE, Session
 from common.broker.pull_consumer import Bells, PullConsumer
 from common.broker.routing import Routes
 from common.broker.topology import DEAD
+from common.loop import end
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +219,7 @@ async def open_postgres_broker(url: str, *, name: str, deadline: timedelta = DEA
             pool = await open_pool({**shown, "synchronous_commit": "off"})
         except (*UNREACHABLE, ValueError) as failure:
             raise BrokerUnavailable(f"Cannot use PostgreSQL at {_shown(url)} as the broker: {failure}") from failure
-        stack.push_async_callback(_stop, asyncio.create_task(session.keep(), name="broker_session"))
+        stack.push_async_callback(end, asyncio.create_task(session.keep(), name="broker_session"))
         broker = PostgresBroker(storing, pool, session, bells, deadline=deadline)
         await stack.enter_async_context(broker.running())
         yield broker
@@ -230,12 +231,6 @@ async def _close(pool: asyncpg.Pool) -> None:
             await pool.close()
     except UNREACHABLE:
         pool.terminate()
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from common.broker.rabbitmq_connection import Generation, Link, within
 from common.broker.rabbitmq_consumer import RabbitConsumer
 from common.broker.rabbitmq_publisher import Publisher, PublishingChannel, open_publishing_channel
 from common.broker.rabbitmq_user import user_of
+from common.loop import end
 
 DEADLINE = timedelta(seconds=10)
 HIGHEST_PRIORITY = 5
@@ -47,7 +48,7 @@ class RabbitBroker:
                 stack.push_async_callback(link.close)
                 await link.open()
             for link in (self._publishing, self._consuming):
-                stack.push_async_callback(_stop, asyncio.create_task(link.keep(), name="broker_link"))
+                stack.push_async_callback(end, asyncio.create_task(link.keep(), name="broker_link"))
             yield
 
     async def declare(self, *queues: Queue, keep: bool = True) -> None:
@@ -90,7 +91,7 @@ class RabbitBroker:
         try:
             yield consumer
         finally:
-            await _stop(keeping)
+            await end(keeping)
             await consumer.close()
 
     async def depth(self, queue: str) -> int:
@@ -154,12 +155,6 @@ async def _round_trip(link: Link[PublishingChannel] | Link[None]) -> None:
     generation = await link.generation()
     async with generation.side_channel():
         pass
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from common import loop
-from common.loop import Health, Wake, forever
+from common.loop import Health, Wake, end, forever
 from tests.eventually import eventually
 
 NEVER = timedelta(hours=1)
@@ -78,3 +78,40 @@ async def test_a_failure_is_reported_and_it_goes_on_until_it_is_well_again(monke
 
         assert seen == ["ConnectionError: away"]
         assert health.failures() == {"duty": None}
+
+
+async def test_whoever_is_cancelled_while_a_task_ends_is_cancelled() -> None:
+    may_end = asyncio.Event()
+
+    async def ends_slowly() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await may_end.wait()
+
+    task = asyncio.create_task(ends_slowly())
+    await asyncio.sleep(0)
+    ending = asyncio.create_task(end(task))
+    await asyncio.sleep(0)
+
+    ending.cancel()
+    may_end.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    assert task.done()
+
+
+async def test_however_a_task_ends_nobody_else_is_disturbed() -> None:
+    async def fails() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ConnectionError("away")
+
+    task = asyncio.create_task(fails())
+    await asyncio.sleep(0)
+
+    await end(task)
+
+    assert isinstance(task.exception(), ConnectionError)
