@@ -1,31 +1,45 @@
 """All SQL about events."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from orchestrator.database.pool import Connection
 from orchestrator.events.chain import seal
 from orchestrator.events.model import Event, NewEvent
 
-# The head row stays locked until the commit, so whoever comes next gets the next number and commits later: followers
-# may read "seq > last" and miss nothing. So this is the last statement of a transaction. The hash of each event covers
-# the one before it; see chain.py.
-APPEND = """
-    WITH head AS MATERIALIZED (SELECT seq, hash FROM event_head FOR UPDATE),
+# The end of a statement that changes something and writes the events of it. Before it stand CTEs, the last of them
+# `told`: the events that come of what was changed, in the order of `position`. The head row is locked after that and
+# until the commit, so whoever comes next gets the next number and commits later: followers may read "seq > last" and
+# miss nothing. So nothing follows in the transaction. The hash of each event covers the one before it; see chain.py.
+WRITE = """
+    head AS MATERIALIZED (SELECT seq, hash FROM event_head WHERE EXISTS (SELECT FROM told) FOR UPDATE),
     locked AS MATERIALIZED (SELECT seq, hash, clock_timestamp() AS at FROM head),
-    chain AS MATERIALIZED (SELECT seq, at, event_chain(hash, seq, at, $9::bytea[]) AS hashes FROM locked),
-    moved AS (
+    chain AS MATERIALIZED (
+        SELECT seq, at, event_chain(hash, seq, at, ARRAY(SELECT leaf FROM told ORDER BY position)) AS hashes FROM locked
+    ), moved AS (
         UPDATE event_head SET seq = chain.seq + cardinality(hashes), hash = hashes[cardinality(hashes)] FROM chain
+    ), written AS (
+        INSERT INTO event (seq, at, kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, hash)
+        SELECT chain.seq + new.nth, chain.at, new.kind, new.actor, new.data::jsonb,
+               new.task_id, new.trace_id, new.request_id, new.agent_id, new.attempt, chain.hashes[new.nth]
+          FROM chain, (SELECT *, row_number() OVER (ORDER BY position) AS nth FROM told) AS new
     )
-    INSERT INTO event (seq, at, kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, hash)
-    SELECT chain.seq + position, chain.at, new.kind, new.actor, new.data::jsonb,
-           new.task_id, new.trace_id, new.request_id, new.agent_id, new.attempt, new.hash
-      FROM chain,
-           unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[], $8::smallint[],
-                  chain.hashes)
-             WITH ORDINALITY AS new (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, hash,
-                                     position)
 """
+
+# As `WRITE`, for what was changed before.
+APPEND = (
+    """
+    WITH told AS MATERIALIZED (
+        SELECT *
+          FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[],
+                      $8::smallint[], $9::bytea[])
+                 WITH ORDINALITY AS new (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
+                                         position)
+    ), """
+    + WRITE  # noqa: S608 - constants only
+    + "SELECT"
+)
 
 HEAD = "SELECT seq FROM event_head"
 # Beyond every event.
@@ -50,11 +64,14 @@ FOLLOW = """
 
 async def append(db: Connection, *events: NewEvent) -> None:
     """Write events; call it last in the transaction, for it makes other writers wait for the commit."""
-    if not events:
-        return
+    if events:
+        await db.execute(APPEND, *columns(events))
+
+
+def columns(events: Sequence[NewEvent]) -> tuple[list[Any], ...]:
+    """Return the nine columns of `told`, but for the position, for a statement that ends with `WRITE`."""
     sealed = [seal(event) for event in events]
-    await db.execute(
-        APPEND,
+    return (
         [event.kind for event in events],
         [event.actor for event in events],
         [one.data for one in sealed],
