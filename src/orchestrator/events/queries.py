@@ -36,8 +36,8 @@ APPEND = (
                       $8::smallint[], $9::bytea[])
                  WITH ORDINALITY AS new (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
                                          position)
-    ), """
-    + WRITE  # noqa: S608 - constants only
+    ), """  # noqa: S608 - constants only
+    + WRITE
     + "SELECT"
 )
 
