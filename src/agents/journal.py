@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Literal, Self
 from uuid import UUID
@@ -17,12 +17,14 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.journal_file import JournalFile, Line
-from common.batching import Batcher
+from common.batching import AT_ONCE, Batcher
 from common.messages import GrantedTask, ResultStatus
 
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 1000
+# How long the end of an attempt may wait for the next start, to go to the disk with it.
+ENDED_WITHIN = timedelta(seconds=0.2)
 
 
 class Entry(BaseModel):
@@ -86,6 +88,7 @@ class Journal:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._batcher.hurry()
         await asyncio.gather(*self._writing, return_exceptions=True)
         await self._batcher.__aexit__(kind, error, trace)
         self._file.close()
@@ -110,11 +113,11 @@ class Journal:
         self._note(ProcessStarted(task_id=grant.work.task_id, fence=grant.fence, pid=pid, start_ticks=start_ticks))
 
     def ended(self, entry: Ended) -> None:
-        """Note that an attempt is over and its result safe. What is lost of this is found out again."""
-        self._note(entry)
+        """Note soon that an attempt is over and its result safe. What is lost of this is found out again."""
+        self._note(entry, within=ENDED_WITHIN)
 
-    def _note(self, entry: Entry) -> None:
-        writing = self._batcher.hand_in(_line(entry, is_durable=False))
+    def _note(self, entry: Entry, *, within: timedelta = AT_ONCE) -> None:
+        writing = self._batcher.hand_in(_line(entry, is_durable=False), within=within)
         self._writing.add(writing)
         writing.add_done_callback(self._written)
 

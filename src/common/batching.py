@@ -1,16 +1,21 @@
 """Do together what arrived together.
 
 The first item is handled at once; what arrives meanwhile is the next batch. So an idle system answers without delay
-and a loaded one spends one statement, or one message, on many items.
+and a loaded one spends one statement, or one message, on many items. What nobody waits for may wait for others to go
+with.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+AT_ONCE = timedelta(0)
 
 
 class Batcher(Generic[Item, Result]):
@@ -25,7 +30,9 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._handle = handle
         self._limit = limit
-        self._waiting: asyncio.Queue[tuple[Item, asyncio.Future[Result]]] = asyncio.Queue()
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._due = asyncio.Event()
+        self._patience: asyncio.TimerHandle | None = None
         self._worker: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -38,28 +45,48 @@ class Batcher(Generic[Item, Result]):
         assert self._worker is not None
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
-        while not self._waiting.empty():
-            self._waiting.get_nowait()[1].cancel()
+        self._end_patience()
+        while self._waiting:
+            self._waiting.popleft()[1].cancel()
 
     async def submit(self, item: Item) -> Result:
         """Hand in one item and wait for its result."""
         return await self.hand_in(item)
 
-    def hand_in(self, item: Item) -> asyncio.Future[Result]:
-        """Hand in one item; its result comes later."""
-        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait((item, done))
+    def hand_in(self, item: Item, *, within: timedelta = AT_ONCE) -> asyncio.Future[Result]:
+        """Hand in one item; its result comes later.
+
+        It goes with the next that cannot wait, and `within` this time in any case.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append((item, done))
+        if not within or len(self._waiting) >= self._limit:
+            self._due.set()
+        elif self._patience is None:
+            self._patience = loop.call_later(within.total_seconds(), self._due.set)
         return done
+
+    def hurry(self) -> None:
+        """Let nothing wait any longer."""
+        self._due.set()
 
     async def _work(self) -> None:
         while True:
-            batch = [await self._waiting.get()]
-            while len(batch) < self._limit and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
+            await self._due.wait()
+            batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
+            if not self._waiting:
+                self._due.clear()
+                self._end_patience()
             # Nobody wants any more what its caller has given up.
             wanted = [(item, done) for item, done in batch if not done.done()]
             if wanted:
                 await self._settle(wanted)
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:

@@ -2,15 +2,18 @@
 
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+import agents.journal
 from agents.journal import Ended, Journal
 from agents.journal_file import JournalFile, Line
 from agents.leftovers import unended
 from common.messages import ResultStatus
+from tests.eventually import eventually
 from tests.unit.agents.test_spool import make_grant
 
 BOOT = "the-boot"
@@ -49,6 +52,50 @@ async def test_a_start_is_on_disk_when_the_call_returns(tmp_path: Path, monkeypa
         await journal.started(grant, boot_id=BOOT, agent_pid=1)
 
         assert str(grant.work.task_id).encode() in synced[-1]
+
+
+async def test_the_end_of_an_attempt_goes_with_the_next_start_and_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents.journal, "ENDED_WITHIN", timedelta(minutes=1))
+    path = tmp_path / "journal.jsonl"
+    first, second = make_grant(), make_grant()
+    written: list[int] = []
+    async with Journal(JournalFile(path)) as journal:
+        await journal.started(first, boot_id=BOOT, agent_pid=1)
+        write = os.write
+
+        def counting(handle: int, data: bytes) -> int:
+            written.append(data.count(b"\n"))
+            return write(handle, data)
+
+        monkeypatch.setattr(os, "write", counting)
+        journal.ended(Ended(task_id=first.work.task_id, fence=1, status=ResultStatus.COMPLETED))
+        await journal.started(second, boot_id=BOOT, agent_pid=1)
+
+    assert written == [2]
+    assert [json.loads(line)["event"] for line in lines_of(JournalFile(path))] == ["started", "ended", "started"]
+
+
+async def test_the_end_of_an_attempt_is_written_soon_also_when_nothing_starts(tmp_path: Path) -> None:
+    path, grant = tmp_path / "journal.jsonl", make_grant()
+    async with Journal(JournalFile(path)) as journal:
+        await journal.started(grant, boot_id=BOOT, agent_pid=1)
+        journal.ended(Ended(task_id=grant.work.task_id, fence=1, status=ResultStatus.COMPLETED))
+
+        await eventually(lambda: unended(JournalFile(path).read()) == [], timeout=2)
+
+
+async def test_the_end_of_an_attempt_is_written_before_the_agent_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents.journal, "ENDED_WITHIN", timedelta(minutes=1))
+    path, grant = tmp_path / "journal.jsonl", make_grant()
+    async with Journal(JournalFile(path)) as journal:
+        await journal.started(grant, boot_id=BOOT, agent_pid=1)
+        journal.ended(Ended(task_id=grant.work.task_id, fence=1, status=ResultStatus.COMPLETED))
+
+    assert unended(JournalFile(path).read()) == []
 
 
 async def test_a_torn_last_line_is_left_out_and_harms_no_other(

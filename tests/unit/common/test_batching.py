@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 
@@ -100,3 +101,45 @@ async def test_a_caller_that_gives_up_does_not_disturb_the_others() -> None:
         go_on.set()
 
         assert await patient == 2
+
+
+async def test_what_may_wait_goes_with_the_next_that_may_not_in_the_order_in_which_they_came() -> None:
+    batches: list[list[int]] = []
+
+    async def note(items: Sequence[int]) -> Sequence[int]:
+        batches.append(list(items))
+        return items
+
+    async with Batcher(note, limit=10) as batcher:
+        patient = batcher.hand_in(1, within=timedelta(minutes=1))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not patient.done()
+
+        await batcher.submit(2)
+
+        assert await patient == 1
+    assert batches == [[1, 2]]
+
+
+async def test_what_may_wait_goes_alone_when_its_time_is_over_or_when_it_is_hurried() -> None:
+    async def echo(items: Sequence[int]) -> Sequence[int]:
+        return items
+
+    async with Batcher(echo, limit=10) as batcher:
+        assert await asyncio.wait_for(batcher.hand_in(1, within=timedelta(seconds=0.01)), 5) == 1
+        assert await asyncio.wait_for(batcher.hand_in(2, within=timedelta(seconds=0.01)), 5) == 2
+
+        hurried = batcher.hand_in(3, within=timedelta(minutes=1))
+        batcher.hurry()
+        assert await asyncio.wait_for(hurried, 5) == 3
+
+
+async def test_a_full_batch_waits_for_no_more() -> None:
+    async def echo(items: Sequence[int]) -> Sequence[int]:
+        return items
+
+    async with Batcher(echo, limit=2) as batcher:
+        waiting = [batcher.hand_in(item, within=timedelta(minutes=1)) for item in range(2)]
+
+        assert await asyncio.wait_for(asyncio.gather(*waiting), 5) == [0, 1]
