@@ -22,6 +22,7 @@ from common.messages import (
     WorkStatus,
 )
 from common.policy.model import Effect, Ruling
+from common.protocol import ORCHESTRATOR, WorkResultEnvelope, WorkResults
 from common.unreadable import Unreadable
 from orchestrator.identities.model import Caller, PrincipalKind
 from orchestrator.identities.permissions import Role, permissions_of
@@ -94,6 +95,21 @@ def make_result(task_id: UUID, agent_id: UUID, **values: Any) -> WorkResult:
         "output_bytes": {"stdout": 5, "stderr": 0},
     }
     return WorkResult(**{**given, **values})
+
+
+def make_results(agent_id: UUID, count: int = 2, **values: Any) -> WorkResults:
+    """Return results of so many tasks that travel together."""
+    results = [
+        WorkResultEnvelope(
+            from_agent=str(agent_id),
+            to_agent=ORCHESTRATOR,
+            trace_id=uuid4(),
+            request_id=uuid4(),
+            payload=make_result(uuid4(), agent_id, **values),
+        )
+        for _ in range(count)
+    ]
+    return WorkResults(agent_id=agent_id, results=results)
 
 
 def make_chunk(number: int, text: str, *, offset: int, stream: Stream = Stream.STDOUT) -> OutputChunk:

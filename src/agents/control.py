@@ -192,7 +192,6 @@ class ControlListener:
         was_cancelled = self._attempts.was_cancelled(grant.work.task_id, grant.fence)
         result = WrittenResult.of(handed_back(self._agent_id, grant, was_cancelled=was_cancelled))
         try:
-            await self._handover.keep(result)
-            await self._handover.send(result)
+            await self._handover.hand_over(result)
         except Exception:  # the lease ends by itself; the agent lives on
             log.exception("grant.not_handed_back", extra={"task_id": grant.work.task_id})

@@ -1,19 +1,22 @@
-"""Bring every result to the ledger: onto disk first, then to the broker, and again until the orchestrator has it.
+"""Bring every result to the ledger: onto disk and to the broker, and again until the orchestrator has it.
 
 A broker that has confirmed a result can still lose it, and so can an orchestrator that took it and died. Therefore a
 result is forgotten only when `Stored` names it. When the disk takes nothing, results are sent from memory all the same.
+
+`Stored` may come before the disk has the result: then it is not written any more, or what was written goes.
 """
 
 import asyncio
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from agents.reporter import Report, Reporter
+from agents.joining import RESULT, Report
+from agents.reporter import Reporter
 from agents.spool import Spool
 from agents.spool_lines import Key, WrittenResult
 from common.backoff import exponential
@@ -25,21 +28,25 @@ from common.messages import Lease
 
 log = logging.getLogger(__name__)
 
-RESULT = "work_result"
 MAX_BATCH = 100
 MAX_IN_MEMORY = 100
 LONGEST_PAUSE = timedelta(minutes=5)
 LONGEST_SLEEP = timedelta(seconds=60)
+# How long what is stored gathers before the disk is told, in one go. The journal waits less with `ended`, so that every
+# attempt is known to one of the two.
+FORGET_AFTER = timedelta(seconds=0.5)
 
 
 @dataclass(slots=True, eq=False)
 class _Owed:
-    """A result that may not be stored. `in_memory` holds it when the disk did not take it.
+    """A result that may not be stored. `in_memory` holds it while the disk does not, which `is_refused` when it failed.
 
     `again_at`: when it is sent again; None while it has not been sent.
     """
 
+    key: Key
     in_memory: WrittenResult | None
+    is_refused: bool = False
     sent: int = 0
     again_at: float | None = None
 
@@ -61,8 +68,10 @@ class Handover:
         self._sooner = Wake()
         self._stored = Wake()
         # What is new and what is stored go to the disk together.
-        self._batcher: Batcher[WrittenResult | list[Key], None] = Batcher(self._write, limit=MAX_BATCH)
-        self._removals: set[asyncio.Future[None]] = set()
+        self._batcher: Batcher[_Owed | list[Key], None] = Batcher(self._write, limit=MAX_BATCH)
+        self._writing: set[asyncio.Future[None]] = set()
+        self._to_forget: list[Key] = []
+        self._forgetting: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         await self._batcher.__aenter__()
@@ -71,7 +80,8 @@ class Handover:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.gather(*self._removals, return_exceptions=True)
+        self._forget()
+        await asyncio.gather(*self._writing, return_exceptions=True)
         await self._batcher.__aexit__(kind, error, trace)
 
     def __len__(self) -> int:
@@ -83,17 +93,30 @@ class Handover:
 
     async def keep(self, result: WrittenResult) -> None:
         """Return when the result is on disk, or when that is known to be impossible."""
-        await self._batcher.submit(result)
+        await self._kept(result)
 
     async def send(self, result: WrittenResult, *, queue: str = RESULTS) -> None:
         """Return when the broker has a result that was kept before."""
-        await self._reporter.send_report(Report(queue, RESULT, result.body))
+        await self._send(Report(queue, RESULT, result.body), result.key)
+
+    async def hand_over(
+        self, result: WrittenResult, *, queue: str = RESULTS, kept: Callable[[], None] = lambda: None
+    ) -> None:
+        """Keep and send a result at the same time; `kept` is called as soon as it is kept."""
+        keeping = self._kept(result)
+        sending = self._reporter.hand_in(Report(queue, RESULT, result.body))
+        try:
+            await keeping
+            kept()
+            await sending
+        finally:
+            sending.cancel()
         self._sent(result.key)
 
     async def send_left(self, keys: Sequence[Key]) -> None:
         """Send what an earlier life of this agent left behind."""
         for key in keys:
-            self._owed.setdefault(key, _Owed(None))
+            self._owed.setdefault(key, _Owed(key, None))
         for start in range(0, len(keys), MAX_BATCH):
             await asyncio.gather(*(self._send_again(key) for key in keys[start : start + MAX_BATCH]))
         if keys:
@@ -115,10 +138,10 @@ class Handover:
     def stored(self, results: Iterable[Lease]) -> None:
         """These results are in the ledger, or can never be."""
         keys = [Key(lease.task_id, lease.fence) for lease in results]
-        if mine := [key for key in keys if self._owed.pop(key, None) is not None]:
-            removal = self._batcher.hand_in(mine)
-            self._removals.add(removal)
-            removal.add_done_callback(self._removals.discard)
+        self._to_forget += [key for key in keys if self._owed.pop(key, None) is not None]
+        if self._to_forget and self._forgetting is None:
+            later = FORGET_AFTER.total_seconds()
+            self._forgetting = asyncio.get_running_loop().call_later(later, self._forget)
         self._stored.ring()
 
     async def settled(self, *, within: float) -> bool:
@@ -141,7 +164,12 @@ class Handover:
             return
         if owed.sent:
             log.warning("result.sent_again", extra={"task_id": key.task_id, "fence": key.fence, "sent": owed.sent})
-        await self.send(result)
+        # Whatever it was that kept it from the ledger, the next time it shares its fate with no other.
+        await self._send(Report(RESULTS, RESULT, result.body, is_alone=owed.sent > 0), key)
+
+    async def _send(self, report: Report, key: Key) -> None:
+        await self._reporter.send_report(report)
+        self._sent(key)
 
     def _sent(self, key: Key) -> None:
         owed = self._owed.get(key)
@@ -158,19 +186,47 @@ class Handover:
         due = [owed.again_at - now for owed in self._owed.values() if owed.again_at is not None]
         return min(LONGEST_SLEEP, timedelta(seconds=max(0.0, min(due)))) if due else LONGEST_SLEEP
 
-    async def _write(self, items: Sequence[WrittenResult | list[Key]]) -> Sequence[None]:
-        results = [item for item in items if isinstance(item, WrittenResult)]
-        stored = [key for item in items if not isinstance(item, WrittenResult) for key in item]
-        failures = await asyncio.to_thread(self._to_disk, results, stored)
-        for result, failure in zip(results, failures, strict=True):
-            self._owed[result.key] = _Owed(None if failure is None else result)
-            if failure is not None:
-                log.error("spool.failed", extra={"task_id": result.key.task_id, "reason": str(failure)})
-        in_memory = [key for key, owed in self._owed.items() if owed.in_memory is not None] if any(failures) else []
+    def _kept(self, result: WrittenResult) -> asyncio.Future[None]:
+        """Owe a result. It is brought to disk also when whoever waits for that gives up."""
+        owed = self._owed[result.key] = _Owed(result.key, result)
+        return asyncio.shield(self._hand_in(owed))
+
+    def _forget(self) -> None:
+        """Tell the disk what is stored, and not owed anew since."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
+        if keys := [key for key in self._to_forget if key not in self._owed]:
+            self._hand_in(keys)
+        self._to_forget.clear()
+
+    def _hand_in(self, item: _Owed | list[Key]) -> asyncio.Future[None]:
+        writing = self._batcher.hand_in(item)
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        return writing
+
+    async def _write(self, items: Sequence[_Owed | list[Key]]) -> Sequence[None]:
+        # What was stored, or is owed anew, since it was handed in needs no place on the disk.
+        owed = [item for item in items if isinstance(item, _Owed) and self._owed.get(item.key) is item]
+        stored = [key for item in items if not isinstance(item, _Owed) for key in item]
+        results = [one.in_memory for one in owed if one.in_memory is not None]
+        failures = await asyncio.to_thread(self._to_disk, results, stored) if results or stored else []
+        for one, failure in zip(owed, failures, strict=True):
+            if failure is None:
+                one.in_memory = None
+            else:
+                one.is_refused = True
+                log.error("spool.failed", extra={"task_id": one.key.task_id, "reason": str(failure)})
+        if any(failures):
+            self._drop_the_oldest()
+        return [None] * len(items)
+
+    def _drop_the_oldest(self) -> None:
+        in_memory = [key for key, owed in self._owed.items() if owed.is_refused]
         for key in in_memory[:-MAX_IN_MEMORY]:
             log.error("result.dropped", extra={"task_id": key.task_id, "reason": "no room on disk, too many in memory"})
             del self._owed[key]
-        return [None] * len(items)
 
     def _to_disk(self, results: Sequence[WrittenResult], stored: Sequence[Key]) -> Sequence[Exception | None]:
         """Return for each result what kept it from the disk."""

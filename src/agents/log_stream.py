@@ -93,6 +93,11 @@ class LogStream:
         """Whether some output went ahead of the result."""
         return self._has_sent
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the output is finished and nothing of it has to go ahead of the result: `close` waits for nobody."""
+        return self._closing and not self._in_flight and len(self._rest) <= 1
+
     def hide(self, *values: str) -> None:
         """Hide these values, too, in all that is written from now on."""
         self._secrets.hide(*values)

@@ -8,32 +8,23 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
+from agents.joining import Report, calls, joined
 from common.backoff import full_jitter
 from common.batching import Batcher
 from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
 from common.broker.topology import REPLY_QUEUES, reply_address
-from common.protocol import Envelope, encode
+from common.protocol import MOST_RESULTS, Envelope, encode
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH = 32
+MAX_BATCH = MOST_RESULTS
 FIRST_PAUSE = timedelta(milliseconds=100)
 LONGEST_PAUSE = timedelta(seconds=5)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What is to be stored in a reply queue. A repeated publish is a new message, so this has no message id."""
-
-    queue: str
-    type: str
-    body: bytes
 
 
 class Reporter:
@@ -59,9 +50,18 @@ class Reporter:
 
     async def send_report(self, report: Report) -> None:
         """Do the same with what is encoded already."""
-        await self._batcher.submit(report)
+        await self.hand_in(report)
+
+    def hand_in(self, report: Report) -> asyncio.Future[None]:
+        """Return what is done when the report is stored."""
+        return self._batcher.hand_in(report)
 
     async def _store(self, reports: Sequence[Report]) -> Sequence[None]:
+        for call in calls(joined(self._agent_id, reports)):
+            await self._publish(call)
+        return [None] * len(reports)
+
+    async def _publish(self, reports: Sequence[Report]) -> None:
         failures = 0
         while True:
             try:
@@ -76,7 +76,7 @@ class Reporter:
                         await self._broker.declare(*REPLY_QUEUES)
                 await asyncio.sleep(full_jitter(failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE).total_seconds())
             else:
-                return [None] * len(reports)
+                return
 
     def _message(self, report: Report) -> Outgoing:
         return Outgoing(reply_address(self._agent_id, report.queue), report.body, report.type)

@@ -116,15 +116,21 @@ class Runner:
                     )
                 )
 
-            # On disk with all output that may not have arrived, before anything waits for the broker.
+            def kept() -> None:
+                if began:
+                    self._journal.ended(_ended(attempt, outcome, at=ended_at))
+                _log_end(attempt, outcome, duration_ms=duration_ms)
+
             unsent = stream.finish()
-            kept = written(unsent)
-            await self._handover.keep(kept)
-            if began:
-                self._journal.ended(_ended(attempt, outcome, at=ended_at))
-            _log_end(attempt, outcome, duration_ms=duration_ms)
+            result = written(unsent)
+            if stream.is_done:
+                await self._handover.hand_over(result, queue=PROGRESS if stream.has_sent else RESULTS, kept=kept)
+                return
+            # On disk with all output that may not have arrived, before anything waits for the broker.
+            await self._handover.keep(result)
+            kept()
             rest = await stream.close()
-            last = kept if rest == unsent else written(rest)
+            last = result if rest == unsent else written(rest)
             # Behind its own output, in the same queue, so that those who watch see the end last.
             await self._handover.send(last, queue=PROGRESS if stream.has_sent else RESULTS)
 

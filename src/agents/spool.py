@@ -3,8 +3,8 @@
 Results that end together are appended to one file and brought to disk at once. That some are stored is a line, too, and
 a file goes when nothing in it is owed any more. Blocking: whoever has an event loop calls it in a thread.
 
-Nobody is told of a result before it is on disk. So a line that a crash tore in two is of a result that does not count
-yet; it is recognised, and put aside for a person to look at.
+A line that a crash tore in two is of a result that may have been sent, or not: the next life of the agent owes a failed
+one, for the journal has no end of that attempt. The line is recognised, and put aside for a person to look at.
 """
 
 import logging

@@ -4,6 +4,7 @@ The `type` decides which payload an envelope carries. What cannot be read raises
 for the dead letters.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -37,6 +38,11 @@ NORMAL_PRIORITY = 3
 MOST_TICKET_BYTES = 64 * 1024
 MOST_REPLY_BYTES = 16 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024
+
+# How many results travel as one message, and how many bytes of them: with their envelope not more than the ledger keeps
+# of a dead letter.
+MOST_RESULTS = 100
+MOST_RESULTS_BYTES = 1024 * 1024 - 1024
 
 
 class UnreadableMessage(ChiffonError, ValueError):
@@ -92,6 +98,18 @@ class WorkResultEnvelope(MessageEnvelope):
     payload: WorkResult
 
 
+class WorkResults(Message):
+    """Results of one agent that were ready together, each as it would travel alone."""
+
+    agent_id: UUID
+    results: list[WorkResultEnvelope] = Field(min_length=1, max_length=MOST_RESULTS)
+
+
+class WorkResultsEnvelope(MessageEnvelope):
+    type: Literal["work_results"] = "work_results"
+    payload: WorkResults
+
+
 class StatusUpdateEnvelope(MessageEnvelope):
     type: Literal["status_update"] = "status_update"
     payload: StatusUpdate
@@ -129,6 +147,7 @@ Envelope = Annotated[
     | RefusalEnvelope
     | WorkStatusEnvelope
     | WorkResultEnvelope
+    | WorkResultsEnvelope
     | StatusUpdateEnvelope
     | RenewEnvelope
     | ControlEnvelope
@@ -144,6 +163,14 @@ _READER: TypeAdapter[Envelope] = TypeAdapter(Envelope)
 def encode(envelope: MessageEnvelope) -> bytes:
     """Return the envelope as UTF-8 JSON."""
     return envelope.model_dump_json().encode()
+
+
+def join_results(agent_id: UUID, results: Sequence[bytes]) -> bytes:
+    """Return one envelope around results of an agent that are encoded already, as they are."""
+    nothing = WorkResults.model_construct(agent_id=agent_id, results=[])
+    empty = WorkResultsEnvelope.model_construct(from_agent=str(agent_id), to_agent=ORCHESTRATOR, payload=nothing)
+    head, bracket, tail = encode(empty).rpartition(b"]")
+    return b"".join((head, b",".join(results), bracket, tail))
 
 
 def decode(body: bytes, *, limit: int = MOST_BYTES) -> Envelope:

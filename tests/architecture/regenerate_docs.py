@@ -13,7 +13,7 @@ from chiffon.cli.app import COMMANDS
 from chiffon.rabbitmq.settings import RabbitmqSettings
 from common import messages, orders
 from common.config import SharedSettings
-from common.protocol import MessageEnvelope
+from common.protocol import MessageEnvelope, WorkResults
 from common.seal import Seal
 from common.signing import statements
 from common.unreadable import Unreadable
@@ -42,6 +42,7 @@ PAYLOADS = (
     messages.WorkStatus,
     messages.OutputChunk,
     messages.WorkResult,
+    WorkResults,
     messages.StatusUpdate,
     messages.Resources,
     messages.Renew,

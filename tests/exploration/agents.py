@@ -68,6 +68,17 @@ def crash(number: int, agent: Agent, scope: Scope) -> Did:
     return _report(number, again, slot, ResultStatus.FAILED, scope)
 
 
+def crash_at_the_end(number: int, agent: Agent, scope: Scope) -> Did:
+    """Crash between the two halves of a report: the broker has what the disk has not."""
+    slot = agent.slot
+    did = crash(number, agent, scope)
+    if not isinstance(slot, Running):
+        return did
+    result = Result(number, slot.task, slot.attempt, slot.fence, ResultStatus.COMPLETED, started=True)
+    # Its process has ended, so it leaves none behind.
+    return did._replace(agent=did.agent._replace(orphans=agent.orphans), sent=(result, *did.sent))
+
+
 def arrive(number: int, agent: Agent, message: Message, scope: Scope) -> Did:
     """Take in a message."""
     slot = agent.slot

@@ -7,7 +7,7 @@ from tests.exploration.scope import Scope
 from tests.exploration.state import State
 
 # What must not be needed to come to rest.
-FAULTS = frozenset({"crash", "orchestrator crashes", "cancel"})
+FAULTS = frozenset({"crash", "crash at the end", "orchestrator crashes", "cancel"})
 
 
 def explore(scope: Scope, *, at_most: int) -> Explored[State, Action]:

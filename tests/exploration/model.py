@@ -6,9 +6,10 @@ again, or never: so loss, duplication and reordering have no bound. What a sende
 **Time** passes in ticks, for everybody at once. An agent counts its lease from when it asked, as production does; the
 ledger from when it gave. A tick cannot pass over the moment at which an agent must stop its work: its timer is on time.
 
-**Crashes** come between any two actions. An agent keeps its spool and its journal, an orchestrator nothing but the
-ledger; one that crashes after its commit has told nobody. An action on the ledger is one step, because the row is
-locked from the reading to the commit; without the lock, judging and writing are two.
+**Crashes** come between any two actions, and between the two halves of a report. An agent keeps its spool and its
+journal, an orchestrator nothing but the ledger; one that crashes after its commit has told nobody. An action on the
+ledger is one step, because the row is locked from the reading to the commit; without the lock, judging and writing are
+two.
 """
 
 from collections.abc import Callable, Iterator
@@ -114,10 +115,11 @@ class Model:
             for name, did in agents.on_its_own(number, agent, self._scope):
                 yield Action(name, agent=number), self._did(state, number, did)
             if state.crashes < self._scope.crashes:
-                did = agents.crash(number, agent, self._scope)
-                if did.agent != agent:
-                    crashed = self._did(state, number, did)
-                    yield Action("crash", agent=number), crashed._replace(crashes=state.crashes + 1)
+                for name, crash in (("crash", agents.crash), ("crash at the end", agents.crash_at_the_end)):
+                    did = crash(number, agent, self._scope)
+                    if did.agent != agent:
+                        crashed = self._did(state, number, did)
+                        yield Action(name, agent=number), crashed._replace(crashes=state.crashes + 1)
         for message in state.network:
             if isinstance(message, Ticket):
                 yield from self._take(state, message)

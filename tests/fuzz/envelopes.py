@@ -39,18 +39,20 @@ from common.protocol import (
     TicketEnvelope,
     UnreadableMessage,
     WorkResultEnvelope,
+    WorkResultsEnvelope,
     WorkStatusEnvelope,
     decode,
     encode,
 )
-from tests.factories import make_chunk, make_claim, make_heartbeat, make_result, make_status
+from orchestrator.loops.batches import read_damaged
+from tests.factories import make_chunk, make_claim, make_heartbeat, make_result, make_results, make_status
 
 CONTROL = "control"
 WORK = "work"
 ACCEPTED: Mapping[str, tuple[type[Any], ...]] = {
     topology.CLAIMS: (ClaimEnvelope,),
-    topology.RESULTS: (WorkResultEnvelope, ErrorEnvelope),
-    topology.PROGRESS: (WorkStatusEnvelope, WorkResultEnvelope),
+    topology.RESULTS: (WorkResultEnvelope, WorkResultsEnvelope, ErrorEnvelope),
+    topology.PROGRESS: (WorkStatusEnvelope, WorkResultEnvelope, WorkResultsEnvelope),
     topology.HEARTBEATS: (StatusUpdateEnvelope, RenewEnvelope),
     CONTROL: (GrantEnvelope, RefusalEnvelope, ControlEnvelope),
     WORK: (TicketEnvelope,),
@@ -61,11 +63,11 @@ UNWELCOME = ('"drain"', '"pause"')
 
 
 def is_readable(queue: str, body: bytes) -> bool:
-    """Say whether a message is one that belongs in a queue."""
+    """Say whether a message is one that belongs in a queue, or whose parts do: then they are what is read."""
     try:
         return isinstance(decode(body, limit=LIMITS.get(queue, MOST_REPLY_BYTES)), ACCEPTED[queue])
     except UnreadableMessage:
-        return False
+        return WorkResultsEnvelope in ACCEPTED[queue] and read_damaged(body) is not None
 
 
 def _ends() -> dict[str, Any]:
@@ -95,6 +97,7 @@ def examples() -> list[Envelope]:
         RefusalEnvelope(**_ends(), payload=Refusal(tasks=[refused])),
         WorkStatusEnvelope(**_ends(), payload=make_status(task_id, agent_id, *chunks, progress="half")),
         WorkResultEnvelope(**_ends(), payload=make_result(task_id, agent_id, chunks=chunks)),
+        WorkResultsEnvelope(**_ends(), payload=make_results(agent_id)),
         StatusUpdateEnvelope(**_ends(), payload=make_heartbeat()),
         RenewEnvelope(**_ends(), payload=Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[lease])),
         ErrorEnvelope(**_ends(), payload=ProtocolError(error_code=5006, error_message="no", about=task_id)),

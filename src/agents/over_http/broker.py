@@ -28,7 +28,7 @@ from common.broker.topology import work_queue
 from common.clock import Clock, SystemClock
 from common.loop import Health
 from common.messages import Claim, GrantedTask, ProtocolError, Renew, StatusUpdate, WorkResult, WorkStatus
-from common.protocol import decode
+from common.protocol import WorkResults, decode
 from common.unreadable import Unreadable
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,8 @@ class OverHttp:
                     await self._orders.beat(payload)
                 case WorkStatus() | WorkResult() | ProtocolError():
                     reports.append(payload)
+                case WorkResults(results=results):
+                    reports += [result.payload for result in results]
                 case Unreadable():
                     # Everything that is read here was made here; what the server says wrongly is refused before that.
                     log.error("message.unreadable", extra={"queue": payload.queue, "reason": payload.reason})

@@ -13,7 +13,7 @@ KEPT_BYTES = 1024 * 1024
 NAME_LENGTH = 255
 REASON_LENGTH = 2000
 UNKNOWN = "unknown"
-# Reply queues take `<agent_id>.<kind>`; a replayed message comes from none.
+# Reply queues take `<agent_id>.<kind>`; a message that an orchestrator sends once more comes from none.
 REPLAYED_BY = "replayed"
 # How the reason begins for a message that did not come from whom it speaks for.
 FORGED = "forged: "
@@ -78,9 +78,14 @@ def origin_of(letter: Letter) -> Address | None:
         case "control" if _is_uuid(name):
             return topology.control_address(UUID(name))
         case "replies" if any(letter.queue == queue.name for queue in topology.REPLY_QUEUES):
-            return Address(topology.REPLIES, f"{REPLAYED_BY}.{name}")
+            return replay_address(letter.queue)
         case _:
             return None
+
+
+def replay_address(queue: str) -> Address:
+    """Return the address under which an orchestrator brings what was once sent to a reply queue there again."""
+    return Address(topology.REPLIES, f"{REPLAYED_BY}.{queue.partition('.')[2]}")
 
 
 def _is_uuid(text: str) -> bool:

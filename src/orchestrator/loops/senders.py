@@ -13,7 +13,7 @@ from common.broker.base import Delivery
 from common.broker.rabbitmq_user import user_of, user_of_agent
 from common.errors import StartupRefused
 from common.messages import Claim, Probe, ProtocolError, Renew, StatusUpdate, WorkResult, WorkStatus
-from common.protocol import ORCHESTRATOR, MessageEnvelope
+from common.protocol import ORCHESTRATOR, MessageEnvelope, WorkResults
 from common.unreadable import Unreadable
 from orchestrator.dead_letters.rules import FORGED, REPLAYED_BY
 
@@ -88,6 +88,12 @@ def _problem_of_agents(sender: str, envelope: MessageEnvelope, payload: BaseMode
     match payload:
         case Claim() | Renew() | StatusUpdate() | Unreadable() | WorkResult() | WorkStatus():
             agent = str(payload.agent_id)
+        case WorkResults():
+            agent = str(payload.agent_id)
+            said_for = {str(result.payload.agent_id) for result in payload.results}
+            said_by = {result.from_agent for result in payload.results}
+            if strangers := (said_for | said_by) - {agent}:
+                return f"among the results of agent {agent!r} is one of {min(strangers)!r}"
         case ProtocolError():
             agent = envelope.from_agent
         case _:

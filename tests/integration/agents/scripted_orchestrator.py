@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -56,6 +56,7 @@ from common.protocol import (
     GrantEnvelope,
     RefusalEnvelope,
     TicketEnvelope,
+    WorkResultsEnvelope,
     decode,
     encode,
 )
@@ -211,10 +212,10 @@ class ScriptedOrchestrator:
             while True:
                 deliveries = await consumer.receive(10)
                 for delivery in deliveries:
-                    envelope = decode(delivery.body)
-                    handlers.get(envelope.type, self._note)(envelope)
-                    with suppress(BrokerUnavailable):  # the agent asks again
-                        await self._answer(envelope)
+                    for envelope in _each(decode(delivery.body)):
+                        handlers.get(envelope.type, self._note)(envelope)
+                        with suppress(BrokerUnavailable):  # the agent asks again
+                            await self._answer(envelope)
                 await consumer.ack(*deliveries)
 
     def _note_heartbeat(self, envelope: Envelope) -> None:
@@ -268,3 +269,8 @@ class ScriptedOrchestrator:
         # As the database does: from when the answer is written, whether or not it arrives.
         self.lease_ends.update({lease.task_id: time.time() + self.lease_seconds for lease in kept})
         await self.order(Renewed(renewal_id=renewal.renewal_id, lease_seconds=self.lease_seconds, kept=kept, lost=lost))
+
+
+def _each(envelope: Envelope) -> Sequence[Envelope]:
+    """Return what travelled in a message."""
+    return envelope.payload.results if isinstance(envelope, WorkResultsEnvelope) else [envelope]

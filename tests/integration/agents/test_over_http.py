@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from agents.main import run_agent
+from agents.over_http.broker import OverHttp
 from agents.settings import AgentSettings
 from agents.way import ServerNotReady, TwoWays
+from common.broker.base import Outgoing
 from common.config import SharedSettings
 from common.errors import ErrorCode
 from tests.eventually import eventually
@@ -174,6 +176,29 @@ async def test_a_result_stays_on_disk_until_the_server_has_stored_it(
 
     await eventually(lambda: job.end)
     await eventually(lambda: not spooled(tmp_path / "agent"))
+
+
+async def test_results_that_wait_for_the_server_together_all_reach_it(
+    server: QueueServer, start: StartAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, kinds = OverHttp.publish, list[str]()
+
+    async def when_all_have_ended(self: OverHttp, *messages: Outgoing) -> None:
+        said = [message.type for message in messages if message.type.startswith("work_result")]
+        if said and not kinds:
+            await eventually(lambda: len(spooled(tmp_path / "agent")) == 6)
+        kinds.extend(said)
+        await publish(self, *messages)
+
+    monkeypatch.setattr(OverHttp, "publish", when_all_have_ended)
+    jobs = [server.shell(f"exit {code}") for code in range(6)]
+    await start(slots=6)
+
+    ends = [await ended(job) for job in jobs]
+
+    assert "work_results" in kinds
+    assert [end["exitCode"] for end in ends] == list(range(6))
+    await eventually(lambda: spooled(tmp_path / "agent") == [])
 
 
 async def test_a_result_that_will_never_count_is_not_kept(

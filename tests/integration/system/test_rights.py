@@ -27,11 +27,14 @@ from common.protocol import (
     RenewEnvelope,
     StatusUpdateEnvelope,
     WorkResultEnvelope,
+    WorkResults,
+    WorkResultsEnvelope,
     WorkStatusEnvelope,
     encode,
+    join_results,
 )
 from tests.eventually import eventually
-from tests.factories import make_chunk, make_claim, make_heartbeat, make_renewal, make_result, make_status
+from tests.factories import make_chunk, make_claim, make_heartbeat, make_renewal, make_result, make_results, make_status
 from tests.integration.system.rights import Account, Guarded, closing_of, refusal, thief
 
 REFUSED = "ACCESS_REFUSED"
@@ -221,6 +224,7 @@ async def test_what_a_thief_says_for_another_agent_changes_nothing(
     said: dict[str, str] = {"from_agent": str(victim.agent_id), "to_agent": ORCHESTRATOR}
     forged: list[tuple[str, Envelope]] = [
         ("results", WorkResultEnvelope(payload=make_result(running, victim.agent_id), **said)),
+        ("results", among_own(stolen, WorkResultEnvelope(payload=make_result(running, victim.agent_id), **said))),
         (
             "progress",
             WorkStatusEnvelope(payload=make_status(running, victim.agent_id, make_chunk(0, "lie", offset=0)), **said),
@@ -250,6 +254,38 @@ async def test_what_a_thief_says_for_another_agent_changes_nothing(
     gate.touch()
     [task, _] = await system.finished(running, waiting)
     assert (task.status, task.output) == ("completed", "genuine\n")
+
+
+def among_own(account: Account, other: WorkResultEnvelope) -> Envelope:
+    """Return results of an agent, with that of another among them."""
+    [own, *_] = make_results(account.agent_id).results
+    results = WorkResults(agent_id=account.agent_id, results=[own, other])
+    return WorkResultsEnvelope(from_agent=str(account.agent_id), to_agent=ORCHESTRATOR, payload=results)
+
+
+async def test_of_results_that_an_agent_sends_together_a_spoilt_one_is_a_dead_letter_and_the_others_count(
+    guarded: Guarded, victim: Account, tmp_path: Path
+) -> None:
+    system, gate, running = guarded.system, tmp_path / "gate", uuid4()
+    await system.client.dispatch(
+        "shell_script", {"script": f"while [ ! -e {gate} ]; do sleep 0.05; done"}, task_id=running
+    )
+    await eventually(lambda: status_is(guarded, running, "running"), timeout=30)
+    [good, spoilt] = make_results(victim.agent_id, output="together").results
+    good = good.model_copy(update={"payload": make_result(running, victim.agent_id, output="together")})
+    bodies = [encode(good), encode(spoilt).replace(b'"fence":1', b'"fence":-1')]
+
+    async with thief(victim) as connection:
+        together = join_results(victim.agent_id, bodies)
+        own = publishing(topology.REPLIES.name, f"{victim.agent_id}.results", user=victim.user, body=together)
+        await own(await connection.channel(on_return_raises=True))
+    [task] = await system.finished(running)
+    [letter] = await eventually(lambda: system.dead_letters(1), timeout=30)
+
+    assert (task.status, task.output) == ("completed", "together")
+    assert "fence" in letter.reason
+    assert (letter.queue, letter.type) == (topology.RESULTS, "work_result")
+    gate.touch()
 
 
 async def status_is(guarded: Guarded, task_id: UUID, status: str) -> bool:

@@ -1,6 +1,7 @@
 """A result is sent again until it is stored, from disk or, when that is full, from memory."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -9,18 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from agents import handover as handing_over
 from agents.handover import Handover
 from agents.reporter import Reporter
 from agents.spool import Spool
-from agents.spool_lines import WrittenResult
+from agents.spool_lines import Key, WrittenResult
 from common.broker.base import Outgoing
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES
 from common.clock import SystemClock
 from common.loop import Health
 from common.messages import Lease
-from common.protocol import WorkResultEnvelope, decode
+from common.protocol import WorkResultEnvelope, WorkResultsEnvelope, decode
 from tests.eventually import eventually
+from tests.spooled import spooled
 from tests.unit.agents.test_spool import AGENT, make_result
 
 
@@ -28,13 +31,19 @@ class Recording(MemoryBroker):
     def __init__(self) -> None:
         super().__init__()
         self.results: list[WorkResultEnvelope] = []
+        self.messages: list[int] = []
 
     async def publish(self, *messages: Outgoing) -> None:
         await super().publish(*messages)
         for message in messages:
             envelope = decode(message.body)
-            assert isinstance(envelope, WorkResultEnvelope)
-            self.results.append(envelope)
+            if isinstance(envelope, WorkResultsEnvelope):
+                results = envelope.payload.results
+            else:
+                assert isinstance(envelope, WorkResultEnvelope)
+                results = [envelope]
+            self.results += results
+            self.messages.append(len(results))
 
 
 class Owing:
@@ -46,6 +55,10 @@ class Owing:
     async def hand_over(self, result: WorkResultEnvelope) -> None:
         await self.handover.keep(WrittenResult.of(result))
         await self.handover.send(WrittenResult.of(result))
+
+    def begin(self, result: WorkResultEnvelope) -> asyncio.Task[None]:
+        """Keep and send at the same time."""
+        return asyncio.create_task(self.handover.hand_over(WrittenResult.of(result)))
 
     def store(self, result: WorkResultEnvelope) -> None:
         self.handover.stored([Lease(task_id=result.payload.task_id, fence=result.payload.fence)])
@@ -173,3 +186,195 @@ async def test_leaving_waits_for_the_last_results_and_not_for_ever(owing: Open) 
         assert not await it.handover.settled(within=0.05)
         asyncio.get_running_loop().call_later(0.05, it.store, result)
         assert await it.handover.settled(within=10)
+
+
+class SlowDisk:
+    """A spool whose writes wait until they may go on."""
+
+    def __init__(self, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_writing, self.go_on = threading.Event(), threading.Event()
+        self.writes = 0
+        keep = spool.keep
+
+        def slowly(results: list[WrittenResult]) -> object:
+            self.writes += 1
+            self.is_writing.set()
+            assert self.go_on.wait(10)
+            return keep(results)
+
+        monkeypatch.setattr(spool, "keep", slowly)
+
+
+async def test_a_result_is_sent_while_the_disk_is_busy_and_handed_over_when_both_have_it(
+    owing: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = make_result()
+    async with owing() as it:
+        disk = SlowDisk(it.spool, monkeypatch)
+
+        handing = it.begin(result)
+        await eventually(lambda: it.broker.results == [result] and disk.is_writing.is_set())
+        assert spooled(tmp_path) == []
+        assert not handing.done()
+        disk.go_on.set()
+        await asyncio.wait_for(handing, 10)
+
+        assert spooled(tmp_path) == [WrittenResult.of(result).key]
+
+
+async def test_a_result_is_on_disk_while_the_broker_is_away_and_handed_over_when_it_is_back(
+    owing: Open, tmp_path: Path
+) -> None:
+    result = make_result()
+    async with owing() as it:
+        publish, back = it.broker.publish, asyncio.Event()
+
+        async def later(*messages: Outgoing) -> None:
+            await back.wait()
+            await publish(*messages)
+
+        it.broker.publish = later  # type: ignore[method-assign]
+        kept = asyncio.Event()
+        handing = asyncio.create_task(it.handover.hand_over(WrittenResult.of(result), kept=kept.set))
+        await asyncio.wait_for(kept.wait(), 10)
+
+        assert spooled(tmp_path) == [WrittenResult.of(result).key]
+        assert not handing.done()
+        back.set()
+        await asyncio.wait_for(handing, 10)
+
+
+async def test_a_result_that_is_stored_before_the_disk_has_it_is_owed_no_more_and_leaves_nothing_there(
+    owing: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, other = make_result(), make_result()
+    async with owing(resend_after=0.05) as it:
+        disk = SlowDisk(it.spool, monkeypatch)
+        handing = it.begin(result)
+        await eventually(lambda: it.broker.results and disk.is_writing.is_set())
+
+        it.store(result)
+        disk.go_on.set()
+        await asyncio.wait_for(handing, 10)
+
+        assert len(it.handover) == 0
+        assert await it.handover.settled(within=5)
+        await eventually(lambda: spooled(tmp_path) == [])
+        # Another one is sent again meanwhile, this one is not.
+        await asyncio.wait_for(it.begin(other), 10)
+        await eventually(lambda: it.broker.results.count(other) > 1)
+        assert it.broker.results.count(result) == 1
+
+
+async def test_a_result_that_is_stored_before_its_turn_at_the_disk_is_not_written(
+    owing: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_result(), make_result()
+    async with owing() as it:
+        disk = SlowDisk(it.spool, monkeypatch)
+        handing = [it.begin(first)]
+        await eventually(disk.is_writing.is_set)
+        handing.append(it.begin(second))
+        await eventually(lambda: second in it.broker.results)
+
+        it.store(second)
+        disk.go_on.set()
+        await asyncio.wait_for(asyncio.gather(*handing), 10)
+
+        assert disk.writes == 1
+        assert spooled(tmp_path) == [WrittenResult.of(first).key]
+        assert len(it.handover) == 1
+
+
+async def test_a_disk_that_fails_while_the_result_is_sent_leaves_it_in_memory_until_it_is_stored(
+    owing: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = make_result()
+    async with owing(resend_after=0.05) as it:
+        (tmp_path / "spool").rmdir()
+        (tmp_path / "spool").write_text("in the way")
+
+        await asyncio.wait_for(it.begin(result), 10)
+        await eventually(lambda: it.broker.results.count(result) > 1)
+        it.store(result)
+
+        assert "spool.failed" in caplog.text
+        assert len(it.handover) == 0
+
+
+async def test_a_result_is_brought_to_disk_although_its_slot_is_given_up(
+    owing: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_result(), make_result()
+    async with owing() as it:
+        disk = SlowDisk(it.spool, monkeypatch)
+        handing = [it.begin(first)]
+        await eventually(disk.is_writing.is_set)
+        handing.append(it.begin(second))
+        await eventually(lambda: second in it.broker.results)
+
+        for one in handing:
+            one.cancel()
+        await asyncio.gather(*handing, return_exceptions=True)
+        disk.go_on.set()
+
+    assert spooled(tmp_path) == [WrittenResult.of(first).key, WrittenResult.of(second).key]
+
+
+async def test_the_disk_is_told_of_many_results_at_once_that_they_are_stored(
+    owing: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = [make_result() for _ in range(20)]
+    async with owing() as it:
+        forgotten: list[int] = []
+        forget = it.spool.forget
+
+        def counting(keys: list[Key]) -> None:
+            forgotten.append(len(keys))
+            forget(keys)
+
+        monkeypatch.setattr(it.spool, "forget", counting)
+        for result in results:
+            await it.hand_over(result)
+            it.store(result)
+        await eventually(lambda: spooled(tmp_path) == [])
+
+    assert sum(forgotten) == 20
+    assert len(forgotten) < 20
+
+
+async def test_what_is_stored_is_gone_from_the_disk_when_the_agent_leaves_at_once(
+    owing: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handing_over, "FORGET_AFTER", timedelta(minutes=1))
+    result = make_result()
+    async with owing() as it:
+        await it.hand_over(result)
+        it.store(result)
+        assert spooled(tmp_path) == [WrittenResult.of(result).key]
+
+    assert spooled(tmp_path) == []
+
+
+async def test_a_result_that_is_owed_anew_is_not_forgotten_with_the_one_that_was_stored(
+    owing: Open, tmp_path: Path
+) -> None:
+    result = make_result()
+    async with owing() as it:
+        await it.hand_over(result)
+        it.store(result)
+        await it.hand_over(result)
+
+    assert spooled(tmp_path) == [WrittenResult.of(result).key]
+
+
+async def test_results_that_are_sent_again_travel_alone(owing: Open) -> None:
+    results = [make_result() for _ in range(5)]
+    async with owing(resend_after=0.05) as it:
+        await asyncio.gather(*(it.hand_over(result) for result in results))
+        sent = len(it.broker.messages)
+        assert max(it.broker.messages) > 1
+
+        await eventually(lambda: all(it.broker.results.count(result) > 1 for result in results))
+
+        assert set(it.broker.messages[sent:]) == {1}

@@ -3,12 +3,14 @@
 import asyncio
 from uuid import UUID, uuid4
 
+from agents.joining import RESULT, Report
 from agents.reporter import Reporter
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES, RESULTS
 from common.messages import ProtocolError
-from common.protocol import ORCHESTRATOR, ErrorEnvelope
+from common.protocol import ORCHESTRATOR, ErrorEnvelope, WorkResultsEnvelope, decode, encode
+from tests.factories import make_results
 
 AGENT = UUID(int=7)
 
@@ -64,3 +66,18 @@ async def test_reports_that_come_together_are_published_together() -> None:
 
     assert len(broker.calls) == 1
     assert await broker.depth(RESULTS) == 20
+
+
+async def test_results_that_come_together_are_one_message_that_is_repeated_until_the_broker_has_it() -> None:
+    broker = Flaky(failures=2)
+    await broker.declare(*REPLY_QUEUES)
+    results = make_results(AGENT, 20).results
+    async with Reporter(broker, AGENT) as reporter:
+        await asyncio.gather(*(reporter.send_report(Report(RESULTS, RESULT, encode(one))) for one in results))
+
+    assert [len(call) for call in broker.calls] == [1, 1, 1]
+    assert len({call[0].message_id for call in broker.calls}) == 3
+    assert await broker.depth(RESULTS) == 1
+    envelope = decode(broker.calls[-1][0].body)
+    assert isinstance(envelope, WorkResultsEnvelope)
+    assert envelope.payload.results == results

@@ -233,7 +233,7 @@ async def test_the_process_group_is_journaled_with_the_time_of_its_start(tmp_pat
     assert (process["pid"], process["start_ticks"]) == (os.getpid(), myself.start_ticks)
 
 
-async def test_the_result_is_on_disk_before_the_broker_is_asked(tmp_path: Path) -> None:
+async def test_the_result_is_on_disk_when_the_attempt_is_over(tmp_path: Path) -> None:
     result, _ = await run(make_attempt(), tmp_path / "work", succeed)
 
     # Nobody has said that it is stored.

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from common import messages, orders, protocol
 from common.protocol import MOST_REPLY_BYTES, MOST_TICKET_BYTES, MessageEnvelope, UnreadableMessage, decode, encode
-from tests.factories import make_claim, make_heartbeat, make_result, make_status, make_unreadable
+from tests.factories import make_claim, make_heartbeat, make_result, make_results, make_status, make_unreadable
 
 LEASE = messages.Lease(task_id=uuid4(), fence=1)
 WORK = messages.WorkRequest(task_id=uuid4(), work_type="echo", parameters={"message": "grüße", "n": [1, None, 2.5]})
@@ -29,6 +29,7 @@ EXAMPLES: dict[type[MessageEnvelope], Any] = {
     ),
     protocol.WorkStatusEnvelope: make_status(uuid4(), uuid4(), progress="half way"),
     protocol.WorkResultEnvelope: make_result(uuid4(), uuid4()),
+    protocol.WorkResultsEnvelope: make_results(uuid4()),
     protocol.StatusUpdateEnvelope: make_heartbeat(),
     protocol.RenewEnvelope: messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=[LEASE]),
     protocol.ControlEnvelope: orders.Control(order=messages.CancelTask(task_id=uuid4(), fence=3)),
@@ -156,3 +157,33 @@ def test_a_claim_and_a_renewal_hold_lists_of_the_largest_size_and_no_larger() ->
     assert messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=lease * messages.MOST_TASKS).leases
     with pytest.raises(ValidationError, match="at most"):
         messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=lease * (messages.MOST_TASKS + 1))
+
+
+def test_results_that_are_joined_are_read_as_each_was_written_and_their_bytes_are_in_the_message_as_they_are() -> None:
+    agent_id = uuid4()
+    results = make_results(agent_id, 3, output='a "quoted" ]}, {"x": [1]}').results
+    bodies = [encode(result) for result in results]
+
+    body = protocol.join_results(agent_id, bodies)
+
+    envelope = decode(body)
+    assert isinstance(envelope, protocol.WorkResultsEnvelope)
+    assert (envelope.from_agent, envelope.payload.agent_id, envelope.to_agent) == (
+        str(agent_id),
+        agent_id,
+        protocol.ORCHESTRATOR,
+    )
+    assert envelope.payload.results == results
+    assert b",".join(bodies) in body
+
+
+def test_so_many_results_travel_together_and_no_more() -> None:
+    most = [encode(make_results(uuid4()).results[0])] * protocol.MOST_RESULTS
+
+    envelope = decode(protocol.join_results(uuid4(), most))
+    assert isinstance(envelope, protocol.WorkResultsEnvelope)
+    assert len(envelope.payload.results) == protocol.MOST_RESULTS
+    with pytest.raises(UnreadableMessage, match="at most 100"):
+        decode(protocol.join_results(uuid4(), [*most, most[0]]))
+    with pytest.raises(UnreadableMessage, match="at least 1"):
+        decode(protocol.join_results(uuid4(), []))

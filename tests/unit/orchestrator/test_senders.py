@@ -19,11 +19,21 @@ from common.protocol import (
     TicketEnvelope,
     UnreadableEnvelope,
     WorkResultEnvelope,
+    WorkResults,
+    WorkResultsEnvelope,
     WorkStatusEnvelope,
 )
 from orchestrator.dead_letters.rules import FORGED, REPLAYED_BY
 from orchestrator.loops.senders import Checked, Trusted, senders_of
-from tests.factories import make_claim, make_heartbeat, make_renewal, make_result, make_status, make_unreadable
+from tests.factories import (
+    make_claim,
+    make_heartbeat,
+    make_renewal,
+    make_result,
+    make_results,
+    make_status,
+    make_unreadable,
+)
 
 OWN = "chiffon"
 AGENT, OTHER = uuid4(), uuid4()
@@ -38,6 +48,7 @@ def said_by(agent_id: UUID, *, from_agent: UUID | None = None) -> list[Envelope]
         RenewEnvelope(payload=make_renewal(uuid4(), agent_id), **to),
         StatusUpdateEnvelope(payload=make_heartbeat(agent_id), **to),
         WorkResultEnvelope(payload=make_result(uuid4(), agent_id), **to),
+        WorkResultsEnvelope(payload=make_results(agent_id), **to),
         WorkStatusEnvelope(payload=make_status(uuid4(), agent_id), **to),
         UnreadableEnvelope(payload=make_unreadable(agent_id), **to),
     ]
@@ -77,6 +88,24 @@ def test_it_speaks_under_its_own_routing_key_only(envelope: Envelope, key: str) 
 @pytest.mark.parametrize("envelope", said_by(AGENT, from_agent=OTHER), ids=kind)
 def test_it_does_not_sign_as_another(envelope: Envelope) -> None:
     assert objection(envelope, sender=user_of_agent(AGENT), key=str(AGENT)) is not None
+
+
+@pytest.mark.parametrize("changed", ["payload", "envelope"])
+def test_every_result_of_those_that_travel_together_is_of_the_agent_that_sends_them(changed: str) -> None:
+    [own, other] = make_results(AGENT).results
+    if changed == "payload":
+        other = other.model_copy(update={"payload": make_result(uuid4(), OTHER)})
+    else:
+        other = other.model_copy(update={"from_agent": str(OTHER)})
+    envelope = WorkResultsEnvelope(
+        from_agent=str(AGENT), to_agent=ORCHESTRATOR, payload=WorkResults(agent_id=AGENT, results=[own, other])
+    )
+
+    reason = objection(envelope, sender=user_of_agent(AGENT), key=str(AGENT))
+
+    assert reason is not None
+    assert reason.startswith(FORGED)
+    assert str(OTHER) in reason
 
 
 def test_an_error_belongs_to_the_agent_that_signs_it() -> None:
