@@ -31,7 +31,7 @@ class Recording(MemoryBroker):
     def __init__(self) -> None:
         super().__init__()
         self.results: list[WorkResultEnvelope] = []
-        self.messages: list[int] = []
+        self.messages: list[list[WorkResultEnvelope]] = []
 
     async def publish(self, *messages: Outgoing) -> None:
         await super().publish(*messages)
@@ -43,7 +43,7 @@ class Recording(MemoryBroker):
                 assert isinstance(envelope, WorkResultEnvelope)
                 results = [envelope]
             self.results += results
-            self.messages.append(len(results))
+            self.messages.append(results)
 
 
 class Owing:
@@ -368,13 +368,26 @@ async def test_a_result_that_is_owed_anew_is_not_forgotten_with_the_one_that_was
     assert spooled(tmp_path) == [WrittenResult.of(result).key]
 
 
-async def test_results_that_are_sent_again_travel_alone(owing: Open) -> None:
-    results = [make_result() for _ in range(5)]
-    async with owing(resend_after=0.05) as it:
-        await asyncio.gather(*(it.hand_over(result) for result in results))
-        sent = len(it.broker.messages)
-        assert max(it.broker.messages) > 1
+async def test_a_result_that_is_sent_again_travels_alone_and_new_ones_together(
+    owing: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    again, *new = [make_result() for _ in range(4)]
+    async with owing(resend_after=0.2) as it:
+        await it.hand_over(again)
+        publish, back = it.broker.publish, asyncio.Event()
 
-        await eventually(lambda: all(it.broker.results.count(result) > 1 for result in results))
+        async def later(*messages: Outgoing) -> None:
+            await back.wait()
+            await publish(*messages)
 
-        assert set(it.broker.messages[sent:]) == {1}
+        it.broker.publish = later  # type: ignore[method-assign]
+        handing = [it.begin(new[0])]  # the broker is busy with this one
+        await eventually(lambda: "result.sent_again" in caplog.text)
+        handing += [it.begin(result) for result in new[1:]]
+        await eventually(lambda: len(it.handover) == 4)
+        back.set()
+        await asyncio.wait_for(asyncio.gather(*handing), 10)
+
+        assert new[1:] in it.broker.messages
+        assert it.broker.messages.count([again]) >= 2
+        assert not any(again in results and len(results) > 1 for results in it.broker.messages)
