@@ -12,8 +12,11 @@ from orchestrator.events.model import Event, NewEvent
 # `told`: the events that come of what was changed, in the order of `position`. The head row is locked after that and
 # until the commit, so whoever comes next gets the next number and commits later: followers may read "seq > last" and
 # miss nothing. So nothing follows in the transaction. The hash of each event covers the one before it; see chain.py.
+#
+# Rows of a CTE are made as they are asked for, and so are its locks. Counting asks for all of them: who only asked
+# whether there is one would hold the head while the other rows of tasks are yet to be locked, a circle in the making.
 WRITE = """
-    head AS MATERIALIZED (SELECT seq, hash FROM event_head WHERE EXISTS (SELECT FROM told) FOR UPDATE),
+    head AS MATERIALIZED (SELECT seq, hash FROM event_head WHERE (SELECT count(*) FROM told) > 0 FOR UPDATE),
     locked AS MATERIALIZED (SELECT seq, hash, clock_timestamp() AS at FROM head),
     chain AS MATERIALIZED (
         SELECT seq, at, event_chain(hash, seq, at, ARRAY(SELECT leaf FROM told ORDER BY position)) AS hashes FROM locked
