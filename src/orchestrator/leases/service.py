@@ -1,7 +1,8 @@
-"""The use cases of leases, one transaction each: claim, renew, result, and reap.
+"""The use cases of leases: claim, renew, result, and reap.
 
 Every one follows the same path: hold the keys of tasks that may end (`keys.admission`), lock the tasks, judge by
-`rules`, write what was judged, and the events last.
+`rules`, write what was judged, and the events last, in one transaction. Of claims and results those that are plain come
+before, by a shorter way (`leases.plain`); the transaction is for what is left.
 """
 
 import logging
@@ -9,7 +10,7 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import assert_never
 from uuid import UUID
 
@@ -17,7 +18,6 @@ from common.lifecycle import Status
 from common.loop import Wake
 from common.messages import (
     Claim,
-    ClaimedTask,
     GrantedTask,
     Lease,
     RefusedTask,
@@ -27,44 +27,41 @@ from common.messages import (
 )
 from common.retry import RetryPolicy
 from common.safeguards import Safeguard, is_on
-from orchestrator.approvals.asking import Consent
-from orchestrator.database.pool import Connection, Pool, transaction
-from orchestrator.events import queries as events
+from orchestrator.database.pool import Pool, transaction
 from orchestrator.keys import admission
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
-from orchestrator.leases.answers import Answer, answers, refused
+from orchestrator.leases.answers import Answer, answers
 from orchestrator.leases.changes import Changes
+from orchestrator.leases.claims import Claims, Judged, Leased
 from orchestrator.leases.grants import granted
+from orchestrator.leases.plain import claims as plain_claims
+from orchestrator.leases.plain import results as plain_results
 from orchestrator.leases.queries import End
 from orchestrator.leases.rules import (
     AGENT_LOST,
     LOST_CODE,
     Duplicate,
     Finish,
-    Give,
-    GiveAgain,
-    Refuse,
     Requeue,
     Stale,
     Stopped,
     Verdict,
-    judge_claim,
     judge_lost,
     judge_result,
 )
-from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.room import Room
 from orchestrator.output.limit import MAX_OUTPUT_BYTES, capped
 from orchestrator.output.service import chunks_of_result, store_chunks
-from orchestrator.placement.bounds import Bounds
-from orchestrator.registry.gate import Gate
-from orchestrator.registry.rules import SHUT_OUT, STANDARD, BreakerPolicy
+from orchestrator.registry.rules import STANDARD, BreakerPolicy
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
 from orchestrator.tasks.service import TaskService
 
 log = logging.getLogger(__name__)
+
+# What is the same in the same result: task, fence, attempt, agent.
+ResultKey = tuple[UUID, int, int, UUID]
 
 
 class LeaseService:
@@ -89,52 +86,26 @@ class LeaseService:
         self._lease = lease
         self._ageing = ageing
         self._policy = policy
+        self._claims = Claims(pool, lease=lease, breaker=breaker)
         self._tasks = TaskService(pool, ageing=ageing)
         self._max_output = max_output_bytes
 
     async def claim(self, claims: Sequence[Claim]) -> list[Answer]:
         """Lease what is free to those who asked, first come first served, and answer each agent once."""
         wanted = [(claim.agent_id, task) for claim in claims for task in claim.tasks]
+        plain = await plain_claims.lease(self._pool, wanted, lasts=self._lease)
+        got = {one.task.task_id for one in plain}
+        rest = [one for one in wanted if one[1].task_id not in got]
+        judged = await self._claims.judge(rest) if rest else Judged()
         grants: dict[UUID, list[GrantedTask]] = defaultdict(list)
+        for one in (*plain, *judged.repeated, *judged.leased):
+            grants[one.agent_id].append(self._granted(one))
         refusals: dict[UUID, list[RefusedTask]] = defaultdict(list)
-        barred: list[UUID] = []
-        async with transaction(self._pool) as db:
-            known = await tasks.lock_claimable(db, sorted({task.task_id for _, task in wanted}))
-            now = await tasks.time_of(db, known.values())
-            claimers = {agent_id for agent_id, _ in wanted}
-            gate = await Gate.open(db, claimers, now=now, policy=self._breaker)
-            consent = await Consent.open(db, known.values(), now=now)
-            bounds = await Bounds.open(db, {task.aim for task in known.values()}, claimers)
-            winners: dict[UUID, tuple[UUID, ClaimedTask]] = {}
-            for agent_id, claim in wanted:
-                task = known.get(claim.task_id)
-                match _judge(task, claim, agent_id, now, gate):
-                    case Give() if winners.get(claim.task_id) == (agent_id, claim):
-                        pass  # asked twice at once, and granted once
-                    case Give() if claim.task_id in winners:
-                        refusals[agent_id].append(refused(claim, "another agent was first"))
-                    case Give():
-                        task = known[claim.task_id]
-                        reason = consent.withheld(task) or bounds.refusal(task.aim, agent_id)
-                        if reason is None and (reason := await gate.refusal(db, agent_id)) is None:
-                            winners[claim.task_id] = (agent_id, claim)
-                        else:
-                            refusals[agent_id].append(refused(claim, reason))
-                            barred.append(claim.task_id)
-                    case GiveAgain():
-                        assert task is not None
-                        grants[agent_id].append(self._granted(task, claim, task.attempt, task.fence))
-                    case Refuse(reason=reason):
-                        refusals[agent_id].append(refused(claim, reason))
-            await outbox.add_orders(db, gate.orders())
-            # The ticket is used up and nobody runs the task: others get it at once.
-            await outbox.make_due(db, [task_id for task_id in barred if task_id not in winners])
-            await consent.use(db, [known[task_id] for task_id in winners])
-            for agent_id, grant in await self._lease_out(db, known, winners):
-                grants[agent_id].append(grant)
-        if consent.found:
-            await self.withdraw(sorted(consent.found))
-        self._used_up([known[task_id] for task_id in winners], some_were_refused=bool(refusals))
+        for agent_id, refusal in judged.refused:
+            refusals[agent_id].append(refusal)
+        if judged.withheld:
+            await self.withdraw(sorted(judged.withheld))
+        self._used_up([one.task for one in (*plain, *judged.leased)], some_were_refused=bool(refusals))
         return answers(claims, grants, refusals)
 
     def _used_up(self, leased: Sequence[Task], *, some_were_refused: bool) -> None:
@@ -148,25 +119,14 @@ class LeaseService:
         """Cancel tasks that were refused to those who claimed them because nobody may run them."""
         await self._tasks.withdraw(task_ids)
 
-    async def _lease_out(
-        self, db: Connection, known: dict[UUID, Task], winners: dict[UUID, tuple[UUID, ClaimedTask]]
-    ) -> list[tuple[UUID, GrantedTask]]:
-        if not winners:
-            return []
-        rows = [(task_id, agent_id, claim.claim_id, self._lease) for task_id, (agent_id, claim) in winners.items()]
-        leased = await queries.claim(db, rows)
-        await events.append(
-            db,
-            *(told.claimed(known[task_id], winners[task_id][0], attempt) for task_id, (attempt, _) in leased.items()),
-        )
-        return [
-            (winners[task_id][0], self._granted(known[task_id], winners[task_id][1], attempt, fence))
-            for task_id, (attempt, fence) in leased.items()
-        ]
-
-    def _granted(self, task: Task, claim: ClaimedTask, attempt: int, fence: int) -> GrantedTask:
+    def _granted(self, leased: Leased) -> GrantedTask:
         return granted(
-            task, claim.claim_id, attempt=attempt, fence=fence, lease=self._lease, max_output_bytes=self._max_output
+            leased.task,
+            leased.claim.claim_id,
+            attempt=leased.attempt,
+            fence=leased.fence,
+            lease=self._lease,
+            max_output_bytes=self._max_output,
         )
 
     async def renew(self, renewals: Sequence[Renew]) -> list[tuple[UUID, Renewed]]:
@@ -195,29 +155,34 @@ class LeaseService:
         """
         # The same result twice counts once; one of a stranger hides nobody's.
         first = {_key(result): capped(result, self._max_output) for result in reversed(results)}
-        keys, ordered = list(first)[::-1], list(first.values())[::-1]
-        verdicts: list[Verdict] = []
-        async with transaction(self._pool) as db:
-            await admission.hold_for(db, [result.task_id for result in ordered])
-            known = await tasks.lock(db, sorted({result.task_id for result in ordered}))
-            if not is_on(Safeguard.FENCE):
-                ordered = [_unfenced(result, known.get(result.task_id)) for result in ordered]
-            attempts = await queries.attempts(db, [(result.task_id, result.attempt) for result in ordered])
-            now = await tasks.time_of(db, known.values())
-            changes = Changes(failing={attempt.agent_id for attempt in attempts.values() if attempt.by_failing})
-            chunks = [chunk for result in ordered for chunk in chunks_of_result(result)]
-            changes.events.extend(await store_chunks(db, chunks))
-            for result in ordered:
-                task = known.get(result.task_id)
-                attempt = attempts.get((result.task_id, result.attempt))
-                verdict = judge_result(task, attempt, result, now=now, policy=self._policy, chance=_chance())
-                self._apply(changes, task, result, verdict)
-                verdicts.append(verdict)
-            has_news = await changes.write(db, ageing=self._ageing, breaker=self._breaker)
+        ordered = list(first.values())[::-1]
+        plain = await plain_results.finish(self._pool, ordered, policy=self._policy) if is_on(Safeguard.FENCE) else []
+        verdicts: dict[ResultKey, Verdict] = {_key(result): verdict for result, verdict in plain}
+        rest = [result for result in ordered if _key(result) not in verdicts]
+        has_news = await self._judge(rest, verdicts) if rest else False
         if has_news or self._room.aimed_wait:
             self._relay.ring()
-        by_key = dict(zip(keys, verdicts, strict=True))
-        return [by_key[_key(result)] for result in results]
+        return [verdicts[_key(result)] for result in results]
+
+    async def _judge(self, results: Sequence[WorkResult], verdicts: dict[ResultKey, Verdict]) -> bool:
+        """Judge results in one transaction, and say whether the relay may find something new to publish."""
+        async with transaction(self._pool) as db:
+            await admission.hold_for(db, [result.task_id for result in results])
+            known = await tasks.lock(db, sorted({result.task_id for result in results}))
+            keys = [_key(result) for result in results]
+            if not is_on(Safeguard.FENCE):
+                results = [_unfenced(result, known.get(result.task_id)) for result in results]
+            attempts = await queries.attempts(db, [(result.task_id, result.attempt) for result in results])
+            now = await tasks.time_of(db, known.values())
+            changes = Changes(failing={attempt.agent_id for attempt in attempts.values() if attempt.by_failing})
+            chunks = [chunk for result in results for chunk in chunks_of_result(result)]
+            changes.events.extend(await store_chunks(db, chunks))
+            for key, result in zip(keys, results, strict=True):
+                task = known.get(result.task_id)
+                attempt = attempts.get((result.task_id, result.attempt))
+                verdicts[key] = judge_result(task, attempt, result, now=now, policy=self._policy, chance=_chance())
+                self._apply(changes, task, result, verdicts[key])
+            return await changes.write(db, ageing=self._ageing, breaker=self._breaker)
 
     def _apply(self, changes: Changes, task: Task | None, result: WorkResult, verdict: Verdict) -> None:
         if task is None:
@@ -271,16 +236,7 @@ class LeaseService:
         return len(lost)
 
 
-def _judge(
-    task: Task | None, claim: ClaimedTask, agent_id: UUID, now: datetime, gate: Gate
-) -> Give | GiveAgain | Refuse:
-    verdict = judge_claim(task, claim, agent_id=agent_id, now=now)
-    if isinstance(verdict, GiveAgain) and gate.is_shut_out(agent_id):
-        return Refuse(SHUT_OUT)
-    return verdict
-
-
-def _key(result: WorkResult) -> tuple[UUID, int, int, UUID]:
+def _key(result: WorkResult) -> ResultKey:
     return (result.task_id, result.fence, result.attempt, result.agent_id)
 
 

@@ -1,5 +1,6 @@
 """Pieces of output, as they arrive and as they are read."""
 
+import hashlib
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -15,6 +16,25 @@ class NewChunk:
     fence: int
     agent_id: UUID
     chunk: OutputChunk
+
+    @property
+    def text(self) -> str:
+        """What is stored of it: PostgreSQL has no room for NUL in a text."""
+        return self.chunk.text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+    def stored(self, *, trace_id: UUID, request_id: UUID) -> "StoredChunk":
+        """Return what it is once it is stored."""
+        return StoredChunk(
+            self.task_id,
+            trace_id,
+            request_id,
+            self.agent_id,
+            self.attempt,
+            self.chunk.number,
+            self.chunk.stream,
+            self.chunk.offset,
+            hashlib.sha256(self.text.encode()).hexdigest(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

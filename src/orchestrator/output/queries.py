@@ -61,7 +61,7 @@ async def store(db: Connection, chunks: Sequence[NewChunk]) -> list[StoredChunk]
         [new.chunk.stream for new in chunks],
         [new.chunk.offset for new in chunks],
         [new.chunk.number for new in chunks],
-        [new.chunk.text.replace("\x00", "\N{REPLACEMENT CHARACTER}") for new in chunks],
+        [new.text for new in chunks],
     )
     return [
         StoredChunk(

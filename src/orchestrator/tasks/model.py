@@ -222,7 +222,7 @@ class Task:
         return self.attempt - self.unstarted
 
     @classmethod
-    def from_row(cls, row: asyncpg.Record) -> "Task":
+    def from_row(cls, row: asyncpg.Record | Mapping[str, Any]) -> "Task":
         typed = {
             "status": Status(row["status"]),
             "effect": Effect(row["effect"]),

@@ -1,0 +1,116 @@
+"""Claims that are judged together in one transaction, in which everything that may be in their way is known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from common.messages import ClaimedTask, RefusedTask
+from orchestrator.approvals.asking import Consent
+from orchestrator.database.pool import Connection, Pool, transaction
+from orchestrator.events import queries as events
+from orchestrator.leases import events as told
+from orchestrator.leases import queries
+from orchestrator.leases.answers import refused
+from orchestrator.leases.rules import Give, GiveAgain, Refuse, judge_claim
+from orchestrator.outbox import queries as outbox
+from orchestrator.placement.bounds import Bounds
+from orchestrator.registry.gate import Gate
+from orchestrator.registry.rules import SHUT_OUT, BreakerPolicy
+from orchestrator.tasks import queries as tasks
+from orchestrator.tasks.model import Task
+
+# Who claims, and what.
+Wanted = tuple[UUID, ClaimedTask]
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A task that an agent got by a claim, as it was before; `attempt` and `fence` are those of the lease."""
+
+    agent_id: UUID
+    claim: ClaimedTask
+    task: Task
+    attempt: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of some claims. `repeated` were granted before; `withheld` are tasks that nobody may run."""
+
+    leased: Sequence[Leased] = ()
+    repeated: Sequence[Leased] = ()
+    refused: Sequence[tuple[UUID, RefusedTask]] = ()
+    withheld: frozenset[UUID] = field(default_factory=frozenset)
+
+
+class Claims:
+    """Judges claims. `lease` is how long a task is given away; `breaker` is for agents that fail in a row."""
+
+    def __init__(self, pool: Pool, *, lease: timedelta, breaker: BreakerPolicy) -> None:
+        self._pool = pool
+        self._lease = lease
+        self._breaker = breaker
+
+    async def judge(self, wanted: Sequence[Wanted]) -> Judged:
+        """Lease what is free, first come first served, and say why the others get nothing."""
+        refusals: list[tuple[UUID, RefusedTask]] = []
+        repeated: list[Leased] = []
+        barred: list[UUID] = []
+        async with transaction(self._pool) as db:
+            known = await tasks.lock_claimable(db, sorted({task.task_id for _, task in wanted}))
+            now = await tasks.time_of(db, known.values())
+            claimers = {agent_id for agent_id, _ in wanted}
+            gate = await Gate.open(db, claimers, now=now, policy=self._breaker)
+            consent = await Consent.open(db, known.values(), now=now)
+            bounds = await Bounds.open(db, {task.aim for task in known.values()}, claimers)
+            winners: dict[UUID, Wanted] = {}
+            for agent_id, claim in wanted:
+                task = known.get(claim.task_id)
+                match _judge(task, claim, agent_id, now, gate):
+                    case Give() if winners.get(claim.task_id) == (agent_id, claim):
+                        pass  # asked twice at once, and granted once
+                    case Give() if claim.task_id in winners:
+                        refusals.append((agent_id, refused(claim, "another agent was first")))
+                    case Give():
+                        task = known[claim.task_id]
+                        reason = consent.withheld(task) or bounds.refusal(task.aim, agent_id)
+                        if reason is None and (reason := await gate.refusal(db, agent_id)) is None:
+                            winners[claim.task_id] = (agent_id, claim)
+                        else:
+                            refusals.append((agent_id, refused(claim, reason)))
+                            barred.append(claim.task_id)
+                    case GiveAgain():
+                        assert task is not None
+                        repeated.append(Leased(agent_id, claim, task, task.attempt, task.fence))
+                    case Refuse(reason=reason):
+                        refusals.append((agent_id, refused(claim, reason)))
+            await outbox.add_orders(db, gate.orders())
+            # The ticket is used up and nobody runs the task: others get it at once.
+            await outbox.make_due(db, [task_id for task_id in barred if task_id not in winners])
+            await consent.use(db, [known[task_id] for task_id in winners])
+            leased = await self._lease_out(db, known, winners)
+        return Judged(leased, repeated, refusals, frozenset(consent.found))
+
+    async def _lease_out(
+        self, db: Connection, known: Mapping[UUID, Task], winners: Mapping[UUID, Wanted]
+    ) -> list[Leased]:
+        if not winners:
+            return []
+        rows = [(task_id, agent_id, claim.claim_id, self._lease) for task_id, (agent_id, claim) in winners.items()]
+        leased = [
+            Leased(*winners[task_id], known[task_id], attempt, fence)
+            for task_id, (attempt, fence) in (await queries.claim(db, rows)).items()
+        ]
+        await events.append(db, *(told.claimed(one.task, one.agent_id, one.attempt) for one in leased))
+        return leased
+
+
+def _judge(
+    task: Task | None, claim: ClaimedTask, agent_id: UUID, now: datetime, gate: Gate
+) -> Give | GiveAgain | Refuse:
+    verdict = judge_claim(task, claim, agent_id=agent_id, now=now)
+    if isinstance(verdict, GiveAgain) and gate.is_shut_out(agent_id):
+        return Refuse(SHUT_OUT)
+    return verdict

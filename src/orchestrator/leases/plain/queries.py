@@ -1,0 +1,256 @@
+"""All SQL of the plain case. What was read may have changed since, so each write asks again, and holds what it changes.
+
+The order of locks is that of `keys.admission`: tasks in the order of their ids, then tickets, the head of the events
+last. What a statement waited for is seen as it is then; everything else as it was when the statement began, so nothing
+else is changed than what hangs on the rows that are held: their attempt, their output, and the ticket that was there.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+
+from common.messages import ClaimedTask
+from orchestrator.database.pool import Connection
+from orchestrator.events import queries as events
+from orchestrator.events.model import NewEvent
+from orchestrator.leases.queries import End
+from orchestrator.leases.rules import Attempt
+from orchestrator.output.model import NewChunk
+from orchestrator.tasks.model import Task
+
+CLAIMABLE = """
+    SELECT task.task_id, request_id, trace_id, work_type, task.agent_type, parameters, hints, priority, idempotent,
+           max_attempts, task.status, attempt, unstarted, fence, task.agent_id, claim_id, lease_expires_at, progress,
+           output, error_message, error_code, exit_code, duration_ms, task.created_at, updated_at, task.started_at,
+           finished_at, ordering_key, concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path,
+           effect, policy_rule, policy_version, work_digest, confinement, approval_id, now() AS read_at,
+           coalesce(NOT agent.draining AND agent.tripped_until IS NULL, true)
+             AND coalesce(agent.paused_until <= now(), true) AND principal.disabled_at IS NULL AS by_free
+      FROM unnest($1::uuid[], $2::uuid[]) AS wanted (task_id, agent_id)
+      JOIN task ON task.task_id = wanted.task_id
+      LEFT JOIN agent ON agent.agent_id = wanted.agent_id
+      LEFT JOIN principal ON principal.agent_id = wanted.agent_id
+"""
+
+# A task is leased with its ticket and not without: one that was given another ticket meanwhile is left as it is. Here
+# and below `coalesce` keeps the planner off the indexes of what waits and what runs, as in `leases.queries`.
+LEASE = (
+    """
+    WITH new AS MATERIALIZED (
+        SELECT *
+          FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[]) AS new (task_id, fence, agent_id, claim_id)
+    ), held AS MATERIALIZED (
+        SELECT task.task_id
+          FROM new
+          JOIN task ON task.task_id = new.task_id AND task.fence = new.fence
+          LEFT JOIN agent ON agent.agent_id = new.agent_id
+          LEFT JOIN principal ON principal.agent_id = new.agent_id
+         WHERE coalesce(task.status = 'pending', false) AND coalesce(task.admitted, false)
+           AND coalesce(task.expires_at > now(), true)
+           AND coalesce(NOT agent.draining AND agent.tripped_until IS NULL, true)
+           AND coalesce(agent.paused_until <= now(), true) AND principal.disabled_at IS NULL
+         ORDER BY task.task_id
+           FOR UPDATE OF task
+    ), used_up AS (
+        DELETE FROM outbox WHERE kind = 'ticket' AND task_id = ANY(ARRAY(SELECT task_id FROM held)) RETURNING task_id
+    ), claimed AS (
+        UPDATE task
+           SET status = 'running', agent_id = new.agent_id, claim_id = new.claim_id,
+               lease_expires_at = now() + $5::interval, attempt = attempt + 1, fence = task.fence + 1,
+               started_at = now(), updated_at = now(), progress = '', output = '',
+               error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL
+          FROM used_up JOIN new USING (task_id)
+         WHERE task.task_id = used_up.task_id
+     RETURNING task.task_id, task.attempt, task.fence, task.agent_id, task.claim_id
+    ), tried AS (
+        INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
+        SELECT task_id, attempt, fence, agent_id, claim_id FROM claimed
+     RETURNING task_id
+    ), told AS MATERIALIZED (
+        SELECT event.*
+          FROM unnest($6::text[], $7::text[], $8::text[], $9::uuid[], $10::uuid[], $11::uuid[], $12::uuid[],
+                      $13::smallint[], $14::bytea[])
+                 WITH ORDINALITY AS event (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
+                                           position)
+          JOIN tried USING (task_id)
+    ), """  # noqa: S608 - constants only
+    + events.WRITE
+    + "SELECT task_id FROM tried"
+)
+
+REPORTED = """
+    SELECT task.task_id, request_id, trace_id, work_type, task.agent_type, parameters, hints, priority, idempotent,
+           max_attempts, task.status, attempt, unstarted, task.fence, task.agent_id, task.claim_id, lease_expires_at,
+           progress, output, task.error_message, task.error_code, task.exit_code, task.duration_ms, task.created_at,
+           updated_at, task.started_at, finished_at, ordering_key, concurrency_key, admitted, expires_at, rerun_of,
+           precedence, aim, artifacts_path, effect, policy_rule, policy_version, work_digest, confinement, approval_id,
+           now() AS read_at,
+           tried.number AS by_number, tried.fence AS by_fence, tried.agent_id AS by_agent_id,
+           tried.outcome AS by_outcome, tried.output_bytes AS by_output_bytes,
+           principal.disabled_at IS NOT NULL AS by_shut_out, coalesce(agent.failures_in_row > 0, false) AS by_failing
+      FROM unnest($1::uuid[], $2::smallint[]) AS wanted (task_id, number)
+      JOIN task ON task.task_id = wanted.task_id
+      JOIN attempt AS tried ON tried.task_id = wanted.task_id AND tried.number = wanted.number
+      LEFT JOIN principal ON principal.agent_id = tried.agent_id
+      LEFT JOIN agent ON agent.agent_id = tried.agent_id
+"""
+
+# The events are told of those that ended and of the pieces that were not there yet, each by its position.
+FINISH = (
+    """
+    WITH new AS MATERIALIZED (
+        SELECT *
+          FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[],
+                      $9::int[], $10::bigint[], $11::text[], $12::jsonb[], $13::jsonb[], $14::bigint[])
+                 AS new (task_id, fence, agent_id, status, outcome, output, error_message, error_code, exit_code,
+                         duration_ms, artifacts_path, output_bytes, output_dropped, position)
+    ), piece AS MATERIALIZED (
+        SELECT *
+          FROM unnest($15::uuid[], $16::smallint[], $17::text[], $18::bigint[], $19::int[], $20::text[], $21::bigint[])
+                 AS piece (task_id, attempt, stream, byte_offset, number, text, position)
+    ), held AS MATERIALIZED (
+        SELECT task.task_id
+          FROM new
+          JOIN task ON task.task_id = new.task_id AND task.fence = new.fence AND task.agent_id = new.agent_id
+          LEFT JOIN principal ON principal.agent_id = new.agent_id
+         WHERE coalesce(task.status = 'running', false) AND principal.disabled_at IS NULL
+         ORDER BY task.task_id
+           FOR UPDATE OF task
+    ), finished AS (
+        UPDATE task
+           SET status = new.status, claim_id = NULL, lease_expires_at = NULL, output = new.output,
+               error_message = new.error_message, error_code = new.error_code, exit_code = new.exit_code,
+               duration_ms = new.duration_ms, artifacts_path = new.artifacts_path, finished_at = now(),
+               updated_at = now()
+          FROM held JOIN new USING (task_id)
+         WHERE task.task_id = held.task_id
+     RETURNING task.task_id, task.fence
+    ), tried AS (
+        UPDATE attempt
+           SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, new.outcome),
+               exit_code = new.exit_code, error_code = new.error_code, error_message = new.error_message,
+               duration_ms = new.duration_ms, output_bytes = new.output_bytes, output_dropped = new.output_dropped
+          FROM finished JOIN new USING (task_id)
+         WHERE attempt.task_id = finished.task_id AND attempt.fence = finished.fence
+     RETURNING attempt.task_id, new.position
+    ), stored AS (
+        INSERT INTO output_chunk (task_id, attempt, stream, byte_offset, number, size, text)
+        SELECT task_id, attempt, stream, byte_offset, number, octet_length(text), text
+          FROM piece JOIN tried USING (task_id)
+            ON CONFLICT DO NOTHING
+     RETURNING task_id, stream, byte_offset
+    ), done AS (
+        SELECT position FROM tried
+         UNION ALL
+        SELECT position FROM stored JOIN piece USING (task_id, stream, byte_offset)
+    ), told AS MATERIALIZED (
+        SELECT event.*
+          FROM unnest($22::text[], $23::text[], $24::text[], $25::uuid[], $26::uuid[], $27::uuid[], $28::uuid[],
+                      $29::smallint[], $30::bytea[])
+                 WITH ORDINALITY AS event (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
+                                           position)
+          JOIN done USING (position)
+    ), """  # noqa: S608 - constants only
+    + events.WRITE
+    + "SELECT task_id FROM tried"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A task that somebody claims. `by_free`: nothing holds back who claims it."""
+
+    task: Task
+    by_free: bool
+
+
+async def claimable(db: Connection, wanted: Collection[tuple[UUID, UUID]]) -> dict[UUID, Candidate]:
+    """Return by their ids the tasks of (task_id, who claims it), each claimed by one; nothing is locked."""
+    rows = await db.fetch(CLAIMABLE, [task_id for task_id, _ in wanted], [agent_id for _, agent_id in wanted])
+    return {row["task_id"]: Candidate(_task(row), row["by_free"]) for row in rows}
+
+
+async def lease(
+    db: Connection, claims: Sequence[tuple[UUID, ClaimedTask]], told: Sequence[NewEvent], *, lasts: timedelta
+) -> set[UUID]:
+    """Lease tasks that still wait to those who may still have them, and write of each leased one what is told of it.
+
+    Return the leased ones.
+    """
+    rows = await db.fetch(
+        LEASE,
+        [claim.task_id for _, claim in claims],
+        [claim.fence for _, claim in claims],
+        [agent_id for agent_id, _ in claims],
+        [claim.claim_id for _, claim in claims],
+        lasts,
+        *events.columns(told),
+    )
+    return {row["task_id"] for row in rows}
+
+
+async def reported(
+    db: Connection, numbers: Collection[tuple[UUID, int]]
+) -> dict[tuple[UUID, int], tuple[Task, Attempt]]:
+    """Return tasks and attempts by (task_id, number); nothing is locked."""
+    rows = await db.fetch(REPORTED, [task_id for task_id, _ in numbers], [number for _, number in numbers])
+    return {(row["task_id"], row["by_number"]): (_task(row), _attempt(row)) for row in rows}
+
+
+async def finish(
+    db: Connection,
+    ends: Sequence[tuple[End, UUID, int]],
+    pieces: Sequence[tuple[NewChunk, int]],
+    told: Sequence[NewEvent],
+) -> set[UUID]:
+    """End tasks that still run, and store what came with their results; return those that ended.
+
+    Each end comes with the agent that the task must still belong to, and each end and each piece with the position of
+    its event, from 1.
+    """
+    rows = await db.fetch(
+        FINISH,
+        [end.task_id for end, _, _ in ends],
+        [end.fence for end, _, _ in ends],
+        [agent_id for _, agent_id, _ in ends],
+        [end.status for end, _, _ in ends],
+        [end.outcome for end, _, _ in ends],
+        [end.output for end, _, _ in ends],
+        [end.error_message for end, _, _ in ends],
+        [end.error_code for end, _, _ in ends],
+        [end.exit_code for end, _, _ in ends],
+        [end.duration_ms for end, _, _ in ends],
+        [end.artifacts_path for end, _, _ in ends],
+        [end.output_bytes for end, _, _ in ends],
+        [end.output_dropped for end, _, _ in ends],
+        [position for _, _, position in ends],
+        [piece.task_id for piece, _ in pieces],
+        [piece.attempt for piece, _ in pieces],
+        [piece.chunk.stream for piece, _ in pieces],
+        [piece.chunk.offset for piece, _ in pieces],
+        [piece.chunk.number for piece, _ in pieces],
+        [piece.text for piece, _ in pieces],
+        [position for _, position in pieces],
+        *events.columns(told),
+    )
+    return {row["task_id"] for row in rows}
+
+
+def _task(row: asyncpg.Record) -> Task:
+    return Task.from_row({name: value for name, value in row.items() if not name.startswith("by_")})
+
+
+def _attempt(row: asyncpg.Record) -> Attempt:
+    return Attempt(
+        row["task_id"],
+        row["by_number"],
+        row["by_fence"],
+        row["by_agent_id"],
+        row["by_outcome"],
+        row["by_output_bytes"],
+        by_shut_out=row["by_shut_out"],
+        by_failing=row["by_failing"],
+    )
