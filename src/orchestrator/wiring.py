@@ -32,7 +32,7 @@ from orchestrator.jobs.service import JobService
 from orchestrator.jobs.workers import Workers
 from orchestrator.keys.service import KeyService
 from orchestrator.leases.service import LeaseService
-from orchestrator.live.feed import FollowEvents, listen_for_events
+from orchestrator.live.feed import FollowEvents, News, listen_for_events
 from orchestrator.live.hub import Hub
 from orchestrator.loops.consume import ConsumeQueue, Handler
 from orchestrator.loops.consume_claims import ConsumeClaims
@@ -117,7 +117,7 @@ async def open_orchestrator(
         )
         await check_schema(pool)
         bus = broker or await _open_broker(stack, shared.broker_url)
-        relay, news, health, hub = Wake(), Wake(), Health(), Hub()
+        relay, news, health, hub = Wake(), News(), Health(), Hub()
         signer, audit = open_signer(settings.signing_keys_dir, SystemClock()), AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
         pools = await _pools(settings, pool)
@@ -186,7 +186,7 @@ async def open_orchestrator(
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
             ("free_keys", FreeKeys(KeyService(pool, ageing=settings.priority_ageing), relay), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
-            ("follow_events", FollowEvents(pool, hub, listener=jobs.desk), news, SECOND),
+            ("follow_events", FollowEvents(pool, hub, news, listener=jobs.desk), news, SECOND),
         ]
         if signer is not None:
             duties.append(("read_keys", ReadKeys(signer, audit), Wake(), 2 * SECOND))

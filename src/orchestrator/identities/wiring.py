@@ -71,7 +71,7 @@ def keep_door(settings: OrchestratorSettings, pool: Pool, health: Health) -> Kep
     authenticator = Authenticator(pool, limits)
     sessions, news = Sessions(pool, limit=settings.token_websockets), Wake()
 
-    def changed() -> None:
+    def changed(_: str) -> None:
         health.well("listen_for_identities")
         authenticator.changed()
         news.ring()

@@ -24,25 +24,54 @@ class Listener(Protocol):
     def heard(self, events: Sequence[Event]) -> None: ...
 
 
+class News(Wake):
+    """A bell that rings for new events, and what is known of how far they go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._newest: int | None = None
+
+    def heard(self, newest: str) -> None:
+        """Ring, for everything up to this event is in the ledger; an empty text does not say how far it goes."""
+        self._newest = int(newest) if newest else None
+        self.ring()
+
+    def take(self) -> int | None:
+        """Return the newest event that was heard of since this was asked last; None when only the ledger knows."""
+        newest, self._newest = self._newest, None
+        return newest
+
+
 class FollowEvents:
     """Hands events to the hub. Numbers have no gaps and become visible in order, so none can be missed.
 
-    While nobody wants to know of any they are not even read.
+    While nobody wants to know of any they are not even read: the news say how far the hub may go without.
     """
 
-    def __init__(self, pool: Pool, hub: Hub, *, listener: Listener | None = None) -> None:
+    def __init__(self, pool: Pool, hub: Hub, news: News, *, listener: Listener | None = None) -> None:
         self._pool = pool
         self._hub = hub
+        self._news = news
         self._listener = listener
 
     async def run_once(self) -> int:
+        newest = self._news.take()
+        if not self._is_wanted:
+            if newest is None:
+                async with self._pool.acquire() as db:
+                    newest = await queries.head(db)
+            # Who came meanwhile follows from where the hub was, at once.
+            if self._is_wanted:
+                return 1
+            self._hub.start_at(max(self._hub.position, newest))
+            return 0
+        if newest is not None and newest <= self._hub.position:
+            return 0
+        return await self._follow()
+
+    async def _follow(self) -> int:
+        """Hand one page on; a page that is not full was the last, until there are news."""
         async with self._pool.acquire() as db:
-            if not self._is_wanted:
-                newest = await queries.head(db)
-                # Who came meanwhile follows from where the hub was.
-                if not self._is_wanted:
-                    self._hub.start_at(max(self._hub.position, newest))
-                    return 0
             events = await queries.follow(db, after=self._hub.position, until=queries.NEWEST, limit=PAGE)
         if not events:
             return 0
@@ -52,21 +81,21 @@ class FollowEvents:
             await self._hub.publish(events)
         else:
             self._hub.start_at(events[-1].seq)
-        return len(events)
+        return len(events) if len(events) == PAGE else 0
 
     @property
     def _is_wanted(self) -> bool:
         return self._hub.has_readers or (self._listener is not None and self._listener.listens)
 
 
-async def listen_for_events(database_url: str, wake: Wake, *, well: Callable[[], None]) -> None:
-    """Ring a bell when anyone has written events; raises ConnectionError when the connection is lost.
+async def listen_for_events(database_url: str, news: News, *, well: Callable[[], None]) -> None:
+    """Hear of it when anyone has written events; raises ConnectionError when the connection is lost.
 
     `well` is called when it listens.
     """
 
-    def heard() -> None:
+    def heard(newest: str) -> None:
         well()
-        wake.ring()
+        news.heard(newest)
 
     await listen(database_url, CHANNEL, heard)
