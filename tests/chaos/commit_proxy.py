@@ -1,7 +1,8 @@
-"""A proxy in front of PostgreSQL that loses the answer to a COMMIT that has succeeded."""
+"""A proxy in front of PostgreSQL that loses the answer to a COMMIT that has succeeded, or to a write without one."""
 
 import asyncio
 import random
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,6 +11,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 SOCKET = ".s.PGSQL.5432"
 # The simple query that the driver sends at the end of a transaction block.
 COMMIT = b"Q\x00\x00\x00\x0cCOMMIT;\x00"
+# How the driver prepares a statement, and what those say that lock, change and tell at once, without a transaction.
+PREPARE = re.compile(rb"P.{4}(__asyncpg_stmt_\w+__\x00)([^\x00]*)\x00", re.DOTALL)
+AT_ONCE = (b"held AS MATERIALIZED", b"told AS MATERIALIZED")
 
 
 class CommitProxy:
@@ -64,9 +68,12 @@ class CommitProxy:
     async def _to_server(
         self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, losing: asyncio.Event
     ) -> None:
+        commits = {COMMIT}
         while data := await reader.read(65_536):
-            if self.armed and COMMIT in data and self._chance.random() < self._share:
+            if self.armed and any(commit in data for commit in commits) and self._chance.random() < self._share:
                 losing.set()
+            # From its second use on: here it is only prepared.
+            commits |= {name for name, text in PREPARE.findall(data) if all(part in text for part in AT_ONCE)}
             server.write(data)
             await server.drain()
         server.transport.abort()

@@ -14,6 +14,7 @@ from orchestrator.audit.verify import verify
 from orchestrator.database.pool import Connection, Pool, open_pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
+from orchestrator.leases.claims import Claims
 from orchestrator.leases.plain import queries
 from orchestrator.leases.rules import Duplicate, Finish, Requeue, Stale
 from orchestrator.leases.service import LeaseService
@@ -241,6 +242,7 @@ async def test_what_waits_for_a_row_goes_on_with_the_row_as_it_is_then(
     await tasks.dispatch([task], by="caller")
     async with transaction(pool) as db:
         await db.execute(TOUCH, task.task_id)
+        await outbox.make_due(db, [task.task_id])
         claiming = asyncio.create_task(leases.claim([make_claim(task.task_id, agent_id=agent_id)]))
         await eventually(lambda: waits(pool))
     [answer] = await claiming
@@ -371,6 +373,23 @@ async def test_output_that_was_there_already_is_not_told_again_with_the_result(
     assert (await kinds_of(pool, task_id))[2:] == [Kind.TASK_OUTPUT, Kind.TASK_OUTPUT, Kind.TASK_COMPLETED]
     told = [event.data for event in await events_of(pool) if event.kind == Kind.TASK_OUTPUT]
     assert [data["text"] for data in told] == ["a", "b\N{REPLACEMENT CHARACTER}"]
+
+
+async def test_a_ticket_that_is_published_meanwhile_is_used_up_all_the_same(
+    tasks: TaskService, leases: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, plain = make_new_task(), make_new_task()
+    await tasks.dispatch([task, plain], by="caller")
+    async with transaction(pool) as db:
+        await outbox.take_tickets(db, ["infra"], window=10, ttl=LEASE, ageing=AGEING)
+        monkeypatch.setattr(Claims, "judge", None)  # nothing is left for it
+        claiming = asyncio.create_task(leases.claim([make_claim(task.task_id, plain.task_id)]))
+        await eventually(lambda: waits(pool))
+    [answer] = await claiming
+
+    assert answer.grant is not None
+    assert len(answer.grant.tasks) == 2
+    assert [await tickets_of(pool, one.task_id) for one in (task, plain)] == [0, 0]
 
 
 async def test_a_task_without_a_ticket_is_leased_all_the_same(

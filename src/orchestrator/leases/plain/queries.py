@@ -36,15 +36,13 @@ CLAIMABLE = """
 """
 
 # A task is leased with its ticket and not without: one that was given another ticket meanwhile is left as it is. Here
-# and below `coalesce` keeps the planner off the indexes of what waits and what runs, as in `leases.queries`.
+# and below `coalesce` keeps the planner off the indexes of what waits and what runs, as in `leases.queries`. What is to
+# be written goes along with what is held: the planner expects few rows, and would look them up in each other's lists.
 LEASE = (
     """
-    WITH new AS MATERIALIZED (
-        SELECT *
+    WITH held AS MATERIALIZED (
+        SELECT new.*
           FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[]) AS new (task_id, fence, agent_id, claim_id)
-    ), held AS MATERIALIZED (
-        SELECT task.task_id
-          FROM new
           JOIN task ON task.task_id = new.task_id AND task.fence = new.fence
           LEFT JOIN agent ON agent.agent_id = new.agent_id
           LEFT JOIN principal ON principal.agent_id = new.agent_id
@@ -58,12 +56,12 @@ LEASE = (
         DELETE FROM outbox WHERE kind = 'ticket' AND task_id = ANY(ARRAY(SELECT task_id FROM held)) RETURNING task_id
     ), claimed AS (
         UPDATE task
-           SET status = 'running', agent_id = new.agent_id, claim_id = new.claim_id,
+           SET status = 'running', agent_id = held.agent_id, claim_id = held.claim_id,
                lease_expires_at = now() + $5::interval, attempt = attempt + 1, fence = task.fence + 1,
                started_at = now(), updated_at = now(), progress = '', output = '',
                error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL
-          FROM used_up JOIN new USING (task_id)
-         WHERE task.task_id = used_up.task_id
+          FROM held
+         WHERE task.task_id = held.task_id AND held.task_id = ANY(ARRAY(SELECT task_id FROM used_up))
      RETURNING task.task_id, task.attempt, task.fence, task.agent_id, task.claim_id
     ), tried AS (
         INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
@@ -101,41 +99,40 @@ REPORTED = """
 # The events are told of those that ended and of the pieces that were not there yet, each by its position.
 FINISH = (
     """
-    WITH new AS MATERIALIZED (
-        SELECT *
+    WITH held AS MATERIALIZED (
+        SELECT new.*
           FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[],
                       $9::int[], $10::bigint[], $11::text[], $12::jsonb[], $13::jsonb[], $14::bigint[])
                  AS new (task_id, fence, agent_id, status, outcome, output, error_message, error_code, exit_code,
                          duration_ms, artifacts_path, output_bytes, output_dropped, position)
-    ), piece AS MATERIALIZED (
-        SELECT *
-          FROM unnest($15::uuid[], $16::smallint[], $17::text[], $18::bigint[], $19::int[], $20::text[], $21::bigint[])
-                 AS piece (task_id, attempt, stream, byte_offset, number, text, position)
-    ), held AS MATERIALIZED (
-        SELECT task.task_id
-          FROM new
           JOIN task ON task.task_id = new.task_id AND task.fence = new.fence AND task.agent_id = new.agent_id
           LEFT JOIN principal ON principal.agent_id = new.agent_id
          WHERE coalesce(task.status = 'running', false) AND principal.disabled_at IS NULL
          ORDER BY task.task_id
            FOR UPDATE OF task
+    ), piece AS MATERIALIZED (
+        SELECT *
+          FROM unnest($15::uuid[], $16::smallint[], $17::text[], $18::bigint[], $19::int[], $20::text[], $21::bigint[])
+                 AS piece (task_id, attempt, stream, byte_offset, number, text, position)
     ), finished AS (
         UPDATE task
-           SET status = new.status, claim_id = NULL, lease_expires_at = NULL, output = new.output,
-               error_message = new.error_message, error_code = new.error_code, exit_code = new.exit_code,
-               duration_ms = new.duration_ms, artifacts_path = new.artifacts_path, finished_at = now(),
+           SET status = held.status, claim_id = NULL, lease_expires_at = NULL, output = held.output,
+               error_message = held.error_message, error_code = held.error_code, exit_code = held.exit_code,
+               duration_ms = held.duration_ms, artifacts_path = held.artifacts_path, finished_at = now(),
                updated_at = now()
-          FROM held JOIN new USING (task_id)
+          FROM held
          WHERE task.task_id = held.task_id
-     RETURNING task.task_id, task.fence
+     RETURNING held.task_id, held.fence, held.outcome, held.exit_code, held.error_code, held.error_message,
+               held.duration_ms, held.output_bytes, held.output_dropped, held.position
     ), tried AS (
         UPDATE attempt
-           SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, new.outcome),
-               exit_code = new.exit_code, error_code = new.error_code, error_message = new.error_message,
-               duration_ms = new.duration_ms, output_bytes = new.output_bytes, output_dropped = new.output_dropped
-          FROM finished JOIN new USING (task_id)
+           SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, finished.outcome),
+               exit_code = finished.exit_code, error_code = finished.error_code,
+               error_message = finished.error_message, duration_ms = finished.duration_ms,
+               output_bytes = finished.output_bytes, output_dropped = finished.output_dropped
+          FROM finished
          WHERE attempt.task_id = finished.task_id AND attempt.fence = finished.fence
-     RETURNING attempt.task_id, new.position
+     RETURNING attempt.task_id, finished.position
     ), stored AS (
         INSERT INTO output_chunk (task_id, attempt, stream, byte_offset, number, size, text)
         SELECT task_id, attempt, stream, byte_offset, number, octet_length(text), text
