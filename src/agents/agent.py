@@ -17,6 +17,7 @@ from agents.renew import LeaseKeeper
 from agents.resources import ResourceMonitor
 from agents.slots import Slots
 from agents.spool_lines import Key
+from agents.standing import StandingClaims
 from agents.stopping import StopReason
 from agents.workspace import Workspaces
 from common.messages import AgentStatus
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 REPORT_SECONDS = 10.0
 # How long it then waits to hear that they are stored. What is not stays on disk for the next start.
 STORED_SECONDS = 5.0
+# How long it waits to hear what became of its standing claims.
+ANSWER_SECONDS = 2.0
 # Every change rings; this only bounds what a mistake here could cost.
 LOOK = timedelta(seconds=1)
 
@@ -40,6 +43,7 @@ class Agent:
         slots: Slots,
         mailbox: Mailbox | None,
         control: ControlListener,
+        standing: StandingClaims,
         leases: LeaseKeeper,
         heartbeat: Heartbeat,
         ears: Ears,
@@ -55,6 +59,7 @@ class Agent:
         self._slots = slots
         self._mailbox = mailbox
         self._control = control
+        self._standing = standing
         self._leases = leases
         self._heartbeat = heartbeat
         self._ears = ears
@@ -80,6 +85,7 @@ class Agent:
                 stopping,
                 sending,
                 group.create_task(self._control.run(), name="control"),
+                group.create_task(self._standing.run(), name="standing claims"),
                 group.create_task(self._leases.run(), name="leases"),
                 group.create_task(self._heartbeat.run(), name="heartbeat"),
                 group.create_task(self._ears.run(self._control.reopen), name="ears"),
@@ -121,6 +127,9 @@ class Agent:
         log.info("agent.leaving", extra={"running": len(self._attempts), "grace": self._stop_grace})
         self._gate.stop()
         self._heartbeat.beat_soon()
+        # What was given for one of them, and comes too late, goes back while this agent can still say so.
+        if not await self._standing.withdraw(within=ANSWER_SECONDS):
+            log.warning("agent.claims_not_answered")
         _, busy = await asyncio.wait({slots}, timeout=self._stop_grace)
         if busy:
             self._attempts.stop_all(StopReason.AGENT_STOPPING, grace=self._kill_grace)

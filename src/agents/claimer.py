@@ -12,8 +12,10 @@ from uuid import UUID, uuid4
 
 from agents.attempts import Attempt, Attempts
 from agents.gate import Gate
+from agents.given import GivenWork
 from agents.replies import reply
 from agents.seal_check import SealCheck
+from agents.standing import StandingClaims
 from common.batching import Batcher
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import CLAIMS
@@ -76,6 +78,8 @@ class Claimer:
         clock: Clock,
         gate: Gate,
         seals: SealCheck,
+        standing: StandingClaims,
+        given: GivenWork,
         *,
         timeout: timedelta,
     ) -> None:
@@ -85,10 +89,13 @@ class Claimer:
         self._clock = clock
         self._gate = gate
         self._seals = seals
+        self._standing = standing
+        self._given = given
         self._timeout = timeout.total_seconds()
         self._batcher: Batcher[ClaimedTask, None] = Batcher(self._publish, limit=MAX_BATCH)
         self._asked: dict[UUID, _Asked] = {}
-        self._granted: OrderedDict[UUID, None] = OrderedDict()
+        # The task and fence of each claim that was answered with one.
+        self._granted: OrderedDict[UUID, tuple[UUID, int]] = OrderedDict()
 
     async def __aenter__(self) -> Self:
         await self._batcher.__aenter__()
@@ -119,18 +126,23 @@ class Claimer:
     def granted(self, grant: GrantedTask, seal: Seal | None = None) -> Reception:
         """Take in a grant. A late one must be handed back, because nobody will run it; a forged one is nothing at all.
 
-        The seal of one that is awaited is checked by the gate, which can say to the caller what is wrong with it.
+        One that was claimed in advance begins. The seal of one that is awaited is checked by the gate, which can say to
+        the caller what is wrong with it.
         """
         asked = self._waiting_for(grant)
-        if grant.claim_id in self._granted:
+        if self._granted.get(grant.claim_id) == (grant.work.task_id, grant.fence):
             return Reception.DUPLICATE
+        made_at = self._standing.granted(grant.claim_id) if asked is None else None
+        if made_at is not None and self._given.begin(Attempt.granted(grant, claimed_at=made_at, seal=seal)):
+            self._remember(grant)
+            return Reception.AWAITED
         if asked is None or asked.is_answered:
             if not self._seals.is_genuine(grant, seal):
                 return Reception.FORGED
-            self._remember(grant.claim_id)
+            self._remember(grant)
             is_running = self._attempts.find(grant.work.task_id, grant.fence) is not None
             return Reception.DUPLICATE if is_running else Reception.LATE
-        self._remember(grant.claim_id)
+        self._remember(grant)
         attempt = Attempt.granted(grant, claimed_at=asked.claimed_at, seal=seal)
         # Known from here on, so that a cancel that follows in the same breath finds it.
         self._attempts.add(attempt)
@@ -140,6 +152,7 @@ class Claimer:
     def refused(self, refusal: RefusedTask) -> None:
         """Take in a refusal; one that nobody waits for means nothing."""
         asked = self._asked.get(refusal.claim_id)
+        self._standing.refused(refusal.claim_id)
         if asked is not None and not asked.is_answered:
             log.info("claim.refused", extra={"task_id": refusal.task_id, "reason": refusal.reason})
             asked.answer(None)
@@ -176,7 +189,7 @@ class Claimer:
             log.exception("claim.failed", extra={"tasks": len(tasks)})
         return [None] * len(tasks)
 
-    def _remember(self, claim_id: UUID) -> None:
-        self._granted[claim_id] = None
+    def _remember(self, grant: GrantedTask) -> None:
+        self._granted[grant.claim_id] = (grant.work.task_id, grant.fence)
         if len(self._granted) > REMEMBERED_GRANTS:
             self._granted.popitem(last=False)

@@ -16,23 +16,15 @@ from agents.own_queues import declare_if_allowed
 from agents.renew import LeaseKeeper
 from agents.results import handed_back
 from agents.spool_lines import Key, WrittenResult
+from agents.standing import StandingClaims
 from agents.trust import Trust
 from agents.unreadable import Undertaker
 from common.broker.base import Broker, Consumer, Delivery
 from common.broker.topology import control_queue
 from common.clock import Clock
 from common.loop import Health, keep_running
-from common.messages import (
-    CancelTask,
-    Drain,
-    GrantedTask,
-    Heard,
-    Pause,
-    Renewed,
-    Resume,
-    Stored,
-)
-from common.orders import Order, TrustKeys
+from common.messages import CancelTask, GrantedTask, Renewed, Stored
+from common.orders import Drain, Heard, Order, Pause, Resume, TrustKeys
 from common.protocol import ControlEnvelope, GrantEnvelope, RefusalEnvelope, UnreadableMessage, decode
 from common.seal import Seal
 
@@ -50,6 +42,7 @@ class ControlListener:
         agent_id: UUID,
         *,
         claimer: Claimer,
+        standing: StandingClaims,
         leases: LeaseKeeper,
         attempts: Attempts,
         handover: Handover,
@@ -66,6 +59,7 @@ class ControlListener:
         self._started_at = started_at
         self._agent_id = agent_id
         self._claimer = claimer
+        self._standing = standing
         self._leases = leases
         self._attempts = attempts
         self._handover = handover
@@ -118,6 +112,7 @@ class ControlListener:
             return False
         match envelope:
             case GrantEnvelope():
+                self._standing.allow(envelope.payload.most_standing)
                 for grant in envelope.payload.tasks:
                     self._take_grant(grant, envelope.payload.seal, group)
             case RefusalEnvelope():

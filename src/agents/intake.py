@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from agents.attempts import Attempt
+from agents.capacity import Capacity
 from agents.claimer import Claimer
 from agents.gate import Gate
 from agents.reporter import Reporter
@@ -35,6 +36,7 @@ class Intake:
     gate: Gate
     undertaker: Undertaker
     ticket_hold: timedelta
+    capacity: Capacity
 
     async def claim(self, ticket: bytes) -> Attempt | None:
         """Return the attempt that was granted; None when this agent has nothing to run.

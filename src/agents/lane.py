@@ -17,25 +17,37 @@ from common.protocol import UnreadableMessage
 
 log = logging.getLogger(__name__)
 
+# How long a ticket waits for a slot that other work has taken, in seconds: there may be an idle agent for it.
+PATIENCE = 0.25
+
 
 class Lane:
     """Serves `size` slots from when the gate opens until its turn is over, or `close`.
 
     When it takes no more tickets it gives back its slots as they become free: `freed` is called with their number. What
     it has not given back when `run` ends is free, too. It closes by itself when one of its slots is free and
-    `is_slot_wanted` says that somebody else waits for one.
+    `is_slot_wanted` says that somebody else waits for one, and when work that came another way has taken its slots:
+    `lacks_slots` is called then, and the tickets that found none go back to the pool.
     """
 
     def __init__(
-        self, size: int, intake: Intake, *, freed: Callable[[int], None], is_slot_wanted: Callable[[], bool]
+        self,
+        size: int,
+        intake: Intake,
+        *,
+        freed: Callable[[int], None],
+        is_slot_wanted: Callable[[], bool],
+        lacks_slots: Callable[[], None],
     ) -> None:
         self._size = size
         self._intake = intake
         self._freed = freed
         self._is_slot_wanted = is_slot_wanted
+        self._lacks_slots = lacks_slots
         self._slots = size
         self._serving: set[asyncio.Task[None]] = set()
         self._held: set[Delivery] = set()
+        self._unwanted: list[Delivery] = []
         self._to_ack: list[Delivery] = []
         self._acking: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
@@ -81,6 +93,7 @@ class Lane:
                 # First this: an acknowledgement would otherwise bring the next ticket to a slot that is not free.
                 await consumer.cancel()
                 self._takes_no_more = True
+                await self._send_away(consumer)
                 self._give_back_idle()
                 self._ack(consumer)
                 await self._until(lambda: not (self._held or self._acking))
@@ -129,6 +142,26 @@ class Lane:
             self._fail(failure)
 
     async def _decide(self, consumer: Consumer, delivery: Delivery) -> None:
+        if not await self._intake.capacity.take_within(PATIENCE):
+            self._unwanted.append(delivery)
+            self._lacks_slots()
+            self._closing.set()
+            if self._takes_no_more:
+                await self._send_away(consumer)
+            return
+        try:
+            await self._claim_and_work(consumer, delivery)
+        finally:
+            self._intake.capacity.release()
+
+    async def _send_away(self, consumer: Consumer) -> None:
+        """Give back the tickets that found no slot; only when no other can follow, for they would come again."""
+        unwanted, self._unwanted = self._unwanted, []
+        await consumer.requeue(*unwanted)
+        self._held.difference_update(unwanted)
+        self._changed.set()
+
+    async def _claim_and_work(self, consumer: Consumer, delivery: Delivery) -> None:
         intake = self._intake
         try:
             attempt = await intake.claim(delivery.body)

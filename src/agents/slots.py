@@ -1,7 +1,8 @@
 """All slots of an agent: who serves them, and who gets the next that is free.
 
 Slots share lanes, so that tickets that come together are dealt with together. Tickets for this agent alone come
-from a queue of their own; one of them needs a slot that no lane's consumer has promised to the pool.
+from a queue of their own; one of them needs a slot that no lane's consumer has promised to the pool. Work that was
+claimed in advance runs beside the lanes; when it lasts, and a lane's ticket finds no slot, the lanes become smaller.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import logging
 from datetime import timedelta
 
 from agents.claimer import ClaimUnanswered
+from agents.given import GivenWork
 from agents.intake import Intake
 from agents.lane import Lane
 from agents.mailbox import Letter, Mailbox
@@ -20,13 +22,22 @@ log = logging.getLogger(__name__)
 
 # How long lanes that became many stay so: each is a channel at the broker, and deals with little at a time.
 TOGETHER_AFTER = 5.0
+# How often a ticket of the agent's own that waits for a slot sees whether the agent still takes work, in seconds.
+OWN_PATIENCE = 1.0
 
 
 class Slots:
     """Runs one task in each slot at a time, until the agent stops. `most_in_a_lane`: as many share one consumer."""
 
-    def __init__(self, count: int, intake: Intake, *, mailbox: Mailbox | None, most_in_a_lane: int) -> None:
+    def __init__(
+        self, count: int, intake: Intake, *, mailbox: Mailbox | None, most_in_a_lane: int, given: GivenWork
+    ) -> None:
         self._intake = intake
+        self._given = given
+        given.ended = self._given_ended
+        # How many of the slots are kept from the lanes because of it.
+        self._kept = 0
+        self._is_short = False
         self._mailbox = mailbox
         self._most_in_a_lane = most_in_a_lane
         self._free = count
@@ -43,7 +54,7 @@ class Slots:
     @property
     def is_idle(self) -> bool:
         """Whether no slot holds a ticket or work."""
-        return not self._own and all(lane.is_idle for lane in self._lanes)
+        return not (self._own or self._given) and all(lane.is_idle for lane in self._lanes)
 
     async def run(self) -> None:
         """Take tickets until the agent stops, and finish the last ones. Being cancelled stops all work, too."""
@@ -55,7 +66,7 @@ class Slots:
             for lane, task in self._lanes.items():
                 if lane.is_idle:
                     task.cancel()
-            while self._lanes or self._own:
+            while self._lanes or self._own or self._given:
                 self._ended.clear()
                 await self._ended.wait()
         finally:
@@ -66,15 +77,26 @@ class Slots:
             left = [*self._lanes.values(), *self._own, *([] if serving is None else [serving])]
             for task in left:
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.gather(*left, self._given.stop(), return_exceptions=True)
 
     def _open(self) -> None:
         """Give the free slots to new lanes."""
         self._opening = None
+        if self._is_short:
+            keep = max(0, min(self._free, len(self._given) - self._kept))
+            self._free -= keep
+            self._kept += keep
+            self._is_short = False
         while self._free and not self._intake.gate.is_stopping:
             size = min(self._free, self._most_in_a_lane)
             self._free -= size
-            lane = Lane(size, self._intake, freed=self._freed, is_slot_wanted=self._is_slot_wanted)
+            lane = Lane(
+                size,
+                self._intake,
+                freed=self._freed,
+                is_slot_wanted=self._is_slot_wanted,
+                lacks_slots=self._lacks_slots,
+            )
             self._lanes[lane] = asyncio.create_task(self._keep(lane), name="lane")
         if len(self._lanes) > 1 and self._most_in_a_lane > 1 and self._uniting is None:
             self._uniting = asyncio.get_running_loop().call_later(TOGETHER_AFTER, self._unite)
@@ -105,6 +127,15 @@ class Slots:
             pause = full_jitter(self._failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE) if self._failures else timedelta()
             # In the next turn at the earliest, so that slots that become free together get a lane together.
             self._opening = asyncio.get_running_loop().call_later(pause.total_seconds(), self._open)
+
+    def _lacks_slots(self) -> None:
+        self._is_short = True
+
+    def _given_ended(self) -> None:
+        if self._kept > len(self._given):
+            self._kept -= 1
+            self._freed(1)
+        self._ended.set()
 
     def _unite(self) -> None:
         """Close lanes that have nothing to do, so that their slots get one together."""
@@ -156,6 +187,17 @@ class Slots:
         return self._wanting is not None and not self._wanting.done()
 
     async def _take_own(self, letter: Letter) -> None:
+        # It is for this agent alone, so it waits for whatever else has taken the slot.
+        while not await self._intake.capacity.take_within(OWN_PATIENCE):
+            if not self._intake.gate.is_open:
+                await letter.requeue()
+                return
+        try:
+            await self._claim_and_work(letter)
+        finally:
+            self._intake.capacity.release()
+
+    async def _claim_and_work(self, letter: Letter) -> None:
         try:
             attempt = await self._intake.claim(letter.delivery.body)
         except UnreadableMessage as error:

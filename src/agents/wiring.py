@@ -8,12 +8,14 @@ from uuid import UUID
 
 from agents.agent import Agent
 from agents.attempts import Attempts
+from agents.capacity import Capacity
 from agents.claimer import Claimer
 from agents.control import ControlListener
 from agents.ears import Ears
 from agents.executors.base import Executor
 from agents.executors.enforcement import Enforcement
 from agents.gate import Gate
+from agents.given import GivenWork
 from agents.guard import Guardian
 from agents.handover import Handover
 from agents.hearing import Hearing
@@ -36,6 +38,7 @@ from agents.settings import AgentSettings
 from agents.slots import Slots
 from agents.spool import Spool
 from agents.spool_lines import Key
+from agents.standing import StandingClaims
 from agents.trust import Trust
 from agents.unreadable import Undertaker
 from agents.used_claims import UsedClaims
@@ -90,17 +93,8 @@ async def build_agent(
         )
         leases = LeaseKeeper(broker, agent_id, attempts, clock, guardian=guardian, kill_grace=kill_grace)
         reporter = await stack.enter_async_context(Reporter(broker, agent_id))
-        claimer = await stack.enter_async_context(
-            Claimer(
-                broker,
-                agent_id,
-                attempts,
-                clock,
-                gate,
-                seals,
-                timeout=timedelta(seconds=settings.claim_timeout_seconds),
-            )
-        )
+        capacity = Capacity(settings.slots)
+        standing = StandingClaims(broker, agent_id, identity.agent_type, capacity, gate, clock, health=health)
         journal, handover, left, used = await _open_state(stack, settings, identity, reporter, clock, health)
         runner = Runner(
             agent_id,
@@ -121,6 +115,20 @@ async def build_agent(
             enforcement=enforcement,
             output_per_second=settings.output_bytes_per_second,
         )
+        given = GivenWork(runner.run, capacity, gate, attempts)
+        claimer = await stack.enter_async_context(
+            Claimer(
+                broker,
+                agent_id,
+                attempts,
+                clock,
+                gate,
+                seals,
+                standing,
+                given,
+                timeout=timedelta(seconds=settings.claim_timeout_seconds),
+            )
+        )
         undertaker = Undertaker(broker, agent_id)
         mailbox = None if settings.server_url else Mailbox(broker, own_work_queue(agent_id), gate, health, undertaker)
         intake = Intake(
@@ -134,6 +142,7 @@ async def build_agent(
             gate=gate,
             undertaker=undertaker,
             ticket_hold=timedelta(seconds=settings.ticket_hold_seconds),
+            capacity=capacity,
         )
         yield Agent(
             # A job over HTTP is claimed for one slot.
@@ -142,12 +151,14 @@ async def build_agent(
                 intake,
                 mailbox=mailbox,
                 most_in_a_lane=1 if settings.server_url else settings.slots,
+                given=given,
             ),
             mailbox=mailbox,
             control=ControlListener(
                 broker,
                 agent_id,
                 claimer=claimer,
+                standing=standing,
                 leases=leases,
                 attempts=attempts,
                 handover=handover,
@@ -160,6 +171,7 @@ async def build_agent(
                 kill_grace=kill_grace,
                 started_at=identity.started_at,
             ),
+            standing=standing,
             leases=leases,
             heartbeat=heartbeat,
             ears=Ears(broker, hearing, gate, clock, every=heartbeat_every, health=health),

@@ -56,10 +56,17 @@ class ClaimedTask(Message):
 
 
 class Claim(Message):
-    """An agent asks for the tasks whose tickets it holds."""
+    """An agent asks for the tasks whose tickets it holds.
+
+    `standing` are claims made in advance, for whatever comes next for its `agent_type`: it is idle. They hold for a
+    moment only; `withdrawn` are some that were not answered, of which it wants to know whether they ever were.
+    """
 
     agent_id: UUID
-    tasks: list[ClaimedTask] = Field(min_length=1, max_length=MOST_CLAIMED)
+    tasks: list[ClaimedTask] = Field(default_factory=list, max_length=MOST_CLAIMED)
+    agent_type: AgentType | None = None
+    standing: list[UUID] = Field(default_factory=list, max_length=MOST_CLAIMED)
+    withdrawn: list[UUID] = Field(default_factory=list, max_length=MOST_CLAIMED)
 
 
 class WorkRequest(Message):
@@ -106,15 +113,21 @@ class GrantedTask(Message):
 
 
 class Grant(Message):
-    """Leases of tasks; `seal` signs exactly what each of them may run."""
+    """Leases of tasks; `seal` signs exactly what each of them may run.
+
+    `most_standing` is how many standing claims the orchestrator takes from one agent.
+    """
 
     tasks: list[GrantedTask] = Field(min_length=1)
     seal: Seal | None = None
+    most_standing: int = Field(default=0, ge=0)
 
 
 class RefusedTask(Message):
+    """`task_id` is None for a standing claim that was withdrawn, and answered with no task."""
+
     claim_id: UUID
-    task_id: UUID
+    task_id: UUID | None
     reason: str
 
 
@@ -255,35 +268,6 @@ class Stored(Message):
 
     action: Literal["stored"] = "stored"
     results: list[Lease] = Field(min_length=1)
-
-
-class Heard(Message):
-    """The heartbeat with this id arrived: the way there and back works."""
-
-    action: Literal["heard"] = "heard"
-    beat_id: UUID
-
-
-class Pause(Message):
-    """Take no new work until then; what runs goes on."""
-
-    action: Literal["pause"] = "pause"
-    until: datetime
-    note: str = ""
-
-
-class Drain(Message):
-    """Leave when what runs is done; meant only for the process of `started_at`: a later one may work."""
-
-    action: Literal["drain"] = "drain"
-    started_at: datetime
-    note: str = ""
-
-
-class Resume(Message):
-    """Take work again."""
-
-    action: Literal["resume"] = "resume"
 
 
 class Probe(Message):

@@ -1,11 +1,42 @@
 """What the orchestrator orders an agent to do, each told apart by its `action`."""
 
+from datetime import datetime
 from typing import Annotated, Literal
+from uuid import UUID
 
 from pydantic import Field
 
-from common.messages import CancelTask, Drain, Heard, Message, Pause, Renewed, Resume, Stored
+from common.messages import CancelTask, Message, Renewed, Stored
 from common.seal import Seal
+
+
+class Heard(Message):
+    """The heartbeat with this id arrived: the way there and back works."""
+
+    action: Literal["heard"] = "heard"
+    beat_id: UUID
+
+
+class Pause(Message):
+    """Take no new work until then; what runs goes on."""
+
+    action: Literal["pause"] = "pause"
+    until: datetime
+    note: str = ""
+
+
+class Drain(Message):
+    """Leave when what runs is done; meant only for the process of `started_at`: a later one may work."""
+
+    action: Literal["drain"] = "drain"
+    started_at: datetime
+    note: str = ""
+
+
+class Resume(Message):
+    """Take work again."""
+
+    action: Literal["resume"] = "resume"
 
 
 class TrustKeys(Message):

@@ -16,11 +16,11 @@ from common.loop import Wake
 from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkResult
 from common.policy.model import Work
 from orchestrator.database.pool import COLLIDED
+from orchestrator.dispatch.service import Dispatched, DispatchService
 from orchestrator.events.model import Event
 from orchestrator.events.service import EventService
 from orchestrator.identities.model import ANYBODY, Caller
 from orchestrator.leases.service import LeaseService
-from orchestrator.outbox.model import NewTicket
 from orchestrator.outbox.room import Room
 from orchestrator.output.model import Page
 from orchestrator.output.service import OutputService
@@ -55,6 +55,7 @@ class OrchestratorService:
         broker: Broker,
         *,
         tasks: TaskService,
+        dispatch: DispatchService,
         output: OutputService,
         events: EventService,
         registry: RegistryService,
@@ -63,9 +64,10 @@ class OrchestratorService:
         policy: PolicyService,
         relay: Wake,
         room: Room,
-        publish: Callable[[Sequence[NewTicket]], None],
+        publish: Callable[[Dispatched], None],
     ) -> None:
         self._room = room
+        self._dispatch = dispatch
         self._publish = publish
         self._settings = settings
         self._broker = broker
@@ -160,26 +162,25 @@ class OrchestratorService:
     async def _store(self, tasks: Sequence[NewTask]) -> Sequence[Identity | BaseException]:
         for collision in range(1, COLLISIONS + 1):
             try:
-                answers, tickets = await self._tasks.dispatch_at_once(tasks, by=ANYBODY.name, room=self._room)
+                done = await self._dispatch.dispatch(tasks, by=ANYBODY.name)
             except COLLIDED:
                 # Two orchestrators stored the same ids at the same moment, in a different order.
                 if collision == COLLISIONS:
                     raise
             else:
                 break
-        if tickets:
-            self._publish(tickets)
-        if self._room.calls_relay or not all(self._can_wait(task) for task in tasks):
+        self._publish(done)
+        if self._room.calls_relay or not all(self._can_wait(task) for task in done.left):
             self._relay.ring()
         if not log.isEnabledFor(logging.INFO):
-            return answers
-        for task, answer in zip(tasks, answers, strict=True):
+            return done.answers
+        for task, answer in zip(tasks, done.answers, strict=True):
             known = answer if isinstance(answer, Identity) else task
             log.info(
                 "dispatch.answered" if known is answer else "dispatch.refused",
                 extra={"trace_id": known.trace_id, "request_id": known.request_id, "task_id": known.task_id},
             )
-        return answers
+        return done.answers
 
     def _can_wait(self, task: NewTask) -> bool:
         """Say whether a new task has the relay look no sooner: it went already, or waits behind others of its queue."""

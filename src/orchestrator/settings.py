@@ -69,6 +69,12 @@ class OrchestratorSettings(Settings):
     ticket_window: int = Field(
         default=64, ge=1, le=10_000, description="How many tickets a work queue may hold ahead of the agents."
     )
+    standing_claims: int = Field(
+        default=64,
+        ge=0,
+        le=256,
+        description="How many tasks an agent may claim in advance; 0: none.",
+    )
     ticket_ttl_seconds: float = Field(
         default=30.0, ge=1, le=3600, description="A ticket that nobody claimed is published again after this time."
     )

@@ -35,7 +35,6 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.live.feed import FollowEvents, News, listen_for_events
 from orchestrator.live.hub import Hub
 from orchestrator.loops.consume import ConsumeQueue, Handler
-from orchestrator.loops.consume_claims import ConsumeClaims
 from orchestrator.loops.consume_dead_letters import ConsumeDeadLetters
 from orchestrator.loops.consume_heartbeats import ConsumeHeartbeats
 from orchestrator.loops.consume_progress import ConsumeProgress
@@ -49,7 +48,7 @@ from orchestrator.loops.reap_leases import ReapLeases
 from orchestrator.loops.run import running
 from orchestrator.loops.senders import senders_of
 from orchestrator.loops.watch_agents import WatchAgents
-from orchestrator.loops.wiring import consuming, placing, recover, relaying
+from orchestrator.loops.wiring import consuming, dispatching, placing, recover, relaying
 from orchestrator.loops.write_checkpoints import open_checkpoints
 from orchestrator.ops.service import OpsService
 from orchestrator.outbox import queries as outbox
@@ -140,10 +139,14 @@ async def open_orchestrator(
             room=room,
             relay=relay,
         )
+        new = dispatching(
+            settings, pool, bus, signer, tasks=tasks, leases=leases, tickets=tickets, room=room, relay=relay
+        )
         service = OrchestratorService(
             settings,
             bus,
             tasks=tasks,
+            dispatch=new.service,
             output=output,
             events=EventService(pool),
             registry=registry,
@@ -152,14 +155,14 @@ async def open_orchestrator(
             policy=policy,
             relay=relay,
             room=room,
-            publish=tickets.publish_soon,
+            publish=new.send,
         )
         jobs = await _jobs(settings, pool, service, tasks, leases, output, registry, policy, relay, signer)
         approvals = ApprovalService(pool, service.work_of, policy.rule, relay, ageing=settings.priority_ageing)
         await stack.enter_async_context(jobs.results)
         probes = ProbeService(pool, uuid4())
         await _connect(service)
-        stack.push_async_callback(tickets.close)
+        stack.push_async_callback(new.send.close)
         stack.push_async_callback(service.disconnect)
         await bus.declare(*map(topology.work_queue, pools))
         await recover(settings, pool, bus, pools)
@@ -167,7 +170,7 @@ async def open_orchestrator(
         async with pool.acquire() as db:
             hub.start_at(await events.head(db))
         handlers: list[Handler] = [
-            ConsumeClaims(leases, bus, signer),
+            new.claims,
             ConsumeResults(leases, probes, letters, bus),
             ConsumeProgress(output, leases, bus),
             ConsumeHeartbeats(registry, leases, bus, signer),
@@ -179,7 +182,7 @@ async def open_orchestrator(
         ]
         probe = SendProbe(probes, bus, every=settings.probe, consumers=consumers)
         duties: list[tuple[str, Duty, Wake, timedelta]] = [
-            ("relay_outbox", InTurn(tickets, placing(settings, pool, bus, room)), relay, SECOND),
+            ("relay_outbox", InTurn(new.serve, tickets, placing(settings, pool, bus, room)), relay, SECOND),
             ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
             ("expire_approvals", ExpireApprovals(approvals), Wake(), SECOND),

@@ -12,7 +12,6 @@ from common.messages import (
     CancelTask,
     Grant,
     GrantedTask,
-    Heard,
     Lease,
     ProtocolError,
     Refusal,
@@ -23,7 +22,7 @@ from common.messages import (
     Ticket,
     WorkRequest,
 )
-from common.orders import Control
+from common.orders import Control, Heard
 from common.protocol import (
     MOST_BYTES,
     MOST_REPLY_BYTES,

@@ -16,8 +16,8 @@ from agents.over_http.wire import OrderedDrain, OrderedPause
 from agents.over_http.wire import Orders as Answered
 from common.backoff import exponential
 from common.loop import Health, keep_running
-from common.messages import AgentStatus, Drain, Heard, Pause, Resume, StatusUpdate
-from common.orders import TrustKeys
+from common.messages import AgentStatus, StatusUpdate
+from common.orders import Drain, Heard, Pause, Resume, TrustKeys
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from common.messages import OutputChunk, Pause, Resources, ResultStatus, StatusUpdate
+from common.messages import OutputChunk, Resources, ResultStatus, StatusUpdate
+from common.orders import Pause
 from common.work import WORK_TYPE_PATTERN
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT

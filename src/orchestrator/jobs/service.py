@@ -11,7 +11,8 @@ from common.errors import ErrorCode, InvalidField
 from common.ids import new_request_id
 from common.lifecycle import Status
 from common.loop import Wake
-from common.messages import Drain, Lease, OutputChunk, Pause, ResultStatus, StatusUpdate, WorkResult, WorkStatus
+from common.messages import Lease, OutputChunk, ResultStatus, StatusUpdate, WorkResult, WorkStatus
+from common.orders import Drain, Pause
 from common.seal import Seal
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.identities.model import Caller

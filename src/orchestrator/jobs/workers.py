@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from common.messages import Drain, Pause, StatusUpdate
+from common.messages import StatusUpdate
+from common.orders import Drain, Pause
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent

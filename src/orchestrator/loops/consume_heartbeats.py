@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from common.broker import topology
 from common.broker.base import Broker
-from common.messages import AgentStatus, Heard, Renew, StatusUpdate
-from common.orders import TrustKeys
+from common.messages import AgentStatus, Renew, StatusUpdate
+from common.orders import Heard, TrustKeys
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.agent_queues import give_queues
 from orchestrator.loops.tell import tell

@@ -1,6 +1,5 @@
 """Publish what waits in the outbox: orders at once, tickets as far as the window of their queue allows."""
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from common.broker.base import Address, Broker, BrokerUnavailable, Outgoing, Unr
 from common.protocol import ORCHESTRATOR, ControlEnvelope, MessageEnvelope, TicketEnvelope, encode
 from common.safeguards import Safeguard, is_on
 from orchestrator.database.pool import Pool, transaction
+from orchestrator.loops.aside import Aside
 from orchestrator.outbox import queries
 from orchestrator.outbox.model import NewTicket, Waiting
 from orchestrator.outbox.room import Room
@@ -39,7 +39,7 @@ class RelayOutbox:
         room: Room | None = None,
     ) -> None:
         self._room = room or Room()
-        self._publishing: set[asyncio.Task[None]] = set()
+        self._aside = Aside()
         self._pool = pool
         self._broker = broker
         self._agent_types = agent_types
@@ -71,20 +71,15 @@ class RelayOutbox:
         return orders, tickets
 
     def publish_soon(self, tickets: Sequence[NewTicket]) -> None:
-        """Publish tickets that were stored as published, without being waited for."""
-        publishing = asyncio.create_task(self.publish_new(tickets), name="publish new tickets")
-        self._publishing.add(publishing)
-        publishing.add_done_callback(self._published)
+        """Publish tickets that were stored as published, without being waited for.
 
-    def _published(self, publishing: asyncio.Task[None]) -> None:
-        self._publishing.discard(publishing)
-        if not publishing.cancelled() and (failure := publishing.exception()) is not None:
-            # They are due again when their time is over.
-            log.error("tickets.not_published", exc_info=failure)
+        Those of which something goes wrong are due again when their time is over.
+        """
+        self._aside.start(self.publish_new(tickets), name="publish new tickets")
 
     async def close(self) -> None:
         """Return when what was to be published soon has been, or was left to the relay of somebody else."""
-        await asyncio.gather(*self._publishing, return_exceptions=True)
+        await self._aside.close()
 
     async def publish_new(self, tickets: Sequence[NewTicket]) -> None:
         """Publish tickets that were stored as published; those that cannot be are left to `run_once`."""

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from common.broker import topology
 from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
-from common.messages import Grant, Heard, Lease, Refusal, Renewed, Stored, WorkResult
-from common.orders import Control, TrustKeys
+from common.messages import Grant, Lease, Refusal, Renewed, Stored, WorkResult
+from common.orders import Control, Heard, TrustKeys
 from common.protocol import ORCHESTRATOR, ControlEnvelope, Envelope, GrantEnvelope, RefusalEnvelope, encode
 from orchestrator.signing.signer import Signer
 
@@ -23,15 +23,23 @@ GRANTS_IN_A_MESSAGE = 16
 Answer = Grant | Refusal | Renewed | Stored | Heard | TrustKeys
 
 
-async def tell(broker: Broker, answers: Iterable[tuple[UUID, Answer]], *, signer: Signer | None = None) -> set[UUID]:
+async def tell(
+    broker: Broker,
+    answers: Iterable[tuple[UUID, Answer]],
+    *,
+    signer: Signer | None = None,
+    most_standing: int = 0,
+) -> set[UUID]:
     """Send each answer to its agent, with one signature over all that a message grants.
+
+    `most_standing` is how many claims an agent that gets a grant may make in advance.
 
     Return the agents that have no queue; the others do not wait for them.
     """
     messages = [
         (agent_id, _message(agent_id, part))
         for agent_id, answer in answers
-        for part in _parts(agent_id, answer, signer)
+        for part in _parts(agent_id, answer, signer, most_standing)
     ]
     try:
         await broker.publish(*(message for _, message in messages))
@@ -65,13 +73,20 @@ def stored(results: Sequence[WorkResult]) -> list[tuple[UUID, Stored]]:
     return [(agent_id, Stored(results=leases)) for agent_id, leases in by_agent.items()]
 
 
-def _parts(agent_id: UUID, answer: Answer, signer: Signer | None) -> list[Answer]:
+def _parts(agent_id: UUID, answer: Answer, signer: Signer | None, most_standing: int) -> list[Answer]:
     if not isinstance(answer, Grant):
         return [answer]
     cut = [
         answer.tasks[begin : begin + GRANTS_IN_A_MESSAGE] for begin in range(0, len(answer.tasks), GRANTS_IN_A_MESSAGE)
     ]
-    return [Grant(tasks=tasks, seal=None if signer is None else signer.seal(agent_id, tasks)) for tasks in cut]
+    return [
+        Grant(
+            tasks=tasks,
+            seal=None if signer is None else signer.seal(agent_id, tasks),
+            most_standing=most_standing,
+        )
+        for tasks in cut
+    ]
 
 
 def _message(agent_id: UUID, answer: Answer) -> Outgoing:

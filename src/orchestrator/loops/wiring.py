@@ -1,18 +1,28 @@
 """Build the loops that need more than their services, and run those that read a queue."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from common.broker.base import Broker, BrokerUnavailable
 from common.errors import StartupRefused
-from common.loop import Health, keep_running
+from common.loop import Health, Wake, keep_running
 from orchestrator.database.pool import Pool
+from orchestrator.dispatch.service import DispatchService
+from orchestrator.dispatch.standing import StandingClaims
+from orchestrator.dispatch.withdrawals import Withdrawals
+from orchestrator.leases.service import LeaseService
 from orchestrator.loops.consume import ConsumeQueue
+from orchestrator.loops.consume_claims import ConsumeClaims
 from orchestrator.loops.consume_dead_letters import ConsumeDeadLetters
 from orchestrator.loops.place_tickets import PlaceTickets
 from orchestrator.loops.recover import Recover
 from orchestrator.loops.relay_outbox import RelayOutbox
+from orchestrator.loops.send_new import SendNew
+from orchestrator.loops.serve_standing import ServeStanding
 from orchestrator.outbox.room import Room
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.signing.signer import Signer
+from orchestrator.tasks.service import TaskService
 
 
 def relaying(
@@ -27,6 +37,56 @@ def relaying(
         ttl=settings.ticket_ttl,
         ageing=settings.priority_ageing,
         room=room,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatching:
+    """How new work enters and goes: what stores it, sends it, and gives it to agents that claimed in advance."""
+
+    service: DispatchService
+    send: SendNew
+    serve: ServeStanding
+    claims: ConsumeClaims
+
+
+def dispatching(
+    settings: OrchestratorSettings,
+    pool: Pool,
+    broker: Broker,
+    signer: Signer | None,
+    *,
+    tasks: TaskService,
+    leases: LeaseService,
+    tickets: RelayOutbox,
+    room: Room,
+    relay: Wake,
+) -> Dispatching:
+    """Return everything that knows of claims in advance."""
+    standing = StandingClaims(most=settings.standing_claims)
+    lease, most_output = settings.lease, settings.max_output_bytes
+    return Dispatching(
+        service=DispatchService(
+            pool,
+            tasks,
+            standing,
+            room,
+            lease=lease,
+            ageing=settings.priority_ageing,
+            ttl=settings.ticket_ttl,
+            max_output_bytes=most_output,
+        ),
+        send=SendNew(tickets, leases, broker, signer, most_standing=standing.most),
+        serve=ServeStanding(pool, leases, standing, broker, signer),
+        claims=ConsumeClaims(
+            leases,
+            standing,
+            Withdrawals(pool, lease=lease, max_output_bytes=most_output),
+            broker,
+            signer,
+            room=room,
+            relay=relay,
+        ),
     )
 
 

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from common.messages import CancelTask, Drain, Pause, Resume, Ticket
+from common.messages import CancelTask, Ticket
+from common.orders import Drain, Pause, Resume
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,15 @@ class NewOrder:
             "trace_id": None if self.trace_id is None else str(self.trace_id),
             "request_id": None if self.request_id is None else str(self.request_id),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class DueTask:
+    """A task whose ticket is to be published, with the fence that the ticket names."""
+
+    task_id: UUID
+    fence: int
+    work_type: str
 
 
 @dataclass(frozen=True, slots=True)

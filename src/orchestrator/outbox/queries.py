@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from orchestrator.database.pool import Connection
-from orchestrator.outbox.model import NewOrder, NewTicket, Waiting
+from orchestrator.outbox.model import DueTask, NewOrder, NewTicket, Waiting
 
 # `rank` is when a task was dispatched, less its priority's worth of time: the lowest rank goes first. So a higher
 # priority goes before a lower one that is not yet that much older, and nothing waits for ever.
@@ -69,6 +69,14 @@ TAKE_TICKETS = """
     SELECT id, recipient, priority, body, rank, urgency, NULL AS free FROM taken
      UNION ALL
     SELECT NULL, recipient, NULL, NULL, NULL, NULL, free FROM room
+"""
+
+BEST_DUE = """
+    SELECT task_id, (body->'payload'->>'fence')::bigint AS fence, body->'payload'->>'work_type' AS work_type
+      FROM outbox
+     WHERE kind = 'ticket' AND recipient = $1 AND due_at <= now()
+     ORDER BY rank, id
+     LIMIT $2
 """
 
 TAKE_ORDERS = """
@@ -185,6 +193,12 @@ async def take_tickets(
     rows = await db.fetch(TAKE_TICKETS, list(recipients), window, ttl, ageing)
     tickets = _in_order([row for row in rows if row["id"] is not None])
     return tickets, {row["recipient"]: row["free"] for row in rows if row["id"] is None}
+
+
+async def best_due(db: Connection, recipient: str, *, limit: int) -> list[DueTask]:
+    """Return the tasks of the tickets that `take_tickets` would take, and leave them."""
+    rows = await db.fetch(BEST_DUE, recipient, limit)
+    return [DueTask(row["task_id"], row["fence"], row["work_type"]) for row in rows]
 
 
 async def take_orders(db: Connection, *, limit: int, again_after: timedelta) -> list[Waiting]:

@@ -75,6 +75,10 @@ class Room:
             self._under_way[queue] += 1
         return free > 0
 
+    def is_open(self, queue: str) -> bool:
+        """Say whether none of its tickets waits, so that what is new is behind nobody."""
+        return self._free.get(queue, 0) > 0
+
     def knows(self, queue: str) -> bool:
         """Say whether the relay serves this queue and has looked at it."""
         return queue in self._free

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from common.messages import Resume
+from common.orders import Resume
 from orchestrator.database.pool import Connection
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.outbox import queries as outbox

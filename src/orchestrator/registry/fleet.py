@@ -6,7 +6,8 @@ from uuid import UUID
 
 from common.errors import ErrorCode, InvalidField, NotFound
 from common.loop import Wake
-from common.messages import AgentStatus, Drain, Pause, Resume
+from common.messages import AgentStatus
+from common.orders import Drain, Pause, Resume
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent

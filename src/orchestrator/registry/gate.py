@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
-from common.messages import Pause
+from common.orders import Pause
 from orchestrator.database.pool import Connection
 from orchestrator.outbox.model import NewOrder
 from orchestrator.registry import queries

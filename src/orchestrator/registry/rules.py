@@ -12,7 +12,8 @@ from typing import Any
 
 from common.errors import ErrorCode
 from common.labels import labels_of
-from common.messages import AgentStatus, Drain, Pause, StatusUpdate
+from common.messages import AgentStatus, StatusUpdate
+from common.orders import Drain, Pause
 from orchestrator.registry.model import Standing
 
 INFRASTRUCTURE = frozenset({ErrorCode.AGENT_UNAVAILABLE, ErrorCode.RESOURCE_LIMIT})

@@ -170,13 +170,13 @@ async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[tuple[UUID, UU
         [task.ruling.rule for task in tasks],
         [task.ruling.policy_version for task in tasks],
         [task.work_digest for task in tasks],
-        [_confinement(task.ruling.confinement) for task in tasks],
+        [confinement_column(task.ruling.confinement) for task in tasks],
         [task.effective_approval_id for task in tasks],
     )
     return {(row["task_id"], row["request_id"]) for row in rows}
 
 
-def _confinement(confinement: Confinement) -> dict[str, Any]:
+def confinement_column(confinement: Confinement) -> dict[str, Any]:
     return {} if confinement is UNCONFINED else confinement.model_dump(exclude_defaults=True)
 
 

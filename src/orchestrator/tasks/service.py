@@ -121,7 +121,7 @@ class TaskService:
         await asking.spend(db, [uses[id(task)] for task in new if id(task) in uses])
         asked = await asking.ask(db, [question_of(task) for task in new if task.status is Status.AWAITING_APPROVAL])
         # What waits for people's approval is published by nobody.
-        free = [_ticket(task) for task in new if not has_keys(task) and task.status is Status.PENDING]
+        free = [ticket_of(task) for task in new if not has_keys(task) and task.status is Status.PENDING]
         at_once, later = places.divide(free)
         if is_on(Safeguard.OUTBOX):
             await outbox.add_tickets(db, at_once, ageing=self._ageing, ttl=self._ttl)
@@ -155,7 +155,7 @@ class TaskService:
         answers: list[Identity | BaseException] = []
         for task in tasks:
             if id(task) in inserted:
-                answers.append(_identity(task))
+                answers.append(identity_of(task))
                 continue
             if id(task) in refused and not is_known(task, known):
                 answers.append(refused[id(task)])
@@ -270,7 +270,7 @@ class TaskService:
         await events.append(db, *cancelled, *ended)
 
 
-def _ticket(task: NewTask) -> NewTicket:
+def ticket_of(task: NewTask) -> NewTicket:
     return NewTicket(
         task.task_id,
         task.trace_id,
@@ -283,7 +283,7 @@ def _ticket(task: NewTask) -> NewTicket:
     )
 
 
-def _identity(task: NewTask) -> Identity:
+def identity_of(task: NewTask) -> Identity:
     return Identity(task.task_id, task.request_id, task.trace_id, task.digest, task.status, task.effective_approval_id)
 
 

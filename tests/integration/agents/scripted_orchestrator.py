@@ -27,19 +27,15 @@ from common.messages import (
     CancelTask,
     Claim,
     ClaimedTask,
-    Drain,
     Grant,
     GrantedTask,
-    Heard,
     Lease,
     OutputChunk,
-    Pause,
     ProtocolError,
     Refusal,
     RefusedTask,
     Renew,
     Renewed,
-    Resume,
     StatusUpdate,
     Stored,
     Stream,
@@ -48,7 +44,7 @@ from common.messages import (
     WorkResult,
     WorkStatus,
 )
-from common.orders import Control
+from common.orders import Control, Drain, Heard, Pause, Resume
 from common.protocol import (
     ORCHESTRATOR,
     ControlEnvelope,

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from common.broker.base import Broker
-from common.messages import AgentStatus, CancelTask, Pause, ResultStatus, Resume
+from common.messages import AgentStatus, CancelTask, ResultStatus
+from common.orders import Pause, Resume
 from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator

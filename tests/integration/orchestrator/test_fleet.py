@@ -10,7 +10,8 @@ import pytest
 from common.errors import InvalidField
 from common.lifecycle import Status
 from common.loop import Wake
-from common.messages import AgentStatus, Drain, Pause, ResultStatus, Resume
+from common.messages import AgentStatus, ResultStatus
+from common.orders import Drain, Pause, Resume
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind

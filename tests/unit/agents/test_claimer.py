@@ -9,13 +9,17 @@ from uuid import UUID, uuid4
 import pytest
 
 from agents.attempts import Attempts
+from agents.capacity import Capacity
 from agents.claimer import Claimer, ClaimUnanswered, Reception
 from agents.gate import Gate
+from agents.given import GivenWork
 from agents.seal_check import SealCheck
+from agents.standing import StandingClaims
 from agents.stopping import StopReason
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
 from common.clock import SystemClock
+from common.loop import Health
 from common.messages import Claim, ClaimedTask, GrantedTask, RefusedTask, Ticket, WorkRequest
 from common.protocol import decode
 from tests.eventually import eventually
@@ -52,10 +56,15 @@ class Asking:
 @asynccontextmanager
 async def asking(*, timeout: float = 10.0) -> AsyncIterator[Asking]:
     broker, attempts, gate = Recording(), Attempts(), Gate()
-    clock = SystemClock()
+    clock, capacity = SystemClock(), Capacity(4)
     seals = SealCheck(None, AGENT, clock, skew=timedelta(0))
-    async with Claimer(broker, AGENT, attempts, clock, gate, seals, timeout=timedelta(seconds=timeout)) as claimer:
+    standing = StandingClaims(broker, AGENT, "infra", capacity, gate, clock, health=Health())
+    given = GivenWork(lambda attempt: attempt.stop.wait(), capacity, gate, attempts)
+    async with Claimer(
+        broker, AGENT, attempts, clock, gate, seals, standing, given, timeout=timedelta(seconds=timeout)
+    ) as claimer:
         yield Asking(claimer, broker, attempts, gate)
+        await given.stop()
 
 
 def make_ticket() -> Ticket:

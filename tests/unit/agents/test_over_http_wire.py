@@ -5,16 +5,8 @@ from uuid import uuid4
 
 from agents.over_http.orders import standing
 from agents.over_http.wire import Job, Orders, result_request
-from common.messages import (
-    AgentStatus,
-    Drain,
-    Pause,
-    Resources,
-    ResultStatus,
-    StatusUpdate,
-    Stream,
-    WorkResult,
-)
+from common.messages import AgentStatus, Resources, ResultStatus, StatusUpdate, Stream, WorkResult
+from common.orders import Drain, Pause
 
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
 UNTIL = STARTED + timedelta(hours=1)

@@ -9,9 +9,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from agents import lane as lane_module
 from agents import slots as slots_module
-from agents.attempts import Attempt
+from agents.attempts import Attempt, Attempts
+from agents.capacity import Capacity
 from agents.gate import Gate
+from agents.given import GivenWork
 from agents.intake import Intake
 from agents.mailbox import Mailbox
 from agents.slots import Slots
@@ -81,6 +84,8 @@ class Working:
         self.claimed: list[UUID] = []
         self.running: dict[UUID, asyncio.Event] = {}
         self.most = 0
+        self.capacity = Capacity(count)
+        self.given = GivenWork(self.run, self.capacity, self.gate, Attempts())
         self.mailbox = Mailbox(self.broker, OWN, self.gate, Health(), Undertaker(self.broker, AGENT))
         intake = Intake(
             broker=self.broker,
@@ -93,8 +98,9 @@ class Working:
             gate=self.gate,
             undertaker=Undertaker(self.broker, AGENT),
             ticket_hold=timedelta(seconds=hold),
+            capacity=self.capacity,
         )
-        self.slots = Slots(count, intake, mailbox=self.mailbox, most_in_a_lane=count)
+        self.slots = Slots(count, intake, mailbox=self.mailbox, most_in_a_lane=count, given=self.given)
 
     async def claim(self, ticket: Ticket) -> Attempt:
         self.claimed.append(ticket.task_id)
@@ -122,6 +128,11 @@ class Working:
 
     async def until_running(self, tasks: Sequence[UUID]) -> None:
         await eventually(lambda: set(self.running) == set(tasks), every=0.005)
+
+    def hand(self) -> UUID | None:
+        """Give work that was claimed in advance; None when it finds no slot."""
+        attempt = Attempt.granted(make_grant(), claimed_at=0.0)
+        return attempt.task_id if self.given.begin(attempt) else None
 
     def end(self, *tasks: UUID) -> None:
         for task in tasks:
@@ -318,3 +329,91 @@ async def test_who_is_cancelled_stops_its_work_and_gives_its_ticket_back() -> No
 
     assert it.running == {}
     assert await it.waiting() == 1
+
+
+async def test_work_claimed_in_advance_takes_a_slot_like_any_other() -> None:
+    async with working(2) as it:
+        given = it.hand()
+        assert given is not None
+        await it.until_running([given])
+        [task] = await it.give()
+        await it.until_running([given, task])
+
+        assert it.hand() is None, "there is no third slot"
+        assert not it.slots.is_idle
+        it.end(task)
+        await eventually(lambda: it.capacity.free == 1)
+        assert it.hand() is not None
+
+
+async def test_tickets_that_find_their_slots_taken_by_work_claimed_in_advance_go_back_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lane_module, "PATIENCE", 0.02)
+    async with working(2) as it:
+        await eventually(lambda: it.broker.prefetches == [2])
+        given = it.hand()
+        assert given is not None
+        await it.until_running([given])
+
+        tasks = await it.give(2)
+        await eventually(lambda: len(it.running) == 2)
+        await eventually(it.waiting)
+
+        assert it.most == 2
+        assert len(it.claimed) == 1, "who has no slot does not claim"
+        it.end(given)
+        await it.until_running(tasks)
+        assert it.most == 2
+
+
+async def test_an_agent_of_one_slot_takes_no_ticket_beside_work_claimed_in_advance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lane_module, "PATIENCE", 0.02)
+    async with working(1) as it:
+        await eventually(lambda: it.broker.prefetches == [1])
+        given = it.hand()
+        assert given is not None
+        await it.until_running([given])
+
+        [task] = await it.give()
+        await eventually(lambda: it.broker.prefetches == [])
+        assert await it.waiting() == 1
+
+        it.end(given)
+        await it.until_running([task])
+        it.end(task)
+        await eventually(lambda: it.broker.prefetches == [1])
+
+
+async def test_a_ticket_for_this_agent_alone_waits_for_work_claimed_in_advance() -> None:
+    async with working(1) as it:
+        await eventually(lambda: it.broker.prefetches == [1])
+        given = it.hand()
+        assert given is not None
+        await it.until_running([given])
+        [own] = await it.give(own=True)
+        await eventually(lambda: it.broker.prefetches == [])
+        assert it.claimed == []
+
+        it.end(given)
+        await it.until_running([own])
+        assert it.most == 1
+
+
+async def test_who_stops_waits_for_work_claimed_in_advance_and_takes_no_more() -> None:
+    it = Working(2)
+    await it.broker.declare(POOL)
+    running = asyncio.create_task(it.slots.run())
+    given = it.hand()
+    assert given is not None
+    await it.until_running([given])
+
+    it.gate.stop()
+    assert it.hand() is None
+    done, _ = await asyncio.wait({running}, timeout=0.1)
+    assert not done
+    it.end(given)
+    async with asyncio.timeout(5):
+        await running

@@ -6,7 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from common.messages import AgentStatus, Drain, Pause
+from common.messages import AgentStatus
+from common.orders import Drain, Pause
 from orchestrator.registry.model import Standing
 from orchestrator.registry.rules import (
     Barred,

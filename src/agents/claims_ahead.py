@@ -1,0 +1,81 @@
+"""Which claims an agent has made in advance, how many more it makes, and about which it asks: no input or output.
+
+It has twice as many as tasks began here in the last half second, and one. Times are seconds on the monotonic clock.
+"""
+
+import math
+from collections import deque
+from itertools import takewhile
+from uuid import UUID, uuid4
+
+# How long the orchestrator counts with a claim.
+COUNTS_FOR = 0.5
+# Longer than a claim counts and its grant is on its way. Those that are nearly as old are asked about together.
+ASKED_AFTER = 2.0
+ASKED_WITH = 1.0
+ASKED_AGAIN_AFTER = 2.0
+# No lease that was given for a claim lives on without being renewed.
+FORGOTTEN_AFTER = 3600.0
+# An agent claims ahead for a part of its slots, and for none when half of them are busy: tickets need slots, too.
+PART = 4
+
+
+class ClaimsAhead:
+    """The claims that were made and not answered yet."""
+
+    def __init__(self) -> None:
+        # When each was made, the oldest first; of those that were asked about, when they are asked about again.
+        self._made: dict[UUID, float] = {}
+        self._asked: dict[UUID, float] = {}
+        # How many tasks had begun, and when that was seen.
+        self._begun: deque[tuple[float, int]] = deque()
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether it was asked about some that are not answered yet."""
+        return bool(self._asked)
+
+    def make(self, now: float, *, most: int, slots: int, free: int, begun: int) -> list[UUID]:
+        """Return new claims, so that there are as many as are wanted, at most `most`.
+
+        `slots` is how many the agent has and `free` how many of them; `begun` counts all tasks that it ever began.
+        """
+        self._begun.append((now, begun))
+        while now - self._begun[0][0] > COUNTS_FOR:
+            self._begun.popleft()
+        if free <= slots // 2:
+            return []
+        lately = begun - self._begun[0][1]
+        wanted = min(2 * lately + 1, most, max(1, slots // PART), free)
+        standing = sum(1 for _ in takewhile(lambda at: now - at < COUNTS_FOR, reversed(self._made.values())))
+        made = [uuid4() for _ in range(wanted - standing)]
+        self._made |= dict.fromkeys(made, now)
+        return made
+
+    def ask(self, now: float) -> list[UUID]:
+        """Return the claims to ask about now; they are asked about again when there is no answer."""
+        for claim_id in [one for one in self._asked if now - self._made[one] >= FORGOTTEN_AFTER]:
+            self.answered(claim_id)
+        if self.next_question() > now:
+            return []
+        due = [
+            claim_id
+            for claim_id, made_at in self._made.items()
+            if self._asked.get(claim_id, made_at + ASKED_WITH) <= now
+        ]
+        self._asked |= dict.fromkeys(due, now + ASKED_AGAIN_AFTER)
+        return due
+
+    def ask_all(self) -> None:
+        """Have all claims asked about at once."""
+        self._asked = dict.fromkeys(self._made, -math.inf)
+
+    def next_question(self) -> float:
+        """Return when `ask` has something to ask next; infinity when nothing is open."""
+        oldest = next((made_at for claim_id, made_at in self._made.items() if claim_id not in self._asked), math.inf)
+        return min(oldest + ASKED_AFTER, min(self._asked.values(), default=math.inf))
+
+    def answered(self, claim_id: UUID) -> float | None:
+        """Forget a claim that was answered, and return when it was made; None when it is none of these."""
+        self._asked.pop(claim_id, None)
+        return self._made.pop(claim_id, None)

@@ -1,0 +1,60 @@
+"""Work that was claimed in advance: it comes by itself, and begins at once or goes back."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from agents.attempts import Attempt, Attempts
+from agents.capacity import Capacity
+from agents.gate import Gate
+
+log = logging.getLogger(__name__)
+
+
+class GivenWork:
+    """Runs attempts that no ticket came for, each in a slot. `ended` is called when one of them is over."""
+
+    def __init__(
+        self,
+        run: Callable[[Attempt], Coroutine[Any, Any, None]],
+        capacity: Capacity,
+        gate: Gate,
+        attempts: Attempts,
+    ) -> None:
+        self._run = run
+        self._capacity = capacity
+        self._gate = gate
+        self._attempts = attempts
+        self._running: set[asyncio.Task[None]] = set()
+        self.ended: Callable[[], None] = lambda: None
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def begin(self, attempt: Attempt) -> bool:
+        """Run an attempt; False when there is no slot for it, or the agent takes no work, and nothing was begun."""
+        if not self._gate.is_open or not self._capacity.take():
+            return False
+        # Known from here on, so that a cancel that follows in the same breath finds it.
+        self._attempts.add(attempt)
+        running = asyncio.create_task(self._run(attempt), name="given work")
+        self._running.add(running)
+        running.add_done_callback(self._over)
+        return True
+
+    async def stop(self) -> None:
+        """Cancel what still runs, and return when it has ended."""
+        running = list(self._running)
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _over(self, running: asyncio.Task[None]) -> None:
+        self._running.discard(running)
+        self._capacity.release()
+        self.ended()
+        if not self._gate.is_open:
+            self._gate.changed.ring()
+        if not running.cancelled() and (failure := running.exception()) is not None:
+            log.error("work.lost", exc_info=failure)

@@ -1,0 +1,129 @@
+"""Claims in advance: an agent with idle slots tells the orchestrator that it would take whatever comes next.
+
+A task that is dispatched then goes to it at once, leased and signed, without a ticket and a claim in between. Such a
+claim counts for half a second only; an agent that nobody needs falls silent, and says no more of what it has free. Of
+each claim that was not answered it asks what became of it, for the grant may be lost: a grant that was given is sent
+once more, and when the answer is that nothing was leased to it the claim is forgotten.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from agents.capacity import Capacity
+from agents.claims_ahead import ASKED_AGAIN_AFTER, COUNTS_FOR, ClaimsAhead
+from agents.gate import Gate
+from agents.replies import reply
+from common.broker.base import Broker, BrokerUnavailable
+from common.broker.topology import CLAIMS
+from common.clock import Clock
+from common.loop import Health, Wake, keep_running
+from common.messages import Claim
+from common.protocol import ORCHESTRATOR, ClaimEnvelope
+
+log = logging.getLogger(__name__)
+
+LONGEST_SLEEP = 60.0
+
+
+class StandingClaims:
+    """Makes claims while the gate is open and slots are idle, until cancelled."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        agent_id: UUID,
+        agent_type: str,
+        capacity: Capacity,
+        gate: Gate,
+        clock: Clock,
+        *,
+        health: Health,
+    ) -> None:
+        self._broker = broker
+        self._agent_id = agent_id
+        self._agent_type = agent_type
+        self._capacity = capacity
+        self._gate = gate
+        self._clock = clock
+        self._health = health
+        self._ahead = ClaimsAhead()
+        self._most = 0
+        self._is_needed = False
+        self._news = Wake()
+        self._answered = Wake()
+        capacity.freed = self._more_may_come
+
+    def allow(self, most: int) -> None:
+        """So many the orchestrator takes; 0: it does not know of such claims."""
+        self._most = most
+
+    def granted(self, claim_id: UUID) -> float | None:
+        """Return when a claim was made that is answered with a task; None when it is no claim of here."""
+        made_at = self._forget(claim_id)
+        if made_at is not None:
+            self._more_may_come()
+        return made_at
+
+    def refused(self, claim_id: UUID) -> None:
+        """Nothing was leased to a claim, and nothing will be."""
+        self._forget(claim_id)
+
+    async def run(self) -> None:
+        """Claim, and ask what became of claims, until cancelled."""
+        await keep_running("standing_claims", self._step, health=self._health)
+
+    async def withdraw(self, *, within: float) -> bool:
+        """Ask about all claims and wait for the answers; False when they take too long."""
+        self._ahead.ask_all()
+        self._news.ring()
+        try:
+            async with asyncio.timeout(within):
+                while self._ahead.is_asking:
+                    await self._answered.rung()
+        except TimeoutError:
+            return False
+        return True
+
+    def _more_may_come(self) -> None:
+        if self._most and not self._is_needed:
+            self._is_needed = True
+            self._news.ring()
+
+    def _forget(self, claim_id: UUID) -> float | None:
+        made_at = self._ahead.answered(claim_id)
+        if made_at is not None:
+            self._answered.ring()
+        return made_at
+
+    async def _step(self) -> None:
+        now = self._clock.monotonic()
+        withdrawn, made = self._ahead.ask(now), self._make(now)
+        if made or withdrawn:
+            await self._send(made, withdrawn)
+        pause = min(LONGEST_SLEEP, max(0.0, self._ahead.next_question() - self._clock.monotonic()))
+        await self._news.wait(timedelta(seconds=pause))
+
+    def _make(self, now: float) -> Sequence[UUID]:
+        self._is_needed, is_needed = False, self._is_needed
+        if not is_needed or not self._gate.is_open:
+            return ()
+        capacity = self._capacity
+        return self._ahead.make(now, most=self._most, slots=capacity.slots, free=capacity.free, begun=capacity.taken)
+
+    async def _send(self, made: Sequence[UUID], withdrawn: Sequence[UUID]) -> None:
+        envelope = ClaimEnvelope(
+            from_agent=str(self._agent_id),
+            to_agent=ORCHESTRATOR,
+            payload=Claim(
+                agent_id=self._agent_id, agent_type=self._agent_type, standing=list(made), withdrawn=list(withdrawn)
+            ),
+        )
+        # A question waits until it is asked again; what is claimed counts for a moment.
+        expires_after = timedelta(seconds=ASKED_AGAIN_AFTER if withdrawn else COUNTS_FOR)
+        try:
+            await self._broker.publish(reply(self._agent_id, CLAIMS, envelope, expires_after=expires_after))
+        except BrokerUnavailable as failure:  # asked about later
+            log.debug("standing_claims.not_sent", extra={"claims": len(made), "reason": str(failure)})

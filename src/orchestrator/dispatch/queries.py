@@ -1,0 +1,151 @@
+"""The statement that stores new tasks, with their tickets or their first leases, and tells of them."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from orchestrator.database.pool import Connection
+from orchestrator.dispatch.standing import StandingClaim
+from orchestrator.events.model import NewEvent
+from orchestrator.events.queries import WRITE, columns
+from orchestrator.tasks.model import NewTask
+from orchestrator.tasks.queries import confinement_column
+
+# One statement and so one round trip, whose cost is most of that of a dispatch when nothing else is to do. ON CONFLICT
+# covers both keys, task_id and request_id: what is known already is left alone, and its caller is answered otherwise.
+# A task goes to the agent that claimed in advance only as long as that agent may have work (as in registry.rules) and
+# has the type and the kind of work; else it gets a ticket, which counts as published when there was a place for it.
+STORE = (
+    """
+    WITH new AS MATERIALIZED (
+        SELECT *
+          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[],
+                      $8::bytea[], $9::smallint[], $10::boolean[], $11::smallint[], $12::interval[], $13::uuid[],
+                      $14::bigint[], $15::text[], $16::text[], $17::text[], $18::bytea[], $19::jsonb[], $20::uuid[],
+                      $21::uuid[], $22::boolean[])
+                 WITH ORDINALITY AS new (task_id, request_id, trace_id, work_type, agent_type, parameters, hints,
+                                         content_digest, priority, idempotent, max_attempts, expires_after, rerun_of,
+                                         precedence, effect, policy_rule, policy_version, work_digest, confinement,
+                                         agent_id, claim_id, is_published, position)
+    ), fit AS MATERIALIZED (
+        SELECT new.task_id, new.agent_id, new.claim_id, now() + $23::interval AS until
+          FROM new
+          JOIN agent ON agent.agent_id = new.agent_id
+          LEFT JOIN principal ON principal.agent_id = new.agent_id
+         WHERE agent.agent_type = new.agent_type AND new.work_type = ANY(agent.work_types) AND agent.worker_id IS NULL
+           AND agent.status IN ('online', 'busy') AND NOT agent.draining AND agent.tripped_until IS NULL
+           AND coalesce(agent.paused_until <= now(), true) AND principal.disabled_at IS NULL
+    ), stored AS (
+        INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
+                          priority, idempotent, max_attempts, first_in_order, admitted, expires_at, rerun_of,
+                          precedence, aim, effect, policy_rule, policy_version, work_digest, confinement,
+                          status, agent_id, claim_id, lease_expires_at, attempt, fence, started_at)
+        SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
+               new.content_digest, new.priority, new.idempotent, new.max_attempts, true, true,
+               now() + new.expires_after, new.rerun_of, new.precedence, '', new.effect, new.policy_rule,
+               new.policy_version, new.work_digest, new.confinement,
+               CASE WHEN fit.task_id IS NULL THEN 'pending' ELSE 'running' END, fit.agent_id, fit.claim_id, fit.until,
+               CASE WHEN fit.task_id IS NULL THEN 0 ELSE 1 END, CASE WHEN fit.task_id IS NULL THEN 0 ELSE 1 END,
+               CASE WHEN fit.task_id IS NULL THEN NULL ELSE now() END
+          FROM new LEFT JOIN fit USING (task_id)
+         ORDER BY new.position
+            ON CONFLICT DO NOTHING
+     RETURNING task_id, request_id, agent_id, claim_id
+    ), tried AS (
+        INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
+        SELECT task_id, 1, 1, agent_id, claim_id FROM stored WHERE agent_id IS NOT NULL
+    ), ticket AS (
+        INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at, published_at)
+        SELECT 'ticket', new.agent_type, new.task_id, new.priority,
+               jsonb_build_object(
+                   'payload', jsonb_build_object('task_id', new.task_id, 'work_type', new.work_type, 'fence', 0),
+                   'trace_id', new.trace_id, 'request_id', new.request_id),
+               now() - new.priority * $24::interval,
+               CASE WHEN new.is_published THEN now() + $25::interval ELSE now() END,
+               CASE WHEN new.is_published THEN now() END
+          FROM new JOIN stored USING (task_id)
+         WHERE stored.agent_id IS NULL
+    ), told AS MATERIALIZED (
+        SELECT event.*
+          FROM unnest($26::text[], $27::text[], $28::text[], $29::uuid[], $30::uuid[], $31::uuid[], $32::uuid[],
+                      $33::smallint[], $34::bytea[])
+                 WITH ORDINALITY AS event (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
+                                           position)
+          JOIN stored USING (task_id)
+         WHERE event.kind <> 'task.claimed' OR event.agent_id = stored.agent_id
+    ), """  # noqa: S608 - constants only
+    + WRITE
+    + "SELECT task_id, agent_id IS NOT NULL AS is_leased FROM stored"
+)
+
+# An identity that was disabled gets nothing, not even once more what it was given before.
+TAKEN = """
+    SELECT a.agent_id, a.claim_id, a.task_id
+      FROM unnest($1::uuid[], $2::uuid[]) AS claim (agent_id, claim_id)
+      JOIN attempt a ON a.claim_id = claim.claim_id AND a.agent_id = claim.agent_id AND a.ended_at IS NULL
+      LEFT JOIN principal ON principal.agent_id = a.agent_id
+     WHERE principal.disabled_at IS NULL
+"""
+
+OFFERED = "SELECT agent_id, work_types FROM agent WHERE agent_id = ANY($1::uuid[]) AND agent_type = $2"
+
+
+async def store(
+    db: Connection,
+    tasks: Sequence[NewTask],
+    claims: Mapping[UUID, StandingClaim],
+    published: Collection[UUID],
+    told: Sequence[NewEvent],
+    *,
+    lease: timedelta,
+    ageing: timedelta,
+    ttl: timedelta,
+) -> dict[UUID, bool]:
+    """Store tasks that have no keys, aims or approvals, each under ids of its own in this call.
+
+    `claims` are by the task that goes to each; `told` holds what is told of each task that is stored, and the
+    `task.claimed` of each claim. Return which tasks were new, and whether each was leased to its claim.
+    """
+    leased = [claims.get(task.task_id) for task in tasks]
+    rows = await db.fetch(
+        STORE,
+        [task.task_id for task in tasks],
+        [task.request_id for task in tasks],
+        [task.trace_id for task in tasks],
+        [task.work_type for task in tasks],
+        [task.agent_type for task in tasks],
+        [dict(task.parameters) for task in tasks],
+        [dict(task.hints) for task in tasks],
+        [task.digest for task in tasks],
+        [task.priority for task in tasks],
+        [task.idempotent for task in tasks],
+        [task.max_attempts for task in tasks],
+        [task.expires_after for task in tasks],
+        [task.rerun_of for task in tasks],
+        [task.effective_precedence for task in tasks],
+        [task.ruling.effect for task in tasks],
+        [task.ruling.rule for task in tasks],
+        [task.ruling.policy_version for task in tasks],
+        [task.work_digest for task in tasks],
+        [confinement_column(task.ruling.confinement) for task in tasks],
+        [None if claim is None else claim.agent_id for claim in leased],
+        [None if claim is None else claim.claim_id for claim in leased],
+        [task.task_id in published for task in tasks],
+        lease,
+        ageing,
+        ttl,
+        *columns(told),
+    )
+    return {row["task_id"]: row["is_leased"] for row in rows}
+
+
+async def taken(db: Connection, claims: Sequence[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], UUID]:
+    """Return the tasks that were leased to these claims, (agent_id, claim_id), and whose attempts have not ended."""
+    rows = await db.fetch(TAKEN, [agent_id for agent_id, _ in claims], [claim_id for _, claim_id in claims])
+    return {(row["agent_id"], row["claim_id"]): row["task_id"] for row in rows}
+
+
+async def offered(db: Connection, agent_ids: Collection[UUID], agent_type: str) -> dict[UUID, frozenset[str]]:
+    """Return the kinds of work that agents can do, of those that are of this type."""
+    rows = await db.fetch(OFFERED, list(agent_ids), agent_type)
+    return {row["agent_id"]: frozenset(row["work_types"]) for row in rows}

@@ -1,0 +1,131 @@
+"""Store what is new, and have it go at once: to an agent that is known to be idle, or as a ticket to its pool."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from common.messages import GrantedTask
+from common.safeguards import Safeguard, is_on
+from orchestrator.database.pool import Pool
+from orchestrator.dispatch import queries
+from orchestrator.dispatch.first_lease import claimed, granted, is_plain
+from orchestrator.dispatch.standing import StandingClaim, StandingClaims
+from orchestrator.events.model import NewEvent
+from orchestrator.outbox.model import NewTicket
+from orchestrator.outbox.room import Room
+from orchestrator.tasks import events as told
+from orchestrator.tasks.model import Identity, NewTask
+from orchestrator.tasks.service import TaskService, identity_of, ticket_of
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """What became of tasks: for each of them an answer, in order, and what is to be published now.
+
+    `tickets` count as published; `grants` are leased to their agents. `left` are those that somebody has to look after.
+    """
+
+    answers: Sequence[Identity | BaseException] = ()
+    tickets: list[NewTicket] = field(default_factory=list)
+    grants: list[tuple[UUID, GrantedTask]] = field(default_factory=list)
+    left: list[NewTask] = field(default_factory=list)
+
+
+class DispatchService:
+    """Stores tasks. `lease` is for how long an agent gets one, `ttl` how long a published ticket counts."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        tasks: TaskService,
+        standing: StandingClaims,
+        room: Room,
+        *,
+        lease: timedelta,
+        ageing: timedelta,
+        ttl: timedelta,
+        max_output_bytes: int,
+    ) -> None:
+        self._pool = pool
+        self._tasks = tasks
+        self._standing = standing
+        self._room = room
+        self._lease = lease
+        self._ageing = ageing
+        self._ttl = ttl
+        self._max_output = max_output_bytes
+
+    async def dispatch(self, tasks: Sequence[NewTask], *, by: str) -> Dispatched:
+        """Store new tasks and recognise old ones; the answer of each is its identity or an `IdempotencyConflict`."""
+        done = Dispatched()
+        answers: dict[int, Identity | BaseException] = {}
+        plain = [task for task in tasks if is_plain(task)] if _are_distinct(tasks) and _is_safe() else []
+        if plain:
+            new = await self._store(plain, done, by=by)
+            answers = {id(task): identity_of(task) for task in plain if task.task_id in new}
+        # What is known already, or has to do with keys, aims and approvals.
+        rest = [task for task in tasks if id(task) not in answers]
+        if rest:
+            others, tickets = await self._tasks.dispatch_at_once(rest, by=by, room=self._room)
+            answers |= {id(task): answer for task, answer in zip(rest, others, strict=True)}
+            done.tickets += tickets
+            done.left += rest
+        done.answers = [answers[id(task)] for task in tasks]
+        return done
+
+    async def _store(self, tasks: Sequence[NewTask], done: Dispatched, *, by: str) -> Mapping[UUID, bool]:
+        """Store plain tasks; return those that were new, and whether each was leased."""
+        claims = self._claims_for(tasks)
+        try:
+            with self._room.taking() as places:
+                at_once, _ = places.divide(ticket_of(task) for task in tasks if task.task_id not in claims)
+                async with self._pool.acquire() as db:
+                    new = await queries.store(
+                        db,
+                        tasks,
+                        claims,
+                        {ticket.task_id for ticket in at_once},
+                        [event for task in tasks for event in _told(task, claims.get(task.task_id), by)],
+                        lease=self._lease,
+                        ageing=self._ageing,
+                        ttl=self._ttl,
+                    )
+        finally:
+            # What was not used, or perhaps not, its agent asks about.
+            self._standing.settle(claims.values())
+        done.tickets += [ticket for ticket in at_once if ticket.task_id in new]
+        for task in tasks:
+            if new.get(task.task_id):
+                done.grants.append((claims[task.task_id].agent_id, self._granted(task, claims[task.task_id])))
+            elif task.task_id in new:
+                done.left.append(task)
+        return new
+
+    def _claims_for(self, tasks: Sequence[NewTask]) -> dict[UUID, StandingClaim]:
+        """Take a claim for each task for which there is one, the most urgent first.
+
+        While tickets of a pool wait, its claims are theirs.
+        """
+        claims: dict[UUID, StandingClaim] = {}
+        for task in sorted(tasks, key=lambda task: -task.priority):
+            if self._room.is_open(task.agent_type) and (claim := self._standing.take(task.agent_type)) is not None:
+                claims[task.task_id] = claim
+        return claims
+
+    def _granted(self, task: NewTask, claim: StandingClaim) -> GrantedTask:
+        return granted(task, claim, lease=self._lease, max_output_bytes=self._max_output)
+
+
+def _told(task: NewTask, claim: StandingClaim | None, by: str) -> list[NewEvent]:
+    return [told.dispatched(task, by), *([] if claim is None else [claimed(task, claim)])]
+
+
+def _are_distinct(tasks: Sequence[NewTask]) -> bool:
+    """Say whether no two have an id in common, so that each row that is stored is that of one of them."""
+    return len({task.task_id for task in tasks}) == len({task.request_id for task in tasks}) == len(tasks)
+
+
+def _is_safe() -> bool:
+    # A test that removes one of these wants to see what it is for.
+    return is_on(Safeguard.DEDUPE) and is_on(Safeguard.OUTBOX)

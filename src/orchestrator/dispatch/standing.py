@@ -1,0 +1,99 @@
+"""Claims that agents have made in advance: they are idle, and would take whatever comes next.
+
+A memory of this process, not of the ledger: what is forgotten here costs its agent a question. A standing claim counts
+for a moment only. An agent that says nothing more may have died, and a task that is leased to a dead agent waits for
+the end of the lease; one that is not idempotent has then had its only start.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+# How long a standing claim counts, in seconds. An agent that works is heard of many times in it.
+COUNTS_FOR = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class StandingClaim:
+    """The claim of one agent of a type, for one task. `until`: it counts no longer; on the monotonic clock."""
+
+    agent_id: UUID
+    agent_type: str
+    claim_id: UUID
+    until: float
+
+
+class StandingClaims:
+    """Gives them out in the order in which they came. `most` is how many one agent may have; 0: none is taken."""
+
+    def __init__(self, *, most: int, now: Callable[[], float] = time.monotonic) -> None:
+        self.most = most
+        self._now = now
+        self._queues: dict[str, deque[StandingClaim]] = {}
+        self._standing: set[UUID] = set()
+        self._under_way: set[UUID] = set()
+
+    def add(self, agent_id: UUID, agent_type: str, claim_ids: Iterable[UUID]) -> None:
+        """Take claims in; those beyond what an agent may have are not taken, and one counts once."""
+        until = self._now() + COUNTS_FOR
+        queue = self._queues.setdefault(agent_type, deque())
+        while queue and queue[0].until <= self._now():
+            self._forget(queue.popleft())
+        for claim_id in list(claim_ids)[: self.most]:
+            if claim_id not in self._standing:
+                self._standing.add(claim_id)
+                queue.append(StandingClaim(agent_id, agent_type, claim_id, until))
+
+    def take(self, agent_type: str) -> StandingClaim | None:
+        """Return the claim that has stood for the longest of those that count, or None; it is under way until `settle`.
+
+        It is used up.
+        """
+        queue = self._queues.get(agent_type)
+        while queue:
+            claim = queue.popleft()
+            if self._forget(claim) and claim.until > self._now():
+                self._under_way.add(claim.claim_id)
+                return claim
+        return None
+
+    def agents(self, agent_type: str) -> set[UUID]:
+        """Return the agents of a type that have claims, those that count no longer among them."""
+        return {claim.agent_id for claim in self._queues.get(agent_type, ())}
+
+    @property
+    def agent_types(self) -> list[str]:
+        """The types of agents that have claims."""
+        return [agent_type for agent_type, queue in self._queues.items() if queue]
+
+    def take_all(self, agent_type: str) -> list[StandingClaim]:
+        """Take all claims of a type, as `take` does each."""
+        taken: list[StandingClaim] = []
+        while (claim := self.take(agent_type)) is not None:
+            taken.append(claim)
+        return taken
+
+    def give_back(self, claims: Sequence[StandingClaim]) -> None:
+        """Let claims that were taken stand again, before all others: nothing was tried with them."""
+        self.settle(claims)
+        for claim in reversed(claims):
+            self._standing.add(claim.claim_id)
+            self._queues[claim.agent_type].appendleft(claim)
+
+    def settle(self, claims: Iterable[StandingClaim]) -> None:
+        """The ledger says what became of claims that were taken."""
+        self._under_way.difference_update(claim.claim_id for claim in claims)
+
+    def withdraw(self, claim_ids: Iterable[UUID]) -> list[UUID]:
+        """These stand no more; return those of which the ledger says what became of them, for none is under way."""
+        ids = list(claim_ids)
+        self._standing.difference_update(ids)
+        return [claim_id for claim_id in ids if claim_id not in self._under_way]
+
+    def _forget(self, claim: StandingClaim) -> bool:
+        """Return whether it stood until now."""
+        stood = claim.claim_id in self._standing
+        self._standing.discard(claim.claim_id)
+        return stood

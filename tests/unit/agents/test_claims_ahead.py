@@ -1,0 +1,103 @@
+"""An agent claims ahead for what it has free and what it needs, and asks about each claim until it is answered."""
+
+import math
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from agents.claims_ahead import ASKED_AFTER, ASKED_AGAIN_AFTER, COUNTS_FOR, FORGOTTEN_AFTER, ClaimsAhead
+
+
+def make(ahead: ClaimsAhead, now: float, **changed: Any) -> list[UUID]:
+    return ahead.make(now, **{"most": 64, "slots": 256, "free": 256, "begun": 0, **changed})
+
+
+def test_an_agent_that_has_done_nothing_lately_claims_one() -> None:
+    ahead = ClaimsAhead()
+    assert len(make(ahead, 0.0)) == 1
+    assert make(ahead, 0.1) == [], "one stands"
+
+
+def test_it_claims_twice_as_many_as_began_lately_and_one() -> None:
+    ahead = ClaimsAhead()
+    make(ahead, 0.0)
+    assert len(make(ahead, 0.2, begun=3)) == 2 * 3 + 1 - 1
+    assert len(make(ahead, 5.0, begun=4)) == 1, "what began long ago does not count"
+
+
+@pytest.mark.parametrize(
+    ("limits", "claims"),
+    [
+        ({"most": 5}, 5),
+        ({"most": 0}, 0),
+        ({"slots": 40, "free": 40}, 10),
+        ({"slots": 1, "free": 1}, 1),
+        ({"slots": 1, "free": 0}, 0),
+        ({"slots": 4, "free": 3}, 1),
+        ({"slots": 4, "free": 2}, 0),
+    ],
+)
+def test_it_claims_for_a_part_of_its_slots_and_for_none_when_half_are_busy(limits: dict[str, int], claims: int) -> None:
+    ahead = ClaimsAhead()
+    ahead.make(0.0, most=0, slots=256, free=256, begun=0)
+    assert len(make(ahead, 0.1, begun=1000, **limits)) == claims
+
+
+def test_a_claim_that_counts_no_longer_is_made_up_for() -> None:
+    ahead = ClaimsAhead()
+    [first] = make(ahead, 0.0)
+    assert make(ahead, COUNTS_FOR - 0.01) == []
+    [second] = make(ahead, COUNTS_FOR)
+    assert first != second
+
+
+def test_it_asks_about_a_claim_until_it_is_answered() -> None:
+    ahead = ClaimsAhead()
+    [claim] = make(ahead, 0.0)
+    assert ahead.next_question() == ASKED_AFTER
+    assert ahead.ask(ASKED_AFTER - 0.01) == []
+    assert ahead.ask(ASKED_AFTER) == [claim]
+    assert ahead.is_asking
+    assert ahead.ask(ASKED_AFTER + 0.01) == []
+    assert ahead.ask(ASKED_AFTER + ASKED_AGAIN_AFTER) == [claim]
+
+    assert ahead.answered(claim) == 0.0
+    assert not ahead.is_asking
+    assert ahead.next_question() == math.inf
+    assert ahead.answered(claim) is None, "it is answered once"
+
+
+def test_it_asks_about_claims_of_nearly_the_same_age_together() -> None:
+    ahead = ClaimsAhead()
+    claims = make(ahead, 0.0) + make(ahead, 0.6)
+    [young] = make(ahead, 1.5)
+    assert ahead.ask(ASKED_AFTER) == claims
+    assert young not in claims
+
+
+def test_a_claim_whose_grant_was_heard_of_is_not_asked_about() -> None:
+    ahead = ClaimsAhead()
+    [claim] = make(ahead, 0.0)
+    ahead.answered(claim)
+    assert ahead.ask(100.0) == []
+
+
+def test_who_leaves_asks_about_all_of_them_at_once() -> None:
+    ahead = ClaimsAhead()
+    claims = make(ahead, 0.0) + make(ahead, 0.6)
+    ahead.ask_all()
+    assert ahead.ask(0.7) == claims
+    assert ahead.ask(0.8) == []
+
+
+def test_a_claim_that_nobody_answers_is_forgotten_when_no_lease_of_it_can_live() -> None:
+    ahead = ClaimsAhead()
+    make(ahead, 0.0)
+    ahead.ask(ASKED_AFTER)
+    assert ahead.ask(FORGOTTEN_AFTER) == []
+    assert not ahead.is_asking
+
+
+def test_the_claim_of_somebody_else_is_none_of_these() -> None:
+    assert ClaimsAhead().answered(uuid4()) is None
