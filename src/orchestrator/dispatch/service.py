@@ -92,8 +92,9 @@ class DispatchService:
                         ttl=self._ttl,
                     )
         finally:
-            # What was not used, or perhaps not, its agent asks about.
+            # Of those that were perhaps used the agents ask.
             self._standing.settle(claims.values())
+        self._standing.give_back([claim for task_id, claim in claims.items() if task_id not in new])
         done.tickets += [ticket for ticket in at_once if ticket.task_id in new]
         for task in tasks:
             if new.get(task.task_id):
