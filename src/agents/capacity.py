@@ -1,12 +1,16 @@
 """How much runs at the same time: never more than the agent has slots, whichever way work comes.
 
-Tickets come to a consumer that may hold as many as it has slots, and what was claimed in advance comes beside it. So
-for a moment there can be more work than slots. What has nowhere to run waits for a slot or goes back; it never starts.
+Tickets come to a consumer that may hold as many as it has slots, and what was claimed in advance comes beside it. For
+each such claim a slot is kept for a while. What has nowhere to run waits for a slot or goes back; it never starts.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+
+# How long work waits for a slot that other work has taken, in seconds: longer than slots are kept for claims, and not
+# for long, because there may be an idle agent for it.
+PATIENCE = 1.0
 
 
 class Capacity:
@@ -20,23 +24,38 @@ class Capacity:
         self.freed: Callable[[], None] = lambda: None
         self.taken = 0
         self._running = 0
+        self._kept = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def free(self) -> int:
+        """How many slots run nothing, those that are kept among them."""
         return self.slots - self._running
 
+    def keep(self, count: int) -> None:
+        """Keep free slots for claims; whoever keeps one takes it or lets it go."""
+        self._kept += count
+
+    def let_go(self, count: int) -> None:
+        """Keep fewer slots: they are for anybody."""
+        self._kept -= count
+        self._serve()
+
+    def take_kept(self) -> None:
+        """Take a slot that was kept."""
+        self._kept -= 1
+        self._take()
+
     def take(self) -> bool:
-        """Take a slot if one is free; who takes one gives it back with `release`."""
-        if self._running >= self.slots:
+        """Take a slot if one is free and not kept; who takes one gives it back with `release`."""
+        if self._running + self._kept >= self.slots:
             return False
-        self._running += 1
-        self.taken += 1
+        self._take()
         return True
 
     async def take_within(self, seconds: float) -> bool:
         """Take a slot that is free, or the next that becomes free in this time; False when none does."""
-        if self.take():
+        if not self._waiting and self.take():
             return True
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -53,11 +72,20 @@ class Capacity:
 
     def release(self) -> None:
         """Give a slot back, or to the one who has waited for the longest."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                self.taken += 1
-                return
         self._running -= 1
-        self.freed()
+        self._serve()
+        if self._running + self._kept < self.slots:
+            self.freed()
+
+    def _take(self) -> None:
+        self._running += 1
+        self.taken += 1
+
+    def _serve(self) -> None:
+        while self._waiting:
+            if self._waiting[0].done():
+                self._waiting.popleft()
+            elif self.take():
+                self._waiting.popleft().set_result(None)
+            else:
+                return

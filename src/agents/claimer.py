@@ -132,10 +132,12 @@ class Claimer:
         asked = self._waiting_for(grant)
         if self._granted.get(grant.claim_id) == (grant.work.task_id, grant.fence):
             return Reception.DUPLICATE
-        made_at = self._standing.granted(grant.claim_id) if asked is None else None
-        if made_at is not None and self._given.begin(Attempt.granted(grant, claimed_at=made_at, seal=seal)):
-            self._remember(grant)
-            return Reception.AWAITED
+        ahead = self._standing.granted(grant.claim_id) if asked is None else None
+        if ahead is not None:
+            attempt = Attempt.granted(grant, claimed_at=ahead.made_at, seal=seal)
+            if self._given.begin(attempt, has_slot=ahead.has_slot):
+                self._remember(grant)
+                return Reception.AWAITED
         if asked is None or asked.is_answered:
             if not self._seals.is_genuine(grant, seal):
                 return Reception.FORGED

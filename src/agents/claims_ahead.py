@@ -6,10 +6,12 @@ It has twice as many as tasks began here in the last half second, and one. Times
 import math
 from collections import deque
 from itertools import takewhile
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
-# How long the orchestrator counts with a claim.
+# How long the orchestrator counts with a claim, and how long a slot is kept for it: the grant needs a moment, too.
 COUNTS_FOR = 0.5
+KEPT_FOR = 0.6
 # Longer than a claim counts and its grant is on its way. Those that are nearly as old are asked about together.
 ASKED_AFTER = 2.0
 ASKED_WITH = 1.0
@@ -20,6 +22,13 @@ FORGOTTEN_AFTER = 3600.0
 PART = 4
 
 
+class Answered(NamedTuple):
+    """A claim that was answered: when it was made, and whether a slot was kept for it."""
+
+    made_at: float
+    has_slot: bool
+
+
 class ClaimsAhead:
     """The claims that were made and not answered yet."""
 
@@ -27,6 +36,8 @@ class ClaimsAhead:
         # When each was made, the oldest first; of those that were asked about, when they are asked about again.
         self._made: dict[UUID, float] = {}
         self._asked: dict[UUID, float] = {}
+        # Those for which a slot is kept, and until when.
+        self._kept: dict[UUID, float] = {}
         # How many tasks had begun, and when that was seen.
         self._begun: deque[tuple[float, int]] = deque()
 
@@ -50,13 +61,21 @@ class ClaimsAhead:
         standing = sum(1 for _ in takewhile(lambda at: now - at < COUNTS_FOR, reversed(self._made.values())))
         made = [uuid4() for _ in range(wanted - standing)]
         self._made |= dict.fromkeys(made, now)
+        self._kept |= dict.fromkeys(made, now + KEPT_FOR)
         return made
+
+    def lapse(self, now: float) -> int:
+        """Return for how many claims no slot is kept any more, since this was asked last."""
+        over = [claim_id for claim_id, until in self._kept.items() if until <= now]
+        for claim_id in over:
+            del self._kept[claim_id]
+        return len(over)
 
     def ask(self, now: float) -> list[UUID]:
         """Return the claims to ask about now; they are asked about again when there is no answer."""
         for claim_id in [one for one in self._asked if now - self._made[one] >= FORGOTTEN_AFTER]:
             self.answered(claim_id)
-        if self.next_question() > now:
+        if self._next_question() > now:
             return []
         due = [
             claim_id
@@ -70,12 +89,17 @@ class ClaimsAhead:
         """Have all claims asked about at once."""
         self._asked = dict.fromkeys(self._made, -math.inf)
 
-    def next_question(self) -> float:
-        """Return when `ask` has something to ask next; infinity when nothing is open."""
+    def next_change(self) -> float:
+        """Return when there is something to ask next, or a slot is kept no longer; infinity when nothing is open."""
+        return min(self._next_question(), next(iter(self._kept.values()), math.inf))
+
+    def answered(self, claim_id: UUID) -> Answered | None:
+        """Forget a claim that was answered, and return what it was; None when it is none of these."""
+        self._asked.pop(claim_id, None)
+        made_at = self._made.pop(claim_id, None)
+        has_slot = self._kept.pop(claim_id, None) is not None
+        return None if made_at is None else Answered(made_at, has_slot)
+
+    def _next_question(self) -> float:
         oldest = next((made_at for claim_id, made_at in self._made.items() if claim_id not in self._asked), math.inf)
         return min(oldest + ASKED_AFTER, min(self._asked.values(), default=math.inf))
-
-    def answered(self, claim_id: UUID) -> float | None:
-        """Forget a claim that was answered, and return when it was made; None when it is none of these."""
-        self._asked.pop(claim_id, None)
-        return self._made.pop(claim_id, None)

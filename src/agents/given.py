@@ -1,4 +1,4 @@
-"""Work that was claimed in advance: it comes by itself, and begins at once or goes back."""
+"""Work that was claimed in advance: it comes by itself, and begins at once, or soon, or goes back."""
 
 import asyncio
 import logging
@@ -6,8 +6,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from agents.attempts import Attempt, Attempts
-from agents.capacity import Capacity
+from agents.capacity import PATIENCE, Capacity
 from agents.gate import Gate
+from agents.stopping import StopReason
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,20 @@ class GivenWork:
     def __len__(self) -> int:
         return len(self._running)
 
-    def begin(self, attempt: Attempt) -> bool:
-        """Run an attempt; False when there is no slot for it, or the agent takes no work, and nothing was begun."""
-        if not self._gate.is_open or not self._capacity.take():
+    def begin(self, attempt: Attempt, *, has_slot: bool) -> bool:
+        """Run an attempt in the slot that is kept for it, or the next that is free; False when the agent takes no work.
+
+        When there is none soon it goes back untouched.
+        """
+        if not self._gate.is_open:
+            if has_slot:
+                self._capacity.let_go(1)
             return False
         # Known from here on, so that a cancel that follows in the same breath finds it.
         self._attempts.add(attempt)
-        running = asyncio.create_task(self._run(attempt), name="given work")
+        if has_slot:
+            self._capacity.take_kept()
+        running = asyncio.create_task(self._do(attempt, has_slot=has_slot), name="given work")
         self._running.add(running)
         running.add_done_callback(self._over)
         return True
@@ -50,9 +58,18 @@ class GivenWork:
             one.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
+    async def _do(self, attempt: Attempt, *, has_slot: bool) -> None:
+        has_slot = has_slot or await self._capacity.take_within(PATIENCE)
+        if not has_slot:
+            attempt.stop.order(StopReason.NO_SLOT, grace=0)
+        try:
+            await self._run(attempt)
+        finally:
+            if has_slot:
+                self._capacity.release()
+
     def _over(self, running: asyncio.Task[None]) -> None:
         self._running.discard(running)
-        self._capacity.release()
         self.ended()
         if not self._gate.is_open:
             self._gate.changed.ring()

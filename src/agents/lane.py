@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from agents.capacity import PATIENCE
 from agents.claimer import ClaimUnanswered
 from agents.intake import Intake
 from agents.own_queues import declare_if_allowed
@@ -16,9 +17,6 @@ from common.broker.base import Consumer, Delivery
 from common.protocol import UnreadableMessage
 
 log = logging.getLogger(__name__)
-
-# How long a ticket waits for a slot that other work has taken, in seconds: there may be an idle agent for it.
-PATIENCE = 0.25
 
 
 class Lane:

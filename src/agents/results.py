@@ -16,6 +16,7 @@ RETRYABLE = frozenset({ErrorCode.TIMEOUT, ErrorCode.AGENT_UNAVAILABLE, ErrorCode
 HANDED_BACK: Mapping[StopReason, str] = {
     StopReason.AGENT_STOPPING: "The agent stopped before the work had ended.",
     StopReason.LEASE_LOST: "The agent lost its lease and stopped the work.",
+    StopReason.NO_SLOT: "The agent had no slot for the work.",
 }
 
 

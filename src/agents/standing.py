@@ -13,7 +13,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from agents.capacity import Capacity
-from agents.claims_ahead import ASKED_AGAIN_AFTER, COUNTS_FOR, ClaimsAhead
+from agents.claims_ahead import ASKED_AGAIN_AFTER, COUNTS_FOR, Answered, ClaimsAhead
 from agents.gate import Gate
 from agents.replies import reply
 from common.broker.base import Broker, BrokerUnavailable
@@ -60,16 +60,20 @@ class StandingClaims:
         """So many the orchestrator takes; 0: it does not know of such claims."""
         self._most = most
 
-    def granted(self, claim_id: UUID) -> float | None:
-        """Return when a claim was made that is answered with a task; None when it is no claim of here."""
-        made_at = self._forget(claim_id)
-        if made_at is not None:
+    def granted(self, claim_id: UUID) -> Answered | None:
+        """Return the claim that is answered with a task; None when it is none of these. Its slot is the caller's."""
+        answered = self._ahead.answered(claim_id)
+        if answered is not None:
+            self._answered.ring()
             self._more_may_come()
-        return made_at
+        return answered
 
     def refused(self, claim_id: UUID) -> None:
         """Nothing was leased to a claim, and nothing will be."""
-        self._forget(claim_id)
+        answered = self._ahead.answered(claim_id)
+        if answered is not None:
+            self._answered.ring()
+            self._capacity.let_go(int(answered.has_slot))
 
     async def run(self) -> None:
         """Claim, and ask what became of claims, until cancelled."""
@@ -92,18 +96,13 @@ class StandingClaims:
             self._is_needed = True
             self._news.ring()
 
-    def _forget(self, claim_id: UUID) -> float | None:
-        made_at = self._ahead.answered(claim_id)
-        if made_at is not None:
-            self._answered.ring()
-        return made_at
-
     async def _step(self) -> None:
         now = self._clock.monotonic()
+        self._capacity.let_go(self._ahead.lapse(now))
         withdrawn, made = self._ahead.ask(now), self._make(now)
         if made or withdrawn:
             await self._send(made, withdrawn)
-        pause = min(LONGEST_SLEEP, max(0.0, self._ahead.next_question() - self._clock.monotonic()))
+        pause = min(LONGEST_SLEEP, max(0.0, self._ahead.next_change() - self._clock.monotonic()))
         await self._news.wait(timedelta(seconds=pause))
 
     def _make(self, now: float) -> Sequence[UUID]:
@@ -111,7 +110,9 @@ class StandingClaims:
         if not is_needed or not self._gate.is_open:
             return ()
         capacity = self._capacity
-        return self._ahead.make(now, most=self._most, slots=capacity.slots, free=capacity.free, begun=capacity.taken)
+        made = self._ahead.make(now, most=self._most, slots=capacity.slots, free=capacity.free, begun=capacity.taken)
+        capacity.keep(len(made))
+        return made
 
     async def _send(self, made: Sequence[UUID], withdrawn: Sequence[UUID]) -> None:
         envelope = ClaimEnvelope(

@@ -9,6 +9,7 @@ class StopReason(StrEnum):
     CANCELLED = "cancelled"
     LEASE_LOST = "lease_lost"
     AGENT_STOPPING = "agent_stopping"
+    NO_SLOT = "no_slot"
 
 
 class StopSignal:

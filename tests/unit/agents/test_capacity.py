@@ -65,3 +65,23 @@ async def test_it_says_when_a_slot_is_free_for_which_nobody_waits() -> None:
     assert freed == []
     capacity.release()
     await eventually(lambda: freed == [1])
+
+
+async def test_a_slot_that_is_kept_is_taken_by_whom_it_is_kept_for() -> None:
+    capacity = Capacity(2)
+    capacity.keep(1)
+    assert [capacity.take(), capacity.take()] == [True, False]
+    capacity.take_kept()
+    assert capacity.free == 0
+    capacity.release()
+    assert capacity.take()
+
+
+async def test_who_waits_gets_a_slot_that_is_kept_no_longer() -> None:
+    capacity = Capacity(1)
+    capacity.keep(1)
+    waiting = asyncio.create_task(capacity.take_within(5))
+    await asyncio.sleep(0)
+    capacity.let_go(1)
+    assert await waiting
+    assert capacity.free == 0

@@ -6,7 +6,15 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agents.claims_ahead import ASKED_AFTER, ASKED_AGAIN_AFTER, COUNTS_FOR, FORGOTTEN_AFTER, ClaimsAhead
+from agents.claims_ahead import (
+    ASKED_AFTER,
+    ASKED_AGAIN_AFTER,
+    COUNTS_FOR,
+    FORGOTTEN_AFTER,
+    KEPT_FOR,
+    Answered,
+    ClaimsAhead,
+)
 
 
 def make(ahead: ClaimsAhead, now: float, **changed: Any) -> list[UUID]:
@@ -52,19 +60,31 @@ def test_a_claim_that_counts_no_longer_is_made_up_for() -> None:
     assert first != second
 
 
+def test_a_slot_is_kept_for_a_claim_until_it_is_answered_or_its_grant_would_be_here() -> None:
+    ahead = ClaimsAhead()
+    first, *others = make(ahead, 0.0), *make(ahead, 0.1, begun=1)
+    assert ahead.next_change() == KEPT_FOR
+    assert ahead.answered(first[0]) == Answered(0.0, has_slot=True)
+    assert ahead.lapse(KEPT_FOR) == 0
+    assert ahead.lapse(KEPT_FOR + 0.1) == len(others)
+    assert ahead.lapse(KEPT_FOR + 0.1) == 0
+    assert ahead.answered(others[0]) == Answered(0.1, has_slot=False)
+
+
 def test_it_asks_about_a_claim_until_it_is_answered() -> None:
     ahead = ClaimsAhead()
     [claim] = make(ahead, 0.0)
-    assert ahead.next_question() == ASKED_AFTER
+    ahead.lapse(ASKED_AFTER)
+    assert ahead.next_change() == ASKED_AFTER
     assert ahead.ask(ASKED_AFTER - 0.01) == []
     assert ahead.ask(ASKED_AFTER) == [claim]
     assert ahead.is_asking
     assert ahead.ask(ASKED_AFTER + 0.01) == []
     assert ahead.ask(ASKED_AFTER + ASKED_AGAIN_AFTER) == [claim]
 
-    assert ahead.answered(claim) == 0.0
+    assert ahead.answered(claim) == Answered(0.0, has_slot=False)
     assert not ahead.is_asking
-    assert ahead.next_question() == math.inf
+    assert ahead.next_change() == math.inf
     assert ahead.answered(claim) is None, "it is answered once"
 
 

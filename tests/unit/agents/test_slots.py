@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from agents import given as given_module
 from agents import lane as lane_module
 from agents import slots as slots_module
 from agents.attempts import Attempt, Attempts
@@ -18,6 +19,7 @@ from agents.given import GivenWork
 from agents.intake import Intake
 from agents.mailbox import Mailbox
 from agents.slots import Slots
+from agents.stopping import StopReason
 from agents.unreadable import Undertaker
 from common.broker.base import BrokerUnavailable, Consumer, Delivery, Outgoing
 from common.broker.memory import MemoryBroker
@@ -83,6 +85,7 @@ class Working:
         self.broker, self.gate = Bus(), Gate()
         self.claimed: list[UUID] = []
         self.running: dict[UUID, asyncio.Event] = {}
+        self.handed_back: dict[UUID, StopReason] = {}
         self.most = 0
         self.capacity = Capacity(count)
         self.given = GivenWork(self.run, self.capacity, self.gate, Attempts())
@@ -109,6 +112,9 @@ class Working:
         return Attempt.granted(grant, claimed_at=0.0)
 
     async def run(self, attempt: Attempt) -> None:
+        if attempt.stop.reason is not None:
+            self.handed_back[attempt.task_id] = attempt.stop.reason
+            return
         end = self.running[attempt.task_id] = asyncio.Event()
         self.most = max(self.most, len(self.running))
         try:
@@ -129,10 +135,10 @@ class Working:
     async def until_running(self, tasks: Sequence[UUID]) -> None:
         await eventually(lambda: set(self.running) == set(tasks), every=0.005)
 
-    def hand(self) -> UUID | None:
-        """Give work that was claimed in advance; None when it finds no slot."""
+    def hand(self, *, has_slot: bool = False) -> UUID | None:
+        """Give work that was claimed in advance; None when the agent takes none."""
         attempt = Attempt.granted(make_grant(), claimed_at=0.0)
-        return attempt.task_id if self.given.begin(attempt) else None
+        return attempt.task_id if self.given.begin(attempt, has_slot=has_slot) else None
 
     def end(self, *tasks: UUID) -> None:
         for task in tasks:
@@ -339,11 +345,45 @@ async def test_work_claimed_in_advance_takes_a_slot_like_any_other() -> None:
         [task] = await it.give()
         await it.until_running([given, task])
 
-        assert it.hand() is None, "there is no third slot"
+        third = it.hand()
+        assert third is not None
         assert not it.slots.is_idle
         it.end(task)
+        await it.until_running([given, third])
+        assert it.most == 2
+
+
+async def test_work_claimed_in_advance_that_finds_no_slot_goes_back_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(given_module, "PATIENCE", 0.02)
+    async with working(1) as it:
+        [task] = await it.give()
+        await it.until_running([task])
+
+        given = it.hand()
+
+        await eventually(lambda: it.handed_back == {given: StopReason.NO_SLOT})
+        it.end(task)
         await eventually(lambda: it.capacity.free == 1)
-        assert it.hand() is not None
+
+
+async def test_a_slot_that_is_kept_for_a_claim_is_not_for_tickets_until_it_is_let_go() -> None:
+    async with working(2) as it:
+        it.capacity.keep(1)
+        tasks = await it.give(2)
+        await it.until_running(tasks[:1])
+        given = it.hand(has_slot=True)
+        assert given is not None
+        await it.until_running([tasks[0], given])
+
+        it.end(given)
+        await it.until_running(tasks)
+        it.capacity.keep(1)
+        it.end(tasks[0])
+        later = await it.give()
+        await asyncio.sleep(0.05)
+        assert set(it.running) == {tasks[1]}
+        it.capacity.let_go(1)
+        await it.until_running([tasks[1], *later])
 
 
 async def test_tickets_that_find_their_slots_taken_by_work_claimed_in_advance_go_back_to_others(

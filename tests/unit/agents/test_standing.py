@@ -7,10 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
 
+import pytest
+
+from agents import given
 from agents.attempts import Attempts
 from agents.capacity import Capacity
 from agents.claimer import Claimer, Reception
-from agents.claims_ahead import ASKED_AFTER
+from agents.claims_ahead import ASKED_AFTER, KEPT_FOR
 from agents.gate import Gate
 from agents.given import GivenWork
 from agents.seal_check import SealCheck
@@ -56,6 +59,7 @@ class Idle:
         self.bus, self.gate, self.clock, self.capacity = Bus(), Gate(), FakeClock(), Capacity(4)
         self.attempts = Attempts()
         self.ran: list[UUID] = []
+        self.handed_back: list[UUID] = []
         self.end = asyncio.Event()
         self.standing = StandingClaims(self.bus, AGENT, "infra", self.capacity, self.gate, self.clock, health=Health())
         self.given = GivenWork(self._run, self.capacity, self.gate, self.attempts)
@@ -73,6 +77,9 @@ class Idle:
         )
 
     async def _run(self, attempt: Any) -> None:
+        if attempt.stop.reason is not None:
+            self.handed_back.append(attempt.task_id)
+            return
         self.ran.append(attempt.task_id)
         await self.end.wait()
         self.attempts.remove(attempt)
@@ -161,14 +168,48 @@ async def test_what_is_granted_when_the_agent_takes_no_more_work_goes_back() -> 
         it.gate.drain()
         assert it.claimer.granted(make_grant(claim_id=claim_id)) is Reception.LATE
         assert it.ran == []
+        assert [it.capacity.take() for _ in range(4)] == [True] * 4, "its slot is for anybody"
 
 
-async def test_what_is_granted_when_no_slot_is_free_goes_back() -> None:
+async def test_a_slot_is_kept_for_each_claim_until_it_counts_no_longer() -> None:
+    async with idle() as it:
+        await it.claim()
+        assert [it.capacity.take() for _ in range(4)] == [True, True, True, False]
+        it.clock.advance(seconds=KEPT_FOR)
+        it.standing._news.ring()
+        await eventually(it.capacity.take)
+
+
+async def test_what_is_granted_for_a_claim_has_its_slot_however_much_else_has_come() -> None:
     async with idle() as it:
         claim_id = await it.claim()
         while it.capacity.take():
             pass
-        assert it.claimer.granted(make_grant(claim_id=claim_id)) is Reception.LATE
+        grant = make_grant(claim_id=claim_id)
+        assert it.claimer.granted(grant) is Reception.AWAITED
+        await eventually(lambda: it.ran == [grant.work.task_id])
+        assert it.capacity.free == 0
+
+
+async def test_what_is_granted_later_and_finds_no_slot_goes_back_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(given, "PATIENCE", 0.02)
+    async with idle() as it:
+        claim_id = await it.claim()
+        it.clock.advance(seconds=KEPT_FOR)
+        it.standing._news.ring()
+        await asyncio.sleep(0.02)
+        while it.capacity.take():
+            pass
+        grant = make_grant(claim_id=claim_id)
+        assert it.claimer.granted(grant) is Reception.AWAITED
+        await eventually(lambda: it.handed_back == [grant.work.task_id])
+
+
+async def test_the_slot_of_a_claim_that_was_refused_is_for_anybody() -> None:
+    async with idle() as it:
+        claim_id = await it.claim()
+        it.claimer.refused(RefusedTask(claim_id=claim_id, task_id=None, reason="nothing was leased to this claim"))
+        assert [it.capacity.take() for _ in range(4)] == [True] * 4
 
 
 async def test_a_forged_grant_for_a_claim_of_nobody_is_nothing() -> None:
