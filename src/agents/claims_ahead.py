@@ -18,7 +18,8 @@ ASKED_WITH = 1.0
 ASKED_AGAIN_AFTER = 2.0
 # No lease that was given for a claim lives on without being renewed.
 FORGOTTEN_AFTER = 3600.0
-# An agent claims ahead for a part of its slots, and for none when half of them are busy: tickets need slots, too.
+# An agent claims ahead for a part of its slots, and for none when half of them are busy: tickets need slots, too. One
+# with fewer slots than this claims nothing: the next ticket would wait for what is kept.
 PART = 4
 
 
@@ -57,7 +58,7 @@ class ClaimsAhead:
         if free <= slots // 2:
             return []
         lately = begun - self._begun[0][1]
-        wanted = min(2 * lately + 1, most, max(1, slots // PART), free)
+        wanted = min(2 * lately + 1, most, slots // PART, free)
         standing = sum(1 for _ in takewhile(lambda at: now - at < COUNTS_FOR, reversed(self._made.values())))
         made = [uuid4() for _ in range(wanted - standing)]
         self._made |= dict.fromkeys(made, now)

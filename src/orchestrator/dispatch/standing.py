@@ -6,7 +6,7 @@ the end of the lease; one that is not idempotent has then had its only start.
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -32,7 +32,9 @@ class StandingClaims:
         self.most = most
         self._now = now
         self._queues: dict[str, deque[StandingClaim]] = {}
-        self._standing: set[UUID] = set()
+        # The agent of each claim that stands.
+        self._standing: dict[UUID, UUID] = {}
+        self._of_agent: Counter[UUID] = Counter()
         self._under_way: set[UUID] = set()
 
     def add(self, agent_id: UUID, agent_type: str, claim_ids: Iterable[UUID]) -> None:
@@ -40,10 +42,10 @@ class StandingClaims:
         until = self._now() + COUNTS_FOR
         queue = self._queues.setdefault(agent_type, deque())
         while queue and queue[0].until <= self._now():
-            self._forget(queue.popleft())
-        for claim_id in list(claim_ids)[: self.most]:
-            if claim_id not in self._standing:
-                self._standing.add(claim_id)
+            self._fall(queue.popleft().claim_id)
+        for claim_id in claim_ids:
+            if claim_id not in self._standing and self._of_agent[agent_id] < self.most:
+                self._stand(claim_id, agent_id)
                 queue.append(StandingClaim(agent_id, agent_type, claim_id, until))
 
     def take(self, agent_type: str) -> StandingClaim | None:
@@ -54,7 +56,7 @@ class StandingClaims:
         queue = self._queues.get(agent_type)
         while queue:
             claim = queue.popleft()
-            if self._forget(claim) and claim.until > self._now():
+            if self._fall(claim.claim_id) and claim.until > self._now():
                 self._under_way.add(claim.claim_id)
                 return claim
         return None
@@ -79,7 +81,7 @@ class StandingClaims:
         """Let claims that were taken stand again, before all others: nothing was tried with them."""
         self.settle(claims)
         for claim in reversed(claims):
-            self._standing.add(claim.claim_id)
+            self._stand(claim.claim_id, claim.agent_id)
             self._queues[claim.agent_type].appendleft(claim)
 
     def settle(self, claims: Iterable[StandingClaim]) -> None:
@@ -89,11 +91,20 @@ class StandingClaims:
     def withdraw(self, claim_ids: Iterable[UUID]) -> list[UUID]:
         """These stand no more; return those of which the ledger says what became of them, for none is under way."""
         ids = list(claim_ids)
-        self._standing.difference_update(ids)
+        for claim_id in ids:
+            self._fall(claim_id)
         return [claim_id for claim_id in ids if claim_id not in self._under_way]
 
-    def _forget(self, claim: StandingClaim) -> bool:
-        """Return whether it stood until now."""
-        stood = claim.claim_id in self._standing
-        self._standing.discard(claim.claim_id)
-        return stood
+    def _stand(self, claim_id: UUID, agent_id: UUID) -> None:
+        self._standing[claim_id] = agent_id
+        self._of_agent[agent_id] += 1
+
+    def _fall(self, claim_id: UUID) -> bool:
+        """Let a claim stand no more; return whether it did."""
+        agent_id = self._standing.pop(claim_id, None)
+        if agent_id is None:
+            return False
+        self._of_agent[agent_id] -= 1
+        if not self._of_agent[agent_id]:
+            del self._of_agent[agent_id]
+        return True

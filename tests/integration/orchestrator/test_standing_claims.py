@@ -287,9 +287,12 @@ async def test_a_claim_counts_for_a_moment_only(front: Front) -> None:
 
 
 async def test_an_agent_has_no_more_claims_than_it_may(front: Front) -> None:
-    front.claim(20)
+    for _ in range(4):
+        front.claim(5)
     done = await front.dispatch(*(make_new_task() for _ in range(20)))
     assert len(done.grants) == front.standing.most
+    front.claim(5)
+    assert len((await front.dispatch(make_new_task())).grants) == 1, "those that were used do not count"
 
 
 async def test_a_claim_that_comes_twice_counts_once(front: Front) -> None:
