@@ -6,10 +6,11 @@ from uuid import UUID
 
 from orchestrator.database.pool import Connection
 from orchestrator.dispatch.standing import StandingClaim
+from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
-from orchestrator.events.queries import WRITE, columns
+from orchestrator.events.queries import WRITE
+from orchestrator.tasks.columns import columns
 from orchestrator.tasks.model import NewTask
-from orchestrator.tasks.queries import confinement_column
 
 # One statement and so one round trip, whose cost is most of that of a dispatch when nothing else is to do. ON CONFLICT
 # covers both keys, task_id and request_id: what is known already is left alone, and its caller is answered otherwise.
@@ -109,32 +110,14 @@ async def store(
     leased = [claims.get(task.task_id) for task in tasks]
     rows = await db.fetch(
         STORE,
-        [task.task_id for task in tasks],
-        [task.request_id for task in tasks],
-        [task.trace_id for task in tasks],
-        [task.work_type for task in tasks],
-        [task.agent_type for task in tasks],
-        [dict(task.parameters) for task in tasks],
-        [dict(task.hints) for task in tasks],
-        [task.digest for task in tasks],
-        [task.priority for task in tasks],
-        [task.idempotent for task in tasks],
-        [task.max_attempts for task in tasks],
-        [task.expires_after for task in tasks],
-        [task.rerun_of for task in tasks],
-        [task.effective_precedence for task in tasks],
-        [task.ruling.effect for task in tasks],
-        [task.ruling.rule for task in tasks],
-        [task.ruling.policy_version for task in tasks],
-        [task.work_digest for task in tasks],
-        [confinement_column(task.ruling.confinement) for task in tasks],
+        *columns(tasks),
         [None if claim is None else claim.agent_id for claim in leased],
         [None if claim is None else claim.claim_id for claim in leased],
         [task.task_id in published for task in tasks],
         lease,
         ageing,
         ttl,
-        *columns(told),
+        *events.columns(told),
     )
     return {row["task_id"]: row["is_leased"] for row in rows}
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from common.confinement import UNCONFINED, Confinement
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection
+from orchestrator.tasks.columns import columns
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 
 # ON CONFLICT covers both keys, task_id and request_id, also between rows of one call. A task with a key is not admitted
@@ -23,13 +22,13 @@ INSERT = """
            now() + new.expires_after, new.rerun_of, new.precedence, new.aim, new.effect, new.policy_rule,
            new.policy_version, new.work_digest, new.confinement, new.approval_id
       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::bytea[],
-                  $9::smallint[], $10::boolean[], $11::smallint[], $12::text[], $13::text[], $14::interval[],
-                  $15::uuid[], $16::bigint[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[],
-                  $22::bytea[], $23::jsonb[], $24::uuid[])
+                  $9::smallint[], $10::boolean[], $11::smallint[], $12::interval[], $13::uuid[], $14::bigint[],
+                  $15::text[], $16::text[], $17::text[], $18::bytea[], $19::jsonb[], $20::text[], $21::text[],
+                  $22::text[], $23::text[], $24::uuid[])
              WITH ORDINALITY AS new (task_id, request_id, trace_id, work_type, agent_type, parameters, hints,
-                                     content_digest, priority, idempotent, max_attempts, ordering_key, concurrency_key,
-                                     expires_after, rerun_of, precedence, aim, status, effect, policy_rule,
-                                     policy_version, work_digest, confinement, approval_id, position)
+                                     content_digest, priority, idempotent, max_attempts, expires_after, rerun_of,
+                                     precedence, effect, policy_rule, policy_version, work_digest, confinement,
+                                     ordering_key, concurrency_key, aim, status, approval_id, position)
      ORDER BY new.position
         ON CONFLICT DO NOTHING
  RETURNING task_id, request_id
@@ -148,36 +147,14 @@ async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[tuple[UUID, UU
     """Store tasks and return (task_id, request_id) of those that were new under both of their keys."""
     rows = await db.fetch(
         INSERT,
-        [task.task_id for task in tasks],
-        [task.request_id for task in tasks],
-        [task.trace_id for task in tasks],
-        [task.work_type for task in tasks],
-        [task.agent_type for task in tasks],
-        [dict(task.parameters) for task in tasks],
-        [dict(task.hints) for task in tasks],
-        [task.digest for task in tasks],
-        [task.priority for task in tasks],
-        [task.idempotent for task in tasks],
-        [task.max_attempts for task in tasks],
+        *columns(tasks),
         [task.ordering_key for task in tasks],
         [task.concurrency_key for task in tasks],
-        [task.expires_after for task in tasks],
-        [task.rerun_of for task in tasks],
-        [task.effective_precedence for task in tasks],
         [task.aim for task in tasks],
         [task.status for task in tasks],
-        [task.ruling.effect for task in tasks],
-        [task.ruling.rule for task in tasks],
-        [task.ruling.policy_version for task in tasks],
-        [task.work_digest for task in tasks],
-        [confinement_column(task.ruling.confinement) for task in tasks],
         [task.effective_approval_id for task in tasks],
     )
     return {(row["task_id"], row["request_id"]) for row in rows}
-
-
-def confinement_column(confinement: Confinement) -> dict[str, Any]:
-    return {} if confinement is UNCONFINED else confinement.model_dump(exclude_defaults=True)
 
 
 async def identities(db: Connection, tasks: Sequence[NewTask]) -> list[Identity]:
