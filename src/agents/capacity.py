@@ -63,9 +63,9 @@ class Capacity:
             async with asyncio.timeout(seconds):
                 await turn
         except TimeoutError:
-            return False
+            return self._has_got(turn)
         except BaseException:
-            if turn.done() and not turn.cancelled():
+            if self._has_got(turn):
                 self.release()
             raise
         return True
@@ -77,15 +77,21 @@ class Capacity:
         if self._running + self._kept < self.slots:
             self.freed()
 
+    def _has_got(self, turn: asyncio.Future[None]) -> bool:
+        """Say whether somebody who waits no longer was given a slot in the last moment."""
+        if turn in self._waiting:
+            self._waiting.remove(turn)
+        return turn.done() and not turn.cancelled()
+
     def _take(self) -> None:
         self._running += 1
         self.taken += 1
 
     def _serve(self) -> None:
-        while self._waiting:
-            if self._waiting[0].done():
-                self._waiting.popleft()
-            elif self.take():
-                self._waiting.popleft().set_result(None)
+        while self._waiting and self.take():
+            turn = self._waiting.popleft()
+            if turn.done():
+                self._running -= 1
+                self.taken -= 1
             else:
-                return
+                turn.set_result(None)

@@ -8,12 +8,13 @@ from agents.over_http.claims import Claims
 from agents.over_http.handing_back import HandingBack
 from agents.over_http.held import HeldJob
 from common.broker.base import ConsumerCancelled, Delivery
+from common.loop import Wake
 from common.messages import Ticket
 from common.protocol import NORMAL_PRIORITY, ORCHESTRATOR, TicketEnvelope, encode
 
 
 class TicketConsumer:
-    """See `common.broker.base.Consumer`; one delivery at a time, because a slot takes one."""
+    """See `common.broker.base.Consumer`. A job is claimed for a slot, so the next when the one before is settled."""
 
     def __init__(self, claims: Claims, handing_back: HandingBack, *, agent_type: str) -> None:
         self._claims = claims
@@ -22,8 +23,11 @@ class TicketConsumer:
         self._held: list[Delivery] = []
         self._claiming: asyncio.Task[HeldJob] | None = None
         self._is_cancelled = False
+        self._settled = Wake()
 
     async def receive(self, limit: int = 1) -> Sequence[Delivery]:
+        while self._held and not self._is_cancelled:
+            await self._settled.rung()
         if not self._is_cancelled:
             claiming = self._claiming = asyncio.create_task(self._claims.next_job(), name="ticket")
             try:
@@ -41,6 +45,7 @@ class TicketConsumer:
     async def ack(self, *deliveries: Delivery) -> None:
         """Forget the tickets: the lease says whose the job is."""
         self._held = [held for held in self._held if held not in deliveries]
+        self._settled.ring()
 
     async def requeue(self, *deliveries: Delivery) -> None:
         """Hand back what nobody started; a job that was granted is reported on by its slot."""
@@ -56,6 +61,7 @@ class TicketConsumer:
 
     async def cancel(self) -> None:
         self._is_cancelled = True
+        self._settled.ring()
         if self._claiming is not None:
             self._claiming.cancel()
 

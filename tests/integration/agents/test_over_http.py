@@ -117,6 +117,21 @@ async def test_an_idle_agent_asks_seldom_and_gets_a_new_job_at_once(server: Queu
     assert len(server.said("/claim")) <= 3  # one brought the job, one waits for the next, one looked if there are more
 
 
+async def test_no_more_jobs_are_claimed_than_there_are_slots(
+    server: QueueServer, start: StartAgent, tmp_path: Path
+) -> None:
+    jobs = [server.shell(f"touch {tmp_path / str(number)}; sleep 1") for number in range(6)]
+    await start(slots=2)
+
+    await eventually(lambda: len(list(tmp_path.glob("[0-5]"))) >= 2)
+    await asyncio.sleep(0.4)
+
+    assert len(list(tmp_path.glob("[0-5]"))) == 2
+    assert sum(job.claim_id is not None for job in jobs) == 2
+    await eventually(lambda: all(job.end for job in jobs))
+    assert {job.attempt for job in jobs} == {1}
+
+
 async def test_many_slots_do_not_wait_for_one_another_when_the_server_is_far_away(
     server: QueueServer, start: StartAgent
 ) -> None:

@@ -43,6 +43,15 @@ async def test_who_has_waited_long_enough_takes_none() -> None:
     assert capacity.free == 1, "the slot of somebody who has gone is lost to nobody"
 
 
+async def test_who_has_given_up_keeps_nobody_else_waiting() -> None:
+    capacity = Capacity(1)
+    capacity.take()
+    assert not await capacity.take_within(0.01)
+    capacity.release()
+    async with asyncio.timeout(1):
+        assert await capacity.take_within(60)
+
+
 async def test_who_is_cancelled_in_the_moment_of_getting_a_slot_leaves_it() -> None:
     capacity = Capacity(1)
     capacity.take()
