@@ -9,9 +9,10 @@ from itertools import takewhile
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
-# How long the orchestrator counts with a claim, and how long a slot is kept for it: the grant needs a moment, too.
-COUNTS_FOR = 0.5
-KEPT_FOR = 0.6
+from common.messages import STANDING_SECONDS
+
+# How long a slot is kept for a claim: the grant needs a moment, too.
+KEPT_FOR = STANDING_SECONDS + 0.1
 # Longer than a claim counts and its grant is on its way. Those that are nearly as old are asked about together.
 ASKED_AFTER = 2.0
 ASKED_WITH = 1.0
@@ -53,13 +54,13 @@ class ClaimsAhead:
         `slots` is how many the agent has and `free` how many of them; `begun` counts all tasks that it ever began.
         """
         self._begun.append((now, begun))
-        while now - self._begun[0][0] > COUNTS_FOR:
+        while now - self._begun[0][0] > STANDING_SECONDS:
             self._begun.popleft()
         if free <= slots // 2:
             return []
         lately = begun - self._begun[0][1]
         wanted = min(2 * lately + 1, most, slots // PART, free)
-        standing = sum(1 for _ in takewhile(lambda at: now - at < COUNTS_FOR, reversed(self._made.values())))
+        standing = sum(1 for _ in takewhile(lambda at: now - at < STANDING_SECONDS, reversed(self._made.values())))
         made = [uuid4() for _ in range(wanted - standing)]
         self._made |= dict.fromkeys(made, now)
         self._kept |= dict.fromkeys(made, now + KEPT_FOR)

@@ -13,14 +13,14 @@ from datetime import timedelta
 from uuid import UUID
 
 from agents.capacity import Capacity
-from agents.claims_ahead import ASKED_AGAIN_AFTER, COUNTS_FOR, Answered, ClaimsAhead
+from agents.claims_ahead import ASKED_AGAIN_AFTER, Answered, ClaimsAhead
 from agents.gate import Gate
 from agents.replies import reply
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import CLAIMS
 from common.clock import Clock
 from common.loop import Health, Wake, keep_running
-from common.messages import Claim
+from common.messages import STANDING_SECONDS, Claim
 from common.protocol import ORCHESTRATOR, ClaimEnvelope
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class StandingClaims:
             ),
         )
         # A question waits until it is asked again; what is claimed counts for a moment.
-        expires_after = timedelta(seconds=ASKED_AGAIN_AFTER if withdrawn else COUNTS_FOR)
+        expires_after = timedelta(seconds=ASKED_AGAIN_AFTER if withdrawn else STANDING_SECONDS)
         try:
             await self._broker.publish(reply(self._agent_id, CLAIMS, envelope, expires_after=expires_after))
         except BrokerUnavailable as failure:  # asked about later

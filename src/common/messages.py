@@ -22,6 +22,8 @@ MAX_TAIL_BYTES = 16 * 1024
 MOST_CLAIMED = 1_000
 MOST_TASKS = 10_000
 MOST_WORK_TYPES = 100
+# How long a claim in advance counts, in seconds: both sides go by it. An agent that works is heard of many times in it.
+STANDING_SECONDS = 0.5
 LONGEST_NAME = 255
 
 

@@ -15,7 +15,6 @@ from common.ids import new_request_id, new_trace_id
 from common.loop import Wake
 from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkResult
 from common.policy.model import Work
-from orchestrator.database.pool import COLLIDED
 from orchestrator.dispatch.service import Dispatched, DispatchService
 from orchestrator.events.model import Event
 from orchestrator.events.service import EventService
@@ -42,8 +41,6 @@ from orchestrator.why.model import Explanation
 from orchestrator.why.service import WhyService
 
 log = logging.getLogger(__name__)
-
-COLLISIONS = 3
 
 
 class OrchestratorService:
@@ -160,15 +157,7 @@ class OrchestratorService:
         return agent_type_for(work_type, hints or {}, self._settings.routes)
 
     async def _store(self, tasks: Sequence[NewTask]) -> Sequence[Identity | BaseException]:
-        for collision in range(1, COLLISIONS + 1):
-            try:
-                done = await self._dispatch.dispatch(tasks, by=ANYBODY.name)
-            except COLLIDED:
-                # Two orchestrators stored the same ids at the same moment, in a different order.
-                if collision == COLLISIONS:
-                    raise
-            else:
-                break
+        done = await self._dispatch.dispatch(tasks, by=ANYBODY.name)
         self._publish(done)
         if self._room.calls_relay or not all(self._can_wait(task) for task in done.left):
             self._relay.ring()

@@ -1,22 +1,34 @@
 """Store what is new, and have it go at once: to an agent that is known to be idle, or as a ticket to its pool."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TypeVar
 from uuid import UUID
 
+from common.lifecycle import Status
 from common.messages import GrantedTask
 from common.safeguards import Safeguard, is_on
-from orchestrator.database.pool import Pool
+from orchestrator.database.pool import COLLIDED, Pool
 from orchestrator.dispatch import queries
-from orchestrator.dispatch.first_lease import claimed, granted, is_plain
 from orchestrator.dispatch.standing import StandingClaim, StandingClaims
 from orchestrator.events.model import NewEvent
+from orchestrator.keys.model import has_keys
+from orchestrator.leases import events as leased
+from orchestrator.leases.grants import granted
 from orchestrator.outbox.model import NewTicket
 from orchestrator.outbox.room import Room
 from orchestrator.tasks import events as told
 from orchestrator.tasks.model import Identity, NewTask
 from orchestrator.tasks.service import TaskService, identity_of, ticket_of
+
+# The attempt and the fence of a task that is leased as it is stored.
+FIRST = 1
+# How often tasks are tried to be stored that others store at the same moment.
+COLLISIONS = 3
+
+Stored = TypeVar("Stored")
 
 
 @dataclass(slots=True)
@@ -57,17 +69,28 @@ class DispatchService:
         self._max_output = max_output_bytes
 
     async def dispatch(self, tasks: Sequence[NewTask], *, by: str) -> Dispatched:
-        """Store new tasks and recognise old ones; the answer of each is its identity or an `IdempotencyConflict`."""
+        """Store new tasks and recognise old ones; the answer of each is its identity, or why it has none.
+
+        Raises what kept everything from being stored.
+        """
         done = Dispatched()
         answers: dict[int, Identity | BaseException] = {}
-        plain = [task for task in tasks if is_plain(task)] if _are_distinct(tasks) and _is_safe() else []
+        plain = [task for task in tasks if _is_plain(task)] if _are_distinct(tasks) and _is_safe() else []
         if plain:
-            new = await self._store(plain, done, by=by)
+            new = await _again_if_collided(lambda: self._store(plain, done, by=by))
             answers = {id(task): identity_of(task) for task in plain if task.task_id in new}
         # What is known already, or has to do with keys, aims and approvals.
         rest = [task for task in tasks if id(task) not in answers]
         if rest:
-            others, tickets = await self._tasks.dispatch_at_once(rest, by=by, room=self._room)
+            try:
+                others, tickets = await _again_if_collided(
+                    lambda: self._tasks.dispatch_at_once(rest, by=by, room=self._room)
+                )
+            except Exception as failure:
+                if not answers:
+                    raise
+                # What was stored before goes its way all the same.
+                others, tickets = [failure] * len(rest), []
             answers |= {id(task): answer for task, answer in zip(rest, others, strict=True)}
             done.tickets += tickets
             done.left += rest
@@ -91,11 +114,12 @@ class DispatchService:
                         ageing=self._ageing,
                         ttl=self._ttl,
                     )
+                places.keep_only(new)
         finally:
             # Of those that were perhaps used the agents ask.
             self._standing.settle(claims.values())
         self._standing.give_back([claim for task_id, claim in claims.items() if task_id not in new])
-        done.tickets += [ticket for ticket in at_once if ticket.task_id in new]
+        done.tickets += places.tickets
         for task in tasks:
             if new.get(task.task_id):
                 done.grants.append((claims[task.task_id].agent_id, self._granted(task, claims[task.task_id])))
@@ -115,11 +139,31 @@ class DispatchService:
         return claims
 
     def _granted(self, task: NewTask, claim: StandingClaim) -> GrantedTask:
-        return granted(task, claim, lease=self._lease, max_output_bytes=self._max_output)
+        return granted(
+            task,
+            claim.claim_id,
+            attempt=FIRST,
+            fence=FIRST,
+            lease=self._lease,
+            max_output_bytes=self._max_output,
+        )
+
+
+async def _again_if_collided(store: Callable[[], Awaitable[Stored]]) -> Stored:
+    """Try again when another orchestrator stores the same ids at the same moment, in a different order."""
+    for _ in range(COLLISIONS - 1):
+        with suppress(*COLLIDED):
+            return await store()
+    return await store()
 
 
 def _told(task: NewTask, claim: StandingClaim | None, by: str) -> list[NewEvent]:
-    return [told.dispatched(task, by), *([] if claim is None else [claimed(task, claim)])]
+    return [told.dispatched(task, by), *([] if claim is None else [leased.claimed(task, claim.agent_id, FIRST)])]
+
+
+def _is_plain(task: NewTask) -> bool:
+    """Say whether a task waits for nothing and may go to everybody of its pool."""
+    return task.status is Status.PENDING and task.effective_approval_id is None and not task.aim and not has_keys(task)
 
 
 def _are_distinct(tasks: Sequence[NewTask]) -> bool:

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-# How long a standing claim counts, in seconds. An agent that works is heard of many times in it.
-COUNTS_FOR = 0.5
+from common.messages import STANDING_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,9 @@ class StandingClaims:
 
     def add(self, agent_id: UUID, agent_type: str, claim_ids: Iterable[UUID]) -> None:
         """Take claims in; those beyond what an agent may have are not taken, and one counts once."""
-        until = self._now() + COUNTS_FOR
+        until = self._now() + STANDING_SECONDS
         queue = self._queues.setdefault(agent_type, deque())
-        while queue and queue[0].until <= self._now():
-            self._fall(queue.popleft().claim_id)
+        self._drop_old(queue)
         for claim_id in claim_ids:
             if claim_id not in self._standing and self._of_agent[agent_id] < self.most:
                 self._stand(claim_id, agent_id)
@@ -62,12 +60,14 @@ class StandingClaims:
         return None
 
     def agents(self, agent_type: str) -> set[UUID]:
-        """Return the agents of a type that have claims, those that count no longer among them."""
+        """Return the agents of a type that have claims."""
         return {claim.agent_id for claim in self._queues.get(agent_type, ())}
 
     @property
     def agent_types(self) -> list[str]:
-        """The types of agents that have claims."""
+        """The types of agents that have claims which count."""
+        for queue in self._queues.values():
+            self._drop_old(queue)
         return [agent_type for agent_type, queue in self._queues.items() if queue]
 
     def take_all(self, agent_type: str) -> list[StandingClaim]:
@@ -94,6 +94,10 @@ class StandingClaims:
         for claim_id in ids:
             self._fall(claim_id)
         return [claim_id for claim_id in ids if claim_id not in self._under_way]
+
+    def _drop_old(self, queue: deque[StandingClaim]) -> None:
+        while queue and queue[0].until <= self._now():
+            self._fall(queue.popleft().claim_id)
 
     def _stand(self, claim_id: UUID, agent_id: UUID) -> None:
         self._standing[claim_id] = agent_id

@@ -30,7 +30,8 @@ class Withdrawals:
         grants: dict[UUID, list[GrantedTask]] = {}
         refusals: dict[UUID, list[RefusedTask]] = {}
         for agent_id, claim_id in withdrawn:
-            task = known.get(taken.get((agent_id, claim_id), claim_id))
+            task_id = taken.get((agent_id, claim_id))
+            task = None if task_id is None else known.get(task_id)
             if task is None or task.claim_id != claim_id:
                 refusal = RefusedTask(claim_id=claim_id, task_id=None, reason=NOT_TAKEN)
                 refusals.setdefault(agent_id, []).append(refusal)

@@ -11,7 +11,7 @@ from orchestrator.dead_letters.model import NewLetter
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.leases.queries import End
 from orchestrator.outbox.model import NewTicket
-from orchestrator.tasks.model import Task
+from orchestrator.tasks.model import NewTask, Task
 
 KIND_OF_END = {
     Status.COMPLETED: Kind.TASK_COMPLETED,
@@ -20,7 +20,7 @@ KIND_OF_END = {
 }
 
 
-def claimed(task: Task, agent_id: UUID, attempt: int) -> NewEvent:
+def claimed(task: Task | NewTask, agent_id: UUID, attempt: int) -> NewEvent:
     return _about(Kind.TASK_CLAIMED, task, agent_id, attempt, _ruled(task))
 
 
@@ -70,7 +70,7 @@ def dead_letter(task: Task, end: End) -> NewLetter:
     )
 
 
-def _ruled(task: Task) -> dict[str, Any]:
+def _ruled(task: Task | NewTask) -> dict[str, Any]:
     """Return what the audit compares before and after: that exactly what was ruled on, and approved, ran."""
     return {
         "effect": task.effect,
@@ -90,7 +90,7 @@ def _summary(end: End) -> dict[str, Any]:
     return summary | ({"output_dropped": end.output_dropped} if end.output_dropped else {})
 
 
-def _about(kind: Kind, task: Task, agent_id: UUID | None, attempt: int, data: dict[str, Any]) -> NewEvent:
+def _about(kind: Kind, task: Task | NewTask, agent_id: UUID | None, attempt: int, data: dict[str, Any]) -> NewEvent:
     return NewEvent(
         kind,
         actor=str(agent_id),

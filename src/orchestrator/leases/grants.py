@@ -4,11 +4,11 @@ from datetime import timedelta
 from uuid import UUID
 
 from common.messages import GrantedTask, WorkRequest
-from orchestrator.tasks.model import Task
+from orchestrator.tasks.model import NewTask, Task
 
 
 def granted(
-    task: Task, claim_id: UUID, *, attempt: int, fence: int, lease: timedelta, max_output_bytes: int
+    task: Task | NewTask, claim_id: UUID, *, attempt: int, fence: int, lease: timedelta, max_output_bytes: int
 ) -> GrantedTask:
     """Return the grant of one attempt, which is what gets signed.
 

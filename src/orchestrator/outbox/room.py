@@ -6,8 +6,9 @@ another orchestrator publishes too; the window is that much larger then, until t
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 from orchestrator.outbox.model import NewTicket
 
@@ -29,6 +30,12 @@ class Places:
         for ticket in sorted(tickets, key=lambda ticket: -ticket.priority):
             (self.tickets if self._room.take(ticket.recipient) else later).append(ticket)
         return self.tickets, later
+
+    def keep_only(self, task_ids: Collection[UUID]) -> None:
+        """Let go the places of other tasks: they were known already, and have no new ticket."""
+        for ticket in [ticket for ticket in self.tickets if ticket.task_id not in task_ids]:
+            self.tickets.remove(ticket)
+            self._room.leave(ticket.recipient)
 
 
 class Room:
@@ -74,6 +81,11 @@ class Room:
             self._free[queue] = free - 1
             self._under_way[queue] += 1
         return free > 0
+
+    def leave(self, queue: str) -> None:
+        """Leave a place that was taken, as if it had never been."""
+        self._free[queue] += 1
+        self._under_way[queue] -= 1
 
     def is_open(self, queue: str) -> bool:
         """Say whether none of its tickets waits, so that what is new is behind nobody."""

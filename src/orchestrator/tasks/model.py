@@ -83,6 +83,18 @@ class NewTask:
         return precedence_of(self.priority) if self.precedence is None else self.precedence
 
     @property
+    def effect(self) -> Effect:
+        return self.ruling.effect
+
+    @property
+    def policy_version(self) -> str:
+        return self.ruling.policy_version
+
+    @property
+    def confinement(self) -> Confinement:
+        return self.ruling.confinement
+
+    @property
     def status(self) -> Status:
         """Where it begins; an approval that it brings along is checked before it is stored."""
         if self.ruling.approval is None or self.approval_id is not None:

@@ -9,12 +9,12 @@ import pytest
 from agents.claims_ahead import (
     ASKED_AFTER,
     ASKED_AGAIN_AFTER,
-    COUNTS_FOR,
     FORGOTTEN_AFTER,
     KEPT_FOR,
     Answered,
     ClaimsAhead,
 )
+from common.messages import STANDING_SECONDS
 
 
 def make(ahead: ClaimsAhead, now: float, **changed: Any) -> list[UUID]:
@@ -54,8 +54,8 @@ def test_it_claims_for_a_part_of_its_slots_and_for_none_when_half_are_busy(limit
 def test_a_claim_that_counts_no_longer_is_made_up_for() -> None:
     ahead = ClaimsAhead()
     [first] = make(ahead, 0.0)
-    assert make(ahead, COUNTS_FOR - 0.01) == []
-    [second] = make(ahead, COUNTS_FOR)
+    assert make(ahead, STANDING_SECONDS - 0.01) == []
+    [second] = make(ahead, STANDING_SECONDS)
     assert first != second
 
 
