@@ -1,5 +1,6 @@
 """Tasks by the million, as copies of one that was really dispatched, so that they are as the ledger makes them."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -19,23 +20,27 @@ PATIENCE = 1800.0
 HAS_MODEL = "SELECT count(*) FROM task WHERE status = 'completed'"
 # What the table numbers by itself is left to it.
 COLUMNS = """
-    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)
+    SELECT quote_ident(attname)
       FROM pg_attribute
      WHERE attrelid = 'task'::regclass AND attnum > 0 AND NOT attisdropped AND attidentity = '' AND attgenerated = ''
+     ORDER BY attnum
 """
-# The number, which the table does not know, has each copy made anew, with ids of its own.
 COPY = """
     INSERT INTO task ({columns})
-    SELECT {columns}
-      FROM (SELECT to_jsonb(task) AS content FROM task WHERE status = 'completed' LIMIT 1) AS model
-     CROSS JOIN generate_series(1, $1::int) AS number
-     CROSS JOIN LATERAL jsonb_populate_record(NULL::task, content || $2::jsonb || jsonb_build_object(
-            'number', number, 'task_id', gen_random_uuid(), 'request_id', gen_random_uuid(),
-            'trace_id', gen_random_uuid())) AS copy
+    SELECT {values}
+      FROM (SELECT * FROM task WHERE status = 'completed' LIMIT 1) AS model
+     CROSS JOIN generate_series(1, $1::int)
 """
-AS_PENDING = """{"status": "pending", "attempt": 0, "fence": 0, "unstarted": 0, "agent_id": null, "claim_id": null,
-    "started_at": null, "finished_at": null, "output": "", "progress": "", "exit_code": null, "duration_ms": null}"""
-AS_FINISHED = "{}"
+# What a copy has that its model has not: ids of its own, and of one that waits nothing that a lease or an end left.
+OWN = {"task_id": "gen_random_uuid()", "request_id": "gen_random_uuid()", "trace_id": "gen_random_uuid()"}
+AS_FINISHED = OWN
+AS_PENDING = {
+    **OWN,
+    **dict.fromkeys(("attempt", "fence", "unstarted"), "0"),
+    **dict.fromkeys(("agent_id", "claim_id", "started_at", "finished_at", "exit_code", "duration_ms"), "NULL"),
+    **dict.fromkeys(("output", "progress"), "''"),
+    "status": "'pending'",
+}
 COUNT_PENDING = "SELECT count(*) FROM task WHERE status = 'pending'"
 SOME_PENDING = "SELECT task_id FROM task WHERE status = 'pending' LIMIT $1"
 
@@ -67,10 +72,12 @@ class Ledger:
         await self._db.execute(CLAIM, tasks, agents, tasks, [lease] * len(tasks), timeout=PATIENCE)
         return tasks
 
-    async def _copy(self, count: int, differences: str) -> None:
-        statement = COPY.format(columns=await self._db.fetchval(COLUMNS))
+    async def _copy(self, count: int, differences: Mapping[str, str]) -> None:
+        columns = [row["quote_ident"] for row in await self._db.fetch(COLUMNS)]
+        values = [differences.get(column, f"model.{column}") for column in columns]
+        statement = COPY.format(columns=", ".join(columns), values=", ".join(values))
         for begin in range(0, count, AT_ONCE):
-            await self._db.execute(statement, min(AT_ONCE, count - begin), differences, timeout=PATIENCE)
+            await self._db.execute(statement, min(AT_ONCE, count - begin), timeout=PATIENCE)
 
     async def _settle(self) -> None:
         for table in ("task", "outbox"):
