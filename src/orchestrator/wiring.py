@@ -22,6 +22,7 @@ from orchestrator.audit.service import AuditService
 from orchestrator.database.pool import Pool, open_pool
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.events import queries as events
+from orchestrator.events.own import OwnEvents
 from orchestrator.events.service import EventService
 from orchestrator.identities.door import Keeper
 from orchestrator.identities.wiring import Identities, build_identities, keep_door
@@ -116,7 +117,7 @@ async def open_orchestrator(
         )
         await check_schema(pool)
         bus = broker or await _open_broker(stack, shared.broker_url)
-        relay, news, health, hub = Wake(), News(), Health(), Hub()
+        relay, news, own, health, hub = Wake(), News(), OwnEvents(), Health(), Hub()
         signer, audit = open_signer(settings.signing_keys_dir, SystemClock()), AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
         pools = await _pools(settings, pool)
@@ -138,9 +139,10 @@ async def open_orchestrator(
             max_output_bytes=settings.max_output_bytes,
             room=room,
             relay=relay,
+            own=own,
         )
         new = dispatching(
-            settings, pool, bus, signer, tasks=tasks, leases=leases, tickets=tickets, room=room, relay=relay
+            settings, pool, bus, signer, tasks=tasks, leases=leases, tickets=tickets, room=room, relay=relay, own=own
         )
         service = OrchestratorService(
             settings,
@@ -189,7 +191,7 @@ async def open_orchestrator(
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
             ("free_keys", FreeKeys(KeyService(pool, ageing=settings.priority_ageing), relay), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
-            ("follow_events", FollowEvents(pool, hub, news, listener=jobs.desk), news, SECOND),
+            ("follow_events", FollowEvents(pool, hub, news, own, listener=jobs.desk), news, SECOND),
         ]
         if signer is not None:
             duties.append(("read_keys", ReadKeys(signer, audit), Wake(), 2 * SECOND))

@@ -1,5 +1,6 @@
 """The statement that stores new tasks, with their tickets or their first leases, and tells of them."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -8,7 +9,7 @@ from orchestrator.database.pool import Connection
 from orchestrator.dispatch.standing import StandingClaim
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
-from orchestrator.events.queries import WRITE
+from orchestrator.events.queries import WRITE, Written
 from orchestrator.tasks.columns import columns
 from orchestrator.tasks.model import NewTask
 
@@ -55,6 +56,7 @@ STORE = (
     ), tried AS (
         INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
         SELECT task_id, 1, 1, agent_id, claim_id FROM stored WHERE agent_id IS NOT NULL
+     RETURNING task_id
     ), ticket AS (
         INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at, published_at)
         SELECT 'ticket', new.agent_type, new.task_id, new.priority,
@@ -66,6 +68,7 @@ STORE = (
                CASE WHEN new.is_published THEN now() END
           FROM new JOIN stored USING (task_id)
          WHERE stored.agent_id IS NULL
+     RETURNING task_id
     ), told AS MATERIALIZED (
         SELECT event.*
           FROM unnest($26::text[], $27::text[], $28::text[], $29::uuid[], $30::uuid[], $31::uuid[], $32::uuid[],
@@ -76,8 +79,22 @@ STORE = (
          WHERE event.kind <> 'task.claimed' OR event.agent_id = stored.agent_id
     ), """  # noqa: S608 - constants only
     + WRITE
-    + "SELECT task_id, agent_id IS NOT NULL AS is_leased FROM stored"
+    + """
+    SELECT task_id, agent_id IS NOT NULL AS is_leased,
+           NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions
+      FROM stored
+     UNION ALL
+    SELECT NULL, NULL, before, at, positions
+      FROM numbers
+     WHERE (SELECT count(*) FROM tried) + (SELECT count(*) FROM ticket) >= 0 -- the head is held no longer than it must
+"""
 )
+
+# Planning takes as long as storing one task. The planner keeps the plan of a statement when one that is made for the
+# values at hand looks no better, which it does as soon as it sees how many they are. Within a subquery it does not see
+# them. Many tasks have a plan of their own each time, or their rows would be looked up in each other's lists.
+FEW = 10
+STORE_FEW = re.sub(r"\$\d+::\w+\[\]", r"(SELECT \g<0>)", STORE)
 
 # An identity that was disabled gets nothing, not even once more what it was given before.
 TAKEN = """
@@ -101,15 +118,16 @@ async def store(
     lease: timedelta,
     ageing: timedelta,
     ttl: timedelta,
-) -> dict[UUID, bool]:
+) -> tuple[dict[UUID, bool], Written | None]:
     """Store tasks that have no keys, aims or approvals, each under ids of its own in this call.
 
     `claims` are by the task that goes to each; `told` holds what is told of each task that is stored, and the
-    `task.claimed` of each claim. Return which tasks were new, and whether each was leased to its claim.
+    `task.claimed` of each claim. Return which tasks were new, and whether each was leased to its claim; and
+    what was told.
     """
     leased = [claims.get(task.task_id) for task in tasks]
     rows = await db.fetch(
-        STORE,
+        STORE_FEW if len(tasks) <= FEW else STORE,
         *columns(tasks),
         [None if claim is None else claim.agent_id for claim in leased],
         [None if claim is None else claim.claim_id for claim in leased],
@@ -119,7 +137,7 @@ async def store(
         ttl,
         *events.columns(told),
     )
-    return {row["task_id"]: row["is_leased"] for row in rows}
+    return {row["task_id"]: row["is_leased"] for row in rows if row["task_id"] is not None}, events.written(rows)
 
 
 async def taken(db: Connection, claims: Sequence[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], UUID]:

@@ -14,8 +14,10 @@ from orchestrator.database.pool import COLLIDED, Pool
 from orchestrator.dispatch import queries
 from orchestrator.dispatch.standing import StandingClaim, StandingClaims
 from orchestrator.events.model import NewEvent
+from orchestrator.events.own import OwnEvents
 from orchestrator.keys.model import has_keys
 from orchestrator.leases import events as leased
+from orchestrator.leases.given import GivenLeases
 from orchestrator.leases.grants import granted
 from orchestrator.outbox.model import NewTicket
 from orchestrator.outbox.room import Room
@@ -53,6 +55,8 @@ class DispatchService:
         tasks: TaskService,
         standing: StandingClaims,
         room: Room,
+        given: GivenLeases,
+        own: OwnEvents,
         *,
         lease: timedelta,
         ageing: timedelta,
@@ -63,6 +67,8 @@ class DispatchService:
         self._tasks = tasks
         self._standing = standing
         self._room = room
+        self._given = given
+        self._own = own
         self._lease = lease
         self._ageing = ageing
         self._ttl = ttl
@@ -103,17 +109,20 @@ class DispatchService:
         try:
             with self._room.taking() as places:
                 at_once, _ = places.divide(ticket_of(task) for task in tasks if task.task_id not in claims)
+                events = [event for task in tasks for event in _told(task, claims.get(task.task_id), by)]
                 async with self._pool.acquire() as db:
-                    new = await queries.store(
-                        db,
-                        tasks,
-                        claims,
-                        {ticket.task_id for ticket in at_once},
-                        [event for task in tasks for event in _told(task, claims.get(task.task_id), by)],
-                        lease=self._lease,
-                        ageing=self._ageing,
-                        ttl=self._ttl,
-                    )
+                    with self._own.writing():
+                        new, written = await queries.store(
+                            db,
+                            tasks,
+                            claims,
+                            {ticket.task_id for ticket in at_once},
+                            events,
+                            lease=self._lease,
+                            ageing=self._ageing,
+                            ttl=self._ttl,
+                        )
+                        self._own.add(events, written)
                 places.keep_only(new)
         finally:
             # Of those that were perhaps used the agents ask.
@@ -122,7 +131,9 @@ class DispatchService:
         done.tickets += places.tickets
         for task in tasks:
             if new.get(task.task_id):
-                done.grants.append((claims[task.task_id].agent_id, self._granted(task, claims[task.task_id])))
+                claim = claims[task.task_id]
+                done.grants.append((claim.agent_id, self._granted(task, claim)))
+                self._given.add(task, claim.agent_id, attempt=FIRST, fence=FIRST)
             elif task.task_id in new:
                 done.left.append(task)
         return new

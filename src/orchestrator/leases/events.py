@@ -9,6 +9,7 @@ from common.messages import WorkResult
 from orchestrator.dead_letters.model import Kind as DeadKind
 from orchestrator.dead_letters.model import NewLetter
 from orchestrator.events.model import Kind, NewEvent
+from orchestrator.leases.given import GivenLease
 from orchestrator.leases.queries import End
 from orchestrator.outbox.model import NewTicket
 from orchestrator.tasks.model import NewTask, Task
@@ -24,7 +25,7 @@ def claimed(task: Task | NewTask, agent_id: UUID, attempt: int) -> NewEvent:
     return _about(Kind.TASK_CLAIMED, task, agent_id, attempt, _ruled(task))
 
 
-def ended(task: Task, end: End, status: Status) -> NewEvent:
+def ended(task: Task | GivenLease, end: End, status: Status) -> NewEvent:
     return _about(KIND_OF_END[status], task, task.agent_id, task.attempt, {**_summary(end), **_ruled(task)})
 
 
@@ -70,7 +71,7 @@ def dead_letter(task: Task, end: End) -> NewLetter:
     )
 
 
-def _ruled(task: Task | NewTask) -> dict[str, Any]:
+def _ruled(task: Task | NewTask | GivenLease) -> dict[str, Any]:
     """Return what the audit compares before and after: that exactly what was ruled on, and approved, ran."""
     return {
         "effect": task.effect,
@@ -90,7 +91,9 @@ def _summary(end: End) -> dict[str, Any]:
     return summary | ({"output_dropped": end.output_dropped} if end.output_dropped else {})
 
 
-def _about(kind: Kind, task: Task | NewTask, agent_id: UUID | None, attempt: int, data: dict[str, Any]) -> NewEvent:
+def _about(
+    kind: Kind, task: Task | NewTask | GivenLease, agent_id: UUID | None, attempt: int, data: dict[str, Any]
+) -> NewEvent:
     return NewEvent(
         kind,
         actor=str(agent_id),

@@ -125,6 +125,13 @@ def judge_result(
     return Stale(f"the attempt has ended: {attempt.outcome}")
 
 
+def judge_completed(result: WorkResult) -> Finish | None:
+    """Say what a result of a live lease changes if it says that all is done; None when the task decides, too."""
+    if result.status is not ResultStatus.COMPLETED:
+        return None
+    return Finish(next_status(Status.RUNNING, Change.SUCCEED))
+
+
 def _judge_live(
     task: Task, result: WorkResult, *, now: datetime, policy: RetryPolicy, chance: float
 ) -> Finish | Requeue:

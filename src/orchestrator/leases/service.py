@@ -28,12 +28,14 @@ from common.messages import (
 from common.retry import RetryPolicy
 from common.safeguards import Safeguard, is_on
 from orchestrator.database.pool import Pool, transaction
+from orchestrator.events.own import OwnEvents
 from orchestrator.keys import admission
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
 from orchestrator.leases.answers import Answer, answers
 from orchestrator.leases.changes import Changes
 from orchestrator.leases.claims import Claims, Judged, Leased
+from orchestrator.leases.given import GivenLeases
 from orchestrator.leases.grants import granted
 from orchestrator.leases.plain import claims as plain_claims
 from orchestrator.leases.plain import results as plain_results
@@ -78,7 +80,10 @@ class LeaseService:
         max_output_bytes: int = MAX_OUTPUT_BYTES,
         room: Room | None = None,
         relay: Wake | None = None,
+        own: OwnEvents | None = None,
     ) -> None:
+        self.given = GivenLeases()
+        self._own = own or OwnEvents()
         self._pool = pool
         self._room = room or Room()
         self._relay = relay or Wake()
@@ -93,13 +98,14 @@ class LeaseService:
     async def claim(self, claims: Sequence[Claim]) -> list[Answer]:
         """Lease what is free to those who asked, first come first served, and answer each agent once."""
         wanted = [(claim.agent_id, task) for claim in claims for task in claim.tasks]
-        plain = await plain_claims.lease(self._pool, wanted, lasts=self._lease)
+        plain = await plain_claims.lease(self._pool, wanted, self._own, lasts=self._lease)
         got = {one.task.task_id for one in plain}
         rest = [one for one in wanted if one[1].task_id not in got]
         judged = await self._claims.judge(rest) if rest else Judged()
         grants: dict[UUID, list[GrantedTask]] = defaultdict(list)
         for one in (*plain, *judged.repeated, *judged.leased):
             grants[one.agent_id].append(self._granted(one))
+            self.given.add(one.task, one.agent_id, attempt=one.attempt, fence=one.fence)
         refusals: dict[UUID, list[RefusedTask]] = defaultdict(list)
         for agent_id, refusal in judged.refused:
             refusals[agent_id].append(refusal)
@@ -156,7 +162,11 @@ class LeaseService:
         # The same result twice counts once; one of a stranger hides nobody's.
         first = {_key(result): capped(result, self._max_output) for result in reversed(results)}
         ordered = list(first.values())[::-1]
-        plain = await plain_results.finish(self._pool, ordered, policy=self._policy) if is_on(Safeguard.FENCE) else []
+        plain = (
+            await plain_results.finish(self._pool, ordered, self.given, self._own, policy=self._policy)
+            if is_on(Safeguard.FENCE)
+            else []
+        )
         verdicts: dict[ResultKey, Verdict] = {_key(result): verdict for result, verdict in plain}
         rest = [result for result in ordered if _key(result) not in verdicts]
         has_news = await self._judge(rest, verdicts) if rest else False

@@ -1,5 +1,6 @@
 """Read new events from the ledger, in order, as soon as they are committed."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -8,11 +9,15 @@ from orchestrator.database.notifications import listen
 from orchestrator.database.pool import Pool
 from orchestrator.events import queries
 from orchestrator.events.model import Event
+from orchestrator.events.own import OwnEvents
 from orchestrator.live.hub import Hub
 
 CHANNEL = "chiffon_event"
 # An event of output can hold some hundred KiB.
 PAGE = 200
+# How long to wait for a statement of our own that may have written what was heard of, in seconds. The notification is
+# often a little faster than the answer; who reads then reads what comes by itself.
+OWN_WITHIN = 0.01
 
 
 class Listener(Protocol):
@@ -45,14 +50,20 @@ class News(Wake):
 class FollowEvents:
     """Hands events to the hub. Numbers have no gaps and become visible in order, so none can be missed.
 
-    While nobody wants to know of any they are not even read: the news say how far the hub may go without.
+    While nobody wants to know of any they are not even read: the news say how far the hub may go without. What this
+    orchestrator has written itself is not read either, as long as nothing is missing before it.
     """
 
-    def __init__(self, pool: Pool, hub: Hub, news: News, *, listener: Listener | None = None) -> None:
+    def __init__(
+        self, pool: Pool, hub: Hub, news: News, own: OwnEvents | None = None, *, listener: Listener | None = None
+    ) -> None:
         self._pool = pool
         self._hub = hub
         self._news = news
         self._listener = listener
+        self._own = own or OwnEvents()
+        self._own.wanted = lambda: self._is_wanted
+        self._own.news = news.ring
 
     async def run_once(self) -> int:
         newest = self._news.take()
@@ -65,23 +76,35 @@ class FollowEvents:
                 return 1
             self._hub.start_at(max(self._hub.position, newest))
             return 0
-        if newest is not None and newest <= self._hub.position:
-            return 0
-        return await self._follow()
+        while newest is None or newest > self._hub.position:
+            own = self._own.take(after=self._hub.position)
+            if not own and newest is not None:
+                await self._own.one_ended(within=OWN_WITHIN)
+                own = self._own.take(after=self._hub.position)
+            if not own:
+                return await self._follow()
+            for begin in range(0, len(own), PAGE):
+                await self._hand_on(own[begin : begin + PAGE])
+                await asyncio.sleep(0)
+            if newest is None:  # it was these that rang
+                return 0
+        return 0
 
     async def _follow(self) -> int:
         """Hand one page on; a page that is not full was the last, until there are news."""
         async with self._pool.acquire() as db:
             events = await queries.follow(db, after=self._hub.position, until=queries.NEWEST, limit=PAGE)
-        if not events:
-            return 0
+        if events:
+            await self._hand_on(events)
+        return len(events) if len(events) == PAGE else 0
+
+    async def _hand_on(self, events: Sequence[Event]) -> None:
         if self._listener is not None:
             self._listener.heard(events)
         if self._hub.has_readers:
             await self._hub.publish(events)
         else:
             self._hub.start_at(events[-1].seq)
-        return len(events) if len(events) == PAGE else 0
 
     @property
     def _is_wanted(self) -> bool:

@@ -10,6 +10,7 @@ from orchestrator.database.pool import Pool
 from orchestrator.dispatch.service import DispatchService
 from orchestrator.dispatch.standing import StandingClaims
 from orchestrator.dispatch.withdrawals import Withdrawals
+from orchestrator.events.own import OwnEvents
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.consume import ConsumeQueue
 from orchestrator.loops.consume_claims import ConsumeClaims
@@ -61,6 +62,7 @@ def dispatching(
     tickets: RelayOutbox,
     room: Room,
     relay: Wake,
+    own: OwnEvents,
 ) -> Dispatching:
     """Return everything that knows of claims in advance."""
     standing = StandingClaims(most=settings.standing_claims)
@@ -71,6 +73,8 @@ def dispatching(
             tasks,
             standing,
             room,
+            leases.given,
+            own,
             lease=lease,
             ageing=settings.priority_ageing,
             ttl=settings.ticket_ttl,

@@ -10,6 +10,8 @@ from orchestrator.dispatch.service import Dispatched, DispatchService
 from orchestrator.dispatch.standing import StandingClaims
 from orchestrator.dispatch.withdrawals import Withdrawals
 from orchestrator.events.model import Kind
+from orchestrator.events.own import OwnEvents
+from orchestrator.leases.given import GivenLeases
 from orchestrator.outbox.room import Room
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
@@ -38,13 +40,22 @@ class Front:
     agent_id: UUID
     now: Now = field(default_factory=Now)
     room: Room = field(default_factory=Room)
+    own: OwnEvents = field(default_factory=OwnEvents)
 
     def __post_init__(self) -> None:
         self.standing = StandingClaims(most=8, now=self.now)
         self.room.found("infra", free=100, taken=0)
         limits: dict[str, Any] = {"lease": LEASE, "max_output_bytes": 1000}
         self.service = DispatchService(
-            self.pool, self.tasks, self.standing, self.room, ageing=AGEING, ttl=TTL, **limits
+            self.pool,
+            self.tasks,
+            self.standing,
+            self.room,
+            GivenLeases(),
+            self.own,
+            ageing=AGEING,
+            ttl=TTL,
+            **limits,
         )
         self.withdrawals = Withdrawals(self.pool, **limits)
 

@@ -48,6 +48,8 @@ SEND = """
     VALUES ($1, 1, 'stdout', 0, 0, 5, 'hello')
 """
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+# What the orchestrator that gave the lease remembers, another one reads.
+GIVEN_BY = pytest.mark.parametrize("by_another", [False, True], ids=["remembered", "read"])
 TICKETS = "SELECT count(*) FROM outbox WHERE kind = 'ticket' AND task_id = $1"
 
 
@@ -91,25 +93,28 @@ async def tickets_of(pool: Pool, task_id: UUID) -> int:
         return count
 
 
-async def test_a_plain_claim_and_a_plain_result_are_two_statements_each(
+async def test_a_plain_claim_is_two_statements_and_a_plain_result_one_or_two(
     tasks: TaskService, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second, third = (make_new_task(max_attempts=2) for _ in range(3))
-    await tasks.dispatch([first, second, third], by="caller")
+    first, second, third, fourth = (make_new_task(max_attempts=2) for _ in range(4))
+    await tasks.dispatch([first, second, third, fourth], by="caller")
     agent_id = uuid4()
     async with open_counting_pool(ledger_url, monkeypatch) as (pool, statements):
-        leases = LeaseService(pool, lease=LEASE, ageing=AGEING, policy=RetryPolicy())
-        for task in (first, second, third):  # the first time the driver asks what the types are
+        leases, other = (LeaseService(pool, lease=LEASE, ageing=AGEING, policy=RetryPolicy()) for _ in range(2))
+        for task in (first, second, third, fourth):  # the first time the driver asks what the types are
             with statements.counted() as claiming:
                 await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
-        for task in (first, second):
+        for task, taker in ((first, other), (second, other), (third, leases)):
             with statements.counted() as finishing:
-                await leases.accept([make_result(task.task_id, agent_id, chunks=[make_chunk(0, "hello", offset=0)])])
+                await taker.accept([make_result(task.task_id, agent_id, chunks=[make_chunk(0, "hello", offset=0)])])
+            if task is second:
+                of_another = finishing
         with statements.counted() as repeating:
-            await leases.accept([make_result(third.task_id, agent_id, status=ResultStatus.FAILED, retryable=True)])
+            await leases.accept([make_result(fourth.task_id, agent_id, status=ResultStatus.FAILED, retryable=True)])
 
     assert [statement.split()[0] for statement in claiming] == ["SELECT", "WITH"]
-    assert [statement.split()[0] for statement in finishing] == ["SELECT", "WITH"]
+    assert [statement.split()[0] for statement in finishing] == ["WITH"]
+    assert [statement.split()[0] for statement in of_another] == ["SELECT", "WITH"]
     assert repeating[1] == "BEGIN;"  # so that the others would be seen
     assert repeating[-1] == "COMMIT;"
 
@@ -173,14 +178,20 @@ async def test_a_task_that_is_cancelled_before_its_lease_is_written_is_not_lease
     assert await kinds_of(pool, task.task_id) == [Kind.TASK_DISPATCHED, Kind.TASK_CANCELLED]
 
 
+@GIVEN_BY
 async def test_a_task_that_is_cancelled_before_its_result_is_written_stays_cancelled(
-    tasks: TaskService, leases: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    tasks: TaskService,
+    leases: LeaseService,
+    other: LeaseService,
+    pool: Pool,
+    monkeypatch: pytest.MonkeyPatch,
+    by_another: bool,
 ) -> None:
     task_id, agent_id = await running(tasks, leases)
     result = make_result(task_id, agent_id, chunks=[make_chunk(0, "hello", offset=0)])
     before(monkeypatch, "finish", lambda: tasks.cancel(task_id, by="caller"))
 
-    [verdict] = await leases.accept([result])
+    [verdict] = await (other if by_another else leases).accept([result])
 
     assert verdict == Stale("the attempt has ended: cancelled")
     assert (await tasks.get(task_id)).status is Status.CANCELLED
@@ -221,18 +232,50 @@ async def test_an_agent_that_is_paused_before_its_lease_is_written_gets_nothing(
     assert "paused" in answer.refusal.tasks[0].reason
 
 
+@GIVEN_BY
 async def test_a_result_of_an_agent_that_is_shut_out_before_it_is_written_does_not_count(
-    tasks: TaskService, leases: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    tasks: TaskService,
+    leases: LeaseService,
+    other: LeaseService,
+    pool: Pool,
+    monkeypatch: pytest.MonkeyPatch,
+    by_another: bool,
 ) -> None:
     task, agent_id = make_new_task(), await named(pool, "web-1")
     await tasks.dispatch([task], by="caller")
     await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
     before(monkeypatch, "finish", lambda: disable(pool, agent_id))
 
-    [verdict] = await leases.accept([make_result(task.task_id, agent_id)])
+    [verdict] = await (other if by_another else leases).accept([make_result(task.task_id, agent_id)])
 
     assert verdict == Stale("the agent's identity was disabled")
     assert (await tasks.get(task.task_id)).status is Status.RUNNING
+
+
+@GIVEN_BY
+async def test_a_result_of_an_agent_that_has_failed_before_it_is_written_says_that_it_is_well_again(
+    tasks: TaskService,
+    leases: LeaseService,
+    other: LeaseService,
+    registry: RegistryService,
+    pool: Pool,
+    monkeypatch: pytest.MonkeyPatch,
+    by_another: bool,
+) -> None:
+    task_id, agent_id = await running(tasks, leases)
+    await registry.record([make_heartbeat(agent_id)])
+
+    async def fail() -> None:
+        async with pool.acquire() as db:
+            await db.execute("UPDATE agent SET failures_in_row = 1")
+
+    before(monkeypatch, "finish", fail)
+
+    [verdict] = await (other if by_another else leases).accept([make_result(task_id, agent_id)])
+
+    assert verdict == Finish(Status.COMPLETED)
+    async with pool.acquire() as db:
+        assert await db.fetchval("SELECT failures_in_row FROM agent WHERE agent_id = $1", agent_id) == 0
 
 
 async def test_what_waits_for_a_row_goes_on_with_the_row_as_it_is_then(

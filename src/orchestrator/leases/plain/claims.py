@@ -8,6 +8,7 @@ from uuid import UUID
 from common.messages import ClaimedTask
 from orchestrator.approvals.rules import withhold
 from orchestrator.database.pool import Pool
+from orchestrator.events.own import OwnEvents
 from orchestrator.leases import events as told
 from orchestrator.leases.claims import Leased, Wanted
 from orchestrator.leases.plain import queries
@@ -15,7 +16,7 @@ from orchestrator.leases.plain.queries import Candidate
 from orchestrator.leases.rules import Give, judge_claim
 
 
-async def lease(pool: Pool, wanted: Iterable[Wanted], *, lasts: timedelta) -> list[Leased]:
+async def lease(pool: Pool, wanted: Iterable[Wanted], own: OwnEvents, *, lasts: timedelta) -> list[Leased]:
     """Lease what is plainly free. Whoever is left out may be refused, or get it by another way: nothing is said yet."""
     once = _claimed_by_one(wanted)
     if not once:
@@ -29,12 +30,10 @@ async def lease(pool: Pool, wanted: Iterable[Wanted], *, lasts: timedelta) -> li
         ]
         if not plain:
             return []
-        leased = await queries.lease(
-            db,
-            [(one.agent_id, one.claim) for one in plain],
-            [told.claimed(one.task, one.agent_id, one.attempt) for one in plain],
-            lasts=lasts,
-        )
+        events = [told.claimed(one.task, one.agent_id, one.attempt) for one in plain]
+        with own.writing():
+            leased, written = await queries.lease(db, [(one.agent_id, one.claim) for one in plain], events, lasts=lasts)
+            own.add(events, written)
     return [one for one in plain if one.task.task_id in leased]
 
 

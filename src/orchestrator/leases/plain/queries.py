@@ -16,6 +16,7 @@ from common.messages import ClaimedTask
 from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
+from orchestrator.events.queries import Written
 from orchestrator.leases.queries import End
 from orchestrator.leases.rules import Attempt
 from orchestrator.output.model import NewChunk
@@ -33,6 +34,13 @@ CLAIMABLE = """
       JOIN task ON task.task_id = wanted.task_id
       LEFT JOIN agent ON agent.agent_id = wanted.agent_id
       LEFT JOIN principal ON principal.agent_id = wanted.agent_id
+"""
+
+# The tasks that were changed, and what was told of them.
+RETURNED = """
+    SELECT task_id, NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions FROM tried
+     UNION ALL
+    SELECT NULL, before, at, positions FROM numbers
 """
 
 # A task is leased with its ticket and not without: one that was given another ticket meanwhile is left as it is. Here
@@ -76,7 +84,7 @@ LEASE = (
           JOIN tried USING (task_id)
     ), """  # noqa: S608 - constants only
     + events.WRITE
-    + "SELECT task_id FROM tried"
+    + RETURNED
 )
 
 REPORTED = """
@@ -106,8 +114,10 @@ FINISH = (
                  AS new (task_id, fence, agent_id, status, outcome, output, error_message, error_code, exit_code,
                          duration_ms, artifacts_path, output_bytes, output_dropped, position)
           JOIN task ON task.task_id = new.task_id AND task.fence = new.fence AND task.agent_id = new.agent_id
+          LEFT JOIN agent ON agent.agent_id = new.agent_id
           LEFT JOIN principal ON principal.agent_id = new.agent_id
-         WHERE coalesce(task.status = 'running', false) AND principal.disabled_at IS NULL
+         WHERE coalesce(task.status = 'running', false) AND coalesce(agent.failures_in_row = 0, true)
+           AND principal.disabled_at IS NULL
          ORDER BY task.task_id
            FOR UPDATE OF task
     ), piece AS MATERIALIZED (
@@ -152,7 +162,7 @@ FINISH = (
           JOIN done USING (position)
     ), """  # noqa: S608 - constants only
     + events.WRITE
-    + "SELECT task_id FROM tried"
+    + RETURNED
 )
 
 
@@ -172,10 +182,10 @@ async def claimable(db: Connection, wanted: Collection[tuple[UUID, UUID]]) -> di
 
 async def lease(
     db: Connection, claims: Sequence[tuple[UUID, ClaimedTask]], told: Sequence[NewEvent], *, lasts: timedelta
-) -> set[UUID]:
+) -> tuple[set[UUID], Written | None]:
     """Lease tasks that still wait to those who may still have them, and write of each leased one what is told of it.
 
-    Return the leased ones.
+    Return the leased ones, and what was told.
     """
     rows = await db.fetch(
         LEASE,
@@ -186,7 +196,7 @@ async def lease(
         lasts,
         *events.columns(told),
     )
-    return {row["task_id"] for row in rows}
+    return {row["task_id"] for row in rows if row["task_id"] is not None}, events.written(rows)
 
 
 async def reported(
@@ -202,8 +212,9 @@ async def finish(
     ends: Sequence[tuple[End, UUID, int]],
     pieces: Sequence[tuple[NewChunk, int]],
     told: Sequence[NewEvent],
-) -> set[UUID]:
-    """End tasks that still run, and store what came with their results; return those that ended.
+) -> tuple[set[UUID], Written | None]:
+    """End tasks that still run, of agents that are well, and store what came with the results; return those that
+    ended, and what was told.
 
     Each end comes with the agent that the task must still belong to, and each end and each piece with the position of
     its event, from 1.
@@ -233,7 +244,7 @@ async def finish(
         [position for _, position in pieces],
         *events.columns(told),
     )
-    return {row["task_id"] for row in rows}
+    return {row["task_id"] for row in rows if row["task_id"] is not None}, events.written(rows)
 
 
 def _task(row: asyncpg.Record) -> Task:

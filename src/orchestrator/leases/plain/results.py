@@ -8,11 +8,13 @@ from common.messages import WorkResult
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import NewEvent
+from orchestrator.events.own import OwnEvents
 from orchestrator.keys.model import has_keys
 from orchestrator.leases import events as told
+from orchestrator.leases.given import GivenLease, GivenLeases
 from orchestrator.leases.plain import queries
 from orchestrator.leases.queries import End
-from orchestrator.leases.rules import Attempt, Finish, Verdict, judge_result
+from orchestrator.leases.rules import Attempt, Finish, Verdict, judge_completed, judge_result
 from orchestrator.output.model import NewChunk
 from orchestrator.output.service import chunks_of_result, written
 from orchestrator.registry.rules import agent_outcome
@@ -28,7 +30,7 @@ class Endings:
         self.events: list[NewEvent] = []
         self.judged: list[tuple[WorkResult, Finish]] = []
 
-    def add(self, task: Task, result: WorkResult, verdict: Finish) -> None:
+    def add(self, task: Task | GivenLease, result: WorkResult, verdict: Finish) -> None:
         for piece in _pieces(result):
             self.events.append(written(piece.stored(trace_id=task.trace_id, request_id=task.request_id)))
             self.pieces.append((piece, len(self.events)))
@@ -39,18 +41,28 @@ class Endings:
 
 
 async def finish(
-    pool: Pool, results: Collection[WorkResult], *, policy: RetryPolicy
+    pool: Pool, results: Collection[WorkResult], given: GivenLeases, own: OwnEvents, *, policy: RetryPolicy
 ) -> list[tuple[WorkResult, Finish]]:
-    """Store the results that plainly count, and return them. Nothing is done yet about those that are left out."""
+    """Store the results that plainly count, and return them. Nothing is done yet about those that are left out.
+
+    Of `given` leases nothing has to be read when their work is done.
+    """
     # What an agent's results say of the agent is counted in their order, so all of them go one way.
     unwell = {result.agent_id for result in results if _is_the_agents_fault(result)}
     asked = [result for result in results if result.agent_id not in unwell]
     if not asked:
         return []
     endings = Endings()
+    to_read: list[WorkResult] = []
+    for result in asked:
+        lease, completed = given.take(result), judge_completed(result)
+        if lease is not None and completed is not None:
+            endings.add(lease, result, completed)
+        else:
+            to_read.append(result)
     async with pool.acquire() as db:
-        known = await queries.reported(db, {(result.task_id, result.attempt) for result in asked})
-        for result in asked:
+        known = await queries.reported(db, {(one.task_id, one.attempt) for one in to_read}) if to_read else {}
+        for result in to_read:
             task, attempt = known.get((result.task_id, result.attempt), (None, None))
             if task is None or attempt is None or task.read_at is None:
                 continue
@@ -59,7 +71,9 @@ async def finish(
                 endings.add(task, result, verdict)
         if not endings.ends:
             return []
-        ended = await queries.finish(db, endings.ends, endings.pieces, endings.events)
+        with own.writing():
+            ended, written_events = await queries.finish(db, endings.ends, endings.pieces, endings.events)
+            own.add(endings.events, written_events, {position: piece.text for piece, position in endings.pieces})
     return [(result, verdict) for result, verdict in endings.judged if result.task_id in ended]
 
 

@@ -1,0 +1,186 @@
+"""What an orchestrator has written itself it does not read again, and those who watch see the same."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from common.retry import RetryPolicy
+from orchestrator.database.pool import Pool, transaction
+from orchestrator.events import queries
+from orchestrator.events.model import Kind, NewEvent
+from orchestrator.events.own import MOST, OwnEvents
+from orchestrator.events.queries import Written
+from orchestrator.leases.service import LeaseService
+from orchestrator.live.feed import FollowEvents, News
+from orchestrator.live.frame import Page, encode
+from orchestrator.live.hub import Hub
+from orchestrator.live.subscription import Filter
+from orchestrator.registry.service import RegistryService
+from orchestrator.tasks.service import TaskService
+from tests.factories import make_chunk, make_claim, make_new_task, make_result
+from tests.integration.orchestrator.conftest import AGEING, LEASE
+from tests.integration.orchestrator.standing_front import Front, open_front
+from tests.integration.orchestrator.statements import open_counting_pool
+from tests.integration.orchestrator.test_feed import Shown
+
+
+class Watched:
+    """A feed with one reader, of an orchestrator whose own events are `own`."""
+
+    def __init__(self, pool: Pool, own: OwnEvents) -> None:
+        self.hub, self.news, self.reader = Hub(), News(), Read()
+        self.feed = FollowEvents(pool, self.hub, self.news, own)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with self.hub.watched():
+            self.hub.attach(Filter(), self.reader, after=self.hub.position)
+            yield
+
+
+class Read(Shown):
+    """A reader's outlet that remembers what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def show(self, page: Page) -> None:
+        super().show(page)
+        self.said += [frame.text for frame in page.frames]
+
+
+@pytest.fixture
+async def front(pool: Pool, tasks: TaskService, registry: RegistryService) -> Front:
+    return await open_front(pool, tasks, registry)
+
+
+async def _work(front: Front, leases: LeaseService) -> None:
+    """Dispatch a task to a claim in advance and one with a ticket, and finish both, with output."""
+    front.claim()
+    ahead, behind = make_new_task(), make_new_task()
+    await front.dispatch(ahead)
+    await front.dispatch(behind)
+    await leases.claim([make_claim(behind.task_id, agent_id=front.agent_id)])
+    chunks = [make_chunk(0, "größer 'als' \"alles\"\n", offset=0), make_chunk(1, "next", offset=22)]
+    await leases.accept([make_result(task.task_id, front.agent_id, chunks=chunks) for task in (ahead, behind)])
+
+
+async def _everything(pool: Pool) -> list[object]:
+    async with pool.acquire() as db:
+        events = await queries.follow(db, after=0, until=queries.NEWEST, limit=1000)
+    return [json.loads(encode(event)) for event in events]
+
+
+async def _happen(pool: Pool) -> None:
+    async with transaction(pool) as db:
+        await queries.append(db, NewEvent(Kind.TASK_PROGRESS, "another orchestrator"))
+
+
+def _own(pool: Pool, front: Front) -> LeaseService:
+    return LeaseService(pool, lease=LEASE, ageing=AGEING, policy=RetryPolicy(), own=front.own)
+
+
+async def test_own_events_are_shown_as_the_ledger_tells_them(pool: Pool, front: Front) -> None:
+    watched = Watched(pool, front.own)
+    await watched.feed.run_once()
+    before = watched.hub.position
+    with watched.reading():
+        await _work(front, _own(pool, front))
+        await watched.feed.run_once()
+
+    ledger = await _everything(pool)
+    assert [json.loads(said) for said in watched.reader.said] == ledger[before:]
+    assert len(watched.reader.said) == 10
+
+
+async def test_own_events_are_not_read(
+    pool: Pool, front: Front, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_counting_pool(ledger_url, monkeypatch) as (counted, statements):
+        watched = Watched(counted, front.own)
+        await watched.feed.run_once()
+        with watched.reading():
+            await _work(front, _own(pool, front))
+            with statements.counted() as asked:
+                await watched.feed.run_once()
+                watched.news.heard(str(watched.hub.position))
+                await watched.feed.run_once()
+
+    assert len(watched.reader.numbers) == 10
+    assert asked == []
+
+
+async def test_what_others_wrote_in_between_is_read_and_everything_is_shown_once_and_in_order(
+    pool: Pool, front: Front
+) -> None:
+    watched = Watched(pool, front.own)
+    await watched.feed.run_once()
+    before = watched.hub.position
+    with watched.reading():
+        await _happen(pool)
+        await front.dispatch(make_new_task())
+        await _happen(pool)
+        await front.dispatch(make_new_task())
+        watched.news.heard(str(before + 4))
+        await watched.feed.run_once()
+        await front.dispatch(make_new_task())
+        await watched.feed.run_once()
+
+    assert watched.reader.numbers == list(range(before + 1, before + 6))
+
+
+async def test_a_notification_that_is_faster_than_the_answer_waits_for_it(
+    pool: Pool, front: Front, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = NewEvent(Kind.TASK_PROGRESS, "a test")
+    async with open_counting_pool(ledger_url, monkeypatch) as (counted, statements):
+        watched = Watched(counted, front.own)
+        await watched.feed.run_once()
+        number = watched.hub.position + 1
+        with watched.reading(), statements.counted() as asked:
+            with front.own.writing():
+                watched.news.heard(str(number))
+                following = asyncio.create_task(watched.feed.run_once())
+                await asyncio.sleep(0)
+                front.own.add([event], Written(number - 1, datetime.now(UTC), [1]))
+            await following
+
+    assert watched.reader.numbers == [number]
+    assert asked == []
+
+
+async def test_a_statement_that_takes_long_does_not_hold_up_what_others_wrote(pool: Pool, front: Front) -> None:
+    watched = Watched(pool, front.own)
+    await watched.feed.run_once()
+    with watched.reading(), front.own.writing():
+        await _happen(pool)
+        watched.news.heard(str(watched.hub.position + 1))
+        async with asyncio.timeout(5):
+            await watched.feed.run_once()
+
+    assert len(watched.reader.numbers) == 1
+
+
+async def test_nothing_is_kept_while_nobody_watches(pool: Pool, front: Front) -> None:
+    watched = Watched(pool, front.own)
+    await front.dispatch(make_new_task())
+
+    assert front.own.take(after=watched.hub.position) == []
+    assert front.own.take(after=0) == []
+
+
+def test_what_nobody_takes_in_time_is_left_to_the_ledger() -> None:
+    own = OwnEvents()
+    own.wanted = lambda: True
+    told = [NewEvent(Kind.TASK_PROGRESS, "a test", task_id=uuid4())]
+    for number in range(MOST + 10):
+        own.add(told, Written(number, datetime.now(UTC), [1]))
+
+    assert own.take(after=0) == []
+    assert [event.seq for event in own.take(after=10)] == list(range(11, MOST + 11))
