@@ -9,11 +9,15 @@ from common.protocol import Envelope, encode
 
 
 def reply(agent_id: UUID, queue: str, envelope: Envelope, *, expires_after: timedelta | None = None) -> Outgoing:
-    """Return the message that brings an envelope from this agent to a reply queue."""
+    """Return the message that brings an envelope from this agent to a reply queue.
+
+    What is worth nothing after a while is said again when it is missed, so it may be lost.
+    """
     return Outgoing(
         reply_address(agent_id, queue),
         encode(envelope),
         envelope.type,
         priority=envelope.priority,
         expires_after=expires_after,
+        persistent=expires_after is None,
     )

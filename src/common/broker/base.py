@@ -2,8 +2,8 @@
 
 Guarantees, proven for every backend by `tests/contract/test_broker.py`:
 
-- **Stored.** When `publish` returns, every message is with the broker and survives whatever the backend survives
-  (`memory` nothing, `file`, `postgresql` and `amqp` a restart of everything). When it raises, some may have been
+- **Stored.** When `publish` returns, every message is with the broker, and those that are `persistent` survive whatever
+  the backend survives (`memory` nothing, `file`, `postgresql` and `amqp` a restart of everything). When it raises, some may have been
   stored all the same: the outcome is unknown, and the caller publishes again.
 - **At least once.** A delivery that is not acknowledged comes back: after `requeue`, after the consumer is closed, and
   after its process or connection has died. So a message can arrive twice, and `redelivered` says when it may have.
@@ -85,7 +85,11 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to publish. `expires_after`: not delivered once that much time has passed, but silently dropped."""
+    """A message to publish.
+
+    `expires_after`: not delivered once that much time has passed, but silently dropped. One that need not be
+    `persistent` may be lost when the backend restarts: whoever misses it asks again.
+    """
 
     address: Address
     body: bytes
@@ -93,6 +97,7 @@ class Outgoing:
     priority: int = 3
     message_id: UUID = field(default_factory=new_message_id)
     expires_after: timedelta | None = None
+    persistent: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

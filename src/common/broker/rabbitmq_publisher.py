@@ -54,7 +54,7 @@ class Publisher:
             message_id,
             write_properties(
                 content_type=CONTENT_TYPE,
-                delivery_mode=PERSISTENT if is_on(Safeguard.PERSISTENCE) else TRANSIENT,
+                delivery_mode=PERSISTENT if outgoing.persistent and is_on(Safeguard.PERSISTENCE) else TRANSIENT,
                 priority=outgoing.priority,
                 message_id=message_id,
                 type=outgoing.type,

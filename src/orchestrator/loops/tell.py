@@ -98,6 +98,7 @@ def _message(agent_id: UUID, answer: Answer) -> Outgoing:
         priority=envelope.priority,
         message_id=envelope.message_id,
         expires_after=WORTH_KNOWING,
+        persistent=False,
     )
 
 

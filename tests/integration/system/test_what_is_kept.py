@@ -1,0 +1,47 @@
+"""Which messages a restart of RabbitMQ must not lose, and which are said again by whoever misses the answer."""
+
+import json
+from collections import defaultdict
+from uuid import uuid4
+
+import aio_pika
+from aio_pika import DeliveryMode
+
+from tests.eventually import eventually
+from tests.integration.system.deployment import System
+
+EVERYTHING = {"chiffon.work": "work.infra", "chiffon.control": "#", "chiffon.replies": "#"}
+
+
+async def test_what_nobody_says_again_is_persistent_and_nothing_else_is(system: System, amqp_url: str) -> None:
+    modes: defaultdict[str, set[DeliveryMode | None]] = defaultdict(set)
+
+    async def note(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        said = json.loads(message.body)
+        modes[said["payload"].get("order", {}).get("action") or message.type or ""].add(message.delivery_mode)
+
+    async with await aio_pika.connect(amqp_url) as connection:
+        channel = await connection.channel()
+        ears = await channel.declare_queue(exclusive=True)
+        await system.start_agent(slots=8)
+        await eventually(lambda: _is_online(system))
+        for exchange, key in EVERYTHING.items():
+            await ears.bind(exchange, key)
+        await ears.consume(note, no_ack=True)
+        done, running = uuid4(), uuid4()
+        await system.client.dispatch("echo", {"message": "x"}, task_id=done)
+        await system.finished(done)
+        await system.client.dispatch("shell_script", {"script": "echo begun; sleep 60"}, task_id=running)
+        await eventually(lambda: "work_status" in modes)
+        await system.client.cancel(running)
+        await system.finished(running)
+        await eventually(lambda: {"work_result", "stored", "heard"} <= modes.keys())
+
+    kept = {kind for kind, seen in modes.items() if seen == {DeliveryMode.PERSISTENT}}
+    passing = {kind for kind, seen in modes.items() if seen == {DeliveryMode.NOT_PERSISTENT}}
+    assert kept - {"probe"} == {"work_request", "work_result", "work_status", "cancel"}
+    assert passing == {"claim", "grant", "status_update", "stored", "heard"}
+
+
+async def _is_online(system: System) -> bool:
+    return bool(await system.client.agents(status="online"))
