@@ -3,8 +3,8 @@
 Guarantees, proven for every backend by `tests/contract/test_broker.py`:
 
 - **Stored.** When `publish` returns, every message is with the broker, and those that are `persistent` survive whatever
-  the backend survives (`memory` nothing, `file`, `postgresql` and `amqp` a restart of everything). When it raises, some may have been
-  stored all the same: the outcome is unknown, and the caller publishes again.
+  the backend survives (`memory` nothing, `file`, `postgresql` and `amqp` a restart of everything). When it raises, some
+  may have been stored all the same: the outcome is unknown, and the caller publishes again.
 - **At least once.** A delivery that is not acknowledged comes back: after `requeue`, after the consumer is closed, and
   after its process or connection has died. So a message can arrive twice, and `redelivered` says when it may have.
 - **Priority.** Of the messages that wait in a queue that `has_priorities`, the highest is delivered first, the oldest
