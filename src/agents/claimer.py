@@ -184,7 +184,9 @@ class Claimer:
         # It expires when it is repeated or given up, so that a grant is never for nobody.
         expires_after = timedelta(seconds=self._timeout)
         try:
-            await self._broker.publish(reply(self._agent_id, CLAIMS, envelope, expires_after=expires_after))
+            await self._broker.publish(
+                reply(self._agent_id, CLAIMS, envelope, is_repeated=True, expires_after=expires_after)
+            )
         except BrokerUnavailable as failure:  # it may have been stored all the same, so an answer may come
             log.debug("claim.not_stored", extra={"tasks": len(tasks), "reason": str(failure)})
         except Exception:  # whoever waits asks again

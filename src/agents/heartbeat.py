@@ -89,7 +89,7 @@ class Heartbeat:
                 trusted_keys=None if self._trust is None else self._trust.key_ids,
             ),
         )
-        message = reply(identity.agent_id, HEARTBEATS, envelope, expires_after=self._every * 3)
+        message = reply(identity.agent_id, HEARTBEATS, envelope, is_repeated=True, expires_after=self._every * 3)
         try:
             async with asyncio.timeout(max(self._every.total_seconds(), 1.0)):
                 await self._broker.publish(message)

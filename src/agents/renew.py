@@ -119,7 +119,9 @@ class LeaseKeeper:
         renewal = Renew(renewal_id=uuid4(), agent_id=self._agent_id, leases=leases)
         self._sent = {asked: at for asked, at in self._sent.items() if at > now - longest} | {renewal.renewal_id: now}
         envelope = RenewEnvelope(from_agent=str(self._agent_id), to_agent=ORCHESTRATOR, payload=renewal)
-        message = reply(self._agent_id, HEARTBEATS, envelope, expires_after=timedelta(seconds=longest))
+        message = reply(
+            self._agent_id, HEARTBEATS, envelope, is_repeated=True, expires_after=timedelta(seconds=longest)
+        )
         try:
             async with asyncio.timeout(longest / 6):
                 await self._broker.publish(message)

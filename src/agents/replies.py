@@ -8,10 +8,12 @@ from common.broker.topology import reply_address
 from common.protocol import Envelope, encode
 
 
-def reply(agent_id: UUID, queue: str, envelope: Envelope, *, expires_after: timedelta | None = None) -> Outgoing:
+def reply(
+    agent_id: UUID, queue: str, envelope: Envelope, *, is_repeated: bool, expires_after: timedelta | None = None
+) -> Outgoing:
     """Return the message that brings an envelope from this agent to a reply queue.
 
-    What is worth nothing after a while is said again when it is missed, so it may be lost.
+    One that `is_repeated`, when nothing comes of it, need not survive a restart of the broker.
     """
     return Outgoing(
         reply_address(agent_id, queue),
@@ -19,5 +21,5 @@ def reply(agent_id: UUID, queue: str, envelope: Envelope, *, expires_after: time
         envelope.type,
         priority=envelope.priority,
         expires_after=expires_after,
-        persistent=expires_after is None,
+        persistent=not is_repeated,
     )

@@ -125,6 +125,8 @@ class StandingClaims:
         # A question waits until it is asked again; what is claimed counts for a moment.
         expires_after = timedelta(seconds=ASKED_AGAIN_AFTER if withdrawn else STANDING_SECONDS)
         try:
-            await self._broker.publish(reply(self._agent_id, CLAIMS, envelope, expires_after=expires_after))
+            await self._broker.publish(
+                reply(self._agent_id, CLAIMS, envelope, is_repeated=True, expires_after=expires_after)
+            )
         except BrokerUnavailable as failure:  # asked about later
             log.debug("standing_claims.not_sent", extra={"claims": len(made), "reason": str(failure)})

@@ -36,5 +36,5 @@ class Undertaker:
             ),
         )
         # Stored before the original goes: a crash in between reports it twice, the other way round never.
-        await self._broker.publish(reply(self._agent_id, RESULTS, envelope))
+        await self._broker.publish(reply(self._agent_id, RESULTS, envelope, is_repeated=False))
         await consumer.ack(delivery)

@@ -66,6 +66,8 @@ async def open_pool(url: str, *, connections: int) -> AsyncIterator[Pool]:
             reset=_as_it_is,
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS,
+            # PostgreSQL decides by itself when a plan has become old.
+            max_cached_statement_lifetime=0,
         )
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise StartupRefused(

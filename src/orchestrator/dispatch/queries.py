@@ -15,6 +15,7 @@ from orchestrator.tasks.model import NewTask
 
 # One statement and so one round trip, whose cost is most of that of a dispatch when nothing else is to do. ON CONFLICT
 # covers both keys, task_id and request_id: what is known already is left alone, and its caller is answered otherwise.
+# Asking for `numbers` locks the head of the events; counting attempts and tickets before has them written before.
 # A task goes to the agent that claimed in advance only as long as that agent may have work (as in registry.rules) and
 # has the type and the kind of work; else it gets a ticket, which counts as published when there was a place for it.
 STORE = (
@@ -86,7 +87,7 @@ STORE = (
      UNION ALL
     SELECT NULL, NULL, before, at, positions
       FROM numbers
-     WHERE (SELECT count(*) FROM tried) + (SELECT count(*) FROM ticket) >= 0 -- the head is held no longer than it must
+     WHERE (SELECT count(*) FROM tried) + (SELECT count(*) FROM ticket) >= 0
 """
 )
 

@@ -1,7 +1,8 @@
 """The leases that this orchestrator gave: what their results are told with, without asking the ledger again.
 
-A memory of this process. The statement that ends a task asks the ledger whether the lease still lives, so what is
-remembered wrongly changes nothing; what is forgotten, or was given by another orchestrator, is read.
+A memory of this process, which decides nothing: the statement that ends a task asks the ledger whether the lease lives.
+Only what the event of the end says of the task comes from here. What is forgotten, or was given by another
+orchestrator, is read.
 """
 
 from collections import OrderedDict

@@ -35,15 +35,25 @@ class News(Wake):
     def __init__(self) -> None:
         super().__init__()
         self._newest: int | None = None
+        self._is_unknown = False
 
     def heard(self, newest: str) -> None:
         """Ring, for everything up to this event is in the ledger; an empty text does not say how far it goes."""
-        self._newest = int(newest) if newest else None
+        if newest:
+            self.reached(int(newest))
+        else:
+            self._is_unknown = True
+            self.ring()
+
+    def reached(self, newest: int) -> None:
+        """Ring, for everything up to this event is in the ledger."""
+        self._newest = max(newest, self._newest or 0)
         self.ring()
 
     def take(self) -> int | None:
         """Return the newest event that was heard of since this was asked last; None when only the ledger knows."""
-        newest, self._newest = self._newest, None
+        newest = None if self._is_unknown else self._newest
+        self._newest, self._is_unknown = None, False
         return newest
 
 
@@ -63,11 +73,12 @@ class FollowEvents:
         self._listener = listener
         self._own = own or OwnEvents()
         self._own.wanted = lambda: self._is_wanted
-        self._own.news = news.ring
+        self._own.reached = news.reached
 
     async def run_once(self) -> int:
         newest = self._news.take()
         if not self._is_wanted:
+            self._own.forget()
             if newest is None:
                 async with self._pool.acquire() as db:
                     newest = await queries.head(db)
@@ -86,8 +97,6 @@ class FollowEvents:
             for begin in range(0, len(own), PAGE):
                 await self._hand_on(own[begin : begin + PAGE])
                 await asyncio.sleep(0)
-            if newest is None:  # it was these that rang
-                return 0
         return 0
 
     async def _follow(self) -> int:

@@ -16,7 +16,7 @@ from orchestrator.events.model import Kind, NewEvent
 from orchestrator.events.own import MOST, OwnEvents
 from orchestrator.events.queries import Written
 from orchestrator.leases.service import LeaseService
-from orchestrator.live.feed import FollowEvents, News
+from orchestrator.live.feed import PAGE, FollowEvents, News
 from orchestrator.live.frame import Page, encode
 from orchestrator.live.hub import Hub
 from orchestrator.live.subscription import Filter
@@ -150,6 +150,7 @@ async def test_a_notification_that_is_faster_than_the_answer_waits_for_it(
                 await asyncio.sleep(0)
                 front.own.add([event], Written(number - 1, datetime.now(UTC), [1]))
             await following
+            await watched.feed.run_once()  # the bell that rang meanwhile
 
     assert watched.reader.numbers == [number]
     assert asked == []
@@ -167,6 +168,33 @@ async def test_a_statement_that_takes_long_does_not_hold_up_what_others_wrote(po
     assert len(watched.reader.numbers) == 1
 
 
+async def test_own_events_behind_a_full_page_do_not_hide_the_rest_of_the_ledger(pool: Pool, front: Front) -> None:
+    watched = Watched(pool, front.own)
+    await watched.feed.run_once()
+    before = watched.hub.position
+    with watched.reading():
+        for _ in range(PAGE):
+            await _happen(pool)
+        await front.dispatch(make_new_task())
+        await _happen(pool)
+        watched.news.heard(str(before + PAGE + 2))
+        while await watched.feed.run_once():
+            pass
+
+    assert watched.reader.numbers == list(range(before + 1, before + PAGE + 3))
+
+
+async def test_what_was_kept_for_a_reader_is_forgotten_when_it_has_left(pool: Pool, front: Front) -> None:
+    watched = Watched(pool, front.own)
+    await watched.feed.run_once()
+    before = watched.hub.position
+    with watched.reading():
+        await front.dispatch(make_new_task())
+    await watched.feed.run_once()
+
+    assert front.own.take(after=before) == []
+
+
 async def test_nothing_is_kept_while_nobody_watches(pool: Pool, front: Front) -> None:
     watched = Watched(pool, front.own)
     await front.dispatch(make_new_task())
@@ -178,9 +206,9 @@ async def test_nothing_is_kept_while_nobody_watches(pool: Pool, front: Front) ->
 def test_what_nobody_takes_in_time_is_left_to_the_ledger() -> None:
     own = OwnEvents()
     own.wanted = lambda: True
-    told = [NewEvent(Kind.TASK_PROGRESS, "a test", task_id=uuid4())]
-    for number in range(MOST + 10):
-        own.add(told, Written(number, datetime.now(UTC), [1]))
+    told = [NewEvent(Kind.TASK_OUTPUT, "a test", task_id=uuid4())]
+    for number in range(5):
+        own.add(told, Written(number, datetime.now(UTC), [1]), {1: "x" * (MOST // 4)})
 
     assert own.take(after=0) == []
-    assert [event.seq for event in own.take(after=10)] == list(range(11, MOST + 11))
+    assert [event.seq for event in own.take(after=2)] == [3, 4, 5]

@@ -278,6 +278,33 @@ async def test_a_result_of_an_agent_that_has_failed_before_it_is_written_says_th
         assert await db.fetchval("SELECT failures_in_row FROM agent WHERE agent_id = $1", agent_id) == 0
 
 
+async def test_of_the_results_of_two_attempts_in_one_batch_only_the_living_one_counts_and_nothing_is_told_twice(
+    tasks: TaskService, leases: LeaseService, other: LeaseService, pool: Pool
+) -> None:
+    task, first, second = make_new_task(max_attempts=2), uuid4(), uuid4()
+    await tasks.dispatch([task], by="caller")
+    await leases.claim([make_claim(task.task_id, agent_id=first)])
+    async with pool.acquire() as db:
+        await db.execute("UPDATE task SET lease_expires_at = now() - interval '1 second'")
+    await other.put_back([task.task_id], at_once=True)
+    await other.claim([make_claim(task.task_id, agent_id=second, fence=1)])
+    chunk = make_chunk(0, "hello", offset=0)
+    stale = make_result(task.task_id, first, chunks=[chunk])
+    counts = make_result(task.task_id, second, attempt=2, fence=2, chunks=[chunk])
+
+    verdicts = await leases.accept([stale, counts])
+
+    assert verdicts == [Stale("the attempt has ended: lost"), Finish(Status.COMPLETED)]
+    told = [(event.kind, event.attempt) for event in await events_of(pool) if event.task_id == task.task_id]
+    assert sorted(told[-4:]) == [
+        (Kind.TASK_COMPLETED, 2),
+        (Kind.TASK_OUTPUT, 1),
+        (Kind.TASK_OUTPUT, 2),
+        (Kind.TASK_RESULT_REFUSED, 1),
+    ]
+    assert len(told) == 4 + 4
+
+
 async def test_what_waits_for_a_row_goes_on_with_the_row_as_it_is_then(
     tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:

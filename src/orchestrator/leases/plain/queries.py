@@ -36,11 +36,11 @@ CLAIMABLE = """
       LEFT JOIN principal ON principal.agent_id = wanted.agent_id
 """
 
-# The tasks that were changed, and what was told of them.
+# The tasks that were changed, each with the fence of its attempt, and what was told of them.
 RETURNED = """
-    SELECT task_id, NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions FROM tried
+    SELECT task_id, fence, NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions FROM tried
      UNION ALL
-    SELECT NULL, before, at, positions FROM numbers
+    SELECT NULL, NULL, before, at, positions FROM numbers
 """
 
 # A task is leased with its ticket and not without: one that was given another ticket meanwhile is left as it is. Here
@@ -74,7 +74,7 @@ LEASE = (
     ), tried AS (
         INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
         SELECT task_id, attempt, fence, agent_id, claim_id FROM claimed
-     RETURNING task_id
+     RETURNING task_id, fence
     ), told AS MATERIALIZED (
         SELECT event.*
           FROM unnest($6::text[], $7::text[], $8::text[], $9::uuid[], $10::uuid[], $11::uuid[], $12::uuid[],
@@ -142,17 +142,18 @@ FINISH = (
                output_bytes = finished.output_bytes, output_dropped = finished.output_dropped
           FROM finished
          WHERE attempt.task_id = finished.task_id AND attempt.fence = finished.fence
-     RETURNING attempt.task_id, finished.position
+     RETURNING attempt.task_id, attempt.number, attempt.fence, finished.position
     ), stored AS (
         INSERT INTO output_chunk (task_id, attempt, stream, byte_offset, number, size, text)
-        SELECT task_id, attempt, stream, byte_offset, number, octet_length(text), text
+        SELECT task_id, attempt, stream, byte_offset, piece.number, octet_length(text), text
           FROM piece JOIN tried USING (task_id)
+         WHERE piece.attempt = tried.number
             ON CONFLICT DO NOTHING
-     RETURNING task_id, stream, byte_offset
+     RETURNING task_id, attempt, stream, byte_offset
     ), done AS (
         SELECT position FROM tried
          UNION ALL
-        SELECT position FROM stored JOIN piece USING (task_id, stream, byte_offset)
+        SELECT position FROM stored JOIN piece USING (task_id, attempt, stream, byte_offset)
     ), told AS MATERIALIZED (
         SELECT event.*
           FROM unnest($22::text[], $23::text[], $24::text[], $25::uuid[], $26::uuid[], $27::uuid[], $28::uuid[],
@@ -212,9 +213,10 @@ async def finish(
     ends: Sequence[tuple[End, UUID, int]],
     pieces: Sequence[tuple[NewChunk, int]],
     told: Sequence[NewEvent],
-) -> tuple[set[UUID], Written | None]:
-    """End tasks that still run, of agents that are well, and store what came with the results; return those that
-    ended, and what was told.
+) -> tuple[set[tuple[UUID, int]], Written | None]:
+    """End tasks that still run, of agents that are well, and store what came with the results.
+
+    Return the attempts that ended their tasks, (task_id, fence), and what was told.
 
     Each end comes with the agent that the task must still belong to, and each end and each piece with the position of
     its event, from 1.
@@ -244,7 +246,8 @@ async def finish(
         [position for _, position in pieces],
         *events.columns(told),
     )
-    return {row["task_id"] for row in rows if row["task_id"] is not None}, events.written(rows)
+    ended = {(row["task_id"], row["fence"]) for row in rows if row["task_id"] is not None}
+    return ended, events.written(rows)
 
 
 def _task(row: asyncpg.Record) -> Task:

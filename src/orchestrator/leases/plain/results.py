@@ -74,7 +74,7 @@ async def finish(
         with own.writing():
             ended, written_events = await queries.finish(db, endings.ends, endings.pieces, endings.events)
             own.add(endings.events, written_events, {position: piece.text for piece, position in endings.pieces})
-    return [(result, verdict) for result, verdict in endings.judged if result.task_id in ended]
+    return [(result, verdict) for result, verdict in endings.judged if (result.task_id, result.fence) in ended]
 
 
 def is_plain(verdict: Verdict, task: Task, attempt: Attempt) -> TypeGuard[Finish]:
