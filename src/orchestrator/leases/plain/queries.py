@@ -36,8 +36,9 @@ CLAIMABLE = """
       LEFT JOIN principal ON principal.agent_id = wanted.agent_id
 """
 
-# The tasks that were changed, each with the fence of its attempt, and what was told of them.
+# What stands behind `WRITE` in the statements below.
 RETURNED = """
+    -- The tasks that were changed, each with the fence of its attempt, and what was told of them.
     SELECT task_id, fence, NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions FROM tried
      UNION ALL
     SELECT NULL, NULL, before, at, positions FROM numbers
