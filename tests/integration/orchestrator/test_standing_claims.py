@@ -12,7 +12,8 @@ import pytest
 from common.lifecycle import Status
 from common.messages import STANDING_SECONDS, AgentStatus, ResultStatus
 from orchestrator.approvals.rules import ApprovalMismatch
-from orchestrator.database.pool import Pool
+from orchestrator.database.pool import Pool, open_pool
+from orchestrator.dispatch.queries import STORE_FEW
 from orchestrator.events.model import Kind
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
@@ -25,6 +26,8 @@ from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.ledger import kinds_of
 from tests.integration.orchestrator.standing_front import CLAIMED, Front, open_front, tickets_of
 from tests.integration.orchestrator.test_shut_out import disable
+
+PLANS = "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement = $1"
 
 
 @pytest.fixture
@@ -297,3 +300,19 @@ async def test_a_task_that_failed_is_tried_again_as_ever(front: Front, leases: L
     assert (await front.tasks.get(task.task_id)).status is Status.PENDING
     assert await tickets_of(pool) == {task.task_id}
     assert await kinds_of(pool, task.task_id) == [*CLAIMED, Kind.TASK_REQUEUED]
+
+
+async def test_postgresql_keeps_the_plan_that_stores_few_tasks(
+    tasks: TaskService, registry: RegistryService, ledger_url: str
+) -> None:
+    async with open_pool(ledger_url, connections=1) as pool:
+        front = await open_front(pool, tasks, registry)
+        for _ in range(8):
+            front.claim()
+            assert (await front.dispatch(make_new_task())).grants
+        async with pool.acquire() as db:
+            plans = await db.fetchrow(PLANS, STORE_FEW)
+
+    assert plans is not None
+    # Five are made for the values at hand before PostgreSQL compares.
+    assert (plans["custom_plans"], plans["generic_plans"]) == (5, 3)
