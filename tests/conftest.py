@@ -1,41 +1,57 @@
-"""The services that tests share: a real RabbitMQ and a real PostgreSQL, each started when the first test needs it."""
+"""What every test may use: one RabbitMQ, one PostgreSQL and one directory for the whole run."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
-from tests.services.postgres import Postgres, start_postgres
+from tests.services import run, shared
+from tests.services.postgres import Postgres
 from tests.services.rabbitmq import start_rabbitmq
 from tests.services.rabbitmq_node import Node
 
-# Most tests are about something else than who asks; those about that set it to "required" themselves.
+# Most tests are about something else than authentication; those about it set it to "required" themselves.
 os.environ["CHIFFON_AUTHENTICATION"] = "off"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main() -> Generator[None, object, object]:
+    """Run the tests in a directory of their own; processes that they leave behind fail the run."""
+    guard = run.begin()
+    try:
+        status = yield
+    finally:
+        left = 0 if guard is None else run.end(guard)
+    return status or (pytest.ExitCode.TESTS_FAILED if left else status)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def unsigned_work() -> Iterator[None]:
-    """Agents run what nobody signed, except where a test is about signatures and asks for them."""
+    """Let agents run unsigned work, except where a test is about signatures."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CHIFFON_AGENT_SIGNATURES", "off")
         yield
 
 
 @pytest.fixture(scope="session")
-def rabbitmq() -> Iterator[Node]:
-    """The RabbitMQ of this run."""
+def rabbitmq() -> Node:
+    """The RabbitMQ that all tests share; a test that stops or overloads it takes `own_rabbitmq`."""
+    return shared.shared_rabbitmq()
+
+
+@pytest.fixture(scope="session")
+def own_rabbitmq() -> Iterator[Node]:
+    """A RabbitMQ that tests may stop: no other worker uses it."""
     node = start_rabbitmq()
     yield node
     node.stop()
 
 
 @pytest.fixture(scope="session")
-async def postgres() -> AsyncIterator[Postgres]:
-    """The PostgreSQL of this run."""
-    server = await start_postgres()
-    yield server
-    await server.drop_databases()
-    server.stop()
+async def postgres() -> Postgres:
+    """The PostgreSQL that all tests share; a test that stops it starts one of its own."""
+    return await asyncio.to_thread(shared.shared_postgres)
 
 
 @pytest.fixture
@@ -50,3 +66,26 @@ async def database_url(postgres: Postgres) -> AsyncIterator[str]:
     url = await postgres.create_database()
     yield url
     await postgres.drop_database(url)
+
+
+# Files that take longest come first: a worker that begins one of them last would work alone at the end.
+LONGEST_FIRST = (
+    "tests/chaos/test_removed_safeguards.py",
+    "tests/chaos",
+    "tests/integration/system",
+    "tests/fuzz",
+    "tests/contract",
+    "tests/acceptance",
+    "tests/integration",
+    "tests/exploration",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that take longest first; within a folder they keep their order."""
+
+    def place(item: pytest.Item) -> int:
+        inside = (number for number, path in enumerate(LONGEST_FIRST) if item.nodeid.startswith(path))
+        return next(inside, len(LONGEST_FIRST))
+
+    items.sort(key=place)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from common.broker.base import Broker, Queue
 from common.broker.filesystem import open_file_broker
@@ -134,41 +134,24 @@ class PostgresBus(RemoteBus):
 
 
 class AmqpBus(RemoteBus):
-    """RabbitMQ, disturbed by its own administration."""
+    """RabbitMQ behind a proxy: other tests use the same node, so only the way to it is disturbed."""
 
-    def __init__(self, node: Node, url: str) -> None:
-        self.url = url
-        self.user = urlsplit(url).username
-        self._node = node
-
-    def open(self, *, deadline: timedelta = DEADLINE) -> AbstractAsyncContextManager[Broker]:
-        return open_rabbitmq_broker(self.url, name="contract", deadline=deadline)
-
-    async def cut_connections(self) -> None:
-        await asyncio.to_thread(self._node.ctl, "close_all_connections", "--global", "a test")
-
-    @asynccontextmanager
-    async def outage(self) -> AsyncIterator[None]:
-        await asyncio.to_thread(self._node.ctl, "stop_app")
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self._node.ctl, "start_app")
-
-
-class ProxiedAmqpBus(RemoteBus):
-    """RabbitMQ that somebody else runs: only the way to it can be disturbed."""
-
-    def __init__(self, proxy: Proxy, url: str) -> None:
+    def __init__(self, proxy: Proxy, url: str, node: Node) -> None:
         self.url = urlsplit(url)._replace(netloc=proxy.netloc_for(url)).geturl()
         self.user = urlsplit(url).username
         self._proxy = proxy
+        self._node = node
+        self._host = unquote(urlsplit(url).path.removeprefix("/"))
 
     def open(self, *, deadline: timedelta = DEADLINE) -> AbstractAsyncContextManager[Broker]:
         return open_rabbitmq_broker(self.url, name="contract", deadline=deadline)
 
     async def cut_connections(self) -> None:
-        self._proxy.cut()
+        if self._node.can_control:
+            close = ("close_all_connections", "--vhost", self._host, "a test")
+            await asyncio.to_thread(self._node.ctl, *close)
+        else:
+            self._proxy.cut()
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:

@@ -8,9 +8,8 @@ import pytest
 
 from common.broker.base import Address, Broker, Exchange, ExchangeType, Queue
 from common.broker.topology import DEAD_LETTER_QUEUE, WORK
-from tests.contract.buses import AmqpBus, Bus, FileBus, MemoryBus, PostgresBus, ProxiedAmqpBus, RemoteBus
+from tests.contract.buses import AmqpBus, Bus, FileBus, MemoryBus, PostgresBus, RemoteBus
 from tests.contract.proxy import Proxy
-from tests.services.rabbitmq_node import Node
 
 REMOTE = ("postgresql", "amqp")
 
@@ -25,9 +24,8 @@ def _open_bus(kind: str, request: pytest.FixtureRequest) -> Bus:
         case "postgresql":
             return PostgresBus(request.getfixturevalue("postgres"), request.getfixturevalue("database_url"))
         case _:
-            node: Node = request.getfixturevalue("rabbitmq")
-            url: str = request.getfixturevalue("amqp_url")
-            return AmqpBus(node, url) if node.can_control else ProxiedAmqpBus(request.getfixturevalue("proxy"), url)
+            proxy: Proxy = request.getfixturevalue("proxy")
+            return AmqpBus(proxy, request.getfixturevalue("amqp_url"), request.getfixturevalue("rabbitmq"))
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ import time
 import urllib.request
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import uuid4
 
+from tests.services import run
 from tests.services.ports import free_ports
 
 START_SECONDS = 60
@@ -49,6 +51,10 @@ class Node(ABC):
         """Run rabbitmqctl and return what it printed."""
 
     @abstractmethod
+    def says(self) -> dict[str, Any]:
+        """Return as JSON what another process needs to use this node."""
+
+    @abstractmethod
     def stop(self) -> None:
         """Stop what was started; again is no error."""
 
@@ -73,6 +79,9 @@ class GivenNode(Node):
     def ctl(self, *arguments: str) -> str:
         raise ServiceUnavailable("a broker given by its URL cannot be controlled with rabbitmqctl")
 
+    def says(self) -> dict[str, Any]:
+        return {"url": self.url}
+
     def stop(self) -> None:
         pass
 
@@ -80,58 +89,27 @@ class GivenNode(Node):
         return self.url
 
 
-class PrivateNode(Node):
-    """A node of our own, from installed scripts, on free ports and with everything it writes in one folder.
+class InstalledNode(Node):
+    """A running node of installed scripts, which all processes of the test run can control."""
 
-    `configuration` is added to its rabbitmq.conf. Plugins, and the management API, are there only where asked for.
-    """
-
-    def __init__(
-        self, scripts: Path, *, has_management: bool = False, plugins: tuple[str, ...] = (), configuration: str = ""
-    ) -> None:
+    def __init__(self, scripts: Path, environment: dict[str, str], url: str, management_url: str | None) -> None:
         super().__init__()
         self._scripts = scripts
-        self._home = Path(tempfile.mkdtemp(prefix="chiffon-rabbitmq-"))
-        port, distribution, epmd, management = free_ports(4)
-        self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
-        if has_management:
-            self.management_url = f"http://127.0.0.1:{management}"
-            configuration += f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n"
-            plugins = (*plugins, "rabbitmq_management")
-        (self._home / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
-        (self._home / "rabbitmq.conf").write_text(f"heartbeat = 15\n{configuration}")
-        (self._home / "environment.conf").write_text("")
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")},
-            "HOME": str(self._home),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(epmd),
-            "RABBITMQ_NODENAME": f"chiffon-{port}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(port),
-            "RABBITMQ_DIST_PORT": str(distribution),
-            "RABBITMQ_MNESIA_BASE": str(self._home / "data"),
-            "RABBITMQ_LOG_BASE": str(self._home / "log"),
-            "RABBITMQ_PID_FILE": str(self._home / "pid"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._home / "enabled_plugins"),
-            "RABBITMQ_CONFIG_FILE": str(self._home / "rabbitmq.conf"),
-            "RABBITMQ_CONF_ENV_FILE": str(self._home / "environment.conf"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+        self._environment = environment
+        self.url = url
+        self.management_url = management_url
+
+    def stop(self) -> None:
+        pass
+
+    def says(self) -> dict[str, Any]:
+        """Return as JSON what another process needs for a node of its own class `InstalledNode`."""
+        return {
+            "scripts": str(self._scripts),
+            "environment": self._environment,
+            "url": self.url,
+            "management_url": self.management_url,
         }
-        self._processes: list[subprocess.Popen[bytes]] = []
-        try:
-            # Started here, not by the node, so that it can be stopped with it.
-            self._run(["epmd", "-port", str(epmd), "-address", "127.0.0.1"])
-            _wait_for_port(epmd, self._processes[-1])
-            self._run([str(scripts / "rabbitmq-server")])
-            _wait_for_port(port, self._processes[-1])
-            self.ctl("await_startup")
-        except BaseException as failure:
-            output = self._output()
-            self.stop()
-            if isinstance(failure, Exception):
-                raise ServiceUnavailable(f"RabbitMQ did not start ({failure}). Its output:\n{output}") from failure
-            raise
 
     def ctl(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -163,6 +141,64 @@ class PrivateNode(Node):
             (folder / name).chmod(0o755)
         return {**self._environment, "PATH": f"{folder}:{self._environment['PATH']}"}
 
+
+class PrivateNode(InstalledNode):
+    """A node of our own, from installed scripts, on free ports and with everything it writes in one folder.
+
+    `configuration` is added to its rabbitmq.conf. Plugins, and the management API, are there only where asked for.
+    """
+
+    def __init__(
+        self, scripts: Path, *, has_management: bool = False, plugins: tuple[str, ...] = (), configuration: str = ""
+    ) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="chiffon-rabbitmq-"))
+        port, distribution, epmd, management = free_ports(4)
+        if has_management:
+            # No test reads its metrics, which cost processor time all the while.
+            configuration += f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n"
+            configuration += "collect_statistics_interval = 60000\n"
+            plugins = (*plugins, "rabbitmq_management")
+        (self._home / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
+        (self._home / "rabbitmq.conf").write_text(f"heartbeat = 15\n{configuration}")
+        (self._home / "environment.conf").write_text("")
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")},
+            "HOME": str(self._home),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(epmd),
+            "RABBITMQ_NODENAME": f"chiffon-{port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_MNESIA_BASE": str(self._home / "data"),
+            "RABBITMQ_LOG_BASE": str(self._home / "log"),
+            "RABBITMQ_PID_FILE": str(self._home / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._home / "enabled_plugins"),
+            "RABBITMQ_CONFIG_FILE": str(self._home / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(self._home / "environment.conf"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+        }
+        super().__init__(
+            scripts,
+            environment,
+            f"amqp://guest:guest@127.0.0.1:{port}/",
+            f"http://127.0.0.1:{management}" if has_management else None,
+        )
+        self._processes: list[subprocess.Popen[bytes]] = []
+        try:
+            # Started here, not by the node, so that it can be stopped with it.
+            self._run(["epmd", "-port", str(epmd), "-address", "127.0.0.1"])
+            _wait_for_port(epmd, self._processes[-1])
+            self._run([str(scripts / "rabbitmq-server")])
+            _wait_for_port(port, self._processes[-1])
+            self.ctl("await_startup")
+        except BaseException as failure:
+            output = self._output()
+            self.stop()
+            if isinstance(failure, Exception):
+                raise ServiceUnavailable(f"RabbitMQ did not start ({failure}). Its output:\n{output}") from failure
+            raise
+
     def stop(self) -> None:
         while self._processes:
             _stop(self._processes.pop())
@@ -191,11 +227,14 @@ class ContainerNode(Node):
 
     IMAGE = "rabbitmq:3-management"
 
-    def __init__(self) -> None:
+    def __init__(self, name: str | None = None) -> None:
+        """Start a container, or use the one of this name."""
         super().__init__()
-        self._name = f"chiffon-rabbitmq-{uuid4().hex[:12]}"
-        published = ("--publish", "127.0.0.1::5672", "--publish", "127.0.0.1::15672")
-        _docker("run", "--rm", "--detach", "--name", self._name, *published, self.IMAGE)
+        self._name = name or f"chiffon-rabbitmq-{uuid4().hex[:12]}"
+        if name is None:
+            run.undo("docker", "rm", "--force", self._name)
+            published = ("--publish", "127.0.0.1::5672", "--publish", "127.0.0.1::15672")
+            _docker("run", "--rm", "--detach", "--name", self._name, *published, self.IMAGE)
         try:
             self.url = f"amqp://guest:guest@127.0.0.1:{self._port(5672)}/"
             self.management_url = f"http://127.0.0.1:{self._port(15672)}"
@@ -203,6 +242,10 @@ class ContainerNode(Node):
         except BaseException:
             self.stop()
             raise
+
+    def says(self) -> dict[str, Any]:
+        """Return as JSON what another process needs to use this container."""
+        return {"container": self._name}
 
     def _port(self, inside: int) -> str:
         return _docker("port", self._name, f"{inside}/tcp").split()[0].rsplit(":", 1)[1]

@@ -13,11 +13,10 @@ from agents.settings import AgentSettings
 from agents.way import BrokerNotReady
 from common.config import SharedSettings
 from common.messages import ResultStatus
-from tests.contract.buses import AmqpBus, PostgresBus, ProxiedAmqpBus, RemoteBus
+from tests.contract.buses import AmqpBus, PostgresBus, RemoteBus
 from tests.contract.proxy import Proxy
 from tests.eventually import eventually
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
-from tests.services.rabbitmq_node import Node
 
 
 @pytest.fixture
@@ -33,9 +32,8 @@ def bus(request: pytest.FixtureRequest) -> RemoteBus:
     # Asked for by name, so that a server is started only for the tests that use it.
     if request.param == "postgresql":
         return PostgresBus(request.getfixturevalue("postgres"), request.getfixturevalue("database_url"))
-    node: Node = request.getfixturevalue("rabbitmq")
-    url: str = request.getfixturevalue("amqp_url")
-    return AmqpBus(node, url) if node.can_control else ProxiedAmqpBus(request.getfixturevalue("proxy"), url)
+    proxy: Proxy = request.getfixturevalue("proxy")
+    return AmqpBus(proxy, request.getfixturevalue("amqp_url"), request.getfixturevalue("rabbitmq"))
 
 
 @asynccontextmanager

@@ -82,6 +82,7 @@ ACTIONS: dict[str, Callable[[Running], Awaitable[object]]] = {
 }
 
 
+@pytest.mark.own_ledger
 @pytest.mark.parametrize("action", list(ACTIONS.values()), ids=list(ACTIONS))
 async def test_an_action_whose_event_cannot_be_written_does_not_happen(
     pool: Pool, action: Callable[[Running], Awaitable[object]]

@@ -77,6 +77,7 @@ async def test_a_page_looks_through_a_window_only_and_says_where_to_go_on(worked
     assert (page.rows, page.next_after) == ([], 3)
 
 
+@pytest.mark.own_ledger
 async def test_a_task_a_trace_and_a_range_are_found_by_an_index(pool: Pool) -> None:
     await work(pool, tasks=1)
     [first, *_] = await events_of(pool)

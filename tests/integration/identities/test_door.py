@@ -140,6 +140,7 @@ async def test_a_token_in_the_address_is_no_token(site: Site) -> None:
         assert await close_code(site, f"/api/v1/ws?{name}={secret}", None) == 4401
 
 
+@pytest.mark.own_ledger
 @pytest.mark.parametrize("how", ["revoke", "disable", "expire"])
 @pytest.mark.parametrize("notified", [True, False])
 async def test_a_revoked_token_is_refused_within_a_second_on_http_and_on_an_open_websocket(

@@ -13,6 +13,8 @@ from orchestrator.jobs import queries
 from orchestrator.leases import queries as leases
 from tests.integration.orchestrator.test_deep_backlogs import pages_read
 
+pytestmark = pytest.mark.own_ledger
+
 DEPTH = 40_000
 # Five types, and a few candidates of each; a scan of the backlog would read more than a thousand.
 FEW_PAGES = 400

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -153,7 +153,7 @@ async def test_what_nobody_waits_for_gathers_and_is_dealt_with_together(broker: 
     assert handler.batches == [1, 3]
 
 
-AGENT = uuid4()
+AGENT = UUID(int=1)
 
 
 def make_singles(*outputs: str) -> list[bytes]:
@@ -244,7 +244,7 @@ async def test_of_results_that_came_together_one_that_cannot_be_read_is_dead_let
     [
         (b'"type":"work_result"', b'"type":"claim"'),
         (f'"from_agent":"{AGENT}"'.encode(), b'"from_agent":"somebody"'),
-        (f'"agent_id":"{AGENT}"'.encode(), f'"agent_id":"{uuid4()}"'.encode()),
+        (f'"agent_id":"{AGENT}"'.encode(), f'"agent_id":"{UUID(int=2)}"'.encode()),
     ],
 )
 async def test_what_is_no_result_of_the_agent_is_not_taken_out_of_what_it_sent(

@@ -11,6 +11,8 @@ from orchestrator.database.pool import Pool
 from orchestrator.keys import queries as keys
 from orchestrator.outbox import queries as outbox
 
+pytestmark = pytest.mark.own_ledger
+
 AGEING = timedelta(minutes=10)
 DEPTH = 20_000
 FEW_PAGES = 120

@@ -46,6 +46,7 @@ async def test_events_tell_of_changes_and_not_of_every_heartbeat(registry: Regis
     ]
 
 
+@pytest.mark.own_ledger
 async def test_a_heartbeat_that_brings_no_news_says_how_the_agent_is_and_touches_no_index(
     registry: RegistryService, pool: Pool
 ) -> None:

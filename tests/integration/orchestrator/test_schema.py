@@ -19,6 +19,8 @@ from orchestrator.tasks import queries as tasks
 from tests.factories import make_new_task
 from tests.services.postgres import Postgres
 
+pytestmark = pytest.mark.own_ledger
+
 KEYWORDS = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 
 

@@ -18,8 +18,11 @@ async def system(amqp_url: str, ledger_url: str, tmp_path: Path) -> AsyncIterato
 
 
 @pytest.fixture(scope="session")
-def managed_rabbitmq() -> Iterator[Node]:
-    """A RabbitMQ of this run that has the management API."""
+def managed_rabbitmq(rabbitmq: Node) -> Iterator[Node]:
+    """A RabbitMQ with the management API: the shared one, unless somebody else runs that without it."""
+    if rabbitmq.management_url is not None:
+        yield rabbitmq
+        return
     node = start_managed_rabbitmq()
     yield node
     node.stop()

@@ -353,6 +353,7 @@ async def test_a_page_whose_name_was_made_to_point_here_is_refused(system: Syste
     assert allowed.status_code == 200
 
 
+@pytest.mark.own_ledger
 async def test_readiness_comes_back_after_the_connection_that_listens_was_lost(
     system: System, postgres: Postgres
 ) -> None:

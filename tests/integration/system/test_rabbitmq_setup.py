@@ -19,7 +19,7 @@ from chiffon.rabbitmq.steps import Rights, User
 from common.broker.connect import open_broker
 from common.broker.rabbitmq_user import user_of_agent
 from tests.integration.system.rights import Rabbit, make_rabbit
-from tests.services.rabbitmq_node import Node, PrivateNode
+from tests.services.rabbitmq_node import InstalledNode, Node
 
 ADMIN_PASSWORD = "guest"
 
@@ -74,7 +74,7 @@ async def test_another_password_or_no_answer_is_named(rabbit: Rabbit) -> None:
 
 async def test_what_is_printed_for_doing_by_hand_leaves_nothing_to_change(rabbit: Rabbit, tmp_path: Path) -> None:
     agent_id, node = uuid4(), rabbit.node
-    assert isinstance(node, PrivateNode)
+    assert isinstance(node, InstalledNode)
     steps = [
         *plan.setup(
             vhost=rabbit.settings.vhost,

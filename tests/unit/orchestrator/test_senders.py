@@ -36,7 +36,7 @@ from tests.factories import (
 )
 
 OWN = "chiffon"
-AGENT, OTHER = uuid4(), uuid4()
+AGENT, OTHER = UUID("aaaaaaaa-0000-4000-8000-000000000001"), UUID("bbbbbbbb-0000-4000-8000-000000000002")
 PROBING = uuid4()
 
 

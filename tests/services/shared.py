@@ -1,0 +1,91 @@
+"""The servers that all workers of a test run share: the first worker that needs one has it started, the guard ends it.
+
+    python -m tests.services.shared rabbitmq|postgres     run one until it is killed
+
+A server whose URL the environment names is used instead.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.services import run
+from tests.services.guard import SHARED
+from tests.services.postgres import URL_VARIABLE as DATABASE_VARIABLE
+from tests.services.postgres import Postgres, start_embedded_postgres
+from tests.services.rabbitmq import URL_VARIABLE as BROKER_VARIABLE
+from tests.services.rabbitmq import start_managed_rabbitmq
+from tests.services.rabbitmq_node import ContainerNode, GivenNode, InstalledNode, Node, ServiceUnavailable
+
+REPOSITORY = Path(__file__).parents[2]
+START_SECONDS = 700  # RabbitMQ may have to be installed first
+
+
+def shared_postgres() -> Postgres:
+    """Return the PostgreSQL of this run."""
+    url = os.environ.get(DATABASE_VARIABLE)
+    return Postgres(url or json.loads(_started("postgres")), None)
+
+
+def shared_rabbitmq() -> Node:
+    """Return the RabbitMQ of this run, with its management API."""
+    url = os.environ.get(BROKER_VARIABLE)
+    return GivenNode(url) if url else _node(json.loads(_started("rabbitmq")))
+
+
+def _begin(name: str) -> int:
+    """Start the process that runs a server and return its id; the caller is alone with its name."""
+    folder = run.root() / SHARED
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o711)
+    # TMPDIR marks what it starts as shared. No Popen: the guard ends the process, and a dropped Popen would warn.
+    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(REPOSITORY)}
+    log = (os.POSIX_SPAWN_OPEN, 1, str(folder / f"{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "tests.services.shared", name],
+        environment,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), log, (os.POSIX_SPAWN_DUP2, 1, 2)],
+        setsid=True,
+    )
+
+
+def _started(name: str) -> str:
+    """Return what a server says of itself, once it runs."""
+    says = run.root() / SHARED / f"{name}.json"
+    with run.alone(name):
+        if not says.exists():
+            host = _begin(name)
+            deadline = time.monotonic() + START_SECONDS
+            while not says.exists():
+                if os.waitpid(host, os.WNOHANG)[0] or time.monotonic() > deadline:
+                    raise ServiceUnavailable(says.with_suffix(".log").read_text())
+                time.sleep(0.02)
+    return says.read_text()
+
+
+def _node(says: dict[str, Any]) -> Node:
+    if "container" in says:
+        return ContainerNode(says["container"])
+    return InstalledNode(Path(says["scripts"]), says["environment"], says["url"], says["management_url"])
+
+
+async def _main(name: str) -> None:
+    """Run a server and write what others need to reach it."""
+    if name == "postgres":
+        value: object = (await start_embedded_postgres(durable=False)).url
+    else:
+        value = start_managed_rabbitmq().says()
+    folder = run.root() / SHARED
+    (folder / f"{name}.new").write_text(json.dumps(value))
+    (folder / f"{name}.new").rename(folder / f"{name}.json")
+    signal.pause()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1]))
