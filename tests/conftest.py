@@ -27,6 +27,12 @@ def pytest_cmdline_main() -> Generator[None, object, object]:
     return status or (pytest.ExitCode.TESTS_FAILED if left else status)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have the shared servers start while the workers of a parallel run collect its tests."""
+    if getattr(session.config.option, "numprocesses", None):
+        shared.begin()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def unsigned_work() -> Iterator[None]:
     """Let agents run unsigned work, except where a test is about signatures."""
