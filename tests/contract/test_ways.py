@@ -19,13 +19,13 @@ from tests.services.rabbitmq_node import Node
 
 # The tests of one way share an orchestrator, so they stay in one worker.
 WAYS = [
-    pytest.param(way, marks=pytest.mark.xdist_group(f"ways/{way}"))
+    pytest.param(way, id=way, marks=pytest.mark.xdist_group(f"ways/{way}"))
     for way in ("memory", "file", "postgresql", "amqp", "http")
 ]
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(way, marks=pytest.mark.xdist_group(f"ways/{way}")) for way in WAYS]
+    scope="module", params=[pytest.param(way, id=way, marks=pytest.mark.xdist_group(f"ways/{way}")) for way in WAYS]
 )
 async def opened(request: pytest.FixtureRequest, postgres: Postgres, ledger_template: str) -> AsyncIterator[Way]:
     ledger = await postgres.create_database(template=ledger_template)

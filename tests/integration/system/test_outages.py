@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -9,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from chiffon.client import Client
+from common.broker import rabbitmq_connection
 from orchestrator.database.pool import Pool
 from tests.contract.proxy import Proxy
 from tests.eventually import eventually
@@ -17,6 +19,12 @@ from tests.services.ports import free_ports
 from tests.services.rabbitmq_node import Node
 
 QUICK = {"lease_seconds": 4, "ticket_ttl_seconds": 3, "probe_seconds": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def reconnects_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents come back within the lease's time that the orchestrator gives them, however short the leases here are."""
+    monkeypatch.setattr(rabbitmq_connection, "LONGEST_PAUSE", timedelta(seconds=1))
 
 
 @pytest.fixture
