@@ -20,8 +20,10 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskHasEnded, TaskService
 from tests.factories import make_claim, make_new_task, make_result
+from tests.fuzz.bounds import many
 
 AGEING = timedelta(minutes=10)
+ROUNDS = many(4)
 ORDERING = ["web-1", "web-2", None]
 LIMITS = {"pulls": 2, "builds": 3, None: None}
 
@@ -196,14 +198,14 @@ async def test_order_and_limits_hold_and_everything_ends(orchestrators: list[Orc
     watched, dispatched, done = Watched(), asyncio.Event(), asyncio.Event()
     dice = random.Random(seed)
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(15 * ROUNDS), asyncio.TaskGroup() as group:
         workers = [
             group.create_task(work(orchestrators, watched, random.Random(dice.random()), dispatched)) for _ in range(8)
         ]
         for orchestrator in orchestrators:
             group.create_task(disturb(orchestrator, watched, random.Random(dice.random()), done))
         await asyncio.gather(
-            *(dispatch(one, watched, random.Random(dice.random()), rounds=12) for one in orchestrators)
+            *(dispatch(one, watched, random.Random(dice.random()), rounds=ROUNDS) for one in orchestrators)
         )
         dispatched.set()
         await asyncio.wait(workers)
