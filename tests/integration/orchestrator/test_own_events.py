@@ -28,6 +28,8 @@ from tests.integration.orchestrator.standing_front import Front, open_front
 from tests.integration.orchestrator.statements import open_counting_pool
 from tests.integration.orchestrator.test_feed import Shown
 
+pytestmark = pytest.mark.path_internals
+
 
 class Watched:
     """A feed with one reader, of an orchestrator whose own events are `own`."""

@@ -93,6 +93,7 @@ async def tickets_of(pool: Pool, task_id: UUID) -> int:
         return count
 
 
+@pytest.mark.path_internals
 async def test_a_plain_claim_is_two_statements_and_a_plain_result_one_or_two(
     tasks: TaskService, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -445,6 +446,7 @@ async def test_output_that_was_there_already_is_not_told_again_with_the_result(
     assert [data["text"] for data in told] == ["a", "b\N{REPLACEMENT CHARACTER}"]
 
 
+@pytest.mark.path_internals
 async def test_a_ticket_that_is_published_meanwhile_is_used_up_all_the_same(
     tasks: TaskService, leases: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,6 +464,7 @@ async def test_a_ticket_that_is_published_meanwhile_is_used_up_all_the_same(
     assert [await tickets_of(pool, one.task_id) for one in (task, plain)] == [0, 0]
 
 
+@pytest.mark.path_internals
 async def test_a_task_without_a_ticket_is_leased_all_the_same(
     tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:

@@ -28,6 +28,8 @@ from tests.integration.orchestrator.ledger import kinds_of
 from tests.integration.orchestrator.standing_front import CLAIMED, TTL, Front, open_front, tickets_of
 from tests.integration.orchestrator.test_shut_out import disable
 
+pytestmark = pytest.mark.path_internals
+
 
 @pytest.fixture
 async def front(pool: Pool, tasks: TaskService, registry: RegistryService) -> Front:

@@ -27,6 +27,8 @@ from tests.integration.orchestrator.ledger import kinds_of
 from tests.integration.orchestrator.standing_front import CLAIMED, Front, open_front, tickets_of
 from tests.integration.orchestrator.test_shut_out import disable
 
+pytestmark = pytest.mark.path_internals
+
 PLANS = "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement = $1"
 
 
