@@ -202,7 +202,7 @@ async def open_orchestrator(
             **door.loops,
             "listen_for_events": keep_running(
                 "listen_for_events",
-                partial(listen_for_events, settings.database_url, news, well=partial(health.well, "listen_for_events")),
+                partial(listen_for_events, pool.database, news, well=partial(health.well, "listen_for_events")),
                 health=health,
             ),
             "answer_claims": keep_running("answer_claims", jobs.desk.run_once, health=health),
