@@ -27,7 +27,7 @@ HEARTBEAT_SECONDS = "15"
 LARGEST_FRAME = 131_072
 CLOSE_DEADLINE = timedelta(seconds=5)
 FIRST_PAUSE = timedelta(milliseconds=500)
-LONGEST_PAUSE = timedelta(seconds=10)
+LONGEST_PAUSE = timedelta(seconds=3)
 # A connection that lived for less counts as one more failure in a row.
 STABLE_AFTER_SECONDS = 10.0
 
