@@ -40,7 +40,7 @@ ENDING = ("57P01", "57P02", "57P03", "57P04", "57P05")
 
 CONNECT = timedelta(seconds=5)
 # A statement that is given up must be cancelled over another connection, which a dead server never answers.
-RELEASE_SECONDS = 2.0
+RELEASE_SECONDS = 1.0
 WRITES = "read-write"
 CLOSE_SECONDS = 2.0
 IS_READ_ONLY = "SHOW transaction_read_only"
@@ -87,6 +87,8 @@ class Database:
         # The one that worked last comes first: a dead host must not cost every session its patience.
         self._hosts = list(each_host(url))
         self._condemned: list[Callable[[], Awaitable[None]]] = []
+        # How often every session was condemned: what was under way then has an unknown outcome.
+        self.generation = 0
 
     async def connect(self, *_: object, settings: Mapping[str, str] | None = None, **options: Any) -> Any:
         """Open a session that can write, at the first host that has one. Raises one of `OUTAGE`, or `ValueError`."""
@@ -122,6 +124,7 @@ class Database:
 
     async def condemn(self, reason: BaseException) -> None:
         """Have every session replaced."""
+        self.generation += 1
         log.warning("database.sessions_condemned", extra={"reason": repr(reason)})
         for tell in tuple(self._condemned):
             await tell()

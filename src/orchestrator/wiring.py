@@ -167,7 +167,7 @@ async def open_orchestrator(
         stack.push_async_callback(new.send.close)
         stack.push_async_callback(service.disconnect)
         await bus.declare(*map(topology.work_queue, pools))
-        await recover(settings, pool, bus, pools)
+        recovering = await recover(settings, pool, bus, pools, relay)
         await audit.started(settings, policy.policy.id, () if signer is None else signer.key_ids[0])
         async with pool.acquire() as db:
             hub.start_at(await events.head(db))
@@ -187,6 +187,7 @@ async def open_orchestrator(
             ("relay_outbox", InTurn(new.serve, tickets, placing(settings, pool, bus, room)), relay, SECOND),
             ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
+            ("recover", recovering, Wake(), SECOND),
             ("expire_approvals", ExpireApprovals(approvals), Wake(), SECOND),
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
             ("free_keys", FreeKeys(KeyService(pool, ageing=settings.priority_ageing), relay), Wake(), SECOND),

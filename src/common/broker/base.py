@@ -148,6 +148,11 @@ class Consumer(Protocol):
 class Broker(Protocol):
     """A message bus. Safe for use by many tasks of one event loop."""
 
+    @property
+    def generation(self) -> int:
+        """Another number with every connection that is made: what was published before may be gone."""
+        ...
+
     async def declare(self, *queues: Queue, keep: bool = True) -> None:
         """Create exchanges, queues and bindings that do not exist yet.
 

@@ -51,6 +51,10 @@ class RabbitBroker:
                 stack.push_async_callback(end, asyncio.create_task(link.keep(), name="broker_link"))
             yield
 
+    @property
+    def generation(self) -> int:
+        return self._consuming.opened
+
     async def declare(self, *queues: Queue, keep: bool = True) -> None:
         names = ", ".join(queue.name for queue in queues)
         # Each refusal is an error in RabbitMQ's log, so the same is asked once on each connection.

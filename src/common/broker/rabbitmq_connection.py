@@ -162,6 +162,8 @@ class Link(Generic[Prepared]):
         self._current: Generation[Prepared] | None = None
         self._dropped = False
         self._usable = asyncio.Event()
+        # How many generations there were.
+        self.opened = 0
 
     async def generation(self) -> Generation[Prepared]:
         """Wait until there is a connection and return its generation."""
@@ -184,6 +186,7 @@ class Link(Generic[Prepared]):
             await generation.close()
             raise
         self._current = generation
+        self.opened += 1
         if not generation.lost.is_set():
             self._usable.set()
         return generation

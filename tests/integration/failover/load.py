@@ -16,7 +16,7 @@ from tests.eventually import eventually
 from tests.integration.system.deployment import System
 
 # "At once": far below what a caller waits for by default.
-AT_ONCE_SECONDS = 5.5
+AT_ONCE_SECONDS = 7.0
 RECOVERED_SECONDS = 15
 PAUSE_SECONDS = 0.05
 UNAVAILABLE = 503

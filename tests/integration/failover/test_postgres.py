@@ -55,6 +55,18 @@ async def test_work_goes_on_after_a_crash_of_postgresql(load: Load, own_postgres
     await load.check()
 
 
+async def test_a_dispatch_is_refused_in_time_while_postgresql_is_frozen(load: Load, own_postgres: Postgres) -> None:
+    async with load.running():
+        await accepts(load, 5)
+        own_postgres.freeze()
+        try:
+            await eventually(lambda: len(load.refused) >= 2, timeout=20)
+        finally:
+            own_postgres.thaw()
+        await load.recovered("a frozen PostgreSQL")
+    await load.check()
+
+
 async def test_work_goes_on_after_every_session_was_ended(load: Load, own_postgres: Postgres, own_url: str) -> None:
     async with load.running():
         for _ in range(3):
