@@ -116,7 +116,7 @@ async def open_orchestrator(
             open_pool(settings.database_url, connections=settings.database_connections)
         )
         await check_schema(pool)
-        bus = broker or await _open_broker(stack, shared.broker_url)
+        bus = broker or await _open_broker(stack, shared)
         relay, news, own, health, hub = Wake(), News(), OwnEvents(), Health(), Hub()
         signer, audit = open_signer(settings.signing_keys_dir, SystemClock()), AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
@@ -274,9 +274,11 @@ async def _jobs(
     )
 
 
-async def _open_broker(stack: AsyncExitStack, url: str) -> Broker:
+async def _open_broker(stack: AsyncExitStack, shared: SharedSettings) -> Broker:
     try:
-        return await stack.enter_async_context(open_broker(url, name="orchestrator"))
+        return await stack.enter_async_context(
+            open_broker(shared.broker_url, name="orchestrator", queue_type=shared.queue_type)
+        )
     except BrokerUnavailable as error:
         raise StartupRefused(f"The broker cannot be used: {error} Is CHIFFON_BROKER_URL right?") from error
 

@@ -58,6 +58,13 @@ class ExchangeType(StrEnum):
     FANOUT = "fanout"
 
 
+class QueueType(StrEnum):
+    """How RabbitMQ keeps queues: on one node, or copied to several, of which any minority may be lost."""
+
+    CLASSIC = "classic"
+    QUORUM = "quorum"
+
+
 class Exchange(NamedTuple):
     name: str
     type: ExchangeType

@@ -7,18 +7,21 @@ that believe they are alive.
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Generic, TypeVar
 
 from aio_pika.abc import AbstractChannel
-from aiormq.exceptions import AMQPChannelError
+from aiormq.exceptions import AMQPChannelError, AuthenticationError, ConnectionClosed, ProbableAuthenticationError
 from yarl import URL
 
 from common.backoff import full_jitter
 from common.broker.base import BrokerUnavailable
+from common.broker.rabbitmq_frames import BLOCKED, UNBLOCKED
 from common.broker.rabbitmq_wire import WiredConnection
+from common.urls import each_host, hide_password
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +59,36 @@ async def within(deadline: timedelta, call: Awaitable[Value]) -> Value:
         return task.result()
     except (AMQPChannelError, BrokerUnavailable):
         raise
+    except (AuthenticationError, ProbableAuthenticationError) as refusal:
+        raise BrokerUnavailable(f"RabbitMQ refuses this user or its password: {refusal}") from refusal
+    except ConnectionClosed as refusal:
+        raise BrokerUnavailable(f"RabbitMQ closed the connection: {refusal}") from refusal
     except Exception as failure:  # the library raises OSError, RuntimeError, its own errors, and bare Exception
         raise BrokerUnavailable(f"RabbitMQ did not answer: {failure or type(failure).__name__}") from failure
+
+
+class Alarm:
+    """Taps channel 0 for what RabbitMQ says when it stops and starts reading what is published; see `Tap`."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+
+    def takes(self, method: int) -> bool:
+        return method in (BLOCKED, UNBLOCKED)
+
+    def method(self, method: int, payload: bytes) -> bool:
+        self.reason = _alarm(payload) if method == BLOCKED else None
+        log.warning("broker.alarm", extra={"reason": self.reason})
+        return False
+
+    def content(self, header: bytes, body: bytes) -> None:
+        """Neither method has content."""
+
+
+def _alarm(payload: bytes) -> str:
+    """Return which alarms RabbitMQ names ("low on memory & disk"), after class, method and length."""
+    said = payload[5:].decode(errors="replace")
+    return " and ".join(kind for kind in ("memory", "disk") if kind in said) + " alarm" if " on " in said else said
 
 
 class Generation(Generic[Prepared]):
@@ -75,7 +106,14 @@ class Generation(Generic[Prepared]):
         self._on_lost = on_lost
         self._losers: list[Callable[[], None]] = []
         self._watched: set[AbstractChannel] = set()
+        self._alarm = Alarm()
+        self.wire.tap(0, self._alarm)
         connection.close_callbacks.add(self._connection_closed)
+
+    def check_not_blocked(self) -> None:
+        """Raise `BrokerUnavailable` while RabbitMQ reads nothing here, for want of memory or disk."""
+        if self._alarm.reason is not None:
+            raise BrokerUnavailable(f"RabbitMQ is blocked: {self._alarm.reason}")
 
     def condemn(self, reason: str | None) -> None:
         """Declare everything of this generation void; the supervisor throws it away. No reason: it was on purpose."""
@@ -155,11 +193,15 @@ class Link(Generic[Prepared]):
         deadline: timedelta,
         prepare: Callable[[Generation[Prepared]], Awaitable[Prepared]],
     ) -> None:
-        self._url = URL(url) if "heartbeat" in URL(url).query else URL(url).update_query(heartbeat=HEARTBEAT_SECONDS)
+        self._url = url
+        self._hosts = [_with_heartbeat(URL(host)) for host in each_host(url)]
+        # Those who connect at the same moment spread over the nodes of a cluster.
+        random.shuffle(self._hosts)
+        self._failure = "It was not connected to yet."
         self._name = name
         self._deadline = deadline
         self._prepare = prepare
-        self._current: Generation[Prepared] | None = None
+        self._generation: Generation[Prepared] | None = None
         self._dropped = False
         self._usable = asyncio.Event()
         # How many generations there were.
@@ -167,15 +209,37 @@ class Link(Generic[Prepared]):
 
     async def generation(self) -> Generation[Prepared]:
         """Wait until there is a connection and return its generation."""
-        while self._current is None or self._current.lost.is_set():
+        while self._generation is None or self._generation.lost.is_set():
             await self._usable.wait()
-        return self._current
+        return self._generation
+
+    def current(self) -> Generation[Prepared]:
+        """Return the generation that there is. Raises `BrokerUnavailable` with the last failure, or the alarm."""
+        if self._generation is None or self._generation.lost.is_set():
+            raise BrokerUnavailable(self._failure)
+        self._generation.check_not_blocked()
+        return self._generation
 
     async def open(self) -> Generation[Prepared]:
-        """Make a generation. Raises `BrokerUnavailable`."""
-        connection = WiredConnection(self._url, client_properties={"connection_name": self._name})
+        """Make a generation, on the first host that lets it. Raises `BrokerUnavailable`."""
+        failures: list[str] = []
+        for _ in self._hosts:
+            # Whatever becomes of it, the next attempt begins with another.
+            host = self._hosts.pop(0)
+            self._hosts.append(host)
+            try:
+                return await self._open(host)
+            except BrokerUnavailable as failure:
+                failures.append(f"{host.host}:{host.port}: {failure}" if len(self._hosts) > 1 else str(failure))
+            except AMQPChannelError as refusal:
+                failures.append(f"RabbitMQ refuses a channel or a queue: {refusal}")
+        self._failure = hide_password(" ".join(failures), self._url)
+        raise BrokerUnavailable(self._failure)
+
+    async def _open(self, host: URL) -> Generation[Prepared]:
+        connection = WiredConnection(host, client_properties={"connection_name": self._name})
         try:
-            await within(self._deadline, connection.connect())
+            await within(self._deadline / len(self._hosts), connection.connect())
         except BaseException:
             await connection.close()
             raise
@@ -185,7 +249,7 @@ class Link(Generic[Prepared]):
         except BaseException:
             await generation.close()
             raise
-        self._current = generation
+        self._generation = generation
         self.opened += 1
         if not generation.lost.is_set():
             self._usable.set()
@@ -199,14 +263,14 @@ class Link(Generic[Prepared]):
             opened = loop.time()
             was_open = False
             try:
-                generation = self._current or await self.open()
+                generation = self._generation or await self.open()
             except Exception as failure:  # whatever it is, the next attempt may go better; nothing else would try
                 log.warning("broker.connect_failed", extra={"connection": self._name, "reason": repr(failure)})
             else:
                 log.info("broker.connected", extra={"connection": self._name})
                 await generation.lost.wait()
                 await generation.close()
-                self._current = None
+                self._generation = None
                 was_open = loop.time() - opened > STABLE_AFTER_SECONDS or self._dropped
                 self._dropped = False
             failures = 1 if was_open else failures + 1
@@ -214,18 +278,23 @@ class Link(Generic[Prepared]):
 
     def drop(self, reason: str) -> None:
         """Condemn the current generation, if there is one."""
-        if self._current is not None:
+        if self._generation is not None:
             # Our own wish, and no sign that connecting is of no use.
             self._dropped = True
-            self._current.condemn(reason)
+            self._generation.condemn(reason)
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
-        if self._current is not None:
-            await self._current.close()
-            self._current = None
+        if self._generation is not None:
+            await self._generation.close()
+            self._generation = None
 
     def _lost(self, reason: str | None) -> None:
         self._usable.clear()
         if reason is not None:
+            self._failure = hide_password(f"The connection to RabbitMQ was lost ({reason}).", self._url)
             log.warning("broker.connection_lost", extra={"connection": self._name, "reason": reason})
+
+
+def _with_heartbeat(url: URL) -> URL:
+    return url if "heartbeat" in url.query else url.update_query(heartbeat=HEARTBEAT_SECONDS)

@@ -23,6 +23,7 @@ OVERHEAD = HEAD.size + 1
 HEARTBEAT_FRAME = HEAD.pack(HEARTBEAT, 0, 0) + END_BYTE
 
 PUBLISH, RETURN, DELIVER, ACK, NACK = ((60 << 16) | method for method in (40, 50, 60, 80, 120))
+BLOCKED, UNBLOCKED = ((10 << 16) | method for method in (60, 61))
 MANDATORY = 1
 LONGEST_SHORT_STRING = 255
 

@@ -42,6 +42,16 @@ class Load:
         finally:
             await end(calling)
 
+    async def accepts(self, count: int) -> None:
+        """Wait until so many more dispatches were accepted."""
+        known = len(self.accepted)
+        await eventually(lambda: len(self.accepted) >= known + count)
+
+    async def readiness(self) -> str:
+        """Return what `/ready` says."""
+        async with self._client() as client:
+            return (await client.get("/ready")).text
+
     async def recovered(self, name: str) -> float:
         """Return how long it takes from now until work that is dispatched now is completed; not too long."""
         began = time.monotonic()

@@ -39,15 +39,9 @@ async def load(own_url: str, tmp_path: Path) -> AsyncIterator[Load]:
         yield Load(system)
 
 
-async def accepts(load: Load, count: int) -> None:
-    """Wait until so many more dispatches were accepted."""
-    known = len(load.accepted)
-    await eventually(lambda: len(load.accepted) >= known + count)
-
-
 async def test_work_goes_on_after_a_crash_of_postgresql(load: Load, own_postgres: Postgres) -> None:
     async with load.running():
-        await accepts(load, 5)
+        await load.accepts(5)
         await own_postgres.stop_immediately()
         await eventually(lambda: load.refused)
         await own_postgres.start_again()
@@ -57,7 +51,7 @@ async def test_work_goes_on_after_a_crash_of_postgresql(load: Load, own_postgres
 
 async def test_a_dispatch_is_refused_in_time_while_postgresql_is_frozen(load: Load, own_postgres: Postgres) -> None:
     async with load.running():
-        await accepts(load, 5)
+        await load.accepts(5)
         own_postgres.freeze()
         try:
             await eventually(lambda: len(load.refused) >= 2, timeout=20)
@@ -70,7 +64,7 @@ async def test_a_dispatch_is_refused_in_time_while_postgresql_is_frozen(load: Lo
 async def test_work_goes_on_after_every_session_was_ended(load: Load, own_postgres: Postgres, own_url: str) -> None:
     async with load.running():
         for _ in range(3):
-            await accepts(load, 3)
+            await load.accepts(3)
             assert await own_postgres.terminate_sessions(own_url) > 0
         await load.recovered("ended sessions")
     await load.check()
@@ -81,7 +75,7 @@ async def test_work_goes_on_after_every_open_session_became_read_only(
 ) -> None:
     name = urlsplit(own_url).path.removeprefix("/")
     async with load.running():
-        await accepts(load, 5)
+        await load.accepts(5)
         # Sessions to come can write, and those that are open cannot any more: what a failover leaves behind a proxy.
         await own_postgres.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = off')
         await own_postgres.execute("ALTER SYSTEM SET default_transaction_read_only = on")
@@ -103,7 +97,7 @@ async def test_work_goes_on_after_a_synchronous_standby_was_promoted(tmp_path: P
             await system.start_agent()
             load = Load(system)
             async with load.running():
-                await accepts(load, 5)
+                await load.accepts(5)
                 await servers.kill_primary()
                 await eventually(lambda: load.refused)
                 await servers.promote_standby()
