@@ -14,12 +14,11 @@ from datetime import timedelta
 from typing import Generic, TypeVar
 
 from aio_pika.abc import AbstractChannel
-from aiormq.exceptions import AMQPChannelError, AuthenticationError, ConnectionClosed, ProbableAuthenticationError
+from aiormq.exceptions import AMQPChannelError
 from yarl import URL
 
 from common.backoff import full_jitter
 from common.broker.base import BrokerUnavailable
-from common.broker.rabbitmq_frames import BLOCKED, UNBLOCKED
 from common.broker.rabbitmq_wire import WiredConnection
 from common.urls import each_host, hide_password
 
@@ -59,36 +58,8 @@ async def within(deadline: timedelta, call: Awaitable[Value]) -> Value:
         return task.result()
     except (AMQPChannelError, BrokerUnavailable):
         raise
-    except (AuthenticationError, ProbableAuthenticationError) as refusal:
-        raise BrokerUnavailable(f"RabbitMQ refuses this user or its password: {refusal}") from refusal
-    except ConnectionClosed as refusal:
-        raise BrokerUnavailable(f"RabbitMQ closed the connection: {refusal}") from refusal
     except Exception as failure:  # the library raises OSError, RuntimeError, its own errors, and bare Exception
         raise BrokerUnavailable(f"RabbitMQ did not answer: {failure or type(failure).__name__}") from failure
-
-
-class Alarm:
-    """Taps channel 0 for what RabbitMQ says when it stops and starts reading what is published; see `Tap`."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = None
-
-    def takes(self, method: int) -> bool:
-        return method in (BLOCKED, UNBLOCKED)
-
-    def method(self, method: int, payload: bytes) -> bool:
-        self.reason = _alarm(payload) if method == BLOCKED else None
-        log.warning("broker.alarm", extra={"reason": self.reason})
-        return False
-
-    def content(self, header: bytes, body: bytes) -> None:
-        """Neither method has content."""
-
-
-def _alarm(payload: bytes) -> str:
-    """Return which alarms RabbitMQ names ("low on memory & disk"), after class, method and length."""
-    said = payload[5:].decode(errors="replace")
-    return " and ".join(kind for kind in ("memory", "disk") if kind in said) + " alarm" if " on " in said else said
 
 
 class Generation(Generic[Prepared]):
@@ -106,14 +77,12 @@ class Generation(Generic[Prepared]):
         self._on_lost = on_lost
         self._losers: list[Callable[[], None]] = []
         self._watched: set[AbstractChannel] = set()
-        self._alarm = Alarm()
-        self.wire.tap(0, self._alarm)
         connection.close_callbacks.add(self._connection_closed)
 
     def check_not_blocked(self) -> None:
         """Raise `BrokerUnavailable` while RabbitMQ reads nothing here, for want of memory or disk."""
-        if self._alarm.reason is not None:
-            raise BrokerUnavailable(f"RabbitMQ is blocked: {self._alarm.reason}")
+        if (alarm := self.wire.said.alarm) is not None:
+            raise BrokerUnavailable(f"RabbitMQ is blocked: {alarm}")
 
     def condemn(self, reason: str | None) -> None:
         """Declare everything of this generation void; the supervisor throws it away. No reason: it was on purpose."""
@@ -240,6 +209,12 @@ class Link(Generic[Prepared]):
         connection = WiredConnection(host, client_properties={"connection_name": self._name})
         try:
             await within(self._deadline / len(self._hosts), connection.connect())
+        except BrokerUnavailable as failure:
+            await connection.close()
+            # The library says that something else was expected.
+            if connection.refusal is not None:
+                raise BrokerUnavailable(f"RabbitMQ refuses the connection: {connection.refusal}") from failure
+            raise
         except BaseException:
             await connection.close()
             raise

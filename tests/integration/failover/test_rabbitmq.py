@@ -96,7 +96,7 @@ async def test_work_goes_on_when_a_password_is_right_again(load: Load, place: Pl
     async with load.running():
         await load.accepts(5)
         await place.set_password("another")
-        await says_why(load, "RabbitMQ refuses this user or its password")
+        await says_why(load, "ACCESS_REFUSED - Login was refused")
         await place.set_password(PASSWORD)
         await load.recovered("a changed password")
     await load.check()
