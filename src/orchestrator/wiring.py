@@ -116,7 +116,7 @@ async def open_orchestrator(
             open_pool(settings.database_url, connections=settings.database_connections)
         )
         await check_schema(pool)
-        bus = broker or await _open_broker(stack, shared.broker_url)
+        bus = broker or await _open_broker(stack, shared)
         relay, news, own, health, hub = Wake(), News(), OwnEvents(), Health(), Hub()
         signer, audit = open_signer(settings.signing_keys_dir, SystemClock()), AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
@@ -167,7 +167,7 @@ async def open_orchestrator(
         stack.push_async_callback(new.send.close)
         stack.push_async_callback(service.disconnect)
         await bus.declare(*map(topology.work_queue, pools))
-        await recover(settings, pool, bus, pools)
+        recovering = await recover(settings, pool, bus, pools, relay)
         await audit.started(settings, policy.policy.id, () if signer is None else signer.key_ids[0])
         async with pool.acquire() as db:
             hub.start_at(await events.head(db))
@@ -187,6 +187,7 @@ async def open_orchestrator(
             ("relay_outbox", InTurn(new.serve, tickets, placing(settings, pool, bus, room)), relay, SECOND),
             ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
+            ("recover", recovering, Wake(), SECOND),
             ("expire_approvals", ExpireApprovals(approvals), Wake(), SECOND),
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
             ("free_keys", FreeKeys(KeyService(pool, ageing=settings.priority_ageing), relay), Wake(), SECOND),
@@ -202,7 +203,7 @@ async def open_orchestrator(
             **door.loops,
             "listen_for_events": keep_running(
                 "listen_for_events",
-                partial(listen_for_events, settings.database_url, news, well=partial(health.well, "listen_for_events")),
+                partial(listen_for_events, pool.database, news, well=partial(health.well, "listen_for_events")),
                 health=health,
             ),
             "answer_claims": keep_running("answer_claims", jobs.desk.run_once, health=health),
@@ -273,9 +274,11 @@ async def _jobs(
     )
 
 
-async def _open_broker(stack: AsyncExitStack, url: str) -> Broker:
+async def _open_broker(stack: AsyncExitStack, shared: SharedSettings) -> Broker:
     try:
-        return await stack.enter_async_context(open_broker(url, name="orchestrator"))
+        return await stack.enter_async_context(
+            open_broker(shared.broker_url, name="orchestrator", queue_type=shared.queue_type)
+        )
     except BrokerUnavailable as error:
         raise StartupRefused(f"The broker cannot be used: {error} Is CHIFFON_BROKER_URL right?") from error
 

@@ -16,7 +16,7 @@ from orchestrator.loops.consume import ConsumeQueue
 from orchestrator.loops.consume_claims import ConsumeClaims
 from orchestrator.loops.consume_dead_letters import ConsumeDeadLetters
 from orchestrator.loops.place_tickets import PlaceTickets
-from orchestrator.loops.recover import Recover
+from orchestrator.loops.recover import Recover, RecoverAfterOutages
 from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.loops.send_new import SendNew
 from orchestrator.loops.serve_standing import ServeStanding
@@ -112,10 +112,17 @@ async def consuming(consumer: ConsumeQueue | ConsumeDeadLetters, health: Health)
         await keep_running(f"consume_{consumer.queue}", consumer.run_once, health=health)
 
 
-async def recover(settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str]) -> None:
-    """Make ledger and broker agree before anything is served. Raises `StartupRefused` without the broker."""
+async def recover(
+    settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str], relay: Wake
+) -> RecoverAfterOutages:
+    """Make ledger and broker agree before anything is served, and return the loop that does so after outages.
+
+    Raises `StartupRefused` without the broker.
+    """
     mending = Recover(pool, broker, agent_types=pools, ageing=settings.priority_ageing)
+    later = RecoverAfterOutages(mending, broker, pool.database, relay)
     try:
         await mending.run_once()
     except BrokerUnavailable as error:
         raise StartupRefused(f"The broker went away while starting: {error}") from error
+    return later

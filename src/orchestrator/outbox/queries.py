@@ -134,6 +134,12 @@ MAKE_DUE_IF_MORE_THAN = """
  RETURNING id
 """
 
+MAKE_AIMED_DUE = """
+    UPDATE outbox SET due_at = now(), published_at = NULL
+     WHERE kind = 'ticket' AND recipient LIKE 'aim:%' AND published_at IS NOT NULL AND due_at > now()
+ RETURNING id
+"""
+
 PUT_BACK = "UPDATE outbox SET published_at = NULL, due_at = now() + $2::interval WHERE id = ANY($1::bigint[])"
 
 POOLS = "SELECT DISTINCT recipient FROM outbox WHERE kind = 'ticket' AND recipient NOT LIKE 'aim:%'"
@@ -250,6 +256,11 @@ async def remove_needless_tickets(db: Connection) -> list[UUID]:
 async def make_due_if_more_than(db: Connection, recipient: str, depth: int) -> int:
     """Have all tickets of a queue published again if more of them count as published than the queue holds."""
     return len(await db.fetch(MAKE_DUE_IF_MORE_THAN, recipient, depth))
+
+
+async def make_aimed_due(db: Connection) -> int:
+    """Have all tickets that were published for single agents published again."""
+    return len(await db.fetch(MAKE_AIMED_DUE))
 
 
 async def pools(db: Connection) -> set[str]:

@@ -117,7 +117,7 @@ def _is_retry(facts: Facts) -> bool:
 
 def _delivery(facts: Facts) -> Iterator[Blocker]:
     if facts.broker_failure is not None:
-        yield Blocker(BlockerKind.BROKER_DOWN, f"The broker does not answer: {facts.broker_failure}")
+        yield Blocker(BlockerKind.BROKER_DOWN, f"The broker cannot be used: {facts.broker_failure}")
     elif facts.relay_failure is not None:
         yield Blocker(BlockerKind.RELAY_FAILING, f"Tickets cannot be published right now: {facts.relay_failure}")
 
