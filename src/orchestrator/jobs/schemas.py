@@ -4,8 +4,10 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
 
 from common.json_rules import Number, SafeObject, SafeText, Truth, WholeNumber
 from common.labels import Labels
@@ -26,6 +28,14 @@ MOST_ATTEMPTS = 100
 LONGEST_WAIT_SECONDS = 60.0
 
 
+def _is_there(types: object) -> object:
+    """Refuse null, which could mean any type and none."""
+    if types is None:
+        raise PydanticCustomError("types", "must be a list of types; leave it out for any")
+    return types
+
+
+Types = Annotated[list[AnyWorkType], Field(max_length=100)]
 WorkerId = Annotated[SafeText, Field(max_length=LONGEST_NAME, description="What the worker calls itself.")]
 AttemptNumber = Annotated[
     WholeNumber | None,
@@ -42,7 +52,7 @@ class JobRequest(CamelCase):
 
     type: AnyWorkType = Field(description="What kind of work it is.", examples=["render"])
     priority: WholeNumber = Field(default=0, ge=SMALLEST, le=LARGEST, description="Higher first; 0 is normal.")
-    payload: SafeObject = Field(default_factory=dict, description="What the work type needs to know.")
+    payload: SafeObject = Field(description="What the work type needs to know.")
     affinity_key: Annotated[SafeText, Field(max_length=LONGEST_KEY)] | None = Field(
         default=None, description="Kept for workers; it does not change the order."
     )
@@ -115,7 +125,7 @@ class ClaimRequest(CamelCase):
     lease_seconds: WholeNumber = Field(
         ge=1, le=HIGHEST, description="How long the job is the worker's without a heartbeat."
     )
-    allowed_types: Annotated[list[AnyWorkType], Field(max_length=100)] | None = Field(
+    allowed_types: Annotated[Types | SkipJsonSchema[None], BeforeValidator(_is_there)] = Field(
         default=None, description="Only jobs of these types; without it, any."
     )
     worker_capabilities: Labels = Field(default_factory=dict, description="What the worker has: label and value.")

@@ -182,6 +182,7 @@ async def test_a_creation_that_is_repeated_is_the_same_job(queue: httpx2.AsyncCl
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [
+        ("/jobs", {"type": "render"}, "payload"),
         ("/jobs", {"type": "a\x00b"}, "type"),
         ("/jobs", {"type": "x" * 201}, "type"),
         ("/jobs", {"type": "render", "priority": "high"}, "priority"),
@@ -196,6 +197,7 @@ async def test_a_creation_that_is_repeated_is_the_same_job(queue: httpx2.AsyncCl
         ("/jobs/claim", {"workerId": "w", "leaseSeconds": 1_000_000}, "leaseSeconds"),
         ("/jobs/claim", {"workerId": "w" * 201, "leaseSeconds": 5}, "workerId"),
         ("/jobs/claim", {"workerId": "w", "leaseSeconds": 5, "waitSeconds": 61}, "waitSeconds"),
+        ("/jobs/claim", {"workerId": "w", "leaseSeconds": 5, "allowedTypes": None}, "allowedTypes"),
     ],
 )
 async def test_bad_input_names_the_field(
