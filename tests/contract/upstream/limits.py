@@ -3,10 +3,12 @@ docs/reference/queue-api.md, told once more so that a test can say beforehand wh
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-KNOWN = {
+KNOWN: Mapping[str, Collection[str]] = {
+    "listQueueJobs": {"status", "type", "limit", "cursor"},
+    "getQueueJob": (),
     "createQueueJob": {"type", "priority", "payload", "affinityKey", "maxAttempts", "requestId"},
     "claimQueueJob": {"workerId", "leaseSeconds", "allowedTypes", "workerCapabilities", "claimId", "waitSeconds"},
     "heartbeatQueueJob": {"workerId", "leaseSeconds", "attempt"},
@@ -25,7 +27,7 @@ LARGEST_INTEGER = 2**63 - 1
 def is_beyond(operation: str, body: Mapping[str, Any]) -> bool:
     """Say whether a body that the contract takes is refused by a limit of the queue API."""
     return (
-        not body.keys() <= KNOWN[operation]
+        not body.keys() <= set(KNOWN[operation])
         or any(isinstance(body.get(name), str) and len(body[name]) > most for name, most in LONGEST.items())
         or any(body.get(name, 0) > most for name, most in HIGHEST.items())
         or body.get("priority", 0) < -LARGEST_INTEGER - 1
