@@ -22,8 +22,12 @@ class NotJson(ValueError):
         self.problem = problem
 
 
-class _NameTwice(Exception):
+class NameTwice(NotJson):
     """An object has a name twice."""
+
+
+class _HasOne(Exception):
+    """There is an object with a name twice."""
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -35,9 +39,9 @@ def read_json(text: bytes | str) -> Any:
     decoded = _decoded(text) if isinstance(text, bytes) else text.removeprefix("\ufeff")
     try:
         return _READER.decode(decoded)
-    except _NameTwice:
+    except _HasOne:
         path, name = _first_repeated(_PAIRS_READER.decode(decoded), ()) or ((), "")
-        raise NotJson(f"has the name {name!r} twice", path) from None
+        raise NameTwice(f"has the name {name!r} twice", path) from None
     except json.JSONDecodeError as error:
         raise NotJson(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
@@ -60,7 +64,7 @@ def _decoded(text: bytes) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise _NameTwice
+        raise _HasOne
     return value
 
 

@@ -92,7 +92,7 @@ def running_job(queue: Running, session: requests.Session, *, worker: str) -> st
     jobs = f"{queue.http}/api/queue/jobs"
     made = session.post(jobs, json={"type": kind, "payload": {}}, timeout=30)
     assert made.status_code == 201, made.text
-    ask = {"workerId": worker, "leaseSeconds": 600, "allowedTypes": [kind]}
+    ask: Any = {"workerId": worker, "leaseSeconds": 600, "allowedTypes": [kind]}
     claimed: str = session.post(f"{jobs}/claim", json=ask, timeout=30).json()["job"]["id"]
     return claimed
 
