@@ -15,6 +15,8 @@ import urllib.error
 import urllib.request
 import uuid
 
+if len(sys.argv) not in (2, 3):
+    sys.exit(__doc__.split("\n")[0])
 SERVER = sys.argv[1]
 WORKER = sys.argv[2] if len(sys.argv) > 2 else f"worker-{os.getpid()}"
 TYPE = os.environ.get("QUEUE_WORK_TYPE", "conformance")

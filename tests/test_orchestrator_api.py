@@ -470,7 +470,7 @@ def test_parameters_that_cannot_be_stored_are_refused_with_the_reason(
 def test_a_body_larger_than_allowed_is_refused(service: AsyncMock) -> None:
     app = create_app(max_body_bytes=2000)
     app.dependency_overrides[get_orchestrator_service] = lambda: service
-    client = TestClient(app)
+    client = TestClient(app, headers={"content-type": "application/json"})
 
     fits = client.post("/api/v1/dispatch", content=b" " * 1998 + b"{}")
     fits_streamed = client.post("/api/v1/dispatch", content=iter((b" " * 1998, b"{}")))

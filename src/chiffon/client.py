@@ -14,7 +14,7 @@ from chiffon.approvals import Approvals
 from chiffon.credentials import find_token
 from chiffon.errors import ApiError
 from chiffon.feed import Connected, Feed, Filter
-from chiffon.http import Http
+from chiffon.http import Http, check_address
 from chiffon.models import Agent, BatchResult, Dispatched, Event, EventPage, OutputPage, TaskPage, TaskStatus, Why
 from chiffon.operations import AnyId as AnyId
 from chiffon.operations import Operations
@@ -41,6 +41,7 @@ class Client(Approvals, Operations, Access):
         patience: timedelta = timedelta(minutes=5),
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
+        check_address(base_url)
         self.base_url = base_url.rstrip("/")
         self._token = find_token(self.base_url) if token is None else token
         self._http = Http(self.base_url, timeout=timeout, token=self._token, transport=transport)

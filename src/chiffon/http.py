@@ -29,6 +29,21 @@ def is_loopback(url: str) -> bool:
     return (urlsplit(url).hostname or "") in {"127.0.0.1", "localhost", "::1"}
 
 
+class UnusableAddress(StartupRefused):
+    """What was given as the orchestrator's address is none."""
+
+
+def check_address(url: str) -> None:
+    """Raise `UnusableAddress` for an address that requests cannot be sent to."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UnusableAddress(f"{url!r} is no address of an orchestrator: give it as http://HOST:PORT or https://HOST.")
+
+
 class UnusableToken(StartupRefused):
     """What was given as a token is none."""
 

@@ -7,7 +7,8 @@ reader that comes after; so all of these are refused where they come in.
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, JsonValue
+from pydantic import AfterValidator, BeforeValidator, JsonValue, Strict
+from pydantic_core import PydanticCustomError
 
 MAX_DEPTH = 64
 MAX_INTEGER = 2**63 - 1
@@ -51,5 +52,18 @@ def _check_number(item: Any) -> None:
         raise ValueError(f"must not contain integers beyond ±{MAX_INTEGER}")
 
 
+def _is_number(value: Any) -> Any:
+    """Refuse what only looks like a number: true, and digits in quotes."""
+    if isinstance(value, bool | str | bytes):
+        raise PydanticCustomError("number", "must be a number, and not in quotes")
+    return value
+
+
 SafeText = Annotated[str, AfterValidator(check_text)]
 SafeObject = Annotated[dict[str, JsonValue], AfterValidator(check_json)]
+
+# Numbers and truth values of JSON as they are: 3.0 is the whole number 3, but "3" and true are no numbers, 1 and "off"
+# are no truth values.
+WholeNumber = Annotated[int, BeforeValidator(_is_number)]
+Number = Annotated[float, BeforeValidator(_is_number)]
+Truth = Annotated[bool, Strict()]

@@ -14,7 +14,7 @@ from common.confinement import UNCONFINED, Confinement
 from common.labels import Labels
 from common.policy.model import Effect
 from common.seal import KeyId, Seal
-from common.work import AgentType, WorkType
+from common.work import AgentType, AnyWorkType
 
 MAX_CHUNK_BYTES = 256 * 1024
 MAX_TAIL_BYTES = 16 * 1024
@@ -45,7 +45,7 @@ class Ticket(Message):
     """
 
     task_id: UUID
-    work_type: WorkType
+    work_type: AnyWorkType
     fence: int = Field(ge=0)
 
 
@@ -75,7 +75,7 @@ class WorkRequest(Message):
     """What is to be done."""
 
     task_id: UUID
-    work_type: WorkType
+    work_type: AnyWorkType
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     hints: dict[str, JsonValue] = Field(default_factory=dict)
 
@@ -224,7 +224,7 @@ class StatusUpdate(Message):
     status: AgentStatus
     hostname: str = Field(max_length=LONGEST_NAME)
     version: str = Field(max_length=LONGEST_NAME)
-    work_types: list[WorkType] = Field(max_length=MOST_WORK_TYPES)
+    work_types: list[AnyWorkType] = Field(max_length=MOST_WORK_TYPES)
     slots: int = Field(ge=1)
     current_tasks: list[UUID] = Field(default_factory=list, max_length=MOST_TASKS)
     resources: Resources

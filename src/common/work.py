@@ -9,14 +9,26 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from common.json_rules import SafeText
+from common.json_rules import Number, SafeText
 
 WORK_TYPE_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 AGENT_TYPE_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
 
+LONGEST_WORK_TYPE = 200
+
+# What a route can lead from, and what a job may call itself.
 WorkType = Annotated[str, StringConstraints(pattern=WORK_TYPE_PATTERN)]
+AnyWorkType = Annotated[SafeText, Field(max_length=LONGEST_WORK_TYPE)]
 AgentType = Annotated[str, StringConstraints(pattern=AGENT_TYPE_PATTERN)]
 
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
@@ -62,10 +74,10 @@ class ShellScriptParameters(Parameters):
     stdin: Annotated[SafeText, StringConstraints(max_length=262_144)] | SecretReference = Field(
         default="", description='Text for the program\'s standard input, at most 262144, or `{"secret": "NAME"}`.'
     )
-    max_duration_seconds: float = Field(
+    max_duration_seconds: Number = Field(
         default=3600.0, gt=0, le=MAX_DURATION_SECONDS, description="The program is stopped after this many seconds."
     )
-    max_silence_seconds: float | None = Field(
+    max_silence_seconds: Number | None = Field(
         default=None,
         gt=0,
         le=MAX_DURATION_SECONDS,
@@ -94,3 +106,15 @@ class ShellScriptParameters(Parameters):
 PARAMETERS: Mapping[str, type[Parameters]] = MappingProxyType(
     {"echo": EchoParameters, "shell_script": ShellScriptParameters}
 )
+
+
+def content_of(work_type: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what parameters say: the same for a default whether it is spelled out or not.
+
+    Parameters of a type without a model, or that its model does not allow any more, say what is written.
+    """
+    model = PARAMETERS.get(work_type)
+    try:
+        return parameters if model is None else model.model_validate(parameters).model_dump(exclude_defaults=True)
+    except ValidationError:
+        return parameters

@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from common.errors import ChiffonError
 from common.lifecycle import Status
 from common.messages import AgentStatus, Stream
-from common.work import AGENT_TYPE_PATTERN, WORK_TYPE_PATTERN
+from common.work import AGENT_TYPE_PATTERN, AnyWorkType
 from orchestrator.events.schemas import EventOut, EventPage
 from orchestrator.http.context import trace_of
 from orchestrator.http.direct import direct
 from orchestrator.http.errors import ERROR_CONTENT, ErrorResponse, problem_of, validation_problem
 from orchestrator.http.moment import Moment
 from orchestrator.http.pagination import decode_cursor, encode_cursor
+from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ, MayDispatch
 from orchestrator.identities.model import Caller
 from orchestrator.output.schemas import OutputPage
@@ -129,7 +130,8 @@ async def _batch_item(
     try:
         task = await _dispatch(DispatchRequest.model_validate(item), service, trace_id, caller)
     except ValidationError as error:
-        problem = validation_problem(list(error.errors(include_url=False, include_input=False)), trace_id)
+        found = error.errors(include_url=False, include_input=False)
+        problem = validation_problem(found, trace_id, item, DispatchRequest)
         return BatchItem(index=index, status_code=problem.status, error=problem)
     except ChiffonError as error:
         problem = problem_of(error, trace_id)
@@ -153,20 +155,20 @@ async def status(task_id: UUID, service: Service) -> TaskStatus:
 @router.get("/tasks", dependencies=[READ], tags=["tasks"], summary="List tasks, newest first", responses={**INVALID})
 async def tasks(
     service: Service,
-    status: Annotated[Status | None, Query(description="Only tasks that stand there.")] = None,
-    work_type: Annotated[str | None, Query(pattern=WORK_TYPE_PATTERN)] = None,
+    status: Annotated[
+        list[Status] | None, Query(description="Only tasks that stand there; repeat it for more.")
+    ] = None,
+    work_type: AnyWorkType | None = None,
     agent_type: Annotated[str | None, Query(pattern=AGENT_TYPE_PATTERN)] = None,
     agent_id: Annotated[UUID | None, Query(description="Run by this agent, now or last.")] = None,
     trace_id: UUID | None = None,
     created_after: Annotated[Moment | None, Query(description="With its zone, as in 2026-11-22T10:00:00Z.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    limit: Annotated[Digits, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the last page.")] = None,
 ) -> TaskPage:
     """Return the tasks that match everything given, a page at a time."""
     before = None if cursor is None else decode_cursor(cursor)
-    wanted = TaskFilter(
-        None if status is None else [status], work_type, agent_type, agent_id, trace_id, created_after, before
-    )
+    wanted = TaskFilter(status, work_type, agent_type, agent_id, trace_id, created_after, before)
     found = await service.list_tasks(wanted, limit=limit + 1)
     page, last = found[:limit], found[limit - 1] if len(found) > limit else None
     return TaskPage(
@@ -186,9 +188,9 @@ async def output(
     task_id: UUID,
     service: Service,
     stream: Stream = Stream.STDOUT,
-    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="Bytes of UTF-8 before the part.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=4 * PAGE_BYTES, description="At most so many bytes.")] = PAGE_BYTES,
-    attempt: Annotated[int | None, Query(ge=1, le=32_767, description="Which attempt; the last by default.")] = None,
+    offset: Annotated[Digits, Query(ge=0, le=MAX_OFFSET, description="Bytes of UTF-8 before the part.")] = 0,
+    limit: Annotated[Digits, Query(ge=1, le=4 * PAGE_BYTES, description="At most so many bytes.")] = PAGE_BYTES,
+    attempt: Annotated[Digits | None, Query(ge=1, le=32_767, description="Which attempt; the last by default.")] = None,
 ) -> OutputPage:
     """Return a part of one stream of a task's output, while it runs or afterwards."""
     return OutputPage.of(await service.read_output(task_id, attempt=attempt, stream=stream, offset=offset, limit=limit))
@@ -204,8 +206,8 @@ async def output(
 async def events(
     task_id: UUID,
     service: Service,
-    after: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="Only events numbered above this.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[Digits, Query(ge=0, le=MAX_OFFSET, description="Only events numbered above this.")] = 0,
+    limit: Annotated[Digits, Query(ge=1, le=1000)] = 100,
 ) -> EventPage:
     """Return the events of a task, oldest first."""
     found = await service.list_events(task_id, after=after, limit=limit)
@@ -243,7 +245,7 @@ async def agents(
 
 @router.post("/cancel/{task_id}", tags=["tasks"], summary="Cancel a task", responses={**ENDED, **NOT_FOUND, **INVALID})
 async def cancel(task_id: UUID, service: Service, caller: MayDispatch) -> CancelResponse:
-    """Cancel a task that has not ended.
+    """Cancel a task that has not ended; one that is cancelled already stays so.
 
     It is cancelled when this answers: nobody can claim it any more, and no late result changes it. An agent that runs
     it is told to stop it, which takes a moment.

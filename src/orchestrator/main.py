@@ -18,16 +18,19 @@ from orchestrator import api
 from orchestrator.approvals import api as approvals
 from orchestrator.audit import api as audit
 from orchestrator.dead_letters import api as dead_letters
-from orchestrator.http import errors, health
+from orchestrator.http import errors, health, strict
 from orchestrator.http.context import RequestContext
 from orchestrator.http.direct import DirectRoutes, Plan, direct_routes
+from orchestrator.http.head import HeadIsGet
 from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.http.protocol import Protocol
+from orchestrator.http.strict import NOTHING_IS_DROPPED, ReadBodies
 from orchestrator.http.tls import check_tls
 from orchestrator.http.websocket import WebSockets
+from orchestrator.identities import access
 from orchestrator.identities import api as identities
-from orchestrator.identities.access import PUBLIC, check_routes, refusals_documented
+from orchestrator.identities.access import PUBLIC, check_routes
 from orchestrator.identities.door import Door, NotStarted
 from orchestrator.identities.wiring import check_authentication
 from orchestrator.jobs import api as jobs
@@ -68,6 +71,7 @@ def create_app(
         version=VERSION,
         description=DESCRIPTION,
         lifespan=_lifespan if orchestrator is None else None,
+        dependencies=[NOTHING_IS_DROPPED],
     )
     if orchestrator is not None:
         _attach(app, orchestrator)
@@ -76,7 +80,9 @@ def create_app(
     errors.install(app)
     limit = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
     hot: dict[tuple[str, str], Plan] = {}
+    app.add_middleware(HeadIsGet)
     app.add_middleware(DirectRoutes, routes=hot)
+    app.add_middleware(ReadBodies)
     app.add_middleware(BodyLimit, limit=limit)
     app.add_middleware(Door, public=PUBLIC)
     app.add_middleware(OwnPagesOnly, loopback_only=loopback_only)
@@ -97,7 +103,7 @@ def create_app(
     hot.update(direct_routes(app))
     describe = app.openapi
     # FastAPI's own way to add to the document.
-    app.openapi = lambda: refusals_documented(describe())  # type: ignore[method-assign]
+    app.openapi = lambda: access.refusals_documented(strict.refusals_documented(describe()))  # type: ignore[method-assign]
     return app
 
 

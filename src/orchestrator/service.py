@@ -198,7 +198,7 @@ class OrchestratorService:
         return await self._why.explain(task_id)
 
     async def cancel_task(self, task_id: UUID, *, by: str = ANYBODY.name) -> None:
-        """Cancel a task that has not ended; raises `TaskNotFound`, and `TaskHasEnded`, a ValueError."""
+        """Cancel a task; raises `TaskNotFound`, and `TaskHasEnded`, a ValueError, for one that has ended otherwise."""
         await self._tasks.cancel(task_id, by=by)
         self._relay.ring()
         log.info("task.cancelled", extra={"task_id": task_id, "by": by})

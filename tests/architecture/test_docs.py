@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.events.model import Kind
-from orchestrator.live.api import BAD_PARAMETERS, FELL_BEHIND
+from orchestrator.http.errors import BAD_PARAMETERS
+from orchestrator.live.api import FELL_BEHIND
 from tests.architecture.regenerate_docs import PAGES, path_of, regenerated
 from tests.architecture.source import ROOT
 

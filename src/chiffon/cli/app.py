@@ -4,8 +4,8 @@ Each command lives in a module of its own that is imported when it is called; so
 a test compares them with the commands' own.
 """
 
-import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn
@@ -13,11 +13,15 @@ from typing import NamedTuple, NoReturn
 from cyclopts import App, Group
 
 from chiffon import __version__
+from chiffon.cli.streams import unfailing_output
 
 SUMMARY = """Dispatch work to agents, watch it run, and see what became of it.
 
 Start with chiffon up, then: chiffon dispatch shell_script --wait -- uname -a
+With --debug in front of the command, a failure shows where it happened.
 """
+
+DEBUG = "--debug"
 
 
 class Command(NamedTuple):
@@ -110,18 +114,18 @@ def build_app(arguments: Sequence[str]) -> App:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status."""
+    shows_where = list(arguments[:1]) == [DEBUG]
+    arguments = arguments[1:] if shows_where else arguments
     try:
         outcome = build_app(arguments)(arguments)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as failure:
         from chiffon.cli.outcome import explain_failure
 
-        status = explain_failure(failure)
+        if shows_where:
+            traceback.print_exception(failure)
+        status = explain_failure(failure, arguments)
         if status is None:
             raise
         return status
@@ -130,4 +134,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process."""
-    sys.exit(run(sys.argv[1:]))
+    with unfailing_output():
+        status = run(sys.argv[1:])
+    sys.exit(status)

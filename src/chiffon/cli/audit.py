@@ -14,6 +14,7 @@ from chiffon.cli.console import print_json, say
 from chiffon.cli.options import AS_TABLE, HERE, Printing, Target
 from chiffon.cli.outcome import Exit
 from chiffon.cli.show import audit_line
+from chiffon.cli.streams import is_read
 from chiffon.client import Client
 
 Ending = Literal["completed", "failed", "cancelled", "refused"]
@@ -140,6 +141,8 @@ def query(
                     print_json(event)
                 else:
                     print(audit_line(event))
+                if not is_read():
+                    break
         return Exit.OK
 
     return target.run(work)

@@ -26,8 +26,9 @@ def say(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document on one line."""
-    sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False) + "\n")
+    """Print one JSON document on one line, with escapes for what the encoding of the output lacks."""
+    text = json.dumps(_plain(value), ensure_ascii=False)
+    sys.stdout.write((text if _can_be_written(text) else json.dumps(_plain(value))) + "\n")
     sys.stdout.flush()
 
 
@@ -49,6 +50,14 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in known)
     for name, value in known:
         print(f"{name.ljust(width)}  {value}")
+
+
+def _can_be_written(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:

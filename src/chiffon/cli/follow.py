@@ -6,6 +6,7 @@ from contextlib import aclosing
 from chiffon.cli.console import print_json, say
 from chiffon.cli.outcome import exit_of_work
 from chiffon.cli.show import describe_end
+from chiffon.cli.streams import is_read
 from chiffon.client import AnyId, Client
 from chiffon.output import read_output, watch_to_the_end
 from common.messages import Stream
@@ -34,3 +35,5 @@ async def print_output(client: Client, task_id: AnyId, *, follow: bool, stream: 
             ours[piece.stream].flush()
             if piece.dropped:
                 say(f"The last {piece.dropped} bytes of {piece.stream} were not kept: they are beyond the limit.")
+            if not follow and not is_read():
+                return

@@ -9,6 +9,7 @@ from chiffon.cli.console import print_json
 from chiffon.cli.follow import follow_task, print_output
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
+from chiffon.cli.streams import is_read
 from chiffon.client import Client
 from chiffon.output import read_output
 from common.messages import Stream
@@ -49,6 +50,8 @@ def logs(
             async for piece in read_output(client, task_id, stream=stream):
                 dropped = {"dropped": piece.dropped} if piece.dropped else {}
                 print_json({"attempt": piece.attempt, "stream": piece.stream, "text": piece.text} | dropped)
+                if not is_read():
+                    break
         else:
             await print_output(client, task_id, follow=False, stream=stream)
         return Exit.OK

@@ -1,10 +1,13 @@
 """Exit statuses: what a script can tell from them, and the message that goes with each failure."""
 
+import os
+import sys
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import assert_never
 
 from chiffon.cli.console import say
-from common.errors import ErrorCode, StartupRefused
+from common.errors import ChiffonError, Conflict, ErrorCode, Invalid, NotFound, StartupRefused
 from common.lifecycle import Status
 
 
@@ -53,11 +56,13 @@ def exit_of_answer(http_status: int, error_code: int | None) -> Exit:
     return Exit.ERROR
 
 
-def explain_failure(failure: Exception) -> Exit | None:
-    """Print why a command failed and return its exit status; None for a failure that nobody foresaw."""
+def explain_failure(failure: Exception, arguments: Sequence[str] = ()) -> Exit | None:
+    """Print why a command line failed and return its exit status; None for a failure that is a fault of the program."""
     from chiffon.errors import ApiError, ServerUnreachable
 
     match failure:
+        case ExceptionGroup():
+            return explain_failure(failure.exceptions[0], arguments)
         case ApiError():
             code = "" if failure.error_code is None else f" [{failure.error_code}]"
             say(f"chiffon: {failure.error_message}{code}")
@@ -71,8 +76,42 @@ def explain_failure(failure: Exception) -> Exit | None:
         case StartupRefused():
             say(f"chiffon: {failure}")
             return Exit.ERROR
-        case Usage():
+        case Usage() | Invalid():
             say(f"chiffon: {failure}")
             return Exit.USAGE
+        case ChiffonError():
+            say(f"chiffon: {failure}")
+            return _exit_of_refusal(failure)
+        case OSError():
+            say(f"chiffon: {_of_the_system(failure)}")
+            return Exit.ERROR
+        case UnicodeError():
+            return _explain_text(failure, arguments)
         case _:
             return None
+
+
+def _exit_of_refusal(refusal: ChiffonError) -> Exit:
+    if isinstance(refusal, NotFound):
+        return Exit.NOT_FOUND
+    return Exit.CONFLICT if isinstance(refusal, Conflict) else Exit.ERROR
+
+
+def _of_the_system(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
+
+
+def _explain_text(error: UnicodeError, arguments: Sequence[str]) -> Exit:
+    for number, argument in enumerate(arguments, start=1):
+        # Python keeps bytes that are no text as lone surrogates (PEP 383).
+        if not is_text(argument):
+            say(f"chiffon: argument {number} is not {sys.getfilesystemencoding()} text: {os.fsencode(argument)!r}")
+            return Exit.USAGE
+    say(f"chiffon: this is not text that can be read: {error}")
+    return Exit.ERROR
+
+
+def is_text(argument: str) -> bool:
+    """Say whether an argument can be sent on as text."""
+    return not any(0xD800 <= ord(one) <= 0xDFFF for one in argument)

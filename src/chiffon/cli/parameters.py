@@ -1,20 +1,20 @@
 """Turn the words of a command line into a task's parameters."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from chiffon.cli.outcome import Usage
+from common.json_text import NameTwice, NotJson, read_json
 
 
 def read_text(source: str) -> str:
-    """Return the text of a file; `-` is standard input."""
-    if source == "-":
-        return sys.stdin.read()
+    """Return the text of a file, with the line ends of Unix and without a byte order mark; `-` is standard input."""
     try:
-        return Path(source).read_text(encoding="utf-8")
+        if source == "-":
+            return sys.stdin.read().removeprefix("\ufeff")
+        return Path(source).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise Usage(f"cannot read {source}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -24,8 +24,10 @@ def read_text(source: str) -> str:
 def parse_value(text: str) -> Any:
     """Return what a JSON text means; a text that is not JSON means itself."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return read_json(text)
+    except NameTwice as error:
+        raise Usage(f"{text}: {error}") from None
+    except NotJson:
         return text
 
 
@@ -42,7 +44,16 @@ def collect_pairs(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         if "=" not in pair[1:]:
             raise Usage(f"a label is NAME=VALUE, not {pair!r}")
-    return dict(parse_pair(pair) for pair in pairs)
+    return _dict(pairs)
+
+
+def _dict(pairs: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in map(parse_pair, pairs):
+        if key in found:
+            raise Usage(f"{key} is given twice")
+        found[key] = value
+    return found
 
 
 def collect_parameters(
@@ -59,13 +70,15 @@ def collect_parameters(
     Raises `Usage` for what cannot be understood, and for `argv` and `script` where the work type has no use for them.
     """
     parameters = {} if params_file is None else _read_object(params_file)
-    parameters.update(parse_pair(pair) for pair in pairs)
+    parameters.update(_dict(pairs))
     if (argv or script is not None) and work_type != "shell_script":
         raise Usage(f"only shell_script takes a program or --script; give {work_type} its parameters with --param")
     if argv and script is not None:
         raise Usage("give either --script or a program after --, not both")
     if script is not None:
-        parameters["script"] = read_text(script)
+        text = parameters["script"] = read_text(script)
+        if text.startswith("#!"):
+            parameters.setdefault("shell", _interpreter(script, text))
     if argv:
         parameters["argv"] = list(argv)
     if max_duration is not None:
@@ -73,11 +86,24 @@ def collect_parameters(
     return parameters
 
 
+def _interpreter(source: str, text: str) -> str:
+    """Return the program that the first line of a script names; the agent gives the script to it."""
+    words = text.partition("\n")[0].removeprefix("#!").split()
+    if len(words) == 2 and words[0].endswith("/env") and not words[1].startswith("-"):
+        return words[1]
+    if len(words) != 1:
+        raise Usage(
+            f"{source} names its interpreter with options: {' '.join(words)}; a script is given to one program "
+            "without options: name it with --param shell=PROGRAM"
+        )
+    return words[0]
+
+
 def _read_object(source: str) -> dict[str, Any]:
     try:
-        found = json.loads(read_text(source))
-    except ValueError as error:
-        raise Usage(f"{source} is not JSON: {error}") from error
+        found = read_json(read_text(source))
+    except NotJson as error:
+        raise Usage(f"{source}: {error}") from error
     if not isinstance(found, dict):
         raise Usage(f"{source} must hold a JSON object")
     return found

@@ -1,6 +1,5 @@
 """`chiffon policy`: check a file of rules, and say what they mean for some work. Nothing is asked of any server."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from chiffon.cli.console import print_json, say
 from chiffon.cli.options import AS_TABLE, Printing
 from chiffon.cli.outcome import Exit, Usage
 from chiffon.cli.parameters import read_text
+from common.json_text import NotJson, read_json
 from common.policy.model import Refused, Work
 from common.policy.read import Policy, read_policy
 from common.policy.rules import decide, explain
@@ -116,9 +116,9 @@ def _policy(path: Path | None) -> Policy:
 
 def _work(source: str) -> Work:
     try:
-        found = json.loads(read_text(source))
-    except ValueError as error:
-        raise Usage(f"{source} is not JSON: {error}") from error
+        found = read_json(read_text(source))
+    except NotJson as error:
+        raise Usage(f"{source}: {error}") from error
     if not isinstance(found, dict) or not isinstance(found.get("work_type"), str):
         raise Usage(f"{source} must hold a JSON object with a work_type, as the body of a dispatch")
     hints = _object(found, "hints", source)

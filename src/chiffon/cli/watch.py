@@ -11,6 +11,7 @@ from chiffon.cli.console import print_json, say
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
 from chiffon.cli.show import event_line
+from chiffon.cli.streams import is_read
 from chiffon.client import Client
 
 
@@ -59,6 +60,8 @@ def watch(
                 else:
                     print(event_line(event), flush=True)
                 seen = event.seq
+                if not is_read():
+                    break
         return Exit.OK
 
     status = target.run(work)

@@ -10,6 +10,8 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID, uuid5
 
+from common.json_text import NotJson, read_json
+
 DEFAULT_CHANNEL = "file"
 LONGEST_NAME = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -60,20 +62,16 @@ def outgoing_name(order: Order, *, at: datetime) -> str:
 
 def _object(content: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        body = read_json(content)
         # What cannot be sent (half of a surrogate pair, too deep) shows itself here and not in a dispatch.
         json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeError:
-        raise Malformed("The file is not UTF-8 throughout.") from None
-    except (ValueError, RecursionError) as failure:
-        raise Malformed(f"The file is not JSON: {failure}") from None
+    except NotJson as failure:
+        raise Malformed(f"The file {failure}.") from None
+    except (UnicodeError, RecursionError) as failure:
+        raise Malformed(f"The file cannot be sent: {failure}") from None
     if not isinstance(body, dict):
         raise Malformed("The file holds no JSON object; it must be the body of a dispatch.")
     return body
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is no JSON number")
 
 
 def _name(value: object, *, field: str) -> str:

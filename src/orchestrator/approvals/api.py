@@ -19,6 +19,7 @@ from orchestrator.approvals.service import ApprovalService
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.http.pagination import decode_cursor, encode_cursor
+from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ, MayApprove, MayDispatch, MayRead
 
 Responses = dict[int | str, dict[str, Any]]
@@ -61,7 +62,7 @@ async def approvals(
     state: Annotated[State | None, Query(description="waiting, approved, used, rejected, expired, cancelled")] = None,
     task_id: UUID | None = None,
     trace_id: UUID | None = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    limit: Annotated[Digits, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the last page.")] = None,
 ) -> ApprovalPage:
     """Return the approvals that match everything given, without the work, a page at a time."""

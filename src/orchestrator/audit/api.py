@@ -12,6 +12,7 @@ from orchestrator.audit.schemas import AuditPage
 from orchestrator.audit.service import AuditService
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.http.moment import Moment
+from orchestrator.http.strict import Digits
 from orchestrator.identities.access import requires
 from orchestrator.identities.permissions import Permission
 
@@ -51,8 +52,8 @@ async def audit(
     work_type: Name | None = None,
     since: Annotated[Moment | None, Query(description="Only from then on.")] = None,
     until: Annotated[Moment | None, Query(description="Only before then.")] = None,
-    after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered above this.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[Digits, Query(ge=0, le=MAX_SEQ, description="Only events numbered above this.")] = 0,
+    limit: Annotated[Digits, Query(ge=1, le=1000)] = 100,
 ) -> AuditPage:
     """Return the events that match, oldest first. An answer with few or no items may still have a `next_after`."""
     question = Question(

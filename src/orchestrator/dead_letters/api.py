@@ -21,6 +21,7 @@ from orchestrator.dead_letters.schemas import (
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT, problem_of
+from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ, MayOperate
 
 Responses = dict[int | str, dict[str, Any]]
@@ -49,7 +50,7 @@ async def get_dead_letters(request: Request) -> DeadLetterService:
 
 
 DeadLetters = Annotated[DeadLetterService, Depends(get_dead_letters)]
-LetterId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
+LetterId = Annotated[Digits, Path(ge=1, le=LARGEST_ID)]
 
 
 @router.get("", dependencies=[READ], summary="List dead letters, newest first")
@@ -57,8 +58,8 @@ async def dead_letters(
     letters: DeadLetters,
     state: Annotated[State | None, Query(description="waiting, replayed or discarded")] = None,
     kind: Annotated[Kind | None, Query(description="message or task")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[int | None, Query(ge=1, le=LARGEST_ID, description="`next_cursor` of the last page.")] = None,
+    limit: Annotated[Digits, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[Digits | None, Query(ge=1, le=LARGEST_ID, description="`next_cursor` of the last page.")] = None,
 ) -> DeadLetterPage:
     """Return what nobody could deal with, without the bodies, a page at a time."""
     found = await letters.newest(state=state, kind=kind, before=cursor, limit=limit + 1)

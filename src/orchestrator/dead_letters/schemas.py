@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from common.json_rules import WholeNumber
 from orchestrator.dead_letters.model import Kind, Letter, State
 from orchestrator.dead_letters.rules import parse
 from orchestrator.http.errors import ErrorResponse
@@ -14,7 +15,7 @@ from orchestrator.http.errors import ErrorResponse
 MOST_AT_ONCE = 100
 LARGEST_ID = 2**63 - 1
 
-LetterId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+LetterId = Annotated[WholeNumber, Field(ge=1, le=LARGEST_ID)]
 
 
 class DeadLetter(BaseModel):

@@ -1,11 +1,11 @@
 """Answer the hot routes without the framework: FastAPI documents them, and answers whatever is unusual about them.
 
 A route is direct when its endpoint is marked so, takes one JSON body, and depends only on what a request holds. Its
-body is validated and its answer is written by pydantic in one step each. A body that is not taken at once goes to
-FastAPI, as if it had never been looked at, so that refusals are the same everywhere.
+body, which `ReadBodies` has read, is validated and its answer is written by pydantic in one step each. A body that is
+not taken at once goes to FastAPI, as if it had never been looked at, so that refusals are the same everywhere.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from inspect import iscoroutinefunction
@@ -17,11 +17,12 @@ from fastapi.routing import RouteContext, iter_route_contexts
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.errors import ChiffonError
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import headers_of, problem_of, response
+from orchestrator.http.strict import Body
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[BaseModel]])
 _MARK = "__chiffon_direct__"
@@ -41,6 +42,7 @@ class CannotBeDirect(Exception):
 class Plan:
     """How to call an endpoint: the model of its body, and its dependencies by the names of its other arguments."""
 
+    route: RouteContext
     endpoint: Callable[..., Awaitable[BaseModel]]
     body_name: str
     model: type[BaseModel]
@@ -76,13 +78,12 @@ class DirectRoutes:
         if plan is None:
             await self._app(scope, receive, send)
             return
-        body, messages = await _read(receive)
-        work = _validated(plan.model, body)
+        work = _validated(plan.model, scope)
         if work is None:
-            await self._app(scope, _again(messages, receive), send)
+            await self._app(scope, receive, send)
             return
         try:
-            answer: Response = await plan.answer(work, Request(scope))
+            answer: Response = await plan.answer(work, Request({**scope, "route": plan.route}))
         except ChiffonError as error:
             answer = response(problem_of(error, trace_of(scope)), headers_of(error))
         await answer(scope, receive, send)
@@ -91,40 +92,16 @@ class DirectRoutes:
         plan = self._routes.get((scope["method"], scope["path"]))
         if plan is None or scope["query_string"] or scope["app"].dependency_overrides:
             return None
-        types = [value for name, value in scope["headers"] if name == b"content-type"]
-        return plan if types == [b"application/json"] else None
+        return plan
 
 
-def _validated(model: type[BaseModel], body: bytes | None) -> BaseModel | None:
-    """Return what a body says; None when it is not complete or says something else."""
+def _validated(model: type[BaseModel], scope: Scope) -> BaseModel | None:
+    """Return what a body says; None when there is none, or it says something else."""
+    body: Body | None = scope.get("state", {}).get("body")
     try:
-        return None if body is None else model.model_validate_json(body)
+        return None if body is None or body.fault is not None else model.model_validate(body.value)
     except ValidationError:
         return None
-
-
-async def _read(receive: Receive) -> tuple[bytes | None, list[Message]]:
-    """Return the body, None when its sender went away, and the messages that it came in."""
-    messages = []
-    while True:
-        message = await receive()
-        messages.append(message)
-        if message["type"] != "http.request":
-            return None, messages
-        if not message.get("more_body", False):
-            return b"".join([one.get("body", b"") for one in messages]), messages
-
-
-def _again(messages: Iterable[Message], receive: Receive) -> Receive:
-    """Return what gives these messages first, and then what comes."""
-    read = iter(messages)
-
-    async def receive_again() -> Message:
-        for message in read:
-            return message
-        return await receive()
-
-    return receive_again
 
 
 def direct_routes(app: FastAPI) -> Plans:
@@ -154,6 +131,7 @@ def _plan(route: RouteContext) -> Plan:
     model: Any = body.field_info.annotation
     endpoint: Any = route.endpoint
     return Plan(
+        route=route,
         endpoint=endpoint,
         body_name=body.name,
         model=model,

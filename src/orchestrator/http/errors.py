@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from common.errors import ChiffonError, ErrorCode, InvalidField, TooManyRequests
+from common.errors import ChiffonError, ErrorCode, Invalid, InvalidField, TooManyRequests
+from common.fields import place_in, problem_in
 from orchestrator.database.pool import is_outage
 from orchestrator.http.context import trace_of
 
@@ -26,8 +27,9 @@ MEDIA_TYPE = "application/problem+json"
 # nobody uses those, and they took half of the time in which an app is made.
 ERROR_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
 AGAIN_SOON: Mapping[str, str] = MappingProxyType({"retry-after": "1"})
-# A WebSocket's reason has room for 123 bytes.
-LONGEST_REASON = 100
+# RFC 6455: a WebSocket's reason has room for 123 bytes.
+REASON_BYTES = 120
+BAD_PARAMETERS = 4400
 
 STATUS_OF: Mapping[ErrorCode, HTTPStatus] = MappingProxyType(
     {
@@ -72,8 +74,14 @@ class ErrorResponse(BaseModel):
     errors: list[FieldProblem] = Field(default_factory=list, description="The fields that are wrong, if any.")
 
 
+class UnsupportedContent(Invalid):
+    """A body is of a type, or in an encoding, that is not read here; the message names what is."""
+
+
 def status_of(error: ChiffonError) -> HTTPStatus:
     """Return the HTTP status for an error of ours."""
+    if isinstance(error, UnsupportedContent):
+        return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     return STATUS_OF.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
@@ -85,12 +93,22 @@ def headers_of(error: ChiffonError) -> Mapping[str, str]:
         return {"retry-after": str(max(1, math.ceil(error.retry_after)))}
     if error.code is ErrorCode.UNAVAILABLE:
         return AGAIN_SOON
+    if isinstance(error, UnsupportedContent):
+        return {"accept": "application/json", "accept-encoding": "identity"}
     return {}
 
 
 def close_code(error: ChiffonError) -> int:
-    """Return the code with which a WebSocket is closed for an error of ours: 4000 and the HTTP status."""
-    return 4000 + status_of(error)
+    """Return the code with which a WebSocket is closed for an error of ours: 4000 and the HTTP status.
+
+    What is wrong with a WebSocket's request can only be its parameters.
+    """
+    return BAD_PARAMETERS if isinstance(error, Invalid) else 4000 + status_of(error)
+
+
+def reason_of(error: ChiffonError) -> str:
+    """Return what happened, as far as a WebSocket's reason has room for it."""
+    return str(error).encode("utf-8", "replace")[:REASON_BYTES].decode("utf-8", "ignore")
 
 
 def problem(
@@ -114,10 +132,15 @@ def problem_of(error: ChiffonError, trace_id: UUID | None) -> ErrorResponse:
     return problem(status_of(error), error.code, str(error), trace_id, fields)
 
 
-def validation_problem(problems: list[Any], trace_id: UUID | None) -> ErrorResponse:
-    """Return the body for what pydantic found; the input is never repeated, for it may hold a secret."""
+def validation_problem(problems: Sequence[Any], trace_id: UUID | None, given: Any, model: Any) -> ErrorResponse:
+    """Return the body for what pydantic found in what was `given` for a model.
+
+    The input is never repeated, for it may hold a secret.
+    """
     fields = [
-        FieldProblem(field=".".join(str(part) for part in found["loc"]) or "body", message=found["msg"])
+        FieldProblem(
+            field=".".join(map(str, place_in(given, found["loc"]))) or "body", message=problem_in(found, model)
+        )
         for found in problems[:20]
     ]
     message = "; ".join(f"{found.field}: {found.message}" for found in fields[:3])
@@ -139,13 +162,16 @@ def install(app: FastAPI) -> None:
         if isinstance(connection, WebSocket):
             # A browser is told the code and the reason only of a WebSocket that was open.
             await connection.accept()
-            await connection.close(close_code(error), str(error)[:LONGEST_REASON])
+            await connection.close(close_code(error), reason_of(error))
             return None
         return response(problem_of(error, trace_of(connection.scope)), headers_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return response(validation_problem(list(error.errors()), trace_of(request.scope)))
+        field = request.scope["route"].body_field
+        given = {"body": error.body, "query": dict(request.query_params), "path": request.path_params}
+        model = None if field is None else field.field_info.annotation
+        return response(validation_problem(error.errors(), trace_of(request.scope), given, model))
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> JSONResponse:

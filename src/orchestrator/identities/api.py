@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 
 from orchestrator.http.errors import ERROR_CONTENT
+from orchestrator.http.strict import Digits
 from orchestrator.identities.access import Anybody, MayAdminister, requires
 from orchestrator.identities.door import address_of
 from orchestrator.identities.model import Principal
@@ -112,7 +113,7 @@ async def create_token(wanted: TokenRequest, services: Services, caller: MayAdmi
 async def tokens(
     services: Services,
     principal_id: Annotated[UUID | None, Query(description="Only those of this identity.")] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    limit: Annotated[Digits, Query(ge=1, le=1000)] = 200,
 ) -> list[TokenOut]:
     """Return what is known of the tokens; the tokens themselves are nowhere."""
     found = await services.service.tokens(principal_id=principal_id, limit=limit)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from common.errors import ChiffonError, TooManyRequests
 from orchestrator.database.pool import is_outage
 from orchestrator.http.context import trace_of
-from orchestrator.http.errors import close_code, headers_of, problem_of, response
+from orchestrator.http.errors import close_code, headers_of, problem_of, reason_of, response
 from orchestrator.identities.authenticator import Authenticator
 from orchestrator.identities.model import ANYBODY, Caller, Unauthenticated
 from orchestrator.identities.sessions import Sessions
@@ -138,7 +138,7 @@ class Door:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
             refusal = Unauthenticated("The token does not count any more.")
-            await _close(send, close_code(refusal), str(refusal), accept=not accepted)
+            await _close(send, close_code(refusal), reason_of(refusal), accept=not accepted)
         finally:
             for task in (serving, closing):
                 task.cancel()
@@ -185,7 +185,7 @@ def _note(refusal: ChiffonError, scope: Scope) -> None:
 
 async def _refuse(refusal: Unauthenticated | TooManyRequests, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
-        await _close(send, close_code(refusal), str(refusal), accept=True)
+        await _close(send, close_code(refusal), reason_of(refusal), accept=True)
         return
     await response(problem_of(refusal, trace_of(scope)), headers_of(refusal))(scope, receive, send)
 
@@ -194,4 +194,4 @@ async def _close(send: Send, code: int, reason: str, *, accept: bool) -> None:
     # A browser is told the code and the reason only of a WebSocket that was open.
     if accept:
         await send({"type": "websocket.accept"})
-    await send({"type": "websocket.close", "code": code, "reason": reason[:100]})
+    await send({"type": "websocket.close", "code": code, "reason": reason})

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from common.json_rules import WholeNumber
 from common.work import AgentType
 from orchestrator.identities.model import PrincipalKind
 from orchestrator.identities.permissions import Permission, Role
@@ -41,7 +42,7 @@ class TokenRequest(_Body):
         default=None, min_length=1, max_length=20, description="Only these of what its owner may; by default all."
     )
     note: Note = Field(default="", description="What it is for.", examples=["backup job"])
-    expires_in_seconds: int | None = Field(
+    expires_in_seconds: WholeNumber | None = Field(
         default=None, ge=1, le=YEARS, description="For how long it counts; by default until it is revoked."
     )
 
@@ -51,7 +52,7 @@ class EnrolmentRequest(_Body):
 
     name: Name = Field(examples=["web-1"])
     agent_type: AgentType = Field(examples=["infra"])
-    ttl_seconds: int = Field(default=900, ge=1, le=DAY, description="For how long the enrolment token works.")
+    ttl_seconds: WholeNumber = Field(default=900, ge=1, le=DAY, description="For how long the enrolment token works.")
 
 
 class EnrolRequest(_Body):

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from common.messages import OutputChunk, Resources, ResultStatus, StatusUpdate
 from common.orders import Pause
-from common.work import WORK_TYPE_PATTERN
+from common.work import AnyWorkType
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.http.pagination import decode_cursor, encode_cursor
+from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ, MayDispatch, MayWork
 from orchestrator.identities.model import Caller
 from orchestrator.jobs.model import Ending, JobStatus, Taken, Wanted, Worker
@@ -90,14 +91,16 @@ async def create(work: JobRequest, request: Request, response: Response, jobs: J
 @router.get("/jobs", dependencies=[READ], summary="List jobs, newest first")
 async def jobs(
     jobs: Jobs,
-    status: Annotated[JobStatus | None, Query(description="Only jobs that stand there.")] = None,
-    type: Annotated[str | None, Query(pattern=WORK_TYPE_PATTERN)] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    status: Annotated[
+        list[JobStatus] | None, Query(description="Only jobs that stand there; repeat it for more.")
+    ] = None,
+    type: Annotated[AnyWorkType | None, Query(description="Only jobs of this type.")] = None,
+    limit: Annotated[Digits, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`nextCursor` of the page before.")] = None,
 ) -> JobPage:
     """Return jobs and tasks alike: they are the same."""
     before = None if cursor is None else decode_cursor(cursor)
-    found = await jobs.newest(status=status, work_type=type, before=before, limit=limit)
+    found = await jobs.newest(statuses=status, work_type=type, before=before, limit=limit)
     last = found[-1].task if len(found) == limit else None
     return JobPage(
         items=[JobOut.of(job) for job in found],
@@ -158,7 +161,7 @@ async def heartbeat(job_id: UUID, beat: HeartbeatRequest, jobs: Jobs, caller: Ma
     """Have the lease run anew. `cancelled` says that the job is to be stopped."""
     lease = timedelta(seconds=beat.lease_seconds)
     job, cancelled = await jobs.heartbeat(job_id, _own(caller, beat.worker_id), attempt=beat.attempt, lease=lease)
-    return HeartbeatAnswer(job=JobOut.of(job), cancelled=cancelled)
+    return HeartbeatAnswer.model_validate(JobOut.of(job).model_dump(by_alias=True) | {"cancelled": cancelled})
 
 
 @router.post("/jobs/{job_id}/progress", summary="Say where a job stands", responses={**NOT_FOUND, **LOST})

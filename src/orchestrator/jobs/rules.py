@@ -1,6 +1,6 @@
 """What a job is in terms of tasks: pure decisions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -29,9 +29,9 @@ STATUS_OF: Mapping[Status, JobStatus] = {
 }
 
 
-def statuses_of(status: JobStatus | None) -> list[Status] | None:
-    """Return the statuses of tasks that a job's status stands for; None for any."""
-    return None if status is None else [ours for ours, shown in STATUS_OF.items() if shown is status]
+def statuses_of(statuses: Collection[JobStatus] | None) -> list[Status] | None:
+    """Return the statuses of tasks that the statuses of jobs stand for; None for any."""
+    return None if statuses is None else [ours for ours, shown in STATUS_OF.items() if shown in statuses]
 
 
 def worker_of(name: str) -> Worker:

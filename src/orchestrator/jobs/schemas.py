@@ -4,16 +4,18 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from common.json_rules import SafeObject, SafeText
+from common.json_rules import Number, SafeObject, SafeText, Truth, WholeNumber
 from common.labels import Labels
 from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, AgentStatus, GrantedTask, Stream
 from common.policy.model import Effect
 from common.seal import KeyId, Seal
-from common.work import AGENT_TYPE_PATTERN, WORK_TYPE_PATTERN, WorkType
+from common.work import AGENT_TYPE_PATTERN, AnyWorkType
+from orchestrator.http.moment import Moment
 from orchestrator.jobs.model import Job, JobStatus, Taken
 from orchestrator.jobs.rules import AFFINITY_KEY, STATUS_OF
 from orchestrator.tasks.dispatch import LONGEST_KEY
@@ -26,19 +28,18 @@ MOST_ATTEMPTS = 100
 LONGEST_WAIT_SECONDS = 60.0
 
 
-def _number(value: object) -> object:
-    """Refuse what only looks like a number to Python: true, and digits in quotes."""
-    if isinstance(value, bool | str):
-        raise PydanticCustomError("whole_number", "must be a whole number")
-    return value
+def _is_there(types: object) -> object:
+    """Refuse null, which could mean any type and none."""
+    if types is None:
+        raise PydanticCustomError("types", "must be a list of types; leave it out for any")
+    return types
 
 
-Number = Annotated[int, BeforeValidator(_number)]
-WorkerId = Annotated[
-    SafeText, Field(min_length=1, max_length=LONGEST_NAME, description="What the worker calls itself.")
-]
+Types = Annotated[list[AnyWorkType], Field(max_length=100)]
+WorkerId = Annotated[SafeText, Field(max_length=LONGEST_NAME, description="What the worker calls itself.")]
 AttemptNumber = Annotated[
-    Number | None, Field(default=None, ge=1, le=32_767, description="The job's `attempt`; without it the current one.")
+    WholeNumber | None,
+    Field(default=None, ge=1, le=32_767, description="The job's `attempt`; without it the current one."),
 ]
 
 
@@ -49,13 +50,13 @@ class CamelCase(BaseModel):
 class JobRequest(CamelCase):
     """A job to be done."""
 
-    type: str = Field(pattern=WORK_TYPE_PATTERN, description="What kind of work it is.", examples=["render"])
-    priority: Number = Field(default=0, ge=SMALLEST, le=LARGEST, description="Higher first; 0 is normal.")
-    payload: SafeObject = Field(default_factory=dict, description="What the work type needs to know.")
-    affinity_key: Annotated[SafeText, Field(min_length=1, max_length=LONGEST_KEY)] | None = Field(
+    type: AnyWorkType = Field(description="What kind of work it is.", examples=["render"])
+    priority: WholeNumber = Field(default=0, ge=SMALLEST, le=LARGEST, description="Higher first; 0 is normal.")
+    payload: SafeObject = Field(description="What the work type needs to know.")
+    affinity_key: Annotated[SafeText, Field(max_length=LONGEST_KEY)] | None = Field(
         default=None, description="Kept for workers; it does not change the order."
     )
-    max_attempts: Number = Field(default=3, ge=1, le=MOST_ATTEMPTS, description="How often it may be started.")
+    max_attempts: WholeNumber = Field(default=3, ge=1, le=MOST_ATTEMPTS, description="How often it may be started.")
     request_id: UUID | None = Field(default=None, description="Makes the request safe to repeat.")
 
 
@@ -121,13 +122,15 @@ class ClaimRequest(CamelCase):
     """Who wants a job, and for how long."""
 
     worker_id: WorkerId
-    lease_seconds: Number = Field(ge=1, le=HIGHEST, description="How long the job is the worker's without a heartbeat.")
-    allowed_types: Annotated[list[WorkType], Field(max_length=100)] | None = Field(
+    lease_seconds: WholeNumber = Field(
+        ge=1, le=HIGHEST, description="How long the job is the worker's without a heartbeat."
+    )
+    allowed_types: Annotated[Types | SkipJsonSchema[None], BeforeValidator(_is_there)] = Field(
         default=None, description="Only jobs of these types; without it, any."
     )
     worker_capabilities: Labels = Field(default_factory=dict, description="What the worker has: label and value.")
     claim_id: UUID | None = Field(default=None, description="Makes the claim safe to repeat.")
-    wait_seconds: float = Field(
+    wait_seconds: Number = Field(
         default=0, ge=0, le=LONGEST_WAIT_SECONDS, description="How long the answer may wait for a job."
     )
 
@@ -189,11 +192,12 @@ class OwnerRequest(CamelCase):
 
 
 class HeartbeatRequest(OwnerRequest):
-    lease_seconds: Number = Field(ge=1, le=HIGHEST, description="The lease runs anew for so long.")
+    lease_seconds: WholeNumber = Field(ge=1, le=HIGHEST, description="The lease runs anew for so long.")
 
 
-class HeartbeatAnswer(CamelCase):
-    job: JobOut
+class HeartbeatAnswer(JobOut):
+    """The job, and whether to go on with it."""
+
     cancelled: bool = Field(description="The job was cancelled: stop it, and say `fail` with `cancelled`.")
 
 
@@ -205,8 +209,10 @@ class OutputRequest(OwnerRequest):
     """A piece of what the job wrote."""
 
     stream: Stream = Field(description="stdout or stderr")
-    offset: int = Field(ge=0, le=LARGEST, description="How many bytes (UTF-8) of that stream come before it.")
-    number: int = Field(ge=0, le=HIGHEST, description="Counts the pieces of the attempt from 0, over both streams.")
+    offset: WholeNumber = Field(ge=0, le=LARGEST, description="How many bytes (UTF-8) of that stream come before it.")
+    number: WholeNumber = Field(
+        ge=0, le=HIGHEST, description="Counts the pieces of the attempt from 0, over both streams."
+    )
     text: SafeText = Field(max_length=MAX_CHUNK_BYTES)
 
 
@@ -215,12 +221,12 @@ class EndRequest(OwnerRequest):
 
     result_summary: SafeText | None = Field(default=None, max_length=MAX_TAIL_BYTES, description="What came of it.")
     artifacts_path: SafeText | None = Field(default=None, max_length=LONGEST_TEXT, description="Where its files are.")
-    exit_code: int | None = Field(default=None, ge=LOWEST, le=HIGHEST)
-    duration_ms: int | None = Field(default=None, ge=0, le=LARGEST)
-    output_bytes: dict[Stream, Annotated[int, Field(ge=0, le=LARGEST)]] | None = Field(
+    exit_code: WholeNumber | None = Field(default=None, ge=LOWEST, le=HIGHEST)
+    duration_ms: WholeNumber | None = Field(default=None, ge=0, le=LARGEST)
+    output_bytes: dict[Stream, Annotated[WholeNumber, Field(ge=0, le=LARGEST)]] | None = Field(
         default=None, description="How much each stream holds in all, so that readers know when they have everything."
     )
-    output_dropped: dict[Stream, Annotated[int, Field(ge=0, le=LARGEST)]] | None = Field(
+    output_dropped: dict[Stream, Annotated[WholeNumber, Field(ge=0, le=LARGEST)]] | None = Field(
         default=None, description="How much each stream wrote beyond the limit."
     )
 
@@ -230,18 +236,18 @@ class CompleteRequest(EndRequest):
 
 
 class FailRequest(EndRequest):
-    error_message: SafeText = Field(min_length=1, max_length=LONGEST_TEXT, description="What went wrong, for people.")
-    retryable: bool = Field(default=False, description="Another attempt may end differently.")
-    error_code: int | None = Field(default=None, ge=1000, le=9999, description="5001 timeout, 5005 host, …")
-    started: bool = Field(default=True, description="False hands the job back untouched: the attempt does not count.")
-    cancelled: bool = Field(default=False, description="It was stopped because it was cancelled.")
+    error_message: SafeText = Field(max_length=LONGEST_TEXT, description="What went wrong, for people.")
+    retryable: Truth = Field(default=False, description="Another attempt may end differently.")
+    error_code: WholeNumber | None = Field(default=None, ge=1000, le=9999, description="5001 timeout, 5005 host, …")
+    started: Truth = Field(default=True, description="False hands the job back untouched: the attempt does not count.")
+    cancelled: Truth = Field(default=False, description="It was stopped because it was cancelled.")
 
 
 class WorkerResources(CamelCase):
-    cpu_percent: float = Field(default=0, ge=0)
-    memory_percent: float = Field(default=0, ge=0)
-    gpu_vram_total_gb: float | None = Field(default=None, ge=0)
-    gpu_vram_available_gb: float | None = Field(default=None, ge=0)
+    cpu_percent: Number = Field(default=0, ge=0)
+    memory_percent: Number = Field(default=0, ge=0)
+    gpu_vram_total_gb: Number | None = Field(default=None, ge=0)
+    gpu_vram_available_gb: Number | None = Field(default=None, ge=0)
 
 
 class WorkerReport(CamelCase):
@@ -250,13 +256,13 @@ class WorkerReport(CamelCase):
     agent_type: str = Field(default="http", pattern=AGENT_TYPE_PATTERN)
     hostname: SafeText = Field(default="", max_length=LONGEST_NAME)
     version: SafeText = Field(default="", max_length=LONGEST_NAME)
-    work_types: Annotated[list[WorkType], Field(max_length=100)] = Field(default_factory=list)
-    slots: int = Field(default=1, ge=1, le=10_000)
+    work_types: Annotated[list[AnyWorkType], Field(max_length=100)] = Field(default_factory=list)
+    slots: WholeNumber = Field(default=1, ge=1, le=10_000)
     current_jobs: Annotated[list[UUID], Field(max_length=10_000)] = Field(default_factory=list)
     status: AgentStatus = AgentStatus.ONLINE
     resources: WorkerResources = Field(default_factory=WorkerResources)
     labels: Labels = Field(default_factory=dict)
-    started_at: AwareDatetime | None = None
+    started_at: Moment | None = None
     trusted_keys: Annotated[list[KeyId], Field(max_length=100)] | None = Field(
         default=None, description="The keys whose signatures count for the worker; none for one that checks none."
     )

@@ -1,7 +1,7 @@
 """The use cases of the queue API: create jobs, look at them, take them, and say what became of them."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -111,10 +111,15 @@ class JobService:
         return job
 
     async def newest(
-        self, *, status: JobStatus | None, work_type: str | None, before: tuple[datetime, UUID] | None, limit: int
+        self,
+        *,
+        statuses: Collection[JobStatus] | None,
+        work_type: str | None,
+        before: tuple[datetime, UUID] | None,
+        limit: int,
     ) -> list[Job]:
         """Return jobs, newest first."""
-        wanted = TaskFilter(statuses_of(status), work_type, before=before)
+        wanted = TaskFilter(statuses_of(statuses), work_type, before=before)
         async with self._pool.acquire() as db:
             page = await tasks.newest(db, wanted, limit=limit)
             whole = await tasks.get(db, [task.task_id for task in page])
@@ -126,8 +131,7 @@ class JobService:
         try:
             await self._tasks.cancel(task.task_id, by=by)
         except TaskHasEnded as ended:
-            if ended.status is not Status.CANCELLED:
-                raise NotTheOwner(str(ended)) from None
+            raise NotTheOwner(str(ended)) from None
         self._relay.ring()
         return await self.get(job_id)
 

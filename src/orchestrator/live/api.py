@@ -8,8 +8,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 
+from common.errors import InvalidField
 from orchestrator.database.pool import Pool
 from orchestrator.events import queries
+from orchestrator.http.errors import BAD_PARAMETERS
 from orchestrator.http.websocket import wire_of
 from orchestrator.identities.access import READ
 from orchestrator.live.frame import encode, to_json
@@ -22,7 +24,6 @@ log = logging.getLogger(__name__)
 router = APIRouter(tags=["live"])
 
 FELL_BEHIND = 4008
-BAD_PARAMETERS = 4400
 FAILED = 1011
 HEARTBEAT_SECONDS = 15.0
 # An event of output can hold some hundred KiB.
@@ -138,18 +139,14 @@ async def _serve(
     agent_id: str | None = None,
     kinds: list[str] | None = None,
 ) -> None:
+    wanted = Filter(
+        task_id=_uuid("task_id", task_id),
+        trace_id=_uuid("trace_id", trace_id),
+        agent_id=_uuid("agent_id", agent_id),
+        kinds=frozenset(kinds or ()),
+    )
+    position = _position(after)
     await socket.accept()
-    try:
-        wanted = Filter(
-            task_id=_uuid("task_id", task_id),
-            trace_id=_uuid("trace_id", trace_id),
-            agent_id=_uuid("agent_id", agent_id),
-            kinds=frozenset(kinds or ()),
-        )
-        position = _position(after)
-    except ValueError as error:
-        await socket.close(BAD_PARAMETERS, str(error))
-        return
     live = socket.app.state.live
     watcher = Watcher(socket, live.pool, live.hub, wanted, heartbeat=HEARTBEAT_SECONDS)
     await _until_either_ends(socket, watcher, position)
@@ -192,12 +189,12 @@ def _uuid(name: str, value: str | None) -> UUID | None:
     try:
         return None if value is None else UUID(value)
     except ValueError:
-        raise ValueError(f"{name} must be a UUID") from None
+        raise InvalidField(name, "must be a UUID") from None
 
 
 def _position(after: str | None) -> int | None:
     if after is None:
         return None
     if not after.isascii() or not after.isdigit() or len(after) > DIGITS or int(after) > MAX_SEQ:
-        raise ValueError("after must be the number of an event: 0 or more")
+        raise InvalidField("after", "must be the number of an event: 0 or more")
     return int(after)

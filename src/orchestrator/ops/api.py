@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 
 from orchestrator.http.errors import ERROR_CONTENT
+from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ
 from orchestrator.ops.schemas import ExecutionOut, Executions, HolderOut, PoolOut, QueueSnapshot
 from orchestrator.ops.service import OpsService
@@ -50,7 +51,7 @@ async def queue(ops: Ops) -> QueueSnapshot:
 
 
 @router.get("/executions", summary="What came of the last")
-async def executions(ops: Ops, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Executions:
+async def executions(ops: Ops, limit: Annotated[Digits, Query(ge=1, le=200)] = 50) -> Executions:
     """Return the work that ended last, the newest end first."""
     return Executions(items=[_shown(task) for task in await ops.last_ended(limit=limit)])
 

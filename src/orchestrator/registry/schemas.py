@@ -1,13 +1,14 @@
 """What callers see of agents, and what they order."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from common.json_rules import SafeText
+from common.json_rules import SafeText, WholeNumber
 from common.messages import AgentStatus, Resources
+from orchestrator.http.moment import Moment
 
 NOTE_LENGTH = 500
 MAX_PAUSE_MINUTES = 7 * 24 * 60
@@ -51,16 +52,10 @@ class NoteRequest(BaseModel):
 class PauseRequest(NoteRequest):
     """Why, and until when: `minutes` from now, or `until`."""
 
-    minutes: int = Field(default=5, ge=1, le=MAX_PAUSE_MINUTES, description="How long, unless `until` is given.")
-    until: AwareDatetime | None = Field(default=None, description="Until when, with its zone; at most a week ahead.")
-
-    @field_validator("until")
-    @classmethod
-    def _in_utc(cls, until: datetime | None) -> datetime | None:
-        try:
-            return None if until is None else until.astimezone(UTC)
-        except OverflowError:
-            raise ValueError("is beyond the years 1 to 9999 in UTC") from None
+    minutes: WholeNumber = Field(
+        default=5, ge=1, le=MAX_PAUSE_MINUTES, description="How long, unless `until` is given."
+    )
+    until: Moment | None = Field(default=None, description="Until when, with its zone; at most a week ahead.")
 
     @model_validator(mode="after")
     def _says_it_once(self) -> Self:

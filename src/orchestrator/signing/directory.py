@@ -49,6 +49,8 @@ class StoredKeys:
 
 def read_keys(directory: Path) -> StoredKeys:
     """Return what a directory holds. Raises `KeysUnusable` when it cannot be read, or others may read a key in it."""
+    if directory.exists() and not directory.is_dir():
+        raise KeysUnusable(f"{directory} is no directory.")
     try:
         found = [_read(path) for path in sorted(directory.glob(f"*{KEY_SUFFIX}"))]
         retired = sorted(path.stem for path in directory.glob(f"*{RETIRED_SUFFIX}"))

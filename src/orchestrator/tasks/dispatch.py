@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from common.errors import Conflict, ErrorCode, Invalid, InvalidField
+from common.fields import place_in, problem_in
 from common.work import PARAMETERS
 from orchestrator.keys.model import has_keys
 from orchestrator.tasks.model import ATTEMPTS_IF_IDEMPOTENT, NORMAL_PRIORITY, Identity, NewTask
@@ -66,9 +67,9 @@ def check_parameters(work_type: str, parameters: Mapping[str, object]) -> None:
     try:
         model.model_validate(parameters)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(["parameters", *(str(part) for part in problem["loc"])])
-        raise InvalidField(field, problem["msg"]) from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(map(str, ("parameters", *place_in(parameters, found["loc"]))))
+        raise InvalidField(field, problem_in(found, model)) from None
 
 
 def check_keys(ordering_key: str | None, concurrency_key: str | None, concurrency_limit: int | None) -> None:

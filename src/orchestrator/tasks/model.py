@@ -1,7 +1,6 @@
 """A task as it is dispatched and as the ledger holds it."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,10 +10,11 @@ from uuid import UUID, uuid5
 
 import asyncpg
 
-from common.canonical import work_digest
+from common.canonical import canonical_json, work_digest
 from common.confinement import UNCONFINED, Confinement
 from common.lifecycle import Status
 from common.policy.model import Effect, Ruling
+from common.work import content_of
 from orchestrator.identities.model import Caller
 from orchestrator.placement.model import Aim, recipient_of
 from orchestrator.placement.rules import aim_of
@@ -23,9 +23,6 @@ ATTEMPTS_IF_IDEMPOTENT = 3
 NORMAL_PRIORITY = 3
 # Names the approvals that tasks wait for, each after its task.
 APPROVALS = UUID("5f0d3c0e-6a0b-5d0e-9c41-7b1f6a3f2e58")
-
-
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def precedence_of(priority: int) -> int:
@@ -121,10 +118,13 @@ class NewTask:
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 over what is asked for, without the ids: the same digest means the same work."""
+        """SHA-256 over what is asked for, without the ids: the same digest means the same work.
+
+        Compared by value: 10.0 is 10, and a default that is spelled out is one that was left out.
+        """
         content = {
             "work_type": self.work_type,
-            "parameters": dict(self.parameters),
+            "parameters": content_of(self.work_type, self.parameters),
             "hints": dict(self.hints),
             "priority": self.priority,
             "idempotent": self.idempotent,
@@ -140,7 +140,7 @@ class NewTask:
             "expires_after_seconds": None if self.expires_after is None else self.expires_after.total_seconds(),
         }
         content |= {name: value for name, value in optional.items() if value is not None}
-        return hashlib.sha256(_encode(content).encode()).digest()
+        return hashlib.sha256(canonical_json(content)).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.json_rules import SafeObject, SafeText
+from common.json_rules import Number, SafeObject, SafeText, Truth, WholeNumber
 from common.lifecycle import Status
 from common.policy.model import Effect
 from common.work import WORK_TYPE_PATTERN
@@ -43,7 +43,9 @@ class DispatchRequest(BaseModel):
         pattern=WORK_TYPE_PATTERN, description="What kind of work it is.", examples=["shell_script", "echo"]
     )
     parameters: SafeObject = Field(default_factory=dict, description="What the work type needs to know.")
-    priority: int = Field(default=3, ge=1, le=5, description="5 critical, 4 high, 3 normal, 2 low, 1 background.")
+    priority: WholeNumber = Field(
+        default=3, ge=1, le=5, description="5 critical, 4 high, 3 normal, 2 low, 1 background."
+    )
     hints: Hints = Field(default_factory=Hints, description="Where the work should go.")
     request_id: UUID | None = Field(
         default=None, description="Idempotency key: sent again with the same content, it gets the same answer."
@@ -51,8 +53,8 @@ class DispatchRequest(BaseModel):
     trace_id: UUID | None = Field(
         default=None, description="Correlates everything that belongs together; else the request's X-Trace-Id."
     )
-    idempotent: bool = Field(default=False, description="The work does no harm when it is started more than once.")
-    max_attempts: int | None = Field(
+    idempotent: Truth = Field(default=False, description="The work does no harm when it is started more than once.")
+    max_attempts: WholeNumber | None = Field(
         default=None,
         ge=1,
         le=20,
@@ -71,7 +73,7 @@ class DispatchRequest(BaseModel):
         "first, the older first among equals.",
         examples=["registry-pulls"],
     )
-    concurrency_limit: int | None = Field(
+    concurrency_limit: WholeNumber | None = Field(
         default=None,
         ge=1,
         le=HIGHEST_LIMIT,
@@ -83,7 +85,7 @@ class DispatchRequest(BaseModel):
         default=None,
         description="An approval that was asked for beforehand, for exactly this work; it counts once (else 409/3004).",
     )
-    expires_after_seconds: float | None = Field(
+    expires_after_seconds: Number | None = Field(
         default=None,
         gt=0,
         le=LONGEST_WAIT.total_seconds(),
@@ -118,6 +120,8 @@ class DispatchResponse(BaseModel):
 
 class BatchRequest(BaseModel):
     """Up to 1,000 dispatches, each answered on its own."""
+
+    model_config = ConfigDict(extra="forbid")
 
     tasks: list[dict[str, Any]] = Field(
         min_length=1,

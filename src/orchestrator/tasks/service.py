@@ -49,7 +49,7 @@ class TraceNotFound(NotFound):
 
 
 class TaskHasEnded(InvalidTransition, ValueError):
-    """The task is final, so it cannot be cancelled."""
+    """The task is completed or failed, so it cannot be cancelled."""
 
     code = ErrorCode.INVALID_STATE
 
@@ -180,9 +180,9 @@ class TaskService:
             return await queries.newest(db, wanted, limit=limit)
 
     async def cancel(self, task_id: UUID, *, by: str) -> None:
-        """Cancel a task that has not ended; the agent of a running one is told to stop it.
+        """Cancel a task that has not ended; the agent of a running one is told to stop it. Once more changes nothing.
 
-        Raises `TaskNotFound`, and `TaskHasEnded` for a final task.
+        Raises `TaskNotFound`, and `TaskHasEnded` for a task that has ended otherwise.
         """
         async with transaction(self._pool) as db:
             # First seen, then held, then locked: a task that is stored just now is unknown, or its keys are known.
@@ -190,6 +190,8 @@ class TaskService:
                 raise TaskNotFound(task_id)
             await admission.hold_for(db, [task_id])
             task = (await queries.lock(db, [task_id]))[task_id]
+            if task.status is Status.CANCELLED:
+                return
             try:
                 next_status(task.status, Change.CANCEL)
             except InvalidTransition:

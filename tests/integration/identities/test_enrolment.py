@@ -107,7 +107,7 @@ async def test_an_agent_speaks_for_itself_only_and_touches_nothing_of_another(si
     admin = await site.somebody(Role.ADMIN)
     (a_id, a), (b_id, b) = await enrolled(site, admin, "a"), await enrolled(site, admin, "b")
     for _ in range(2):
-        assert (await admin.post("/api/queue/jobs", json={"type": "render"})).status_code == 201
+        assert (await admin.post("/api/queue/jobs", json={"type": "render", "payload": {}})).status_code == 201
 
     async def claim(agent: httpx2.AsyncClient, worker: str) -> httpx2.Response:
         return await agent.post("/api/queue/jobs/claim", json={"workerId": worker, "leaseSeconds": 30})

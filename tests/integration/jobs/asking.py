@@ -16,7 +16,7 @@ async def post(queue: httpx2.AsyncClient, path: str, *, status: int = 200, **bod
 
 
 async def create(queue: httpx2.AsyncClient, type: str = "render", **body: Any) -> Json:
-    return await post(queue, "/jobs", status=201, type=type, **body)
+    return await post(queue, "/jobs", status=201, **({"type": type, "payload": {}} | body))
 
 
 async def claim(queue: httpx2.AsyncClient, worker: str = "worker-1", *, lease: int = 30, **body: Any) -> Json | None:

@@ -16,7 +16,9 @@ REPORTS: dict[str, Json] = {
     "fail": {"errorMessage": "x"},
 }
 BAD_INPUT: tuple[tuple[str, Json, str], ...] = (
-    ("/jobs", {"type": "Render"}, "type"),
+    ("/jobs", {"type": "render"}, "payload"),
+    ("/jobs", {"type": "a\x00b"}, "type"),
+    ("/jobs", {"type": "x" * 201}, "type"),
     ("/jobs", {"type": "render", "priority": "high"}, "priority"),
     ("/jobs", {"type": "render", "priority": "7"}, "priority"),
     ("/jobs", {"type": "render", "priority": True}, "priority"),
@@ -27,8 +29,9 @@ BAD_INPUT: tuple[tuple[str, Json, str], ...] = (
     ("/jobs", {"type": "shell_script", "payload": {"argv": "ls"}}, "payload.argv"),
     ("/jobs/claim", {"workerId": "w", "leaseSeconds": 0}, "leaseSeconds"),
     ("/jobs/claim", {"workerId": "w", "leaseSeconds": 1_000_000}, "leaseSeconds"),
-    ("/jobs/claim", {"workerId": "", "leaseSeconds": 5}, "workerId"),
+    ("/jobs/claim", {"workerId": "w" * 201, "leaseSeconds": 5}, "workerId"),
     ("/jobs/claim", {"workerId": "w", "leaseSeconds": 5, "waitSeconds": 61}, "waitSeconds"),
+    ("/jobs/claim", {"workerId": "w", "leaseSeconds": 5, "allowedTypes": None}, "allowedTypes"),
 )
 
 
@@ -58,7 +61,8 @@ async def test_a_worker_takes_a_job_to_its_end(queue: httpx2.AsyncClient) -> Non
     )
     beat = await post(queue, f"/jobs/{made['id']}/heartbeat", workerId="worker-1", attempt=1, leaseSeconds=60)
     assert beat["cancelled"] is False
-    assert beat["job"]["leaseExpiresAt"] > taken["leaseExpiresAt"]
+    assert beat["leaseExpiresAt"] > taken["leaseExpiresAt"]
+    assert beat == await get(queue, made["id"]) | {"cancelled": False}
     moved = await post(queue, f"/jobs/{made['id']}/progress", workerId="worker-1", attempt=1, progress="half")
     assert moved["status"] == "running"
     await post(
@@ -211,3 +215,42 @@ async def test_unknown_ids_are_not_found_and_change_nothing(queue: httpx2.AsyncC
 
     assert (await queue.get("/api/queue/jobs")).json()["items"] == [job]
     assert (await queue.get("/api/v1/agents")).json() == agents
+
+
+@pytest.mark.parametrize("type", ["Render-4K", "", "ein Bild ☂", "a.b/c"])
+async def test_a_job_of_any_type_is_taken_to_its_end(queue: httpx2.AsyncClient, type: str) -> None:
+    job = await create(queue, type)
+
+    assert [item["id"] for item in (await queue.get("/api/queue/jobs", params={"type": type})).json()["items"]] == [
+        job["id"]
+    ]
+    listed = (await queue.get("/api/v1/tasks", params={"work_type": type})).json()["items"]
+    assert [item["task_id"] for item in listed] == [job["id"]]
+    assert await claim(queue, allowedTypes=["other"]) is None
+    taken = await claim(queue, allowedTypes=[type])
+    assert taken is not None
+    assert taken["type"] == type
+    told = await post(queue, "/workers/worker-1/heartbeat", workTypes=[type], currentJobs=[job["id"]])
+    assert told["cancelled"] == []
+    done = await post(queue, f"/jobs/{job['id']}/complete", workerId="worker-1", attempt=1)
+    assert done["status"] == "succeeded"
+
+
+async def test_a_failure_may_say_nothing(queue: httpx2.AsyncClient) -> None:
+    job = await create(queue)
+    await claim(queue)
+
+    failed = await post(queue, f"/jobs/{job['id']}/fail", workerId="worker-1", attempt=1, errorMessage="")
+
+    assert (failed["status"], failed["errorMessage"]) == ("failed", "")
+
+
+async def test_the_same_numbers_in_other_words_are_the_same_job(queue: httpx2.AsyncClient) -> None:
+    request_id = str(uuid4())
+    first = await create(queue, requestId=request_id, payload={"n": [10, 1.5]}, priority=0)
+
+    again = await post(
+        queue, "/jobs", status=200, type="render", requestId=request_id, payload={"n": [10.0, 1.50]}, priority=0.0
+    )
+
+    assert again == first

@@ -20,6 +20,7 @@ import orchestrator.main as main
 from orchestrator.events import queries
 from orchestrator.events.model import Event
 from orchestrator.http import websocket
+from orchestrator.http.errors import BAD_PARAMETERS
 from orchestrator.live import hub, subscription
 from orchestrator.main import MOST_FRAME_BYTES
 from tests.eventually import eventually
@@ -286,7 +287,7 @@ async def test_bad_parameters_are_refused_with_a_code_and_the_reason(system: Sys
             await socket.recv()
 
     assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == live.BAD_PARAMETERS
+    assert closed.value.rcvd.code == BAD_PARAMETERS
     assert query.split("=")[0] in closed.value.rcvd.reason
 
 
@@ -321,7 +322,7 @@ async def test_a_position_that_no_event_has_is_refused(system: System) -> None:
             await socket.recv()
 
     assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == live.BAD_PARAMETERS
+    assert closed.value.rcvd.code == BAD_PARAMETERS
     assert "newest event" in closed.value.rcvd.reason
 
 

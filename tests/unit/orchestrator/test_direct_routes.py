@@ -11,6 +11,7 @@ from common.errors import Conflict
 from orchestrator.http import errors
 from orchestrator.http.context import RequestContext
 from orchestrator.http.direct import CannotBeDirect, DirectRoutes, Plan, direct, direct_routes
+from orchestrator.http.strict import NOTHING_IS_DROPPED, ReadBodies
 
 pytestmark = pytest.mark.path_internals
 
@@ -50,11 +51,12 @@ Method = Annotated[str, Depends(method)]
 
 
 def app(*, is_direct: bool) -> FastAPI:
-    made = FastAPI()
+    made = FastAPI(dependencies=[NOTHING_IS_DROPPED])
     errors.install(made)
     hot: dict[tuple[str, str], Plan] = {}
     if is_direct:
         made.add_middleware(DirectRoutes, routes=hot)
+    made.add_middleware(ReadBodies)
     made.add_middleware(RequestContext, on_error=errors.unexpected)
     router = APIRouter(prefix="/api")
 

@@ -1,0 +1,54 @@
+"""Name the field that is wrong in the words of its sender, and say what is allowed.
+
+pydantic names also its own types on the way to a field; what the sender never wrote is left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+Place = Sequence[str | int]
+
+
+def place_in(given: Any, place: Place) -> list[str | int]:
+    """Return the part of a place that leads through what was given; the last name may be one that is missing there."""
+    found: list[str | int] = []
+    for number, part in enumerate(place, start=1):
+        if isinstance(given, Mapping) and (part in given or (number == len(place) and _is_name(part))):
+            given = given.get(part)
+        elif isinstance(given, Sequence) and isinstance(part, int) and part < len(given):
+            given = given[part]
+        else:
+            continue
+        found.append(part)
+    return found
+
+
+def _is_name(part: str | int) -> bool:
+    return isinstance(part, str) and part.isidentifier()
+
+
+def problem_in(found: Mapping[str, Any], model: Any) -> str:
+    """Return what is wrong, from what pydantic found in something that was to be of the type `model`."""
+    if found["type"] == "extra_forbidden" and (names := names_at(model, found["loc"][:-1])):
+        return f"is not known here; allowed: {', '.join(names)}"
+    message: str = found["msg"]
+    return message.removeprefix("Value error, ")
+
+
+def names_at(model: Any, place: Place) -> list[str]:
+    """Return the names of the fields that an object at a place may have, sorted; none where that is not known."""
+    names: dict[str, Any] = {
+        field.alias or name: field.annotation for one in _models_in(model) for name, field in one.model_fields.items()
+    }
+    if not place:
+        return sorted(names)
+    step, *rest = place
+    return names_at(names.get(str(step), model), rest) if names else []
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]

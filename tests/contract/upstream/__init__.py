@@ -1,0 +1,1 @@
+"""The contract of upstream's agent queue, tried against this service."""

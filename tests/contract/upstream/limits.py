@@ -1,0 +1,57 @@
+"""What the queue API refuses although upstream's contract, which names no such limits, takes it: the table of
+docs/reference/queue-api.md, told once more so that a test can say beforehand what the answer must be.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+KNOWN: Mapping[str, Collection[str]] = {
+    "listQueueJobs": {"status", "type", "limit", "cursor"},
+    "getQueueJob": (),
+    "createQueueJob": {"type", "priority", "payload", "affinityKey", "maxAttempts", "requestId"},
+    "claimQueueJob": {"workerId", "leaseSeconds", "allowedTypes", "workerCapabilities", "claimId", "waitSeconds"},
+    "heartbeatQueueJob": {"workerId", "leaseSeconds", "attempt"},
+    "completeQueueJob": {"workerId", "resultSummary", "attempt"},
+    "failQueueJob": {"workerId", "errorMessage", "retryable", "attempt"},
+}
+LONGEST = {
+    "type": 200, "affinityKey": 200, "workerId": 200, "errorMessage": 4096, "resultSummary": 16 * 1024,
+}  # fmt: skip
+HIGHEST = {"maxAttempts": 100, "leaseSeconds": 3600, "priority": 2**63 - 1}
+MOST_TYPES = 100
+DEEPEST = 64
+LARGEST_INTEGER = 2**63 - 1
+
+
+def is_beyond(operation: str, body: Mapping[str, Any]) -> bool:
+    """Say whether a body that the contract takes is refused by a limit of the queue API."""
+    return (
+        not body.keys() <= set(KNOWN[operation])
+        or any(isinstance(body.get(name), str) and len(body[name]) > most for name, most in LONGEST.items())
+        or any(body.get(name, 0) > most for name, most in HIGHEST.items())
+        or body.get("priority", 0) < -LARGEST_INTEGER - 1
+        or len(body.get("allowedTypes", ())) > MOST_TYPES
+        or any(len(name) > LONGEST["type"] for name in body.get("allowedTypes", ()))
+        or any(_is_not_kept(value, depth) for value, depth in _values(body, 0))
+    )
+
+
+def _values(value: Any, depth: int) -> Iterator[tuple[Any, int]]:
+    yield value, depth
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield name, depth
+            yield from _values(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _values(inner, depth + 1)
+
+
+def _is_not_kept(value: Any, depth: int) -> bool:
+    """Say whether PostgreSQL keeps no such text, JSON has no such number, or it is too large or lies too deep."""
+    if isinstance(value, str):
+        return "\x00" in value or any(0xD800 <= ord(one) <= 0xDFFF for one in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return True
+    return depth > DEEPEST or (isinstance(value, int) and abs(value) > LARGEST_INTEGER)

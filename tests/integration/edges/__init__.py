@@ -1,0 +1,1 @@
+"""The edges of a running orchestrator: what it takes, and how it refuses the rest."""
