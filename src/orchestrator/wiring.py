@@ -59,6 +59,7 @@ from orchestrator.policy.service import PolicyService, open_policy
 from orchestrator.probes.service import ProbeService
 from orchestrator.readiness import check_schema, checks, failures
 from orchestrator.registry.fleet import FleetService
+from orchestrator.registry.offering import Offering
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
 from orchestrator.service import OrchestratorService
@@ -71,6 +72,7 @@ from orchestrator.why.service import WhyService
 log = logging.getLogger(__name__)
 
 SECOND = timedelta(seconds=1)
+OFFERS_FRESH_FOR = timedelta(milliseconds=500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,8 @@ async def open_orchestrator(
             Room(window=settings.ticket_window),
             TaskService(pool, ageing=settings.priority_ageing, ttl=settings.ticket_ttl),
         )
-        tickets = relaying(settings, pool, bus, pools, room)
+        offering = Offering(pool, offline_after=settings.agent_offline_after, fresh_for=OFFERS_FRESH_FOR)
+        tickets = relaying(settings, pool, bus, pools, room, offering)
         output = OutputService(pool, max_output_bytes=settings.max_output_bytes)
         registry = RegistryService(pool, offline_after=settings.agent_offline_after)
         fleet = FleetService(pool, relay, offline_after=settings.agent_offline_after)
@@ -133,7 +136,6 @@ async def open_orchestrator(
         leases = LeaseService(
             pool,
             lease=settings.lease,
-            ageing=settings.priority_ageing,
             policy=RetryPolicy(),
             breaker=BreakerPolicy(settings.breaker_failures, settings.breaker_pause),
             max_output_bytes=settings.max_output_bytes,
@@ -160,7 +162,7 @@ async def open_orchestrator(
             publish=new.send,
         )
         jobs = await _jobs(settings, pool, service, tasks, leases, output, registry, policy, relay, signer)
-        approvals = ApprovalService(pool, service.work_of, policy.rule, relay, ageing=settings.priority_ageing)
+        approvals = ApprovalService(pool, service.work_of, policy.rule, relay)
         await stack.enter_async_context(jobs.results)
         probes = ProbeService(pool, uuid4())
         await _connect(service)
@@ -184,13 +186,13 @@ async def open_orchestrator(
         ]
         probe = SendProbe(probes, bus, every=settings.probe, consumers=consumers)
         duties: list[tuple[str, Duty, Wake, timedelta]] = [
-            ("relay_outbox", InTurn(new.serve, tickets, placing(settings, pool, bus, room)), relay, SECOND),
+            ("relay_outbox", InTurn(new.serve, tickets, placing(settings, pool, bus, room, offering)), relay, SECOND),
             ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
             ("recover", recovering, Wake(), SECOND),
             ("expire_approvals", ExpireApprovals(approvals), Wake(), SECOND),
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
-            ("free_keys", FreeKeys(KeyService(pool, ageing=settings.priority_ageing), relay), Wake(), SECOND),
+            ("free_keys", FreeKeys(KeyService(pool), relay), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
             ("follow_events", FollowEvents(pool, hub, news, own, listener=jobs.desk), news, SECOND),
         ]

@@ -148,11 +148,13 @@ class DispatchService:
     def _claims_for(self, tasks: Sequence[NewTask]) -> dict[UUID, StandingClaim]:
         """Take a claim for each task for which there is one, the most urgent first.
 
-        While tickets of a pool wait, its claims are theirs.
+        While tickets of a pool wait, its claims are theirs; work that not all of its agents offer is for the relay.
         """
         claims: dict[UUID, StandingClaim] = {}
         for task in sorted(tasks, key=lambda task: -task.priority):
-            if self._room.is_open(task.agent_type) and (claim := self._standing.take(task.agent_type)) is not None:
+            if not (self._room.is_open(task.agent_type) and self._room.is_for_all(task.agent_type, task.work_type)):
+                continue
+            if (claim := self._standing.take(task.agent_type)) is not None:
                 claims[task.task_id] = claim
         return claims
 

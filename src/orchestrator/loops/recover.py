@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
 
 from common.broker import topology
 from common.broker.base import Broker
@@ -21,11 +20,10 @@ AGAIN_AFTER = timedelta(seconds=2)
 class Recover:
     """Finds what a crash, a restored backup or an emptied broker left behind, mends it, and logs each thing it does."""
 
-    def __init__(self, pool: Pool, broker: Broker, *, agent_types: Sequence[str], ageing: timedelta) -> None:
+    def __init__(self, pool: Pool, broker: Broker, *, agent_types: Sequence[str]) -> None:
         self._pool = pool
         self._broker = broker
         self._agent_types = agent_types
-        self._ageing = ageing
 
     async def run_once(self) -> int:
         """Return how many things had to be mended."""
@@ -41,7 +39,7 @@ class Recover:
     async def _give_tickets(self) -> int:
         """A task that waits has a ticket, and only such a task has one."""
         async with transaction(self._pool) as db:
-            given = await outbox.give_missing_tickets(db, ageing=self._ageing)
+            given = await outbox.give_missing_tickets(db)
             removed = await outbox.remove_needless_tickets(db)
         for task_id in given:
             log.warning("recovery.ticket_given", extra={"task_id": task_id})

@@ -21,13 +21,14 @@ from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.loops.send_new import SendNew
 from orchestrator.loops.serve_standing import ServeStanding
 from orchestrator.outbox.room import Room
+from orchestrator.registry.offering import Offering
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.signing.signer import Signer
 from orchestrator.tasks.service import TaskService
 
 
 def relaying(
-    settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str], room: Room
+    settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str], room: Room, offering: Offering
 ) -> RelayOutbox:
     """Return the loop that publishes tickets and orders."""
     return RelayOutbox(
@@ -38,6 +39,7 @@ def relaying(
         ttl=settings.ticket_ttl,
         ageing=settings.priority_ageing,
         room=room,
+        offering=offering,
     )
 
 
@@ -94,7 +96,7 @@ def dispatching(
     )
 
 
-def placing(settings: OrchestratorSettings, pool: Pool, broker: Broker, room: Room) -> PlaceTickets:
+def placing(settings: OrchestratorSettings, pool: Pool, broker: Broker, room: Room, offering: Offering) -> PlaceTickets:
     """Return the loop that sends work which not every agent may take to one that may."""
     return PlaceTickets(
         pool,
@@ -103,6 +105,7 @@ def placing(settings: OrchestratorSettings, pool: Pool, broker: Broker, room: Ro
         ttl=settings.ticket_ttl,
         ageing=settings.priority_ageing,
         room=room,
+        offering=offering,
     )
 
 
@@ -119,7 +122,7 @@ async def recover(
 
     Raises `StartupRefused` without the broker.
     """
-    mending = Recover(pool, broker, agent_types=pools, ageing=settings.priority_ageing)
+    mending = Recover(pool, broker, agent_types=pools)
     later = RecoverAfterOutages(mending, broker, pool.database, relay)
     try:
         await mending.run_once()

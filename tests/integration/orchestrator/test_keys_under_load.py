@@ -92,10 +92,8 @@ async def orchestrators(ledger_url: str) -> AsyncIterator[list[Orchestrator]]:
         made = []
         for _ in range(3):
             pool = await stack.enter_async_context(open_pool(ledger_url, connections=5))
-            leases = LeaseService(
-                pool, lease=timedelta(seconds=30), ageing=AGEING, policy=RetryPolicy(base=timedelta(0))
-            )
-            made.append(Orchestrator(pool, TaskService(pool, ageing=AGEING), leases, KeyService(pool, ageing=AGEING)))
+            leases = LeaseService(pool, lease=timedelta(seconds=30), policy=RetryPolicy(base=timedelta(0)))
+            made.append(Orchestrator(pool, TaskService(pool, ageing=AGEING), leases, KeyService(pool)))
         yield made
 
 

@@ -117,7 +117,7 @@ async def test_a_result_calls_the_relay_when_the_task_is_tried_again_and_not_whe
 ) -> None:
     relay = CountedWake()
     policy = RetryPolicy(base=timedelta(0))
-    leases = LeaseService(pool, lease=timedelta(seconds=30), ageing=AGEING, policy=policy, relay=relay)
+    leases = LeaseService(pool, lease=timedelta(seconds=30), policy=policy, relay=relay)
     task, agent_id = make_new_task(max_attempts=2), uuid4()
     await tasks.dispatch([task], by="caller")
     await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
@@ -131,7 +131,7 @@ async def test_a_result_calls_the_relay_when_the_task_is_tried_again_and_not_whe
 @pytest.mark.path_internals
 async def test_who_is_refused_a_task_has_the_relay_look(pool: Pool) -> None:
     relay = CountedWake()
-    leases = LeaseService(pool, lease=timedelta(seconds=30), ageing=AGEING, policy=RetryPolicy(), relay=relay)
+    leases = LeaseService(pool, lease=timedelta(seconds=30), policy=RetryPolicy(), relay=relay)
 
     await leases.claim([make_claim(uuid4())])
 

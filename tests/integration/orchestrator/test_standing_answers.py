@@ -198,7 +198,7 @@ async def test_a_task_that_was_claimed_in_between_is_refused_to_the_claim(
                 await leases.claim([make_claim(task.task_id)])
             return await leases.claim(claims)
 
-    serve._leases = Late(pool, lease=LEASE, ageing=AGEING, policy=leases._policy)
+    serve._leases = Late(pool, lease=LEASE, policy=leases._policy)
     await serve.run_once()
 
     [told] = await until_told(broker, front.agent_id, 1)

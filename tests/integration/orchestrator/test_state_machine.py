@@ -93,7 +93,7 @@ class Ledger(RuleBasedStateMachine):
         self.pool: Pool = await self.stack.enter_async_context(open_pool(self.url, connections=2))
         policy = RetryPolicy(base=timedelta(0))
         self.tasks = TaskService(self.pool, ageing=AGEING)
-        self.leases = LeaseService(self.pool, lease=LEASE, ageing=AGEING, policy=policy)
+        self.leases = LeaseService(self.pool, lease=LEASE, policy=policy)
         self.output = OutputService(self.pool)
 
     async def _head(self) -> int:
