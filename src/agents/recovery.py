@@ -9,7 +9,7 @@ from uuid import UUID
 from agents.executors.base import Outcome
 from agents.handover import Handover
 from agents.journal import Ended, Journal, Unended
-from agents.orphans import kill_orphans
+from agents.orphans import end_orphans
 from agents.results import work_result
 from agents.spool import Spool
 from agents.spool_lines import Key, WrittenResult
@@ -37,7 +37,7 @@ async def recover(
     owed = []
     for one in left:
         started = one.started
-        killed = await asyncio.to_thread(kill_orphans, one)
+        killed = await asyncio.to_thread(end_orphans, one)
         log.warning(
             "work.left_behind",
             extra={"task_id": started.task_id, "trace_id": started.trace_id, "fence": started.fence, "killed": killed},
