@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 from cyclopts import App, Group
 
 from chiffon import __version__
+from chiffon.first_process import become_init
 
 SUMMARY = """Dispatch work to agents, watch it run, and see what became of it.
 
@@ -130,4 +131,5 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process."""
+    become_init()
     sys.exit(run(sys.argv[1:]))
