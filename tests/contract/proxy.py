@@ -37,9 +37,9 @@ class Proxy:
         return f"{user}@127.0.0.1:{self.port}" if user else f"127.0.0.1:{self.port}"
 
     @property
-    def connections(self) -> int:
-        """How many go through it now."""
-        return len(self._writers) // 2
+    def ends(self) -> frozenset[asyncio.StreamWriter]:
+        """Both ends of every connection that goes through it now."""
+        return frozenset(self._writers)
 
     def cut(self) -> None:
         """Reset every connection."""
