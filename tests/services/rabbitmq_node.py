@@ -11,7 +11,7 @@ import time
 import urllib.request
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -142,17 +142,44 @@ class InstalledNode(Node):
         return {**self._environment, "PATH": f"{folder}:{self._environment['PATH']}"}
 
 
+class Member(NamedTuple):
+    """What a node of a cluster is given."""
+
+    port: int
+    epmd: int
+    cookie: str
+
+
+def node_name(port: int) -> str:
+    return f"chiffon-{port}@localhost"
+
+
+def epmd_command(port: int) -> list[str]:
+    return ["epmd", "-port", str(port), "-address", "127.0.0.1"]
+
+
 class PrivateNode(InstalledNode):
     """A node of our own, from installed scripts, on free ports and with everything it writes in one folder.
 
-    `configuration` is added to its rabbitmq.conf. Plugins, and the management API, are there only where asked for.
+    `configuration` is added to its rabbitmq.conf. Plugins, and the management API, are there only where asked for. The
+    nodes of a cluster are given their port, which is part of their name, and the epmd and the cookie that they share.
     """
 
     def __init__(
-        self, scripts: Path, *, has_management: bool = False, plugins: tuple[str, ...] = (), configuration: str = ""
+        self,
+        scripts: Path,
+        *,
+        has_management: bool = False,
+        plugins: tuple[str, ...] = (),
+        configuration: str = "",
+        member: "Member | None" = None,
     ) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="chiffon-rabbitmq-"))
         port, distribution, epmd, management = free_ports(4)
+        if member is not None:
+            port, epmd = member.port, member.epmd
+            (self._home / ".erlang.cookie").write_text(member.cookie)
+            (self._home / ".erlang.cookie").chmod(0o400)
         if has_management:
             # No test reads its metrics, which cost processor time all the while.
             configuration += f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n"
@@ -166,7 +193,7 @@ class PrivateNode(InstalledNode):
             "HOME": str(self._home),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(epmd),
-            "RABBITMQ_NODENAME": f"chiffon-{port}@localhost",
+            "RABBITMQ_NODENAME": node_name(port),
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(port),
             "RABBITMQ_DIST_PORT": str(distribution),
@@ -186,18 +213,29 @@ class PrivateNode(InstalledNode):
         )
         self._processes: list[subprocess.Popen[bytes]] = []
         try:
-            # Started here, not by the node, so that it can be stopped with it.
-            self._run(["epmd", "-port", str(epmd), "-address", "127.0.0.1"])
-            _wait_for_port(epmd, self._processes[-1])
-            self._run([str(scripts / "rabbitmq-server")])
-            _wait_for_port(port, self._processes[-1])
-            self.ctl("await_startup")
+            if member is None:
+                # Started here, not by the node, so that it can be stopped with it.
+                self._run(epmd_command(epmd))
+                _wait_for_port(epmd, self._processes[-1])
+            self.start()
         except BaseException as failure:
             output = self._output()
             self.stop()
             if isinstance(failure, Exception):
                 raise ServiceUnavailable(f"RabbitMQ did not start ({failure}). Its output:\n{output}") from failure
             raise
+
+    def start(self) -> None:
+        """Start the node, for the first time or after `kill`, and return when it is ready."""
+        self._run([str(self._scripts / "rabbitmq-server")])
+        _wait_for_port(urlsplit(self.url).port or 0, self._processes[-1])
+        self.ctl("await_startup")
+
+    def kill(self) -> None:
+        """End the node as a power cut does."""
+        process = self._processes.pop()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def stop(self) -> None:
         while self._processes:
