@@ -16,10 +16,12 @@ BENCH := $(BENCH_VENV)/.installed
 LOCK_TOOLS := $(VENV)/lock-tools
 PIP_TOOLS := pip-tools==7.6.2
 SOURCES := src tests bench
+PYTEST := $(BIN)/python -m pytest
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 STARTED := $(shell date +%s)
 ELAPSED = $$(( $$(date +%s) - $(STARTED) )) s
 
-.PHONY: help demo up test check format lint types imports pytest coverage bench bench-claims chaos lock clean
+.PHONY: help demo up test check format lint types imports pytest coverage fuzz bench bench-claims chaos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +32,8 @@ demo: $(RUNTIME) ## install, start everything on this machine, run real work on 
 up: $(RUNTIME) ## install and start everything on this machine; stays up until Ctrl-C
 	@$(BIN)/chiffon up
 
-test: $(DEV) ## everything continuous integration runs: check, then every test on real services
-	@$(MAKE) check pytest || { echo "make test: failed after $(ELAPSED)"; exit 1; }
+test: $(DEV) ## everything continuous integration runs: the checks beside every test on real services
+	@$(MAKE) -j2 pytest check || { echo "make test: failed after $(ELAPSED)"; exit 1; }
 	@echo "make test: passed in $(ELAPSED)"
 
 check: format lint types imports ## formatting, lint, types and import rules
@@ -48,11 +50,15 @@ types: $(DEV)
 imports: $(DEV)
 	@echo "lint-imports" && report=$$($(BIN)/lint-imports 2>&1) || { echo "$$report"; exit 1; }
 
+# Most tests wait for a process or a server most of the time, so there are more workers than processors.
 pytest: $(DEV)
-	@echo "pytest" && tools/tests.sh $(BIN)/python
+	@$(PYTEST) -n $(WORKERS) --durations=20 $(TESTS) </dev/null
 
 coverage: $(DEV) ## every test, and which lines and branches they reach
-	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	@$(PYTEST) -n $(WORKERS) --cov --cov-report=term-missing:skip-covered
+
+fuzz: $(DEV) ## what `make test` tries with few random examples, with EXAMPLES=20 times as many; SEED=… repeats a run
+	@CHIFFON_EXAMPLES=$(or $(EXAMPLES),20) CHIFFON_SEED=$(SEED) $(PYTEST) -n $(WORKERS) --timeout 3600 -m many_examples
 
 bench: $(DEV) $(BENCH) ## measure Chiffon beside its peers; JSON=file, PLOT=file.png, OPTIONS='--quick --only bulk'
 	@$(BIN)/python -m bench $(if $(JSON),--json $(JSON)) $(if $(PLOT),--plot $(PLOT)) $(OPTIONS)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
@@ -24,6 +25,12 @@ def pytest_cmdline_main() -> Generator[None, object, object]:
     finally:
         left = 0 if guard is None else run.end(guard)
     return status or (pytest.ExitCode.TESTS_FAILED if left else status)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have the shared servers start while the workers of a parallel run collect its tests."""
+    if getattr(session.config.option, "numprocesses", None):
+        shared.begin()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -89,3 +96,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(inside, len(LONGEST_FIRST))
 
     items.sort(key=place)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show how many tests each group has and how long they took, set-up and teardown included."""
+    seconds, tests = Counter[str](), Counter[str]()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                group = "/".join(report.nodeid.split("/")[:3]).split("::")[0]
+                seconds[group] += report.duration
+                tests[group] += report.when == "call"
+    terminalreporter.section("test seconds and tests per group")
+    for group, taken in seconds.most_common():
+        terminalreporter.write_line(f"{taken:8.1f} s {tests[group]:5} {group}")

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -37,6 +37,7 @@ class Intake:
     undertaker: Undertaker
     ticket_hold: timedelta
     capacity: Capacity
+    unsupported: set[str] = field(default_factory=set)
 
     async def claim(self, ticket: bytes) -> Attempt | None:
         """Return the attempt that was granted; None when this agent has nothing to run.
@@ -57,11 +58,14 @@ class Intake:
             log.exception("work.lost", extra={"task_id": attempt.task_id})
 
     async def _refuse(self, envelope: TicketEnvelope) -> None:
-        """Say that this agent cannot run such work; giving the ticket back would only send it round and round."""
+        """Give a ticket back to the orchestrator, which publishes it only to agents that offer such work."""
         ticket: Ticket = envelope.payload
         agent_id = str(self.agent_id)
         message = f"Agent {agent_id} has no executor for work type {ticket.work_type!r}."
-        log.error("ticket.unsupported", extra={"task_id": ticket.task_id, "reason": message})
+        # One line for each type of work: tickets that were under way when this agent registered may come by hundreds.
+        level = logging.DEBUG if ticket.work_type in self.unsupported else logging.WARNING
+        self.unsupported.add(ticket.work_type)
+        log.log(level, "ticket.unsupported", extra={"task_id": ticket.task_id, "reason": message})
         await self.reporter.send(
             RESULTS,
             ErrorEnvelope(

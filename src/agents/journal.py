@@ -49,11 +49,16 @@ class Started(Entry):
 
 
 class ProcessStarted(Entry):
-    """`start_ticks`: when it started by the kernel's count, so that a reused id is not mistaken for it."""
+    """`start_ticks`: when it started by the kernel's count, so that a reused id is not mistaken for it.
+
+    Lines of earlier versions name no keeper.
+    """
 
     event: Literal["process"] = "process"
     pid: int
     start_ticks: int
+    keeper_pid: int = 0
+    keeper_ticks: int = 0
 
 
 class Ended(Entry):
@@ -108,9 +113,20 @@ class Journal:
         )
         await self._batcher.submit(_line(entry, is_durable=True))
 
-    def process_started(self, grant: GrantedTask, *, pid: int, start_ticks: int) -> None:
-        """Note a process group. It need not survive the host, because neither does the group."""
-        self._note(ProcessStarted(task_id=grant.work.task_id, fence=grant.fence, pid=pid, start_ticks=start_ticks))
+    def process_started(
+        self, grant: GrantedTask, *, pid: int, start_ticks: int, keeper_pid: int, keeper_ticks: int
+    ) -> None:
+        """Note a program and its keeper. It need not survive the host, because neither do they."""
+        self._note(
+            ProcessStarted(
+                task_id=grant.work.task_id,
+                fence=grant.fence,
+                pid=pid,
+                start_ticks=start_ticks,
+                keeper_pid=keeper_pid,
+                keeper_ticks=keeper_ticks,
+            )
+        )
 
     def ended(self, entry: Ended) -> None:
         """Note soon that an attempt is over and its result safe. What is lost of this is found out again."""

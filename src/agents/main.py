@@ -9,6 +9,7 @@ from functools import partial
 from agents.executors.enforcement import Enforcement, probe
 from agents.executors.environment import inherited
 from agents.executors.registry import executors
+from agents.processes.keepers import Keepers
 from agents.redaction.logs import hidden_in_logs
 from agents.redaction.values import Values
 from agents.registration import open_identity
@@ -47,12 +48,13 @@ async def run_agent(
     async with AsyncExitStack() as stack:
         known_secrets = Values(own_secrets(settings, shared))
         stack.enter_context(hidden_in_logs(known_secrets))
-        secrets = Secrets(settings.secrets, known_secrets, inherited=inherited(settings.env_allow))
+        keepers = stack.enter_context(Keepers())
+        secrets = Secrets(settings.secrets, known_secrets, keepers, inherited=inherited(settings.env_allow))
         await secrets.read_now()
         identity = stack.enter_context(open_identity(settings, work_types=known))
         stack.enter_context(log_context(agent_id=identity.agent_id))
         trust = _trust(settings)
-        enforcement = await _enforcement(settings)
+        enforcement = await _enforcement(settings, keepers)
         identity = replace(identity, labels={**identity.labels, "enforces": sorted(enforcement.possible)})
         way = await stack.enter_async_context(open_way(settings, shared, identity, broker=broker))
         agent = await stack.enter_async_context(
@@ -62,6 +64,7 @@ async def run_agent(
                 way,
                 known,
                 trust,
+                keepers,
                 policy=None if settings.policy_file is None else partial(decide, read_policy(settings.policy_file)),
                 known_secrets=known_secrets,
                 secrets=secrets,
@@ -82,8 +85,9 @@ async def run_agent(
         await agent.run(stop)
 
 
-async def _enforcement(settings: AgentSettings) -> Enforcement:
+async def _enforcement(settings: AgentSettings, keepers: Keepers) -> Enforcement:
     return await probe(
+        keepers,
         run_as=settings.run_as,
         least=settings.confinement,
         workspaces=settings.state_dir / WORKSPACES,

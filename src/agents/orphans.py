@@ -1,13 +1,22 @@
-"""Kill what work left running: that of an earlier life of this agent, and that which was stopped."""
+"""End what an earlier life of this agent left running.
 
+Its keepers clean up by themselves as soon as that agent is gone, so this waits for them. Only when a keeper was killed
+together with its guardian is anything left, and it is found by the journal and by the ids of the attempt.
+"""
+
+import os
+import signal
+import time
+from contextlib import suppress
 from pathlib import Path
-from uuid import UUID
 
-from agents.journal import Unended
-from agents.process_table import Target, kill_all
+from agents.journal import ProcessStarted, Unended
+from agents.processes.table import LOOK_SECONDS, ZOMBIE, Target, kill_all, look_at
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 KILL_SECONDS = 5.0
+# How long a keeper may take; what it kills may have to wait for a disk before it dies.
+KEEPER_SECONDS = 10.0
 
 
 def boot_id() -> str:
@@ -18,15 +27,22 @@ def boot_id() -> str:
         return ""
 
 
-def kill_orphans(left: Unended) -> list[int]:
-    """Kill what is left of an attempt; return the ids of the processes that were killed."""
+def end_orphans(left: Unended) -> list[int]:
+    """Return when nothing of an attempt is left, with the ids of the processes that had to be killed for that."""
     started = left.started
     if started.boot_id != boot_id():
         return []
+    until = time.monotonic() + KEEPER_SECONDS
+    while (keepers := [one for one in left.processes if _is_kept(one)]) and time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
+    for one in keepers:  # it hangs; its guardian kills what it kept
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(one.keeper_pid, signal.SIGKILL)
     groups = tuple((process.pid, process.start_ticks) for process in left.processes)
-    return sorted(kill_all([Target(str(started.task_id), started.attempt, groups)], within=KILL_SECONDS))
+    killed = kill_all([Target(str(started.task_id), started.attempt, groups)], within=KILL_SECONDS)
+    return sorted(killed | {one.keeper_pid for one in keepers})
 
 
-def kill_runaways(task_id: UUID, attempt: int) -> list[int]:
-    """Kill whoever left the process group of an attempt; return the ids of the processes that were killed."""
-    return sorted(kill_all([Target(str(task_id), attempt, groups=())], within=KILL_SECONDS))
+def _is_kept(process: ProcessStarted) -> bool:
+    seen = look_at(process.keeper_pid) if process.keeper_pid else None
+    return seen is not None and seen.state != ZOMBIE and seen.start_ticks == process.keeper_ticks

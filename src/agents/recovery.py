@@ -8,13 +8,13 @@ from uuid import UUID
 
 from agents.executors.base import Outcome
 from agents.handover import Handover
-from agents.journal import Ended, Journal, Unended
-from agents.orphans import kill_orphans
+from agents.journal import Ended, Journal, Started, Unended
+from agents.orphans import end_orphans
 from agents.results import work_result
 from agents.spool import Spool
 from agents.spool_lines import Key, WrittenResult
 from common.errors import ErrorCode
-from common.messages import GrantedTask, WorkRequest
+from common.messages import GrantedTask, ResultStatus, WorkRequest
 
 log = logging.getLogger(__name__)
 
@@ -32,39 +32,51 @@ async def recover(
 ) -> list[Key]:
     """Kill what still runs, and owe a result for every attempt that has none; return those that are owed newly.
 
-    Nobody owns that work any more, and without a result the task would wait for the end of its lease.
+    Nothing owns that work any more, and without a result the task would wait for the end of its lease. An attempt that
+    cannot be put in order does not keep the others, or the agent, from theirs: the next start tries it again.
     """
     owed = []
     for one in left:
         started = one.started
-        killed = await asyncio.to_thread(kill_orphans, one)
-        log.warning(
-            "work.left_behind",
-            extra={"task_id": started.task_id, "trace_id": started.trace_id, "fence": started.fence, "killed": killed},
-        )
         key = Key(started.task_id, started.fence)
-        outcome = Outcome.failed(RESTARTED, code=ErrorCode.AGENT_UNAVAILABLE, retryable=True)
-        if key not in spooled:
-            seconds = max(0.0, (datetime.now(UTC) - started.at).total_seconds())
-            # How much it wrote is not known any more, so nothing is said about it.
-            result = work_result(agent_id, _grant(one), outcome, duration_ms=int(seconds * 1000), output_bytes={})
-            await handover.keep(WrittenResult.of(result))
-            owed.append(key)
-            ended = Ended(
-                task_id=started.task_id,
-                fence=started.fence,
-                status=outcome.status,
-                error_code=outcome.error_code,
-                reason=RESTARTED,
-                killed=killed,
-            )
+        try:
+            killed = await asyncio.to_thread(end_orphans, one)
+            log.warning("work.left_behind", extra={**_named(started), "killed": killed})
+            if key in spooled:
+                # It had ended before; only that line of the journal was lost. The result says how.
+                result = await asyncio.to_thread(spool.read, key)
+                status = ResultStatus.FAILED if result is None else result.envelope().payload.status
+                ended = Ended(task_id=started.task_id, fence=started.fence, status=status, killed=killed)
+            else:
+                ended = await _owe(one, killed, agent_id, handover)
+                owed.append(key)
+        except OSError as error:
+            log.exception("work.not_recovered", extra={**_named(started), "reason": str(error)})
         else:
-            # It had ended before; only that line of the journal was lost. The result says how.
-            spooled_result = await asyncio.to_thread(spool.read, key)
-            status = outcome.status if spooled_result is None else spooled_result.envelope().payload.status
-            ended = Ended(task_id=started.task_id, fence=started.fence, status=status, killed=killed)
-        journal.ended(ended)
+            journal.ended(ended)
     return owed
+
+
+async def _owe(left: Unended, killed: list[int], agent_id: UUID, handover: Handover) -> Ended:
+    """Keep the result of an attempt that the agent's end has cut off. Raises `OSError`."""
+    started = left.started
+    outcome = Outcome.failed(RESTARTED, code=ErrorCode.AGENT_UNAVAILABLE, retryable=True)
+    seconds = max(0.0, (datetime.now(UTC) - started.at).total_seconds())
+    # How much it wrote is not known any more, so nothing is said about it.
+    result = work_result(agent_id, _grant(left), outcome, duration_ms=int(seconds * 1000), output_bytes={})
+    await handover.keep(WrittenResult.of(result))
+    return Ended(
+        task_id=started.task_id,
+        fence=started.fence,
+        status=outcome.status,
+        error_code=outcome.error_code,
+        reason=RESTARTED,
+        killed=killed,
+    )
+
+
+def _named(started: Started) -> dict[str, object]:
+    return {"task_id": started.task_id, "trace_id": started.trace_id, "fence": started.fence}
 
 
 def _grant(left: Unended) -> GrantedTask:

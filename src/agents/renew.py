@@ -11,7 +11,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from agents.attempts import Attempt, Attempts
-from agents.guard import Guardian
+from agents.processes.deadlines import Deadlines
 from agents.replies import reply
 from agents.stopping import StopReason
 from common.broker.base import Broker, BrokerUnavailable
@@ -36,14 +36,14 @@ class LeaseKeeper:
         attempts: Attempts,
         clock: Clock,
         *,
-        guardian: Guardian,
+        deadlines: Deadlines,
         kill_grace: timedelta,
     ) -> None:
         self._broker = broker
         self._agent_id = agent_id
         self._attempts = attempts
         self._clock = clock
-        self._guardian = guardian
+        self._deadlines = deadlines
         self._kill_grace = kill_grace.total_seconds()
         self._sent: dict[UUID, float] = {}
 
@@ -72,7 +72,7 @@ class LeaseKeeper:
             if attempt is not None and sent is not None:
                 attempt.lease_until = max(attempt.lease_until, sent + renewed.lease_seconds)
                 attempt.renew_at = max(attempt.renew_at, sent + renewed.lease_seconds / 3)
-                self._guardian.renewed(attempt)
+                self._deadlines.renewed(attempt)
         for lease in renewed.lost:  # for good, whichever renewal it answers
             attempt = self._attempts.find(lease.task_id, lease.fence)
             if attempt is not None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import psutil
 
-from agents.executors.process import CannotStart, Command, run_process
+from agents.executors.cannot_start import CannotStart
+from agents.executors.process import Command, run_process
+from agents.processes.keepers import Keepers
 from agents.stopping import StopSignal
 from common.messages import Resources, Stream
 
@@ -23,7 +25,8 @@ MIB_PER_GB = 1024
 class ResourceMonitor:
     """Reads processor and memory when asked, and the GPU now and then in the background, because that takes long."""
 
-    def __init__(self) -> None:
+    def __init__(self, keepers: Keepers) -> None:
+        self._keepers = keepers
         self._vram: tuple[float, float] | None = None
         psutil.cpu_percent(interval=None)  # the first reading starts the measurement and says nothing
 
@@ -42,7 +45,7 @@ class ResourceMonitor:
         program = shutil.which("nvidia-smi")
         while program is not None:
             try:
-                self._vram = parse_vram(await _output_of([program, *GPU_QUERY]))
+                self._vram = parse_vram(await _output_of(self._keepers, [program, *GPU_QUERY]))
             except Exception:  # an agent without GPU figures is still an agent
                 log.exception("gpu.unreadable")
             await asyncio.sleep(GPU_EVERY_SECONDS)
@@ -59,7 +62,7 @@ def parse_vram(text: str) -> tuple[float, float] | None:
     return (round(sum(totals) / MIB_PER_GB, 2), round(sum(free) / MIB_PER_GB, 2)) if rows else None
 
 
-async def _output_of(argv: list[str]) -> str:
+async def _output_of(keepers: Keepers, argv: list[str]) -> str:
     output = bytearray()
 
     async def collect(stream: Stream, data: bytes) -> None:
@@ -75,7 +78,7 @@ async def _output_of(argv: list[str]) -> str:
         kill_grace_seconds=1.0,
     )
     try:
-        await run_process(command, write=collect, stop=StopSignal())
+        await run_process(keepers, command, write=collect, stop=StopSignal())
     except (CannotStart, OSError):
         return ""
     return output.decode(errors="replace")

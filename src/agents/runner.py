@@ -1,6 +1,5 @@
 """Run one attempt from its grant to its result."""
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -11,12 +10,11 @@ from agents.attempts import Attempt, Attempts
 from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.enforcement import CannotConfine, Enforcement
 from agents.executors.environment import inherited
-from agents.guard import Guardian
 from agents.handover import Handover
 from agents.journal import Ended, Journal
 from agents.log_stream import LogStream, SendChunks
-from agents.orphans import kill_runaways
-from agents.process_table import look_at
+from agents.processes.deadlines import Deadlines
+from agents.processes.keepers import Keeper, Keepers
 from agents.redaction.values import Values
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
@@ -47,7 +45,8 @@ class Runner:
         handover: Handover,
         journal: Journal,
         attempts: Attempts,
-        guardian: Guardian,
+        keepers: Keepers,
+        deadlines: Deadlines,
         clock: Clock,
         env_allow: Sequence[str],
         kill_grace: timedelta,
@@ -63,13 +62,14 @@ class Runner:
         self._handover = handover
         self._journal = journal
         self._attempts = attempts
-        self._guardian = guardian
+        self._keepers = keepers
+        self._deadlines = deadlines
         self._clock = clock
         self._inherited = inherited(env_allow)
         self._kill_grace = kill_grace.total_seconds()
         self._known_secrets = known_secrets or Values()
         self._enforcement = enforcement or Enforcement()
-        self._secrets = secrets or Secrets({}, self._known_secrets, inherited={})
+        self._secrets = secrets or Secrets({}, self._known_secrets, keepers, inherited={})
         self._output_per_second = output_per_second
 
     async def run(self, attempt: Attempt) -> None:
@@ -84,7 +84,7 @@ class Runner:
                 await self._run_and_report(attempt)
             finally:
                 self._attempts.remove(attempt)
-                self._guardian.done(attempt)
+                self._deadlines.done(attempt)
 
     async def _run_and_report(self, attempt: Attempt) -> None:
         grant = attempt.grant
@@ -95,8 +95,6 @@ class Runner:
 
         async with self._log_stream(grant, send) as stream:
             outcome, began = await self._execute(attempt, stream)
-            if began and (outcome.status is ResultStatus.CANCELLED or outcome.error_code is ErrorCode.TIMEOUT):
-                await self._kill_runaways(attempt)
             ended_at = self._clock.now()
             outcome = as_reported(outcome, attempt.stop.reason).with_texts(stream.redacted)
             duration_ms = int((self._clock.monotonic() - started) * 1000)
@@ -162,20 +160,18 @@ class Runner:
             outcome = Outcome.failed(f"The executor failed: {type(error).__name__}.", code=ErrorCode.INTERNAL)
         return outcome, passage.began
 
-    async def _kill_runaways(self, attempt: Attempt) -> None:
-        """See to it that of work that was stopped nothing lives on outside of its process group either."""
-        killed = await asyncio.to_thread(kill_runaways, attempt.task_id, attempt.grant.attempt)
-        if killed:
-            log.warning("work.ran_away", extra={"killed": killed})
-
     def _context(self, attempt: Attempt, passage: Passage, workspace: Path, stream: LogStream) -> ExecutionContext:
         grant = attempt.grant
 
-        def process_started(pid: int) -> None:
-            seen = look_at(pid)
-            if seen is not None:
-                self._guardian.hold(attempt, pid=pid, start_ticks=seen.start_ticks)
-                self._journal.process_started(grant, pid=pid, start_ticks=seen.start_ticks)
+        def process_started(keeper: Keeper) -> None:
+            self._deadlines.hold(attempt, keeper)
+            self._journal.process_started(
+                grant,
+                pid=keeper.pid,
+                start_ticks=keeper.start_ticks,
+                keeper_pid=keeper.keeper_pid,
+                keeper_ticks=keeper.keeper_ticks,
+            )
 
         async def secret(name: str) -> str:
             value = await self._secrets.value(
@@ -195,6 +191,7 @@ class Runner:
             write=stream.write,
             stop=attempt.stop,
             kill_grace_seconds=self._kill_grace,
+            keepers=self._keepers,
             process_started=process_started,
             secret=secret,
             enclosure=self._enforcement.enclosure(passage.confinement),

@@ -75,7 +75,8 @@ async def _declare(broker: Broker, identity: Identity) -> None:
 async def _opened(settings: AgentSettings, shared: SharedSettings, identity: Identity) -> AsyncIterator[Broker]:
     check_way(settings, shared)
     if settings.server_url is None:
-        async with open_broker(shared.broker_url, name=f"agent {identity.agent_id}") as broker:
+        name = f"agent {identity.agent_id}"
+        async with open_broker(shared.broker_url, name=name, queue_type=shared.queue_type) as broker:
             yield broker
         return
     from agents.over_http.broker import open_over_http  # with an HTTP client, which others do without

@@ -16,7 +16,6 @@ from agents.executors.base import Executor
 from agents.executors.enforcement import Enforcement
 from agents.gate import Gate
 from agents.given import GivenWork
-from agents.guard import Guardian
 from agents.handover import Handover
 from agents.hearing import Hearing
 from agents.heartbeat import Heartbeat
@@ -25,6 +24,8 @@ from agents.journal import Journal
 from agents.journal_file import JournalFile
 from agents.leftovers import unended, used_claims
 from agents.mailbox import Mailbox
+from agents.processes.deadlines import Deadlines
+from agents.processes.keepers import Keepers
 from agents.recovery import recover
 from agents.redaction.values import Values
 from agents.registration import Identity, StateUnusable
@@ -61,6 +62,7 @@ async def build_agent(
     broker: Broker,
     executors: Mapping[str, Executor],
     trust: Trust | None,
+    keepers: Keepers,
     *,
     policy: OwnPolicy | None = None,
     known_secrets: Values | None = None,
@@ -76,10 +78,9 @@ async def build_agent(
     kill_grace = timedelta(seconds=settings.kill_grace_seconds)
     heartbeat_every = timedelta(seconds=settings.heartbeat_seconds)
     hearing = Hearing(every=heartbeat_every, give_up_after=timedelta(seconds=settings.deaf_exit_seconds) or None)
-    resources = ResourceMonitor()
+    resources, deadlines = ResourceMonitor(keepers), Deadlines()
     workspaces = Workspaces(settings.state_dir / WORKSPACES, keep=settings.keep_workspaces)
     async with AsyncExitStack() as stack:
-        guardian = stack.enter_context(Guardian())
         heartbeat = Heartbeat(
             broker, identity, attempts, resources, gate, hearing, clock, trust, every=heartbeat_every, health=health
         )
@@ -91,7 +92,7 @@ async def build_agent(
             claim_of=_claims_of(settings, broker),
             ask_for_keys=heartbeat.beat_soon,
         )
-        leases = LeaseKeeper(broker, agent_id, attempts, clock, guardian=guardian, kill_grace=kill_grace)
+        leases = LeaseKeeper(broker, agent_id, attempts, clock, deadlines=deadlines, kill_grace=kill_grace)
         reporter = await stack.enter_async_context(Reporter(broker, agent_id))
         capacity = Capacity(settings.slots)
         standing = StandingClaims(broker, agent_id, identity.agent_type, capacity, gate, clock, health=health)
@@ -106,7 +107,8 @@ async def build_agent(
             handover=handover,
             journal=journal,
             attempts=attempts,
-            guardian=guardian,
+            keepers=keepers,
+            deadlines=deadlines,
             clock=clock,
             env_allow=settings.env_allow,
             kill_grace=kill_grace,

@@ -1,11 +1,18 @@
 """A directory of its own for each attempt."""
 
 import asyncio
-import shutil
+import logging
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
+
+from agents.removal import remove_tree
+
+log = logging.getLogger(__name__)
+
+# What could not be removed is renamed, so that no attempt finds it in its place; each start tries it again.
+ASIDE = ".aside-"
 
 
 class Workspaces:
@@ -18,7 +25,8 @@ class Workspaces:
     def open(self, task_id: UUID, attempt: int, *, is_needed: bool = True) -> AbstractAsyncContextManager[Path]:
         """Give an attempt an empty directory; it is removed afterwards unless workspaces are kept.
 
-        When none is needed, only its name is given.
+        When none is needed, only its name is given. What cannot be removed is logged and set aside: it is the host's
+        trouble, and changes nothing about how the attempt ended.
         """
         path = self._root / f"{task_id}-{attempt}"
         return self._made(path) if is_needed else nullcontext(path)
@@ -31,30 +39,32 @@ class Workspaces:
             yield path
         finally:
             if not self._keep:
-                await asyncio.to_thread(_remove, path)
+                await asyncio.to_thread(self._discard, path)
 
     def _make(self, path: Path) -> None:
         try:
             path.mkdir(mode=0o700)
         except FileExistsError:  # of an earlier life of this agent
-            _remove(path)
+            self._discard(path)
             path.mkdir(mode=0o700)
         except FileNotFoundError:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.mkdir(mode=0o700)
 
     def remove_leftovers(self) -> int:
-        """Remove what a crash left behind, unless workspaces are kept; return how many there were."""
+        """Remove what a crash left behind, unless workspaces are kept; return how many are gone."""
         if self._keep or not self._root.exists():
             return 0
-        leftovers = [path for path in self._root.iterdir() if path.is_dir()]
-        for path in leftovers:
-            _remove(path)
-        return len(leftovers)
+        return sum(self._discard(path) for path in list(self._root.iterdir()) if path.is_dir())
 
-
-def _remove(path: Path) -> None:
-    try:
-        path.rmdir()
-    except OSError:  # not empty
-        shutil.rmtree(path, ignore_errors=True)
+    def _discard(self, path: Path) -> bool:
+        """Remove a directory, or set it aside; return whether it is gone."""
+        try:
+            remove_tree(path)
+        except OSError as error:
+            aside = path if path.name.startswith(ASIDE) else self._root / f"{ASIDE}{uuid4()}"
+            with suppress(OSError):
+                path.rename(aside)
+            log.warning("workspace.not_removed", extra={"path": str(path), "aside": str(aside), "reason": str(error)})
+            return False
+        return True

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from common.broker.base import QueueType
 from common.errors import StartupRefused
 
 CONFIG_VARIABLE = "CHIFFON_CONFIG"
@@ -57,7 +58,13 @@ class SharedSettings(Settings):
         default="amqp://guest:guest@127.0.0.1:5672/",
         pattern=r"^(amqps?|postgresql|file|memory)://",
         description="The message bus: amqp://, amqps://, postgresql://, file:///DIRECTORY (one host only) or memory:// "
-        "(one process only).",
+        "(one process only). amqp://, amqps:// and postgresql:// take several hosts: "
+        "`amqp://user:password@one:5672,two:5672/vhost`.",
+    )
+    queue_type: QueueType = Field(
+        default=QueueType.CLASSIC,
+        description="How RabbitMQ keeps queues: classic, on one node, or quorum, copied to the nodes of a cluster. The "
+        "same for all processes.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="The least important lines that are logged."

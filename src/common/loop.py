@@ -11,7 +11,7 @@ from common.backoff import full_jitter
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = timedelta(milliseconds=200)
-LONGEST_PAUSE = timedelta(seconds=15)
+LONGEST_PAUSE = timedelta(seconds=5)
 
 
 class Duty(Protocol):

@@ -84,6 +84,11 @@ class ShellScriptParameters(Parameters):
         description="The program is stopped when it has written nothing, on either stream, for this many seconds.",
     )
 
+    leaves_processes: bool = Field(
+        default=False,
+        description="What the program has started lives on when it has ended by itself; otherwise it is killed.",
+    )
+
     @field_validator("argv", mode="before")
     @classmethod
     def _no_secret_in_sight(cls, value: Any) -> Any:

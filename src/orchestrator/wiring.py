@@ -59,6 +59,7 @@ from orchestrator.policy.service import PolicyService, open_policy
 from orchestrator.probes.service import ProbeService
 from orchestrator.readiness import check_schema, checks, failures
 from orchestrator.registry.fleet import FleetService
+from orchestrator.registry.offering import Offering
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
 from orchestrator.service import OrchestratorService
@@ -71,6 +72,7 @@ from orchestrator.why.service import WhyService
 log = logging.getLogger(__name__)
 
 SECOND = timedelta(seconds=1)
+OFFERS_FRESH_FOR = timedelta(milliseconds=500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ async def open_orchestrator(
             open_pool(settings.database_url, connections=settings.database_connections)
         )
         await check_schema(pool)
-        bus = broker or await _open_broker(stack, shared.broker_url)
+        bus = broker or await _open_broker(stack, shared)
         relay, news, own, health, hub = Wake(), News(), OwnEvents(), Health(), Hub()
         signer, audit = open_signer(settings.signing_keys_dir, SystemClock()), AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
@@ -125,7 +127,8 @@ async def open_orchestrator(
             Room(window=settings.ticket_window),
             TaskService(pool, ageing=settings.priority_ageing, ttl=settings.ticket_ttl),
         )
-        tickets = relaying(settings, pool, bus, pools, room)
+        offering = Offering(pool, offline_after=settings.agent_offline_after, fresh_for=OFFERS_FRESH_FOR)
+        tickets = relaying(settings, pool, bus, pools, room, offering)
         output = OutputService(pool, max_output_bytes=settings.max_output_bytes)
         registry = RegistryService(pool, offline_after=settings.agent_offline_after)
         fleet = FleetService(pool, relay, offline_after=settings.agent_offline_after)
@@ -133,7 +136,6 @@ async def open_orchestrator(
         leases = LeaseService(
             pool,
             lease=settings.lease,
-            ageing=settings.priority_ageing,
             policy=RetryPolicy(),
             breaker=BreakerPolicy(settings.breaker_failures, settings.breaker_pause),
             max_output_bytes=settings.max_output_bytes,
@@ -160,14 +162,14 @@ async def open_orchestrator(
             publish=new.send,
         )
         jobs = await _jobs(settings, pool, service, tasks, leases, output, registry, policy, relay, signer)
-        approvals = ApprovalService(pool, service.work_of, policy.rule, relay, ageing=settings.priority_ageing)
+        approvals = ApprovalService(pool, service.work_of, policy.rule, relay)
         await stack.enter_async_context(jobs.results)
         probes = ProbeService(pool, uuid4())
         await _connect(service)
         stack.push_async_callback(new.send.close)
         stack.push_async_callback(service.disconnect)
         await bus.declare(*map(topology.work_queue, pools))
-        await recover(settings, pool, bus, pools)
+        recovering = await recover(settings, pool, bus, pools, relay)
         await audit.started(settings, policy.policy.id, () if signer is None else signer.key_ids[0])
         async with pool.acquire() as db:
             hub.start_at(await events.head(db))
@@ -184,12 +186,13 @@ async def open_orchestrator(
         ]
         probe = SendProbe(probes, bus, every=settings.probe, consumers=consumers)
         duties: list[tuple[str, Duty, Wake, timedelta]] = [
-            ("relay_outbox", InTurn(new.serve, tickets, placing(settings, pool, bus, room)), relay, SECOND),
+            ("relay_outbox", InTurn(new.serve, tickets, placing(settings, pool, bus, room, offering)), relay, SECOND),
             ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
+            ("recover", recovering, Wake(), SECOND),
             ("expire_approvals", ExpireApprovals(approvals), Wake(), SECOND),
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
-            ("free_keys", FreeKeys(KeyService(pool, ageing=settings.priority_ageing), relay), Wake(), SECOND),
+            ("free_keys", FreeKeys(KeyService(pool), relay), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),
             ("follow_events", FollowEvents(pool, hub, news, own, listener=jobs.desk), news, SECOND),
         ]
@@ -202,7 +205,7 @@ async def open_orchestrator(
             **door.loops,
             "listen_for_events": keep_running(
                 "listen_for_events",
-                partial(listen_for_events, settings.database_url, news, well=partial(health.well, "listen_for_events")),
+                partial(listen_for_events, pool.database, news, well=partial(health.well, "listen_for_events")),
                 health=health,
             ),
             "answer_claims": keep_running("answer_claims", jobs.desk.run_once, health=health),
@@ -273,9 +276,11 @@ async def _jobs(
     )
 
 
-async def _open_broker(stack: AsyncExitStack, url: str) -> Broker:
+async def _open_broker(stack: AsyncExitStack, shared: SharedSettings) -> Broker:
     try:
-        return await stack.enter_async_context(open_broker(url, name="orchestrator"))
+        return await stack.enter_async_context(
+            open_broker(shared.broker_url, name="orchestrator", queue_type=shared.queue_type)
+        )
     except BrokerUnavailable as error:
         raise StartupRefused(f"The broker cannot be used: {error} Is CHIFFON_BROKER_URL right?") from error
 

@@ -15,6 +15,9 @@ from typing import Any
 
 import psutil
 
+from chiffon import ledger
+from chiffon.embedded_postgres import embedded_postgres
+
 CHIFFON = (sys.executable, "-m", "chiffon")
 START_LIMIT = 60
 STOP_LIMIT = 60
@@ -50,11 +53,16 @@ class Up:
 
 
 @asynccontextmanager
-async def up(*flags: str, **variables: str) -> AsyncIterator[Up]:
-    """Start everything on a free port and wait until it says that it is ready; kill what is left at the end."""
+async def up(*flags: str, on: Path | None = None, **variables: str) -> AsyncIterator[Up]:
+    """Start everything on a free port and wait until it says that it is ready; kill what is left at the end.
+
+    `on`: the state to start from, which is copied; without it, everything is created.
+    """
     # Not pytest's own directory: nobody but its owner may enter that, and PostgreSQL has a user of its own under root.
     state = Path(tempfile.mkdtemp(prefix="chiffon-test-"))
     state.chmod(0o711)
+    if on is not None:
+        await _copy(on, state)
     command = [*CHIFFON, "up", "--port", "0", "--state-dir", str(state), *flags]
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -97,6 +105,18 @@ async def dispatch(url: str, *words: str) -> tuple[int, dict[str, Any]]:
     status, out, err = await chiffon("dispatch", "shell_script", "--wait", "-o", "json", "--server", url, "--", *words)
     assert out, err
     return status, json.loads(out)
+
+
+async def prepare_state(state: Path) -> None:
+    """Create what takes `up` longest at its first start: a PostgreSQL cluster, and Chiffon's tables in it."""
+    async with embedded_postgres(state, log=state / "log", durable=False) as (url, _):
+        await ledger.upgrade(url)
+
+
+async def _copy(state: Path, target: Path) -> None:
+    # PostgreSQL's data belongs to a user of its own under root.
+    copying = await asyncio.create_subprocess_exec("cp", "-a", f"{state}/.", str(target))
+    assert await copying.wait() == 0
 
 
 async def _address(process: asyncio.subprocess.Process) -> str:

@@ -10,8 +10,8 @@ import httpx2
 from tests.acceptance.deployment import chiffon, up
 
 
-async def test_commands_find_the_token_of_up_and_nobody_else_is_let_in(tmp_path: Path) -> None:
-    async with up("--agents", "1") as running:
+async def test_commands_find_the_token_of_up_and_nobody_else_is_let_in(tmp_path: Path, prepared: Path) -> None:
+    async with up("--agents", "1", on=prepared) as running:
         at = ("--server", running.url)
         status, out, err = await chiffon("whoami", "-o", "json", *at)
         assert status == 0, err

@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from uuid import uuid4
 
 import psutil
@@ -12,6 +13,9 @@ import pytest
 
 from tests.acceptance.deployment import CHIFFON, Up, chiffon, dispatch, environment, up
 from tests.services.ports import free_ports
+
+# The tests that share one stay in one worker.
+shared = pytest.mark.xdist_group("acceptance/up")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ async def running() -> AsyncIterator[Up]:
 
 @pytest.mark.parametrize("broker", ["postgresql", "amqp", "file", "memory"])
 async def test_the_same_dispatch_works_over_every_broker_and_a_signal_stops_everything(
-    broker: str, request: pytest.FixtureRequest
+    broker: str, prepared: Path, request: pytest.FixtureRequest
 ) -> None:
     match broker:
         case "amqp":
@@ -34,7 +38,7 @@ async def test_the_same_dispatch_works_over_every_broker_and_a_signal_stops_ever
             variables = {"CHIFFON_BROKER_URL": "memory://"}
         case _:
             variables = {}
-    async with up(**variables) as running:
+    async with up("--agents", "1", on=prepared, **variables) as running:
         status, task = await dispatch(running.url, "echo", "hi")
 
         assert status == 0
@@ -46,6 +50,7 @@ async def test_the_same_dispatch_works_over_every_broker_and_a_signal_stops_ever
         assert running.left_over() == []
 
 
+@shared
 async def test_the_outcome_of_real_work_is_the_exit_status(running: Up) -> None:
     status, task = await dispatch(running.url, "sh", "-c", "exit 7")
     assert (status, task["exit_code"]) == (10, 7)
@@ -62,8 +67,8 @@ async def test_the_outcome_of_real_work_is_the_exit_status(running: Up) -> None:
     assert "err\n" in err
 
 
-async def test_nothing_outlives_a_killed_up() -> None:
-    async with up() as running:
+async def test_nothing_outlives_a_killed_up(prepared: Path) -> None:
+    async with up(on=prepared) as running:
         assert len(running.children) > 3
 
         running.process.kill()
@@ -72,8 +77,8 @@ async def test_nothing_outlives_a_killed_up() -> None:
         assert running.left_over() == []
 
 
-async def test_a_part_that_dies_ends_it_and_is_named() -> None:
-    async with up() as running:
+async def test_a_part_that_dies_ends_it_and_is_named(prepared: Path) -> None:
+    async with up("--agents", "1", on=prepared) as running:
         agent = running.named("agent")[0]
         agent.kill()
 
@@ -86,6 +91,7 @@ async def test_a_part_that_dies_ends_it_and_is_named() -> None:
         assert running.left_over() == []
 
 
+@shared
 async def test_a_second_up_on_the_same_directory_is_refused(running: Up) -> None:
     words = running.named("server")[0].cmdline()
     assert words[-2] == "--port"
@@ -99,6 +105,7 @@ async def test_a_second_up_on_the_same_directory_is_refused(running: Up) -> None
     assert "Another `chiffon up` uses" in err
 
 
+@shared
 async def test_a_port_that_is_taken_is_refused_before_anything_starts(running: Up) -> None:
     port = running.url.rpartition(":")[2]
 
@@ -109,6 +116,7 @@ async def test_a_port_that_is_taken_is_refused_before_anything_starts(running: U
     assert "--port 0" in err
 
 
+@shared
 async def test_agents_of_several_types_are_all_there(running: Up) -> None:
     status, out, _ = await chiffon("agents", "--server", running.url)
 
@@ -129,6 +137,7 @@ async def test_a_database_that_is_not_there_is_said_in_words(words: tuple[str, .
     assert "The database cannot be used" in err
 
 
+@shared
 async def test_ctrl_c_detaches_and_the_work_goes_on(running: Up) -> None:
     task_id = str(uuid4())
     words = ["dispatch", "shell_script", "-f", "--task-id", task_id, "--server", running.url]

@@ -12,8 +12,10 @@ import pytest
 from tests.architecture.source import Module, called_names, imported_names, modules
 
 MAY_START_PROCESSES = {
-    "src/agents/executors/process*.py": "every command an agent runs goes through it",
-    "src/agents/guard.py": "the guardian must live and kill where the agent, and its event loop, cannot",
+    "src/agents/processes/keepers.py": "it starts the guardian, which must live and kill where the agent cannot",
+    "src/agents/processes/guardian.py": "it forks a keeper for every command that an agent runs",
+    "src/agents/processes/program.py": "a keeper forks, and its child becomes the command",
+    "src/chiffon/first_process.py": "as process 1 of a container it starts the command as its child",
     "src/chiffon/processes.py": "`chiffon up` starts the orchestrator and the agents",
     "src/chiffon/*postgres*.py": "it starts and stops the PostgreSQL of `chiffon up`",
     "src/chiffon/conformance/process.py": "the worker under test is started, killed and ended there",

@@ -14,9 +14,22 @@ from pathlib import Path
 
 from tests.chaos import report
 from tests.chaos.run import run
+from tests.services.run import begin, end
 
 
 def main() -> int:
+    """Make the run in a directory of its own, which its guard removes with all processes, however this ends."""
+    outside = tempfile.gettempdir()
+    guard = begin()
+    try:
+        broken = _main(outside)
+    finally:
+        left = 0 if guard is None else end(guard)
+    return int(broken or left > 0)
+
+
+def _main(outside: str) -> bool:
+    """Make the run and return whether it showed anything wrong; what is kept is moved to the directory `outside`."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Break everything and see what holds.")
     parser.add_argument("--seed", type=int, default=None, help="decides the faults and the load; random when not given")
     parser.add_argument("--minutes", type=float, default=3.0, help="how long faults are made")
@@ -33,10 +46,8 @@ def main() -> int:
     if finished.found:
         print(report.stories(finished.evidence, finished.found))
     if broken or options.keep:
-        print(f"Logs and state are kept in {folder}")
-    else:
-        shutil.rmtree(folder)
-    return int(broken)
+        print(f"Logs and state are kept in {shutil.move(folder, outside)}")
+    return broken
 
 
 if __name__ == "__main__":

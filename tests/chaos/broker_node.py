@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from tests.services.rabbitmq import WHAT_TO_INSTALL, _install, find_scripts
+from tests.services.rabbitmq import WHAT_TO_INSTALL, find_scripts, install
 from tests.services.rabbitmq_node import PrivateNode, ServiceUnavailable, _wait_for_port
 
 USER = "chaos"
@@ -69,8 +69,8 @@ class ChaosNode(PrivateNode):
         for last in (False, False, True):
             self._run([str(self._scripts / "rabbitmq-server")])
             try:
+                # Opening its port is the last step of its start.
                 _wait_for_port(self.address[1], self._processes[-1])
-                self.ctl("await_startup")
             except RuntimeError:  # the name of the killed node is still taken
                 if last:
                     raise
@@ -92,7 +92,7 @@ class ChaosNode(PrivateNode):
 
 def start_broker_node() -> ChaosNode:
     """Start a node of our own, whatever the environment names: it is going to suffer."""
-    scripts = find_scripts() or _install()
+    scripts = find_scripts() or install()
     if scripts is None:
         raise ServiceUnavailable(WHAT_TO_INSTALL)
     return ChaosNode(scripts)

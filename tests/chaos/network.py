@@ -6,6 +6,8 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from tests.services import run
+
 PROGRAMS = ("ip", "nft")
 INSTALL = (
     ["apt-get", "update"],
@@ -52,6 +54,8 @@ async def open_network() -> AsyncIterator[Network]:
     number = os.getpid() % 16_000
     name, outer, inner = f"chaos{number}", f"ch{number}o", f"ch{number}i"
     outside, inside = (f"10.231.{number // 64}.{number % 64 * 4 + last}" for last in (1, 2))
+    # Without its namespace the pair of links goes, too.
+    run.undo(_path("ip"), "netns", "delete", name)
     steps = (
         f"netns add {name}",
         f"link add {outer} type veth peer name {inner} netns {name}",

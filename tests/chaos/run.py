@@ -22,7 +22,7 @@ from tests.chaos.nemesis import Nemesis
 from tests.chaos.plan import Fault, Settings, make_plan
 from tests.chaos.witnesses import read_witnesses, waiting_results
 from tests.chaos.workload import Workload
-from tests.chaos.world import World, open_world
+from tests.chaos.world import Services, World, open_world
 
 LOOK_SECONDS = 0.25
 LOAD_BEFORE_FAULTS = 2.0
@@ -47,12 +47,13 @@ async def run(
     *,
     settings: Settings | None = None,
     plan: Sequence[Fault] | None = None,
+    services: Services | None = None,
     say: Say,
 ) -> Finished:
-    """Make a run; without a `plan` the seed decides which faults there are."""
+    """Make a run; without a `plan` the seed decides which faults there are, without `services` it starts its own."""
     settings = settings or Settings()
     history = History()
-    async with open_world(settings, folder, history, seed=seed) as world:
+    async with open_world(settings, folder, history, seed=seed, services=services) as world:
         without = {"network"} if world.network is None else set()
         faults = make_plan(seed, seconds, settings, without=without) if plan is None else plan
         faults = [fault for fault in faults if fault.kind.split(".")[0] not in without]

@@ -38,6 +38,8 @@ class Services(NamedTuple):
 
     postgres: Postgres
     node: ChaosNode
+    template: str
+    """The URL of an empty ledger to copy: two migrations at once would get into each other's way."""
 
 
 class Size(NamedTuple):
@@ -51,15 +53,30 @@ EVERYBODY = Size()
 
 
 @asynccontextmanager
-async def open_services(*, durable: bool, hosts: int = 1) -> AsyncIterator[Services]:
+async def open_services(*, hosts: int = 1) -> AsyncIterator[Services]:
     """Run servers of our own, whatever the environment names: they are going to suffer."""
     async with AsyncExitStack() as stack:
-        postgres = await start_embedded_postgres(durable=durable)
-        stack.callback(postgres.stop)
-        node = await asyncio.to_thread(start_broker_node)
-        stack.callback(node.stop)
-        await asyncio.to_thread(node.prepare, hosts=hosts)
-        yield Services(postgres, node)
+
+        async def start_postgres() -> tuple[Postgres, str]:
+            postgres = await start_embedded_postgres(durable=True)
+            stack.callback(postgres.stop)
+            # Its data is not needed any more, and a shutdown in order writes all of it to disk.
+            stack.push_async_callback(postgres.stop_immediately)
+            template = await postgres.create_database()
+            await upgrade(template)
+            return postgres, template
+
+        def start_node() -> ChaosNode:
+            node = start_broker_node()
+            stack.callback(node.stop)
+            node.prepare(hosts=hosts)
+            return node
+
+        async with asyncio.TaskGroup() as group:
+            starting = group.create_task(start_postgres())
+            node = group.create_task(asyncio.to_thread(start_node))
+        postgres, template = starting.result()
+        yield Services(postgres, node.result(), template)
 
 
 @dataclass
@@ -81,6 +98,9 @@ class World:
     secrets: tuple[str, ...]
     host: str
     """The virtual host of the broker."""
+    removed: str | None
+    """The safeguard that the processes do without."""
+    http: httpx2.AsyncClient
 
     def broker_url(self, host: str, port: int) -> str:
         return f"amqp://{USER}:{self.node.password}@{host}:{port}/{self.host}?heartbeat={AMQP_HEARTBEAT}"
@@ -116,18 +136,17 @@ class World:
 
     async def missing(self) -> str:
         """Return what keeps this from full service: an orchestrator that is not ready, an agent that is not there."""
-        async with httpx2.AsyncClient(timeout=5, trust_env=False) as http:
-            try:
-                for name, url in self.urls.items():
-                    ready = await http.get(f"{url}/ready")
-                    if ready.status_code != 200:
-                        return f"{name}: {ready.text}"
-                listed = await http.get(f"{next(iter(self.urls.values()))}/api/v1/agents")
-                if listed.status_code != 200:
-                    return f"agents: {listed.text}"
-                agents = listed.json()
-            except (httpx2.TransportError, ValueError) as failure:
-                return repr(failure)
+        try:
+            for name, url in self.urls.items():
+                ready = await self.http.get(f"{url}/ready")
+                if ready.status_code != 200:
+                    return f"{name}: {ready.text}"
+            listed = await self.http.get(f"{next(iter(self.urls.values()))}/api/v1/agents")
+            if listed.status_code != 200:
+                return f"agents: {listed.text}"
+            agents = listed.json()
+        except (httpx2.TransportError, ValueError) as failure:
+            return repr(failure)
         present = {agent["hostname"] for agent in agents if agent["status"] in ("online", "busy")}
         return ", ".join(sorted(set(self.agents) - present))
 
@@ -152,10 +171,9 @@ async def open_world(
     folder.chmod(0o755)
     async with AsyncExitStack() as stack:
         if services is None:
-            services = await stack.enter_async_context(open_services(durable=True))
-        postgres, node = services
-        database_url = _with_password(await postgres.create_database(), planted[0])
-        await upgrade(database_url)
+            services = await stack.enter_async_context(open_services())
+        postgres, node, template = services
+        database_url = _with_password(await postgres.create_database(template=template), planted[0])
         commits = await stack.enter_async_context(
             CommitProxy(database_url, folder / "pg", random.Random(seed), share=0.3)
         )
@@ -182,11 +200,13 @@ async def open_world(
             urls={name: f"http://127.0.0.1:{port}" for name, port in ports.items()},
             secrets=(*planted, node.password),
             host=node.unused_host(),
+            removed=removed,
+            http=await stack.enter_async_context(httpx2.AsyncClient(timeout=5, trust_env=False)),
         )
         ensure_key(world.keys)
         world.trusted_keys.write_bytes(public_keys(world.keys))
-        world.orchestrators = {name: _orchestrator(world, name, port, removed) for name, port in ports.items()}
-        world.agents = {name: _agent(world, name, removed) for name in size.agents}
+        world.orchestrators = {name: _orchestrator(world, name, port) for name, port in ports.items()}
+        world.agents = {name: _agent(world, name) for name in size.agents}
         stack.push_async_callback(_stop_all, world)
         for program in (*world.orchestrators.values(), *world.agents.values()):
             program.start()
@@ -207,11 +227,11 @@ async def _stop_all(world: World) -> None:
     await asyncio.gather(*(orchestrator.stop() for orchestrator in world.orchestrators.values()))
 
 
-def _orchestrator(world: World, name: str, port: int, removed: str | None) -> Program:
+def _orchestrator(world: World, name: str, port: int) -> Program:
     settings = world.settings
     database = world.commits.url if name == PROXIED_ORCHESTRATOR else world.database_url
     environment = {
-        **_environment(world, removed),
+        **_environment(world),
         "CHIFFON_BROKER_URL": world.broker_url(*world.node.address),
         "CHIFFON_BROKER_IDENTITIES": "trusted",
         "CHIFFON_AUTHENTICATION": "off",
@@ -225,7 +245,7 @@ def _orchestrator(world: World, name: str, port: int, removed: str | None) -> Pr
     return Program(name, [sys.executable, "-m", "chiffon", "server"], environment, world.logs, world.history)
 
 
-def _agent(world: World, name: str, removed: str | None) -> Program:
+def _agent(world: World, name: str) -> Program:
     settings, link = world.settings, world.links[name]
     inside = world.network if name == NETWORK_AGENT else None
     if name == HTTP_AGENT:
@@ -236,7 +256,7 @@ def _agent(world: World, name: str, removed: str | None) -> Program:
     else:
         way = {"CHIFFON_BROKER_URL": world.broker_url(inside.outside if inside else "127.0.0.1", link.port)}
     environment = {
-        **_environment(world, removed),
+        **_environment(world),
         **way,
         "CHIFFON_AGENT_NAME": name,
         "CHIFFON_AGENT_STATE_DIR": str(world.states / name),
@@ -255,8 +275,9 @@ def _agent(world: World, name: str, removed: str | None) -> Program:
     return Program(name, inside.command(*command) if inside else command, environment, world.logs, world.history)
 
 
-def _environment(world: World, removed: str | None) -> dict[str, str]:
+def _environment(world: World) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHIFFON_")}
+    removed = world.removed
     without = {} if removed is None else {safeguards.REMOVE: removed, safeguards.ALLOW: safeguards.ALLOWED}
     return {**kept, "CHAOS_SECRET": world.secrets[1], **without}
 

@@ -10,6 +10,10 @@ from common.broker.base import Address, Broker, Exchange, ExchangeType, Queue
 from common.broker.topology import DEAD_LETTER_QUEUE, WORK
 from tests.contract.buses import AmqpBus, Bus, FileBus, MemoryBus, PostgresBus, RemoteBus
 from tests.contract.proxy import Proxy
+from tests.integration.conftest import ledger_template
+from tests.services.postgres import Postgres
+
+__all__ = ["ledger_template"]  # a fixture
 
 REMOTE = ("postgresql", "amqp")
 
@@ -22,10 +26,18 @@ def _open_bus(kind: str, request: pytest.FixtureRequest) -> Bus:
         case "file":
             return FileBus(request.getfixturevalue("tmp_path"))
         case "postgresql":
-            return PostgresBus(request.getfixturevalue("postgres"), request.getfixturevalue("database_url"))
+            return PostgresBus(request.getfixturevalue("postgres"), request.getfixturevalue("bus_database"))
         case _:
             proxy: Proxy = request.getfixturevalue("proxy")
             return AmqpBus(proxy, request.getfixturevalue("amqp_url"), request.getfixturevalue("rabbitmq"))
+
+
+@pytest.fixture(scope="session")
+async def bus_database(postgres: Postgres) -> AsyncIterator[str]:
+    """The URL of a database in which every test of a worker has queues of its own."""
+    url = await postgres.create_database()
+    yield url
+    await postgres.drop_database(url)
 
 
 @pytest.fixture

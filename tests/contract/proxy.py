@@ -34,6 +34,11 @@ class Proxy:
         user = urlsplit(url).netloc.rpartition("@")[0]
         return f"{user}@127.0.0.1:{self.port}" if user else f"127.0.0.1:{self.port}"
 
+    @property
+    def connections(self) -> int:
+        """How many go through it now."""
+        return len(self._writers) // 2
+
     def cut(self) -> None:
         """Reset every connection."""
         for writer in tuple(self._writers):

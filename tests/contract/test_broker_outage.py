@@ -31,7 +31,7 @@ async def test_nothing_confirmed_is_lost_when_all_connections_are_cut_under_load
     received: set[bytes] = set()
 
     async def produce(broker: Broker) -> None:
-        for number in range(600):
+        for number in range(300):
             body = str(number).encode()
             await publish_until_confirmed(broker, make_message(queue, body))
             confirmed.add(body)
@@ -48,7 +48,7 @@ async def test_nothing_confirmed_is_lost_when_all_connections_are_cut_under_load
         await producing.declare(queue)
         consumers = [asyncio.create_task(consume(consuming)) for _ in range(2)]
         producer = asyncio.create_task(produce(producing))
-        for threshold in (100, 300):
+        for threshold in (50, 150):
             await eventually(lambda: len(confirmed) > threshold, timeout=60)  # noqa: B023 - awaited at once
             await remote_bus.cut_connections()
         await producer

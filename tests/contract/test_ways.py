@@ -11,27 +11,24 @@ from uuid import UUID
 import pytest
 
 from chiffon.models import TaskStatus
-from orchestrator.database.migrate import upgrade
 from tests.contract.hands import Hand, Held
 from tests.contract.ways import BrokerWay, HttpWay, MemoryWay, Way
 from tests.eventually import eventually
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq_node import Node
 
-WAYS = ("memory", "file", "postgresql", "amqp", "http")
+# The tests of one way share an orchestrator, so they stay in one worker.
+WAYS = [
+    pytest.param(way, id=way, marks=pytest.mark.xdist_group(f"ways/{way}"))
+    for way in ("memory", "file", "postgresql", "amqp", "http")
+]
 
 
-@pytest.fixture(scope="module")
-async def migrated(postgres: Postgres) -> str:
-    """The URL of a migrated database, to be copied."""
-    url = await postgres.create_database()
-    await upgrade(url)
-    return url
-
-
-@pytest.fixture(scope="module", params=WAYS)
-async def opened(request: pytest.FixtureRequest, postgres: Postgres, migrated: str) -> AsyncIterator[Way]:
-    ledger = await postgres.create_database(template=migrated)
+@pytest.fixture(
+    scope="module", params=[pytest.param(way, id=way, marks=pytest.mark.xdist_group(f"ways/{way}")) for way in WAYS]
+)
+async def opened(request: pytest.FixtureRequest, postgres: Postgres, ledger_template: str) -> AsyncIterator[Way]:
+    ledger = await postgres.create_database(template=ledger_template)
     async with _way(request, ledger).open() as way:
         yield way
     await postgres.drop_database(ledger)

@@ -39,14 +39,15 @@ class Explored(Generic[S, A]):
 class Checker(Generic[S, A]):
     """What to explore.
 
-    `steps` yields every action possible in a state with the state that follows. `broken` names the invariants that a
-    step breaks. `converged` says whether a state is one in which the system may come to rest; from every state one of
-    those must be reachable by actions that are not `is_fault`.
+    `steps` yields every action possible in a state with the state that follows. `broken_by` names the invariants that a
+    step breaks, `broken_in` those that a state breaks. `converged` says whether a state is one in which the system may
+    come to rest; from every state one of those must be reachable by actions that are not `is_fault`.
     """
 
     initial: S
     steps: Callable[[S], Iterable[tuple[A, S]]]
-    broken: Callable[[S, A, S], frozenset[str]]
+    broken_by: Callable[[S, A, S], frozenset[str]]
+    broken_in: Callable[[S], frozenset[str]]
     name: Callable[[A], str]
     converged: Callable[[S], bool]
     is_fault: Callable[[A], bool]
@@ -73,7 +74,9 @@ class Checker(Generic[S, A]):
                         raise TooManyStates(f"more than {self.at_most} states")
                 if not self.is_fault(action):
                     seen.healing[reached].append(number)
-                if broken := self.broken(seen.states[number], action, following):
+                broken = self.broken_by(seen.states[number], action, following)
+                # A state that is not new was looked at when it was.
+                if broken := broken | self.broken_in(following) if is_new else broken:
                     found.broken |= broken
                     if found.violation is None:
                         found.depth = seen.depths[number] + 1

@@ -22,12 +22,12 @@ CONVERGENCE = "I9"
 
 
 class Invariants:
-    """Looks at what a step changed."""
+    """Looks at what a step changed, and at what it led to."""
 
     def __init__(self, scope: Scope) -> None:
         self._most = scope.most
 
-    def broken(self, before: State, action: Action, after: State) -> frozenset[str]:
+    def broken_by(self, before: State, action: Action, after: State) -> frozenset[str]:
         """Return the names of the invariants that a step broke."""
         broken: set[str] = set()
         for number, (old, new) in enumerate(zip(before.tasks, after.tasks, strict=True)):
@@ -37,8 +37,12 @@ class Invariants:
                     broken.add("I6")
         if action.name == "claim":
             broken |= _of_answer(before, action, after)
-        broken |= _of_agents(after)
-        if after.written and not after.written <= frozenset().union(*(agent.spool for agent in after.agents)):
+        return frozenset(broken)
+
+    def broken_in(self, state: State) -> frozenset[str]:
+        """Return the names of the invariants that do not hold in a state."""
+        broken = _of_agents(state)
+        if state.written and not state.written <= frozenset().union(*(agent.spool for agent in state.agents)):
             broken.add("I1")
         return frozenset(broken)
 

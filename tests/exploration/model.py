@@ -85,7 +85,8 @@ class Model:
             yield from self._steps(state)
             return
         for action, following in self._steps(state):
-            yield action, following._replace(network=relevant(following))
+            network = relevant(following)
+            yield action, following if network is following.network else following._replace(network=network)
 
     def _steps(self, state: State) -> Iterator[Step]:
         yield from self._agents(state)

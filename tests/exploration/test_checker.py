@@ -15,7 +15,8 @@ def make_checker(
     return Checker(
         initial=0,
         steps=steps,
-        broken=lambda before, action, after: frozenset({"bad"}) if after == bad else frozenset(),
+        broken_by=lambda before, action, after: frozenset({"worse"}) if action == "worsen" else frozenset(),
+        broken_in=lambda state: frozenset({"bad"}) if state == bad else frozenset(),
         name=lambda action: action,
         converged=lambda state: state in rest,
         is_fault=lambda action: action == "fault",
@@ -41,6 +42,16 @@ def test_it_takes_the_shortest_way_to_a_violation() -> None:
     assert found.violation is not None
     assert [state for _, state in found.violation.trace] == [0, 2, 4, 6]
     assert found.violation.broken == {"bad"}
+
+
+def test_it_sees_a_step_that_breaks_something_also_between_states_that_it_knows() -> None:
+    ways = {0: [("go", 1)], 1: [("worsen", 0), ("go", 2)], 2: []}
+
+    found = make_checker(ways.__getitem__, rest=frozenset({2})).explore()
+
+    assert found.violation is not None
+    assert [state for _, state in found.violation.trace] == [0, 1, 0]
+    assert found.broken == {"worse"}
 
 
 def test_it_sees_a_state_that_only_a_fault_leads_out_of() -> None:

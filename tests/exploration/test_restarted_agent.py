@@ -8,6 +8,9 @@ import asyncio
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
+import agents.agent
 from agents.main import run_agent
 from agents.registration import open_identity
 from agents.settings import AgentSettings
@@ -23,7 +26,11 @@ from tests.eventually import eventually
 from tests.factories import make_result
 
 
-async def test_work_that_was_begun_before_a_crash_is_never_handed_back_as_untouched(tmp_path: Path) -> None:
+async def test_work_that_was_begun_before_a_crash_is_never_handed_back_as_untouched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # There is no orchestrator that could say that it has stored the result.
+    monkeypatch.setattr(agents.agent, "STORED_SECONDS", 0.2)
     settings, broker, task_id = AgentSettings(state_dir=tmp_path, slots=1), MemoryBroker(), uuid4()
     with open_identity(settings, work_types=["echo"]) as identity:
         agent_id = identity.agent_id

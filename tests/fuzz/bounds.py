@@ -1,4 +1,4 @@
-"""How much is tried. `CHIFFON_EXAMPLES` multiplies it, `CHIFFON_SEED` repeats a run."""
+"""Bounds of random tests: `CHIFFON_EXAMPLES` multiplies how much is tried, `CHIFFON_SEED` repeats a run."""
 
 import os
 import random
@@ -9,10 +9,15 @@ MORE = int(os.environ.get("CHIFFON_EXAMPLES", "1"))
 SEED = int(os.environ.get("CHIFFON_SEED") or random.randrange(2**32))
 
 
+def many(tries: int) -> int:
+    """Return how often a thing is tried that the short form of the tests tries so often."""
+    return tries * MORE
+
+
 def bounded(examples: int) -> settings:
     """Return settings for so many examples, in whatever time they take."""
     return settings(
-        max_examples=examples * MORE,
+        max_examples=many(examples),
         deadline=None,
         database=None,
         phases=[Phase.explicit, Phase.generate, Phase.shrink],

@@ -1,6 +1,6 @@
 """One orchestrator for all that is thrown at it, which must live through it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -53,12 +53,3 @@ async def tokens(guarded_ledger_url: str) -> dict[str, str | None]:
 def guarded_orchestrator(guarded_ledger_url: str) -> Iterator[Running]:
     with running_orchestrator(guarded_ledger_url, authentication="required") as running:
         yield running
-
-
-@pytest.fixture
-async def fuzzed_queues_url(postgres: Postgres) -> AsyncIterator[str]:
-    """The URL of a ledger for one run of the queues."""
-    url = await postgres.create_database()
-    await upgrade(url)
-    yield url
-    await postgres.drop_database(url)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import uvloop
+
 from agents.main import run_agent
 from agents.settings import AgentSettings
 from common.broker.base import Broker
@@ -76,7 +78,7 @@ def running_orchestrator(
 
     def work() -> None:
         try:
-            asyncio.run(main())
+            uvloop.run(main())  # as `chiffon server` does
         except BaseException as failure:
             held["failure"] = failure
             raise

@@ -16,6 +16,8 @@ from tests.fuzz.bounds import SEED, bounded
 from tests.fuzz.running import Running
 from tests.fuzz.shapes import check_answer
 
+pytestmark = pytest.mark.xdist_group("orchestrator")
+
 MEGABYTE = 1024 * 1024
 DOCUMENT = create_app().openapi()
 PATHS = [(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]
@@ -173,7 +175,7 @@ def test_any_bytes_for_a_body_and_any_text_for_a_query_and_headers_are_answered(
     headers = st.dictionaries(st.sampled_from(HEADERS), text)
 
     @hypothesis.seed(SEED)
-    @bounded(100)
+    @bounded(50)
     @given(st.sampled_from(PATHS), st.binary(max_size=200), st.text(max_size=50), headers)
     def send(where: tuple[str, str], body: bytes, query: str, given_headers: dict[str, str]) -> None:
         sent = {name: value.encode("latin-1") for name, value in given_headers.items()}

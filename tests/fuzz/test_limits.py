@@ -17,6 +17,8 @@ from orchestrator.tasks.dispatch import MAX_PARAMETERS_BYTES
 from tests.fuzz.running import Running
 from tests.fuzz.shapes import check_answer
 
+pytestmark = pytest.mark.xdist_group("orchestrator")
+
 MEGABYTE = 1024 * 1024
 GROWTH = 40 * MEGABYTE
 TOO_LARGE = 431

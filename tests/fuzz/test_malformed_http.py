@@ -12,6 +12,8 @@ from tests.fuzz.bounds import SEED, bounded
 from tests.fuzz.running import Running
 from tests.fuzz.shapes import check_answer
 
+pytestmark = pytest.mark.xdist_group("orchestrator")
+
 NO_HTTP = {
     "no words": b"\x00\xff\x16\x03\x01 hello\r\n\r\n",
     "a method that does not exist": b"FOO /api/v1/tasks HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -43,7 +45,7 @@ def test_any_method_and_header_that_cannot_be_read_are_answered_in_the_one_shape
     line = st.binary(min_size=1, max_size=40).filter(lambda text: not {10, 13} & set(text))
 
     @hypothesis.seed(SEED)
-    @bounded(100)
+    @bounded(50)
     @given(line, line)
     def send(first: bytes, header: bytes) -> None:
         _exchange(orchestrator, b"?" + first + b" / HTTP/1.1\r\n" + header + b"\r\n\r\n")

@@ -1,6 +1,6 @@
 """Whatever is put into the queues: what cannot be read ends in the dead letters with a reason, and work goes on."""
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,12 +19,17 @@ from common.broker import topology
 from common.broker.base import Address, Outgoing
 from common.ids import new_message_id
 from common.protocol import MOST_REPLY_BYTES, ErrorEnvelope, TicketEnvelope, encode
+from orchestrator.database.migrate import upgrade
 from tests.eventually import eventually
 from tests.fuzz.bounds import SEED, bounded
 from tests.fuzz.envelopes import ACCEPTED, CONTROL, LIMITS, WORK, bodies, examples, is_readable
 from tests.fuzz.running import Running, running_orchestrator
+from tests.services.postgres import Postgres
+from tests.services.rabbitmq_node import Node
 
 T = TypeVar("T")
+pytestmark = pytest.mark.xdist_group("fuzzed-queues")
+
 MEGABYTE = 1024 * 1024
 # What the interpreter, the caches and the fuzzer itself may take; a leak of every message would be far more.
 GROWTH = 150 * MEGABYTE
@@ -32,7 +37,9 @@ LARGE = 4 * MEGABYTE
 
 NOTED = "SELECT message_id, reason, queue FROM dead_letter WHERE message_id = ANY($1::text[])"
 
-LETTERS = "SELECT reason, body_bytes, length(body) AS kept FROM dead_letter"
+LETTERS = """
+    SELECT reason, body_bytes, length(body) AS kept FROM dead_letter WHERE message_id = ANY($1::text[])
+"""
 
 
 class Fuzzed:
@@ -52,11 +59,11 @@ class Fuzzed:
             found: list[dict[str, str]] = (await client.get("/api/v1/agents")).json()
             return found
 
-    def throw(self, thrown: list[tuple[str, bytes]]) -> None:
-        """Publish bodies to queues, have work done behind them, and look for the unreadable in the dead letters."""
-        self.run(self._throw(thrown))
+    def throw(self, thrown: list[tuple[str, bytes]]) -> list[str]:
+        """Publish bodies to queues, have work done behind them, and return what became dead letters: all unreadable."""
+        return self.run(self._throw(thrown))
 
-    async def _throw(self, thrown: list[tuple[str, bytes]]) -> None:
+    async def _throw(self, thrown: list[tuple[str, bytes]]) -> list[str]:
         messages = [Outgoing(self._address(queue), body, "fuzz", message_id=new_message_id()) for queue, body in thrown]
         await self._running.broker.publish(*messages)
         await self.work()
@@ -66,15 +73,16 @@ class Fuzzed:
             if not is_readable(queue, body)
         }
         await eventually(lambda: self._are_noted(unreadable), timeout=20)
+        return sorted(unreadable)
 
-    def letters(self) -> list[asyncpg.Record]:
-        """Return all dead letters."""
-        return self.run(self._letters())
+    def letters(self, message_ids: list[str]) -> list[asyncpg.Record]:
+        """Return the dead letters of some messages."""
+        return self.run(self._letters(message_ids))
 
-    async def _letters(self) -> list[asyncpg.Record]:
+    async def _letters(self, message_ids: list[str]) -> list[asyncpg.Record]:
         connection = await asyncpg.connect(self._database_url)
         try:
-            return list(await connection.fetch(LETTERS))
+            return list(await connection.fetch(LETTERS, message_ids))
         finally:
             await connection.close()
 
@@ -119,10 +127,28 @@ def _fuzzed(broker_url: str, database_url: str, folder: Path) -> Iterator[Fuzzed
         yield Fuzzed(running, database_url)
 
 
-@pytest.fixture(params=["memory", "amqp"])
-def fuzzed(request: pytest.FixtureRequest, fuzzed_queues_url: str, tmp_path: Path) -> Iterator[Fuzzed]:
-    broker_url = "memory://" if request.param == "memory" else request.getfixturevalue("amqp_url")
-    with _fuzzed(broker_url, fuzzed_queues_url, tmp_path) as opened:
+@pytest.fixture(scope="module", params=["memory", "amqp"])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a broker with nothing in it."""
+    if request.param == "memory":
+        return "memory://"
+    rabbitmq: Node = request.getfixturevalue("rabbitmq")
+    return rabbitmq.new_vhost_url()
+
+
+@pytest.fixture(scope="module")
+async def database_url(postgres: Postgres, broker_url: str) -> AsyncIterator[str]:
+    """The URL of the ledger of what is thrown into one broker."""
+    url = await postgres.create_database()
+    await upgrade(url)
+    yield url
+    await postgres.drop_database(url)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(broker_url: str, database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
+    """One orchestrator and one agent for all that is thrown into one broker."""
+    with _fuzzed(broker_url, database_url, tmp_path_factory.mktemp("fuzzed")) as opened:
         yield opened
 
 
@@ -131,7 +157,7 @@ def test_what_cannot_be_read_is_a_dead_letter_with_a_reason_and_work_goes_on_in_
     before = process.memory_info().rss
 
     @hypothesis.seed(SEED)
-    @bounded(25)
+    @bounded(10)
     @given(st.lists(st.tuples(st.sampled_from(sorted(ACCEPTED)), bodies), min_size=1, max_size=20))
     def throw(thrown: list[tuple[str, bytes]]) -> None:
         fuzzed.throw(thrown)
@@ -155,8 +181,8 @@ def test_a_good_message_beyond_the_limit_of_its_queue_is_a_dead_letter_that_keep
     kind = TicketEnvelope if queue == WORK else ErrorEnvelope
     [good] = [encode(one) for one in examples() if isinstance(one, kind)]
 
-    fuzzed.throw([(queue, good.ljust(limit)), (queue, good.ljust(limit + 1))])
+    dead = fuzzed.throw([(queue, good.ljust(limit)), (queue, good.ljust(limit + 1))])
 
-    [letter] = fuzzed.letters()
+    [letter] = fuzzed.letters(dead)
     assert letter["reason"].endswith(f"it has {limit + 1} bytes, and at most {limit} are read")
     assert (letter["body_bytes"], letter["kept"]) == (limit + 1, min(limit + 1, MEGABYTE))

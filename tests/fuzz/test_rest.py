@@ -1,5 +1,6 @@
 """Whatever is sent to the REST API: never a fault of ours, always the one shape, and what the OpenAPI document says."""
 
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis
@@ -20,7 +21,7 @@ from tests.fuzz.bounds import SEED, bounded
 from tests.fuzz.running import Running
 from tests.fuzz.shapes import check_answer
 
-EXAMPLES = 25
+EXAMPLES = 10
 GUARDED_EXAMPLES = 4
 SHORT_WAIT_SECONDS = 0.2
 SCHEMA = schemathesis.openapi.from_dict(create_app().openapi())
@@ -34,49 +35,58 @@ def session() -> Any:
         yield opened
 
 
+@pytest.mark.xdist_group("orchestrator")
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_every_operation_answers_good_and_bad_data_as_documented(
     orchestrator: Running, session: requests.Session, label: str
 ) -> None:
-    _try(label, orchestrator, session, examples=EXAMPLES, headers={})
-
-
-@pytest.mark.parametrize("who", ["admin", "viewer", "nobody"])
-@pytest.mark.parametrize("label", OPERATIONS)
-def test_every_operation_of_a_guarded_orchestrator_answers_everybody_as_documented(
-    guarded_orchestrator: Running, session: requests.Session, tokens: dict[str, str | None], label: str, who: str
-) -> None:
-    token = tokens[who]
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-
-    statuses = _try(label, guarded_orchestrator, session, examples=GUARDED_EXAMPLES, headers=headers)
-
-    if who == "nobody" and OPERATIONS[label].path not in PUBLIC:
-        assert statuses <= {401, 405}
-    else:
-        assert 401 not in statuses
-
-
-def _try(
-    label: str, orchestrator: Running, session: requests.Session, *, examples: int, headers: dict[str, str]
-) -> set[int]:
-    """Send good and bad data to an operation, and return the statuses of the answers."""
-    operation, statuses = OPERATIONS[label], set[int]()
-    modes = [operation.as_strategy(generation_mode=mode) for mode in GenerationMode]
-    print(f"CHIFFON_SEED={SEED}")
-
-    @hypothesis.seed(SEED)
-    @bounded(examples)
-    @given(case=st.one_of(modes))
+    @_tried(label, EXAMPLES)
     def send(case: Any) -> None:
-        _shorten_wait(case.body)
-        response = case.call(base_url=orchestrator.http, session=session, timeout=30, headers=headers)
-        check_answer(response.status_code, response.headers.get("content-type", [""])[0], response.content)
-        case.validate_response(response, checks=[response_schema_conformance, status_code_conformance])
-        statuses.add(response.status_code)
+        _send(case, orchestrator, session, token=None)
 
     send()
-    return statuses
+
+
+@pytest.mark.xdist_group("guarded-orchestrator")
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_every_operation_of_a_guarded_orchestrator_answers_everybody_as_documented(
+    guarded_orchestrator: Running, session: requests.Session, tokens: dict[str, str | None], label: str
+) -> None:
+    statuses: dict[str, set[int]] = {who: set() for who in tokens}
+
+    @_tried(label, GUARDED_EXAMPLES)
+    def send(case: Any) -> None:
+        for who, token in tokens.items():
+            statuses[who].add(_send(case, guarded_orchestrator, session, token=token))
+
+    send()
+    if OPERATIONS[label].path not in PUBLIC:
+        assert statuses["nobody"] <= {401, 405}
+    else:
+        assert 401 not in statuses["nobody"]
+    assert 401 not in statuses["admin"] | statuses["viewer"]
+
+
+def _tried(label: str, examples: int) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """Call a function with good and bad data of an operation."""
+    print(f"CHIFFON_SEED={SEED}")
+    modes = [OPERATIONS[label].as_strategy(generation_mode=mode) for mode in GenerationMode]
+
+    def decorated(send: Callable[[Any], None]) -> Callable[[], None]:
+        return hypothesis.seed(SEED)(bounded(examples)(given(st.one_of(modes))(send)))
+
+    return decorated
+
+
+def _send(case: Any, orchestrator: Running, session: requests.Session, *, token: str | None) -> int:
+    """Send data to an operation, check the answer, and return its status."""
+    _shorten_wait(case.body)
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    response = case.call(base_url=orchestrator.http, session=session, timeout=30, headers=headers)
+    check_answer(response.status_code, response.headers.get("content-type", [""])[0], response.content)
+    case.validate_response(response, checks=[response_schema_conformance, status_code_conformance])
+    status: int = response.status_code
+    return status
 
 
 def _shorten_wait(body: Any) -> None:

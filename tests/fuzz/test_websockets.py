@@ -16,6 +16,8 @@ from websockets.sync.client import ClientConnection, connect
 from tests.fuzz.bounds import SEED, bounded
 from tests.fuzz.running import Running
 
+pytestmark = pytest.mark.xdist_group("orchestrator")
+
 SECONDS = 10
 BAD_PARAMETERS = 4400
 OUR_FAULT = {1006, 1011}
@@ -62,7 +64,7 @@ def test_any_query_is_served_or_closed_with_a_reason(orchestrator: Running) -> N
     outcomes = set[str | int]()
 
     @hypothesis.seed(SEED)
-    @bounded(120)
+    @bounded(60)
     @given(st.booleans(), texts, queries)
     def watch(one_trace: bool, trace: str, query: list[tuple[str, str]]) -> None:
         path = f"/ws/{quote(trace, safe='')}" if one_trace and trace.strip("./") else "/api/v1/ws"
@@ -76,7 +78,7 @@ def test_any_query_is_served_or_closed_with_a_reason(orchestrator: Running) -> N
 
 def test_any_frames_from_a_reader_change_nothing(orchestrator: Running) -> None:
     @hypothesis.seed(SEED)
-    @bounded(60)
+    @bounded(30)
     @given(frames)
     def talk(said: list[str | bytes | list[bytes]]) -> None:
         with _open(orchestrator, "/api/v1/ws") as socket:

@@ -39,6 +39,14 @@ class Embedded:
         assert self._child is not None
         await self._child.stop(STOP_LIMIT, how=how)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the server; each is in a session of its own."""
+        assert self._child is not None
+        server = psutil.Process(self._child.pid)
+        for process in (server, *server.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
     def remove(self) -> None:
         """Stop the server, also when no event loop runs any more, and remove what it wrote."""
         child, self._child = self._child, None
@@ -112,6 +120,14 @@ class Postgres:
     async def stop_immediately(self) -> None:
         """Let the server vanish as in a crash: sessions are cut, nothing is flushed; start it `durable` for this."""
         await self._controlled().end(signal.SIGQUIT)
+
+    def freeze(self) -> None:
+        """Let the server answer nothing more, while its connections stay open: as when its host is gone."""
+        self._controlled().signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        self._controlled().signal(signal.SIGCONT)
 
     async def start_again(self) -> None:
         """Start a server that was stopped immediately, on the same data and at the same URL; it recovers first."""

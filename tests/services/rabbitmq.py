@@ -39,7 +39,7 @@ def start_rabbitmq() -> Node:
     url = os.environ.get(URL_VARIABLE)
     if url:
         return GivenNode(url)
-    scripts = find_scripts() or _install()
+    scripts = find_scripts() or install()
     node: Node
     if scripts is not None:
         node = PrivateNode(scripts)
@@ -53,7 +53,7 @@ def start_rabbitmq() -> Node:
 
 def start_managed_rabbitmq() -> Node:
     """Return a running broker of our own with the management API; raises `ServiceUnavailable` like `start_rabbitmq`."""
-    scripts = find_scripts() or _install()
+    scripts = find_scripts() or install()
     if scripts is not None:
         node: Node = PrivateNode(scripts, has_management=True)
     elif _docker_runs():
@@ -76,7 +76,8 @@ def find_scripts() -> Path | None:
     return folder if (folder / "rabbitmq-env").exists() else None
 
 
-def _install() -> Path | None:
+def install() -> Path | None:
+    """Install RabbitMQ from Debian's packages and return the folder of its scripts; None where that cannot be done."""
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         return None
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

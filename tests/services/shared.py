@@ -1,4 +1,4 @@
-"""The servers that all workers of a test run share: the first worker that needs one has it started, the guard ends it.
+"""The servers that all workers of a test run share: started when the first test needs one, ended by the guard.
 
     python -m tests.services.shared rabbitmq|postgres     run one until it is killed
 
@@ -14,16 +14,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.services import run
 from tests.services.guard import SHARED
 from tests.services.postgres import URL_VARIABLE as DATABASE_VARIABLE
 from tests.services.postgres import Postgres, start_embedded_postgres
 from tests.services.rabbitmq import URL_VARIABLE as BROKER_VARIABLE
-from tests.services.rabbitmq import start_managed_rabbitmq
+from tests.services.rabbitmq import find_scripts, install, start_managed_rabbitmq
 from tests.services.rabbitmq_node import ContainerNode, GivenNode, InstalledNode, Node, ServiceUnavailable
 
 REPOSITORY = Path(__file__).parents[2]
-START_SECONDS = 700  # RabbitMQ may have to be installed first
+START_SECONDS = 90
 
 
 def shared_postgres() -> Postgres:
@@ -38,35 +40,57 @@ def shared_rabbitmq() -> Node:
     return GivenNode(url) if url else _node(json.loads(_started("rabbitmq")))
 
 
-def _begin(name: str) -> int:
-    """Start the process that runs a server and return its id; the caller is alone with its name."""
+def begin() -> None:
+    """Have both servers started while the workers collect the tests; RabbitMQ is installed first where it is missing.
+
+    Installing takes longer than a test may.
+    """
+    if BROKER_VARIABLE not in os.environ:
+        find_scripts() or install()
+        _begin("rabbitmq")
+    if DATABASE_VARIABLE not in os.environ:
+        _begin("postgres")
+
+
+def _begin(name: str) -> None:
+    """Start the process that runs a server, unless it was started before."""
     folder = run.root() / SHARED
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o711)
-    # TMPDIR marks what it starts as shared. No Popen: the guard ends the process, and a dropped Popen would warn.
-    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(REPOSITORY)}
-    log = (os.POSIX_SPAWN_OPEN, 1, str(folder / f"{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    return os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-m", "tests.services.shared", name],
-        environment,
-        file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), log, (os.POSIX_SPAWN_DUP2, 1, 2)],
-        setsid=True,
-    )
+    with run.alone(name):
+        if (folder / f"{name}.pid").exists():
+            return
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o711)
+        # TMPDIR marks what it starts as shared. No Popen: the guard ends the process, and a dropped Popen would warn.
+        environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(REPOSITORY)}
+        log = (os.POSIX_SPAWN_OPEN, 1, str(folder / f"{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        host = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", "tests.services.shared", name],
+            environment,
+            file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), log, (os.POSIX_SPAWN_DUP2, 1, 2)],
+            setsid=True,
+        )
+        (folder / f"{name}.pid").write_text(str(host))
 
 
 def _started(name: str) -> str:
     """Return what a server says of itself, once it runs."""
+    _begin(name)
     says = run.root() / SHARED / f"{name}.json"
-    with run.alone(name):
-        if not says.exists():
-            host = _begin(name)
-            deadline = time.monotonic() + START_SECONDS
-            while not says.exists():
-                if os.waitpid(host, os.WNOHANG)[0] or time.monotonic() > deadline:
-                    raise ServiceUnavailable(says.with_suffix(".log").read_text())
-                time.sleep(0.02)
+    host = int(says.with_suffix(".pid").read_text())
+    deadline = time.monotonic() + START_SECONDS
+    while not says.exists():
+        if not _runs(host) or time.monotonic() > deadline:
+            raise ServiceUnavailable(says.with_suffix(".log").read_text())
+        time.sleep(0.02)
     return says.read_text()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _node(says: dict[str, Any]) -> Node:

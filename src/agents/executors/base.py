@@ -9,12 +9,13 @@ from pydantic import ValidationError
 
 from agents.executors.enclosure import OPEN, Enclosure
 from agents.permitted import Permitted
+from agents.processes.keepers import Keeper, Keepers
 from agents.stopping import StopSignal
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream
 
 WriteOutput = Callable[[Stream, bytes], Awaitable[None]]
-ProcessStarted = Callable[[int], None]
+ProcessStarted = Callable[[Keeper], None]
 
 
 ResolveSecret = Callable[[str], Awaitable[str]]
@@ -29,7 +30,7 @@ class SecretUnavailable(Exception):
         self.is_too_short = is_too_short
 
 
-def _nobody_notes(_pid: int) -> None:
+def _nobody_notes(_keeper: Keeper) -> None:
     pass
 
 
@@ -87,10 +88,10 @@ class ExecutionContext:
     `workspace` is an empty directory of this attempt; it exists if the executor needs one. `inherited` are the agent's
     environment variables that work may see, `ids` those that tell a program what it runs for; nothing overrides the
     latter. `write` takes output and waits when there is too much of it. `stop` says when to stop, and
-    `kill_grace_seconds` how long a program that is stopped for the executor's own reasons has to end. `process_started`
-    must be told the id of every process group that the executor starts, as soon as it exists: whatever a crash of the
-    agent leaves behind is found by it. `secret` looks up a secret of the host by its name, or raises
-    `SecretUnavailable`. `enclosure` are the walls around every program that it starts.
+    `kill_grace_seconds` how long a program that is stopped for the executor's own reasons has to end. `keepers` start
+    programs; `process_started` must be told the keeper of each as soon as it runs: it learns until when the lease
+    holds, and the journal names it. `secret` looks up a secret of the host by its name, or raises `SecretUnavailable`.
+    `enclosure` are the walls around every program that it starts.
     """
 
     workspace: Path
@@ -99,6 +100,7 @@ class ExecutionContext:
     write: WriteOutput
     stop: StopSignal
     kill_grace_seconds: float
+    keepers: Keepers
     process_started: ProcessStarted = _nobody_notes
     secret: ResolveSecret = _no_secrets
     enclosure: Enclosure = OPEN

@@ -7,9 +7,11 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agents.executors.cannot_start import CannotStart
 from agents.executors.enclosure import Enclosure, User
-from agents.executors.process import CannotStart, Command, run_process
-from agents.executors.process_start import can_unshare
+from agents.executors.process import Command, run_process
+from agents.processes.keepers import Keepers
+from agents.processes.program import unshare
 from agents.stopping import StopSignal
 from common.confinement import EVERYWHERE, UNCONFINED, Confinement
 from common.errors import StartupRefused
@@ -57,7 +59,7 @@ class Enforcement:
 
 
 async def probe(
-    *, run_as: str | None, least: Confinement, workspaces: Path, hidden: tuple[Path, ...] = ()
+    keepers: Keepers, *, run_as: str | None, least: Confinement, workspaces: Path, hidden: tuple[Path, ...] = ()
 ) -> Enforcement:
     """Try what this host can do. Raises `ConfinementUnusable` when that is less than the settings demand.
 
@@ -65,7 +67,7 @@ async def probe(
     """
     user = None if run_as is None else _user(run_as)
     if user is not None:
-        await _let_through(user, workspaces)
+        await _let_through(keepers, user, workspaces)
     possible = set(EVERYWHERE)
     if os.geteuid() != 0 or user is not None:  # the kernel lets root have as many processes as it likes
         possible.add("max_processes")
@@ -73,8 +75,10 @@ async def probe(
         possible.add("own_user")
     bubblewrap = shutil.which("bwrap")
     network_off, sandbox = await asyncio.gather(
-        _works(Enclosure(Confinement(network_off=True), user)) if can_unshare() else _no(),
-        _works(Enclosure(Confinement(network_off=True, sandbox=True), user, bubblewrap)) if bubblewrap else _no(),
+        _works(keepers, Enclosure(Confinement(network_off=True), user)) if unshare is not None else _no(),
+        _works(keepers, Enclosure(Confinement(network_off=True, sandbox=True), user, bubblewrap))
+        if bubblewrap
+        else _no(),
     )
     if network_off:
         possible.add("network_off")
@@ -101,9 +105,9 @@ def _user(name: str) -> User | None:
     return None if user.uid == os.geteuid() else user
 
 
-async def _let_through(user: User, workspaces: Path) -> None:
+async def _let_through(keepers: Keepers, user: User, workspaces: Path) -> None:
     await asyncio.to_thread(_let_pass, workspaces)
-    if not await _works(Enclosure(user=user), within=workspaces):
+    if not await _works(keepers, Enclosure(user=user), within=workspaces):
         raise ConfinementUnusable(
             f"[agent] run_as: the user {user.name!r} cannot reach {workspaces}. Give the agent a state_dir in a place "
             "that everybody may pass through, such as /var/lib/chiffon."
@@ -121,7 +125,7 @@ async def _no() -> bool:
     return False
 
 
-async def _works(enclosure: Enclosure, *, within: Path | None = None) -> bool:
+async def _works(keepers: Keepers, enclosure: Enclosure, *, within: Path | None = None) -> bool:
     with tempfile.TemporaryDirectory(prefix="chiffon-", dir=within) as folder:
         workspace = Path(folder)
         command = Command(
@@ -134,7 +138,7 @@ async def _works(enclosure: Enclosure, *, within: Path | None = None) -> bool:
             enclosure=enclosure,
         )
         try:
-            finished = await run_process(command, write=_ignored, stop=StopSignal())
+            finished = await run_process(keepers, command, write=_ignored, stop=StopSignal())
         except (CannotStart, OSError):
             return False
     return finished.returncode == 0

@@ -1,7 +1,7 @@
-"""Start a program, follow its output, and leave nothing of it behind: the only place that starts processes.
+"""Have a program run by a keeper, follow its output, and leave nothing of it behind.
 
-A program gets a process group of its own, so that what it starts can be stopped with it. Output goes through pipes of
-our own rather than asyncio's, so that the end of the program is seen also while a grandchild still holds them.
+Output goes through pipes of our own, so that the end of the program is seen also while a descendant still holds them.
+One deadline covers all of it, from the start to the last byte; a stop and a lost lease end the reading, too.
 """
 
 import asyncio
@@ -9,24 +9,24 @@ import errno
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from subprocess import SubprocessError
-from typing import IO
+from typing import IO, Any
 
 from agents.executors.base import ProcessStarted, WriteOutput
+from agents.executors.cannot_start import CannotStart, paths_of
 from agents.executors.enclosure import OPEN, Enclosure
-from agents.executors.process_group import ProcessGroup
 from agents.executors.process_sandbox import sandboxed
-from agents.executors.process_start import entering
 from agents.executors.pump import Pump
+from agents.processes.keepers import Keeper, Keepers, NotBegun, Order
+from agents.processes.program import Step
 from agents.stopping import StopSignal
 from common.messages import Stream
 
-# How long a grandchild may go on writing after the program has ended, before the group is killed.
+# How long what the program has started may go on writing after its end, before it is killed.
 DRAIN_SECONDS = 0.5
 # How often a program that is being stopped is looked at again: the moment of the kill can be brought forward.
 LOOK_SECONDS = 0.2
@@ -44,6 +44,7 @@ class Command:
     """A program to run: exactly this environment, `stdin` as its whole input, and the walls of `enclosure` around it.
 
     `max_silence_seconds`: it is stopped when it writes nothing for so long; None when it may be silent.
+    `leaves_processes`: when it has ended by itself, what it started lives on.
     """
 
     argv: Sequence[str]
@@ -54,14 +55,21 @@ class Command:
     kill_grace_seconds: float
     max_silence_seconds: float | None = None
     enclosure: Enclosure = OPEN
+    leaves_processes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """`returncode` is negative for the signal that ended the program; `exit_code` is what a shell would say, 128+n."""
+    """`returncode` is negative for the signal that ended the program; `exit_code` is what a shell would say, 128+n.
+
+    `killed` is how many processes were still there after its end and had to be killed. `is_cut`: its output has not
+    been read to its end, because it was still held, or its taker was too slow, when the time was over.
+    """
 
     ending: Ending
     returncode: int
+    killed: int = 0
+    is_cut: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -88,70 +96,67 @@ def is_of_the_host(error: OSError) -> bool:
     return error.errno in HOST_ERRORS
 
 
-class CannotStart(Exception):
-    """The program does not exist or cannot be run; `exit_code` is the one that a shell gives for that."""
-
-    def __init__(self, program: str, error: OSError) -> None:
-        if error.errno == errno.ENOENT:
-            super().__init__(f"The program {program!r} was not found.")
-            self.exit_code = 127
-        else:
-            super().__init__(f"The program {program!r} cannot be started: {error.strerror or error}.")
-            self.exit_code = 126
-
-
 async def run_process(
-    command: Command, *, write: WriteOutput, stop: StopSignal, started: ProcessStarted | None = None
+    keepers: Keepers,
+    command: Command,
+    *,
+    write: WriteOutput,
+    stop: StopSignal,
+    started: ProcessStarted | None = None,
 ) -> Finished:
     """Run a program to its end, or until `stop` is ordered or its time is over.
 
     Raises `CannotStart` for what is wrong with the program, and `OSError` for what is wrong with the host.
-    `started` is told the id of its process group.
+    `started` is told its keeper.
     """
+    over_at = asyncio.get_running_loop().time() + command.max_duration_seconds
     with ExitStack() as files:
         pumps = [Pump.open(stream, write, files) for stream in Stream]
-        process = await _start(command, pumps)
+        keeper = await _start(keepers, command, pumps)
+        files.callback(keeper.close)  # also when this task is cancelled: nothing survives
         for pump in pumps:
             pump.close_writing_end()
-        group = ProcessGroup(process.pid, has_keeper=command.enclosure.is_sandboxed)
         if started is not None:
-            started(process.pid)
-        ended = asyncio.create_task(process.wait(), name="process")
+            started(keeper)
         try:
-            ending = await _first_end(ended, pumps, stop, command)
+            ending = await _first_end(keeper.ended, pumps, stop, command, over_at)
             if ending is not Ending.EXITED:
-                await _terminate(group, ended, pumps, stop, command.kill_grace_seconds)
-            await _finish_output(group, ended, pumps)
-            return Finished(ending, await ended)
+                await _terminate(keeper, pumps, stop, command.kill_grace_seconds)
+            is_left = command.leaves_processes and ending is Ending.EXITED
+            is_cut = await _finish_output(keeper, pumps, stop, over_at=over_at, is_left=is_left)
+            return Finished(ending, keeper.ended.result(), keeper.clean.result(), is_cut)
         finally:
-            # Also when this task is cancelled: nothing of the group survives.
-            group.end()
-            for task in (ended, *(pump.task for pump in pumps)):
-                task.cancel()
-            await asyncio.gather(ended, *(pump.task for pump in pumps), return_exceptions=True)
+            for pump in pumps:
+                pump.task.cancel()
+            await asyncio.gather(*(pump.task for pump in pumps), return_exceptions=True)
 
 
-async def _start(command: Command, pumps: Sequence[Pump]) -> asyncio.subprocess.Process:
-    stdout, stderr = (pump.writing_end for pump in pumps)
-    try:
-        with _input_file(command) as stdin:
-            return await asyncio.create_subprocess_exec(
-                *sandboxed(command.argv, command.cwd, command.enclosure),
-                cwd=command.cwd,
-                env=dict(command.env),
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-                preexec_fn=entering(command.enclosure),
-            )
-    except SubprocessError as error:
-        # A wall could not be built, so nothing was started.
-        raise OSError(errno.EAGAIN, "the program could not be shut in as demanded") from error
-    except OSError as error:
-        if is_of_the_host(error):
-            raise
-        raise CannotStart(command.argv[0], error) from None
+async def _start(keepers: Keepers, command: Command, pumps: Sequence[Pump]) -> Keeper:
+    outputs = [pump.writing_end for pump in pumps]
+    argv, enclosure = sandboxed(command.argv, command.cwd, command.enclosure), command.enclosure
+    user = enclosure.user
+    order = Order(
+        paths=paths_of(argv[0], command.env),
+        argv=argv,
+        env=command.env,
+        cwd=str(command.cwd),
+        limits=enclosure.limits,
+        user=None if user is None else (user.groups, user.gid, user.uid),
+        network_off=enclosure.confinement.network_off and not enclosure.is_sandboxed,
+        sandboxed=enclosure.is_sandboxed,
+        may_leave=command.leaves_processes,
+    )
+    with _input_file(command) as stdin:
+        try:
+            return await keepers.start(order, [stdin.fileno(), *outputs])
+        except NotBegun as failure:
+            error = OSError(failure.errno, os.strerror(failure.errno))
+            if failure.step is Step.SHUT_IN:
+                # A wall could not be built, so nothing was started.
+                raise OSError(errno.EAGAIN, f"the program could not be shut in as demanded: {error.strerror}") from None
+            if failure.step is Step.FORK or is_of_the_host(error):
+                raise error from None
+            raise CannotStart(argv[0], order.paths, command.cwd, error) from None
 
 
 def _input_file(command: Command) -> IO[bytes]:
@@ -164,9 +169,10 @@ def _input_file(command: Command) -> IO[bytes]:
     return file
 
 
-async def _first_end(ended: asyncio.Task[int], pumps: Sequence[Pump], stop: StopSignal, command: Command) -> Ending:
+async def _first_end(
+    ended: asyncio.Future[int], pumps: Sequence[Pump], stop: StopSignal, command: Command, over_at: float
+) -> Ending:
     now = asyncio.get_running_loop().time
-    over_at = now() + command.max_duration_seconds
     ordered = asyncio.create_task(stop.wait(), name="stop")
     try:
         while not ended.done() and stop.reason is None:
@@ -176,7 +182,8 @@ async def _first_end(ended: asyncio.Task[int], pumps: Sequence[Pump], stop: Stop
             if now() >= silent_at:
                 return Ending.SILENT
             left = min(over_at, silent_at) - now()
-            await asyncio.wait({ended, ordered}, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {ended, ordered}
+            await asyncio.wait(waited, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
     finally:
         ordered.cancel()
     return Ending.EXITED if ended.done() else Ending.STOPPED
@@ -189,35 +196,51 @@ def _silent_at(pumps: Sequence[Pump], command: Command) -> float:
     return max(pump.heard_at for pump in pumps) + command.max_silence_seconds
 
 
-async def _terminate(
-    group: ProcessGroup, ended: asyncio.Task[int], pumps: Sequence[Pump], stop: StopSignal, grace_seconds: float
-) -> None:
-    """SIGTERM to the group; SIGKILL when it still runs, or still holds the pipes, after the grace."""
+async def _terminate(keeper: Keeper, pumps: Sequence[Pump], stop: StopSignal, grace_seconds: float) -> None:
+    """SIGTERM; SIGKILL when the program still runs, or its pipes are still held, after the grace."""
     now = asyncio.get_running_loop().time
     # An ordered stop says itself when to kill; a program whose time is over has the grace.
     kill_at = now() + grace_seconds if stop.reason is None else stop.kill_at
-    group.terminate()
-    alive: set[asyncio.Task[int] | asyncio.Task[None]] = {ended, *(pump.task for pump in pumps)}
+    keeper.terminate()
+    alive: set[asyncio.Future[Any]] = {keeper.ended, *(pump.task for pump in pumps)}
     while alive and (left := min(kill_at, stop.kill_at) - now()) > 0:
         _, alive = await asyncio.wait(alive, timeout=min(left, LOOK_SECONDS))
-        if ended.done() and all(pump.task.done() or pump.is_blocked for pump in pumps):
+        if keeper.ended.done() and all(pump.task.done() or pump.is_blocked for pump in pumps):
             break  # it has ended; what the pipes still hold is read afterwards
-    group.kill()
-    await asyncio.wait({ended})
+    await keeper.kill()
 
 
-async def _finish_output(group: ProcessGroup, ended: asyncio.Task[int], pumps: Sequence[Pump]) -> None:
-    """Read the pipes to their end, killing those of the group that hold them open after the program has ended."""
-    await asyncio.wait({ended})
+async def _finish_output(
+    keeper: Keeper, pumps: Sequence[Pump], stop: StopSignal, *, over_at: float, is_left: bool
+) -> bool:
+    """Read what there is to its end, and kill what still holds it after a moment; return whether output was cut."""
+    now = asyncio.get_running_loop().time
     tasks = {pump.task for pump in pumps}
-    await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
-    group.end()
-    # What is in the pipes is kept, however long it takes to hand on; only whoever left the group and holds a pipe
-    # without writing is not waited for.
-    while any(not pump.task.done() for pump in pumps):
-        await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
-        if all(pump.task.done() or pump.is_silent(DRAIN_SECONDS) for pump in pumps):
-            break
+    until = now() + DRAIN_SECONDS
+    while not keeper.clean.done() and (reading := _undone(tasks)) and (left := _left(until, stop)) > 0:
+        waited: set[asyncio.Future[Any]] = {*reading, keeper.clean}
+        await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+    is_held = not keeper.clean.done() and bool(_undone(tasks))
+    if is_left:
+        await keeper.leave()
+    else:
+        await keeper.kill()
+    for pump in pumps:
+        pump.finish()
+    # Nothing writes any more. What the pipes hold is kept as long as the attempt may take, and for a moment at least.
+    until = max(over_at, now() + DRAIN_SECONDS)
+    at_least = now() + DRAIN_SECONDS
+    while (reading := _undone(tasks)) and (left := max(_left(until, stop), at_least - now())) > 0:
+        await asyncio.wait(reading, timeout=min(left, LOOK_SECONDS))
     for pump in pumps:
         if pump.task.done():
             pump.task.result()
+    return is_held or bool(_undone(tasks))
+
+
+def _undone(tasks: Iterable[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    return {task for task in tasks if not task.done()}
+
+
+def _left(until: float, stop: StopSignal) -> float:
+    return min(until, stop.kill_at) - asyncio.get_running_loop().time()

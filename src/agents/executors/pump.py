@@ -1,7 +1,10 @@
 """Carry what one pipe delivers to whoever takes the output."""
 
 import asyncio
+import fcntl
 import os
+import sys
+import termios
 from contextlib import ExitStack
 from typing import Self
 
@@ -22,6 +25,8 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._reading_since: float | None = None
         self._heard_at = self._loop.time()
+        self._rest: int | None = None
+        self._waiting: asyncio.Future[None] | None = None
         self.task = asyncio.create_task(self._run(), name=f"pump {stream}")
 
     @classmethod
@@ -50,15 +55,19 @@ class Pump:
             os.close(self._writing_end)
             self._writing_end = None
 
+    def finish(self) -> None:
+        """Read only what the pipe holds now: it may still be held, but what comes later is nobody's."""
+        if self._reading_end is None or self._rest is not None:
+            return
+        held = fcntl.ioctl(self._reading_end, termios.FIONREAD, bytes(4))
+        self._rest = int.from_bytes(held, sys.byteorder)
+        if self._waiting is not None:
+            _finish(self._waiting)
+
     @property
     def is_blocked(self) -> bool:
         """Whether it waits for the taker of the output rather than for the program."""
         return self._reading_since is None
-
-    def is_silent(self, seconds: float) -> bool:
-        """Whether the pipe is open but has been empty for so long."""
-        since = self._reading_since
-        return since is not None and self._loop.time() - since >= seconds
 
     @property
     def heard_at(self) -> float:
@@ -87,19 +96,27 @@ class Pump:
     async def _next(self) -> bytes:
         # Others get their turn also when a program writes faster than it is read.
         await asyncio.sleep(0)
-        while self._reading_end is not None:
+        while self._reading_end is not None and self._rest != 0:
+            most = READ_BYTES if self._rest is None else min(READ_BYTES, self._rest)
             try:
-                return os.read(self._reading_end, READ_BYTES)
+                data = os.read(self._reading_end, most)
             except BlockingIOError:
+                if self._rest is not None:
+                    break
                 await self._readable(self._reading_end)
+                continue
+            if self._rest is not None:
+                self._rest -= len(data)
+            return data
         return b""
 
     async def _readable(self, descriptor: int) -> None:
-        ready: asyncio.Future[None] = self._loop.create_future()
+        ready = self._waiting = self._loop.create_future()
         self._loop.add_reader(descriptor, _finish, ready)
         try:
             await ready
         finally:
+            self._waiting = None
             if self._reading_end is not None:
                 self._loop.remove_reader(descriptor)
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, assert_never
 
 from pydantic import ValidationError
 
 from agents.executors.base import ExecutionContext, Outcome, SecretUnavailable
-from agents.executors.process import CannotStart, Command, Ending, Finished, run_process
+from agents.executors.cannot_start import CannotStart
+from agents.executors.process import DRAIN_SECONDS, Command, Ending, Finished, run_process
 from agents.permitted import Permitted
 from common.errors import ErrorCode
 from common.messages import ResultStatus
@@ -42,10 +44,11 @@ class ShellExecutor:
             kill_grace_seconds=context.kill_grace_seconds,
             max_silence_seconds=parameters.max_silence_seconds,
             enclosure=context.enclosure,
+            leaves_processes=parameters.leaves_processes,
         )
         try:
             finished = await run_process(
-                command, write=context.write, stop=context.stop, started=context.process_started
+                context.keepers, command, write=context.write, stop=context.stop, started=context.process_started
             )
         except CannotStart as error:
             return Outcome.failed(str(error), exit_code=error.exit_code)
@@ -54,6 +57,22 @@ class ShellExecutor:
 
 def outcome_of(finished: Finished, parameters: ShellScriptParameters) -> Outcome:
     """Say how a program's end counts: only exit code 0 is success."""
+    outcome = _outcome_of_end(finished, parameters)
+    if not finished.is_cut:
+        return outcome
+    return replace(outcome, error_message=" ".join(filter(None, (outcome.error_message, _cut(finished)))))
+
+
+def _cut(finished: Finished) -> str:
+    if finished.killed:
+        return (
+            f"Its output was cut: {finished.killed} of the processes that it had started still ran "
+            f"{DRAIN_SECONDS:g} s after its end, and were killed."
+        )
+    return "Its output was cut: it could not be read to its end in the time that the work had."
+
+
+def _outcome_of_end(finished: Finished, parameters: ShellScriptParameters) -> Outcome:
     match finished.ending:
         case Ending.STOPPED:
             return Outcome(ResultStatus.CANCELLED, exit_code=finished.exit_code)

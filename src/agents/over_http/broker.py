@@ -112,6 +112,10 @@ class OverHttp:
         finally:
             await consumer.close()
 
+    @property
+    def generation(self) -> int:
+        return self._local.generation
+
     async def depth(self, queue: str) -> int:
         """Return how many messages wait here; what waits at the server is not counted."""
         return await self._local.depth(queue)

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agents.executors.base import ProcessStarted, SecretUnavailable
-from agents.executors.process import CannotStart, Command, Ending, run_process
+from agents.executors.cannot_start import CannotStart
+from agents.executors.process import Command, Ending, run_process
+from agents.processes.keepers import Keepers
 from agents.redaction.forms import SHORTEST
 from agents.redaction.values import Values
 from agents.secrets.model import SecretSource
@@ -29,7 +31,10 @@ class SecretUnusable(StartupRefused):
 class Secrets:
     """The secrets of the settings, by name. Every value that is looked up is known, and hidden, from then on."""
 
-    def __init__(self, sources: Mapping[str, SecretSource], known: Values, *, inherited: Mapping[str, str]) -> None:
+    def __init__(
+        self, sources: Mapping[str, SecretSource], known: Values, keepers: Keepers, *, inherited: Mapping[str, str]
+    ) -> None:
+        self._keepers = keepers
         self._sources = sources
         self._known = known
         self._inherited = inherited
@@ -79,7 +84,7 @@ class Secrets:
             kill_grace_seconds=1.0,
         )
         try:
-            finished = await run_process(command, write=collect, stop=stop, started=started)
+            finished = await run_process(self._keepers, command, write=collect, stop=stop, started=started)
         except CannotStart as failure:
             raise SecretUnavailable(name, str(failure)) from None
         if finished.ending is not Ending.EXITED or finished.exit_code:

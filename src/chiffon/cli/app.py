@@ -14,6 +14,7 @@ from cyclopts import App, Group
 
 from chiffon import __version__
 from chiffon.cli.streams import unfailing_output
+from chiffon.first_process import become_init
 
 SUMMARY = """Dispatch work to agents, watch it run, and see what became of it.
 
@@ -134,6 +135,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process."""
+    become_init()
     with unfailing_output():
         status = run(sys.argv[1:])
     sys.exit(status)

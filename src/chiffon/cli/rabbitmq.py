@@ -43,6 +43,7 @@ def setup(*, new_password: Annotated[bool, Flag] = False, write: Path | None = N
     """
     from chiffon.rabbitmq import plan
     from chiffon.rabbitmq.credentials import new_password as make_password
+    from common.config import SharedSettings
     from orchestrator.settings import OrchestratorSettings
 
     settings, password = _settings(), make_password()
@@ -53,6 +54,7 @@ def setup(*, new_password: Annotated[bool, Flag] = False, write: Path | None = N
         new_password=new_password,
         admin=settings.admin_user,
         agent_types=OrchestratorSettings.load().agent_types,
+        queue_type=SharedSettings.load().queue_type,
     )
     return _carry_out(steps, settings, by_hand=by_hand, user=settings.user, password=password, write=write)
 
@@ -87,12 +89,14 @@ def add_agent(
     from chiffon.rabbitmq import plan
     from chiffon.rabbitmq.credentials import new_password
     from common.broker.rabbitmq_user import user_of_agent
+    from common.config import SharedSettings
     from common.work import AGENT_TYPE_PATTERN
 
     if not re.fullmatch(AGENT_TYPE_PATTERN, agent_type):
         raise Usage(f"--type {agent_type!r} is no type of agent: it must match {AGENT_TYPE_PATTERN}.")
     settings, password = _settings(), new_password()
-    steps = plan.add_agent(agent_id, agent_type, vhost=settings.vhost, password=password)
+    queue_type = SharedSettings.load().queue_type
+    steps = plan.add_agent(agent_id, agent_type, vhost=settings.vhost, password=password, queue_type=queue_type)
     user = user_of_agent(agent_id)
     return _carry_out(steps, settings, by_hand=by_hand, user=user, password=password, write=write)
 

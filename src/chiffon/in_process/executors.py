@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.environment import inherited
+from agents.processes.keepers import Keepers
 from agents.settings import DEFAULT_ENV_ALLOW
 from agents.stopping import StopReason, StopSignal
 from chiffon.in_process.model import Execution, WorkFailed
@@ -19,7 +20,7 @@ Start = Callable[[WorkRequest, ExecutionContext], Awaitable[Outcome]]
 KILL_GRACE_SECONDS = 10.0
 
 
-async def run_program(execution: Execution, start: Start) -> Any:
+async def run_program(execution: Execution, start: Start, keepers: Keepers) -> Any:
     """Run an execution of a built-in work type; its gate starts it. Raises `WorkFailed`."""
     output, stop = {stream: bytearray() for stream in Stream}, StopSignal()
 
@@ -35,6 +36,7 @@ async def run_program(execution: Execution, start: Start) -> Any:
             write=write,
             stop=stop,
             kill_grace_seconds=KILL_GRACE_SECONDS,
+            keepers=keepers,
         )
         work = WorkRequest(task_id=uuid4(), work_type=execution.command, parameters=dict(execution.payload))
         try:

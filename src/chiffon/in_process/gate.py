@@ -7,6 +7,7 @@ from typing import Any
 from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.executors.registry import executors
 from agents.permitted import Permitted
+from agents.processes.keepers import Keepers
 from chiffon.in_process.executors import run_program
 from chiffon.in_process.model import Execution
 from common.messages import WorkRequest
@@ -37,7 +38,8 @@ class NotPermitted(Exception):
 class WriteGate:
     """Knows what runs a command, and nobody else does: the work types of every agent, and functions of the caller."""
 
-    def __init__(self, ask: Gate) -> None:
+    def __init__(self, ask: Gate, keepers: Keepers) -> None:
+        self._keepers = keepers
         self._ask = ask
         self._built_in: Mapping[str, Executor] = executors()
         self._own: dict[str, Run] = {}
@@ -60,4 +62,4 @@ class WriteGate:
         async def start(work: WorkRequest, context: ExecutionContext) -> Outcome:
             return await executor.execute(Permitted(work), context)
 
-        return await run_program(execution, start)
+        return await run_program(execution, start, self._keepers)

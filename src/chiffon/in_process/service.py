@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from agents.processes.keepers import Keepers
 from chiffon.in_process.gate import REFUSED_CODE, Gate, NotPermitted, Run, WriteGate, open_gate
 from chiffon.in_process.model import BadExecution, Claim, Execution, WorkFailed
 from chiffon.in_process.queue import QueueService
@@ -37,7 +38,8 @@ class OrchestratorService:
         if at_once < 1:
             raise BadExecution("at_once: must be at least 1")
         self.queue = QueueService(url, retries=retries, store=store)
-        self._gate = WriteGate(gate)
+        self._keepers = Keepers()
+        self._gate = WriteGate(gate, self._keepers)
         self._at_once = at_once
         self._worker: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -51,6 +53,7 @@ class OrchestratorService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop_worker()
+        self._keepers.close()
         await self.queue.__aexit__(kind, error, trace)
 
     def register(self, command: str, run: Run) -> None:

@@ -13,8 +13,8 @@ def command_of(step: steps.Step) -> str:
     match step:
         case steps.ExchangeStep(vhost, exchange):
             return _declare(vhost, "exchange", name=exchange.name, type=exchange.type.value, durable="true")
-        case steps.QueueStep(vhost, queue):
-            arguments = json.dumps(queue_arguments(queue))
+        case steps.QueueStep(vhost, queue, queue_type):
+            arguments = json.dumps(queue_arguments(queue, queue_type))
             return _declare(vhost, "queue", name=queue.name, durable="true", arguments=arguments)
         case steps.Binding(vhost, queue_name, (exchange, key)):
             return _declare(vhost, "binding", source=exchange.name, destination=queue_name, routing_key=key)

@@ -24,7 +24,7 @@ from chiffon.rabbitmq.steps import (
     VirtualHost,
 )
 from common.broker import topology
-from common.broker.base import Queue
+from common.broker.base import Queue, QueueType
 from common.broker.rabbitmq_user import user_of_agent
 
 NOTHING = "^$"
@@ -53,7 +53,14 @@ POLICIES: tuple[tuple[str, str, dict[str, int | str]], ...] = (
 
 
 def setup(
-    *, vhost: str, user: str, password: str, new_password: bool, admin: str, agent_types: Iterable[str]
+    *,
+    vhost: str,
+    user: str,
+    password: str,
+    new_password: bool,
+    admin: str,
+    agent_types: Iterable[str],
+    queue_type: QueueType = QueueType.CLASSIC,
 ) -> list[Step]:
     """Return what must be so before an orchestrator starts. `admin` is who makes it so."""
     queues = (topology.DEAD_LETTER_QUEUE, *topology.REPLY_QUEUES, *map(topology.work_queue, agent_types))
@@ -61,7 +68,7 @@ def setup(
         VirtualHost(vhost),
         Rights(vhost, admin, EVERYTHING, EVERYTHING, EVERYTHING),
         *(ExchangeStep(vhost, exchange) for exchange in topology.EXCHANGES),
-        *(step for queue in queues for step in _queue(vhost, queue)),
+        *(step for queue in queues for step in _queue(vhost, queue, queue_type)),
         *(Policy(vhost, name, pattern, MappingProxyType(limits)) for name, pattern, limits in POLICIES),
         User(user, password, is_replaced=new_password),
         Rights(vhost, user, CHIFFONS, CHIFFONS, CHIFFONS),
@@ -69,13 +76,15 @@ def setup(
     ]
 
 
-def add_agent(agent_id: UUID, agent_type: str, *, vhost: str, password: str) -> list[Step]:
+def add_agent(
+    agent_id: UUID, agent_type: str, *, vhost: str, password: str, queue_type: QueueType = QueueType.CLASSIC
+) -> list[Step]:
     """Return what must be so for one agent; its user cannot log in before it has its rights."""
     user = user_of_agent(agent_id)
     queues = (topology.work_queue(agent_type), topology.control_queue(agent_id), topology.own_work_queue(agent_id))
     kinds = "|".join(queue.name.removeprefix("replies.") for queue in topology.REPLY_QUEUES)
     return [
-        *(step for queue in queues for step in _queue(vhost, queue)),
+        *(step for queue in queues for step in _queue(vhost, queue, queue_type)),
         User(user, password),
         UserLimits(user, AGENT_CONNECTIONS, AGENT_CHANNELS),
         TopicRights(vhost, user, topology.REPLIES.name, write=rf"^{agent_id}\.({kinds})$", read=NOTHING),
@@ -104,8 +113,8 @@ def remove_agent(agent_id: UUID, *, vhost: str) -> list[Step]:
     ]
 
 
-def _queue(vhost: str, queue: Queue) -> Sequence[Step]:
-    return [QueueStep(vhost, queue), *(Binding(vhost, queue.name, address) for address in queue.bindings)]
+def _queue(vhost: str, queue: Queue, queue_type: QueueType) -> Sequence[Step]:
+    return [QueueStep(vhost, queue, queue_type), *(Binding(vhost, queue.name, address) for address in queue.bindings)]
 
 
 def _exactly(*names: str) -> str:

@@ -34,8 +34,8 @@ def requests_of(step: steps.Step) -> list[Request]:
         case steps.ExchangeStep(vhost, exchange):
             body: dict[str, Any] = {"type": exchange.type.value, "durable": True}
             return [_put(f"exchange {exchange.name}", _path("exchanges", vhost, exchange.name), body)]
-        case steps.QueueStep(vhost, queue):
-            body = {"durable": True, "arguments": queue_arguments(queue)}
+        case steps.QueueStep(vhost, queue, queue_type):
+            body = {"durable": True, "arguments": queue_arguments(queue, queue_type)}
             return [_put(f"queue {queue.name}", _path("queues", vhost, queue.name), body)]
         case steps.Binding(vhost, queue_name, (exchange, key)):
             path = _path("bindings", vhost, "e", exchange.name, "q", queue_name)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from common.broker.base import Address, Exchange, Queue
+from common.broker.base import Address, Exchange, Queue, QueueType
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class ExchangeStep:
 class QueueStep:
     vhost: str
     queue: Queue
+    queue_type: QueueType
 
 
 @dataclass(frozen=True, slots=True)

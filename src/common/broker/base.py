@@ -58,6 +58,13 @@ class ExchangeType(StrEnum):
     FANOUT = "fanout"
 
 
+class QueueType(StrEnum):
+    """How RabbitMQ keeps queues: on one node, or copied to several, of which any minority may be lost."""
+
+    CLASSIC = "classic"
+    QUORUM = "quorum"
+
+
 class Exchange(NamedTuple):
     name: str
     type: ExchangeType
@@ -147,6 +154,11 @@ class Consumer(Protocol):
 
 class Broker(Protocol):
     """A message bus. Safe for use by many tasks of one event loop."""
+
+    @property
+    def generation(self) -> int:
+        """Another number with every connection that is made: what was published before may be gone."""
+        ...
 
     async def declare(self, *queues: Queue, keep: bool = True) -> None:
         """Create exchanges, queues and bindings that do not exist yet.

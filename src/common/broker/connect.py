@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from common.broker.base import Broker
+from common.broker.base import Broker, QueueType
 from common.errors import Invalid
 
 SCHEMES = ("amqp", "amqps", "postgresql", "file", "memory")
@@ -20,8 +20,8 @@ class UnknownBroker(Invalid, ValueError):
 
 
 @asynccontextmanager
-async def open_broker(url: str, *, name: str) -> AsyncIterator[Broker]:
-    """Connect to a broker; `name` tells its operators who is connected.
+async def open_broker(url: str, *, name: str, queue_type: QueueType = QueueType.CLASSIC) -> AsyncIterator[Broker]:
+    """Connect to a broker; `name` tells its operators who is connected, and `queue_type` is RabbitMQ's.
 
     Raises `BrokerUnavailable` when it cannot be reached, and `UnknownBroker` for a scheme that is none.
     """
@@ -43,7 +43,7 @@ async def open_broker(url: str, *, name: str) -> AsyncIterator[Broker]:
         case "amqp" | "amqps":
             from common.broker.rabbitmq import open_rabbitmq_broker
 
-            async with open_rabbitmq_broker(url, name=name) as broker:
+            async with open_rabbitmq_broker(url, name=name, queue_type=queue_type) as broker:
                 yield broker
         case scheme:
             raise UnknownBroker(scheme)

@@ -11,9 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import cast
-from urllib.parse import parse_qs, urlsplit
-
-import asyncpg
 
 from common.backoff import full_jitter
 from common.batching import Batcher
@@ -21,11 +18,12 @@ from common.broker import postgres_queries as queries
 from common.broker.base import Address, BrokerUnavailable, Consumer, Delivery, Outgoing, Queue, Unroutable
 from common.broker.dead_letters import dead_letter_headers
 from common.broker.postgres_queries import Tag
-from common.broker.postgres_session import NONE, UNREACHABLE, Session
+from common.broker.postgres_session import NONE, Session
 from common.broker.pull_consumer import Bells, PullConsumer
 from common.broker.routing import Routes
 from common.broker.topology import DEAD
 from common.loop import end
+from common.postgres import OUTAGE, Database, Pool, Pooled, open_sessions, shown
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +41,7 @@ NO_VERSION = -1
 class PostgresBroker:
     """See `base.Broker`."""
 
-    def __init__(
-        self, storing: asyncpg.Pool, pool: asyncpg.Pool, session: Session, bells: Bells, *, deadline: timedelta
-    ) -> None:
+    def __init__(self, storing: Pool, pool: Pool, session: Session, bells: Bells, *, deadline: timedelta) -> None:
         self._storing = storing
         self._pool = pool
         self._session = session
@@ -106,9 +102,7 @@ class PostgresBroker:
                 await queries.topology_version(self._pool)
 
     async def reconnect(self) -> None:
-        self._session.condemn()
-        await self._storing.expire_connections()
-        await self._pool.expire_connections()
+        await self._session.database.condemn(ConnectionError("asked to reconnect"))
 
     async def take(self, queue: str, limit: int) -> list[Delivery]:
         session = self.generation
@@ -116,7 +110,7 @@ class PostgresBroker:
             return []
         try:
             taken = await queries.take(self._pool, queue, limit, session=session)
-        except UNREACHABLE as failure:
+        except OUTAGE as failure:
             log.warning("broker.take_failed", extra={"queue": queue, "reason": repr(failure)})
             # The answer is lost but messages may have been handed out with it; they come back with the session's end.
             if self.generation == session:
@@ -180,7 +174,7 @@ class PostgresBroker:
             try:
                 await statement()
                 return
-            except UNREACHABLE as failure:
+            except OUTAGE as failure:
                 failures += 1
                 log.warning("broker.settle_failed", extra={"reason": repr(failure), "failures": failures})
             await asyncio.sleep(full_jitter(failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE).total_seconds())
@@ -192,61 +186,36 @@ async def open_postgres_broker(url: str, *, name: str, deadline: timedelta = DEA
 
     Raises `BrokerUnavailable` when the database cannot be reached. No call takes much longer than `deadline`.
     """
-    seconds = deadline.total_seconds()
-    shown = {"application_name": name}
+    database = Database(url, settings={"application_name": name}, connect=deadline)
     bells = Bells()
-    session = Session(lambda: asyncpg.connect(url, timeout=seconds, server_settings=shown), bells)
+    session = Session(database, bells)
     async with AsyncExitStack() as stack:
-
-        async def open_pool(server_settings: dict[str, str]) -> asyncpg.Pool:
-            pool = await asyncpg.create_pool(
-                url,
-                min_size=0,
-                max_size=CONNECTIONS,
-                command_timeout=seconds,
-                timeout=seconds,
-                server_settings=server_settings,
-            )
-            stack.push_async_callback(_close, pool)
-            return pool
-
         try:
+            await database.check_pooling()
             await session.open()
             stack.push_async_callback(session.close)
-            storing = await open_pool(shown)
+            stack.enter_context(database.condemnations(session.condemned))
+            storing = Pool(database, most=CONNECTIONS, statement=deadline)
             # What a crash of the server may forget of these is only that a message was taken or settled, and then it
             # is delivered again; so they do not wait for the disk.
-            pool = await open_pool({**shown, "synchronous_commit": "off"})
-        except (*UNREACHABLE, ValueError) as failure:
-            raise BrokerUnavailable(f"Cannot use PostgreSQL at {_shown(url)} as the broker: {failure}") from failure
+            pool = Pool(database, most=CONNECTIONS, statement=deadline, settings={"synchronous_commit": "off"})
+            for one in (storing, pool):
+                await stack.enter_async_context(open_sessions(one))
+        except (*OUTAGE, ValueError, Pooled) as failure:
+            raise BrokerUnavailable(f"Cannot use PostgreSQL at {shown(url)} as the broker: {failure}") from failure
         stack.push_async_callback(end, asyncio.create_task(session.keep(), name="broker_session"))
         broker = PostgresBroker(storing, pool, session, bells, deadline=deadline)
         await stack.enter_async_context(broker.running())
         yield broker
 
 
-async def _close(pool: asyncpg.Pool) -> None:
-    try:
-        async with asyncio.timeout(2):
-            await pool.close()
-    except UNREACHABLE:
-        pool.terminate()
-
-
 @contextlib.contextmanager
 def _explained(doing: str) -> Iterator[None]:
     try:
         yield
-    except UNREACHABLE as failure:
+    except OUTAGE as failure:
         raise BrokerUnavailable(f"PostgreSQL could not {doing}: {failure or type(failure).__name__}") from failure
 
 
 def _tag(delivery: Delivery) -> Tag:
     return cast("Tag", delivery.tag)
-
-
-def _shown(url: str) -> str:
-    """Return the part of a URL that may be shown: no user, no password."""
-    parts = urlsplit(url)
-    host = parts.hostname or "".join(parse_qs(parts.query).get("host", ["localhost"]))
-    return f"{host}{f':{parts.port}' if parts.port else ''}{parts.path}"

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import asyncpg
@@ -19,23 +18,15 @@ from common.broker import postgres_queries as queries
 from common.broker.base import Queue
 from common.broker.postgres_schema import install
 from common.broker.pull_consumer import Bells
+from common.postgres import OUTAGE, Database, is_useless
 
 log = logging.getLogger(__name__)
-
-# InternalClientError is what a query gets that meets a connection while the server ends it.
-UNREACHABLE = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
 
 SWEEP_EVERY = timedelta(seconds=1)
 SWEEP_DEADLINE = timedelta(seconds=10)
 CLOSE_DEADLINE = timedelta(seconds=2)
 FIRST_PAUSE = timedelta(milliseconds=200)
-LONGEST_PAUSE = timedelta(seconds=10)
+LONGEST_PAUSE = timedelta(seconds=3)
 
 NONE = 0
 
@@ -43,18 +34,18 @@ NONE = 0
 class Session:
     """Keeps one such connection open; `number` is `NONE` while there is none. `declared`: what must exist on it."""
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], bells: Bells) -> None:
+    def __init__(self, database: Database, bells: Bells) -> None:
         self.number = NONE
         # Declared anew with every connection, for a database that came back without its data.
         self.declared: dict[str, Queue] = {}
-        self._connect = connect
+        self.database = database
         self._bells = bells
         self._connection: asyncpg.Connection | None = None
         self._lost = asyncio.Event()
 
     async def open(self) -> None:
         """Connect, create the tables if there are none, and become able to hold messages."""
-        connection = await self._connect()
+        connection = await self.database.connect()
         try:
             await install(connection)
             if self.declared:
@@ -83,11 +74,17 @@ class Session:
                     failures = 0
                     log.info("broker.session_opened")
                 await self._sweep_until_lost()
-            except UNREACHABLE as failure:
+            except OUTAGE as failure:
                 failures += 1
                 log.warning("broker.session_failed", extra={"reason": repr(failure), "failures": failures})
+                if self.number != NONE and is_useless(failure):
+                    await self.database.condemn(failure)
             await self.close()
             await asyncio.sleep(full_jitter(failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE).total_seconds())
+
+    async def condemned(self) -> None:
+        """Give up the connection, for nothing of its server can be relied on."""
+        self.condemn()
 
     def condemn(self) -> None:
         """Give up everything held under the current number: it is not known any more what that is."""
@@ -101,7 +98,7 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        with contextlib.suppress(*UNREACHABLE):
+        with contextlib.suppress(*OUTAGE):
             await connection.close(timeout=CLOSE_DEADLINE.total_seconds())
 
     async def _sweep_until_lost(self) -> None:

@@ -11,18 +11,18 @@ from typing import TypeVar
 
 from aio_pika.abc import AbstractChannel
 from aiormq.exceptions import AMQPChannelError, ChannelAccessRefused, ChannelNotFoundEntity
-from yarl import URL
+from pamqp.common import FieldTable
 
-from common.broker.base import BrokerUnavailable, Consumer, NotPermitted, Outgoing, Queue
+from common.broker.base import BrokerUnavailable, Consumer, NotPermitted, Outgoing, Queue, QueueType
 from common.broker.rabbitmq_connection import Generation, Link, within
 from common.broker.rabbitmq_consumer import RabbitConsumer
 from common.broker.rabbitmq_publisher import Publisher, PublishingChannel, open_publishing_channel
 from common.broker.rabbitmq_user import user_of
 from common.loop import end
+from common.urls import without_secrets
 
 DEADLINE = timedelta(seconds=10)
 HIGHEST_PRIORITY = 5
-QUEUE_TYPE = "classic"
 
 Value = TypeVar("Value")
 
@@ -30,7 +30,8 @@ Value = TypeVar("Value")
 class RabbitBroker:
     """See `base.Broker`."""
 
-    def __init__(self, url: str, *, name: str, deadline: timedelta) -> None:
+    def __init__(self, url: str, *, name: str, queue_type: QueueType, deadline: timedelta) -> None:
+        self._queue_type = queue_type
         self._deadline = deadline
         self._declared: dict[str, Queue] = {}
         self._refused: set[str] = set()
@@ -51,19 +52,24 @@ class RabbitBroker:
                 stack.push_async_callback(end, asyncio.create_task(link.keep(), name="broker_link"))
             yield
 
+    @property
+    def generation(self) -> int:
+        return self._consuming.opened
+
     async def declare(self, *queues: Queue, keep: bool = True) -> None:
         names = ", ".join(queue.name for queue in queues)
         # Each refusal is an error in RabbitMQ's log, so the same is asked once on each connection.
         if queues and self._refused.issuperset(queue.name for queue in queues):
             raise NotPermitted(f"RabbitMQ does not let this user declare the queues {names}.")
         try:
-            await self._ask(lambda channel: _declare(channel, queues))
+            await self._ask(lambda channel: self._create(channel, queues))
         except ChannelAccessRefused as refusal:
             self._refused.update(queue.name for queue in queues)
             raise NotPermitted(f"RabbitMQ does not let this user declare the queues {names}: {refusal}") from refusal
         except AMQPChannelError as refusal:
             raise BrokerUnavailable(
-                f"RabbitMQ refuses the queues {names}: {refusal}. If one exists with other arguments, delete it."
+                f"RabbitMQ refuses the queues {names}: {refusal}. If one exists with other arguments, or another "
+                "queue_type, delete it."
             ) from refusal
         if keep:
             self._declared.update({queue.name: queue for queue in queues})
@@ -128,46 +134,49 @@ class RabbitBroker:
         # A broker that came back without its data gets what was declared here; what others own is theirs to bring back.
         if self._declared:
             async with generation.side_channel() as channel:
-                await within(self._deadline, _declare(channel, tuple(self._declared.values())))
+                await within(self._deadline, self._create(channel, tuple(self._declared.values())))
+
+    async def _create(self, channel: AbstractChannel, queues: tuple[Queue, ...]) -> None:
+        exchanges = {binding.exchange for queue in queues for binding in queue.bindings}
+        for exchange in sorted(exchanges):
+            await channel.declare_exchange(exchange.name, exchange.type.value, durable=True)
+        for queue in queues:
+            arguments: FieldTable = dict(queue_arguments(queue, self._queue_type))
+            declared = await channel.declare_queue(queue.name, durable=True, arguments=arguments)
+            for binding in queue.bindings:
+                await declared.bind(binding.exchange.name, binding.routing_key)
 
 
-def queue_arguments(queue: Queue) -> dict[str, str | int]:
+def queue_arguments(queue: Queue, queue_type: QueueType) -> dict[str, str | int]:
     """Return the arguments that a queue is declared with; whoever declares it with others is refused."""
-    arguments: dict[str, str | int] = {"x-queue-type": QUEUE_TYPE}
-    if queue.has_priorities:
+    arguments: dict[str, str | int] = {"x-queue-type": queue_type.value}
+    # Quorum queues refuse it: RabbitMQ 4 gives them priorities without it, earlier ones have none.
+    if queue.has_priorities and queue_type is QueueType.CLASSIC:
         arguments["x-max-priority"] = HIGHEST_PRIORITY
     if queue.unused_for is not None:
         arguments["x-expires"] = int(queue.unused_for.total_seconds() * 1000)
     return arguments
 
 
-async def _declare(channel: AbstractChannel, queues: tuple[Queue, ...]) -> None:
-    exchanges = {binding.exchange for queue in queues for binding in queue.bindings}
-    for exchange in sorted(exchanges):
-        await channel.declare_exchange(exchange.name, exchange.type.value, durable=True)
-    for queue in queues:
-        declared = await channel.declare_queue(queue.name, durable=True, arguments=dict(queue_arguments(queue)))
-        for binding in queue.bindings:
-            await declared.bind(binding.exchange.name, binding.routing_key)
-
-
 async def _round_trip(link: Link[PublishingChannel] | Link[None]) -> None:
-    generation = await link.generation()
-    async with generation.side_channel():
+    async with link.current().side_channel():
         pass
 
 
 @asynccontextmanager
-async def open_rabbitmq_broker(url: str, *, name: str, deadline: timedelta = DEADLINE) -> AsyncIterator[RabbitBroker]:
-    """Connect to RabbitMQ. No call takes much longer than `deadline`.
+async def open_rabbitmq_broker(
+    url: str, *, name: str, queue_type: QueueType = QueueType.CLASSIC, deadline: timedelta = DEADLINE
+) -> AsyncIterator[RabbitBroker]:
+    """Connect to RabbitMQ, at one of the hosts that the URL names. No call takes much longer than `deadline`.
 
     Raises `BrokerUnavailable` when it cannot be reached.
     """
-    broker = RabbitBroker(url, name=name, deadline=deadline)
+    broker = RabbitBroker(url, name=name, queue_type=queue_type, deadline=deadline)
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(broker.running())
         except BrokerUnavailable as failure:
-            shown = URL(url).with_user(None).with_query(None)
-            raise BrokerUnavailable(f"Cannot use RabbitMQ at {shown} as the broker. {failure}") from failure
+            raise BrokerUnavailable(
+                f"Cannot use RabbitMQ at {without_secrets(url)} as the broker. {failure}"
+            ) from failure
         yield broker

@@ -7,6 +7,7 @@ that believe they are alive.
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -19,6 +20,7 @@ from yarl import URL
 from common.backoff import full_jitter
 from common.broker.base import BrokerUnavailable
 from common.broker.rabbitmq_wire import WiredConnection
+from common.urls import each_host, hide_password
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ HEARTBEAT_SECONDS = "15"
 LARGEST_FRAME = 131_072
 CLOSE_DEADLINE = timedelta(seconds=5)
 FIRST_PAUSE = timedelta(milliseconds=500)
-LONGEST_PAUSE = timedelta(seconds=10)
+LONGEST_PAUSE = timedelta(seconds=3)
 # A connection that lived for less counts as one more failure in a row.
 STABLE_AFTER_SECONDS = 10.0
 
@@ -76,6 +78,11 @@ class Generation(Generic[Prepared]):
         self._losers: list[Callable[[], None]] = []
         self._watched: set[AbstractChannel] = set()
         connection.close_callbacks.add(self._connection_closed)
+
+    def check_not_blocked(self) -> None:
+        """Raise `BrokerUnavailable` while RabbitMQ reads nothing here, for want of memory or disk."""
+        if (alarm := self.wire.said.alarm) is not None:
+            raise BrokerUnavailable(f"RabbitMQ is blocked: {alarm}")
 
     def condemn(self, reason: str | None) -> None:
         """Declare everything of this generation void; the supervisor throws it away. No reason: it was on purpose."""
@@ -155,25 +162,59 @@ class Link(Generic[Prepared]):
         deadline: timedelta,
         prepare: Callable[[Generation[Prepared]], Awaitable[Prepared]],
     ) -> None:
-        self._url = URL(url) if "heartbeat" in URL(url).query else URL(url).update_query(heartbeat=HEARTBEAT_SECONDS)
+        self._url = url
+        self._hosts = [_with_heartbeat(URL(host)) for host in each_host(url)]
+        # Those who connect at the same moment spread over the nodes of a cluster.
+        random.shuffle(self._hosts)
+        self._failure = "It was not connected to yet."
         self._name = name
         self._deadline = deadline
         self._prepare = prepare
-        self._current: Generation[Prepared] | None = None
+        self._generation: Generation[Prepared] | None = None
         self._dropped = False
         self._usable = asyncio.Event()
+        # How many generations there were.
+        self.opened = 0
 
     async def generation(self) -> Generation[Prepared]:
         """Wait until there is a connection and return its generation."""
-        while self._current is None or self._current.lost.is_set():
+        while self._generation is None or self._generation.lost.is_set():
             await self._usable.wait()
-        return self._current
+        return self._generation
+
+    def current(self) -> Generation[Prepared]:
+        """Return the generation that there is. Raises `BrokerUnavailable` with the last failure, or the alarm."""
+        if self._generation is None or self._generation.lost.is_set():
+            raise BrokerUnavailable(self._failure)
+        self._generation.check_not_blocked()
+        return self._generation
 
     async def open(self) -> Generation[Prepared]:
-        """Make a generation. Raises `BrokerUnavailable`."""
-        connection = WiredConnection(self._url, client_properties={"connection_name": self._name})
+        """Make a generation, on the first host that lets it. Raises `BrokerUnavailable`."""
+        failures: list[str] = []
+        for _ in self._hosts:
+            # Whatever becomes of it, the next attempt begins with another.
+            host = self._hosts.pop(0)
+            self._hosts.append(host)
+            try:
+                return await self._open(host)
+            except BrokerUnavailable as failure:
+                failures.append(f"{host.host}:{host.port}: {failure}" if len(self._hosts) > 1 else str(failure))
+            except AMQPChannelError as refusal:
+                failures.append(f"RabbitMQ refuses a channel or a queue: {refusal}")
+        self._failure = hide_password(" ".join(failures), self._url)
+        raise BrokerUnavailable(self._failure)
+
+    async def _open(self, host: URL) -> Generation[Prepared]:
+        connection = WiredConnection(host, client_properties={"connection_name": self._name})
         try:
-            await within(self._deadline, connection.connect())
+            await within(self._deadline / len(self._hosts), connection.connect())
+        except BrokerUnavailable as failure:
+            await connection.close()
+            # The library says that something else was expected.
+            if connection.refusal is not None:
+                raise BrokerUnavailable(f"RabbitMQ refuses the connection: {connection.refusal}") from failure
+            raise
         except BaseException:
             await connection.close()
             raise
@@ -183,7 +224,8 @@ class Link(Generic[Prepared]):
         except BaseException:
             await generation.close()
             raise
-        self._current = generation
+        self._generation = generation
+        self.opened += 1
         if not generation.lost.is_set():
             self._usable.set()
         return generation
@@ -196,14 +238,14 @@ class Link(Generic[Prepared]):
             opened = loop.time()
             was_open = False
             try:
-                generation = self._current or await self.open()
+                generation = self._generation or await self.open()
             except Exception as failure:  # whatever it is, the next attempt may go better; nothing else would try
                 log.warning("broker.connect_failed", extra={"connection": self._name, "reason": repr(failure)})
             else:
                 log.info("broker.connected", extra={"connection": self._name})
                 await generation.lost.wait()
                 await generation.close()
-                self._current = None
+                self._generation = None
                 was_open = loop.time() - opened > STABLE_AFTER_SECONDS or self._dropped
                 self._dropped = False
             failures = 1 if was_open else failures + 1
@@ -211,18 +253,23 @@ class Link(Generic[Prepared]):
 
     def drop(self, reason: str) -> None:
         """Condemn the current generation, if there is one."""
-        if self._current is not None:
+        if self._generation is not None:
             # Our own wish, and no sign that connecting is of no use.
             self._dropped = True
-            self._current.condemn(reason)
+            self._generation.condemn(reason)
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
-        if self._current is not None:
-            await self._current.close()
-            self._current = None
+        if self._generation is not None:
+            await self._generation.close()
+            self._generation = None
 
     def _lost(self, reason: str | None) -> None:
         self._usable.clear()
         if reason is not None:
+            self._failure = hide_password(f"The connection to RabbitMQ was lost ({reason}).", self._url)
             log.warning("broker.connection_lost", extra={"connection": self._name, "reason": reason})
+
+
+def _with_heartbeat(url: URL) -> URL:
+    return url if "heartbeat" in url.query else url.update_query(heartbeat=HEARTBEAT_SECONDS)

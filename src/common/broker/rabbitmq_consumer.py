@@ -27,7 +27,7 @@ from common.loop import Wake
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = timedelta(milliseconds=200)
-LONGEST_PAUSE = timedelta(seconds=5)
+LONGEST_PAUSE = timedelta(seconds=3)
 # Every change rings the bell; this only bounds what a mistake here could cost.
 POLL = timedelta(seconds=30)
 

@@ -23,6 +23,7 @@ OVERHEAD = HEAD.size + 1
 HEARTBEAT_FRAME = HEAD.pack(HEARTBEAT, 0, 0) + END_BYTE
 
 PUBLISH, RETURN, DELIVER, ACK, NACK = ((60 << 16) | method for method in (40, 50, 60, 80, 120))
+CLOSE, BLOCKED, UNBLOCKED = ((10 << 16) | method for method in (50, 60, 61))
 MANDATORY = 1
 LONGEST_SHORT_STRING = 255
 
@@ -237,3 +238,9 @@ def _short(text: str) -> bytes:
     if len(encoded) > LONGEST_SHORT_STRING:
         raise ValueError(f"{text[:40]!r}... is longer than {LONGEST_SHORT_STRING} bytes.")
     return b"%c%b" % (len(encoded), encoded)
+
+
+def read_reason(payload: bytes) -> str:
+    """Return why a connection is blocked or closed, the first short string of that method's arguments."""
+    begin = _INDEX.size + (2 if method_of(payload) == CLOSE else 0)
+    return payload[begin + 1 : begin + 1 + payload[begin]].decode(errors="replace")

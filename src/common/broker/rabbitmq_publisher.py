@@ -69,6 +69,7 @@ class Publisher:
         try:
             async with asyncio.timeout(self._deadline.total_seconds()):
                 generation = await self._link.generation()
+                generation.check_not_blocked()
                 publishing = generation.prepared
                 if missing := {message.address.exchange.name for message in messages} - publishing.exchanges:
                     await self._check_exchanges(generation, missing)
@@ -76,6 +77,8 @@ class Publisher:
                 await batch.done
         except TimeoutError:
             if generation is not None:
+                # It is known why, and the connection is well: what waits in it is stored when the alarm is over.
+                generation.check_not_blocked()
                 # What waits in this connection must not be sent after the caller was told that it is unknown, and a
                 # connection that is dead without knowing it is replaced this way.
                 generation.condemn("a publish was not confirmed in time")

@@ -4,6 +4,8 @@ from uuid import UUID
 
 from yarl import URL
 
+from common.urls import each_host
+
 DEFAULT_USER = "guest"
 BY_CERTIFICATE = "external"
 
@@ -13,7 +15,7 @@ def user_of(url: str) -> str | None:
 
     Whoever logs in with a certificate names its user in the URL too; otherwise nobody can check what it publishes.
     """
-    parts = URL(url)
+    parts = URL(each_host(url)[0])
     if parts.user is None and parts.query.get("auth", "").lower() == BY_CERTIFICATE:
         return None
     return parts.user or DEFAULT_USER

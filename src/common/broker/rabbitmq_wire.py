@@ -6,6 +6,7 @@ has *tapped* a channel is handed the frames that it takes, within the call that 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -18,16 +19,22 @@ from yarl import URL
 
 from common.broker.base import BrokerUnavailable
 from common.broker.rabbitmq_frames import (
+    BLOCKED,
     BODY,
+    CLOSE,
     HEAD,
     HEADER,
     HEARTBEAT_FRAME,
     METHOD,
+    UNBLOCKED,
     NotAFrame,
     body_size,
     end_of_frame,
     method_of,
+    read_reason,
 )
+
+log = logging.getLogger(__name__)
 
 # The library gives a connection up on which it has seen nothing for long, and it does not see what is tapped.
 SIGN_OF_LIFE_SECONDS = 1.0
@@ -88,6 +95,30 @@ class _Channel:
         self.tap.content(self._header, body)
 
 
+class Said:
+    """What RabbitMQ has said of the whole connection, on channel 0, in passing: why it refuses it, and an alarm."""
+
+    def __init__(self) -> None:
+        self.refusal: str | None = None
+        self.alarm: str | None = None
+
+    def take(self, kind: int, payload: bytes) -> bool:
+        """Note a frame and leave it to the library, except for the alarms: those would stop the library's writing."""
+        method = method_of(payload) if kind == METHOD else None
+        if method == CLOSE:
+            self.refusal = read_reason(payload)
+        elif method in (BLOCKED, UNBLOCKED):
+            self.alarm = _alarm(read_reason(payload)) if method == BLOCKED else None
+            log.warning("broker.alarm", extra={"alarm": self.alarm})
+            return True
+        return False
+
+
+def _alarm(reason: str) -> str:
+    """Return the alarms that RabbitMQ names, as in "low on memory & disk"."""
+    return " and ".join(kind for kind in ("memory", "disk") if kind in reason) + " alarm"
+
+
 class Wire(asyncio.StreamReaderProtocol):
     """The protocol of the socket, `below`. An exception while it reads closes the connection."""
 
@@ -97,7 +128,8 @@ class Wire(asyncio.StreamReaderProtocol):
         super().__init__(reader, loop=loop)
         self._clock = loop.time
         self._call_soon = loop.call_soon
-        self._channels: dict[int, _Channel] = {}
+        self.said = Said()
+        self._channels: dict[int, _Channel | Said] = {0: self.said}
         self._rest = b""
         self._is_amqp = True
         self._outgoing: list[bytes] = []
@@ -111,7 +143,7 @@ class Wire(asyncio.StreamReaderProtocol):
     def untap(self, channel: int, tap: Tap) -> None:
         """Leave a channel, which must be closed, to the library again, unless its number has another tap by now."""
         known = self._channels.get(channel)
-        if known is not None and known.tap is tap:
+        if isinstance(known, _Channel) and known.tap is tap:
             del self._channels[channel]
 
     def write(self, frames: bytes) -> None:
@@ -156,7 +188,7 @@ class Wire(asyncio.StreamReaderProtocol):
             try:
                 data = self._pick(data)
             except NotAFrame:
-                if self._channels:
+                if len(self._channels) > 1:
                     raise
                 # It refuses to speak AMQP with us at all, and the library knows what to say to that.
                 self._is_amqp = False
@@ -226,6 +258,12 @@ class WiredConnection(Connection):
     def __init__(self, url: URL, *, client_properties: FieldTable) -> None:
         self._factory = _WireFactory()
         super().__init__(url, client_properties=client_properties, transport_factory=self._factory)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why RabbitMQ closed the connection, if it said so."""
+        wire = getattr(self._factory, "wire", None)
+        return None if wire is None else wire.said.refusal
 
     @property
     def wire(self) -> Wire:

@@ -55,6 +55,10 @@ class Allow(Part):
         default=None, description="Globs for arguments that are paths; ** crosses directories, * and ? do not."
     )
 
+    leaves_processes: bool = Field(
+        default=False, description="Whether what a program has started may live on after it; no, without this."
+    )
+
     @property
     def lets_scripts_run(self) -> bool:
         return self.executables is None if self.scripts is None else self.scripts

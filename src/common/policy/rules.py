@@ -108,7 +108,7 @@ def look(rule: Rule, work: Work) -> Finding:
     if mismatches := list(_mismatches(rule, work)):
         return Finding(rule.name, mismatches)
     allowed = [] if rule.allow is None else list(_beyond(rule.allow, work.parameters))
-    return Finding(rule.name, (), [*allowed, *_too_much(rule.limits, work.parameters)])
+    return Finding(rule.name, (), [*allowed, *_left(rule, work.parameters), *_too_much(rule.limits, work.parameters)])
 
 
 def _mismatches(rule: Rule, work: Work) -> Iterable[str]:
@@ -154,6 +154,12 @@ def _variables(allow: Allow, parameters: Mapping[str, Any]) -> Iterable[str]:
                 yield f"the variable {name} makes programs run something else, and is not allowed by its name"
         elif allow.environment is not None and not _matches(allow.environment, name):
             yield f"the variable {name!r} is not {_either(allow.environment)}"
+
+
+def _left(rule: Rule, parameters: Mapping[str, Any]) -> Iterable[str]:
+    # Also for a rule that allows anything else: what lives on is beyond every limit of the work.
+    if parameters.get("leaves_processes", False) is not False and not (rule.allow and rule.allow.leaves_processes):
+        yield "leaves_processes lets what a program has started live on, and is not allowed"
 
 
 def _too_much(limits: Limits, parameters: Mapping[str, Any]) -> Iterable[str]:

@@ -5,7 +5,6 @@ Every one that touches a task follows the order of locks of `keys.admission`: ke
 
 import logging
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -52,11 +51,10 @@ class ApprovalNotFound(NotFound):
 class ApprovalService:
     """Asks people and takes their answers. `work_of` routes and checks what is asked about, `rule` rules about it."""
 
-    def __init__(self, pool: Pool, work_of: WorkOf, rule: RuleWork, relay: Wake, *, ageing: timedelta) -> None:
+    def __init__(self, pool: Pool, work_of: WorkOf, rule: RuleWork, relay: Wake) -> None:
         self._pool = pool
         self._work_of = work_of
         self._rule = rule
-        self._ageing = ageing
         self._relay = relay
 
     async def request(
@@ -192,9 +190,9 @@ class ApprovalService:
         next_status(task.status, Change.APPROVE)
         await queries.let_go(db, task.task_id)
         if has_keys(task):
-            await admission.admit(db, Keys.of([task]), ageing=self._ageing)
+            await admission.admit(db, Keys.of([task]))
         else:
-            await outbox.add_tickets(db, [_ticket(task)], ageing=self._ageing)
+            await outbox.add_tickets(db, [_ticket(task)])
 
     async def expire(self, *, limit: int) -> int:
         """Let lapse what nobody answered in time, and what was approved and not begun in time; return how many."""
@@ -232,7 +230,7 @@ class ApprovalService:
         code = ErrorCode.APPROVAL_DENIED
         await queries.cancel_tasks(db, {task_id: reasons[task_id] for task_id in over}, error_code=code)
         await outbox.remove_tickets(db, list(over))
-        await admission.admit(db, Keys.of(over.values()), ageing=self._ageing)
+        await admission.admit(db, Keys.of(over.values()))
         return [told.task_ended(task, by=by, code=code, reason=reasons[task_id]) for task_id, task in over.items()]
 
 

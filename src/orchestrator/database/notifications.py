@@ -1,32 +1,47 @@
 """Hear what PostgreSQL notifies of."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Never
 
-import asyncpg
-
 from common.loop import Wake
-from orchestrator.database.pool import CONNECT_SECONDS, Connection
+from common.postgres import Connection, Database
 
 CLOSE_SECONDS = 2
+# A server that is a standby by now, or that is gone without a word, says nothing; so it is asked.
+CHECK_EVERY = timedelta(seconds=3)
+CHECK_SECONDS = 3
 
 
-async def listen(database_url: str, channel: str, heard: Callable[[str], None]) -> Never:
+async def listen(database: Database, channel: str, heard: Callable[[str], None]) -> Never:
     """Call `heard` at every notification, on a connection of its own, and raise ConnectionError when that is lost.
 
     It is told what the notification says, and nothing when it is called once at the start, for what was before.
     """
-    connection = await asyncpg.connect(database_url, timeout=CONNECT_SECONDS)
-    closed = Wake()
+    connection = await database.connect()
+    lost = Wake()
+    is_lost = False
+
+    def lose(_: object = None) -> None:
+        nonlocal is_lost
+        is_lost = True
+        lost.ring()
+
+    async def condemned() -> None:
+        lose()
 
     def notified(connection: Connection, pid: int, channel: str, payload: object) -> None:
         heard(str(payload))
 
     try:
-        connection.add_termination_listener(lambda _: closed.ring())
-        await connection.add_listener(channel, notified)
-        heard("")
-        await closed.rung()
-        raise ConnectionError("the connection that listens was closed")
+        connection.add_termination_listener(lose)
+        with database.condemnations(condemned):
+            await connection.add_listener(channel, notified)
+            heard("")
+            while not is_lost:
+                await lost.wait(CHECK_EVERY)
+                if not is_lost:
+                    await database.check(connection, seconds=CHECK_SECONDS)
+        raise ConnectionError("the connection that listens was lost")
     finally:
         await connection.close(timeout=CLOSE_SECONDS)

@@ -16,7 +16,7 @@ from orchestrator.tasks.model import NewTask
 # One statement and so one round trip, whose cost is most of that of a dispatch when nothing else is to do. ON CONFLICT
 # covers both keys, task_id and request_id: what is known already is left alone, and its caller is answered otherwise.
 # Asking for `numbers` locks the head of the events; counting attempts and tickets before has them written before.
-# A task goes to the agent that claimed in advance only as long as that agent may have work (as in registry.rules) and
+# A task goes to the agent that claimed in advance only as long as that agent may work and
 # has the type and the kind of work; else it gets a ticket, which counts as published when there was a place for it.
 STORE = (
     """
@@ -34,26 +34,24 @@ STORE = (
         SELECT new.task_id, new.agent_id, new.claim_id, now() + $23::interval AS until
           FROM new
           JOIN agent ON agent.agent_id = new.agent_id
-          LEFT JOIN principal ON principal.agent_id = new.agent_id
          WHERE agent.agent_type = new.agent_type AND new.work_type = ANY(agent.work_types) AND agent.worker_id IS NULL
-           AND agent.status IN ('online', 'busy') AND NOT agent.draining AND agent.tripped_until IS NULL
-           AND coalesce(agent.paused_until <= now(), true) AND principal.disabled_at IS NULL
+           AND agent.status IN ('online', 'busy') AND agent_may_work(agent.agent_id) = 'free'
     ), stored AS (
         INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
                           priority, idempotent, max_attempts, first_in_order, admitted, expires_at, rerun_of,
-                          precedence, aim, effect, policy_rule, policy_version, work_digest, confinement,
+                          precedence, rank, aim, effect, policy_rule, policy_version, work_digest, confinement,
                           status, agent_id, claim_id, lease_expires_at, attempt, fence, started_at)
         SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
                new.content_digest, new.priority, new.idempotent, new.max_attempts, true, true,
-               now() + new.expires_after, new.rerun_of, new.precedence, '', new.effect, new.policy_rule,
-               new.policy_version, new.work_digest, new.confinement,
+               now() + new.expires_after, new.rerun_of, new.precedence, task_rank(now(), new.precedence, $24), '',
+               new.effect, new.policy_rule, new.policy_version, new.work_digest, new.confinement,
                CASE WHEN fit.task_id IS NULL THEN 'pending' ELSE 'running' END, fit.agent_id, fit.claim_id, fit.until,
                CASE WHEN fit.task_id IS NULL THEN 0 ELSE 1 END, CASE WHEN fit.task_id IS NULL THEN 0 ELSE 1 END,
                CASE WHEN fit.task_id IS NULL THEN NULL ELSE now() END
           FROM new LEFT JOIN fit USING (task_id)
          ORDER BY new.position
             ON CONFLICT DO NOTHING
-     RETURNING task_id, request_id, agent_id, claim_id
+     RETURNING task_id, request_id, rank, agent_id, claim_id
     ), tried AS (
         INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
         SELECT task_id, 1, 1, agent_id, claim_id FROM stored WHERE agent_id IS NOT NULL
@@ -64,7 +62,7 @@ STORE = (
                jsonb_build_object(
                    'payload', jsonb_build_object('task_id', new.task_id, 'work_type', new.work_type, 'fence', 0),
                    'trace_id', new.trace_id, 'request_id', new.request_id),
-               now() - new.priority * $24::interval,
+               stored.rank,
                CASE WHEN new.is_published THEN now() + $25::interval ELSE now() END,
                CASE WHEN new.is_published THEN now() END
           FROM new JOIN stored USING (task_id)
@@ -102,8 +100,7 @@ TAKEN = """
     SELECT a.agent_id, a.claim_id, a.task_id
       FROM unnest($1::uuid[], $2::uuid[]) AS claim (agent_id, claim_id)
       JOIN attempt a ON a.claim_id = claim.claim_id AND a.agent_id = claim.agent_id AND a.ended_at IS NULL
-      LEFT JOIN principal ON principal.agent_id = a.agent_id
-     WHERE principal.disabled_at IS NULL
+     WHERE agent_may_work(a.agent_id) <> 'shut_out'
 """
 
 OFFERED = "SELECT agent_id, work_types FROM agent WHERE agent_id = ANY($1::uuid[]) AND agent_type = $2"

@@ -1,5 +1,6 @@
 """Store what is new, and have it go at once: to an agent that is known to be idle, or as a ticket to its pool."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from orchestrator.tasks.service import TaskService, identity_of, ticket_of
 
 # The attempt and the fence of a task that is leased as it is stored.
 FIRST = 1
+# A caller is told to try again rather than kept waiting for a ledger that is gone without a word.
+ANSWER_SECONDS = 5.0
 # How often tasks are tried to be stored that others store at the same moment.
 COLLISIONS = 3
 
@@ -77,8 +80,12 @@ class DispatchService:
     async def dispatch(self, tasks: Sequence[NewTask], *, by: str) -> Dispatched:
         """Store new tasks and recognise old ones; the answer of each is its identity, or why it has none.
 
-        Raises what kept everything from being stored.
+        Raises what kept everything from being stored, and `TimeoutError` when the ledger does not answer.
         """
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await self._dispatch(tasks, by=by)
+
+    async def _dispatch(self, tasks: Sequence[NewTask], *, by: str) -> Dispatched:
         done = Dispatched()
         answers: dict[int, Identity | BaseException] = {}
         plain = [task for task in tasks if _is_plain(task)] if _are_distinct(tasks) and _is_safe() else []
@@ -141,11 +148,13 @@ class DispatchService:
     def _claims_for(self, tasks: Sequence[NewTask]) -> dict[UUID, StandingClaim]:
         """Take a claim for each task for which there is one, the most urgent first.
 
-        While tickets of a pool wait, its claims are theirs.
+        While tickets of a pool wait, its claims are theirs; work that not all of its agents offer is for the relay.
         """
         claims: dict[UUID, StandingClaim] = {}
         for task in sorted(tasks, key=lambda task: -task.priority):
-            if self._room.is_open(task.agent_type) and (claim := self._standing.take(task.agent_type)) is not None:
+            if not (self._room.is_open(task.agent_type) and self._room.is_for_all(task.agent_type, task.work_type)):
+                continue
+            if (claim := self._standing.take(task.agent_type)) is not None:
                 claims[task.task_id] = claim
         return claims
 

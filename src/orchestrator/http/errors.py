@@ -26,6 +26,7 @@ MEDIA_TYPE = "application/problem+json"
 # What routes say about their errors. Not FastAPI's `model`, of which it makes a validator for each route and status:
 # nobody uses those, and they took half of the time in which an app is made.
 ERROR_CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
+AGAIN_SOON: Mapping[str, str] = MappingProxyType({"retry-after": "1"})
 # RFC 6455: a WebSocket's reason has room for 123 bytes.
 REASON_BYTES = 120
 BAD_PARAMETERS = 4400
@@ -90,6 +91,8 @@ def headers_of(error: ChiffonError) -> Mapping[str, str]:
         return {"www-authenticate": 'Bearer realm="chiffon"'}
     if isinstance(error, TooManyRequests):
         return {"retry-after": str(max(1, math.ceil(error.retry_after)))}
+    if error.code is ErrorCode.UNAVAILABLE:
+        return AGAIN_SOON
     if isinstance(error, UnsupportedContent):
         return {"accept": "application/json", "accept-encoding": "identity"}
     return {}
@@ -185,7 +188,7 @@ def unexpected(scope: Scope, error: Exception) -> JSONResponse:
     if is_outage(error):
         log.error("request.database_away", extra={"trace_id": trace_id, "error": repr(error)})
         message = "The database cannot do this right now; try again."
-        return response(problem(HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, message, trace_id))
+        return response(problem(HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, message, trace_id), AGAIN_SOON)
     log.error("request.failed", exc_info=error, extra={"trace_id": trace_id})
     message = "Something went wrong inside the orchestrator; its log has the trace."
     return response(problem(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorCode.INTERNAL, message, trace_id))

@@ -80,7 +80,7 @@ def keep_door(settings: OrchestratorSettings, pool: Pool, health: Health) -> Kep
         Bearers(authenticator, sessions),
         {
             "listen_for_identities": keep_running(
-                "listen_for_identities", partial(listen, settings.database_url, CHANNEL, changed), health=health
+                "listen_for_identities", partial(listen, pool.database, CHANNEL, changed), health=health
             ),
             "check_sessions": forever("check_sessions", sessions, wake=news, every=CHECK_SESSIONS, health=health),
             "note_token_use": forever("note_token_use", authenticator, wake=Wake(), every=NOTE_USE, health=health),

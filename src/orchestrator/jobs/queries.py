@@ -32,25 +32,25 @@ CHOOSE = """
         SELECT first.task_id
           FROM line
          CROSS JOIN LATERAL (
-            SELECT task_id, precedence, dispatch_no FROM task
+            SELECT task_id, rank, dispatch_no FROM task
              WHERE status = 'pending' AND admitted
                AND agent_type = line.agent_type AND work_type = line.work_type AND aim = line.aim
                AND (expires_at IS NULL OR expires_at > now()) AND task_id <> ALL($6::uuid[])
                AND (attempt = 0 OR coalesce(
                     (SELECT published_at IS NOT NULL OR due_at <= now() FROM outbox
                       WHERE kind = 'ticket' AND outbox.task_id = task.task_id), true))
-             ORDER BY precedence DESC, dispatch_no
+             ORDER BY rank, dispatch_no
              LIMIT $4
          ) AS first
          WHERE ($1::text[] IS NULL OR line.work_type = ANY($1))
            AND ($2::text[] IS NULL OR line.agent_type = ANY($2))
            AND line.aim = ANY($3::text[])
-         ORDER BY first.precedence DESC, first.dispatch_no
+         ORDER BY first.rank, first.dispatch_no
          LIMIT $4
     )
     SELECT task_id FROM task
      WHERE task_id = ANY(ARRAY(SELECT task_id FROM best)) AND coalesce(status = 'pending' AND admitted, false)
-     ORDER BY precedence DESC, dispatch_no
+     ORDER BY rank, dispatch_no
      LIMIT $5
        FOR UPDATE SKIP LOCKED
 """
@@ -115,7 +115,7 @@ async def now(db: Connection) -> datetime:
 
 
 async def choose(db: Connection, choice: Choice, count: int, *, besides: Collection[UUID]) -> list[UUID]:
-    """Lock the best `count` tasks that a claim may get, and return them in their order: precedence, then creation.
+    """Lock the best `count` tasks that a claim may get, and return them in their order: the lowest rank first.
 
     Those in `besides` are spoken for: this transaction holds them already.
     """

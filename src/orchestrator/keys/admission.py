@@ -16,7 +16,6 @@ the agent says so, or when its lease is over: then the agent has stopped it or i
 """
 
 from collections.abc import Collection, Mapping
-from datetime import timedelta
 from uuid import UUID
 
 from orchestrator.database.pool import Connection
@@ -64,10 +63,10 @@ async def stopped(db: Connection, attempts: Collection[tuple[UUID, int, UUID]]) 
     return await queries.stopped(db, attempts) if attempts else Keys()
 
 
-async def admit(db: Connection, keys: Keys, *, ageing: timedelta) -> None:
+async def admit(db: Connection, keys: Keys) -> None:
     """Let go whoever is next, after tasks of these keys, which are held, were stored or have ended."""
     tickets, waiting = await queries.admit_in_order(db, keys.ordering) if keys.ordering else ([], set())
     concurrency = keys.concurrency | waiting
     if concurrency:
         tickets += await queries.admit_within_limits(db, concurrency)
-    await outbox.add_tickets(db, tickets, ageing=ageing)
+    await outbox.add_tickets(db, tickets)

@@ -73,7 +73,7 @@ WITHDRAW = """
             SELECT task_id, fence
               FROM task
              WHERE concurrency_key = given.key AND admitted AND status IN ('pending', 'running')
-             ORDER BY (fence > 0) DESC, priority DESC, dispatch_no
+             ORDER BY (fence > 0) DESC, rank, dispatch_no
             OFFSET greatest(0, held.at_most - (
                 SELECT count(*) FROM stopping WHERE stopping.concurrency_key = given.key))
          ) AS beyond
@@ -128,7 +128,7 @@ ADMIT_WITHIN_LIMITS = """
             SELECT task_id
               FROM task
              WHERE concurrency_key = given.key AND status = 'pending' AND first_in_order AND NOT admitted
-             ORDER BY priority DESC, dispatch_no
+             ORDER BY rank, dispatch_no
              LIMIT room.free
          ) AS best
      ))

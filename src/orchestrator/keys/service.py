@@ -1,6 +1,5 @@
 """The use case of keys: free those of cancelled tasks of whose end nobody told."""
 
-from datetime import timedelta
 from functools import reduce
 from operator import or_
 
@@ -10,11 +9,10 @@ from orchestrator.keys.model import Keys
 
 
 class KeyService:
-    """Frees keys. `ageing` is how long a wait is worth one level of priority."""
+    """Frees keys."""
 
-    def __init__(self, pool: Pool, *, ageing: timedelta) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._ageing = ageing
 
     async def free_overdue(self, *, limit: int) -> int:
         """Free the keys of cancelled tasks whose lease would be over by now; return of how many."""
@@ -24,5 +22,5 @@ class KeyService:
                 return 0
             await admission.hold_for(db, found)
             freed = await queries.give_up_on(db, found)
-            await admission.admit(db, reduce(or_, freed, Keys()), ageing=self._ageing)
+            await admission.admit(db, reduce(or_, freed, Keys()))
         return len(freed)

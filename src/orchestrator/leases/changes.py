@@ -1,7 +1,7 @@
 """What one transaction about leases is going to write: collected while it judges, written at its end."""
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from common.lifecycle import Status
@@ -62,13 +62,13 @@ class Changes:
     def _counts(self, outcome: Outcome, agent_id: UUID) -> bool:
         return outcome.infrastructure or agent_id in self._failing or agent_id in self.outcomes
 
-    async def write(self, db: Connection, *, ageing: timedelta, breaker: BreakerPolicy) -> bool:
+    async def write(self, db: Connection, *, breaker: BreakerPolicy) -> bool:
         """Write everything, the events last; say whether the relay may find something new to publish."""
         await queries.end(db, self.ends)
         await queries.requeue(db, self.requeued)
-        await outbox.add_tickets(db, self.tickets, ageing=ageing)
+        await outbox.add_tickets(db, self.tickets)
         keys = Keys.of(self.ended) | await admission.stopped(db, self.stopped)
-        await admission.admit(db, keys, ageing=ageing)
+        await admission.admit(db, keys)
         letters = await dead_letters.add(db, self.letters)
         tripped, orders = await record_outcomes(db, self.outcomes, policy=breaker)
         await events.append(db, *self.events, *map(noted, letters), *tripped)

@@ -32,10 +32,9 @@ CLAIM = """
 
 ATTEMPTS = """
     SELECT a.task_id, a.number, a.fence, a.agent_id, a.outcome, a.output_bytes,
-           p.disabled_at IS NOT NULL AS by_shut_out, coalesce(g.failures_in_row > 0, false) AS by_failing
+           agent_may_work(a.agent_id) = 'shut_out' AS by_shut_out, coalesce(g.failures_in_row > 0, false) AS by_failing
       FROM attempt a
       JOIN unnest($1::uuid[], $2::smallint[]) AS wanted (task_id, number) USING (task_id, number)
-      LEFT JOIN principal p ON p.agent_id = a.agent_id
       LEFT JOIN agent g ON g.agent_id = a.agent_id
 """
 
@@ -83,8 +82,7 @@ RENEW = """
           FROM task
           JOIN unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS lease (task_id, fence, agent_id)
             ON task.task_id = lease.task_id AND task.fence = lease.fence AND task.agent_id = lease.agent_id
-          LEFT JOIN principal ON principal.agent_id = lease.agent_id
-         WHERE coalesce(task.status = 'running', false) AND principal.disabled_at IS NULL
+         WHERE coalesce(task.status = 'running', false) AND agent_may_work(lease.agent_id) <> 'shut_out'
          ORDER BY task.task_id
            FOR UPDATE OF task
     )

@@ -52,6 +52,7 @@ from orchestrator.leases.rules import (
     judge_lost,
     judge_result,
 )
+from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.room import Room
 from orchestrator.output.limit import MAX_OUTPUT_BYTES, capped
 from orchestrator.output.service import chunks_of_result, store_chunks
@@ -61,6 +62,9 @@ from orchestrator.tasks.model import Task
 from orchestrator.tasks.service import TaskService
 
 log = logging.getLogger(__name__)
+
+# An agent that says it offers work and refuses its tickets gets no more than one look per second.
+UNUSED_TICKET_RETRY = timedelta(seconds=1)
 
 # What is the same in the same result: task, fence, attempt, agent.
 ResultKey = tuple[UUID, int, int, UUID]
@@ -74,7 +78,6 @@ class LeaseService:
         pool: Pool,
         *,
         lease: timedelta,
-        ageing: timedelta,
         policy: RetryPolicy,
         breaker: BreakerPolicy = STANDARD,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
@@ -89,10 +92,9 @@ class LeaseService:
         self._relay = relay or Wake()
         self._breaker = breaker
         self._lease = lease
-        self._ageing = ageing
         self._policy = policy
         self._claims = Claims(pool, lease=lease, breaker=breaker)
-        self._tasks = TaskService(pool, ageing=ageing)
+        self._tasks = TaskService(pool)
         self._max_output = max_output_bytes
 
     async def claim(self, claims: Sequence[Claim]) -> list[Answer]:
@@ -120,6 +122,12 @@ class LeaseService:
             self._room.give_back(task.queue)
         if some_were_refused or self._room.calls_relay or self._room.aimed_wait:
             self._relay.ring()
+
+    async def return_tickets(self, task_ids: Sequence[UUID]) -> None:
+        """Have tickets published again, or set aside, that went to an agent which offers no such work."""
+        if task_ids:
+            async with self._pool.acquire() as db:
+                await outbox.make_due(db, task_ids, after=UNUSED_TICKET_RETRY)
 
     async def withdraw(self, task_ids: Sequence[UUID]) -> None:
         """Cancel tasks that were refused to those who claimed them because nobody may run them."""
@@ -192,7 +200,7 @@ class LeaseService:
                 attempt = attempts.get((result.task_id, result.attempt))
                 verdicts[key] = judge_result(task, attempt, result, now=now, policy=self._policy, chance=_chance())
                 self._apply(changes, task, result, verdicts[key])
-            return await changes.write(db, ageing=self._ageing, breaker=self._breaker)
+            return await changes.write(db, breaker=self._breaker)
 
     def _apply(self, changes: Changes, task: Task | None, result: WorkResult, verdict: Verdict) -> None:
         if task is None:
@@ -240,7 +248,7 @@ class LeaseService:
                         changes.finish(task, _lost(task, status), verdict)
                     case Requeue(at=at):
                         changes.requeue(task, _lost(task, None), now if at_once else at)
-            await changes.write(db, ageing=self._ageing, breaker=self._breaker)
+            await changes.write(db, breaker=self._breaker)
         for task in lost:
             log.warning("lease.lost", extra={"task_id": task.task_id, "agent_id": task.agent_id})
         return len(lost)

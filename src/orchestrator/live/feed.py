@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from common.loop import Wake
+from common.postgres import Database
 from orchestrator.database.notifications import listen
 from orchestrator.database.pool import Pool
 from orchestrator.events import queries
@@ -120,7 +121,7 @@ class FollowEvents:
         return self._hub.has_readers or (self._listener is not None and self._listener.listens)
 
 
-async def listen_for_events(database_url: str, news: News, *, well: Callable[[], None]) -> None:
+async def listen_for_events(database: Database, news: News, *, well: Callable[[], None]) -> None:
     """Hear of it when anyone has written events; raises ConnectionError when the connection is lost.
 
     `well` is called when it listens.
@@ -130,4 +131,4 @@ async def listen_for_events(database_url: str, news: News, *, well: Callable[[],
         well()
         news.heard(newest)
 
-    await listen(database_url, CHANNEL, heard)
+    await listen(database, CHANNEL, heard)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from common.broker import topology
 from common.broker.base import Broker
+from common.errors import ErrorCode
 from common.messages import Probe, ProtocolError, WorkResult
 from common.unreadable import Unreadable
 from orchestrator.dead_letters.service import DeadLetterService
@@ -33,12 +34,7 @@ class ConsumeResults:
         self._broker = broker
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
-        for payload in payloads:
-            if isinstance(payload, ProtocolError):
-                log.warning(
-                    "agent.error",
-                    extra={"error_code": payload.error_code, "error": payload.error_message, "task_id": payload.about},
-                )
+        await self._note_errors([payload for payload in payloads if isinstance(payload, ProtocolError)])
         probes = {payload.orchestrator_id for payload in payloads if isinstance(payload, Probe)}
         if probes:
             await self._probes.returned(sorted(probes))
@@ -49,3 +45,14 @@ class ConsumeResults:
         if results:
             await self._leases.accept(results)
             await tell(self._broker, stored(results))
+
+    async def _note_errors(self, errors: Sequence[ProtocolError]) -> None:
+        """Give back the tickets that an agent could not use; the relay looks anew at what its agents offer."""
+        for error in errors:
+            log.info(
+                "agent.error",
+                extra={"error_code": error.error_code, "error": error.error_message, "task_id": error.about},
+            )
+        await self._leases.return_tickets(
+            [error.about for error in errors if error.about and error.error_code == ErrorCode.UNSUPPORTED_WORK_TYPE]
+        )

@@ -1,7 +1,8 @@
-"""Send the tickets of tasks that aim at certain agents to those agents' own queues."""
+"""Send tickets that not every agent of their pool may take to the own queues of agents that may."""
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -15,8 +16,9 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import Waiting
 from orchestrator.outbox.room import Room
 from orchestrator.placement import queries
-from orchestrator.placement.model import Aim, Host
-from orchestrator.placement.rules import place
+from orchestrator.placement.model import Aim, Host, Line
+from orchestrator.placement.rules import anybody, place
+from orchestrator.registry.offering import Offering
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +39,10 @@ class PlaceTickets:
         ttl: timedelta,
         ageing: timedelta,
         room: Room | None = None,
+        offering: Offering | None = None,
     ) -> None:
         self._room = room or Room()
+        self._offering = offering or Offering(pool, offline_after=offline_after)
         self._pool = pool
         self._broker = broker
         self._offline_after = offline_after
@@ -48,8 +52,9 @@ class PlaceTickets:
 
     async def run_once(self) -> int:
         await self._forget()
+        offers = await self._offering.read()
         async with self._pool.acquire() as db:
-            due = await queries.due(db)
+            due = await queries.due(db, offers)
         # As long as such tickets wait, each slot that is free again may be for them.
         self._room.aimed_wait = bool(due)
         if not due:
@@ -61,30 +66,30 @@ class PlaceTickets:
             await self._send(waiting, agent_id)
         return len(places)
 
-    async def _place(self, db: Connection, due: list[str]) -> list[tuple[Waiting, UUID]]:
-        aims = await queries.get(db, due)
+    async def _place(self, db: Connection, due: Sequence[Line]) -> list[tuple[Waiting, UUID]]:
+        """Give the best tickets of all lines, in their order, each to the best agent that has room for such work."""
         hosts = {host.agent_id: host for host in await queries.hosts(db, offline_after=self._offline_after)}
+        aims = await self._aims(db, due)
+        room = {line: len(place(aim, _able(hosts, line.work_type), AT_ONCE)) for line, aim in aims.items()}
+        tickets = await queries.take(db, {line: free for line, free in room.items() if free}, ageing=self._ageing)
         places: list[tuple[Waiting, UUID]] = []
-        for key in due:
-            aim = aims.get(key)
-            if aim is None:
-                log.error("placement.unknown_aim", extra={"aim": key})
-                continue
-            places += await self._place_one(db, aim, hosts)
+        for waiting in tickets:
+            line = Line(waiting.recipient, waiting.body["payload"]["work_type"])
+            for agent_id in place(aims[line], _able(hosts, line.work_type), 1):
+                hosts[agent_id] = replace(hosts[agent_id], free=hosts[agent_id].free - 1)
+                places.append((waiting, agent_id))
         await queries.placed(db, [(waiting.id, agent_id) for waiting, agent_id in places], ttl=self._ttl)
         return places
 
-    async def _place_one(self, db: Connection, aim: Aim, hosts: dict[UUID, Host]) -> list[tuple[Waiting, UUID]]:
-        """Take as many tickets as there is room for, and give each to the best agent that offers its work type."""
-        room = len(place(aim, list(hosts.values()), AT_ONCE))
-        tickets = await queries.take(db, aim.key, limit=room, ageing=self._ageing) if room else []
-        placed = []
-        for waiting in tickets:
-            work_type = waiting.body["payload"]["work_type"]
-            for agent_id in place(aim, [host for host in hosts.values() if work_type in host.offers], 1):
-                hosts[agent_id] = replace(hosts[agent_id], free=hosts[agent_id].free - 1)
-                placed.append((waiting, agent_id))
-        return placed
+    async def _aims(self, db: Connection, due: Sequence[Line]) -> dict[Line, Aim]:
+        known = await queries.get(db, {line.aim for line in due if line.aim})
+        for key in {line.aim for line in due if line.aim} - known.keys():
+            log.error("placement.unknown_aim", extra={"aim": key})
+        return {
+            line: known[line.aim] if line.aim else anybody(line.recipient)
+            for line in due
+            if not line.aim or line.aim in known
+        }
 
     async def _send(self, waiting: Waiting, agent_id: UUID) -> None:
         try:
@@ -108,6 +113,10 @@ class PlaceTickets:
         self._forgot_at = time.monotonic()
         async with self._pool.acquire() as db:
             await queries.forget(db)
+
+
+def _able(hosts: Mapping[UUID, Host], work_type: str) -> list[Host]:
+    return [host for host in hosts.values() if host.can(work_type)]
 
 
 def _ticket(waiting: Waiting, agent_id: UUID, *, ttl: timedelta) -> Outgoing:

@@ -17,6 +17,7 @@ from orchestrator.loops.aside import Aside
 from orchestrator.outbox import queries
 from orchestrator.outbox.model import NewTicket, Waiting
 from orchestrator.outbox.room import Room
+from orchestrator.registry.offering import Offering
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,10 @@ class RelayOutbox:
         ttl: timedelta,
         ageing: timedelta,
         room: Room | None = None,
+        offering: Offering | None = None,
     ) -> None:
         self._room = room or Room()
+        self._offering = offering or Offering(pool)
         self._aside = Aside()
         self._pool = pool
         self._broker = broker
@@ -57,15 +60,17 @@ class RelayOutbox:
         return sent + await self._relay_tickets(tickets)
 
     async def _take(self) -> tuple[list[Waiting], list[Waiting]]:
+        offers = await self._offering.read()
         async with transaction(self._pool) as db:
             has_orders = await queries.begin_relay(db)
             orders = await queries.take_orders(db, limit=ORDERS, again_after=self._ttl) if has_orders else []
             tickets, room = await queries.take_tickets(
-                db, self._agent_types, window=self._window, ttl=self._ttl, ageing=self._ageing
+                db, self._agent_types, window=self._window, ttl=self._ttl, ageing=self._ageing, offers=offers
             )
             if not is_on(Safeguard.OUTBOX):
                 await queries.remove(db, [ticket.id for ticket in tickets])
         taken = Counter(ticket.recipient for ticket in tickets)
+        self._room.offers = offers
         for recipient, free in room.items():
             self._room.found(recipient, free=free, taken=taken[recipient])
         return orders, tickets

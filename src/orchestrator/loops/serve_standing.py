@@ -15,7 +15,7 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import DueTask
 from orchestrator.signing.signer import Signer
 
-# As many tasks are looked at for the claims of one type.
+# Maximum number of tasks of one work type that are looked at for the claims of one pool.
 MOST_AT_ONCE = 200
 
 
@@ -36,10 +36,11 @@ class ServeStanding:
 
     async def _serve(self, agent_type: str) -> int:
         async with self._pool.acquire() as db:
-            waiting = await outbox.best_due(db, agent_type, limit=MOST_AT_ONCE)
-            if not waiting:
-                return 0
             offered = await queries.offered(db, self._standing.agents(agent_type), agent_type)
+            work_types = frozenset().union(*offered.values())
+            waiting = await outbox.best_due(db, agent_type, limit=MOST_AT_ONCE, work_types=work_types)
+        if not waiting:
+            return 0
         pairs, left = pair(waiting, self._standing.take_all(agent_type), offered)
         self._standing.give_back(left)
         if not pairs:

@@ -16,18 +16,19 @@ from orchestrator.loops.consume import ConsumeQueue
 from orchestrator.loops.consume_claims import ConsumeClaims
 from orchestrator.loops.consume_dead_letters import ConsumeDeadLetters
 from orchestrator.loops.place_tickets import PlaceTickets
-from orchestrator.loops.recover import Recover
+from orchestrator.loops.recover import Recover, RecoverAfterOutages
 from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.loops.send_new import SendNew
 from orchestrator.loops.serve_standing import ServeStanding
 from orchestrator.outbox.room import Room
+from orchestrator.registry.offering import Offering
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.signing.signer import Signer
 from orchestrator.tasks.service import TaskService
 
 
 def relaying(
-    settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str], room: Room
+    settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str], room: Room, offering: Offering
 ) -> RelayOutbox:
     """Return the loop that publishes tickets and orders."""
     return RelayOutbox(
@@ -38,6 +39,7 @@ def relaying(
         ttl=settings.ticket_ttl,
         ageing=settings.priority_ageing,
         room=room,
+        offering=offering,
     )
 
 
@@ -94,7 +96,7 @@ def dispatching(
     )
 
 
-def placing(settings: OrchestratorSettings, pool: Pool, broker: Broker, room: Room) -> PlaceTickets:
+def placing(settings: OrchestratorSettings, pool: Pool, broker: Broker, room: Room, offering: Offering) -> PlaceTickets:
     """Return the loop that sends work which not every agent may take to one that may."""
     return PlaceTickets(
         pool,
@@ -103,6 +105,7 @@ def placing(settings: OrchestratorSettings, pool: Pool, broker: Broker, room: Ro
         ttl=settings.ticket_ttl,
         ageing=settings.priority_ageing,
         room=room,
+        offering=offering,
     )
 
 
@@ -112,10 +115,17 @@ async def consuming(consumer: ConsumeQueue | ConsumeDeadLetters, health: Health)
         await keep_running(f"consume_{consumer.queue}", consumer.run_once, health=health)
 
 
-async def recover(settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str]) -> None:
-    """Make ledger and broker agree before anything is served. Raises `StartupRefused` without the broker."""
-    mending = Recover(pool, broker, agent_types=pools, ageing=settings.priority_ageing)
+async def recover(
+    settings: OrchestratorSettings, pool: Pool, broker: Broker, pools: Sequence[str], relay: Wake
+) -> RecoverAfterOutages:
+    """Make ledger and broker agree before anything is served, and return the loop that does so after outages.
+
+    Raises `StartupRefused` without the broker.
+    """
+    mending = Recover(pool, broker, agent_types=pools)
+    later = RecoverAfterOutages(mending, broker, pool.database, relay)
     try:
         await mending.run_once()
     except BrokerUnavailable as error:
         raise StartupRefused(f"The broker went away while starting: {error}") from error
+    return later

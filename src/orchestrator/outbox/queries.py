@@ -4,7 +4,7 @@ A row is *due* when nobody has published it, or when what was published must be 
 `due_at` ahead and commits, so a crash in between delays a message but never loses it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,14 +12,15 @@ import asyncpg
 
 from orchestrator.database.pool import Connection
 from orchestrator.outbox.model import DueTask, NewOrder, NewTicket, Waiting
+from orchestrator.outbox.offers import ANYTHING, Offers
 
-# `rank` is when a task was dispatched, less its priority's worth of time: the lowest rank goes first. So a higher
-# priority goes before a lower one that is not yet that much older, and nothing waits for ever.
+# `rank` is the task's (the SQL function `task_rank`): when it was dispatched, less its priority's worth of time. The
+# lowest goes first, so a higher priority goes before a lower one that is not yet that much older.
 ADD_TICKETS = """
     INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at, published_at)
     SELECT 'ticket', new.recipient, new.task_id, new.priority, new.body,
-           coalesce(t.created_at, now()) - new.priority * $6::interval, coalesce(new.due_at, now() + $7::interval),
-           CASE WHEN $7::interval > '0' THEN now() END
+           coalesce(t.rank, now()), coalesce(new.due_at, now() + $6::interval),
+           CASE WHEN $6::interval > '0' THEN now() END
       FROM unnest($1::text[], $2::uuid[], $3::smallint[], $4::jsonb[], $5::timestamptz[])
              AS new (recipient, task_id, priority, body, due_at)
       LEFT JOIN task t USING (task_id)
@@ -37,10 +38,27 @@ ADD_ORDERS = """
 
 REMOVE_TICKETS = "DELETE FROM outbox WHERE kind = 'ticket' AND task_id = ANY($1::uuid[])"
 
-# The chosen are handed to the UPDATE as an array: it looks them up by their ids, however deep the backlog is. A row
-# without an id says for how many of a queue there was room.
+# One line for each work type of a queue: a line that may not be published now is never read. The chosen are handed to
+# the UPDATE as an array: it looks them up by their ids, however deep the backlog is. A row without an id says for how
+# many of a queue there was room.
 TAKE_TICKETS = """
-    WITH room AS MATERIALIZED (
+    WITH RECURSIVE line AS (
+        SELECT pool.recipient, first.work_type
+          FROM unnest($1::text[]) AS pool (recipient)
+         CROSS JOIN LATERAL (
+            SELECT work_type FROM outbox
+             WHERE kind = 'ticket' AND outbox.recipient = pool.recipient
+             ORDER BY work_type LIMIT 1
+         ) AS first
+         UNION ALL
+        SELECT line.recipient, next.work_type
+          FROM line
+         CROSS JOIN LATERAL (
+            SELECT work_type FROM outbox
+             WHERE kind = 'ticket' AND outbox.recipient = line.recipient AND outbox.work_type > line.work_type
+             ORDER BY work_type LIMIT 1
+         ) AS next
+    ), room AS MATERIALIZED (
         SELECT pool.recipient, ahead.free
           FROM unnest($1::text[]) AS pool (recipient)
          CROSS JOIN LATERAL (
@@ -54,12 +72,22 @@ TAKE_TICKETS = """
             SELECT best.id
               FROM room
              CROSS JOIN LATERAL (
-                SELECT id
-                  FROM outbox
-                 WHERE kind = 'ticket' AND recipient = room.recipient AND due_at <= now()
-                 ORDER BY rank, id
+                SELECT first.id
+                  FROM line
+                 CROSS JOIN LATERAL (
+                    SELECT id, rank
+                      FROM outbox
+                     WHERE kind = 'ticket' AND outbox.recipient = line.recipient
+                       AND outbox.work_type = line.work_type AND due_at <= now()
+                     ORDER BY rank, id
+                     LIMIT room.free
+                       FOR UPDATE SKIP LOCKED
+                 ) AS first
+                 WHERE line.recipient = room.recipient
+                   AND (line.recipient <> ALL($5::text[])
+                        OR (line.recipient, line.work_type) IN (SELECT * FROM unnest($6::text[], $7::text[])))
+                 ORDER BY first.rank, first.id
                  LIMIT room.free
-                   FOR UPDATE SKIP LOCKED
              ) AS best
          ))
      RETURNING id, recipient, priority, body, rank,
@@ -72,11 +100,16 @@ TAKE_TICKETS = """
 """
 
 BEST_DUE = """
-    SELECT task_id, (body->'payload'->>'fence')::bigint AS fence, body->'payload'->>'work_type' AS work_type
-      FROM outbox
-     WHERE kind = 'ticket' AND recipient = $1 AND due_at <= now()
-     ORDER BY rank, id
-     LIMIT $2
+    SELECT best.task_id, best.fence, line.work_type
+      FROM unnest($3::text[]) AS line (work_type)
+     CROSS JOIN LATERAL (
+        SELECT task_id, (body->'payload'->>'fence')::bigint AS fence, rank, id
+          FROM outbox
+         WHERE kind = 'ticket' AND recipient = $1 AND outbox.work_type = line.work_type AND due_at <= now()
+         ORDER BY rank, id
+         LIMIT $2
+     ) AS best
+     ORDER BY best.rank, best.id
 """
 
 TAKE_ORDERS = """
@@ -106,7 +139,7 @@ GIVE_MISSING_TICKETS = """
            jsonb_build_object(
                'payload', jsonb_build_object('task_id', t.task_id, 'work_type', t.work_type, 'fence', t.fence),
                'trace_id', t.trace_id, 'request_id', t.request_id),
-           t.created_at - t.priority * $1::interval, now()
+           coalesce(t.rank, now()), now()
       FROM task t
      WHERE t.status = 'pending' AND t.admitted
        AND NOT EXISTS (SELECT FROM outbox o WHERE o.kind = 'ticket' AND o.task_id = t.task_id)
@@ -122,7 +155,7 @@ REMOVE_NEEDLESS_TICKETS = """
 """
 
 MAKE_DUE = """
-    UPDATE outbox SET due_at = now(), published_at = NULL
+    UPDATE outbox SET due_at = now() + $2::interval, published_at = NULL
      WHERE kind = 'ticket' AND task_id = ANY($1::uuid[]) AND published_at IS NOT NULL
 """
 
@@ -134,6 +167,12 @@ MAKE_DUE_IF_MORE_THAN = """
  RETURNING id
 """
 
+MAKE_AIMED_DUE = """
+    UPDATE outbox SET due_at = now(), published_at = NULL
+     WHERE kind = 'ticket' AND recipient LIKE 'aim:%' AND published_at IS NOT NULL AND due_at > now()
+ RETURNING id
+"""
+
 PUT_BACK = "UPDATE outbox SET published_at = NULL, due_at = now() + $2::interval WHERE id = ANY($1::bigint[])"
 
 POOLS = "SELECT DISTINCT recipient FROM outbox WHERE kind = 'ticket' AND recipient NOT LIKE 'aim:%'"
@@ -141,9 +180,7 @@ POOLS = "SELECT DISTINCT recipient FROM outbox WHERE kind = 'ticket' AND recipie
 REMOVE = "DELETE FROM outbox WHERE id = ANY($1::bigint[])"
 
 
-async def add_tickets(
-    db: Connection, tickets: Sequence[NewTicket], *, ageing: timedelta, ttl: timedelta = timedelta(0)
-) -> None:
+async def add_tickets(db: Connection, tickets: Sequence[NewTicket], *, ttl: timedelta = timedelta(0)) -> None:
     """Have tickets published; their tasks must be in the ledger already.
 
     With a `ttl` they count as published, for the caller does that after the commit; they are due when it is over.
@@ -156,7 +193,6 @@ async def add_tickets(
             [ticket.priority for ticket in tickets],
             [ticket.body() for ticket in tickets],
             [ticket.due_at for ticket in tickets],
-            ageing,
             ttl,
         )
 
@@ -177,27 +213,43 @@ async def remove_tickets(db: Connection, task_ids: Sequence[UUID]) -> None:
     await db.execute(REMOVE_TICKETS, list(task_ids))
 
 
-async def make_due(db: Connection, task_ids: Sequence[UUID]) -> None:
-    """Have the tickets of tasks published again at once: whoever took them does not run them."""
+async def make_due(db: Connection, task_ids: Sequence[UUID], *, after: timedelta = timedelta(0)) -> None:
+    """Have the tickets of tasks published again, at once or `after` a while: the agent that took them runs nothing."""
     if task_ids:
-        await db.execute(MAKE_DUE, list(task_ids))
+        await db.execute(MAKE_DUE, list(task_ids), after)
 
 
 async def take_tickets(
-    db: Connection, recipients: Sequence[str], *, window: int, ttl: timedelta, ageing: timedelta
+    db: Connection,
+    recipients: Sequence[str],
+    *,
+    window: int,
+    ttl: timedelta,
+    ageing: timedelta,
+    offers: Offers = ANYTHING,
 ) -> tuple[list[Waiting], dict[str, int]]:
-    """Take the best due tickets of each queue, as many as its window has room for; they are due again after `ttl`.
+    """Take the best due tickets of each queue that all its agents offer, as many as its window has room for.
 
-    Return them, and for how many of each queue there was room.
+    They are due again after `ttl`. Return them, and for how many of each queue there was room.
     """
-    rows = await db.fetch(TAKE_TICKETS, list(recipients), window, ttl, ageing)
+    pairs = offers.for_all()
+    rows = await db.fetch(
+        TAKE_TICKETS,
+        list(recipients),
+        window,
+        ttl,
+        ageing,
+        list(offers.pools),
+        [agent_type for agent_type, _ in pairs],
+        [work_type for _, work_type in pairs],
+    )
     tickets = _in_order([row for row in rows if row["id"] is not None])
     return tickets, {row["recipient"]: row["free"] for row in rows if row["id"] is None}
 
 
-async def best_due(db: Connection, recipient: str, *, limit: int) -> list[DueTask]:
-    """Return the tasks of the tickets that `take_tickets` would take, and leave them."""
-    rows = await db.fetch(BEST_DUE, recipient, limit)
+async def best_due(db: Connection, recipient: str, *, limit: int, work_types: Collection[str]) -> list[DueTask]:
+    """Return the tasks of the best due tickets, at most `limit` of each of these work types, and leave the tickets."""
+    rows = await db.fetch(BEST_DUE, recipient, limit, sorted(work_types))
     return [DueTask(row["task_id"], row["fence"], row["work_type"]) for row in rows]
 
 
@@ -236,10 +288,10 @@ async def begin_relay(db: Connection) -> bool:
     return has_orders
 
 
-async def give_missing_tickets(db: Connection, *, ageing: timedelta) -> list[UUID]:
+async def give_missing_tickets(db: Connection) -> list[UUID]:
     """Give a ticket to every task that waits without one; return the tasks. Only in a transaction of its own."""
     await db.execute(COMPARE_AT_ONCE)
-    return [row["task_id"] for row in await db.fetch(GIVE_MISSING_TICKETS, ageing)]
+    return [row["task_id"] for row in await db.fetch(GIVE_MISSING_TICKETS)]
 
 
 async def remove_needless_tickets(db: Connection) -> list[UUID]:
@@ -250,6 +302,11 @@ async def remove_needless_tickets(db: Connection) -> list[UUID]:
 async def make_due_if_more_than(db: Connection, recipient: str, depth: int) -> int:
     """Have all tickets of a queue published again if more of them count as published than the queue holds."""
     return len(await db.fetch(MAKE_DUE_IF_MORE_THAN, recipient, depth))
+
+
+async def make_aimed_due(db: Connection) -> int:
+    """Have all tickets that were published for single agents published again."""
+    return len(await db.fetch(MAKE_AIMED_DUE))
 
 
 async def pools(db: Connection) -> set[str]:

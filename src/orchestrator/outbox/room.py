@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from orchestrator.outbox.model import NewTicket
+from orchestrator.outbox.offers import ANYTHING
 
 # While tickets wait, the relay looks when this part of the window was used up, and not for each ticket: the others are
 # ahead of the agents still.
@@ -28,7 +29,8 @@ class Places:
         """Take places for the most urgent tickets; return those that got one, and those that wait for the relay."""
         later: list[NewTicket] = []
         for ticket in sorted(tickets, key=lambda ticket: -ticket.priority):
-            (self.tickets if self._room.take(ticket.recipient) else later).append(ticket)
+            goes = self._room.is_for_all(ticket.recipient, ticket.work_type) and self._room.take(ticket.recipient)
+            (self.tickets if goes else later).append(ticket)
         return self.tickets, later
 
     def keep_only(self, task_ids: Collection[UUID]) -> None:
@@ -48,6 +50,7 @@ class Room:
         # Taken by transactions that are under way: the relay may look before the ledger shows them.
         self._under_way: Counter[str] = Counter()
         self.aimed_wait = False
+        self.offers = ANYTHING
 
     @property
     def calls_relay(self) -> bool:
@@ -86,6 +89,10 @@ class Room:
         """Leave a place that was taken, as if it had never been."""
         self._free[queue] += 1
         self._under_way[queue] -= 1
+
+    def is_for_all(self, queue: str, work_type: str) -> bool:
+        """Return whether every agent of the queue offered this type of work when the relay looked."""
+        return self.offers.is_for_all(queue, work_type)
 
     def is_open(self, queue: str) -> bool:
         """Say whether none of its tickets waits, so that what is new is behind nobody."""

@@ -29,13 +29,32 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """An agent that may have work now. `free`: how many more tickets it may get; `offers`: for which work types."""
+    """An agent that may have work now. `free`: how many more tickets it may get.
+
+    `offers`: for which work types; empty for any.
+    """
 
     agent_id: UUID
     agent_type: str
     labels: Mapping[str, Any]
     free: int
     offers: frozenset[str] = frozenset()
+
+    def can(self, work_type: str) -> bool:
+        return not self.offers or work_type in self.offers
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The tickets of one work type in one queue of the outbox: that of an aim, or of a pool."""
+
+    recipient: str
+    work_type: str
+
+    @property
+    def aim(self) -> str:
+        """The key of the aim; empty for a pool."""
+        return self.recipient.removeprefix(RECIPIENT_PREFIX) if self.recipient.startswith(RECIPIENT_PREFIX) else ""
 
 
 def recipient_of(key: str) -> str:

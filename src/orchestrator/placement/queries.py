@@ -1,6 +1,6 @@
 """All SQL about placement."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -8,7 +8,8 @@ import asyncpg
 
 from orchestrator.database.pool import Connection
 from orchestrator.outbox.model import Waiting
-from orchestrator.placement.model import RECIPIENT_PREFIX, Aim, Host, recipient_of
+from orchestrator.outbox.offers import Offers
+from orchestrator.placement.model import RECIPIENT_PREFIX, Aim, Host, Line
 
 # Rows are written in the order of their keys, so that two dispatches never wait for each other in a circle; one that is
 # used again is noted as used once an hour, not every time.
@@ -25,30 +26,36 @@ GET = "SELECT aim, agent_type, agent_id, requires, prefers FROM aim WHERE aim = 
 
 ALL = "SELECT aim, agent_type, agent_id, requires, prefers FROM aim"
 
-# The aims for which a ticket is due: one step in the index for each queue, however many tickets it has.
+# The lines of which a ticket is due and must be placed: one step in the index for each line, however many tickets it
+# has. A line is the tickets of one work type in one queue: that of an aim, or of a pool of which not every agent offers
+# such work.
 DUE = """
     WITH RECURSIVE line AS (
-        (SELECT recipient FROM outbox WHERE kind = 'ticket' ORDER BY recipient LIMIT 1)
+        (SELECT recipient, work_type FROM outbox WHERE kind = 'ticket' ORDER BY recipient, work_type LIMIT 1)
          UNION ALL
-        SELECT next.recipient
+        SELECT next.recipient, next.work_type
           FROM line
          CROSS JOIN LATERAL (
-            SELECT recipient FROM outbox
-             WHERE kind = 'ticket' AND recipient > line.recipient ORDER BY recipient LIMIT 1
+            SELECT recipient, work_type FROM outbox
+             WHERE kind = 'ticket' AND (recipient, work_type) > (line.recipient, line.work_type)
+             ORDER BY recipient, work_type LIMIT 1
          ) AS next
     )
-    SELECT substr(recipient, length($1) + 1) AS aim FROM line
-     WHERE starts_with(recipient, $1)
+    SELECT recipient, work_type FROM line
+     WHERE (starts_with(recipient, $1) OR (recipient, work_type) IN (SELECT * FROM unnest($2::text[], $3::text[])))
        AND EXISTS (SELECT FROM outbox
-                    WHERE kind = 'ticket' AND outbox.recipient = line.recipient AND due_at <= now())
+                    WHERE kind = 'ticket' AND outbox.recipient = line.recipient AND outbox.work_type = line.work_type
+                      AND due_at <= now())
 """
 
 # Agents that speak through the broker, are there, and may have work; and for how much more they have room: what they
 # run, and tickets that they were sent and have not used, takes some.
 HOSTS = """
     SELECT agent.agent_id, agent.agent_type, agent.labels, agent.work_types,
-           agent.slots - coalesce(busy.tasks, 0) - coalesce(sent.tickets, 0) AS free
+           least(agent.slots - coalesce(busy.tasks, 0) - coalesce(sent.tickets, 0),
+                 CASE judged.verdict WHEN 'trial' THEN 1 ELSE agent.slots END) AS free
       FROM agent
+     CROSS JOIN LATERAL (SELECT agent_may_work(agent.agent_id) AS verdict) AS judged
       LEFT JOIN (SELECT agent_id, count(*)::int AS tasks FROM task WHERE status = 'running' GROUP BY agent_id) AS busy
         ON busy.agent_id = agent.agent_id
       LEFT JOIN (SELECT placed_on, count(*)::int AS tickets FROM outbox
@@ -56,20 +63,24 @@ HOSTS = """
                   GROUP BY placed_on) AS sent
         ON sent.placed_on = agent.agent_id
      WHERE agent.worker_id IS NULL AND agent.status IN ('online', 'busy')
-       AND agent.last_heartbeat_at >= now() - $1::interval AND NOT agent.draining
-       AND (agent.paused_until IS NULL OR agent.paused_until <= now())
-       AND (agent.tripped_until IS NULL OR agent.tripped_until <= now())
+       AND agent.last_heartbeat_at >= now() - $1::interval AND judged.verdict IN ('free', 'trial')
 """
 
 TAKE = """
-    SELECT id, recipient, priority, body, rank,
-           greatest(priority, least(5, floor(extract(epoch FROM now() - rank) / extract(epoch FROM $3::interval))))::int
-             AS urgency
-      FROM outbox
-     WHERE kind = 'ticket' AND recipient = $1 AND due_at <= now()
-     ORDER BY rank, id
-     LIMIT $2
-       FOR UPDATE SKIP LOCKED
+    SELECT best.id, best.recipient, best.priority, best.body, best.urgency
+      FROM unnest($1::text[], $2::text[], $3::int[]) AS line (recipient, work_type, room)
+     CROSS JOIN LATERAL (
+        SELECT id, recipient, priority, body, rank,
+               greatest(priority, least(5, floor(extract(epoch FROM now() - rank) / extract(epoch FROM $4::interval))))
+                 ::int AS urgency
+          FROM outbox
+         WHERE kind = 'ticket' AND outbox.recipient = line.recipient AND outbox.work_type = line.work_type
+           AND due_at <= now()
+         ORDER BY rank, id
+         LIMIT line.room
+           FOR UPDATE SKIP LOCKED
+     ) AS best
+     ORDER BY best.rank, best.id
 """
 
 PLACE = """
@@ -110,9 +121,11 @@ async def everything(db: Connection) -> list[Aim]:
     return [_aim(row) for row in await db.fetch(ALL)]
 
 
-async def due(db: Connection) -> list[str]:
-    """Return the keys of the aims that have tickets to place."""
-    return [row["aim"] for row in await db.fetch(DUE, RECIPIENT_PREFIX)]
+async def due(db: Connection, offers: Offers) -> list[Line]:
+    """Return the lines that have tickets to place."""
+    pairs = offers.for_some()
+    rows = await db.fetch(DUE, RECIPIENT_PREFIX, [pool for pool, _ in pairs], [work_type for _, work_type in pairs])
+    return [Line(row["recipient"], row["work_type"]) for row in rows]
 
 
 async def hosts(db: Connection, *, offline_after: timedelta) -> list[Host]:
@@ -124,9 +137,15 @@ async def hosts(db: Connection, *, offline_after: timedelta) -> list[Host]:
     ]
 
 
-async def take(db: Connection, key: str, *, limit: int, ageing: timedelta) -> list[Waiting]:
-    """Lock the best due tickets of an aim and return them in their order."""
-    rows = await db.fetch(TAKE, recipient_of(key), limit, ageing)
+async def take(db: Connection, room: Mapping[Line, int], *, ageing: timedelta) -> list[Waiting]:
+    """Lock the best due tickets of lines, at most as many as there is room for, and return them in their order."""
+    rows = await db.fetch(
+        TAKE,
+        [line.recipient for line in room],
+        [line.work_type for line in room],
+        list(room.values()),
+        ageing,
+    )
     return [Waiting(row["id"], row["recipient"], row["priority"], row["urgency"], row["body"]) for row in rows]
 
 

@@ -36,6 +36,11 @@ def aim_of(agent_type: str, hints: Mapping[str, Any], confinement: Confinement =
     return Aim(key, agent_type, None if agent_id is None else UUID(str(agent_id)), requires, prefers)
 
 
+def anybody(agent_type: str) -> Aim:
+    """Return the aim at any agent of a pool."""
+    return Aim("", agent_type, None, {}, {})
+
+
 def has(labels: Mapping[str, Any], name: str, wanted: Any) -> bool:
     """Say whether a label meets what is wanted of it.
 

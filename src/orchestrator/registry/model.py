@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +41,17 @@ class Agent:
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> "Agent":
         return cls(**{**row, "status": AgentStatus(row["status"])})
+
+
+class MayWork(StrEnum):
+    """Whether an agent may be given work. The SQL function `agent_may_work` returns the same words."""
+
+    FREE = "free"
+    TRIAL = "trial"
+    TRIPPED = "tripped"
+    PAUSED = "paused"
+    DRAINING = "draining"
+    SHUT_OUT = "shut_out"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Connection
+from orchestrator.outbox.offers import Offers
 from orchestrator.registry.model import Agent, Standing
 from orchestrator.registry.rules import labels_with_resources
 
@@ -71,9 +72,7 @@ BEAT = """
          WHERE agent.started_at = new.started_at AND agent.status = new.status AND agent.agent_type = new.agent_type
            AND agent.hostname = new.hostname AND agent.version = new.version AND agent.slots = new.slots
            AND agent.work_types = string_to_array(new.work_types, ',')
-           AND agent.paused_until IS NULL AND NOT agent.draining AND agent.tripped_until IS NULL
-           AND NOT EXISTS (SELECT FROM principal
-                            WHERE principal.agent_id = agent.agent_id AND principal.disabled_at IS NOT NULL)
+           AND agent_may_work(agent.agent_id) = 'free'
          ORDER BY agent.agent_id
            FOR UPDATE OF agent
     )
@@ -98,6 +97,14 @@ LIST = """
      WHERE ($1::text IS NULL OR agent_type = $1) AND ($2::text IS NULL OR status_now = $2)
        AND ($4::uuid IS NULL OR agent_id = $4)
      ORDER BY agent_type, hostname, agent_id
+"""
+
+# Agents that take tickets and may be given one now.
+OFFERS = """
+    SELECT DISTINCT agent_type, work_types
+      FROM agent
+     WHERE worker_id IS NULL AND status IN ('online', 'busy') AND last_heartbeat_at >= now() - $1::interval
+       AND agent_may_work(agent_id) IN ('free', 'trial')
 """
 
 LABELS = "SELECT agent_id, labels FROM agent WHERE agent_id = ANY($1::uuid[])"
@@ -236,6 +243,11 @@ def _columns(updates: Collection[StatusUpdate]) -> tuple[list[Any], ...]:
 async def labels(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, Mapping[str, Any]]:
     """Return the labels of registered agents."""
     return {row["agent_id"]: row["labels"] for row in await db.fetch(LABELS, list(agent_ids))}
+
+
+async def offers(db: Connection, *, offline_after: timedelta) -> Offers:
+    """Return the work types that agents offer which are at work and take tickets."""
+    return Offers.of((row["agent_type"], row["work_types"]) for row in await db.fetch(OFFERS, offline_after))
 
 
 async def list_agents(

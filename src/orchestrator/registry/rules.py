@@ -14,7 +14,7 @@ from common.errors import ErrorCode
 from common.labels import labels_of
 from common.messages import AgentStatus, StatusUpdate
 from common.orders import Drain, Pause
-from orchestrator.registry.model import Standing
+from orchestrator.registry.model import MayWork, Standing
 
 INFRASTRUCTURE = frozenset({ErrorCode.AGENT_UNAVAILABLE, ErrorCode.RESOURCE_LIMIT})
 LEAVING = frozenset({AgentStatus.DRAINING, AgentStatus.OFFLINE})
@@ -54,18 +54,35 @@ class Barred:
     order: Pause | Drain
 
 
-def judge_standing(standing: Standing | None, *, now: datetime) -> Free | Trial | Barred:
-    """Say whether an agent may have work; one that has not registered yet may."""
+def may_work(standing: Standing | None, *, now: datetime) -> MayWork:
+    """Return whether an agent may be given work, and what holds it back first if not.
+
+    This is the only such rule; SQL has it as the function `agent_may_work`. An agent that has not registered yet is
+    free; TRIAL is one task, after which the circuit breaker decides.
+    """
     if standing is None:
+        return MayWork.FREE
+    if standing.shut_out:
+        return MayWork.SHUT_OUT
+    if standing.draining:
+        return MayWork.DRAINING
+    if standing.paused_until is not None and standing.paused_until > now:
+        return MayWork.PAUSED
+    if standing.tripped_until is not None:
+        return MayWork.TRIPPED if standing.tripped_until > now else MayWork.TRIAL
+    return MayWork.FREE
+
+
+def judge_standing(standing: Standing | None, *, now: datetime) -> Free | Trial | Barred:
+    """Return whether an agent gets work, with the reason and the order for one that gets none."""
+    verdict = may_work(standing, now=now)
+    if standing is None or verdict is MayWork.FREE:
         return Free()
+    if verdict is MayWork.TRIAL:
+        return Trial()
     order = standing_order(standing, now=now)
-    if order is not None and standing.shut_out:
-        return Barred(SHUT_OUT, order)
-    if isinstance(order, Drain):
-        return Barred(_because("the agent is draining", standing.drain_note), order)
-    if order is not None:
-        return Barred(_pause_reason(standing, now=now), order)
-    return Free() if standing.tripped_until is None else Trial()
+    assert order is not None
+    return Barred(_reason(standing, verdict), order)
 
 
 def labels_with_resources(update: StatusUpdate) -> dict[str, Any]:
@@ -79,19 +96,27 @@ def labels_with_resources(update: StatusUpdate) -> dict[str, Any]:
 
 def standing_order(standing: Standing, *, now: datetime) -> Pause | Drain | None:
     """Return what an agent must be told to do, as it stands; None when it may work."""
-    if standing.shut_out:
-        return Pause(until=now + SHUT_OUT_PAUSE, note=SHUT_OUT)
-    if standing.draining:
-        return Drain(started_at=standing.started_at, note=standing.drain_note or "")
     ends = [until for until in (standing.paused_until, standing.tripped_until) if until is not None and until > now]
-    if not ends:
-        return None
-    paused = standing.paused_until is not None and standing.paused_until > now
-    return Pause(until=max(ends), note=(standing.pause_note or "") if paused else "too many failures in a row")
+    match may_work(standing, now=now):
+        case MayWork.SHUT_OUT:
+            return Pause(until=now + SHUT_OUT_PAUSE, note=SHUT_OUT)
+        case MayWork.DRAINING:
+            return Drain(started_at=standing.started_at, note=standing.drain_note or "")
+        case MayWork.PAUSED:
+            return Pause(until=max(ends), note=standing.pause_note or "")
+        case MayWork.TRIPPED:
+            return Pause(until=max(ends), note="too many failures in a row")
+        case MayWork.FREE | MayWork.TRIAL:
+            return None
 
 
-def _pause_reason(standing: Standing, *, now: datetime) -> str:
-    if standing.paused_until is not None and standing.paused_until > now:
+def _reason(standing: Standing, verdict: MayWork) -> str:
+    if verdict is MayWork.SHUT_OUT:
+        return SHUT_OUT
+    if verdict is MayWork.DRAINING:
+        return _because("the agent is draining", standing.drain_note)
+    if verdict is MayWork.PAUSED:
+        assert standing.paused_until is not None
         until = standing.paused_until.isoformat(timespec="seconds")
         return _because(f"the agent is paused until {until} by {standing.paused_by}", standing.pause_note)
     assert standing.tripped_until is not None

@@ -1,7 +1,7 @@
 """All SQL about tasks."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from common.lifecycle import Status
@@ -14,13 +14,14 @@ from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 INSERT = """
     INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
                       priority, idempotent, max_attempts, status, ordering_key, concurrency_key, first_in_order,
-                      admitted, expires_at, rerun_of, precedence, aim, effect, policy_rule, policy_version, work_digest,
-                      confinement, approval_id)
+                      admitted, expires_at, rerun_of, precedence, rank, aim, effect, policy_rule, policy_version,
+                      work_digest, confinement, approval_id)
     SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
            new.content_digest, new.priority, new.idempotent, new.max_attempts, new.status, new.ordering_key,
            new.concurrency_key, new.ordering_key IS NULL, coalesce(new.ordering_key, new.concurrency_key) IS NULL,
-           now() + new.expires_after, new.rerun_of, new.precedence, new.aim, new.effect, new.policy_rule,
-           new.policy_version, new.work_digest, new.confinement, new.approval_id
+           now() + new.expires_after, new.rerun_of, new.precedence,
+           task_rank(now(), new.precedence, $25), new.aim, new.effect, new.policy_rule, new.policy_version,
+           new.work_digest, new.confinement, new.approval_id
       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::bytea[],
                   $9::smallint[], $10::boolean[], $11::smallint[], $12::interval[], $13::uuid[], $14::bigint[],
                   $15::text[], $16::text[], $17::text[], $18::bytea[], $19::jsonb[], $20::text[], $21::text[],
@@ -143,8 +144,11 @@ SET_PROGRESS = """
 """
 
 
-async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[tuple[UUID, UUID]]:
-    """Store tasks and return (task_id, request_id) of those that were new under both of their keys."""
+async def insert(db: Connection, tasks: Sequence[NewTask], *, ageing: timedelta) -> set[tuple[UUID, UUID]]:
+    """Store tasks and return (task_id, request_id) of those that were new under both of their keys.
+
+    `ageing` is how long a wait is worth one level of priority.
+    """
     rows = await db.fetch(
         INSERT,
         *columns(tasks),
@@ -153,6 +157,7 @@ async def insert(db: Connection, tasks: Sequence[NewTask]) -> set[tuple[UUID, UU
         [task.aim for task in tasks],
         [task.status for task in tasks],
         [task.effective_approval_id for task in tasks],
+        ageing,
     )
     return {(row["task_id"], row["request_id"]) for row in rows}
 

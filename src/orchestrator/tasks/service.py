@@ -28,6 +28,8 @@ from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 
 log = logging.getLogger(__name__)
 
+STANDARD_AGEING = timedelta(minutes=10)
+
 EXPIRY = "orchestrator"
 # Below every id.
 FIRST = UUID(int=0)
@@ -72,7 +74,9 @@ class TaskService:
     `ageing` is how long a wait is worth one level of priority, `ttl` how long a published ticket counts.
     """
 
-    def __init__(self, pool: Pool, *, ageing: timedelta, ttl: timedelta = timedelta(seconds=30)) -> None:
+    def __init__(
+        self, pool: Pool, *, ageing: timedelta = STANDARD_AGEING, ttl: timedelta = timedelta(seconds=30)
+    ) -> None:
         self._pool = pool
         self._ageing = ageing
         self._ttl = ttl
@@ -109,7 +113,7 @@ class TaskService:
         allowed = [task for task in tasks if id(task) not in refused]
         aims = {aim.key: aim for task in allowed if (aim := task.aimed_at) is not None}
         await placement.keep(db, aims.values())
-        fresh = await queries.insert(db, allowed)
+        fresh = await queries.insert(db, allowed, ageing=self._ageing)
         # A task can be in one call twice; the first of them under the ids that were stored is the new one.
         stored = {
             (task.task_id, task.request_id): task
@@ -124,8 +128,8 @@ class TaskService:
         free = [ticket_of(task) for task in new if not has_keys(task) and task.status is Status.PENDING]
         at_once, later = places.divide(free)
         if is_on(Safeguard.OUTBOX):
-            await outbox.add_tickets(db, at_once, ageing=self._ageing, ttl=self._ttl)
-        await outbox.add_tickets(db, later, ageing=self._ageing)
+            await outbox.add_tickets(db, at_once, ttl=self._ttl)
+        await outbox.add_tickets(db, later)
         await self._admit(db, [task for task in new if has_keys(task)])
         await events.append(db, *(told.dispatched(task, by) for task in new), *asked)
         return answers
@@ -140,7 +144,7 @@ class TaskService:
             if task.concurrency_key is not None and task.concurrency_limit is not None
         }
         await admission.limit(db, limits)
-        await admission.admit(db, Keys.of(new), ageing=self._ageing)
+        await admission.admit(db, Keys.of(new))
 
     async def _recognise_rest(
         self,
@@ -229,7 +233,7 @@ class TaskService:
         await queries.cancel(db, ids)
         await outbox.remove_tickets(db, ids)
         await outbox.add_orders(db, [order for task in tasks for order in _stop_orders(task)])
-        await admission.admit(db, Keys.of(tasks), ageing=self._ageing)
+        await admission.admit(db, Keys.of(tasks))
         ended = await asking.end(db, [task.task_id for task in tasks if task.approval_id is not None], by=by)
         await events.append(db, *(told.cancelled(task, by) for task in tasks), *ended)
 
@@ -266,7 +270,7 @@ class TaskService:
         """Cancel locked tasks that wait, each with its reason, as the end of a transaction that holds their keys."""
         await queries.expire(db, reasons, error_code=code)
         await outbox.remove_tickets(db, list(reasons))
-        await admission.admit(db, Keys.of(tasks), ageing=self._ageing)
+        await admission.admit(db, Keys.of(tasks))
         ended = await asking.end(db, [task.task_id for task in tasks if task.approval_id is not None], by=EXPIRY)
         cancelled = (told.cancelled(task, EXPIRY, code=code, reason=reasons[task.task_id]) for task in tasks)
         await events.append(db, *cancelled, *ended)

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from common.lifecycle import Status
 from orchestrator.placement.model import Aim
+from orchestrator.registry.model import MayWork
 from orchestrator.tasks.model import Task
 
 
@@ -34,6 +35,10 @@ class AgentFacts:
     paused_by: str | None = None
     pause_note: str | None = None
     tripped_until: datetime | None = None
+    may_work: MayWork = MayWork.FREE
+
+    def offers(self, work_type: str) -> bool:
+        return not self.work_types or work_type in self.work_types
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """All SQL about why a task waits: reading only, in one snapshot."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection
+from orchestrator.registry.model import MayWork
 from orchestrator.why.model import AgentFacts, ApprovalFacts, LimitFacts, OrderFacts, TicketFacts
 
 NOW = "SELECT now()"
@@ -17,7 +19,8 @@ AGENTS = """
            agent.draining OR agent.status = 'draining' AS draining, agent.drained_by, agent.drain_note,
            CASE WHEN agent.paused_until > now() THEN agent.paused_until END AS paused_until,
            agent.paused_by, agent.pause_note,
-           CASE WHEN agent.tripped_until > now() THEN agent.tripped_until END AS tripped_until
+           CASE WHEN agent.tripped_until > now() THEN agent.tripped_until END AS tripped_until,
+           agent_may_work(agent.agent_id) AS may_work
       FROM agent
       LEFT JOIN (SELECT agent_id, count(*) AS running FROM task WHERE status = 'running' GROUP BY agent_id) AS busy
         ON busy.agent_id = agent.agent_id
@@ -30,6 +33,7 @@ TICKET = """
            (SELECT count(*) FROM outbox AS other
              WHERE other.kind = 'ticket' AND other.recipient = own.recipient
                AND (other.published_at IS NOT NULL OR other.due_at <= now())
+               AND ($2::text[] IS NULL OR other.work_type = ANY($2))
                AND (other.rank, other.id) < (own.rank, own.id)) AS ahead
       FROM outbox AS own
      WHERE own.kind = 'ticket' AND own.task_id = $1
@@ -60,12 +64,11 @@ LIMIT = """
            || ARRAY(SELECT other.task_id FROM task AS other
                      WHERE other.concurrency_key = own.concurrency_key AND other.admitted
                        AND other.status IN ('pending', 'running')
-                     ORDER BY other.priority DESC, other.dispatch_no) AS on_the_way,
+                     ORDER BY other.rank, other.dispatch_no) AS on_the_way,
            (SELECT count(*) FROM task AS other
              WHERE other.concurrency_key = own.concurrency_key AND other.status = 'pending' AND other.first_in_order
                AND NOT other.admitted
-               AND (other.priority > own.priority
-                    OR (other.priority = own.priority AND other.dispatch_no < own.dispatch_no))) AS ahead
+               AND (other.rank, other.dispatch_no) < (own.rank, own.dispatch_no)) AS ahead
       FROM task AS own
       JOIN concurrency_limit AS held ON held.concurrency_key = own.concurrency_key
      WHERE own.task_id = $1
@@ -89,12 +92,15 @@ async def now(db: Connection) -> datetime:
 
 async def agents(db: Connection, agent_type: str, *, offline_after: timedelta) -> list[AgentFacts]:
     """Return every agent of a type; one that has been silent for `offline_after` is not online."""
-    return [AgentFacts(**row) for row in await db.fetch(AGENTS, agent_type, offline_after)]
+    return [
+        AgentFacts(**{**row, "may_work": MayWork(row["may_work"])})
+        for row in await db.fetch(AGENTS, agent_type, offline_after)
+    ]
 
 
-async def ticket(db: Connection, task_id: UUID) -> TicketFacts | None:
-    """Return the ticket of a task; None when it has none."""
-    row = await db.fetchrow(TICKET, task_id)
+async def ticket(db: Connection, task_id: UUID, *, work_types: Collection[str] | None) -> TicketFacts | None:
+    """Return the ticket of a task, before which only tickets of these work types go; None when it has none."""
+    row = await db.fetchrow(TICKET, task_id, None if work_types is None else sorted(work_types))
     return None if row is None else TicketFacts(**row)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from common.lifecycle import Status
 from orchestrator.placement.model import Aim
 from orchestrator.placement.rules import suits, unmet
+from orchestrator.registry.model import MayWork
 from orchestrator.tasks.model import Task
 from orchestrator.why.model import AgentFacts, AgentRef, Blocker, BlockerKind, Explanation, Facts
 
@@ -117,18 +118,17 @@ def _is_retry(facts: Facts) -> bool:
 
 def _delivery(facts: Facts) -> Iterator[Blocker]:
     if facts.broker_failure is not None:
-        yield Blocker(BlockerKind.BROKER_DOWN, f"The broker does not answer: {facts.broker_failure}")
+        yield Blocker(BlockerKind.BROKER_DOWN, f"The broker cannot be used: {facts.broker_failure}")
     elif facts.relay_failure is not None:
         yield Blocker(BlockerKind.RELAY_FAILING, f"Tickets cannot be published right now: {facts.relay_failure}")
 
 
 def _agents(facts: Facts) -> Iterator[Blocker]:
-    online = [agent for agent in facts.agents if agent.online]
+    online = _online(facts.agents)
     if not online:
         yield _nobody(facts)
         return
-    wanted = facts.task.work_type
-    offering = [agent for agent in online if not agent.work_types or wanted in agent.work_types]
+    offering = [agent for agent in online if agent.offers(facts.task.work_type)]
     if not offering:
         yield _not_offered(facts.task, online)
         return
@@ -150,8 +150,26 @@ def _agents(facts: Facts) -> Iterator[Blocker]:
     yield from (_tripped(agent) for agent in held_back if agent.tripped_until is not None)
 
 
+def _online(agents: Iterable[AgentFacts]) -> list[AgentFacts]:
+    """Return the agents that are there; one whose identity was disabled is gone for good."""
+    return [agent for agent in agents if agent.online and agent.may_work is not MayWork.SHUT_OUT]
+
+
+def offered(agents: Iterable[AgentFacts]) -> set[str] | None:
+    """Return the work types whose tickets can go now; None when any can."""
+    able = [agent for agent in _online(agents) if not _is_held_back(agent)]
+    if not able or any(not agent.work_types for agent in able):
+        return None
+    return {work_type for agent in able for work_type in agent.work_types}
+
+
+def _is_set_aside(facts: Facts) -> bool:
+    work_types = offered(facts.agents)
+    return work_types is not None and facts.task.work_type not in work_types
+
+
 def _is_held_back(agent: AgentFacts) -> bool:
-    return agent.paused_until is not None or agent.draining or agent.tripped_until is not None
+    return agent.draining or agent.may_work not in (MayWork.FREE, MayWork.TRIAL)
 
 
 def _nobody(facts: Facts) -> Blocker:
@@ -168,7 +186,10 @@ def _not_offered(task: Task, online: Sequence[AgentFacts]) -> Blocker:
     shown = online[:SHOWN]
     named = "; ".join(f"{_name(agent)} offers {', '.join(agent.work_types)}" for agent in shown)
     refs = [AgentRef(agent.agent_id, agent.hostname) for agent in shown]
-    message = f"No agent of the type {task.agent_type!r} that is online offers {task.work_type!r}: {named}."
+    message = (
+        f"No agent of the type {task.agent_type!r} that is online offers {task.work_type!r}: {named}. "
+        "The task is set aside until an agent offers it."
+    )
     return Blocker(BlockerKind.NOT_OFFERED, message, agents=refs)
 
 
@@ -242,7 +263,7 @@ def _tripped(agent: AgentFacts) -> Blocker:
 
 def _queue(facts: Facts) -> Iterator[Blocker]:
     ticket = facts.ticket
-    if ticket is None or _is_retry(facts):
+    if ticket is None or _is_retry(facts) or _is_set_aside(facts):
         return
     where = (
         "Its ticket waits in the ledger"

@@ -48,12 +48,13 @@ class WhyService:
         now = await queries.now(db)
         if task.status.is_final:
             return Facts(task, now)
+        agents = await queries.agents(db, task.agent_type, offline_after=self._offline_after)
         return Facts(
             task,
             now,
             aim=aim_of(task.agent_type, task.hints, task.confinement) if task.aim else None,
-            agents=await queries.agents(db, task.agent_type, offline_after=self._offline_after),
-            ticket=await queries.ticket(db, task.task_id),
+            agents=agents,
+            ticket=await queries.ticket(db, task.task_id, work_types=rules.offered(agents)),
             approval=await queries.approval(db, task.task_id) if task.status is Status.AWAITING_APPROVAL else None,
             order=None if task.ordering_key is None else await queries.order(db, task.task_id),
             limit=None if task.concurrency_key is None else await queries.limit(db, task.task_id),

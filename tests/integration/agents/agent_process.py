@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from agents.guard import PROGRAM
+from agents.processes.keepers import PROGRAM
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,11 +26,13 @@ class AgentProcess:
     def log(self) -> str:
         return self._log.read_text()
 
-    async def kill(self, *, with_guardian: bool = True) -> None:
-        """As a crash of all that is the agent would, its guardian with it: nothing in it gets a chance."""
+    async def kill(self, *, with_keepers: bool = False) -> None:
+        """As a crash would: nothing in it gets a chance. `with_keepers`: nor does its guardian, or any keeper."""
         guardians = [child for child in psutil.Process(self._process.pid).children() if _is_guardian(child)]
-        for guardian in guardians if with_guardian else ():
-            guardian.kill()
+        for guardian in guardians if with_keepers else ():
+            keepers = guardian.children()
+            for process in (guardian, *keepers):
+                process.kill()
         self._process.send_signal(signal.SIGKILL)
         await self._process.wait()
 

@@ -76,7 +76,7 @@ class FakeJob:
 class QueueServer:
     """Use `serving`. `requests` holds every path and body that arrived; `orders` is what workers are told.
 
-    `far_away`: how many seconds a claim is on its way.
+    `far_away`: how many seconds a claim is on its way; `most_on_the_way`: how many were at a time.
     """
 
     def __init__(self) -> None:
@@ -86,6 +86,8 @@ class QueueServer:
         self.orders: list[Body] = []
         self.renews = True
         self.far_away = 0.0
+        self.most_on_the_way = 0
+        self._on_the_way = 0
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -193,7 +195,10 @@ class QueueServer:
         wake = Wake()
         self._changed.add(wake)
         try:
+            self._on_the_way += 1
+            self.most_on_the_way = max(self.most_on_the_way, self._on_the_way)
             await asyncio.wait({gone}, timeout=self.far_away)
+            self._on_the_way -= 1
             while not gone.done():
                 job = self._pick(body)
                 if job is not None or time.monotonic() >= until:

@@ -164,6 +164,11 @@ class ScriptedOrchestrator:
     async def cancel(self, task_id: UUID) -> None:
         await self.order(CancelTask(task_id=task_id, fence=self.grants[task_id].fence))
 
+    async def lose(self, task_id: UUID) -> None:
+        """Tell the agent that a lease is lost, as the answer to a renewal does."""
+        lost = [Lease(task_id=task_id, fence=self.grants[task_id].fence)]
+        await self.order(Renewed(renewal_id=uuid4(), lease_seconds=self.lease_seconds, kept=[], lost=lost))
+
     async def order(self, order: Order) -> None:
         await self.tell(ControlEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=Control(order=order)))
 

@@ -159,7 +159,6 @@ async def test_a_cancel_stops_the_whole_group(orchestrator: ScriptedOrchestrator
 async def test_what_left_the_group_of_work_that_is_stopped_dies_with_it(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent, why: str
 ) -> None:
-    orchestrator.lease_seconds = 3.0
     await start_agent()
     limit = 2.0 if why == "time limit" else 60.0
     script = "setsid sh -c 'echo $$; exec sleep 600 >&- 2>&-' & wait; sleep 60"
@@ -169,7 +168,7 @@ async def test_what_left_the_group_of_work_that_is_stopped_dies_with_it(
     if why == "cancel":
         await orchestrator.cancel(task)
     if why == "lease":
-        orchestrator.loses.add(task)
+        await orchestrator.lose(task)
 
     result = await orchestrator.ended(task)
 
@@ -231,7 +230,22 @@ async def test_work_whose_lease_cannot_be_renewed_is_dead_before_the_lease_ends(
 
 
 async def test_work_whose_lease_is_lost_is_stopped(orchestrator: ScriptedOrchestrator, start_agent: StartAgent) -> None:
-    orchestrator.lease_seconds = 3.0
+    await start_agent()
+    task = await orchestrator.shell("echo running; sleep 60")
+    await eventually(lambda: orchestrator.output(task))
+
+    # Long before the lease ends, so that nothing else can stop the work.
+    await orchestrator.lose(task)
+
+    result = await orchestrator.ended(task)
+    assert (result.status, result.retryable) == (ResultStatus.FAILED, True)
+    assert "lost its lease" in str(result.error_message)
+
+
+async def test_a_lease_that_the_answer_to_a_renewal_calls_lost_stops_the_work(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    orchestrator.lease_seconds = 1.5
     await start_agent()
     task = await orchestrator.shell("echo running; sleep 60")
     orchestrator.loses.add(task)
@@ -239,7 +253,7 @@ async def test_work_whose_lease_is_lost_is_stopped(orchestrator: ScriptedOrchest
     result = await orchestrator.ended(task)
 
     assert (result.status, result.retryable) == (ResultStatus.FAILED, True)
-    assert result.duration_ms < 2000  # the first renewal after a second brings the news
+    assert orchestrator.renewals
 
 
 async def test_a_late_answer_for_an_unknown_renewal_or_task_is_ignored(

@@ -108,11 +108,9 @@ async def test_an_idle_agent_asks_seldom_and_gets_a_new_job_at_once(server: Queu
     await start(slots=8)
     await eventually(lambda: server.said("/claim"))
 
-    began = time.monotonic()
     job = server.add(message="x")
     await eventually(lambda: job.end)
 
-    assert time.monotonic() - began < 1
     assert server.said("/claim")[0]["claimId"] == job.claim_id
     assert len(server.said("/claim")) <= 3  # one brought the job, one waits for the next, one looked if there are more
 
@@ -120,14 +118,18 @@ async def test_an_idle_agent_asks_seldom_and_gets_a_new_job_at_once(server: Queu
 async def test_no_more_jobs_are_claimed_than_there_are_slots(
     server: QueueServer, start: StartAgent, tmp_path: Path
 ) -> None:
-    jobs = [server.shell(f"touch {tmp_path / str(number)}; sleep 1") for number in range(6)]
-    await start(slots=2)
+    gate = tmp_path / "gate"
+    script = "touch {begun}; while [ ! -e {gate} ]; do sleep 0.05; done"
+    jobs = [server.shell(script.format(begun=tmp_path / str(number), gate=gate)) for number in range(6)]
+    await start(slots=2, heartbeat_seconds=0.1)
 
     await eventually(lambda: len(list(tmp_path.glob("[0-5]"))) >= 2)
-    await asyncio.sleep(0.4)
+    beats = len(server.beats)
+    await eventually(lambda: len(server.beats) > beats + 3)
 
     assert len(list(tmp_path.glob("[0-5]"))) == 2
     assert sum(job.claim_id is not None for job in jobs) == 2
+    gate.touch()
     await eventually(lambda: all(job.end for job in jobs))
     assert {job.attempt for job in jobs} == {1}
 
@@ -139,10 +141,9 @@ async def test_many_slots_do_not_wait_for_one_another_when_the_server_is_far_awa
     jobs = [server.add(message="x") for _ in range(32)]
     await start(slots=16)
 
-    began = time.monotonic()
     await eventually(lambda: all(job.end for job in jobs))
 
-    assert time.monotonic() - began < 2  # one after another their claims alone would take longer than 3 seconds
+    assert server.most_on_the_way > 3  # one after another there would be one
     assert {job.attempt for job in jobs} == {1}
 
 
@@ -236,11 +237,9 @@ async def test_a_cancel_is_noticed_at_once_and_kills_the_whole_group(server: Que
     await start(heartbeat_seconds=60)
     await eventually(lambda: job.output().endswith("\n"))
 
-    began = time.monotonic()
     job.cancelled = True
-    end = await ended(job)
+    end = await ended(job)  # waits for a part of the time to the next heartbeat
 
-    assert time.monotonic() - began < 2.5
     assert (end["cancelled"], job.status) == (True, "cancelled")
     for pid in map(int, job.output().split()):
         await eventually(partial(is_gone, pid))
@@ -319,11 +318,10 @@ async def test_an_idle_agent_stops_at_once_and_leaves_no_claim_behind(server: Qu
     agent = await start()
     await eventually(lambda: server.said("/claim"))
 
-    began = time.monotonic()
     agent.stop.set()
-    await agent.ended
+    async with asyncio.timeout(10):  # a claim waits for work longer than that
+        await agent.ended
 
-    assert time.monotonic() - began < 2
     job = server.add(message="x")
     assert job.status == "queued"
     assert server.said("/claim")[-1]["allowedTypes"] == []

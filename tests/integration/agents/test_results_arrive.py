@@ -57,8 +57,9 @@ async def test_a_result_that_nobody_stores_comes_again_and_holds_up_no_slot(
 
 
 async def test_a_task_whose_result_is_sent_is_renewed_no_more(
-    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(agents.agent, "STORED_SECONDS", 0.2)
     orchestrator.stores = False
     orchestrator.lease_seconds = 0.6
     await start_agent()

@@ -47,7 +47,7 @@ def tasks(pool: Pool) -> TaskService:
 
 @pytest.fixture
 def leases(pool: Pool) -> LeaseService:
-    return LeaseService(pool, lease=timedelta(seconds=30), ageing=AGEING, policy=RetryPolicy(base=timedelta(0)))
+    return LeaseService(pool, lease=timedelta(seconds=30), policy=RetryPolicy(base=timedelta(0)))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def approvals(pool: Pool) -> ApprovalService:
     def work_of(work_type: str, parameters: Mapping[str, Any], hints: Mapping[str, Any]) -> Work:
         return Work(work_type, "infra", parameters, hints)
 
-    return ApprovalService(pool, work_of, lambda _work: risky(), Wake(), ageing=AGEING)
+    return ApprovalService(pool, work_of, lambda _work: risky(), Wake())
 
 
 async def approval_of(tasks: TaskService, task: NewTask) -> UUID:

@@ -20,7 +20,7 @@ LEASE = timedelta(seconds=30)
 
 async def work(pool: Pool, *, tasks: int = 4) -> None:
     """Let tasks be dispatched, claimed, write something and end: four events each."""
-    output, leases = OutputService(pool), LeaseService(pool, lease=LEASE, ageing=AGEING, policy=RetryPolicy())
+    output, leases = OutputService(pool), LeaseService(pool, lease=LEASE, policy=RetryPolicy())
     service = TaskService(pool, ageing=AGEING)
     for number in range(tasks):
         new, agent_id = make_new_task(parameters={"message": "ä\N{SNOWMAN}", "factor": 1e2}), uuid4()

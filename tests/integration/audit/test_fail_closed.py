@@ -36,7 +36,7 @@ class Running:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.tasks = TaskService(pool, ageing=AGEING)
-        self.leases = LeaseService(pool, lease=LEASE, ageing=AGEING, policy=RetryPolicy())
+        self.leases = LeaseService(pool, lease=LEASE, policy=RetryPolicy())
         self.output = OutputService(pool)
         self.registry = RegistryService(pool, offline_after=timedelta(seconds=30))
         self.fleet = FleetService(pool, Wake(), offline_after=timedelta(seconds=30))

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import cache
 from uuid import uuid4
 
 import pytest
@@ -23,8 +24,13 @@ from tests.integration.identities.conftest import Site, guarded
 ECHO = {"task_id": str(uuid4()), "work_type": "echo", "parameters": {}}
 
 
-def routes() -> Iterator[tuple[RouteContext, str]]:
-    """Yield every route with a path that leads to it."""
+@cache
+def routes() -> list[tuple[RouteContext, str]]:
+    """Return every route with a path that leads to it."""
+    return list(_routes())
+
+
+def _routes() -> Iterator[tuple[RouteContext, str]]:
     for route in iter_route_contexts(create_app().routes):
         assert route.path is not None
         if route.path not in PUBLIC:

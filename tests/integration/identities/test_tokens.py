@@ -1,12 +1,14 @@
 """Tokens: shown once, kept as a digest, and every change of them is an event that holds none."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from common.errors import Conflict
 from orchestrator.database.pool import Pool
+from orchestrator.identities import wiring
 from orchestrator.identities.model import PrincipalKind
 from orchestrator.identities.permissions import Role
 from orchestrator.identities.service import IdentityService
@@ -37,6 +39,12 @@ async def test_the_database_holds_no_usable_token(site: Site) -> None:
     assert '"note": "hers"' in dump
 
 
+@pytest.fixture
+def use_is_noted_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "NOTE_USE", timedelta(milliseconds=50))
+
+
+@pytest.mark.usefixtures("use_is_noted_soon")
 async def test_a_token_is_shown_once_and_the_list_says_when_it_was_used(site: Site) -> None:
     admin = await site.somebody(Role.ADMIN)
     listed = (await admin.get("/api/v1/tokens")).json()

@@ -1,19 +1,21 @@
 """However deep the backlog, a claim finds the best job through one index."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from orchestrator.database.pool import Pool
+from orchestrator.database.pool import Connection, Pool, open_pool
 from orchestrator.jobs import queries
 from orchestrator.leases import queries as leases
 from tests.integration.orchestrator.test_deep_backlogs import pages_read
+from tests.services.postgres import Postgres
 
-pytestmark = pytest.mark.own_ledger
+pytestmark = pytest.mark.xdist_group("deep-backlog")
 
 DEPTH = 40_000
 # Five types, and a few candidates of each; a scan of the backlog would read more than a thousand.
@@ -29,27 +31,49 @@ FILL = """
 """
 
 
+@asynccontextmanager
+async def undone(db: Connection) -> AsyncIterator[None]:
+    """Undo in the end what the block does."""
+    transaction = db.transaction()
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+
+
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for part in plan.get("Plans", ()):
         yield from nodes(part)
 
 
-@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "never-analyzed"])
+ANALYZED, NEVER_ANALYZED = "analyzed", "never-analyzed"
+
+
+@pytest.fixture(scope="module")
+async def backlog(request: pytest.FixtureRequest, postgres: Postgres, ledger_template: str) -> AsyncIterator[Pool]:
+    """A ledger with a deep backlog, of which the planner knows, or does not know yet; no test changes it."""
+    url = await postgres.create_database(template=ledger_template)
+    async with open_pool(url, connections=2) as pool:
+        async with pool.acquire() as db:
+            await db.execute("ALTER TABLE task SET (autovacuum_enabled = false)")
+            await db.execute(FILL, DEPTH)
+            if request.param == ANALYZED:
+                await db.execute("ANALYZE task, attempt")
+        yield pool
+    await postgres.drop_database(url)
+
+
+@pytest.mark.parametrize("backlog", [ANALYZED, NEVER_ANALYZED], indirect=True)
 @pytest.mark.parametrize("types", [None, ["type_3"]], ids=["any", "one-type"])
-async def test_a_claim_reads_a_few_pages_of_a_deep_backlog(pool: Pool, analyzed: bool, types: list[str] | None) -> None:
-    async with pool.acquire() as db:
-        await db.execute(FILL, DEPTH)
-        if analyzed:
-            await db.execute("ANALYZE task")
-
-    assert await pages_read(pool, queries.CHOOSE, types, None, [""], 17, 1, []) < FEW_PAGES
+async def test_a_claim_reads_a_few_pages_of_a_deep_backlog(backlog: Pool, types: list[str] | None) -> None:
+    assert await pages_read(backlog, queries.CHOOSE, types, None, [""], 17, 1, []) < FEW_PAGES
 
 
-async def test_a_claim_uses_the_index_made_for_it_and_never_reads_the_whole_table(pool: Pool) -> None:
-    async with pool.acquire() as db:
-        await db.execute(FILL, DEPTH)
-        await db.execute("ANALYZE task")
+@pytest.mark.parametrize("backlog", [ANALYZED], indirect=True)
+async def test_a_claim_uses_the_index_made_for_it_and_never_reads_the_whole_table(backlog: Pool) -> None:
+    async with backlog.acquire() as db:
         answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {queries.CHOOSE}", None, None, [""], 17, 1, [])
 
     plan = list(nodes(json.loads(answer)[0]["Plan"]))
@@ -57,28 +81,25 @@ async def test_a_claim_uses_the_index_made_for_it_and_never_reads_the_whole_tabl
     assert not [node for node in plan if node["Node Type"] == "Seq Scan" and node["Relation Name"] == "task"]
 
 
+@pytest.mark.parametrize("backlog", [ANALYZED], indirect=True)
 @pytest.mark.parametrize("statement", ["HELD", "RENEW", "END", "REQUEUE"])
 async def test_what_runs_is_found_by_its_id_however_much_began_since_the_planner_last_looked(
-    pool: Pool, statement: str
+    backlog: Pool, statement: str
 ) -> None:
     agent_id, lease = uuid4(), timedelta(minutes=1)
-    async with pool.acquire() as db:
-        await db.execute(FILL, DEPTH)
-        await db.execute("ANALYZE task, attempt")
+    async with backlog.acquire() as db, undone(db):
         ids: list[UUID] = [row["task_id"] for row in await db.fetch("SELECT task_id FROM task LIMIT $1", RUNNING)]
         claims = [(task_id, agent_id, uuid4(), lease) for task_id in ids]
         await leases.claim(db, claims)
-    some, nothing = ids[:AT_ONCE], [None] * AT_ONCE
-    fences, agents = [1] * AT_ONCE, [agent_id] * AT_ONCE
-    texts = [""] * AT_ONCE
-    sql, arguments = {
-        "HELD": (queries.HELD, (agents, [claim_id for _, _, claim_id, _ in claims[:AT_ONCE]])),
-        "RENEW": (leases.RENEW, (some, fences, agents, lease)),
-        "END": (leases.END, (some, fences, ["completed"] * AT_ONCE, texts, texts, *[nothing] * 7)),
-        "REQUEUE": (leases.REQUEUE, (some, fences, nothing, nothing, [True] * AT_ONCE)),
-    }[statement]
-
-    async with pool.acquire() as db:
+        some, nothing = ids[:AT_ONCE], [None] * AT_ONCE
+        fences, agents = [1] * AT_ONCE, [agent_id] * AT_ONCE
+        texts = [""] * AT_ONCE
+        sql, arguments = {
+            "HELD": (queries.HELD, (agents, [claim_id for _, _, claim_id, _ in claims[:AT_ONCE]])),
+            "RENEW": (leases.RENEW, (some, fences, agents, lease)),
+            "END": (leases.END, (some, fences, ["completed"] * AT_ONCE, texts, texts, *[nothing] * 7)),
+            "REQUEUE": (leases.REQUEUE, (some, fences, nothing, nothing, [True] * AT_ONCE)),
+        }[statement]
         answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments)
     used = {node["Index Name"] for node in nodes(json.loads(answer)[0]["Plan"]) if "Index Name" in node}
     assert used

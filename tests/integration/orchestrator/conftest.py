@@ -32,7 +32,7 @@ def tasks(pool: Pool) -> TaskService:
 
 @pytest.fixture
 def leases(pool: Pool) -> LeaseService:
-    return LeaseService(pool, lease=LEASE, ageing=AGEING, policy=RetryPolicy(base=timedelta(0)))
+    return LeaseService(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(0)))
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ async def test_the_relay_takes_the_next_ticket_of_a_deep_queue_by_reading_a_few_
         if analyzed:
             await db.execute("ANALYZE outbox")
 
-    read = await pages_read(pool, outbox.TAKE_TICKETS, ["infra"], 1, timedelta(seconds=30), AGEING)
+    read = await pages_read(pool, outbox.TAKE_TICKETS, ["infra"], 1, timedelta(seconds=30), AGEING, [], [], [])
 
     assert read < FEW_PAGES
 
@@ -85,5 +85,5 @@ async def test_what_waits_for_its_key_has_no_ticket_that_the_relay_would_read(po
     async with pool.acquire() as db:
         await keys.admit_in_order(db, ["o"])
 
-        assert len(await outbox.give_missing_tickets(db, ageing=AGEING)) == 1
+        assert len(await outbox.give_missing_tickets(db)) == 1
         assert await db.fetchval("SELECT count(*) FROM outbox") == 1

@@ -77,9 +77,9 @@ async def test_what_happened_while_nobody_watched_is_left_to_the_ledger(pool: Po
     assert reader.numbers == [4]
 
 
-async def test_news_tell_how_far_the_events_go(pool: Pool, ledger_url: str) -> None:
+async def test_news_tell_how_far_the_events_go(pool: Pool) -> None:
     news, heard = News(), asyncio.Event()
-    listening = asyncio.create_task(listen_for_events(ledger_url, news, well=heard.set))
+    listening = asyncio.create_task(listen_for_events(pool.database, news, well=heard.set))
     try:
         await heard.wait()
         assert news.take() is None

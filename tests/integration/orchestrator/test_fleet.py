@@ -46,7 +46,6 @@ def leases(pool: Pool) -> LeaseService:
     return LeaseService(
         pool,
         lease=timedelta(seconds=30),
-        ageing=AGEING,
         policy=RetryPolicy(base=timedelta(0)),
         breaker=BreakerPolicy(failures=3, pause=timedelta(minutes=1)),
     )

@@ -147,7 +147,7 @@ async def test_after_the_cancel_of_one_that_runs_the_next_goes_when_its_agent_sa
 async def test_after_the_cancel_of_one_whose_agent_says_nothing_the_next_goes_when_its_lease_is_over(
     tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
-    keys = KeyService(pool, ageing=timedelta(minutes=10))
+    keys = KeyService(pool)
     first, second = limited(1), limited(1)
     await tasks.dispatch([first, second], by="caller")
     await start(leases, first.task_id)

@@ -20,8 +20,10 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskHasEnded, TaskService
 from tests.factories import make_claim, make_new_task, make_result
+from tests.fuzz.bounds import many
 
 AGEING = timedelta(minutes=10)
+ROUNDS = many(4)
 ORDERING = ["web-1", "web-2", None]
 LIMITS = {"pulls": 2, "builds": 3, None: None}
 
@@ -90,10 +92,8 @@ async def orchestrators(ledger_url: str) -> AsyncIterator[list[Orchestrator]]:
         made = []
         for _ in range(3):
             pool = await stack.enter_async_context(open_pool(ledger_url, connections=5))
-            leases = LeaseService(
-                pool, lease=timedelta(seconds=30), ageing=AGEING, policy=RetryPolicy(base=timedelta(0))
-            )
-            made.append(Orchestrator(pool, TaskService(pool, ageing=AGEING), leases, KeyService(pool, ageing=AGEING)))
+            leases = LeaseService(pool, lease=timedelta(seconds=30), policy=RetryPolicy(base=timedelta(0)))
+            made.append(Orchestrator(pool, TaskService(pool, ageing=AGEING), leases, KeyService(pool)))
         yield made
 
 
@@ -196,14 +196,14 @@ async def test_order_and_limits_hold_and_everything_ends(orchestrators: list[Orc
     watched, dispatched, done = Watched(), asyncio.Event(), asyncio.Event()
     dice = random.Random(seed)
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(15 * ROUNDS), asyncio.TaskGroup() as group:
         workers = [
             group.create_task(work(orchestrators, watched, random.Random(dice.random()), dispatched)) for _ in range(8)
         ]
         for orchestrator in orchestrators:
             group.create_task(disturb(orchestrator, watched, random.Random(dice.random()), done))
         await asyncio.gather(
-            *(dispatch(one, watched, random.Random(dice.random()), rounds=12) for one in orchestrators)
+            *(dispatch(one, watched, random.Random(dice.random()), rounds=ROUNDS) for one in orchestrators)
         )
         dispatched.set()
         await asyncio.wait(workers)

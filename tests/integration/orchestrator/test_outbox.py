@@ -51,6 +51,7 @@ async def test_tickets_are_published_by_priority_and_carry_the_ids(
     assert await published(broker) == [made[2].task_id, made[4].task_id]
 
 
+@pytest.mark.path_internals
 async def test_no_more_than_a_window_of_tickets_is_published_ahead(
     tasks: TaskService, leases: LeaseService, pool: Pool, broker: MemoryBroker
 ) -> None:

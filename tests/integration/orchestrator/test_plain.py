@@ -64,7 +64,7 @@ async def chained(pool: Pool) -> AsyncIterator[None]:
 @pytest.fixture
 def other(pool: Pool) -> LeaseService:
     """Another orchestrator on the same ledger."""
-    return LeaseService(pool, lease=LEASE, ageing=AGEING, policy=RetryPolicy())
+    return LeaseService(pool, lease=LEASE, policy=RetryPolicy())
 
 
 def before(
@@ -93,6 +93,7 @@ async def tickets_of(pool: Pool, task_id: UUID) -> int:
         return count
 
 
+@pytest.mark.path_internals
 async def test_a_plain_claim_is_two_statements_and_a_plain_result_one_or_two(
     tasks: TaskService, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +101,7 @@ async def test_a_plain_claim_is_two_statements_and_a_plain_result_one_or_two(
     await tasks.dispatch([first, second, third, fourth], by="caller")
     agent_id = uuid4()
     async with open_counting_pool(ledger_url, monkeypatch) as (pool, statements):
-        leases, other = (LeaseService(pool, lease=LEASE, ageing=AGEING, policy=RetryPolicy()) for _ in range(2))
+        leases, other = (LeaseService(pool, lease=LEASE, policy=RetryPolicy()) for _ in range(2))
         for task in (first, second, third, fourth):  # the first time the driver asks what the types are
             with statements.counted() as claiming:
                 await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
@@ -334,7 +335,7 @@ async def test_who_waits_for_another_does_not_hold_the_head_of_the_events(
     tasks: TaskService, pool: Pool, ledger_url: str, what: str, plan: str
 ) -> None:
     async with open_pool(ledger_url + plan, connections=1) as own:
-        leases = LeaseService(own, lease=LEASE, ageing=AGEING, policy=RetryPolicy())
+        leases = LeaseService(own, lease=LEASE, policy=RetryPolicy())
         assert await _wait_with_others(tasks, leases, pool, what)
 
 
@@ -445,6 +446,7 @@ async def test_output_that_was_there_already_is_not_told_again_with_the_result(
     assert [data["text"] for data in told] == ["a", "b\N{REPLACEMENT CHARACTER}"]
 
 
+@pytest.mark.path_internals
 async def test_a_ticket_that_is_published_meanwhile_is_used_up_all_the_same(
     tasks: TaskService, leases: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,6 +464,7 @@ async def test_a_ticket_that_is_published_meanwhile_is_used_up_all_the_same(
     assert [await tickets_of(pool, one.task_id) for one in (task, plain)] == [0, 0]
 
 
+@pytest.mark.path_internals
 async def test_a_task_without_a_ticket_is_leased_all_the_same(
     tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:

@@ -55,6 +55,7 @@ def at(pool: Pool, broker: MemoryBroker, tasks: TaskService) -> Published:
     return Published(pool, broker, tasks, window=2)
 
 
+@pytest.mark.path_internals
 async def test_a_ticket_for_which_there_is_room_is_published_once_and_not_by_the_relay(
     at: Published, broker: MemoryBroker
 ) -> None:
@@ -66,6 +67,7 @@ async def test_a_ticket_for_which_there_is_room_is_published_once_and_not_by_the
     assert await published(broker) == [tickets[0].task_id]
 
 
+@pytest.mark.path_internals
 async def test_what_does_not_fit_into_the_window_is_left_to_the_relay_and_the_most_urgent_go(at: Published) -> None:
     await at.relay.run_once()
 
@@ -90,6 +92,7 @@ async def test_a_ticket_that_was_stored_and_never_published_is_published_when_it
     assert await published(broker) == [ticket.task_id]
 
 
+@pytest.mark.path_internals
 async def test_a_ticket_that_the_broker_does_not_take_is_published_by_the_relay(
     at: Published, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,13 +110,14 @@ async def test_a_ticket_that_the_broker_does_not_take_is_published_by_the_relay(
     assert await published(broker) == [ticket.task_id]
 
 
+@pytest.mark.path_internals
 @pytest.mark.parametrize(("status", "calls"), [(ResultStatus.FAILED, True), (ResultStatus.COMPLETED, False)])
 async def test_a_result_calls_the_relay_when_the_task_is_tried_again_and_not_when_it_has_ended(
     pool: Pool, tasks: TaskService, status: ResultStatus, calls: bool
 ) -> None:
     relay = CountedWake()
     policy = RetryPolicy(base=timedelta(0))
-    leases = LeaseService(pool, lease=timedelta(seconds=30), ageing=AGEING, policy=policy, relay=relay)
+    leases = LeaseService(pool, lease=timedelta(seconds=30), policy=policy, relay=relay)
     task, agent_id = make_new_task(max_attempts=2), uuid4()
     await tasks.dispatch([task], by="caller")
     await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
@@ -124,9 +128,10 @@ async def test_a_result_calls_the_relay_when_the_task_is_tried_again_and_not_whe
     assert (relay.rings > 0) is calls
 
 
+@pytest.mark.path_internals
 async def test_who_is_refused_a_task_has_the_relay_look(pool: Pool) -> None:
     relay = CountedWake()
-    leases = LeaseService(pool, lease=timedelta(seconds=30), ageing=AGEING, policy=RetryPolicy(), relay=relay)
+    leases = LeaseService(pool, lease=timedelta(seconds=30), policy=RetryPolicy(), relay=relay)
 
     await leases.claim([make_claim(uuid4())])
 
@@ -143,6 +148,7 @@ async def test_who_is_refused_a_task_has_the_relay_look(pool: Pool) -> None:
         ({"hints": {"agent_id": str(uuid4())}}, False),
     ],
 )
+@pytest.mark.path_internals
 def test_a_task_waits_in_line_unless_it_is_urgent_has_keys_or_aims_at_somebody(
     values: dict[str, Any], waits: bool
 ) -> None:

@@ -22,7 +22,7 @@ AGEING = timedelta(minutes=10)
 
 @pytest.fixture
 def recover(pool: Pool, broker: MemoryBroker) -> Recover:
-    return Recover(pool, broker, agent_types=["infra"], ageing=AGEING)
+    return Recover(pool, broker, agent_types=["infra"])
 
 
 @pytest.fixture

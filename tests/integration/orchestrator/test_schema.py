@@ -17,6 +17,7 @@ from orchestrator.database.pool import Connection, Pool, open_pool
 from orchestrator.database.version import HEAD
 from orchestrator.tasks import queries as tasks
 from tests.factories import make_new_task
+from tests.integration.orchestrator.conftest import AGEING
 from tests.services.postgres import Postgres
 
 pytestmark = pytest.mark.own_ledger
@@ -92,7 +93,7 @@ async def test_the_offline_sql_makes_the_same_schema(database_url: str, ledger_u
 
 async def _stored(db: Connection) -> object:
     task = make_new_task(max_attempts=3)
-    await tasks.insert(db, [task])
+    await tasks.insert(db, [task], ageing=AGEING)
     return task.task_id
 
 

@@ -28,6 +28,8 @@ from tests.integration.orchestrator.ledger import kinds_of
 from tests.integration.orchestrator.standing_front import CLAIMED, TTL, Front, open_front, tickets_of
 from tests.integration.orchestrator.test_shut_out import disable
 
+pytestmark = pytest.mark.path_internals
+
 
 @pytest.fixture
 async def front(pool: Pool, tasks: TaskService, registry: RegistryService) -> Front:
@@ -196,7 +198,7 @@ async def test_a_task_that_was_claimed_in_between_is_refused_to_the_claim(
                 await leases.claim([make_claim(task.task_id)])
             return await leases.claim(claims)
 
-    serve._leases = Late(pool, lease=LEASE, ageing=AGEING, policy=leases._policy)
+    serve._leases = Late(pool, lease=LEASE, policy=leases._policy)
     await serve.run_once()
 
     [told] = await until_told(broker, front.agent_id, 1)

@@ -1,11 +1,9 @@
 """Whatever is asked in whatever order, the real services on a real PostgreSQL agree with a model of a few lines.
 
-`CHIFFON_EXAMPLES` sets how many histories are tried, `CHIFFON_SEED` repeats a run.
+`CHIFFON_EXAMPLES` multiplies how many histories are tried, `CHIFFON_SEED` repeats a run.
 """
 
 import asyncio
-import os
-import random
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +12,7 @@ from uuid import UUID, uuid4
 
 import hypothesis
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -37,9 +35,10 @@ from orchestrator.tasks.dispatch import IdempotencyConflict
 from orchestrator.tasks.model import Identity
 from orchestrator.tasks.service import TaskHasEnded, TaskService
 from tests.factories import make_chunk, make_new_task, make_result, make_status
+from tests.fuzz.bounds import MORE, SEED, bounded
 from tests.integration.orchestrator.ledger_model import Known
 
-EXAMPLES = int(os.environ.get("CHIFFON_EXAMPLES", "25"))
+HISTORIES = 10
 STEPS = 30
 AGEING = timedelta(minutes=10)
 # No lease ends unless a rule ends it.
@@ -94,7 +93,7 @@ class Ledger(RuleBasedStateMachine):
         self.pool: Pool = await self.stack.enter_async_context(open_pool(self.url, connections=2))
         policy = RetryPolicy(base=timedelta(0))
         self.tasks = TaskService(self.pool, ageing=AGEING)
-        self.leases = LeaseService(self.pool, lease=LEASE, ageing=AGEING, policy=policy)
+        self.leases = LeaseService(self.pool, lease=LEASE, policy=policy)
         self.output = OutputService(self.pool)
 
     async def _head(self) -> int:
@@ -317,19 +316,15 @@ class Ledger(RuleBasedStateMachine):
 
 
 def test_every_history_leaves_the_ledger_as_the_model_says(ledger_url: str) -> None:
-    seed = int(os.environ.get("CHIFFON_SEED") or random.randrange(2**32))
-    print(f"CHIFFON_SEED={seed} CHIFFON_EXAMPLES={EXAMPLES}")
+    print(f"CHIFFON_SEED={SEED} CHIFFON_EXAMPLES={MORE}")
     with asyncio.Runner() as runner:
         machine = type("SeededLedger", (Ledger,), {"url": ledger_url, "runner": runner})
         run_state_machine_as_test(
-            hypothesis.seed(seed)(machine),
+            hypothesis.seed(SEED)(machine),
             settings=settings(
-                max_examples=EXAMPLES,
+                bounded(HISTORIES),
                 stateful_step_count=STEPS,
-                deadline=None,
-                database=None,
                 print_blob=False,
                 phases=[Phase.explicit, Phase.generate],
-                suppress_health_check=list(HealthCheck),
             ),
         )

@@ -197,4 +197,4 @@ async def test_a_broker_that_is_away_is_told(pool: Pool, tasks: TaskService) -> 
 
     told = await blockers(why, await dispatched(tasks))
 
-    assert told[BlockerKind.BROKER_DOWN].message == "The broker does not answer: connection refused"
+    assert told[BlockerKind.BROKER_DOWN].message == "The broker cannot be used: connection refused"

@@ -3,19 +3,25 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
+
+import aio_pika
 
 from agents.main import run_agent
 from agents.settings import AgentSettings
 from chiffon.client import Client
-from chiffon.models import DeadLetter, TaskStatus
+from chiffon.models import Agent, DeadLetter, TaskStatus
 from common.broker.base import Broker
 from common.broker.connect import open_broker
+from common.broker.topology import work_queue
 from common.config import SharedSettings
+from common.messages import AgentStatus
 from orchestrator.main import serve
 from orchestrator.settings import OrchestratorSettings
+from tests.eventually import eventually
 from tests.services.ports import free_ports
 
 
@@ -30,6 +36,7 @@ class System:
     folder: Path
     stack: AsyncExitStack
     _agents: int = field(default=0)
+    _older_letters: frozenset[int] = frozenset()
 
     @property
     def websocket(self) -> str:
@@ -47,15 +54,59 @@ class System:
             )
         )
 
+    @asynccontextmanager
+    async def for_one_test(self, folder: Path) -> AsyncIterator["System"]:
+        """Lend the orchestrator to one test, and leave neither agents nor unfinished work nor tickets behind."""
+        older = frozenset(letter.id for letter in await self._letters())
+        async with AsyncExitStack() as stack:
+            yield replace(self, folder=folder, stack=stack, _agents=0, _older_letters=older)
+        await self._settle()
+
+    async def agents_online(self) -> list[Agent]:
+        """Return the agents that run; those of earlier tests are known, but offline."""
+        return [agent for agent in await self.client.agents() if agent.status is not AgentStatus.OFFLINE]
+
     async def dead_letters(self, count: int) -> list[DeadLetter]:
-        """Return the dead letters in the ledger, once there are so many."""
-        found = (await self.client.dead_letters(limit=200)).items
+        """Return the dead letters of this test, once there are so many."""
+        found = [letter for letter in await self._letters() if letter.id not in self._older_letters]
         return found if len(found) == count else []
 
     async def finished(self, *task_ids: Any, timeout: float = 30) -> list[TaskStatus]:
         """Wait until tasks have ended and return them."""
         async with asyncio.timeout(timeout):
-            return list(await asyncio.gather(*(self.client.wait(task_id) for task_id in task_ids)))
+            return await ended(self.client, *task_ids)
+
+    async def _letters(self) -> list[DeadLetter]:
+        return (await self.client.dead_letters(limit=200)).items
+
+    async def _settle(self) -> None:
+        async def is_quiet() -> bool:
+            left = [task for status in ("pending", "running") for task in await self._tasks(status)]
+            await asyncio.gather(*(self.client.cancel(task_id) for task_id in left))
+            return not left and not await self.agents_online()
+
+        await eventually(is_quiet, timeout=30)
+        for pool in self.settings.agent_types:
+            await eventually(lambda: self._is_drained(work_queue(pool).name), timeout=30)  # noqa: B023 - awaited at once
+
+    async def _tasks(self, status: str) -> list[UUID]:
+        return [task.task_id for task in (await self.client.tasks(status=status, limit=200)).items]
+
+    async def _is_drained(self, queue: str) -> bool:
+        if await self.broker.depth(queue) == 0:
+            return True
+        async with await aio_pika.connect(self.shared.broker_url) as connection:
+            await (await (await connection.channel()).get_queue(queue, ensure=False)).purge()
+        return False
+
+
+async def ended(client: Client, *task_ids: Any) -> list[TaskStatus]:
+    """Return tasks once all have ended; a feed is opened only for those that still run when it is their turn."""
+    tasks = []
+    for task_id in task_ids:
+        task = await client.status(task_id)
+        tasks.append(task if task.is_final else await client.wait(task_id))
+    return tasks
 
 
 @asynccontextmanager

@@ -18,10 +18,11 @@ from chiffon.models import TaskStatus
 from common.config import SharedSettings
 from common.messages import AgentStatus
 from tests.eventually import eventually
+from tests.integration.system import deployment
 from tests.integration.system.processes import server
 
 LOAD = 4
-BACKLOG = 20
+BACKLOG = 8
 
 
 @dataclass
@@ -107,7 +108,7 @@ def _identity(folder: Path) -> UUID:
 async def ended(client: Client, ids: list[UUID]) -> list[TaskStatus]:
     """Return the tasks once all have ended."""
     async with asyncio.timeout(90):
-        return [await client.wait(task_id) for task_id in ids]
+        return await deployment.ended(client, *ids)
 
 
 async def check(client: Client, load: Load) -> None:
@@ -132,15 +133,15 @@ async def test_a_new_orchestrator_replaces_the_old_one_under_load(
         agent(amqp_url, tmp_path / "agent"),
         load(tmp_path / "ran", old.client) as callers,
     ):
-        await callers.passes(30)
+        await callers.passes(12)
         async with server(amqp_url, ledger_url, tmp_path) as new:
             callers.servers.append(new.client)
-            await callers.passes(30)
+            await callers.passes(12)
             running = [await callers.dispatch(seconds=2) for _ in range(2)]
             await eventually(lambda: _any_is(new.client, running, "running"))
 
             assert await old.terminate() == 0
-            await callers.passes(30)
+            await callers.passes(12)
             await callers.stop()
             await check(new.client, callers)
 
@@ -155,7 +156,7 @@ async def test_agents_are_replaced_by_drain_under_load(amqp_url: str, ledger_url
         agent(amqp_url, tmp_path / "old") as (old_id, old_running),
         load(tmp_path / "ran", one.client) as callers,
     ):
-        await callers.passes(20)
+        await callers.passes(12)
         running = [await callers.dispatch(seconds=2) for _ in range(2)]
         await eventually(lambda: _any_is(one.client, running, "running"))
 
@@ -163,7 +164,7 @@ async def test_agents_are_replaced_by_drain_under_load(amqp_url: str, ledger_url
             drained = await one.client.drain_agent(old_id, note="new version")
             async with asyncio.timeout(30):
                 await old_running
-            await callers.passes(20)
+            await callers.passes(12)
 
             assert (drained.draining, drained.drain_note) == (True, "new version")
             await eventually(lambda: _is_gone(one.client, old_id))

@@ -51,10 +51,10 @@ async def _rotate(keys: Path, folder: Path, *, since: int, sent: list[UUID]) -> 
     [old] = [stored.key.key_id for stored in read_keys(keys).keys]
     new = add_key(keys, signs_from=datetime.now(UTC)).key_id
     await eventually(lambda: _trusted_by_all(folder, new), timeout=30)
-    await eventually(lambda: len(sent) > since + 20, timeout=30)
+    await eventually(lambda: len(sent) > since + 10, timeout=30)
     retire_key(keys, old, now=datetime.now(UTC), heard_for=0)
     await eventually(lambda: not _trusted_by_any(folder, old), timeout=30)
-    await eventually(lambda: len(sent) > since + 60, timeout=30)
+    await eventually(lambda: len(sent) > since + 25, timeout=30)
 
 
 def _trusted_by_all(folder: Path, key_id: str) -> bool:

@@ -28,6 +28,8 @@ from tests.integration.system.deployment import System, orchestrator
 from tests.services.ports import free_ports
 from tests.services.postgres import Postgres
 
+pytestmark = pytest.mark.xdist_group("system/live")
+
 Next = Callable[[], Awaitable[dict[str, Any]]]
 
 
@@ -42,6 +44,13 @@ async def watching(system: System, path: str) -> AsyncIterator[Next]:
                 return found
 
         yield frame
+
+
+async def position(system: System) -> int:
+    """Return the number of the newest event."""
+    async with watching(system, f"/ws/{uuid4()}") as frame:
+        newest: int = (await frame())["seq"]
+        return newest
 
 
 async def events_until(frame: Next, kind: str) -> list[dict[str, Any]]:
@@ -87,7 +96,7 @@ async def test_events_are_filtered_by_task_agent_and_type(system: System) -> Non
 async def test_a_reader_that_comes_back_misses_nothing_and_sees_nothing_twice(system: System) -> None:
     await system.start_agent(slots=4)
     seen: list[int] = []
-    after = 0
+    after = begin = await position(system)
     stop = asyncio.Event()
 
     async def keep_dispatching() -> None:
@@ -106,7 +115,7 @@ async def test_a_reader_that_comes_back_misses_nothing_and_sees_nothing_twice(sy
     stop.set()
     await asyncio.gather(*busy)
 
-    assert seen == list(range(1, len(seen) + 1))
+    assert seen == list(range(begin + 1, begin + len(seen) + 1))
     assert len(seen) >= 290
 
 
@@ -114,6 +123,7 @@ async def test_the_past_is_replayed_from_the_ledger_when_it_is_no_longer_in_memo
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "PAGE", 7)
+    begin = await position(system)
     task_ids = [uuid4() for _ in range(30)]
     async with watching(system, "/api/v1/ws") as earlier:
         await earlier()
@@ -121,14 +131,14 @@ async def test_the_past_is_replayed_from_the_ledger_when_it_is_no_longer_in_memo
             await system.client.dispatch("echo", {"message": "x"}, task_id=task_id)
             await system.client.cancel(task_id)
         await events_until_count(earlier, 60)
-        async with watching(system, "/api/v1/ws?after=0") as frame:
+        async with watching(system, f"/api/v1/ws?after={begin}") as frame:
             in_memory = await events_until_count(frame, 60)
 
-    async with _restarted(system), watching(system, "/api/v1/ws?after=0") as frame:
+    async with _restarted(system), watching(system, f"/api/v1/ws?after={begin}") as frame:
         from_ledger = await events_until_count(frame, 60)
 
     assert from_ledger == in_memory
-    assert [event["seq"] for event in from_ledger] == list(range(1, 61))
+    assert [event["seq"] for event in from_ledger] == list(range(begin + 1, begin + 61))
 
 
 async def events_until_count(frame: Next, count: int) -> list[dict[str, Any]]:
@@ -164,7 +174,7 @@ async def test_a_server_that_knows_only_asgi_shows_the_same(system: System, monk
 
 
 async def test_what_nobody_watches_is_not_read_and_who_comes_then_misses_nothing(
-    system: System, monkeypatch: pytest.MonkeyPatch
+    own_system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
     follow = queries.follow
@@ -176,11 +186,11 @@ async def test_what_nobody_watches_is_not_read_and_who_comes_then_misses_nothing
 
     monkeypatch.setattr(queries, "follow", counted)
     for _ in range(20):
-        await system.client.dispatch("echo", {"message": "x"})
+        await own_system.client.dispatch("echo", {"message": "x"})
     assert read == []
 
-    async with watching(system, "/api/v1/ws?after=0") as frame:
-        await system.client.dispatch("echo", {"message": "x"})
+    async with watching(own_system, "/api/v1/ws?after=0") as frame:
+        await own_system.client.dispatch("echo", {"message": "x"})
         events = await events_until_count(frame, 21)
 
     assert [event["seq"] for event in events] == list(range(1, 22))
@@ -321,15 +331,16 @@ async def test_everything_recent_can_be_read_from_the_beginning(
 ) -> None:
     monkeypatch.setattr(subscription, "BACKLOG", 40)
     monkeypatch.setattr(hub, "RECENT", 30)
+    begin = await position(system)
     async with watching(system, "/api/v1/ws") as earlier:
         await earlier()
         await asyncio.gather(*(system.client.dispatch("echo", {"message": "x"}) for _ in range(100)))
         await events_until_count(earlier, 100)
 
-        async with watching(system, "/api/v1/ws?after=0") as frame:
+        async with watching(system, f"/api/v1/ws?after={begin}") as frame:
             events = await events_until_count(frame, 100)
 
-    assert [event["seq"] for event in events] == list(range(1, 101))
+    assert [event["seq"] for event in events] == list(range(begin + 1, begin + 101))
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
@@ -356,14 +367,14 @@ async def test_a_page_whose_name_was_made_to_point_here_is_refused(system: Syste
 
 @pytest.mark.own_ledger
 async def test_readiness_comes_back_after_the_connection_that_listens_was_lost(
-    system: System, postgres: Postgres
+    own_system: System, postgres: Postgres
 ) -> None:
-    await eventually(system.client.ready)
-    await postgres.terminate_sessions(system.settings.database_url)
+    await eventually(own_system.client.ready)
+    await postgres.terminate_sessions(own_system.settings.database_url)
 
-    await eventually(system.client.ready, timeout=20)
+    await eventually(own_system.client.ready, timeout=20)
     trace_id = uuid4()
-    async with watching(system, f"/ws/{trace_id}") as frame:
+    async with watching(own_system, f"/ws/{trace_id}") as frame:
         await frame()
-        await system.client.dispatch("echo", {"message": "x"}, trace_id=trace_id)
+        await own_system.client.dispatch("echo", {"message": "x"}, trace_id=trace_id)
         assert await events_until(frame, "task.dispatched")

@@ -3,7 +3,9 @@
 from datetime import timedelta
 from uuid import uuid4
 
-from chiffon.models import Agent, DeadLetter
+import pytest
+
+from chiffon.models import Agent
 from common.broker import topology
 from common.broker.base import Address, Outgoing
 from common.protocol import ClaimEnvelope, encode
@@ -11,16 +13,14 @@ from tests.eventually import eventually
 from tests.factories import make_claim
 from tests.integration.system.deployment import System
 
+pytestmark = pytest.mark.xdist_group("system/operations")
+
 MINUTE = timedelta(minutes=1)
 
 
 async def agent_of(system: System) -> Agent:
     """Return the one agent, once it has registered."""
-
-    async def found() -> list[Agent]:
-        return await system.client.agents(status="online")
-
-    [agent] = await eventually(found)
+    [agent] = await eventually(system.agents_online)
     return agent
 
 
@@ -65,11 +65,8 @@ async def test_a_message_of_which_nobody_knows_the_queue_is_kept_and_cannot_be_r
     await system.broker.publish(Outgoing(Address(topology.DEAD, ""), encode(claim), type="claim"))
 
     # Nobody said which queue it came from, so it cannot be replayed, only looked at.
-    async def noted() -> list[DeadLetter]:
-        return (await system.client.dead_letters(state="waiting")).items
-
-    [letter] = await eventually(noted)
-    assert (letter.queue, letter.type) == ("unknown", "claim")
+    [letter] = await eventually(lambda: system.dead_letters(1))
+    assert (letter.state, letter.queue, letter.type) == ("waiting", "unknown", "claim")
     [result] = await system.client.replay_dead_letters([letter.id])
     assert (result.status_code, result.error_code) == (400, 2002)
 

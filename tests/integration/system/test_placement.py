@@ -8,13 +8,15 @@ import pytest
 from tests.eventually import eventually
 from tests.integration.system.deployment import System
 
+pytestmark = pytest.mark.xdist_group("system/placement")
+
 
 async def agent_named(system: System, name: str) -> UUID:
     """Return the id of an agent, once it has registered."""
     found: list[UUID] = []
 
     async def registered() -> bool:
-        found[:] = [agent.agent_id for agent in await system.client.agents() if agent.hostname == name]
+        found[:] = [agent.agent_id for agent in await system.agents_online() if agent.hostname == name]
         return bool(found)
 
     await eventually(registered)

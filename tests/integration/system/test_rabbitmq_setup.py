@@ -22,6 +22,8 @@ from tests.integration.system.rights import Rabbit, make_rabbit
 from tests.services.rabbitmq_node import InstalledNode, Node
 
 ADMIN_PASSWORD = "guest"
+# One thread is enough for a command, and to start more takes most of its time.
+FEW_THREADS = {"RABBITMQ_CTL_ERL_ARGS": "+S 1:1 +A 1 +sbwt none"}
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ async def test_what_is_printed_for_doing_by_hand_leaves_nothing_to_change(rabbit
 
     done = subprocess.run(
         ["sh", str(script)],
-        env=node.command_environment(tmp_path / "bin"),
+        env=node.command_environment(tmp_path / "bin") | FEW_THREADS,
         capture_output=True,
         text=True,
         check=False,

@@ -37,6 +37,8 @@ from tests.eventually import eventually
 from tests.factories import make_chunk, make_claim, make_heartbeat, make_renewal, make_result, make_results, make_status
 from tests.integration.system.rights import Account, Guarded, closing_of, refusal, thief
 
+pytestmark = pytest.mark.xdist_group("system/rights")
+
 REFUSED = "ACCESS_REFUSED"
 
 Attempt = Callable[[AbstractChannel], Awaitable[object]]
@@ -58,7 +60,7 @@ async def victim(guarded: Guarded) -> Account:
 
 
 async def is_online(guarded: Guarded, account: Account) -> bool:
-    return account.agent_id in {agent.agent_id for agent in await guarded.system.client.agents(status="online")}
+    return account.agent_id in {agent.agent_id for agent in await guarded.system.agents_online()}
 
 
 async def say(connection: aio_pika.abc.AbstractConnection, envelope: Envelope, *, key: str, user: str | None) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 from uuid import uuid4
 
+import pytest
+
 from common.broker import topology
 from common.broker.base import Address, Outgoing
 from common.messages import Stream
@@ -10,6 +12,8 @@ from common.protocol import StatusUpdateEnvelope, decode, encode
 from tests.eventually import eventually
 from tests.factories import make_heartbeat
 from tests.integration.system.deployment import System
+
+pytestmark = pytest.mark.xdist_group("system/round_trip")
 
 
 async def test_work_goes_round_with_its_ids_intact(system: System) -> None:
@@ -66,7 +70,7 @@ async def test_two_agents_share_four_tasks(system: System) -> None:
 
 
 async def _agents_online(system: System, count: int) -> bool:
-    return len(await system.client.agents(status="online")) == count
+    return len(await system.agents_online()) == count
 
 
 async def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_agent_lives_on(system: System) -> None:
@@ -123,16 +127,19 @@ async def test_the_same_dispatch_twice_runs_once(system: System) -> None:
 async def test_of_200_concurrent_dispatches_none_is_lost_or_doubled(system: System) -> None:
     for _ in range(2):
         await system.start_agent(slots=8)
-    ids = [uuid4() for _ in range(200)]
+    ids, trace_id = [uuid4() for _ in range(200)], uuid4()
 
     await asyncio.gather(
-        *(system.client.dispatch("echo", {"message": str(task_id)}, task_id=task_id) for task_id in ids)
+        *(
+            system.client.dispatch("echo", {"message": str(task_id)}, task_id=task_id, trace_id=trace_id)
+            for task_id in ids
+        )
     )
     tasks = await system.finished(*ids, timeout=60)
 
     assert {task.task_id: task.output for task in tasks} == {task_id: str(task_id) for task_id in ids}
     assert {(task.status, task.attempt) for task in tasks} == {("completed", 1)}
-    page = await system.client.tasks(limit=200)
+    page = await system.client.tasks(trace_id=trace_id, limit=200)
     assert len(page.items) == 200
     assert page.next_cursor is None
 

@@ -7,6 +7,7 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,20 @@ from tests.services.ports import free_ports
 FOLDERS = ("incoming", "processing", "outgoing", "failed")
 
 
-@pytest.fixture
-async def orchestrator(ledger_url: str, tmp_path: Path) -> AsyncIterator[Server]:
-    bus = (tmp_path / "bus").as_uri()
-    async with server(bus, ledger_url, tmp_path) as running, agent_process(bus, tmp_path / "agent", slots=4):
+pytestmark = pytest.mark.xdist_group("system/spool")
+
+
+@pytest.fixture(scope="module")
+async def orchestrator(module_ledger: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """One with an agent; the tests that use it share both."""
+    folder = tmp_path_factory.mktemp("spool")
+    bus = (folder / "bus").as_uri()
+    async with server(bus, module_ledger, folder) as running, agent_process(bus, folder / "agent", slots=4):
         yield running
+
+
+async def dispatched_since(orchestrator: Server, moment: datetime) -> int:
+    return len((await orchestrator.client.tasks(created_after=moment)).items)
 
 
 @pytest.fixture
@@ -81,6 +91,7 @@ async def run_once(root: Path, url: str, *words: str) -> None:
 async def test_what_is_dropped_is_dispatched_and_what_cannot_be_is_set_aside_with_the_reason(
     orchestrator: Server, root: Path, tmp_path: Path
 ) -> None:
+    begin = datetime.now(UTC)
     drop(root, "good.json", **shell("echo fine", channel="mail", message_id="m1"))
     drop(root, "bad.json", **shell("exit 3"))
     drop(root, "unknown.json", work_type="nonsense")
@@ -108,13 +119,13 @@ async def test_what_is_dropped_is_dispatched_and_what_cannot_be_is_set_aside_wit
     assert left["failed"] == sorted([*wrong, *(f"{name}.reason.json" for name in wrong)])
     refused = json.loads((root / "failed" / "unknown.json.reason.json").read_text())
     assert (refused["file"], refused["error_code"]) == ("unknown.json", 1001)
-    assert len((await orchestrator.client.tasks()).items) == 2
+    assert await dispatched_since(orchestrator, begin) == 2
 
 
 async def test_a_spool_that_is_killed_while_work_runs_runs_nothing_twice_and_writes_one_result(
     orchestrator: Server, root: Path, tmp_path: Path
 ) -> None:
-    starts, gate = tmp_path / "starts", tmp_path / "gate"
+    starts, gate, begin = tmp_path / "starts", tmp_path / "gate", datetime.now(UTC)
     url = orchestrator.client.base_url
     drop(root, "a.json", **shell(f"echo run >> {starts}; while [ ! -e {gate} ]; do sleep 0.05; done; echo end"))
     async with spool(root, url) as process:
@@ -130,7 +141,7 @@ async def test_a_spool_that_is_killed_while_work_runs_runs_nothing_twice_and_wri
     assert (left["incoming"], left["processing"], left["failed"], len(left["outgoing"])) == ([], [], [], 1)
     assert results(root)["a.json"]["output"] == "end\n"
     assert starts.read_text() == "run\n"
-    assert len((await orchestrator.client.tasks()).items) == 1
+    assert await dispatched_since(orchestrator, begin) == 1
     assert "spool.reconciled" in (root / "log").read_text()
 
 

@@ -28,6 +28,13 @@ from tests.services.rabbitmq_node import PrivateNode
 
 MEMORY = SharedSettings(broker_url="memory://")
 CERTIFICATE_USER = "agent-by-certificate"
+MAKE_USER = """
+rabbit_auth_backend_internal:add_user(<<"{user}">>, <<"unused">>, <<"tests">>),
+rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"/">>, <<".*">>, <<".*">>, <<".*">>, <<"tests">>).
+"""
+
+# The tests that use it stay in one worker, so that it is started once.
+with_rabbitmq = pytest.mark.xdist_group("system/tls")
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +67,7 @@ def tls_url(authority: Authority, served: Certificate) -> Iterator[str]:
         ]
     )
     node = PrivateNode(scripts, plugins=("rabbitmq_auth_mechanism_ssl",), configuration=configuration)
-    node.ctl("add_user", CERTIFICATE_USER, "unused")
-    node.ctl("set_permissions", CERTIFICATE_USER, ".*", ".*", ".*")
+    node.ctl("eval", MAKE_USER.format(user=CERTIFICATE_USER))
     yield f"127.0.0.1:{port}"
     node.stop()
 
@@ -70,6 +76,7 @@ def tls(authority: Authority, certificate: Certificate) -> str:
     return f"cafile={authority.ca}&certfile={certificate.cert}&keyfile={certificate.key}"
 
 
+@with_rabbitmq
 @pytest.mark.parametrize("by_certificate", [False, True], ids=["password", "certificate"])
 async def test_a_broker_over_tls_is_used_with_a_certificate_and_knows_who_sends(
     tls_url: str, authority: Authority, *, by_certificate: bool
@@ -90,6 +97,7 @@ async def test_a_broker_over_tls_is_used_with_a_certificate_and_knows_who_sends(
     assert delivery.sender == who.split(":")[0]
 
 
+@with_rabbitmq
 @pytest.mark.filterwarnings("ignore:coroutine 'Connection.close' was never awaited")
 async def test_a_broker_is_not_used_without_a_certificate_or_with_one_that_nobody_trusts(
     tls_url: str, authority: Authority, tmp_path: Path

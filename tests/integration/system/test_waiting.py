@@ -13,6 +13,8 @@ from chiffon.models import Blocker
 from tests.eventually import eventually
 from tests.integration.system.deployment import System
 
+pytestmark = pytest.mark.xdist_group("system/waiting")
+
 # Each program notes its number and the moment, in nanoseconds, at its start and at its end; lines this short are
 # appended whole.
 NOTE = 'echo "{name} start $(date +%s%N)" >> {path}; sleep {seconds}; echo "{name} end $(date +%s%N)" >> {path}'

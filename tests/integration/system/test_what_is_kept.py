@@ -15,7 +15,7 @@ TRANSIENT = {"claim", "grant", "status_update", "stored", "heard"}
 EVERYTHING = {"chiffon.work": "work.infra", "chiffon.control": "#", "chiffon.replies": "#"}
 
 
-async def test_what_nobody_says_again_is_persistent_and_nothing_else_is(system: System, amqp_url: str) -> None:
+async def test_what_nobody_says_again_is_persistent_and_nothing_else_is(own_system: System, amqp_url: str) -> None:
     modes: defaultdict[str, set[DeliveryMode | None]] = defaultdict(set)
 
     async def note(message: aio_pika.abc.AbstractIncomingMessage) -> None:
@@ -25,18 +25,18 @@ async def test_what_nobody_says_again_is_persistent_and_nothing_else_is(system: 
     async with await aio_pika.connect(amqp_url) as connection:
         channel = await connection.channel()
         ears = await channel.declare_queue(exclusive=True)
-        await system.start_agent(slots=8)
-        await eventually(lambda: _is_online(system))
+        await own_system.start_agent(slots=8)
+        await eventually(lambda: _is_online(own_system))
         for exchange, key in EVERYTHING.items():
             await ears.bind(exchange, key)
         await ears.consume(note, no_ack=True)
         done, running = uuid4(), uuid4()
-        await system.client.dispatch("echo", {"message": "x"}, task_id=done)
-        await system.finished(done)
-        await system.client.dispatch("shell_script", {"script": "echo begun; sleep 60"}, task_id=running)
+        await own_system.client.dispatch("echo", {"message": "x"}, task_id=done)
+        await own_system.finished(done)
+        await own_system.client.dispatch("shell_script", {"script": "echo begun; sleep 60"}, task_id=running)
         await eventually(lambda: "work_status" in modes)
-        await system.client.cancel(running)
-        await system.finished(running)
+        await own_system.client.cancel(running)
+        await own_system.finished(running)
         await eventually(lambda: modes.keys() >= PERSISTENT | TRANSIENT)
 
     kept = {kind for kind, seen in modes.items() if seen == {DeliveryMode.PERSISTENT}}

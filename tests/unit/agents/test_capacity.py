@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from agents.capacity import Capacity
 from tests.eventually import eventually
 
@@ -76,6 +78,7 @@ async def test_it_says_when_a_slot_is_free_for_which_nobody_waits() -> None:
     await eventually(lambda: freed == [1])
 
 
+@pytest.mark.path_internals
 async def test_a_slot_that_is_kept_is_taken_by_whom_it_is_kept_for() -> None:
     capacity = Capacity(2)
     capacity.keep(1)
@@ -86,6 +89,7 @@ async def test_a_slot_that_is_kept_is_taken_by_whom_it_is_kept_for() -> None:
     assert capacity.take()
 
 
+@pytest.mark.path_internals
 async def test_who_waits_gets_a_slot_that_is_kept_no_longer() -> None:
     capacity = Capacity(1)
     capacity.keep(1)

@@ -16,6 +16,8 @@ from agents.claims_ahead import (
 )
 from common.messages import STANDING_SECONDS
 
+pytestmark = pytest.mark.path_internals
+
 
 def make(ahead: ClaimsAhead, now: float, **changed: Any) -> list[UUID]:
     return ahead.make(now, **{"most": 64, "slots": 256, "free": 256, "begun": 0, **changed})

@@ -18,10 +18,12 @@ import psutil
 import pytest
 
 from agents.executors.base import ExecutionContext, Outcome
+from agents.executors.enclosure import User
 from agents.executors.enforcement import CannotConfine, ConfinementUnusable, Enforcement, probe
 from agents.executors.shell import ShellExecutor
 from agents.permitted import Permitted
-from agents.process_table import look_at
+from agents.processes.keepers import Keepers
+from agents.processes.table import look_at
 from agents.stopping import StopReason, StopSignal
 from common.confinement import UNCONFINED, Confinement
 from common.messages import ResultStatus, Stream, WorkRequest
@@ -42,7 +44,8 @@ async def workspaces() -> AsyncIterator[Path]:
 
 
 async def enforcement(workspaces: Path, *, run_as: str | None = None) -> Enforcement:
-    return await probe(run_as=run_as, least=UNCONFINED, workspaces=workspaces, hidden=(workspaces.parent,))
+    with Keepers() as keepers:
+        return await probe(keepers, run_as=run_as, least=UNCONFINED, workspaces=workspaces, hidden=(workspaces.parent,))
 
 
 async def run(
@@ -57,18 +60,20 @@ async def run(
     enclosure = host.enclosure(Confinement.model_validate(demanded))
     workspace = workspaces / str(uuid4())
     workspace.mkdir(mode=0o700)
-    context = ExecutionContext(
-        workspace=workspace,
-        inherited={"PATH": "/usr/bin:/bin"},
-        ids={"CHIFFON_TASK_ID": str(uuid4()), "CHIFFON_ATTEMPT": "1"},
-        write=write,
-        stop=stop or StopSignal(),
-        kill_grace_seconds=5.0,
-        enclosure=enclosure,
-    )
     parameters = {"script": script, "max_duration_seconds": 30}
     work = WorkRequest.model_validate({"task_id": uuid4(), "work_type": "shell_script", "parameters": parameters})
-    return await ShellExecutor().execute(Permitted(work), context), output.decode(errors="replace")
+    with Keepers() as keepers:
+        context = ExecutionContext(
+            workspace=workspace,
+            inherited={"PATH": "/usr/bin:/bin"},
+            ids={"CHIFFON_TASK_ID": str(uuid4()), "CHIFFON_ATTEMPT": "1"},
+            write=write,
+            stop=stop or StopSignal(),
+            kill_grace_seconds=5.0,
+            keepers=keepers,
+            enclosure=enclosure,
+        )
+        return await ShellExecutor().execute(Permitted(work), context), output.decode(errors="replace")
 
 
 def python(code: str) -> str:
@@ -249,21 +254,23 @@ def _sleepers() -> list[int]:
     ]
 
 
-async def test_settings_that_the_host_cannot_meet_stop_the_start(workspaces: Path) -> None:
+async def test_settings_that_the_host_cannot_meet_stop_the_start(workspaces: Path, keepers: Keepers) -> None:
     with pytest.raises(ConfinementUnusable, match="has no user 'nobody-of-that-name'"):
         await enforcement(workspaces, run_as="nobody-of-that-name")
     with pytest.raises(ConfinementUnusable, match="own_user"):
-        await probe(run_as=None, least=Confinement(own_user=True), workspaces=workspaces)
+        await probe(keepers, run_as=None, least=Confinement(own_user=True), workspaces=workspaces)
 
 
 async def test_a_wall_that_cannot_be_built_leaves_nothing_started(
-    workspaces: Path, monkeypatch: pytest.MonkeyPatch
+    workspaces: Path,
 ) -> None:
-    monkeypatch.setattr("agents.executors.process_start._unshare", lambda _flags: -1)
-    host = Enforcement(possible=frozenset({"network_off"}))
+    # More groups than any kernel gives to a process.
+    host = Enforcement(user=User("nobody", os.geteuid(), os.getegid(), tuple(range(100_000)), "/"))
 
     with pytest.raises(OSError, match="could not be shut in"):
-        await run(host, workspaces, "touch /tmp/never", network_off=True)
+        await run(host, workspaces, f"touch {workspaces}/started")
+
+    assert not (workspaces / "started").exists()
 
 
 def test_of_two_confinements_the_stricter_holds() -> None:

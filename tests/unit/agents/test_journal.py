@@ -34,7 +34,7 @@ async def test_what_was_started_and_not_ended_is_found(tmp_path: Path) -> None:
     async with Journal(JournalFile(path)) as journal:
         for grant in (ended, left):
             await journal.started(grant, boot_id=BOOT, agent_pid=1)
-            journal.process_started(grant, pid=100, start_ticks=5)
+            journal.process_started(grant, pid=100, start_ticks=5, keeper_pid=99, keeper_ticks=4)
         journal.ended(Ended(task_id=ended.work.task_id, fence=1, status=ResultStatus.COMPLETED))
 
     [one] = unended(JournalFile(path).read())

@@ -8,7 +8,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from agents.attempts import Attempt, Attempts
-from agents.guard import Guardian
+from agents.processes.deadlines import Deadlines
 from agents.renew import LeaseKeeper
 from agents.stopping import StopReason
 from common.broker.base import BrokerUnavailable, Outgoing
@@ -70,7 +70,7 @@ class Keeping:
 async def keeping(*, kill_grace: float = 10.0) -> AsyncIterator[Keeping]:
     broker, attempts = Renewals(), Attempts()
     keeper = LeaseKeeper(
-        broker, AGENT, attempts, SystemClock(), guardian=Guardian(), kill_grace=timedelta(seconds=kill_grace)
+        broker, AGENT, attempts, SystemClock(), deadlines=Deadlines(), kill_grace=timedelta(seconds=kill_grace)
     )
     running = asyncio.create_task(keeper.run())
     try:

@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 
 from agents.journal import ProcessStarted, Started, Unended
-from agents.orphans import boot_id, kill_orphans
-from agents.process_table import look_at
+from agents.orphans import boot_id, end_orphans
+from agents.processes.table import look_at
 from tests.eventually import eventually
 from tests.unit.agents.test_process import is_gone
 
@@ -77,7 +77,7 @@ async def test_a_whole_group_is_killed(start: Start) -> None:
     child = await start("sleep 60 & echo $$ $!; wait", ids_of(started))
     pids = await line_of(child)
 
-    killed = await asyncio.to_thread(kill_orphans, noted(started, child.pid))
+    killed = await asyncio.to_thread(end_orphans, noted(started, child.pid))
 
     assert killed == sorted(pids)
     for pid in pids:
@@ -92,7 +92,7 @@ async def test_a_group_whose_leader_is_dead_is_known_by_the_ids_in_its_environme
     process = ProcessStarted(task_id=started.task_id, fence=1, pid=child.pid, start_ticks=1)
     left = Unended(started, (process,))
 
-    assert await asyncio.to_thread(kill_orphans, left) == [orphan]
+    assert await asyncio.to_thread(end_orphans, left) == [orphan]
 
 
 async def test_whoever_left_the_group_is_known_by_the_ids_in_its_environment(start: Start) -> None:
@@ -101,7 +101,7 @@ async def test_whoever_left_the_group_is_known_by_the_ids_in_its_environment(sta
     (escaped,) = await line_of(child)
     left = noted(started, child.pid)
 
-    assert set(await asyncio.to_thread(kill_orphans, left)) >= {child.pid, escaped}
+    assert set(await asyncio.to_thread(end_orphans, left)) >= {child.pid, escaped}
     await eventually(partial(is_gone, escaped))
 
 
@@ -110,7 +110,7 @@ async def test_a_process_whose_start_was_not_journaled_is_known_by_its_ids(start
     child = await start("echo $$; exec sleep 60", ids_of(started))
     pids = await line_of(child)
 
-    assert await asyncio.to_thread(kill_orphans, Unended(started, ())) == pids
+    assert await asyncio.to_thread(end_orphans, Unended(started, ())) == pids
 
 
 async def test_an_id_that_was_given_to_somebody_else_is_left_alone(start: Start) -> None:
@@ -118,7 +118,7 @@ async def test_an_id_that_was_given_to_somebody_else_is_left_alone(start: Start)
     child = await start("echo $$; exec sleep 60", ids_of(make_started()))
     await line_of(child)
 
-    assert await asyncio.to_thread(kill_orphans, noted(started, child.pid, ticks_off=-1)) == []
+    assert await asyncio.to_thread(end_orphans, noted(started, child.pid, ticks_off=-1)) == []
     assert not is_gone(child.pid)
 
 
@@ -127,7 +127,7 @@ async def test_another_attempt_of_the_same_task_is_left_alone(start: Start) -> N
     child = await start("echo $$; exec sleep 60", {**ids_of(started), "CHIFFON_ATTEMPT": "2"})
     await line_of(child)
 
-    assert await asyncio.to_thread(kill_orphans, Unended(started, ())) == []
+    assert await asyncio.to_thread(end_orphans, Unended(started, ())) == []
     assert not is_gone(child.pid)
 
 
@@ -136,7 +136,7 @@ async def test_nothing_of_before_a_reboot_can_be_meant(start: Start) -> None:
     child = await start("echo $$; exec sleep 60", ids_of(started))
     await line_of(child)
 
-    assert await asyncio.to_thread(kill_orphans, noted(started, child.pid)) == []
+    assert await asyncio.to_thread(end_orphans, noted(started, child.pid)) == []
     assert not is_gone(child.pid)
 
 

@@ -1,7 +1,6 @@
 """However an executor ends, the task gets a result and the agent lives on."""
 
 import json
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -13,12 +12,14 @@ import pytest
 
 from agents.attempts import Attempt, Attempts
 from agents.executors.base import ExecutionContext, Outcome
-from agents.guard import Guardian
+from agents.executors.process import Command, run_process
 from agents.handover import Handover
 from agents.journal import Journal
 from agents.journal_file import JournalFile
 from agents.permitted import Permitted
-from agents.process_table import look_at
+from agents.processes.deadlines import Deadlines
+from agents.processes.keepers import Keeper, Keepers
+from agents.processes.table import look_at
 from agents.reporter import Reporter
 from agents.runner import Runner
 from agents.seal_check import SealCheck
@@ -97,7 +98,8 @@ async def run(
             handover=handover,
             journal=journal,
             attempts=attempts,
-            guardian=stack.enter_context(Guardian()),
+            keepers=stack.enter_context(Keepers()),
+            deadlines=Deadlines(),
             clock=SystemClock(),
             env_allow=[],
             kill_grace=timedelta(seconds=1),
@@ -220,17 +222,27 @@ async def test_work_whose_start_cannot_be_journaled_does_not_start(tmp_path: Pat
     assert (result.error_code, result.retryable, result.started) == (ErrorCode.RESOURCE_LIMIT, True, False)
 
 
-async def test_the_process_group_is_journaled_with_the_time_of_its_start(tmp_path: Path) -> None:
+async def test_a_program_and_its_keeper_are_journaled_with_the_times_of_their_starts(tmp_path: Path) -> None:
+    seen: dict[str, int] = {}
+
+    def note(keeper: Keeper) -> None:
+        for name, pid in (("program", keeper.pid), ("keeper", keeper.keeper_pid)):
+            if (process := look_at(pid)) is not None:
+                seen[name] = process.start_ticks
+
     async def start(context: ExecutionContext) -> Outcome:
-        context.process_started(os.getpid())
+        def started(keeper: Keeper) -> None:
+            context.process_started(keeper)
+            note(keeper)
+
+        command = Command(["/bin/sleep", "0.5"], context.workspace, {}, b"", 60.0, 1.0)
+        await run_process(context.keepers, command, write=context.write, stop=context.stop, started=started)
         return Outcome(ResultStatus.COMPLETED)
 
     await run(make_attempt(), tmp_path / "work", start)
 
     [process] = [line for line in journaled(tmp_path / "work") if line["event"] == "process"]
-    myself = look_at(os.getpid())
-    assert myself is not None
-    assert (process["pid"], process["start_ticks"]) == (os.getpid(), myself.start_ticks)
+    assert {"program": process["start_ticks"], "keeper": process["keeper_ticks"]} == seen
 
 
 async def test_the_result_is_on_disk_when_the_attempt_is_over(tmp_path: Path) -> None:

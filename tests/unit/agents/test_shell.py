@@ -12,6 +12,7 @@ from agents.executors.base import ExecutionContext, Outcome, SecretUnavailable
 from agents.executors.environment import inherited
 from agents.executors.shell import ShellExecutor
 from agents.permitted import Permitted
+from agents.processes.keepers import Keepers
 from agents.stopping import StopReason, StopSignal
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream, WorkRequest
@@ -39,19 +40,21 @@ async def run(
     async def write(stream: Stream, data: bytes) -> None:
         output.extend(data)
 
-    context = ExecutionContext(
-        workspace=tmp_path,
-        inherited={"PATH": "/usr/bin:/bin"} if env is None else env,
-        ids=IDS,
-        write=write,
-        stop=stop or StopSignal(),
-        kill_grace_seconds=2.0,
-        secret=secret,
-    )
     work = WorkRequest.model_validate(
         {"task_id": uuid4(), "work_type": "shell_script", "parameters": {**parameters, "env": variables or {}}}
     )
-    return await ShellExecutor().execute(Permitted(work), context), output.decode()
+    with Keepers() as keepers:
+        context = ExecutionContext(
+            workspace=tmp_path,
+            inherited={"PATH": "/usr/bin:/bin"} if env is None else env,
+            ids=IDS,
+            write=write,
+            stop=stop or StopSignal(),
+            kill_grace_seconds=2.0,
+            keepers=keepers,
+            secret=secret,
+        )
+        return await ShellExecutor().execute(Permitted(work), context), output.decode()
 
 
 async def test_arguments_reach_the_program_without_a_shell(tmp_path: Path) -> None:

@@ -159,6 +159,7 @@ async def working(count: int, *, hold: float = 60.0) -> AsyncIterator[Working]:
             task.cancel()
 
 
+@pytest.mark.path_internals
 async def test_one_consumer_holds_a_ticket_for_each_slot_and_no_more() -> None:
     async with working(3) as it:
         tasks = await it.give(5)
@@ -337,6 +338,7 @@ async def test_who_is_cancelled_stops_its_work_and_gives_its_ticket_back() -> No
     assert await it.waiting() == 1
 
 
+@pytest.mark.path_internals
 async def test_work_claimed_in_advance_takes_a_slot_like_any_other() -> None:
     async with working(2) as it:
         given = it.hand()
@@ -353,6 +355,7 @@ async def test_work_claimed_in_advance_takes_a_slot_like_any_other() -> None:
         assert it.most == 2
 
 
+@pytest.mark.path_internals
 async def test_work_claimed_in_advance_that_finds_no_slot_goes_back_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(given_module, "PATIENCE", 0.02)
     async with working(1) as it:
@@ -366,6 +369,7 @@ async def test_work_claimed_in_advance_that_finds_no_slot_goes_back_untouched(mo
         await eventually(lambda: it.capacity.free == 1)
 
 
+@pytest.mark.path_internals
 async def test_a_slot_that_is_kept_for_a_claim_is_not_for_tickets_until_it_is_let_go() -> None:
     async with working(2) as it:
         it.capacity.keep(1)
@@ -386,6 +390,7 @@ async def test_a_slot_that_is_kept_for_a_claim_is_not_for_tickets_until_it_is_le
         await it.until_running([tasks[1], *later])
 
 
+@pytest.mark.path_internals
 async def test_tickets_that_find_their_slots_taken_by_work_claimed_in_advance_go_back_to_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -407,6 +412,7 @@ async def test_tickets_that_find_their_slots_taken_by_work_claimed_in_advance_go
         assert it.most == 2
 
 
+@pytest.mark.path_internals
 async def test_an_agent_of_one_slot_takes_no_ticket_beside_work_claimed_in_advance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -427,6 +433,7 @@ async def test_an_agent_of_one_slot_takes_no_ticket_beside_work_claimed_in_advan
         await eventually(lambda: it.broker.prefetches == [1])
 
 
+@pytest.mark.path_internals
 async def test_a_ticket_for_this_agent_alone_waits_for_work_claimed_in_advance() -> None:
     async with working(1) as it:
         await eventually(lambda: it.broker.prefetches == [1])
@@ -442,6 +449,7 @@ async def test_a_ticket_for_this_agent_alone_waits_for_work_claimed_in_advance()
         assert it.most == 1
 
 
+@pytest.mark.path_internals
 async def test_who_stops_waits_for_work_claimed_in_advance_and_takes_no_more() -> None:
     it = Working(2)
     await it.broker.declare(POOL)

@@ -27,6 +27,8 @@ from tests.eventually import eventually
 from tests.factories import make_grant
 from tests.fakes.clock import FakeClock
 
+pytestmark = pytest.mark.path_internals
+
 AGENT = UUID(int=7)
 
 

@@ -1,9 +1,14 @@
 """Each attempt has an empty, private directory that is gone afterwards."""
 
+import logging
+import os
 import stat
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
+from agents.removal import remove_tree
 from agents.workspace import Workspaces
 
 
@@ -47,3 +52,76 @@ async def test_no_directory_is_made_for_work_that_needs_none(tmp_path: Path) -> 
         assert not path.exists()
 
     assert not (tmp_path / "work").exists()
+
+
+def make_deep(path: Path, *, depth: int) -> None:
+    """Make directories below one another: more than the stack, an open path or the open files could hold."""
+    folder = os.open(path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d" * 10, dir_fd=folder)
+        below = os.open("d" * 10, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+    os.close(folder)
+
+
+async def test_three_thousand_directories_below_one_another_are_removed(tmp_path: Path) -> None:
+    async with Workspaces(tmp_path / "work").open(uuid4(), 1) as path:
+        make_deep(path, depth=3000)
+
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_three_thousand_directories_of_an_earlier_life_are_removed_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "work" / "one").mkdir(parents=True)
+    make_deep(tmp_path / "work" / "one", depth=3000)
+
+    assert Workspaces(tmp_path / "work").remove_leftovers() == 1
+
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_what_a_program_has_locked_or_linked_is_removed_and_what_links_name_is_not(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "kept").touch()
+    locked = tmp_path / "work" / "inner" / "locked"
+    locked.mkdir(parents=True)
+    (locked / "file").touch()
+    (tmp_path / "work" / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "work" / "dangling").symlink_to("nowhere")
+    locked.chmod(0o000)
+    locked.parent.chmod(0o500)
+
+    remove_tree(tmp_path / "work")
+
+    assert [path.name for path in tmp_path.rglob("*")] == ["outside", "kept"]
+
+
+async def test_what_cannot_be_removed_is_logged_and_set_aside_and_the_rest_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    unlink = os.unlink
+
+    def refuse(name: str, *, dir_fd: int | None = None) -> None:
+        if name == "immutable":
+            raise PermissionError(1, "Operation not permitted")
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    workspaces, task_id = Workspaces(tmp_path / "work"), uuid4()
+    with caplog.at_level(logging.WARNING):
+        async with workspaces.open(task_id, 1) as path:
+            (path / "immutable").touch()
+            (path / "other").touch()
+
+        assert [record.message for record in caplog.records] == ["workspace.not_removed"]
+    [left] = (tmp_path / "work").iterdir()
+    assert [one.name for one in left.iterdir()] == ["immutable"]
+    async with workspaces.open(task_id, 1) as again:  # its place is free
+        assert list(again.iterdir()) == []
+    (tmp_path / "work" / "removable").mkdir()
+    assert workspaces.remove_leftovers() == 1
+    monkeypatch.undo()
+    assert workspaces.remove_leftovers() == 1
+    assert list((tmp_path / "work").iterdir()) == []

@@ -5,25 +5,29 @@ from collections.abc import Iterator
 import pytest
 
 from tests.services.ports import free_ports
-from tests.unit.chiffon.fake_orchestrator import FakeOrchestrator, Served
+from tests.unit.chiffon.fake_orchestrator import FakeOrchestrator, Server
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A server of fakes: to start and stop one costs more than most tests."""
+    server = Server()
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture
-def served() -> Iterator[Served]:
-    served = Served(FakeOrchestrator())
-    served.start()
-    yield served
-    served.stop()
+def fake(server: Server) -> Iterator[FakeOrchestrator]:
+    fake = FakeOrchestrator()
+    with server.serving(fake):
+        yield fake
 
 
 @pytest.fixture
-def fake(served: Served) -> FakeOrchestrator:
-    return served.fake
-
-
-@pytest.fixture
-def url(served: Served) -> str:
-    return served.url
+def url(server: Server, fake: FakeOrchestrator) -> str:
+    """The URL at which the fake of this test answers."""
+    return server.url
 
 
 @pytest.fixture

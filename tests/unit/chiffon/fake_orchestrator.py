@@ -3,6 +3,8 @@
 import asyncio
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -12,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC).isoformat()
@@ -39,6 +42,8 @@ class FakeOrchestrator:
         self.orders: list[tuple[str, str, dict[str, Any]]] = []
         self.cuts: list[tuple[int, int]] = []
         """For each connection to come: after how many events it is closed, and with which code."""
+        self.ended = False
+        """Its readers are let go: another fake takes its place."""
 
     def app(self) -> Starlette:
         return Starlette(
@@ -212,7 +217,7 @@ class FakeOrchestrator:
             return
 
     async def _send(self, socket: WebSocket, position: int, task_id: str | None, limit: int) -> None:
-        while limit > 0:
+        while limit > 0 and not self.ended:
             for event in self.events[position : position + limit]:
                 position = event["seq"]
                 if task_id in (None, event["task_id"]):
@@ -221,15 +226,27 @@ class FakeOrchestrator:
             await asyncio.sleep(0.01)
 
 
-class Served:
-    """The fake, answering at `url` from a thread of its own."""
+class Server:
+    """Serves one fake after another at the same `url`, from a thread of its own."""
 
-    def __init__(self, fake: FakeOrchestrator) -> None:
-        config = uvicorn.Config(fake.app(), host="127.0.0.1", port=0, log_level="error", lifespan="off")
+    def __init__(self) -> None:
+        config = uvicorn.Config(
+            self._answer, host="127.0.0.1", port=0, interface="asgi3", log_level="error", lifespan="off"
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self.fake = fake
+        self._app = FakeOrchestrator().app()
         self.url = ""
+
+    @contextmanager
+    def serving(self, fake: FakeOrchestrator) -> Iterator[None]:
+        """Let a fake answer as long as the block runs."""
+        self._app = fake.app()
+        yield
+        fake.ended = True
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
     def start(self) -> None:
         ready = threading.Event()

@@ -13,6 +13,8 @@ from orchestrator.http.context import RequestContext
 from orchestrator.http.direct import CannotBeDirect, DirectRoutes, Plan, direct, direct_routes
 from orchestrator.http.strict import NOTHING_IS_DROPPED, ReadBodies
 
+pytestmark = pytest.mark.path_internals
+
 TRACE = {"x-trace-id": "6f2d3a5e-0a53-4c65-9a1b-6f0a52f5f0c1"}
 
 

@@ -7,6 +7,8 @@ import pytest
 from orchestrator.leases.given import GivenLeases
 from tests.factories import make_new_task, make_result
 
+pytestmark = pytest.mark.path_internals
+
 AGENT = uuid4()
 
 

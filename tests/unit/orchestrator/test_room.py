@@ -7,6 +7,8 @@ import pytest
 from orchestrator.outbox.model import NewTicket
 from orchestrator.outbox.room import Room
 
+pytestmark = pytest.mark.path_internals
+
 
 def _ticket() -> NewTicket:
     return NewTicket(uuid4(), uuid4(), uuid4(), "echo", "infra", 3, fence=0)

@@ -2,7 +2,11 @@
 
 import re
 
+import pytest
+
 from orchestrator.dispatch.queries import STORE, STORE_FEW
+
+pytestmark = pytest.mark.path_internals
 
 
 def test_every_array_of_the_statement_for_few_tasks_stands_in_a_subquery() -> None:

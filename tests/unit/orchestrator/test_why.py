@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.lifecycle import Status
+from orchestrator.registry.model import MayWork
 from orchestrator.why.model import AgentFacts, BlockerKind, Facts, LimitFacts, OrderFacts, TicketFacts
 from orchestrator.why.rules import explain
 from tests.test_orchestrator_api import make_task
@@ -190,9 +191,9 @@ def test_slots_are_not_in_the_way_of_a_task_that_waits_for_its_key() -> None:
 
 def test_agents_that_are_held_back_say_by_whom_until_when_and_why() -> None:
     held = [
-        agent(1, paused_until=SOON, paused_by="anna", pause_note="new disk"),
-        agent(2, draining=True, drained_by="ben", drain_note="leaves"),
-        agent(3, tripped_until=SOON),
+        agent(1, may_work=MayWork.PAUSED, paused_until=SOON, paused_by="anna", pause_note="new disk"),
+        agent(2, may_work=MayWork.DRAINING, draining=True, drained_by="ben", drain_note="leaves"),
+        agent(3, may_work=MayWork.TRIPPED, tripped_until=SOON),
         agent(4, running=2),
     ]
 

@@ -2,11 +2,12 @@
 
 import asyncio
 
-import asyncpg
 from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+
+from common.postgres import Database
 
 TAKE_TURNS = text("SELECT pg_advisory_xact_lock(hashtext('chiffon.migrations'))")
 
@@ -26,9 +27,7 @@ def run_on(connection: Connection) -> None:
 
 async def run_online() -> None:
     url = context.config.attributes["database_url"]
-    engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url), poolclass=NullPool
-    )
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=Database(url).connect, poolclass=NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(run_on)
         await connection.commit()

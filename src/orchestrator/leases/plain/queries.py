@@ -28,12 +28,9 @@ CLAIMABLE = """
            output, error_message, error_code, exit_code, duration_ms, task.created_at, updated_at, task.started_at,
            finished_at, ordering_key, concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path,
            effect, policy_rule, policy_version, work_digest, confinement, approval_id, now() AS read_at,
-           coalesce(NOT agent.draining AND agent.tripped_until IS NULL, true)
-             AND coalesce(agent.paused_until <= now(), true) AND principal.disabled_at IS NULL AS by_free
+           agent_may_work(wanted.agent_id) = 'free' AS by_free
       FROM unnest($1::uuid[], $2::uuid[]) AS wanted (task_id, agent_id)
       JOIN task ON task.task_id = wanted.task_id
-      LEFT JOIN agent ON agent.agent_id = wanted.agent_id
-      LEFT JOIN principal ON principal.agent_id = wanted.agent_id
 """
 
 # What stands behind `WRITE` in the statements below.
@@ -53,12 +50,9 @@ LEASE = (
         SELECT new.*
           FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[]) AS new (task_id, fence, agent_id, claim_id)
           JOIN task ON task.task_id = new.task_id AND task.fence = new.fence
-          LEFT JOIN agent ON agent.agent_id = new.agent_id
-          LEFT JOIN principal ON principal.agent_id = new.agent_id
          WHERE coalesce(task.status = 'pending', false) AND coalesce(task.admitted, false)
            AND coalesce(task.expires_at > now(), true)
-           AND coalesce(NOT agent.draining AND agent.tripped_until IS NULL, true)
-           AND coalesce(agent.paused_until <= now(), true) AND principal.disabled_at IS NULL
+           AND agent_may_work(new.agent_id) = 'free'
          ORDER BY task.task_id
            FOR UPDATE OF task
     ), used_up AS (
@@ -97,11 +91,11 @@ REPORTED = """
            now() AS read_at,
            tried.number AS by_number, tried.fence AS by_fence, tried.agent_id AS by_agent_id,
            tried.outcome AS by_outcome, tried.output_bytes AS by_output_bytes,
-           principal.disabled_at IS NOT NULL AS by_shut_out, coalesce(agent.failures_in_row > 0, false) AS by_failing
+           agent_may_work(tried.agent_id) = 'shut_out' AS by_shut_out,
+           coalesce(agent.failures_in_row > 0, false) AS by_failing
       FROM unnest($1::uuid[], $2::smallint[]) AS wanted (task_id, number)
       JOIN task ON task.task_id = wanted.task_id
       JOIN attempt AS tried ON tried.task_id = wanted.task_id AND tried.number = wanted.number
-      LEFT JOIN principal ON principal.agent_id = tried.agent_id
       LEFT JOIN agent ON agent.agent_id = tried.agent_id
 """
 
@@ -116,9 +110,8 @@ FINISH = (
                          duration_ms, artifacts_path, output_bytes, output_dropped, position)
           JOIN task ON task.task_id = new.task_id AND task.fence = new.fence AND task.agent_id = new.agent_id
           LEFT JOIN agent ON agent.agent_id = new.agent_id
-          LEFT JOIN principal ON principal.agent_id = new.agent_id
          WHERE coalesce(task.status = 'running', false) AND coalesce(agent.failures_in_row = 0, true)
-           AND principal.disabled_at IS NULL
+           AND agent_may_work(new.agent_id) <> 'shut_out'
          ORDER BY task.task_id
            FOR UPDATE OF task
     ), piece AS MATERIALIZED (

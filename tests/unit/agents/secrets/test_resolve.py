@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from agents.executors.base import SecretUnavailable
+from agents.processes.keepers import Keepers
 from agents.redaction.text import redacted
 from agents.redaction.values import Values
 from agents.secrets.model import SecretSource
@@ -15,22 +16,26 @@ from agents.stopping import StopSignal
 from common.config import InvalidSettings
 
 
-def make_secrets(known: Values | None = None, **source: Any) -> Secrets:
+def make_secrets(known: Values | None = None, keepers: Keepers | None = None, **source: Any) -> Secrets:
     given = {"name": SecretSource.model_validate(source)}
-    return Secrets(given, Values() if known is None else known, inherited={"PATH": "/usr/bin:/bin"})
+    return Secrets(
+        given, Values() if known is None else known, keepers or Keepers(), inherited={"PATH": "/usr/bin:/bin"}
+    )
 
 
 async def value_of(secrets: Secrets, *, name: str = "name", work_type: str = "shell_script") -> str:
     return await secrets.value(name, work_type=work_type, stop=StopSignal(), started=lambda _pid: None)
 
 
-async def test_a_variable_a_file_and_a_command_give_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_variable_a_file_and_a_command_give_a_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keepers: Keepers
+) -> None:
     monkeypatch.setenv("GIVEN", "from the environment")
     (tmp_path / "file").write_text("from a file\n")
 
     assert await value_of(make_secrets(env="GIVEN")) == "from the environment"
     assert await value_of(make_secrets(file=str(tmp_path / "file"))) == "from a file"
-    assert await value_of(make_secrets(command=["echo", "from a command"])) == "from a command"
+    assert await value_of(make_secrets(keepers=keepers, command=["echo", "from a command"])) == "from a command"
 
 
 async def test_a_file_that_changes_gives_its_new_value_and_both_are_hidden(tmp_path: Path) -> None:
@@ -70,8 +75,8 @@ async def test_a_secret_that_is_not_there_yet_does_not_stop_the_agent() -> None:
         await value_of(make_secrets(env="NOT_THERE_AT_ALL"))
 
 
-async def test_only_the_work_types_that_are_named_may_use_a_secret() -> None:
-    secrets = make_secrets(command=["echo", "a value"], work_types=["echo"])
+async def test_only_the_work_types_that_are_named_may_use_a_secret(keepers: Keepers) -> None:
+    secrets = make_secrets(keepers=keepers, command=["echo", "a value"], work_types=["echo"])
 
     assert await value_of(secrets, work_type="echo") == "a value"
     with pytest.raises(SecretUnavailable, match="'shell_script' may not use it"):
@@ -83,9 +88,9 @@ async def test_an_unknown_name_is_refused() -> None:
         await value_of(make_secrets(env="HOME"), name="other")
 
 
-async def test_a_command_that_fails_may_succeed_later_and_its_output_is_not_told() -> None:
+async def test_a_command_that_fails_may_succeed_later_and_its_output_is_not_told(keepers: Keepers) -> None:
     with pytest.raises(SecretUnavailable) as failure:
-        await value_of(make_secrets(command=["sh", "-c", "echo half a secret; echo more >&2; exit 3"]))
+        await value_of(make_secrets(keepers=keepers, command=["sh", "-c", "echo half a secret; echo more >&2; exit 3"]))
 
     assert failure.value.may_come
     assert str(failure.value) == (

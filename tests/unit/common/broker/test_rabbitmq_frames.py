@@ -10,6 +10,8 @@ from common.broker import rabbitmq_frames as frames
 from common.broker.base import Address
 from common.broker.topology import WORK
 
+pytestmark = pytest.mark.path_internals
+
 PROPERTIES = Basic.Properties(
     content_type="application/json",
     content_encoding="utf-8",

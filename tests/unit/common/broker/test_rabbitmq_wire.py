@@ -17,6 +17,8 @@ from common.broker.rabbitmq_confirms import ConfirmingChannel, Message
 from common.broker.rabbitmq_wire import Wire, WireWriter
 from common.broker.topology import WORK
 
+pytestmark = pytest.mark.path_internals
+
 TAPPED, OTHER = 2, 3
 
 

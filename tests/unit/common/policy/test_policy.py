@@ -139,3 +139,17 @@ def test_every_mistake_in_the_file_is_named(change: tuple[str, str], said: str) 
         policy(POLICY.replace(*change))
 
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("given", [True, 1, "true"])
+def test_leaving_processes_behind_is_refused_also_where_a_rule_restricts_nothing_else(given: Any) -> None:
+    free = policy('version = 1\n[[rule]]\nname = "anything"\neffect = "write"')
+    named = policy('version = 1\n[[rule]]\nname = "daemons"\neffect = "write"\nallow = { leaves_processes = true }')
+    work = Work("shell_script", "infra", {"argv": ["df"], "leaves_processes": given})
+
+    refused = decide(free, work)
+
+    assert isinstance(refused, Refused)
+    assert "leaves_processes" in refused.reason
+    assert isinstance(decide(named, work), Ruling)
+    assert isinstance(decide(free, Work("shell_script", "infra", {"argv": ["df"], "leaves_processes": False})), Ruling)

@@ -26,6 +26,7 @@ class Seen(NamedTuple):
 
     pid: int
     state: str
+    parent: int
     group: int
     start_ticks: int
 
@@ -43,12 +44,29 @@ def look_at(pid: int) -> Seen | None:
     text = _read(pid, "stat").decode(errors="replace")
     # The name may hold anything, also spaces and brackets; after its closing bracket comes field 3.
     fields = text.rpartition(")")[2].split()
-    return Seen(pid, state=fields[0], group=int(fields[2]), start_ticks=int(fields[19])) if fields else None
+    if not fields:
+        return None
+    return Seen(pid, state=fields[0], parent=int(fields[1]), group=int(fields[2]), start_ticks=int(fields[19]))
 
 
-def members(group: int) -> list[int]:
-    """Return the ids of those in a process group."""
-    return [seen.pid for seen in _everyone() if seen.group == group]
+def own_children() -> list[int]:
+    """Return the ids of the children of this process, which has one thread. None of them can be another's meanwhile."""
+    text = _read(os.getpid(), f"task/{os.getpid()}/children")
+    if text:
+        return [int(word) for word in text.split()]
+    # Also for a kernel that does not list them.
+    return [seen.pid for seen in _everyone() if seen.parent == os.getpid()]
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the ids of all processes below one."""
+    children: dict[int, list[int]] = {}
+    for seen in _everyone():
+        children.setdefault(seen.parent, []).append(seen.pid)
+    found = list(children.get(pid, ()))
+    for below in found:  # grows while it is read
+        found += children.get(below, ())
+    return found
 
 
 def kill_all(targets: Collection[Target], *, within: float) -> set[int]:

@@ -1,0 +1,33 @@
+"""Tell the keepers until when the leases of their attempts hold, so that they kill in time if the agent cannot."""
+
+import math
+
+from agents.attempts import Attempt
+from agents.processes.keepers import Keeper
+from common.safeguards import Safeguard, is_on
+
+
+class Deadlines:
+    def __init__(self) -> None:
+        self._keepers: dict[Attempt, list[Keeper]] = {}
+
+    def hold(self, attempt: Attempt, keeper: Keeper) -> None:
+        """Have a program killed when the lease of its attempt nears its end."""
+        self._keepers.setdefault(attempt, []).append(keeper)
+        keeper.kill_at(_deadline(attempt))
+
+    def renewed(self, attempt: Attempt) -> None:
+        """Pass on that the lease of an attempt now ends later."""
+        for keeper in self._keepers.get(attempt, ()):
+            keeper.kill_at(_deadline(attempt))
+
+    def done(self, attempt: Attempt) -> None:
+        """Forget an attempt that has ended."""
+        self._keepers.pop(attempt, None)
+
+
+def _deadline(attempt: Attempt) -> float:
+    """After the agent's own kill, a tenth of the lease before its end (see `LeaseKeeper`), and before that end."""
+    if not is_on(Safeguard.SELF_FENCING):
+        return math.inf
+    return attempt.lease_until - attempt.grant.lease_seconds / 20
