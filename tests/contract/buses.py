@@ -159,13 +159,16 @@ class AmqpBus(RemoteBus):
         ) as node:
             place = f"/api/vhosts/{quote(self._host, safe='')}/connections"
 
+            ends = self._proxy.ends
+
             async def all_are_known() -> list[str]:
                 names = [connection["name"] for connection in (await node.get(place)).json()]
-                return names if len(names) >= self._proxy.connections else []
+                return names if 2 * len(names) >= len(ends) else []
 
             for name in await eventually(all_are_known):
                 gone = await node.delete(f"/api/connections/{quote(name, safe='')}", headers={"X-Reason": "a test"})
                 assert gone.status_code in {204, 404}
+            await eventually(lambda: not ends & self._proxy.ends)
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:

@@ -15,6 +15,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._refusing = False
         self.port = 0
+        # How many pieces went through, in either direction.
+        self.passed = 0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -35,9 +37,9 @@ class Proxy:
         return f"{user}@127.0.0.1:{self.port}" if user else f"127.0.0.1:{self.port}"
 
     @property
-    def connections(self) -> int:
-        """How many go through it now."""
-        return len(self._writers) // 2
+    def ends(self) -> frozenset[asyncio.StreamWriter]:
+        """Both ends of every connection that goes through it now."""
+        return frozenset(self._writers)
 
     def cut(self) -> None:
         """Reset every connection."""
@@ -60,7 +62,7 @@ class Proxy:
         server_reader, server_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, server_writer}
         try:
-            await asyncio.gather(_pass(reader, server_writer), _pass(server_reader, writer))
+            await asyncio.gather(self._pass(reader, server_writer), self._pass(server_reader, writer))
         except OSError:
             pass
         finally:
@@ -68,9 +70,9 @@ class Proxy:
                 self._writers.discard(one)
                 one.transport.abort()
 
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65_536):
-        writer.write(data)
-        await writer.drain()
-    writer.transport.abort()
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            self.passed += 1
+            writer.write(data)
+            await writer.drain()
+        writer.transport.abort()

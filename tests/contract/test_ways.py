@@ -24,9 +24,7 @@ WAYS = [
 ]
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(way, id=way, marks=pytest.mark.xdist_group(f"ways/{way}")) for way in WAYS]
-)
+@pytest.fixture(scope="module", params=WAYS)
 async def opened(request: pytest.FixtureRequest, postgres: Postgres, ledger_template: str) -> AsyncIterator[Way]:
     ledger = await postgres.create_database(template=ledger_template)
     async with _way(request, ledger).open() as way:

@@ -68,7 +68,7 @@ async def test_a_job_whose_lease_ended_is_given_to_the_next_and_fails_when_attem
     assert await claim(queue, "worker-3") is None
 
     async def has_failed() -> bool:
-        return (await get(queue, job["id"]))["status"] == "failed"
+        return bool((await get(queue, job["id"]))["status"] == "failed")
 
     await eventually(has_failed)
     assert "agent lost" in (await get(queue, job["id"]))["errorMessage"]

@@ -262,8 +262,11 @@ async def test_connections_that_break_all_the_time_lose_nothing_and_do_nothing_t
     async with Proxy(address.hostname, address.port) as proxy:
 
         async def breaking() -> None:
+            # By what went through and not by time, so that something does on a machine that is slow.
             while True:
-                await asyncio.sleep(0.05)
+                before = proxy.passed
+                while proxy.passed < before + 12:
+                    await asyncio.sleep(0.01)
                 proxy.cut()
 
         url = f"http://127.0.0.1:{proxy.port}"

@@ -17,7 +17,10 @@ pytestmark = pytest.mark.xdist_group("system/waiting")
 
 # Each program notes its number and the moment, in nanoseconds, at its start and at its end; lines this short are
 # appended whole.
-NOTE = 'echo "{name} start $(date +%s%N)" >> {path}; sleep {seconds}; echo "{name} end $(date +%s%N)" >> {path}'
+NOTE = 'echo "{name} start $(date +%s%N)" >> {path}; {first}sleep {seconds}; echo "{name} end $(date +%s%N)" >> {path}'
+
+# Three that may run side by side wait for one another, so that they do, however slow the machine.
+THREE = "until [ $(grep -c start {path}) -ge 3 ]; do sleep 0.02; done; "
 
 
 class Ran(NamedTuple):
@@ -27,7 +30,11 @@ class Ran(NamedTuple):
 
 
 def script(path: Path, name: str, seconds: float) -> dict[str, str]:
-    return {"script": NOTE.format(name=name, path=path, seconds=seconds)}
+    return {"script": NOTE.format(name=name, path=path, first="", seconds=seconds)}
+
+
+def script_of_three(path: Path, name: str) -> dict[str, str]:
+    return {"script": NOTE.format(name=name, path=path, first=THREE.format(path=path), seconds=0.02)}
 
 
 def read(path: Path) -> list[Ran]:
@@ -83,7 +90,7 @@ async def test_three_ordering_keys_run_side_by_side_each_in_order(system: System
     for number, task_id in enumerate(ids):
         await system.client.dispatch(
             "shell_script",
-            script(path, f"{number % 3}/{number:02}", 0.3),
+            script_of_three(path, f"{number % 3}/{number:02}"),
             task_id=task_id,
             ordering_key=f"web-{number % 3}",
         )
@@ -105,7 +112,7 @@ async def test_no_more_of_a_concurrency_key_run_at_a_time_than_its_limit(system:
     for number, task_id in enumerate(ids):
         await system.client.dispatch(
             "shell_script",
-            script(path, str(number), 0.2),
+            script_of_three(path, str(number)),
             task_id=task_id,
             concurrency_key="pulls",
             concurrency_limit=3,

@@ -1,10 +1,10 @@
 """The command line: what it prints where, and its exit statuses."""
 
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 from importlib import import_module
 from typing import Any
 from uuid import uuid4
@@ -179,9 +179,11 @@ def test_every_help_teaches_with_an_example(name: str, capsys: pytest.CaptureFix
 
 
 def test_the_list_of_commands_appears_at_once() -> None:
-    started = time.monotonic()
+    before = os.times()
     done = subprocess.run([sys.executable, "-m", "chiffon", "--help"], capture_output=True, text=True, check=True)
+    after = os.times()
 
-    assert time.monotonic() - started < 1.5
+    # Processor time: others on the machine do not count.
+    assert sum(after[2:4]) - sum(before[2:4]) < 1.5
     for name in COMMANDS:
         assert name in done.stdout
