@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 from agents.settings import AgentSettings
 from common.errors import StartupRefused
+from common.version import VERSION
 
 IDENTITY_FILE = "identity.json"
 LOCK_FILE = "agent.lock"
@@ -74,7 +74,7 @@ def open_identity(settings: AgentSettings, *, work_types: Iterable[str]) -> Iter
             agent_id=_read_or_create(directory / IDENTITY_FILE, settings.type),
             agent_type=settings.type,
             hostname=settings.name,
-            version=_version(),
+            version=VERSION,
             work_types=tuple(sorted(work_types)),
             slots=settings.slots,
             started_at=datetime.now(UTC),
@@ -113,10 +113,3 @@ def _write_atomically(path: Path, text: str) -> None:
         draft.replace(path)
     except OSError as error:
         raise IdentityUnusable(f"{path} cannot be written: {error.strerror}.") from None
-
-
-def _version() -> str:
-    try:
-        return version("chiffon")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "0+source"

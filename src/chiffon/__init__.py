@@ -12,6 +12,8 @@ Names are imported when they are first used, so that `chiffon --help` does not w
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from common.version import VERSION
+
 if TYPE_CHECKING:
     from chiffon.client import Client as Client
     from chiffon.errors import ApiError as ApiError
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from chiffon.models import TaskStatus as TaskStatus
     from chiffon.models import Why as Why
 
-__version__ = "0.1.0"
+
+__version__ = VERSION
 
 _HOMES = {
     "Client": "chiffon.client",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from common.errors import ErrorCode
 from common.lifecycle import Status
 from common.messages import AgentStatus, Resources, Stream
+from common.policy.model import Effect
 
 FINAL_EVENTS = frozenset({"task.completed", "task.failed", "task.cancelled"})
 
@@ -63,6 +64,10 @@ class TaskStatus(Answer):
     finished_at: datetime | None = None
     expires_at: datetime | None = None
     rerun_of: UUID | None = None
+    effect: Effect | None = None
+    policy_rule: str | None = None
+    policy_version: str | None = None
+    approval_id: UUID | None = None
 
     @property
     def is_final(self) -> bool:
@@ -171,6 +176,7 @@ class Agent(Answer):
     agent_type: str
     status: AgentStatus
     resources: Resources | None = None
+    labels: dict[str, JsonValue] = Field(default_factory=dict)
     last_heartbeat_at: datetime
     hostname: str
     version: str

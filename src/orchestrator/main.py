@@ -14,6 +14,7 @@ from common.broker.base import Broker
 from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.logs import configure_logs
+from common.version import VERSION
 from orchestrator import api
 from orchestrator.approvals import api as approvals
 from orchestrator.audit import api as audit
@@ -44,7 +45,6 @@ from orchestrator.wiring import Orchestrator, open_orchestrator
 
 log = logging.getLogger(__name__)
 
-VERSION = "0.1.0"
 # What a reader of events sends is thrown away, so nobody needs to send more than this at once.
 MOST_FRAME_BYTES = 64 * 1024
 LEAVE_SECONDS = 5
@@ -78,12 +78,12 @@ def create_app(
     else:
         app.state.keeper = NotStarted()
     errors.install(app)
-    limit = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
+    app.state.max_body_bytes = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
     hot: dict[tuple[str, str], Plan] = {}
     app.add_middleware(HeadIsGet)
     app.add_middleware(DirectRoutes, routes=hot)
     app.add_middleware(ReadBodies)
-    app.add_middleware(BodyLimit, limit=limit)
+    app.add_middleware(BodyLimit)
     app.add_middleware(Door, public=PUBLIC)
     app.add_middleware(OwnPagesOnly, loopback_only=loopback_only)
     app.add_middleware(RequestContext, on_error=errors.unexpected)
@@ -111,6 +111,7 @@ def create_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     shared, settings = SharedSettings.load(), OrchestratorSettings.load()
     configure_logs(service="orchestrator", level=shared.log_level, style=shared.log_format)
+    app.state.max_body_bytes = settings.max_body_bytes
     async with open_orchestrator(settings, shared) as orchestrator:
         _attach(app, orchestrator)
         yield

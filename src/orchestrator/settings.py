@@ -73,7 +73,8 @@ class OrchestratorSettings(Settings):
         default=64,
         ge=0,
         le=256,
-        description="How many tasks an agent may claim in advance; 0: none.",
+        description="How many tasks an agent may claim in advance; 0: none. An agent claims at most for a quarter of "
+        "its slots, so one with fewer than four claims none, and these 64 take 256 slots.",
     )
     ticket_ttl_seconds: float = Field(
         default=30.0, ge=1, le=3600, description="A ticket that nobody claimed is published again after this time."

@@ -144,7 +144,9 @@ def enrol(
     from agents.settings import AgentSettings
     from agents.trust import remember_keys
     from chiffon.credentials import read_token
+    from chiffon.http import check_address
 
+    check_address(server)
     settings = AgentSettings.load(type=agent_type, state_dir=state_dir, server_url=server)
     check_is_nobody(settings.state_dir)
     secret = token or (sys.stdin.readline() if token_file is None else read_token(token_file))

@@ -12,8 +12,6 @@ from chiffon.in_process.executors import run_program
 from chiffon.in_process.model import Execution
 from common.messages import WorkRequest
 
-REFUSED_CODE = 3001
-
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from agents.processes.keepers import Keepers
-from chiffon.in_process.gate import REFUSED_CODE, Gate, NotPermitted, Run, WriteGate, open_gate
+from chiffon.in_process.gate import Gate, NotPermitted, Run, WriteGate, open_gate
 from chiffon.in_process.model import BadExecution, Claim, Execution, WorkFailed
 from chiffon.in_process.queue import QueueService
 from common.errors import ErrorCode
@@ -146,7 +146,7 @@ class OrchestratorService:
         try:
             await self.queue.ack(claim, await self._gate.run(execution))
         except NotPermitted as refusal:
-            await self.queue.nack(claim, f"refused: {refusal}", code=REFUSED_CODE)
+            await self.queue.nack(claim, f"refused: {refusal}", code=ErrorCode.POLICY_REFUSED)
         except BadExecution as failure:
             await self._failed(claim, str(failure), code=ErrorCode.INTERNAL)
         except WorkFailed as failure:
