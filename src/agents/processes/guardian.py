@@ -59,7 +59,7 @@ class Guardian:
 
     def _serve(self) -> None:
         try:
-            kind, files, _, _ = socket.recv_fds(self._agent, 1, 1, socket.MSG_CMSG_CLOEXEC)
+            kind, files, _, _ = socket.recv_fds(self._agent, 1, 1)
         except ConnectionError:
             kind, files = b"", []
         self._has_agent = bool(kind)

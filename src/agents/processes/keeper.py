@@ -61,7 +61,9 @@ def keep(channel: socket.socket) -> None:
 
 def _order(channel: socket.socket) -> tuple[Mapping[str, Any], list[int]]:
     """Read what to run, and take the files that are to be its input and its outputs."""
-    header, files, _, _ = socket.recv_fds(channel, HEADER_BYTES, STANDARD_FILES, socket.MSG_CMSG_CLOEXEC)
+    header, files, _, _ = socket.recv_fds(channel, HEADER_BYTES, STANDARD_FILES)
+    for file in files:
+        os.set_inheritable(file, False)
     rest = int.from_bytes(header, "big")
     if len(header) < HEADER_BYTES or len(files) < STANDARD_FILES:
         raise EOFError

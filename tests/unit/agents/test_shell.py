@@ -103,6 +103,29 @@ async def test_a_program_that_does_not_exist_fails_for_good_with_127(tmp_path: P
     assert outcome == Outcome.failed("The program 'no-such-program' was not found.", exit_code=127)
 
 
+@pytest.mark.parametrize(
+    ("first_line", "reason"),
+    [
+        ("#!/no/such/interpreter -x\n", "the interpreter '/no/such/interpreter' of its first line is not on this host"),
+        ("#!/bin/sh\r\n", "its first line, '#!/bin/sh\\r', ends with a carriage return"),
+    ],
+)
+async def test_a_file_that_is_there_is_not_said_to_be_missing(tmp_path: Path, first_line: str, reason: str) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"{first_line}echo hello\n", newline="")
+    program.chmod(0o755)
+
+    outcomes = [
+        await run(tmp_path, argv=["./program"]),
+        await run(tmp_path, argv=["program"], env={"PATH": str(tmp_path)}),
+    ]
+
+    for outcome, _ in outcomes:
+        assert reason in str(outcome.error_message)
+        assert "not found" not in str(outcome.error_message)
+        assert outcome.exit_code == 126
+
+
 async def test_too_long_a_run_is_a_timeout_with_its_own_message(tmp_path: Path) -> None:
     outcome, _ = await run(tmp_path, script="sleep 60", max_duration_seconds=0.2)
 
