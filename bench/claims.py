@@ -30,7 +30,7 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.tasks.model import Task
 
 CLAIMERS = 16
-LEASE = AGEING = timedelta(minutes=10)
+LEASE = timedelta(minutes=10)
 GOAL = 1.5
 
 FILL = """
@@ -59,7 +59,7 @@ class Backlog:
             # As everything that waits, each has a ticket, which the claim removes.
             async with db.transaction():
                 await db.execute(outbox.COMPARE_AT_ONCE)
-                await db.execute(outbox.GIVE_MISSING_TICKETS, AGEING, timeout=600)
+                await db.execute(outbox.GIVE_MISSING_TICKETS, timeout=600)
 
     async def settle(self) -> None:
         async with self._pool.acquire() as db:
@@ -90,7 +90,7 @@ class Backlog:
 async def open_backlog(stack: AsyncExitStack, url: str, depth: int) -> Backlog:
     await upgrade(url)
     pool = await stack.enter_async_context(open_pool(url, connections=5))
-    leases = LeaseService(pool, lease=LEASE, ageing=AGEING, policy=RetryPolicy())
+    leases = LeaseService(pool, lease=LEASE, policy=RetryPolicy())
     async with pool.acquire() as db:
         since = await queries.now(db)
     backlog = Backlog(pool, Claims(pool, leases, since=since, grace=LEASE))

@@ -13,7 +13,6 @@ from bench.programs import Place
 from orchestrator.leases.queries import CLAIM
 from orchestrator.outbox.queries import COMPARE_AT_ONCE, GIVE_MISSING_TICKETS
 
-AGEING = timedelta(minutes=10)
 AT_ONCE = 50_000
 PATIENCE = 1800.0
 
@@ -57,7 +56,7 @@ class Ledger:
         await self._copy(missing, AS_PENDING)
         async with self._db.transaction():
             await self._db.execute(COMPARE_AT_ONCE)
-            await self._db.execute(GIVE_MISSING_TICKETS, AGEING, timeout=PATIENCE)
+            await self._db.execute(GIVE_MISSING_TICKETS, timeout=PATIENCE)
         await self._settle()
 
     async def finish(self, count: int) -> None:

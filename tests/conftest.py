@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
@@ -100,7 +100,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show how many tests each group has and how long they took, set-up and teardown included."""
-    seconds, tests = Counter[str](), Counter[str]()
+    seconds, tests = defaultdict[str, float](float), Counter[str]()
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
@@ -108,5 +108,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 seconds[group] += report.duration
                 tests[group] += report.when == "call"
     terminalreporter.section("test seconds and tests per group")
-    for group, taken in seconds.most_common():
+    for group, taken in sorted(seconds.items(), key=lambda item: -item[1]):
         terminalreporter.write_line(f"{taken:8.1f} s {tests[group]:5} {group}")
