@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from agents.executors.cannot_start import CannotStart
 from agents.executors.process import Command, run_process
+from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keepers
 from agents.stopping import StopSignal
 from common.messages import Resources, Stream

@@ -65,6 +65,10 @@ class Outcome:
         """Return the same with every text changed."""
         return self if self.error_message is None else replace(self, error_message=change(self.error_message))
 
+    def also_saying(self, text: str) -> Self:
+        """Return the same with another sentence in its message."""
+        return replace(self, error_message=" ".join(filter(None, (self.error_message, text))))
+
     @classmethod
     def without_secret(cls, error: SecretUnavailable) -> Self:
         """Work refers to a secret that cannot be had."""

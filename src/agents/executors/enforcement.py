@@ -7,9 +7,9 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agents.executors.cannot_start import CannotStart
 from agents.executors.enclosure import Enclosure, User
 from agents.executors.process import Command, run_process
+from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keepers
 from agents.processes.program import unshare
 from agents.stopping import StopSignal

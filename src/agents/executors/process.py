@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from agents.executors.base import ProcessStarted, WriteOutput
-from agents.executors.cannot_start import CannotStart, paths_of
 from agents.executors.enclosure import OPEN, Enclosure
 from agents.executors.process_sandbox import sandboxed
 from agents.executors.pump import Pump
+from agents.processes.cannot_start import CannotStart, paths_of
 from agents.processes.keepers import Keeper, Keepers, NotBegun, Order
 from agents.processes.program import Step
 from agents.stopping import StopSignal

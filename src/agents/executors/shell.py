@@ -2,16 +2,15 @@
 
 import asyncio
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, assert_never
 
 from pydantic import ValidationError
 
 from agents.executors.base import ExecutionContext, Outcome, SecretUnavailable
-from agents.executors.cannot_start import CannotStart
 from agents.executors.process import DRAIN_SECONDS, Command, Ending, Finished, run_process
 from agents.permitted import Permitted
+from agents.processes.cannot_start import CannotStart
 from common.errors import ErrorCode
 from common.messages import ResultStatus
 from common.work import SecretReference, ShellScriptParameters
@@ -58,9 +57,7 @@ class ShellExecutor:
 def outcome_of(finished: Finished, parameters: ShellScriptParameters) -> Outcome:
     """Say how a program's end counts: only exit code 0 is success."""
     outcome = _outcome_of_end(finished, parameters)
-    if not finished.is_cut:
-        return outcome
-    return replace(outcome, error_message=" ".join(filter(None, (outcome.error_message, _cut(finished)))))
+    return outcome.also_saying(_cut(finished)) if finished.is_cut else outcome
 
 
 def _cut(finished: Finished) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agents.executors.base import ProcessStarted, SecretUnavailable
-from agents.executors.cannot_start import CannotStart
 from agents.executors.process import Command, Ending, run_process
+from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keepers
 from agents.redaction.forms import SHORTEST
 from agents.redaction.values import Values

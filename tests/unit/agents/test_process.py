@@ -14,8 +14,8 @@ import psutil
 import pytest
 import uvloop
 
-from agents.executors.cannot_start import CannotStart
 from agents.executors.process import Command, Ending, Finished, is_of_the_host, run_process
+from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keeper, Keepers
 from agents.stopping import StopReason, StopSignal
 from common.messages import Stream

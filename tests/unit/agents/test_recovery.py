@@ -1,0 +1,67 @@
+"""What an earlier life left is put in order one by one: what cannot be does not keep the rest from it."""
+
+import logging
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from agents.handover import Handover
+from agents.journal import Journal, Started, Unended
+from agents.journal_file import JournalFile
+from agents.orphans import boot_id
+from agents.recovery import recover
+from agents.reporter import Reporter
+from agents.spool import Spool
+from common.broker.memory import MemoryBroker
+from common.broker.topology import REPLY_QUEUES
+from common.clock import SystemClock
+from common.loop import Health
+
+AGENT = UUID(int=7)
+
+
+def make_unended() -> Unended:
+    started = Started(
+        task_id=uuid4(),
+        fence=1,
+        attempt=1,
+        work_type="shell_script",
+        trace_id=uuid4(),
+        request_id=uuid4(),
+        boot_id=boot_id(),
+        agent_pid=1,
+    )
+    return Unended(started, ())
+
+
+async def test_an_attempt_that_cannot_be_put_in_order_does_not_keep_the_others_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, broken, last = (make_unended() for _ in range(3))
+
+    def end(left: Unended) -> list[int]:
+        if left is broken:
+            raise OSError(5, "Input/output error")
+        return []
+
+    monkeypatch.setattr("agents.recovery.end_orphans", end)
+    broker = MemoryBroker()
+    await broker.declare(*REPLY_QUEUES)
+    spool = Spool(tmp_path / "spool")
+    spool.open()
+    async with (
+        Reporter(broker, AGENT) as reporter,
+        Journal(JournalFile(tmp_path / "journal.jsonl")) as journal,
+        Handover(spool, reporter, SystemClock(), resend_after=timedelta(minutes=1), health=Health()) as handover,
+    ):
+        with caplog.at_level(logging.ERROR):
+            owed = await recover(
+                [first, broken, last], agent_id=AGENT, spooled=[], spool=spool, journal=journal, handover=handover
+            )
+
+    assert [key.task_id for key in owed] == [first.started.task_id, last.started.task_id]
+    assert [record.message for record in caplog.records] == ["work.not_recovered"]
+    ended = [line for line in JournalFile(tmp_path / "journal.jsonl").read() if b'"ended"' in line]
+    assert len(ended) == 2
