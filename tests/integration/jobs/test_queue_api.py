@@ -3,6 +3,7 @@
 from uuid import uuid4
 
 import httpx2
+import pytest
 
 from orchestrator.settings import OrchestratorSettings
 from tests.integration.jobs.asking import Json, claim, create, get, post
