@@ -6,6 +6,7 @@ from there, after a pause with full jitter.
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from chiffon.models import Event
 from common.backoff import full_jitter
 
 BAD_PARAMETERS = 4400
+log = logging.getLogger(__name__)
+
 # The orchestrator says no, and would again: 4000 and the status that it would have answered over HTTP.
 REFUSED = frozenset({BAD_PARAMETERS, 4401, 4403})
 MAX_FRAME_BYTES = 16 * 1024 * 1024
@@ -130,6 +133,11 @@ class Feed:
             case "hello":
                 self._position = frame["seq"] if self._position is None else self._position
                 return [Connected(self._position)]
+            case "gap":
+                # A reader from the beginning asked for whatever there is.
+                if frame["after"] > 0:
+                    log.warning("The events %s to %s are kept no longer.", frame["after"] + 1, frame["until"])
+                self._position = max(self._position or 0, frame["until"])
             case "heartbeat":
                 self._position = max(self._position or 0, frame["seq"])
             case "event":

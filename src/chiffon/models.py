@@ -190,6 +190,7 @@ class Agent(Answer):
     draining: bool = False
     drain_note: str | None = None
     tripped_until: datetime | None = None
+    routed: bool = True
 
 
 class CancelledTrace(Answer):

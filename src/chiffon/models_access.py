@@ -60,3 +60,4 @@ class Enrolment(Answer):
     name: str
     token: str = Field(repr=False)
     expires_at: datetime
+    routed: bool = True

@@ -22,6 +22,7 @@ from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ, MayDispatch
 from orchestrator.identities.model import Caller
 from orchestrator.output.schemas import OutputPage
+from orchestrator.registry.api import Pools
 from orchestrator.registry.schemas import Agent
 from orchestrator.service import OrchestratorService
 from orchestrator.tasks.model import TaskFilter
@@ -235,12 +236,13 @@ async def why(task_id: UUID, service: Service) -> WhyResponse:
 @router.get("/agents", dependencies=[READ], tags=["agents"], summary="List agents", responses={**INVALID})
 async def agents(
     service: Service,
+    pools: Pools,
     agent_type: Annotated[str | None, Query(pattern=AGENT_TYPE_PATTERN)] = None,
     status: Annotated[AgentStatus | None, Query(description="online, busy, draining or offline")] = None,
 ) -> list[Agent]:
     """Return the agents that ever registered, and how each is."""
     found = await service.list_agents(agent_type=agent_type, status=status)
-    return [Agent.model_validate(agent) for agent in found]
+    return [Agent.of(agent, pools) for agent in found]
 
 
 @router.post("/cancel/{task_id}", tags=["tasks"], summary="Cancel a task", responses={**ENDED, **NOT_FOUND, **INVALID})

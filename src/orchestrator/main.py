@@ -77,6 +77,7 @@ def create_app(
         _attach(app, orchestrator)
     else:
         app.state.keeper = NotStarted()
+        app.state.pools = ()
     errors.install(app)
     app.state.max_body_bytes = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
     hot: dict[tuple[str, str], Plan] = {}
@@ -131,6 +132,7 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.keeper = orchestrator.keeper
     app.state.identities = orchestrator.identities
     app.state.audit = orchestrator.audit
+    app.state.pools = orchestrator.pools
 
 
 class _Server(uvicorn.Server):

@@ -1,7 +1,7 @@
 """Builds the orchestrator: the one place that knows how its parts fit together."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -100,6 +100,7 @@ class Orchestrator:
     keeper: Keeper
     identities: Identities
     audit: AuditService
+    pools: Collection[str]
 
 
 @asynccontextmanager
@@ -230,6 +231,7 @@ async def open_orchestrator(
             door.keeper,
             build_identities(settings, pool, trusted_keys=tuple if signer is None else signer.public_keys),
             audit,
+            frozenset({*settings.agent_types, HTTP_POOL}),
         )
 
 

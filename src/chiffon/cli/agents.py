@@ -45,6 +45,8 @@ def agents(*, agent_type: str | None = None, status: AgentStatus | None = None, 
             print_json(found)
         else:
             print_agents(found)
+            for pool in sorted({agent.agent_type for agent in found if not agent.routed}):
+                say(not_routed(pool))
         return Exit.OK
 
     return target.run(work)
@@ -155,9 +157,16 @@ def enrol(
         else:
             print(invited.token)
             say(f"This lets agent {invited.agent_id} enrol, once, until {invited.expires_at.astimezone():%H:%M:%S}.")
+            if not invited.routed:
+                say(not_routed(invited.agent_type))
         return Exit.OK
 
     return target.run(work)
+
+
+def not_routed(pool: str) -> str:
+    """Return what people should know of a pool to which no route leads."""
+    return f"No route leads to the pool {pool!r}, so its agents get no work; see CHIFFON_ROUTES ([orchestrator] routes)."
 
 
 def _order(name: str, order: Callable[[Client, UUID], Awaitable[Agent]], done: str, target: Target) -> int:

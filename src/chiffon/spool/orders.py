@@ -42,7 +42,7 @@ def read_order(name: str, content: bytes) -> Order:
     channel = _name(body.pop("channel", DEFAULT_CHANNEL), field="channel")
     message = _name(body.pop("message_id", _from_file(name)), field="message_id")
     if not isinstance(body.get("work_type"), str):
-        raise Malformed("work_type: missing or no text; it names the kind of work, as in GET /api/v1/work-types")
+        raise Malformed("work_type: missing or no text; it names the kind of work, such as shell_script")
     key = body.get("ordering_key")
     if key is not None and not isinstance(key, str):
         raise Malformed("ordering_key: must be a text or null")

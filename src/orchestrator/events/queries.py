@@ -53,6 +53,7 @@ APPEND = (
 )
 
 HEAD = "SELECT seq FROM event_head"
+OLDEST = "SELECT min(seq) FROM event"
 # Beyond every event.
 NEWEST = 2**63 - 1
 
@@ -116,6 +117,12 @@ def columns(events: Sequence[NewEvent]) -> tuple[list[Any], ...]:
 async def head(db: Connection) -> int:
     """Return the number of the newest event; 0 when there is none."""
     seq: int = await db.fetchval(HEAD)
+    return seq
+
+
+async def oldest(db: Connection) -> int | None:
+    """Return the number of the oldest event that is kept; None when there is none."""
+    seq: int | None = await db.fetchval(OLDEST)
     return seq
 
 

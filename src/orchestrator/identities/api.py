@@ -127,7 +127,9 @@ async def revoke_token(token_id: UUID, services: Services, caller: MayAdminister
 
 
 @router.post("/enrolments", status_code=HTTPStatus.CREATED, summary="Let an agent enrol", responses={**TAKEN})
-async def create_enrolment(wanted: EnrolmentRequest, services: Services, caller: MayAdminister) -> EnrolmentOut:
+async def create_enrolment(
+    wanted: EnrolmentRequest, request: Request, services: Services, caller: MayAdminister
+) -> EnrolmentOut:
     """Give an agent its id, and a token with which it enrols once. A second call, before it has, replaces the token."""
     lasts = timedelta(seconds=wanted.ttl_seconds)
     invited = await services.enrolment.invite(wanted.name, wanted.agent_type, lasts=lasts, by=caller.name)
@@ -138,6 +140,7 @@ async def create_enrolment(wanted: EnrolmentRequest, services: Services, caller:
         name=wanted.name,
         token=invited.issued.secret,
         expires_at=invited.issued.token.expires_at,
+        routed=invited.agent_type in request.app.state.pools,
     )
 
 

@@ -129,6 +129,7 @@ class EnrolmentOut(_Out):
     name: str
     token: str = Field(repr=False)
     expires_at: datetime
+    routed: bool = Field(description="A route leads work to the pool; else the agent gets none from a bus.")
 
 
 class Enrolled(_Out):

@@ -58,6 +58,8 @@ class Watcher:
         with self._hub.watched():
             position = self._hub.position if after is None else await self._known(after)
             await self._socket.send_text(to_json({"type": "hello", "seq": position}))
+            if after is not None:
+                await self._tell_gap(after)
             outlet = self._outlet()
             while (subscription := self._hub.attach(self._wanted, outlet, after=position)) is None:
                 position = await self._replay(position)
@@ -91,6 +93,13 @@ class Watcher:
             if after > newest:
                 raise UnknownPosition(newest)
         return after
+
+    async def _tell_gap(self, after: int) -> None:
+        """Say which of the events that the reader wants are kept no longer, if any."""
+        async with self._pool.acquire() as db:
+            oldest = await queries.oldest(db)
+        if oldest is not None and after < oldest - 1:
+            await self._socket.send_text(to_json({"type": "gap", "after": after, "until": oldest - 1}))
 
     async def _replay(self, after: int) -> int:
         """Show one page of the past and return the position behind it."""

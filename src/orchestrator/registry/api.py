@@ -1,5 +1,6 @@
 """The REST endpoints of people who run a fleet: pause, drain and resume an agent."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -29,28 +30,39 @@ async def get_fleet(request: Request) -> FleetService:
     return service
 
 
+async def get_pools(request: Request) -> Collection[str]:
+    """Return the pools of the running app to which work is led."""
+    pools: Collection[str] = request.app.state.pools
+    return pools
+
+
 Fleet = Annotated[FleetService, Depends(get_fleet)]
+Pools = Annotated[Collection[str], Depends(get_pools)]
 
 
 @router.post("/{agent_id}/pause", summary="Give an agent no work for a while")
-async def pause(agent_id: UUID, fleet: Fleet, caller: MayOperate, order: PauseRequest | None = None) -> Agent:
+async def pause(
+    agent_id: UUID, fleet: Fleet, pools: Pools, caller: MayOperate, order: PauseRequest | None = None
+) -> Agent:
     """Pause an agent: it gets no new work, and what it runs goes on. The pause ends by itself.
 
     Without a body it lasts 5 minutes. A pause holds also when the agent is started anew meanwhile.
     """
     order = order or PauseRequest()
     until = order.until or timedelta(minutes=order.minutes)
-    return Agent.model_validate(await fleet.pause(agent_id, until=until, note=order.note, by=caller.name))
+    return Agent.of(await fleet.pause(agent_id, until=until, note=order.note, by=caller.name), pools)
 
 
 @router.post("/{agent_id}/drain", summary="Let an agent finish and leave")
-async def drain(agent_id: UUID, fleet: Fleet, caller: MayOperate, order: NoteRequest | None = None) -> Agent:
+async def drain(
+    agent_id: UUID, fleet: Fleet, pools: Pools, caller: MayOperate, order: NoteRequest | None = None
+) -> Agent:
     """Drain an agent: it gets no new work and leaves when what it runs is done. Started again, it works again."""
     note = "" if order is None else order.note
-    return Agent.model_validate(await fleet.drain(agent_id, note=note, by=caller.name))
+    return Agent.of(await fleet.drain(agent_id, note=note, by=caller.name), pools)
 
 
 @router.post("/{agent_id}/resume", summary="Give an agent work again")
-async def resume(agent_id: UUID, fleet: Fleet, caller: MayOperate) -> Agent:
+async def resume(agent_id: UUID, fleet: Fleet, pools: Pools, caller: MayOperate) -> Agent:
     """Give an agent work again, whether it was paused, drained, or tripped by failures in a row."""
-    return Agent.model_validate(await fleet.resume(agent_id, by=caller.name))
+    return Agent.of(await fleet.resume(agent_id, by=caller.name), pools)

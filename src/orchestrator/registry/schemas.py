@@ -1,5 +1,6 @@
 """What callers see of agents, and what they order."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from common.json_rules import SafeText, WholeNumber
 from common.messages import AgentStatus, Resources
 from orchestrator.http.moment import Moment
+from orchestrator.registry import model as registry
 
 NOTE_LENGTH = 500
 MAX_PAUSE_MINUTES = 7 * 24 * 60
@@ -39,6 +41,13 @@ class Agent(BaseModel):
     tripped_until: datetime | None = Field(
         default=None, description="It failed too often in a row and gets no work until then."
     )
+    routed: bool = Field(default=False, description="A route leads work to its pool; else it gets none from a bus.")
+
+    @classmethod
+    def of(cls, agent: registry.Agent, pools: Collection[str]) -> Self:
+        shown = cls.model_validate(agent)
+        shown.routed = agent.agent_type in pools
+        return shown
 
 
 class NoteRequest(BaseModel):
