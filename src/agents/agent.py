@@ -13,6 +13,7 @@ from agents.gate import Gate
 from agents.handover import Handover
 from agents.heartbeat import Heartbeat
 from agents.mailbox import Mailbox
+from agents.registration import AgentRefused
 from agents.renew import LeaseKeeper
 from agents.resources import ResourceMonitor
 from agents.slots import Slots
@@ -75,7 +76,8 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set or a drain is done; then finish or hand back what runs, and say goodbye.
 
-        Raises `AgentDeaf` when it left because it hears nothing.
+        Raises `AgentDeaf` when it left because it hears nothing, and `AgentRefused` when another process has its
+        identity.
         """
         await asyncio.to_thread(self._workspaces.remove_leftovers)
         async with asyncio.TaskGroup() as group:
@@ -103,6 +105,8 @@ class Agent:
                 service.cancel()
         await self._heartbeat.beat(AgentStatus.OFFLINE)
         log.info("agent.stopped")
+        if self._gate.refusal is not None:
+            raise AgentRefused(self._gate.refusal)
         if self._ears.gave_up:
             raise AgentDeaf
 
@@ -110,6 +114,8 @@ class Agent:
         """Return when told to stop, when a drain is done, or when there is no use in going on."""
         said = False
         while not stopping.done() and not self._ears.gave_up:
+            if self._gate.refusal is not None:
+                return
             if self._gate.is_drained and self._slots.is_idle:
                 log.info("agent.drained")
                 return

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from agents.attempts import Attempts
 from agents.claimer import Claimer, Reception
+from agents.clock_watch import ClockWatch
 from agents.gate import Gate
 from agents.handover import Handover
 from agents.hearing import Hearing
@@ -24,7 +25,7 @@ from common.broker.topology import control_queue
 from common.clock import Clock
 from common.loop import Health, keep_running
 from common.messages import CancelTask, GrantedTask, Renewed, Stored
-from common.orders import Drain, Heard, Order, Pause, Resume, TrustKeys
+from common.orders import Drain, Heard, Leave, Order, Pause, Resume, TrustKeys
 from common.protocol import ControlEnvelope, GrantEnvelope, RefusalEnvelope, UnreadableMessage, decode
 from common.seal import Seal
 
@@ -51,12 +52,15 @@ class ControlListener:
         undertaker: Undertaker,
         trust: Trust | None,
         clock: Clock,
+        clocks: ClockWatch,
         health: Health,
         kill_grace: timedelta,
         started_at: datetime,
+        boot_id: UUID,
     ) -> None:
         self._broker = broker
         self._started_at = started_at
+        self._boot_id = boot_id
         self._agent_id = agent_id
         self._claimer = claimer
         self._standing = standing
@@ -68,6 +72,7 @@ class ControlListener:
         self._undertaker = undertaker
         self._trust = trust
         self._clock = clock
+        self._clocks = clocks
         self._health = health
         self._kill_grace = kill_grace.total_seconds()
         self._listening: asyncio.Task[None] | None = None
@@ -138,8 +143,19 @@ class ControlListener:
                 self._leases.answered(order)
             case Stored():
                 self._handover.stored(order.results)
-            case Heard():
+            case Heard(beat_id=beat_id):
                 self._hearing.heard(at=self._clock.monotonic())
+                self._clocks.heard(beat_id, at=ordered_at)
+            case Pause() | Drain() | Resume() | Leave():
+                self._hold_back(order, ordered_at=ordered_at)
+            case TrustKeys(seals=seals):
+                self._follow_keys(seals)
+            case _:
+                assert_never(order)
+
+    def _hold_back(self, order: Pause | Drain | Resume | Leave, *, ordered_at: datetime) -> None:
+        """Take work or take none, as ordered. An order that names another process of this agent is for that one."""
+        match order:
             case Pause():
                 self._gate.pause(order.until, ordered_at=ordered_at, note=order.note)
             case Drain(started_at=started_at) if started_at != self._started_at:
@@ -148,10 +164,10 @@ class ControlListener:
                 self._gate.drain(order.note)
             case Resume():
                 self._gate.resume()
-            case TrustKeys(seals=seals):
-                self._follow_keys(seals)
-            case _:
-                assert_never(order)
+            case Leave() if order.boot_id == self._boot_id:
+                self._gate.refuse(order.reason)
+            case Leave():
+                log.warning("agent.two_processes", extra={"refused": order.boot_id, "reason": order.reason})
 
     def _follow_keys(self, seals: Sequence[Seal]) -> None:
         if self._trust is None:

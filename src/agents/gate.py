@@ -1,4 +1,4 @@
-"""Whether this agent takes new work: it may be stopping, drained, or paused for a while.
+"""Whether this agent takes new work: it may be stopping, drained, paused for a while, or have a clock that is off.
 
 Slots that wait for tickets leave their consumer when the gate closes, so that the tickets nobody claimed go back.
 """
@@ -19,6 +19,8 @@ class Gate:
         self._stopping = asyncio.Event()
         self._is_drained = False
         self._resumption: asyncio.TimerHandle | None = None
+        self._is_clock_off = False
+        self._refusal: str | None = None
         self._opened = asyncio.Event()
         self._opened.set()
         self._turn = asyncio.Event()
@@ -31,7 +33,12 @@ class Gate:
     @property
     def is_leaving(self) -> bool:
         """Whether the agent will end when its work has."""
-        return self.is_stopping or self._is_drained
+        return self.is_stopping or self._is_drained or self._refusal is not None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the orchestrator does not want this process; None while it does."""
+        return self._refusal
 
     @property
     def is_drained(self) -> bool:
@@ -81,6 +88,18 @@ class Gate:
         self._forget_pause()
         self._settle()
 
+    def clock_is(self, *, off: bool) -> None:
+        """Take nothing new while this host's clock is off."""
+        if off is not self._is_clock_off:
+            self._is_clock_off = off
+            self._settle()
+
+    def refuse(self, reason: str) -> None:
+        """Take nothing new, and leave: another process has this agent's identity."""
+        log.error("agent.refused", extra={"reason": reason})
+        self._refusal = reason
+        self._settle()
+
     def reopen(self) -> None:
         """Have every consumer closed and opened anew."""
         self._turn.set()
@@ -97,7 +116,7 @@ class Gate:
             self._resumption = None
 
     def _settle(self) -> None:
-        if self.is_stopping or self._is_drained or self._resumption is not None:
+        if self.is_leaving or self._is_clock_off or self._resumption is not None:
             self._opened.clear()
             self.reopen()
         else:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 from agents.attempts import Attempts
+from agents.clock_watch import ClockWatch
 from agents.gate import Gate
 from agents.hearing import Hearing
 from agents.registration import Identity
@@ -35,6 +36,7 @@ class Heartbeat:
         hearing: Hearing,
         clock: Clock,
         trust: Trust | None,
+        clocks: ClockWatch,
         *,
         every: timedelta,
         health: Health,
@@ -47,6 +49,7 @@ class Heartbeat:
         self._hearing = hearing
         self._clock = clock
         self._trust = trust
+        self._clocks = clocks
         self._every = every
         self._health = health
         self._soon = Wake()
@@ -69,7 +72,7 @@ class Heartbeat:
 
     async def beat(self, status: AgentStatus) -> None:
         """Send one heartbeat; it expires, because an old one says nothing."""
-        identity = self._identity
+        identity, beat_id = self._identity, uuid4()
         envelope = StatusUpdateEnvelope(
             from_agent=str(identity.agent_id),
             to_agent=ORCHESTRATOR,
@@ -85,11 +88,14 @@ class Heartbeat:
                 resources=self._resources.current(),
                 started_at=identity.started_at,
                 labels=dict(identity.labels),
-                beat_id=uuid4(),
+                beat_id=beat_id,
+                sent_at=self._clock.now(),
+                boot_id=identity.boot_id,
                 trusted_keys=None if self._trust is None else self._trust.key_ids,
             ),
         )
         message = reply(identity.agent_id, HEARTBEATS, envelope, is_repeated=True, expires_after=self._every * 3)
+        self._clocks.sent(beat_id)
         try:
             async with asyncio.timeout(max(self._every.total_seconds(), 1.0)):
                 await self._broker.publish(message)

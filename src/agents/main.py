@@ -21,6 +21,7 @@ from agents.way import open_way
 from agents.wiring import WORKSPACES, build_agent
 from common import safeguards
 from common.broker.base import Broker
+from common.clock import Clock
 from common.config import SharedSettings
 from common.logs import log_context
 from common.policy.read import read_policy
@@ -34,6 +35,7 @@ async def run_agent(
     shared: SharedSettings,
     *,
     broker: Broker | None = None,
+    clock: Clock | None = None,
     stop: asyncio.Event,
     started: asyncio.Event | None = None,
 ) -> None:
@@ -41,7 +43,8 @@ async def run_agent(
 
     `broker` is given when everything runs in one process. `started` is set when the agent begins to work. Raises
     `StartupRefused` when the broker, or the server that takes its place, cannot be reached, or the agent's state is in
-    use or unusable, or when the agent hears nothing for longer than the settings allow.
+    use or unusable, when the agent hears nothing for longer than the settings allow, or when the orchestrator refuses
+    this process because an earlier one with the same identity still runs.
     """
     safeguards.check()
     known = executors()
@@ -69,6 +72,7 @@ async def run_agent(
                 known_secrets=known_secrets,
                 secrets=secrets,
                 enforcement=enforcement,
+                clock=clock,
             )
         )
         log.info(

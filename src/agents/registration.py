@@ -27,6 +27,16 @@ class IdentityInUse(StartupRefused):
         )
 
 
+class AgentRefused(StartupRefused):
+    """Another process with the same identity still runs, with a copy of this one's state."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The orchestrator refused this agent: {reason}. Give each its own with CHIFFON_AGENT_STATE_DIR or [agent] "
+            "state_dir, and enrol it, or remove identity.json from the copy."
+        )
+
+
 class IdentityUnusable(StartupRefused):
     """What is on disk is not the identity of this agent."""
 
@@ -40,7 +50,7 @@ class StateUnusable(StartupRefused):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What an agent says of itself in every heartbeat."""
+    """What an agent says of itself in every heartbeat. `boot_id` is a random name of this process."""
 
     agent_id: UUID
     agent_type: str
@@ -50,6 +60,7 @@ class Identity:
     slots: int
     started_at: datetime
     labels: Mapping[str, Any] = field(default_factory=dict)
+    boot_id: UUID = field(default_factory=uuid4)
 
 
 @contextmanager

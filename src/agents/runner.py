@@ -94,7 +94,7 @@ class Runner:
             await self._reporter.send(PROGRESS, self._status(grant, chunks))
 
         async with self._log_stream(grant, send) as stream:
-            outcome, began = await self._execute(attempt, stream)
+            outcome, began, ran = await self._execute(attempt, stream)
             ended_at = self._clock.now()
             outcome = as_reported(outcome, attempt.stop.reason).with_texts(stream.redacted)
             duration_ms = int((self._clock.monotonic() - started) * 1000)
@@ -110,7 +110,7 @@ class Runner:
                         chunks=chunks,
                         output_bytes=stream.totals,
                         output_dropped=stream.dropped,
-                        started=began,
+                        started=ran,
                     )
                 )
 
@@ -137,33 +137,43 @@ class Runner:
             send, limit=grant.max_output_bytes, per_second=self._output_per_second, known=self._known_secrets
         )
 
-    async def _execute(self, attempt: Attempt, stream: LogStream) -> tuple[Outcome, bool]:
-        """Return how the attempt ended, and whether anything of it ran."""
+    async def _execute(self, attempt: Attempt, stream: LogStream) -> tuple[Outcome, bool, bool]:
+        """Return how the attempt ended, whether the journal says that it began, and whether anything of it ran.
+
+        What did not run goes back to the queue, and to another agent first.
+        """
         grant = attempt.grant
         if attempt.stop.reason is not None:
-            return Outcome(ResultStatus.CANCELLED), False
+            return Outcome(ResultStatus.CANCELLED), False, False
         passage = await self._gate.admit(grant, attempt.seal)
         if isinstance(passage, Refusal):
-            return passage.outcome, True  # it counts: nobody should try it again
+            return passage.outcome, False, False
+        programs: list[Keeper] = []
         try:
             async with self._workspaces.open(
                 attempt.task_id, grant.attempt, is_needed=passage.needs_workspace
             ) as workspace:
-                outcome = await passage.execute(self._context(attempt, passage, workspace, stream))
-        except CannotConfine as error:  # it counts, too
-            return Outcome.failed(str(error), code=ErrorCode.CONFINEMENT_NOT_POSSIBLE), True
+                outcome = await passage.execute(self._context(attempt, passage, workspace, stream, programs))
+        except CannotConfine as error:
+            outcome = Outcome.failed(str(error), code=ErrorCode.CONFINEMENT_NOT_POSSIBLE)
+            return outcome, passage.began, False
         except OSError as error:
             log.exception("work.host_failed")
             outcome = Outcome.failed(f"The host failed: {error}.", code=ErrorCode.RESOURCE_LIMIT, retryable=True)
+            # Work that is done by programs alone, and none was started: writing the script, or starting it, failed.
+            return outcome, passage.began, passage.began and not (passage.needs_workspace and not programs)
         except Exception as error:  # the agent lives on, and the task learns that it failed
             log.exception("work.executor_failed")
             outcome = Outcome.failed(f"The executor failed: {type(error).__name__}.", code=ErrorCode.INTERNAL)
-        return outcome, passage.began
+        return outcome, passage.began, passage.began
 
-    def _context(self, attempt: Attempt, passage: Passage, workspace: Path, stream: LogStream) -> ExecutionContext:
+    def _context(
+        self, attempt: Attempt, passage: Passage, workspace: Path, stream: LogStream, programs: list[Keeper]
+    ) -> ExecutionContext:
+        """Return what an executor needs; `programs` gets the keeper of each program that it starts."""
         grant = attempt.grant
 
-        def process_started(keeper: Keeper) -> None:
+        def held(keeper: Keeper) -> None:
             self._deadlines.hold(attempt, keeper)
             self._journal.process_started(
                 grant,
@@ -173,10 +183,12 @@ class Runner:
                 keeper_ticks=keeper.keeper_ticks,
             )
 
+        def process_started(keeper: Keeper) -> None:
+            programs.append(keeper)
+            held(keeper)
+
         async def secret(name: str) -> str:
-            value = await self._secrets.value(
-                name, work_type=grant.work.work_type, stop=attempt.stop, started=process_started
-            )
+            value = await self._secrets.value(name, work_type=grant.work.work_type, stop=attempt.stop, started=held)
             stream.hide(value)
             return value
 

@@ -10,6 +10,7 @@ from agents.agent import Agent
 from agents.attempts import Attempts
 from agents.capacity import Capacity
 from agents.claimer import Claimer
+from agents.clock_watch import ClockWatch
 from agents.control import ControlListener
 from agents.ears import Ears
 from agents.executors.base import Executor
@@ -68,12 +69,15 @@ async def build_agent(
     known_secrets: Values | None = None,
     secrets: Secrets | None = None,
     enforcement: Enforcement | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Agent]:
     """Build an agent that is ready to run. What an earlier life left running is dead when this returns.
 
     Without `trust` it runs whatever the broker delivers.
     """
-    clock, health, attempts, gate = SystemClock(), Health(), Attempts(), Gate()
+    clock, health, attempts, gate = clock or SystemClock(), Health(), Attempts(), Gate()
+    skew = timedelta(seconds=settings.clock_skew_seconds)
+    clocks = ClockWatch(gate, clock, skew=skew)
     agent_id = identity.agent_id
     kill_grace = timedelta(seconds=settings.kill_grace_seconds)
     heartbeat_every = timedelta(seconds=settings.heartbeat_seconds)
@@ -82,13 +86,23 @@ async def build_agent(
     workspaces = Workspaces(settings.state_dir / WORKSPACES, keep=settings.keep_workspaces)
     async with AsyncExitStack() as stack:
         heartbeat = Heartbeat(
-            broker, identity, attempts, resources, gate, hearing, clock, trust, every=heartbeat_every, health=health
+            broker,
+            identity,
+            attempts,
+            resources,
+            gate,
+            hearing,
+            clock,
+            trust,
+            clocks,
+            every=heartbeat_every,
+            health=health,
         )
         seals = SealCheck(
             trust,
             agent_id,
             clock,
-            skew=timedelta(seconds=settings.clock_skew_seconds),
+            skew=skew,
             claim_of=_claims_of(settings, broker),
             ask_for_keys=heartbeat.beat_soon,
         )
@@ -169,9 +183,11 @@ async def build_agent(
                 undertaker=undertaker,
                 trust=trust,
                 clock=clock,
+                clocks=clocks,
                 health=health,
                 kill_grace=kill_grace,
                 started_at=identity.started_at,
+                boot_id=identity.boot_id,
             ),
             standing=standing,
             leases=leases,

@@ -30,7 +30,7 @@ OwnPolicy = Callable[[Work], Ruling | Refused]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why work is not run. It fails, and trying it again helps nobody."""
+    """Why this agent does not run work. Nothing of it ran, so it goes back, and to another agent first."""
 
     code: ErrorCode
     reason: str

@@ -216,7 +216,8 @@ class StatusUpdate(Message):
     """The heartbeat, which is also the registration: who the agent is, what it can do, and what it does right now.
 
     `labels` is what it says that it has, for work that needs it. A heartbeat with a `beat_id` is answered with `Heard`.
-    `trusted_keys` names the keys whose signatures count for it; None: it checks none.
+    `trusted_keys` names the keys whose signatures count for it; None: it checks none. `sent_at` is the time by its own
+    clock, `boot_id` a random name of its process.
     """
 
     agent_id: UUID
@@ -232,6 +233,8 @@ class StatusUpdate(Message):
     labels: Labels = Field(default_factory=dict)
     beat_id: UUID | None = None
     trusted_keys: list[KeyId] | None = Field(default=None, max_length=100)
+    sent_at: datetime | None = None
+    boot_id: UUID | None = None
 
 
 class Lease(Message):

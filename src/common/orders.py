@@ -39,6 +39,14 @@ class Resume(Message):
     action: Literal["resume"] = "resume"
 
 
+class Leave(Message):
+    """Stop: an earlier process with the same agent id still runs. Meant only for the process of `boot_id`."""
+
+    action: Literal["leave"] = "leave"
+    boot_id: UUID
+    reason: str
+
+
 class TrustKeys(Message):
     """The orchestrator's keys have changed: the same statement about all of them, signed with each.
 
@@ -49,7 +57,7 @@ class TrustKeys(Message):
     seals: list[Seal] = Field(min_length=1, max_length=100)
 
 
-Order = CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume | TrustKeys
+Order = CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume | Leave | TrustKeys
 
 
 class Control(Message):

@@ -85,6 +85,12 @@ class OrchestratorSettings(Settings):
     agent_offline_after_seconds: float = Field(
         default=30.0, ge=1, le=3600, description="An agent is offline when it has been silent for this long."
     )
+    clock_skew_seconds: float = Field(
+        default=300.0,
+        ge=1,
+        le=86_400,
+        description="An agent whose clock differs by more than this from the database's gets no work.",
+    )
     probe_seconds: float = Field(
         default=5.0, ge=0.1, le=300, description="How often a no-op is sent through the broker and must come back."
     )
@@ -153,6 +159,10 @@ class OrchestratorSettings(Settings):
     @property
     def agent_offline_after(self) -> timedelta:
         return timedelta(seconds=self.agent_offline_after_seconds)
+
+    @property
+    def clock_skew(self) -> timedelta:
+        return timedelta(seconds=self.clock_skew_seconds)
 
     @property
     def agent_types(self) -> tuple[str, ...]:

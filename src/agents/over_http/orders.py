@@ -12,12 +12,12 @@ from agents.over_http.client import QueueClient, Refused, ServerAway, Told
 from agents.over_http.held import HeldJobs
 from agents.over_http.inbox import Inbox
 from agents.over_http.leases import Leases
-from agents.over_http.wire import OrderedDrain, OrderedPause
+from agents.over_http.wire import OrderedDrain, OrderedLeave, OrderedPause
 from agents.over_http.wire import Orders as Answered
 from common.backoff import exponential
 from common.loop import Health, keep_running
 from common.messages import AgentStatus, StatusUpdate
-from common.orders import Drain, Heard, Pause, Resume, TrustKeys
+from common.orders import Drain, Heard, Leave, Pause, Resume, TrustKeys
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,6 @@ class Orders:
         """Send a heartbeat and do what its answer says. Raises `ServerAway`."""
         self._latest = update
         await self._say(update)
-        if update.beat_id is not None:
-            await self._inbox.put(Heard(beat_id=update.beat_id))
 
     async def look(self) -> None:
         """Ask for orders again and again while jobs are held, until cancelled."""
@@ -70,7 +68,7 @@ class Orders:
             return
         running = [held.job.id for held in self._held if held.is_granted]
         try:
-            await self._say(latest.model_copy(update={"current_tasks": running}))
+            await self._say(latest.model_copy(update={"current_tasks": running, "beat_id": None, "sent_at": None}))
             self._failures = 0
         except ServerAway as failure:
             self._failures += 1
@@ -93,6 +91,8 @@ class Orders:
             except Refused as refusal:  # a heartbeat is never too late, so this one cannot be understood there
                 raise ServerAway(str(refusal)) from refusal
             self._registered()
+            if update.beat_id is not None:
+                await self._inbox.put(Heard(beat_id=update.beat_id), at=told.at)
             await self._follow(told, update)
 
     async def _follow(self, told: Told, update: StatusUpdate) -> None:
@@ -100,6 +100,9 @@ class Orders:
             await self._leases.cancelled(job.job_id, job.attempt)
         if told.orders.keys:
             await self._inbox.put(TrustKeys(seals=[signed.seal for signed in told.orders.keys]), at=told.at)
+        for order in told.orders.orders:
+            if isinstance(order, OrderedLeave):
+                await self._inbox.put(Leave(boot_id=order.boot_id, reason=order.note or ""))
         before, self._standing = self._standing, standing(told.orders, update)
         if self._standing == before:
             return

@@ -116,6 +116,12 @@ class OrderedDrain(Answer):
     note: str | None = None
 
 
+class OrderedLeave(Answer):
+    action: Literal["leave"]
+    boot_id: UUID
+    note: str | None = None
+
+
 class ToCancel(Answer):
     job_id: UUID
     attempt: int
@@ -124,7 +130,7 @@ class ToCancel(Answer):
 class Orders(Answer):
     """The answer to the heartbeat of a worker."""
 
-    orders: list[OrderedPause | OrderedDrain] = Field(default_factory=list)
+    orders: list[OrderedPause | OrderedDrain | OrderedLeave] = Field(default_factory=list)
     cancelled: list[ToCancel] = Field(default_factory=list)
     keys: list[Signed] = Field(default_factory=list)
 
@@ -148,6 +154,8 @@ def heartbeat_body(update: StatusUpdate) -> Body:
         "labels": dict(update.labels),
         "startedAt": update.started_at.isoformat(),
         **({} if update.trusted_keys is None else {"trustedKeys": list(update.trusted_keys)}),
+        **({} if update.sent_at is None else {"sentAt": update.sent_at.isoformat()}),
+        **({} if update.boot_id is None else {"bootId": str(update.boot_id)}),
     }
 
 

@@ -29,6 +29,8 @@ class Kind(StrEnum):
     AGENT_DRAINING = "agent.draining"
     AGENT_RESUMED = "agent.resumed"
     AGENT_TRIPPED = "agent.tripped"
+    AGENT_CLOCK = "agent.clock"
+    AGENT_DUPLICATE = "agent.duplicate"
     AGENT_ENROLLED = "agent.enrolled"
     IDENTITY_CREATED = "identity.created"
     IDENTITY_DISABLED = "identity.disabled"

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from common.messages import OutputChunk, Resources, ResultStatus, StatusUpdate
-from common.orders import Pause
+from common.orders import Leave, Pause
 from common.work import AnyWorkType
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT
@@ -234,11 +234,15 @@ async def report(worker_id: WorkerName, said: WorkerReport, jobs: Jobs, caller: 
         resources=Resources(**said.resources.model_dump()),
         started_at=(said.started_at or await jobs.running_since(worker)).astimezone(UTC),
         labels=said.labels,
+        sent_at=said.sent_at,
+        boot_id=said.boot_id,
     )
     order, cancelled = await jobs.report(worker, update)
     orders = []
     if isinstance(order, Pause):
         orders = [OrderOut(action=order.action, until=order.until, note=order.note)]
+    elif isinstance(order, Leave):
+        orders = [OrderOut(action=order.action, bootId=order.boot_id, note=order.reason)]
     elif order is not None:
         orders = [OrderOut(action=order.action, startedAt=order.started_at, note=order.note)]
     return WorkerOrders(

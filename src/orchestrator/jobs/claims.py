@@ -14,6 +14,7 @@ from orchestrator.jobs.model import Choice, Wanted
 from orchestrator.jobs.rules import HTTP_POOL
 from orchestrator.leases import events as told
 from orchestrator.leases import queries as leases
+from orchestrator.leases.rules import REFUSAL_MEMORY
 from orchestrator.leases.service import LeaseService
 from orchestrator.placement.bounds import aims_within
 from orchestrator.registry.gate import Gate
@@ -116,12 +117,14 @@ class Claims:
     async def _alike(self, db: Connection, wanted: Sequence[Wanted]) -> dict[Choice, list[Wanted]]:
         """Put together the claims that may get the same tasks."""
         known = await queries.workers(db, {one.worker.agent_id for one in wanted})
+        refused = await leases.refused_lately(db, known, within=REFUSAL_MEMORY)
         aims = await aims_within(db, {agent_id: labels for agent_id, (_, labels) in known.items()})
         alike: dict[Choice, list[Wanted]] = defaultdict(list)
         for one in wanted:
             pool, _ = known.get(one.worker.agent_id, (HTTP_POOL, {}))
             pools = None if pool == HTTP_POOL else frozenset({pool, HTTP_POOL})
-            alike[Choice(one.types, pools, aims.get(one.worker.agent_id, ANYBODY))].append(one)
+            without = frozenset(refused.get(one.worker.agent_id, ()))
+            alike[Choice(one.types, pools, aims.get(one.worker.agent_id, ANYBODY), without)].append(one)
         return alike
 
     async def _lease_out(self, db: Connection, chosen: dict[UUID, Wanted]) -> None:

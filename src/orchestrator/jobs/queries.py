@@ -123,7 +123,9 @@ async def choose(db: Connection, choice: Choice, count: int, *, besides: Collect
     pools = None if choice.pools is None else sorted(choice.pools)
     found: list[UUID] = []
     for spare in SPARE:
-        rows = await db.fetch(CHOOSE, types, pools, sorted(choice.aims), count + spare, count, list(besides))
+        rows = await db.fetch(
+            CHOOSE, types, pools, sorted(choice.aims), count + spare, count, [*besides, *choice.without]
+        )
         found = [row["task_id"] for row in rows]
         if len(found) == count:
             break

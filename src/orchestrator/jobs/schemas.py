@@ -266,12 +266,15 @@ class WorkerReport(CamelCase):
     trusted_keys: Annotated[list[KeyId], Field(max_length=100)] | None = Field(
         default=None, description="The keys whose signatures count for the worker; none for one that checks none."
     )
+    sent_at: AwareDatetime | None = Field(default=None, description="The time by the worker's clock.")
+    boot_id: UUID | None = Field(default=None, description="A random name of the worker's process.")
 
 
 class OrderOut(CamelCase):
-    action: str = Field(description="pause or drain")
+    action: str = Field(description="pause, drain or leave")
     until: datetime | None = None
     started_at: datetime | None = Field(default=None, description="The process that a drain is for.")
+    boot_id: UUID | None = Field(default=None, description="The process that is to leave: an earlier one still runs.")
     note: str = ""
 
 

@@ -12,7 +12,7 @@ from common.ids import new_request_id
 from common.lifecycle import Status
 from common.loop import Wake
 from common.messages import Lease, OutputChunk, ResultStatus, StatusUpdate, WorkResult, WorkStatus
-from common.orders import Drain, Pause
+from common.orders import Drain, Leave, Pause
 from common.seal import Seal
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.identities.model import Caller
@@ -205,7 +205,7 @@ class JobService:
 
     async def report(
         self, worker: Worker, update: StatusUpdate
-    ) -> tuple[Pause | Drain | None, Sequence[tuple[UUID, int]]]:
+    ) -> tuple[Pause | Drain | Leave | None, Sequence[tuple[UUID, int]]]:
         """Take in what a worker says of itself; see `Workers.report`."""
         return await self._workers.report(worker, update)
 

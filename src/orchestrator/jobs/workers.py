@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from common.messages import StatusUpdate
-from common.orders import Drain, Pause
+from common.orders import Drain, Leave, Pause
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
@@ -56,12 +56,15 @@ class Workers:
 
     async def report(
         self, worker: Worker, update: StatusUpdate
-    ) -> tuple[Pause | Drain | None, Sequence[tuple[UUID, int]]]:
+    ) -> tuple[Pause | Drain | Leave | None, Sequence[tuple[UUID, int]]]:
         """Take in a worker's own report; return what people ordered, and (task, attempt) that it must stop."""
-        await self._registry.record([update])
+        refused = await self._registry.record([update])
         async with self._pool.acquire() as db:
             await queries.name(db, worker)
             now = await queries.now(db)
             standing = (await registry.standings(db, [worker.agent_id])).get(worker.agent_id)
             cancelled = await queries.cancelled(db, worker.agent_id, update.current_tasks)
+        order = refused.get(worker.agent_id)
+        if order is not None and order.boot_id == update.boot_id:
+            return order, cancelled
         return None if standing is None else standing_order(standing, now=now), cancelled

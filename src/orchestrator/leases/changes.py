@@ -46,15 +46,17 @@ class Changes:
         if verdict.status is Status.FAILED and is_infrastructure(end.error_code):
             self.letters.append(told.dead_letter(task, end))
 
-    def requeue(self, task: Task, end: End, at: datetime) -> None:
+    def requeue(self, task: Task, end: End, at: datetime, *, is_repeated: bool = False) -> None:
+        """Let a task wait again. A refusal that `is_repeated` says nothing new of its agent."""
         self.ends.append(end)
         self.requeued.append(end)
         self.tickets.append(told.new_ticket(task, at))
         self.events.append(told.requeued(task, end, at))
-        self._note_outcome(task, end)
+        if not is_repeated:
+            self._note_outcome(task, end)
 
     def _note_outcome(self, task: Task, end: End) -> None:
-        outcome = agent_outcome(end.outcome, end.error_code, counts=end.counts)
+        outcome = agent_outcome(end.outcome, end.error_code, counts=end.counts, reason=end.error_message)
         # That an agent is well, and was so before, changes nothing.
         if outcome is not None and task.agent_id is not None and self._counts(outcome, task.agent_id):
             self.outcomes.setdefault(task.agent_id, []).append(outcome)

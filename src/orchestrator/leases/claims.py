@@ -1,6 +1,6 @@
 """Claims that are judged together in one transaction, in which everything that may be in their way is known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -12,7 +12,7 @@ from orchestrator.events import queries as events
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
 from orchestrator.leases.answers import refused
-from orchestrator.leases.rules import Give, GiveAgain, Refuse, judge_claim
+from orchestrator.leases.rules import REFUSAL_MEMORY, REFUSED_LATELY, Give, GiveAgain, Refuse, judge_claim
 from orchestrator.outbox import queries as outbox
 from orchestrator.placement.bounds import Bounds
 from orchestrator.registry.gate import Gate
@@ -20,6 +20,8 @@ from orchestrator.registry.rules import SHUT_OUT, BreakerPolicy
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
 
+# How long a ticket rests that came to an agent which had refused its task.
+PAUSE = timedelta(seconds=1)
 # Who claims, and what.
 Wanted = tuple[UUID, ClaimedTask]
 
@@ -58,6 +60,7 @@ class Claims:
         refusals: list[tuple[UUID, RefusedTask]] = []
         repeated: list[Leased] = []
         barred: list[UUID] = []
+        again: list[UUID] = []
         async with transaction(self._pool) as db:
             known = await tasks.lock_claimable(db, sorted({task.task_id for _, task in wanted}))
             now = await tasks.time_of(db, known.values())
@@ -65,6 +68,7 @@ class Claims:
             gate = await Gate.open(db, claimers, now=now, policy=self._breaker)
             consent = await Consent.open(db, known.values(), now=now)
             bounds = await Bounds.open(db, {task.aim for task in known.values()}, claimers)
+            refused_lately = await self._refused_lately(db, known, claimers)
             winners: dict[UUID, Wanted] = {}
             for agent_id, claim in wanted:
                 task = known.get(claim.task_id)
@@ -76,6 +80,9 @@ class Claims:
                     case Give():
                         task = known[claim.task_id]
                         reason = consent.withheld(task) or bounds.refusal(task.aim, agent_id)
+                        if reason is None and task.task_id in refused_lately.get(agent_id, ()):
+                            reason = REFUSED_LATELY
+                            again.append(task.task_id)
                         if reason is None and (reason := await gate.refusal(db, agent_id)) is None:
                             winners[claim.task_id] = (agent_id, claim)
                         else:
@@ -88,10 +95,21 @@ class Claims:
                         refusals.append((agent_id, refused(claim, reason)))
             await outbox.add_orders(db, gate.orders())
             # The ticket is used up and nobody runs the task: others get it at once.
-            await outbox.make_due(db, [task_id for task_id in barred if task_id not in winners])
+            await outbox.make_due(
+                db, [task_id for task_id in barred if task_id not in winners and task_id not in again]
+            )
+            # The same agent may take the ticket again at once.
+            await outbox.make_due(db, [task_id for task_id in again if task_id not in winners], after=PAUSE)
             await consent.use(db, [known[task_id] for task_id in winners])
             leased = await self._lease_out(db, known, winners)
         return Judged(leased, repeated, refusals, frozenset(consent.found))
+
+    async def _refused_lately(
+        self, db: Connection, known: Mapping[UUID, Task], claimers: Collection[UUID]
+    ) -> Mapping[UUID, set[UUID]]:
+        if not any(task.unstarted for task in known.values()):
+            return {}
+        return await queries.refused_lately(db, claimers, within=REFUSAL_MEMORY)
 
     async def _lease_out(
         self, db: Connection, known: Mapping[UUID, Task], winners: Mapping[UUID, Wanted]

@@ -1,6 +1,6 @@
 """All SQL about leases. The tasks are locked before (`tasks.queries.lock`); the guards stand here all the same."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -32,10 +32,21 @@ CLAIM = """
 
 ATTEMPTS = """
     SELECT a.task_id, a.number, a.fence, a.agent_id, a.outcome, a.output_bytes,
-           agent_may_work(a.agent_id) = 'shut_out' AS by_shut_out, coalesce(g.failures_in_row > 0, false) AS by_failing
+           agent_may_work(a.agent_id) = 'shut_out' AS by_shut_out, coalesce(g.failures_in_row > 0, false) AS by_failing,
+           EXISTS (SELECT FROM attempt earlier
+                    WHERE earlier.task_id = a.task_id AND earlier.agent_id = a.agent_id AND earlier.number < a.number
+                      AND NOT earlier.started AND earlier.error_code IS DISTINCT FROM 5002) AS refused_before
       FROM attempt a
       JOIN unnest($1::uuid[], $2::smallint[]) AS wanted (task_id, number) USING (task_id, number)
       LEFT JOIN agent g ON g.agent_id = a.agent_id
+"""
+
+# What was only granted too late, 5002, says nothing of the agent.
+REFUSED_LATELY = """
+    SELECT DISTINCT agent_id, task_id
+      FROM attempt
+     WHERE agent_id = ANY($1::uuid[]) AND NOT started AND ended_at > now() - $2::interval
+       AND error_code IS DISTINCT FROM 5002
 """
 
 # Here and below `coalesce` keeps the planner off the index of what runs: it takes that for short when it last looked
@@ -44,9 +55,9 @@ END = """
     WITH new AS MATERIALIZED (
         SELECT *
           FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::int[],
-                      $9::bigint[], $10::text[], $11::jsonb[], $12::jsonb[])
+                      $9::bigint[], $10::text[], $11::jsonb[], $12::jsonb[], $13::boolean[])
                  AS new (task_id, fence, status, outcome, output, error_message, error_code, exit_code, duration_ms,
-                         artifacts_path, output_bytes, output_dropped)
+                         artifacts_path, output_bytes, output_dropped, started)
     ), finished AS (
         UPDATE task
            SET status = new.status, claim_id = NULL, lease_expires_at = NULL, output = new.output,
@@ -61,7 +72,7 @@ END = """
        SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, new.outcome),
            exit_code = new.exit_code, error_code = new.error_code, error_message = new.error_message,
            duration_ms = new.duration_ms, output_bytes = new.output_bytes,
-           output_dropped = new.output_dropped
+           output_dropped = new.output_dropped, started = new.started
       FROM new
      WHERE attempt.task_id = new.task_id AND attempt.fence = new.fence
 """
@@ -166,6 +177,14 @@ async def claim(db: Connection, claims: Sequence[tuple[UUID, UUID, UUID, timedel
     return {row["task_id"]: (row["attempt"], row["fence"]) for row in rows}
 
 
+async def refused_lately(db: Connection, agent_ids: Collection[UUID], *, within: timedelta) -> dict[UUID, set[UUID]]:
+    """Return the tasks that each agent refused within that time before anything of them ran."""
+    refused: dict[UUID, set[UUID]] = {}
+    for row in await db.fetch(REFUSED_LATELY, list(agent_ids), within):
+        refused.setdefault(row["agent_id"], set()).add(row["task_id"])
+    return refused
+
+
 async def attempts(db: Connection, numbers: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], Attempt]:
     """Return attempts by (task_id, number)."""
     rows = await db.fetch(ATTEMPTS, [task_id for task_id, _ in numbers], [number for _, number in numbers])
@@ -190,6 +209,7 @@ async def end(db: Connection, ends: Sequence[End]) -> None:
         [item.artifacts_path for item in ends],
         [item.output_bytes for item in ends],
         [item.output_dropped for item in ends],
+        [item.counts for item in ends],
     )
 
 

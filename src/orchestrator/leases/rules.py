@@ -1,7 +1,7 @@
 """Who gets a task, whose result counts, and what becomes of a task whose agent is lost: pure decisions."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,9 @@ from orchestrator.tasks.model import Task
 
 # A task that is handed back untouched more often than this fails, for something is wrong with where it goes.
 MOST_UNSTARTED = 100
+# An agent that refused a task gets it again after this; meanwhile it goes to others.
+REFUSAL_MEMORY = timedelta(seconds=60)
+REFUSED_LATELY = "the agent refused this task just now, so that others go first"
 AGENT_LOST = "agent lost: it stopped renewing its lease"
 
 
@@ -20,7 +23,8 @@ AGENT_LOST = "agent lost: it stopped renewing its lease"
 class Attempt:
     """What is known of an attempt that somebody reports on.
 
-    `by_shut_out`: its agent's identity was disabled. `by_failing`: what its agent did last, failed.
+    `by_shut_out`: its agent's identity was disabled. `by_failing`: what its agent did last, failed. `refused_before`:
+    its agent had refused the task in an earlier attempt.
     """
 
     task_id: UUID
@@ -31,6 +35,7 @@ class Attempt:
     output_bytes: dict[str, Any] | None
     by_shut_out: bool = False
     by_failing: bool = False
+    refused_before: bool = False
 
 
 @dataclass(frozen=True, slots=True)

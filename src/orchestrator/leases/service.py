@@ -199,10 +199,13 @@ class LeaseService:
                 task = known.get(result.task_id)
                 attempt = attempts.get((result.task_id, result.attempt))
                 verdicts[key] = judge_result(task, attempt, result, now=now, policy=self._policy, chance=_chance())
-                self._apply(changes, task, result, verdicts[key])
+                is_repeated = attempt is not None and attempt.refused_before
+                self._apply(changes, task, result, verdicts[key], is_repeated=is_repeated)
             return await changes.write(db, breaker=self._breaker)
 
-    def _apply(self, changes: Changes, task: Task | None, result: WorkResult, verdict: Verdict) -> None:
+    def _apply(
+        self, changes: Changes, task: Task | None, result: WorkResult, verdict: Verdict, *, is_repeated: bool
+    ) -> None:
         if task is None:
             log.warning("result.of_unknown_task", extra={"task_id": result.task_id, "agent_id": result.agent_id})
             return
@@ -213,7 +216,8 @@ class LeaseService:
             case Finish(status=status):
                 changes.finish(task, End.of(result, status), verdict)
             case Requeue(at=at, counts=counts):
-                changes.requeue(task, replace(End.of(result, None), counts=counts), at)
+                end = replace(End.of(result, None), counts=counts)
+                changes.requeue(task, end, at, is_repeated=is_repeated and not counts)
             case Stopped():
                 end = End.of(result, None)
                 changes.ends.append(end)

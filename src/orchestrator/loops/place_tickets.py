@@ -11,6 +11,8 @@ from common.broker import topology
 from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
 from common.protocol import ORCHESTRATOR, TicketEnvelope, encode
 from orchestrator.database.pool import Connection, Pool, transaction
+from orchestrator.leases import queries as leases
+from orchestrator.leases.rules import REFUSAL_MEMORY
 from orchestrator.loops.agent_queues import give_queues
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import Waiting
@@ -72,10 +74,13 @@ class PlaceTickets:
         aims = await self._aims(db, due)
         room = {line: len(place(aim, _able(hosts, line.work_type), AT_ONCE)) for line, aim in aims.items()}
         tickets = await queries.take(db, {line: free for line, free in room.items() if free}, ageing=self._ageing)
+        refused = await leases.refused_lately(db, hosts, within=REFUSAL_MEMORY) if tickets else {}
         places: list[tuple[Waiting, UUID]] = []
         for waiting in tickets:
-            line = Line(waiting.recipient, waiting.body["payload"]["work_type"])
-            for agent_id in place(aims[line], _able(hosts, line.work_type), 1):
+            payload = waiting.body["payload"]
+            line, task_id = Line(waiting.recipient, payload["work_type"]), UUID(payload["task_id"])
+            able = [host for host in _able(hosts, line.work_type) if task_id not in refused.get(host.agent_id, ())]
+            for agent_id in place(aims[line], able, 1):
                 hosts[agent_id] = replace(hosts[agent_id], free=hosts[agent_id].free - 1)
                 places.append((waiting, agent_id))
         await queries.placed(db, [(waiting.id, agent_id) for waiting, agent_id in places], ttl=self._ttl)

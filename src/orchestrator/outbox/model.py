@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from common.messages import CancelTask, Ticket
-from common.orders import Drain, Pause, Resume
+from common.orders import Drain, Leave, Pause, Resume
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class NewOrder:
     """An order to publish to one agent. One about a task names the task's trace and request."""
 
     agent_id: UUID
-    order: CancelTask | Pause | Drain | Resume
+    order: CancelTask | Pause | Drain | Resume | Leave
     trace_id: UUID | None = None
     request_id: UUID | None = None
 

@@ -156,7 +156,7 @@ REMOVE_NEEDLESS_TICKETS = """
 
 MAKE_DUE = """
     UPDATE outbox SET due_at = now() + $2::interval, published_at = NULL
-     WHERE kind = 'ticket' AND task_id = ANY($1::uuid[]) AND published_at IS NOT NULL
+     WHERE kind = 'ticket' AND task_id = ANY($1::uuid[]) AND (published_at IS NOT NULL OR $2::interval > '0')
 """
 
 MAKE_DUE_IF_MORE_THAN = """
@@ -249,14 +249,12 @@ async def take_tickets(
 
 async def best_due(db: Connection, recipient: str, *, limit: int, work_types: Collection[str]) -> list[DueTask]:
     """Return the tasks of the best due tickets, at most `limit` of each of these work types, and leave the tickets."""
-    rows = await db.fetch(BEST_DUE, recipient, limit, sorted(work_types))
-    return [DueTask(row["task_id"], row["fence"], row["work_type"]) for row in rows]
+    return [DueTask(**row) for row in await db.fetch(BEST_DUE, recipient, limit, sorted(work_types))]
 
 
 async def take_orders(db: Connection, *, limit: int, again_after: timedelta) -> list[Waiting]:
     """Take orders that are due, oldest first; those not removed meanwhile are due again after `again_after`."""
-    rows = await db.fetch(TAKE_ORDERS, limit, again_after)
-    return _in_order(rows)
+    return _in_order(await db.fetch(TAKE_ORDERS, limit, again_after))
 
 
 def _in_order(rows: Sequence[asyncpg.Record]) -> list[Waiting]:
@@ -284,8 +282,7 @@ async def begin_relay(db: Connection) -> bool:
     """Do as `one_relay_at_a_time`, and return whether orders are due."""
     row = await db.fetchrow(BEGIN_RELAY)
     assert row is not None
-    has_orders: bool = row["has_orders"]
-    return has_orders
+    return bool(row["has_orders"])
 
 
 async def give_missing_tickets(db: Connection) -> list[UUID]:

@@ -37,7 +37,9 @@ async def record_outcomes(
         agent_id: count_outcomes(standing, outcomes[agent_id], now=now, policy=policy)
         for agent_id, standing in standings.items()
     }
-    await queries.set_breaker(db, [(agent_id, count.failures, count.until) for agent_id, count in counts.items()])
+    await queries.set_breaker(
+        db, [(agent_id, count.failures, count.until, count.reason) for agent_id, count in counts.items()]
+    )
     orders = await _orders(db, standings, counts, now=now)
     await outbox.add_orders(db, orders)
     return [_tripped(agent_id, count) for agent_id, count in counts.items() if count.tripped], orders
@@ -57,6 +59,9 @@ async def _orders(
 
 def _tripped(agent_id: UUID, count: Count) -> NewEvent:
     assert count.until is not None
-    log.warning("agent.tripped", extra={"agent_id": agent_id, "failures": count.failures, "until": count.until})
-    about = {"failures": count.failures, "until": count.until.isoformat()}
+    log.warning(
+        "agent.tripped",
+        extra={"agent_id": agent_id, "failures": count.failures, "until": count.until, "reason": count.reason},
+    )
+    about = {"failures": count.failures, "until": count.until.isoformat(), "reason": count.reason}
     return NewEvent(Kind.AGENT_TRIPPED, "orchestrator", about, agent_id=agent_id)

@@ -47,7 +47,7 @@ class Gate:
 
     def orders(self) -> list[NewOrder]:
         """Return what to tell those that were refused, so that they do not ask again and again."""
-        return [NewOrder(agent_id, barred.order) for agent_id, barred in self._refused.items()]
+        return [NewOrder(agent_id, barred.order) for agent_id, barred in self._refused.items() if barred.order]
 
     def _on_trial(self) -> Barred:
         note = "one task shows whether the agent is well again"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,8 @@ from common.messages import AgentStatus
 class Agent:
     """A row of `agent`; `status` is what the agent said last, or `offline` once it has fallen silent.
 
-    A pause or a trip that is over is not shown any more.
+    A pause or a trip that is over is not shown any more. `clock_off_seconds` is how far its clock is ahead, or behind
+    when negative; None while that is within what is allowed.
     """
 
     agent_id: UUID
@@ -37,6 +38,8 @@ class Agent:
     draining: bool = False
     drain_note: str | None = None
     tripped_until: datetime | None = None
+    trip_reason: str | None = None
+    clock_off_seconds: float | None = None
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> "Agent":
@@ -49,6 +52,7 @@ class MayWork(StrEnum):
     FREE = "free"
     TRIAL = "trial"
     TRIPPED = "tripped"
+    CLOCK_OFF = "clock_off"
     PAUSED = "paused"
     DRAINING = "draining"
     SHUT_OUT = "shut_out"
@@ -71,6 +75,11 @@ class Standing:
     drain_note: str | None = None
     failures_in_row: int = 0
     tripped_until: datetime | None = None
+    trip_reason: str | None = None
+    clock_off_by: timedelta | None = None
+    boot_id: UUID | None = None
+    boot_before: UUID | None = None
+    boot_refused: UUID | None = None
     shut_out: bool = False
 
     @classmethod

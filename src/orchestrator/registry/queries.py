@@ -13,7 +13,8 @@ from orchestrator.registry.rules import labels_with_resources
 
 REGISTERED = """
     SELECT agent.agent_id, agent.status, agent.started_at, agent.paused_until, agent.paused_by, agent.pause_note,
-           agent.draining, agent.drain_note, agent.failures_in_row, agent.tripped_until,
+           agent.draining, agent.drain_note, agent.failures_in_row, agent.tripped_until, agent.trip_reason,
+           agent.clock_off_by, agent.boot_id, agent.boot_before, agent.boot_refused,
            principal.disabled_at IS NOT NULL AS shut_out
       FROM agent LEFT JOIN principal ON principal.agent_id = agent.agent_id
      WHERE agent.agent_id = ANY($1::uuid[])
@@ -23,7 +24,8 @@ REGISTERED = """
 SHUT_OUT = """
     SELECT agent_id, 'offline' AS status, disabled_at AS started_at, NULL AS paused_until, NULL AS paused_by,
            NULL AS pause_note, false AS draining, NULL AS drain_note, 0 AS failures_in_row, NULL AS tripped_until,
-           true AS shut_out
+           NULL AS trip_reason, NULL::interval AS clock_off_by, NULL::uuid AS boot_id, NULL::uuid AS boot_before,
+           NULL::uuid AS boot_refused, true AS shut_out
       FROM principal
      WHERE agent_id = ANY($1::uuid[]) AND disabled_at IS NOT NULL
        AND NOT EXISTS (SELECT FROM agent WHERE agent.agent_id = principal.agent_id)
@@ -42,20 +44,25 @@ LOCK_FOR_BREAKER = REGISTERED + " AND (agent.failures_in_row > 0 OR agent.agent_
 # the broker where the one before spoke HTTP; one that still does says so again.
 UPSERT = """
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                       started_at, labels)
+                       started_at, labels, clock_off_by, boot_id)
     SELECT new.agent_id, new.agent_type, new.status, new.hostname, new.version,
            string_to_array(new.work_types, ','), new.slots,
-           string_to_array(new.current_tasks, ',')::uuid[], new.resources, new.started_at, new.labels
+           string_to_array(new.current_tasks, ',')::uuid[], new.resources, new.started_at, new.labels,
+           CASE WHEN new.sent_at IS NULL THEN (SELECT clock_off_by FROM agent WHERE agent.agent_id = new.agent_id)
+                WHEN abs(extract(epoch FROM new.sent_at - now())) > $14 THEN new.sent_at - now() END,
+           new.boot_id
       FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
-                  $9::jsonb[], $10::timestamptz[], $11::jsonb[])
+                  $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[])
              AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                     started_at, labels)
+                     started_at, labels, sent_at, boot_id)
      ORDER BY new.agent_id
         ON CONFLICT (agent_id) DO UPDATE
        SET agent_type = excluded.agent_type, status = excluded.status, hostname = excluded.hostname,
            version = excluded.version, work_types = excluded.work_types, slots = excluded.slots,
            current_tasks = excluded.current_tasks, resources = excluded.resources, started_at = excluded.started_at,
-           labels = excluded.labels, last_heartbeat_at = now(),
+           labels = excluded.labels, last_heartbeat_at = now(), clock_off_by = excluded.clock_off_by,
+           boot_id = excluded.boot_id,
+           boot_before = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.boot_before ELSE agent.boot_id END,
            worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
 """
 
@@ -65,14 +72,15 @@ BEAT = """
     WITH held AS MATERIALIZED (
         SELECT new.agent_id, string_to_array(new.current_tasks, ',')::uuid[] AS current_tasks, new.resources, new.labels
           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
-                      $9::jsonb[], $10::timestamptz[], $11::jsonb[])
+                      $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[])
                  AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                         started_at, labels)
+                         started_at, labels, sent_at, boot_id)
           JOIN agent USING (agent_id)
          WHERE agent.started_at = new.started_at AND agent.status = new.status AND agent.agent_type = new.agent_type
            AND agent.hostname = new.hostname AND agent.version = new.version AND agent.slots = new.slots
            AND agent.work_types = string_to_array(new.work_types, ',')
-           AND agent_may_work(agent.agent_id) = 'free'
+           AND agent.boot_id IS NOT DISTINCT FROM new.boot_id AND agent_may_work(agent.agent_id) = 'free'
+           AND coalesce(abs(extract(epoch FROM new.sent_at - now())) <= $14, true)
          ORDER BY agent.agent_id
            FOR UPDATE OF agent
     )
@@ -91,7 +99,9 @@ LIST = """
            CASE WHEN paused_until > now() THEN paused_by END AS paused_by,
            CASE WHEN paused_until > now() THEN pause_note END AS pause_note,
            draining, drain_note,
-           CASE WHEN tripped_until > now() THEN tripped_until END AS tripped_until
+           CASE WHEN tripped_until > now() THEN tripped_until END AS tripped_until,
+           CASE WHEN tripped_until > now() THEN trip_reason END AS trip_reason,
+           extract(epoch FROM clock_off_by)::float8 AS clock_off_seconds
       FROM (SELECT *, CASE WHEN last_heartbeat_at < now() - $3::interval THEN 'offline' ELSE status END AS status_now
               FROM agent) AS known
      WHERE ($1::text IS NULL OR agent_type = $1) AND ($2::text IS NULL OR status_now = $2)
@@ -141,13 +151,15 @@ END_DRAINS = """
 RESUME = """
     UPDATE agent
        SET paused_until = NULL, paused_by = NULL, pause_note = NULL, draining = false, drained_by = NULL,
-           drain_note = NULL, failures_in_row = 0, tripped_until = NULL
+           drain_note = NULL, failures_in_row = 0, tripped_until = NULL, trip_reason = NULL
      WHERE agent_id = $1
 """
 
+REFUSE_BOOT = "UPDATE agent SET boot_refused = $2 WHERE agent_id = $1"
+
 SET_BREAKER = """
-    UPDATE agent SET failures_in_row = new.failures, tripped_until = new.until
-      FROM unnest($1::uuid[], $2::smallint[], $3::timestamptz[]) AS new (agent_id, failures, until)
+    UPDATE agent SET failures_in_row = new.failures, tripped_until = new.until, trip_reason = new.reason
+      FROM unnest($1::uuid[], $2::smallint[], $3::timestamptz[], $4::text[]) AS new (agent_id, failures, until, reason)
      WHERE agent.agent_id = new.agent_id
 """
 
@@ -203,8 +215,8 @@ async def resume(db: Connection, agent_id: UUID) -> None:
     await db.execute(RESUME, agent_id)
 
 
-async def set_breaker(db: Connection, rows: Sequence[tuple[UUID, int, datetime | None]]) -> None:
-    """Store (agent_id, failures in a row, tripped until) of locked agents."""
+async def set_breaker(db: Connection, rows: Sequence[tuple[UUID, int, datetime | None, str | None]]) -> None:
+    """Store (agent_id, failures in a row, tripped until, the last reason) of locked agents."""
     if rows:
         await db.execute(SET_BREAKER, *(list(column) for column in zip(*rows, strict=True)))
 
@@ -214,17 +226,22 @@ async def begin_trial(db: Connection, agent_id: UUID, *, pause: timedelta) -> bo
     return await db.fetchval(BEGIN_TRIAL, agent_id, pause) is not None
 
 
-async def beat(db: Connection, updates: Collection[StatusUpdate]) -> set[UUID]:
+async def refuse_boot(db: Connection, agent_id: UUID, boot_id: UUID) -> None:
+    """Note that the word of one process of an agent does not count."""
+    await db.execute(REFUSE_BOOT, agent_id, boot_id)
+
+
+async def beat(db: Connection, updates: Collection[StatusUpdate], *, skew: timedelta) -> set[UUID]:
     """Store updates that bring no news, at most one for each agent; return the agents whose they were."""
-    return {row["agent_id"] for row in await db.fetch(BEAT, *_columns(updates))}
+    return {row["agent_id"] for row in await db.fetch(BEAT, *_columns(updates, skew))}
 
 
-async def record(db: Connection, updates: Collection[StatusUpdate]) -> None:
-    """Store what agents say of themselves; at most one update for each agent."""
-    await db.execute(UPSERT, *_columns(updates))
+async def record(db: Connection, updates: Collection[StatusUpdate], *, skew: timedelta) -> None:
+    """Store what agents say of themselves; at most one update for each agent. `skew`: clocks may differ so much."""
+    await db.execute(UPSERT, *_columns(updates, skew))
 
 
-def _columns(updates: Collection[StatusUpdate]) -> tuple[list[Any], ...]:
+def _columns(updates: Collection[StatusUpdate], skew: timedelta) -> tuple[Any, ...]:
     return (
         [update.agent_id for update in updates],
         [update.agent_type for update in updates],
@@ -237,6 +254,9 @@ def _columns(updates: Collection[StatusUpdate]) -> tuple[list[Any], ...]:
         [update.resources.model_dump() for update in updates],
         [update.started_at for update in updates],
         [labels_with_resources(update) for update in updates],
+        [update.sent_at for update in updates],
+        [update.boot_id for update in updates],
+        skew.total_seconds(),
     )
 
 

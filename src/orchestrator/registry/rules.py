@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from common.errors import ErrorCode
 from common.labels import labels_of
@@ -48,10 +49,10 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Barred:
-    """The agent gets no work. `order` says so to the agent, which would ask again otherwise."""
+    """The agent gets no work. `order` says so to an agent that does not know it, and would ask again."""
 
     reason: str
-    order: Pause | Drain
+    order: Pause | Drain | None
 
 
 def may_work(standing: Standing | None, *, now: datetime) -> MayWork:
@@ -68,6 +69,8 @@ def may_work(standing: Standing | None, *, now: datetime) -> MayWork:
         return MayWork.DRAINING
     if standing.paused_until is not None and standing.paused_until > now:
         return MayWork.PAUSED
+    if standing.clock_off_by is not None:
+        return MayWork.CLOCK_OFF
     if standing.tripped_until is not None:
         return MayWork.TRIPPED if standing.tripped_until > now else MayWork.TRIAL
     return MayWork.FREE
@@ -80,9 +83,7 @@ def judge_standing(standing: Standing | None, *, now: datetime) -> Free | Trial 
         return Free()
     if verdict is MayWork.TRIAL:
         return Trial()
-    order = standing_order(standing, now=now)
-    assert order is not None
-    return Barred(_reason(standing, verdict), order)
+    return Barred(_reason(standing, verdict), standing_order(standing, now=now))
 
 
 def labels_with_resources(update: StatusUpdate) -> dict[str, Any]:
@@ -105,8 +106,9 @@ def standing_order(standing: Standing, *, now: datetime) -> Pause | Drain | None
         case MayWork.PAUSED:
             return Pause(until=max(ends), note=standing.pause_note or "")
         case MayWork.TRIPPED:
-            return Pause(until=max(ends), note="too many failures in a row")
-        case MayWork.FREE | MayWork.TRIAL:
+            return Pause(until=max(ends), note=_because("too many failures in a row, the last", standing.trip_reason))
+        case MayWork.FREE | MayWork.TRIAL | MayWork.CLOCK_OFF:
+            # An agent compares its clock itself, with each answer to a heartbeat.
             return None
 
 
@@ -119,9 +121,34 @@ def _reason(standing: Standing, verdict: MayWork) -> str:
         assert standing.paused_until is not None
         until = standing.paused_until.isoformat(timespec="seconds")
         return _because(f"the agent is paused until {until} by {standing.paused_by}", standing.pause_note)
+    if verdict is MayWork.CLOCK_OFF:
+        assert standing.clock_off_by is not None
+        return f"the agent's clock is {off_by(standing.clock_off_by)} the orchestrator's"
     assert standing.tripped_until is not None
     until = standing.tripped_until.isoformat(timespec="seconds")
-    return f"the agent failed {standing.failures_in_row} times in a row and gets no work until {until}"
+    text = f"the agent failed {standing.failures_in_row} times in a row and gets no work until {until}"
+    return _because(text, standing.trip_reason)
+
+
+def off_by(difference: timedelta) -> str:
+    """Say how far a clock differs, to be followed by whose clock it is compared with."""
+    seconds = difference.total_seconds()
+    return f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'}"
+
+
+def second_process(standing: Standing | None, *, boot_id: UUID | None, sent_at: datetime | None) -> UUID | None:
+    """Return the process of an agent that has to leave after this heartbeat; None when only one runs.
+
+    A restarted agent speaks with a new boot id, and the old one is never heard again. A heartbeat that the earlier
+    process sent after the later one had started shows that both run.
+    """
+    if standing is None or boot_id is None or sent_at is None:
+        return None
+    if boot_id == standing.boot_refused:
+        return boot_id
+    if boot_id == standing.boot_before and sent_at > standing.started_at:
+        return standing.boot_id
+    return None
 
 
 def _because(text: str, note: str | None) -> str:
@@ -139,42 +166,48 @@ class Outcome:
 
     infrastructure: bool
     lost: bool = False
+    reason: str | None = None
 
 
-def agent_outcome(outcome: str, error_code: int | None, *, counts: bool) -> Outcome | None:
-    """Return what the end of an attempt tells of its agent; None when it tells nothing."""
+def agent_outcome(outcome: str, error_code: int | None, *, counts: bool, reason: str | None = None) -> Outcome | None:
+    """Return what the end of an attempt tells of its agent; None when it tells nothing.
+
+    `counts`: something of it ran. What an agent refuses before that is its host's trouble, whatever the code.
+    """
     match outcome:
         case "lost":
-            return Outcome(infrastructure=True, lost=True)
+            return Outcome(infrastructure=True, lost=True, reason=reason)
         case "completed":
             return Outcome(infrastructure=False)
         case "failed" if not counts and error_code == ErrorCode.AGENT_UNAVAILABLE:
             # A grant that came too late was handed back in good order.
             return None
         case "failed":
-            return Outcome(infrastructure=is_infrastructure(error_code))
+            return Outcome(infrastructure=not counts or is_infrastructure(error_code), reason=reason)
         case _:
             return None
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What the breaker holds after some outcomes. `tripped` says that they tripped it."""
+    """What the breaker holds after some outcomes. `tripped`: they tripped it; `reason` is that of the last."""
 
     failures: int
     until: datetime | None
     tripped: bool
+    reason: str | None = None
 
 
 def count_outcomes(standing: Standing, outcomes: Sequence[Outcome], *, now: datetime, policy: BreakerPolicy) -> Count:
     """Count the outcomes of an agent's attempts, in their order."""
     failures, until, tripped = standing.failures_in_row, standing.tripped_until, False
+    reason = standing.trip_reason
     for outcome in outcomes:
         if not outcome.infrastructure:
-            failures, until, tripped = 0, None, False
+            failures, until, tripped, reason = 0, None, False, None
         elif outcome.lost or standing.status not in LEAVING:
             # What an agent that says it leaves could not finish is no failure of it.
-            failures = min(failures + 1, MOST_COUNTED)
+            failures, reason = min(failures + 1, MOST_COUNTED), outcome.reason
             if failures >= policy.failures:
                 until, tripped = now + policy.pause, True
-    return Count(failures, until, tripped)
+    return Count(failures, until, tripped, reason)

@@ -41,6 +41,11 @@ class Agent(BaseModel):
     tripped_until: datetime | None = Field(
         default=None, description="It failed too often in a row and gets no work until then."
     )
+    trip_reason: str | None = Field(default=None, description="Its last failure or refusal.")
+    clock_off_seconds: float | None = Field(
+        default=None,
+        description="How far its clock is ahead of the orchestrator's (negative: behind), so that it gets no work.",
+    )
     routed: bool = Field(default=False, description="A route leads work to its pool; else it gets none from a bus.")
 
     @classmethod

@@ -1,10 +1,12 @@
 """The use cases of the registry, one transaction each."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
 from common.messages import AgentStatus, StatusUpdate
+from common.orders import Leave
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
@@ -12,39 +14,76 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder
 from orchestrator.registry import queries
 from orchestrator.registry.model import Agent, Standing
-from orchestrator.registry.rules import standing_order
+from orchestrator.registry.rules import second_process, standing_order
+
+log = logging.getLogger(__name__)
+
+STANDARD_SKEW = timedelta(minutes=5)
+TWO_PROCESSES = "an earlier process with the same agent id still runs: give each agent a state directory of its own"
 
 WORKING = frozenset({AgentStatus.ONLINE, AgentStatus.BUSY})
 BACK = {"reason": "it was started again, which ends its drain"}
 
 
 class RegistryService:
-    """Knows the agents. One that has been silent for `offline_after` counts as offline."""
+    """Knows the agents. One that has been silent for `offline_after` counts as offline.
 
-    def __init__(self, pool: Pool, *, offline_after: timedelta) -> None:
+    A clock may differ from the database's by `clock_skew`; an agent whose clock differs by more gets no work.
+    """
+
+    def __init__(self, pool: Pool, *, offline_after: timedelta, clock_skew: timedelta = STANDARD_SKEW) -> None:
         self._pool = pool
         self._offline_after = offline_after
+        self._skew = clock_skew
 
-    async def record(self, updates: Sequence[StatusUpdate]) -> None:
-        """Store heartbeats, in the order in which they came, and tell of agents that are new or changed."""
+    async def record(self, updates: Sequence[StatusUpdate]) -> dict[UUID, Leave]:
+        """Store heartbeats, in the order in which they came, and tell of agents that are new or changed.
+
+        Return what agents are ordered of which two processes run.
+        """
         latest = {update.agent_id: update for update in updates}
         async with self._pool.acquire() as db:
-            as_before = await queries.beat(db, latest.values())
-        if len(as_before) < len(latest):
-            await self._take_in({one: update for one, update in latest.items() if one not in as_before})
+            as_before = await queries.beat(db, latest.values(), skew=self._skew)
+        rest = {one: update for one, update in latest.items() if one not in as_before}
+        return await self._take_in(rest) if rest else {}
 
-    async def _take_in(self, latest: Mapping[UUID, StatusUpdate]) -> None:
+    async def _take_in(self, latest: Mapping[UUID, StatusUpdate]) -> dict[UUID, Leave]:
         async with transaction(self._pool) as db:
             before = await queries.lock(db, list(latest))
             # Who was shut out is not known here any more, and so falls silent.
             latest = {one: update for one, update in latest.items() if one not in before or not before[one].shut_out}
-            await queries.record(db, latest.values())
+            refused, found = await self._refuse_second_processes(db, latest, before)
+            latest = {one: update for one, update in latest.items() if not _is_of(update, refused)}
+            await queries.record(db, latest.values(), skew=self._skew)
             back = [agent_id for agent_id, update in latest.items() if _is_back(update, before.get(agent_id))]
             await queries.end_drains(db, back)
+            after = await queries.standings(db, list(latest))
             await self._remind(db, latest, before)
             told = [_news(update, before.get(agent_id)) for agent_id, update in latest.items()]
+            clocks = [_clock_news(before.get(agent_id), standing) for agent_id, standing in after.items()]
             resumed = [NewEvent(Kind.AGENT_RESUMED, str(agent_id), BACK, agent_id=agent_id) for agent_id in back]
-            await events.append(db, *(event for event in told if event is not None), *resumed)
+            await events.append(db, *(event for event in (*told, *clocks) if event is not None), *resumed, *found)
+        return refused
+
+    async def _refuse_second_processes(
+        self, db: Connection, updates: Mapping[UUID, StatusUpdate], before: Mapping[UUID, Standing]
+    ) -> tuple[dict[UUID, Leave], list[NewEvent]]:
+        """Return the order for each agent of which two processes run, and the events of those found just now."""
+        refused: dict[UUID, Leave] = {}
+        found: list[NewEvent] = []
+        for agent_id, update in updates.items():
+            standing = before.get(agent_id)
+            boot_id = second_process(standing, boot_id=update.boot_id, sent_at=update.sent_at)
+            if standing is None or boot_id is None:
+                continue
+            refused[agent_id] = Leave(boot_id=boot_id, reason=TWO_PROCESSES)
+            if boot_id != standing.boot_refused:
+                await queries.refuse_boot(db, agent_id, boot_id)
+                log.warning("agent.two_processes", extra={"agent_id": agent_id, "refused": boot_id})
+                about = {"reason": TWO_PROCESSES, "refused": str(boot_id), "hostname": update.hostname}
+                found.append(NewEvent(Kind.AGENT_DUPLICATE, "orchestrator", about, agent_id=agent_id))
+        await outbox.add_orders(db, [NewOrder(agent_id, order) for agent_id, order in refused.items()])
+        return refused, found
 
     async def _remind(
         self, db: Connection, updates: Mapping[UUID, StatusUpdate], before: Mapping[UUID, Standing]
@@ -82,6 +121,23 @@ class RegistryService:
                 ),
             )
         return len(silent)
+
+
+def _is_of(update: StatusUpdate, refused: Mapping[UUID, Leave]) -> bool:
+    """Return whether a heartbeat is that of a process which was refused."""
+    order = refused.get(update.agent_id)
+    return order is not None and order.boot_id == update.boot_id
+
+
+def _clock_news(before: Standing | None, after: Standing) -> NewEvent | None:
+    """Return the event of a clock that went wrong or was set right."""
+    was_off = before is not None and before.clock_off_by is not None
+    if was_off is (after.clock_off_by is not None):
+        return None
+    seconds = None if after.clock_off_by is None else round(after.clock_off_by.total_seconds(), 1)
+    if seconds is not None:
+        log.warning("agent.clock_off", extra={"agent_id": after.agent_id, "seconds_ahead": seconds})
+    return NewEvent(Kind.AGENT_CLOCK, "orchestrator", {"off_by_seconds": seconds}, agent_id=after.agent_id)
 
 
 def _is_back(update: StatusUpdate, before: Standing | None) -> bool:

@@ -24,11 +24,9 @@ from orchestrator.tasks import events as told
 from orchestrator.tasks import queries
 from orchestrator.tasks.consent import question_of, uses_of
 from orchestrator.tasks.dispatch import IdempotencyConflict, is_known, recognise
-from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
+from orchestrator.tasks.model import AGEING, Identity, NewTask, Task, TaskFilter
 
 log = logging.getLogger(__name__)
-
-STANDARD_AGEING = timedelta(minutes=10)
 
 EXPIRY = "orchestrator"
 # Below every id.
@@ -74,9 +72,7 @@ class TaskService:
     `ageing` is how long a wait is worth one level of priority, `ttl` how long a published ticket counts.
     """
 
-    def __init__(
-        self, pool: Pool, *, ageing: timedelta = STANDARD_AGEING, ttl: timedelta = timedelta(seconds=30)
-    ) -> None:
+    def __init__(self, pool: Pool, *, ageing: timedelta = AGEING, ttl: timedelta = timedelta(seconds=30)) -> None:
         self._pool = pool
         self._ageing = ageing
         self._ttl = ttl

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,9 @@ from common.lifecycle import Status
 from orchestrator.placement.model import Aim
 from orchestrator.registry.model import MayWork
 from orchestrator.tasks.model import Task
+
+# An answer names at most so many agents or tasks of a kind; its numbers are exact all the same.
+SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,9 @@ class AgentFacts:
     paused_until: datetime | None = None
     paused_by: str | None = None
     pause_note: str | None = None
+    clock_off_by: timedelta | None = None
     tripped_until: datetime | None = None
+    trip_reason: str | None = None
     may_work: MayWork = MayWork.FREE
 
     def offers(self, work_type: str) -> bool:
@@ -104,6 +109,7 @@ class BlockerKind(StrEnum):
     ORDERING_KEY = "ordering_key"
     CONCURRENCY_KEY = "concurrency_key"
     RETRY_DUE = "retry_due"
+    REFUSED = "refused"
     BROKER_DOWN = "broker_down"
     RELAY_FAILING = "relay_failing"
     NO_AGENT = "no_agent"
@@ -112,6 +118,7 @@ class BlockerKind(StrEnum):
     SLOTS_BUSY = "slots_busy"
     AGENT_PAUSED = "agent_paused"
     AGENT_DRAINING = "agent_draining"
+    AGENT_CLOCK_OFF = "agent_clock_off"
     AGENT_TRIPPED = "agent_tripped"
     QUEUED = "queued"
     EXPIRES = "expires"

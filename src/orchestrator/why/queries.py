@@ -19,8 +19,8 @@ AGENTS = """
            agent.draining OR agent.status = 'draining' AS draining, agent.drained_by, agent.drain_note,
            CASE WHEN agent.paused_until > now() THEN agent.paused_until END AS paused_until,
            agent.paused_by, agent.pause_note,
-           CASE WHEN agent.tripped_until > now() THEN agent.tripped_until END AS tripped_until,
-           agent_may_work(agent.agent_id) AS may_work
+           CASE WHEN agent.tripped_until > now() THEN agent.tripped_until END AS tripped_until, agent.trip_reason,
+           agent.clock_off_by, agent_may_work(agent.agent_id) AS may_work
       FROM agent
       LEFT JOIN (SELECT agent_id, count(*) AS running FROM task WHERE status = 'running' GROUP BY agent_id) AS busy
         ON busy.agent_id = agent.agent_id

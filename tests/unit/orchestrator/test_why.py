@@ -58,7 +58,7 @@ def test_agents_that_live_but_do_not_offer_the_work_are_named_with_what_they_off
     found = only(BlockerKind.NOT_OFFERED, agents=[other], task=pending(work_type="shell_script"))
 
     assert "offers 'shell_script': host-1" in found.message
-    assert found.message.endswith("offers echo.")
+    assert found.message.endswith("offers echo. The task is set aside until an agent offers it.")
     silent = agent(2)  # it has not said yet
     assert BlockerKind.NOT_OFFERED not in kinds(agents=[other, silent], task=pending(work_type="shell_script"))
     assert BlockerKind.NO_AGENT in kinds(agents=[agent(3, online=False)], task=pending(work_type="shell_script"))
