@@ -14,6 +14,7 @@ from common.broker.base import Broker
 from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.logs import configure_logs
+from common.urls import place
 from orchestrator import api
 from orchestrator.approvals import api as approvals
 from orchestrator.audit import api as audit
@@ -188,7 +189,7 @@ def _listen(host: str, port: int) -> socket.socket:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
         )
     except OSError as error:
-        raise StartupRefused(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+        raise StartupRefused(f"Cannot listen on {place(host, port)}: {error.strerror}.") from error
 
 
 def _stop_on_signals() -> asyncio.Event:
