@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from common.errors import StartupRefused
+from common.urls import http_url
 
 PAUSE = 0.05
+# Where something can be reached that listens on what is no address of one host.
+REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104 - compared
 
 
 class Part(Protocol):
@@ -58,8 +61,7 @@ class Site:
 
     @property
     def url(self) -> str:
-        reachable = "127.0.0.1" if self.host in ("0.0.0.0", "::", "localhost") else self.host  # noqa: S104 - compared
-        return f"http://{reachable}:{self.port}"
+        return http_url(REACHABLE.get(self.host, self.host), self.port)
 
     @property
     def logs(self) -> Path:

@@ -47,6 +47,8 @@ IS_READ_ONLY = "SHOW transaction_read_only"
 BACKEND = "SELECT pg_backend_pid()"
 # How often two sessions are compared; each time a pooler that shares connections may by chance have two to give.
 COMPARISONS = 5
+# How PgBouncer refuses a transaction in statement mode.
+NO_TRANSACTIONS = "statement pooling mode"
 
 
 class Pooled(Exception):
@@ -154,6 +156,10 @@ class Database:
                         raise Pooled
             finally:
                 await _close(second)
+        except asyncpg.PostgresError as refusal:
+            if NO_TRANSACTIONS in str(refusal):
+                raise Pooled from refusal
+            raise
         finally:
             await _close(first)
 

@@ -14,6 +14,7 @@ from common.broker.base import Broker
 from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.logs import configure_logs
+from common.urls import place
 from common.version import VERSION
 from orchestrator import api
 from orchestrator.approvals import api as approvals
@@ -197,7 +198,7 @@ def _listen(host: str, port: int) -> socket.socket:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
         )
     except OSError as error:
-        raise StartupRefused(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+        raise StartupRefused(f"Cannot listen on {place(host, port)}: {error.strerror}.") from error
     # asyncio, unlike uvloop, leaves it off for what this socket accepts; then every body waits 40 ms behind its head.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening

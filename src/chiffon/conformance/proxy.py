@@ -16,6 +16,7 @@ import httpx2
 from chiffon.conformance.http1 import LONGEST_HEAD, Malformed, RawRequest, answer, read_request
 from chiffon.conformance.traffic import Exchange, Traffic, parsed
 from chiffon.http import is_loopback
+from common.urls import http_url
 
 OWN_HEADERS = frozenset({"host", "connection", "content-length", "transfer-encoding", "expect", "accept-encoding"})
 LONGEST_WAIT = 120.0
@@ -91,7 +92,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return http_url("127.0.0.1", self._port)
 
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()

@@ -20,7 +20,7 @@ from yarl import URL
 from common.backoff import full_jitter
 from common.broker.base import BrokerUnavailable
 from common.broker.rabbitmq_wire import WiredConnection
-from common.urls import each_host, hide_password
+from common.urls import each_host, hide_password, place
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,9 @@ class Link(Generic[Prepared]):
             try:
                 return await self._open(host)
             except BrokerUnavailable as failure:
-                failures.append(f"{host.host}:{host.port}: {failure}" if len(self._hosts) > 1 else str(failure))
+                failures.append(
+                    f"{place(host.host or '', host.port or '')}: {failure}" if len(self._hosts) > 1 else str(failure)
+                )
             except AMQPChannelError as refusal:
                 failures.append(f"RabbitMQ refuses a channel or a queue: {refusal}")
         self._failure = hide_password(" ".join(failures), self._url)

@@ -19,6 +19,7 @@ from common.broker.connect import open_broker
 from common.broker.topology import work_queue
 from common.config import SharedSettings
 from common.messages import AgentStatus
+from common.urls import http_url, place
 from orchestrator.main import serve
 from orchestrator.settings import OrchestratorSettings
 from tests.eventually import eventually
@@ -40,7 +41,7 @@ class System:
 
     @property
     def websocket(self) -> str:
-        return f"ws://127.0.0.1:{self.settings.port}"
+        return f"ws://{place(self.settings.host, self.settings.port)}"
 
     async def start_agent(self, *, shared: SharedSettings | None = None, **settings: Any) -> asyncio.Event:
         """Start an agent that runs until the end of the test; returns the event that stops it."""
@@ -149,6 +150,6 @@ async def open_system(broker_url: str, database_url: str, folder: Path, **settin
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(orchestrator(given, shared))
-        client = await stack.enter_async_context(Client(f"http://127.0.0.1:{port}"))
+        client = await stack.enter_async_context(Client(http_url(given.host, port)))
         broker = await stack.enter_async_context(open_broker(broker_url, name="test"))
         yield System(shared, given, client, broker, folder, stack)
