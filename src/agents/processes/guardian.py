@@ -19,9 +19,9 @@ import sys
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
-from agents.processes.keeper import READ_BYTES, keep, kill_children
+from agents.processes.keeper import LONGEST_PAUSE, READ_BYTES, keep
 from agents.processes.program import IGNORED, PR_SET_CHILD_SUBREAPER, prctl
-from agents.processes.table import own_children
+from agents.processes.table import children_of, kill_tree
 
 KEEP, MAY_LEAVE = b"k", b"l"
 CHANNEL = 3
@@ -38,6 +38,7 @@ class Guardian:
         self._has_agent = True
         self._keepers: dict[int, Kept] = {}
         self._ended: list[int] = []
+        self._must_look = False
         self._woken, wake = os.pipe()
         for end in (self._woken, wake):
             os.set_blocking(end, False)
@@ -49,10 +50,11 @@ class Guardian:
             sources: list[socket.socket | int] = [self._woken]
             if self._has_agent:
                 sources.append(self._agent)
-            ready, _, _ = select.select(sources, [], [])
+            ready, _, _ = select.select(sources, [], [], LONGEST_PAUSE if self._must_look else None)
             if self._woken in ready:
                 with suppress(BlockingIOError):
                     os.read(self._woken, READ_BYTES)
+            if self._woken in ready or self._must_look:
                 self._reap()
             if self._agent in ready:
                 self._serve()
@@ -76,29 +78,20 @@ class Guardian:
                 os.write(channel, b'{"keeper": %d}\n' % pid)
 
     def _reap(self) -> None:
-        must_look = bool(self._ended)
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
-            kept = self._keepers.pop(pid, None)
-            if kept is not None and status == 0:
-                os.close(kept.channel)
-                continue
-            must_look = True
-            if kept is not None:
+        """Collect keepers that have ended, and kill what those have left that were killed."""
+        for pid, kept in list(self._keepers.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                del self._keepers[pid]
                 self._ended.append(kept.channel)
-        if must_look:
-            self._end_strays()
-
-    def _end_strays(self) -> None:
-        """Kill the children that are no keepers; their own end, and so what they leave, brings us here again."""
-        strays = [pid for pid in own_children() if pid not in self._keepers]
-        kill_children(strays)
-        if not strays:
+                self._must_look = self._must_look or status != 0
+        if self._must_look:
+            strays = [pid for pid in children_of(os.getpid()) if pid not in self._keepers]
+            self._must_look = bool(strays)
+            if not kill_tree(strays):
+                for pid in strays:
+                    os.waitpid(pid, os.WNOHANG)
+        if not self._must_look:
             for channel in self._ended:
                 os.close(channel)
             self._ended.clear()

@@ -2,9 +2,8 @@
 
 The guardian forks it for each program. It is a child subreaper: whatever loses its parent becomes its child, also a
 process that called `setsid`, forked twice or dropped its environment. So everything that the program started is below
-it, and it has killed everything when the kernel says that it has no child. It kills only its own children and their
-groups: their ids cannot be given to another process before it has reaped them. What a killed child leaves is its child
-next, so fast forking does not help either.
+it, and it has killed everything when the kernel says that it has no child. Their ids cannot be given to another process
+before it has reaped them, and it reaps none of them before all are dead.
 
 The agent speaks to it over a socket, in lines; a socket that closes means that the agent is gone, and all is killed:
 
@@ -23,14 +22,16 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from agents.processes.program import PR_SET_CHILD_SUBREAPER, NotStarted, prctl, start
-from agents.processes.table import descendants, look_at, own_children
+from agents.processes.table import children_of, descendants, kill_tree, look_at
 
 LONGEST_SLEEP = 3600.0
+# How long what was killed may take to die before it is looked for again.
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.05
 READ_BYTES = 64 * 1024
 HEADER_BYTES = 4
 STANDARD_FILES = 3
@@ -107,8 +108,7 @@ class Keeper:
             left = self._deadline - time.monotonic()
             ready, _, _ = select.select(sources, [], [], max(0.0, min(left, LONGEST_SLEEP)))
             if self._woken in ready:
-                with suppress(BlockingIOError):
-                    os.read(self._woken, READ_BYTES)
+                self._pause(0)
                 if self._is_terminating and not self._is_sandboxed:
                     self._terminate()  # also what has lost its parent only now
             if self._channel in ready and not self._obey():
@@ -171,22 +171,36 @@ class Keeper:
     def _terminate(self) -> None:
         """Ask all to end. What keeps a sandbox takes the others with it, so it is left out and ends after them."""
         if self._is_sandboxed and not self._has_ended:
-            for pid in descendants(self._program):
-                _signal(os.kill, pid, signal.SIGTERM)
-                _signal(os.kill, pid, signal.SIGCONT)
+            for seen in descendants(self._program):
+                _signal(os.kill, seen.pid, signal.SIGTERM)
+                _signal(os.kill, seen.pid, signal.SIGCONT)
             return
-        for group in {_group(pid) for pid in own_children()} - {0} - self._asked:
+        for group in {_group(pid) for pid in children_of(os.getpid())} - {0} - self._asked:
             self._asked.add(group)
             _signal(os.killpg, group, signal.SIGTERM)
             _signal(os.killpg, group, signal.SIGCONT)  # a stopped process takes no other signal
 
     def _kill_all(self) -> None:
-        """Kill until nothing is left. A whole group dies at once, so one that forks within it is never too fast."""
-        while not self._reap():
-            self._is_killing = True
-            kill_children(own_children() or [self._program])  # nothing is listed without /proc
-            if self._reap(options=0):
-                return
+        """Kill until nothing is left."""
+        self._is_killing = True
+        with suppress(OSError, AttributeError):  # for root only: before a thousand processes that do nothing but fork
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        pause = SHORTEST_PAUSE
+        while not self._is_clean:
+            while kill_tree(self._children()):
+                self._pause(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            self._reap()
+
+    def _children(self) -> list[int]:
+        # Where nothing is listed, there is still the program with its group.
+        return children_of(os.getpid()) or [self._program]
+
+    def _pause(self, seconds: float) -> None:
+        """Wait until a child has ended, but not for long."""
+        select.select([self._woken], [], [], seconds)
+        with suppress(BlockingIOError):
+            os.read(self._woken, READ_BYTES)
 
     def _leave(self) -> None:
         """Let live what is left, and stay as its parent: it has another one no more."""
@@ -195,14 +209,6 @@ class Keeper:
         signal.set_wakeup_fd(-1)
         while not self._reap(options=0):
             pass
-
-
-def kill_children(pids: Iterable[int]) -> None:
-    """Kill children of this process, each with its process group."""
-    for pid in pids:
-        if group := _group(pid):
-            _signal(os.killpg, group, signal.SIGKILL)
-        _signal(os.kill, pid, signal.SIGKILL)
 
 
 def _group(pid: int) -> int:

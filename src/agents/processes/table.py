@@ -19,6 +19,8 @@ from typing import NamedTuple
 PROC = "/proc"
 LOOK_SECONDS = 0.02
 ZOMBIE = "Z"
+# Whether this kernel lists the children of a process.
+LISTS_CHILDREN = os.path.exists(f"{PROC}/thread-self/children")  # noqa: PTH110 - pathlib loads slowly
 
 
 class Seen(NamedTuple):
@@ -49,24 +51,48 @@ def look_at(pid: int) -> Seen | None:
     return Seen(pid, state=fields[0], parent=int(fields[1]), group=int(fields[2]), start_ticks=int(fields[19]))
 
 
-def own_children() -> list[int]:
-    """Return the ids of the children of this process, which has one thread. None of them can be another's meanwhile."""
-    text = _read(os.getpid(), f"task/{os.getpid()}/children")
-    if text:
-        return [int(word) for word in text.split()]
-    # Also for a kernel that does not list them.
-    return [seen.pid for seen in _everyone() if seen.parent == os.getpid()]
+def children_of(pid: int) -> list[int]:
+    """Return the ids of the children of a process, of all its threads."""
+    if not LISTS_CHILDREN:
+        return [seen.pid for seen in _everyone() if seen.parent == pid]
+    try:
+        threads = os.listdir(f"{PROC}/{pid}/task")  # noqa: PTH208 - pathlib loads slowly
+    except OSError:  # gone
+        return []
+    return [int(word) for thread in threads for word in _read(pid, f"task/{thread}/children").split()]
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the ids of all processes below one."""
-    children: dict[int, list[int]] = {}
-    for seen in _everyone():
-        children.setdefault(seen.parent, []).append(seen.pid)
-    found = list(children.get(pid, ()))
-    for below in found:  # grows while it is read
-        found += children.get(below, ())
+def descendants(pid: int) -> list[Seen]:
+    """Return all processes below one."""
+    found: list[Seen] = []
+    parents = [pid]
+    for parent in parents:  # grows while it is read
+        below = [seen for child in children_of(parent) if (seen := look_at(child)) is not None]
+        found += below
+        parents += [seen.pid for seen in below]
     return found
+
+
+def kill_tree(children: Collection[int]) -> bool:
+    """Kill children of this process with all that is below them; return whether any of it still ran.
+
+    They must not be reaped before nothing runs: until then each holds its id, and its place among the processes that
+    its user may have, so that nothing which is forked meanwhile gets them.
+    """
+    running = [
+        seen
+        for child in children
+        for seen in (look_at(child), *descendants(child))
+        if seen is not None and seen.state != ZOMBIE
+    ]
+    for seen in running:
+        # A group dies at once, so one that forks within it is never too fast.
+        if seen.pid in children and seen.group != os.getpgrp():
+            with suppress(OSError):
+                os.killpg(seen.group, signal.SIGKILL)
+    for seen in running:
+        _kill(seen)
+    return bool(running)
 
 
 def kill_all(targets: Collection[Target], *, within: float) -> set[int]:

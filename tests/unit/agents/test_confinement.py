@@ -128,6 +128,19 @@ async def test_a_fork_bomb_is_bounded(workspaces: Path) -> None:
     assert outcome.status is ResultStatus.FAILED
 
 
+async def test_a_fork_bomb_whose_processes_all_leave_the_session_is_dead_after_a_cancel(workspaces: Path) -> None:
+    bomb = "perl -MPOSIX -e 'while (1) { setsid unless fork }' bomb-of-sessions & touch ready; wait"
+    limit = 200 + sum(1 for process in psutil.process_iter(["username"]) if process.info["username"] == OTHER_USER)
+    host, stop = await enforcement(workspaces, run_as=OTHER_USER if IS_ROOT else None), StopSignal()
+    running = asyncio.create_task(run(host, workspaces, bomb, stop=stop, max_processes=limit))
+    await eventually(lambda: list(workspaces.glob("*/ready")) and len(_named("bomb-of-sessions")) > 50, timeout=30)
+
+    stop.order(StopReason.CANCELLED, grace=0.2)
+    await running
+
+    assert _named("bomb-of-sessions") == []
+
+
 @pytest.mark.parametrize("run_as", [None, OTHER_USER])
 async def test_without_a_network_nobody_can_be_reached_and_there_is_no_way_back(
     workspaces: Path, run_as: str | None
@@ -246,6 +259,10 @@ async def test_grandchildren_die_with_an_agent_that_is_killed(workspaces: Path) 
         agent.wait()
 
     await eventually(lambda: (seen := look_at(sleeper)) is None or seen.state == "Z")
+
+
+def _named(mark: str) -> list[int]:
+    return [process.pid for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or ())]
 
 
 def _sleepers() -> list[int]:

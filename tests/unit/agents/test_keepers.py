@@ -200,7 +200,9 @@ async def test_a_guardian_that_hangs_is_replaced(begin: Begin, monkeypatch: pyte
 async def test_what_may_be_left_lives_on_and_is_reaped_by_its_keeper(begin: Begin, keepers: Keepers) -> None:
     keeper = await begin("setsid -f sleep 600; setsid -f true", may_leave=True)
     await keeper.ended
-    [left] = await family_of(keeper, size=2)
+    owner = psutil.Process(keeper.keeper_pid)
+    await eventually(lambda: [one.name() for one in owner.children()] == ["sleep"])
+    [left] = owner.children()
 
     await keeper.leave()
     keeper.close()
