@@ -110,7 +110,7 @@ async def test_the_limit_on_bodies_holds_also_under_another_server(spare_url: st
                 return False
 
         await eventually(is_up, timeout=60)
-        work = {"task_id": str(uuid4()), "work_type": "echo", "parameters": {"message": "x" * 2000}}
+        work: Any = {"task_id": str(uuid4()), "work_type": "echo", "parameters": {"message": "x" * 2000}}
         answer = requests.post(f"{url}/api/v1/dispatch", json=work, timeout=30)
     finally:
         server.terminate()
