@@ -15,10 +15,9 @@ from chiffon.models import (
     DeadLetterDetail,
     DeadLetterPage,
     Dispatched,
-    Executions,
-    QueueSnapshot,
     Settled,
 )
+from chiffon.models_ops import Executions, QueueSnapshot
 
 # An id as a caller may have it: from an answer, or as text.
 AnyId = UUID | str

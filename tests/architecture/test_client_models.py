@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from chiffon import approvals, models, models_access
+from chiffon import approvals, models, models_access, models_ops
 from chiffon.models import Answer
 from orchestrator.main import create_app
 
@@ -34,7 +34,7 @@ CALLED = {
 def answers() -> list[type[BaseModel]]:
     found = {
         one
-        for module in (models, models_access, approvals)
+        for module in (models, models_access, models_ops, approvals)
         for one in vars(module).values()
         if isinstance(one, type) and issubclass(one, Answer) and one is not Answer
     }

@@ -166,9 +166,7 @@ def enrol(
 
 def not_routed(pool: str) -> str:
     """Return what people should know of a pool to which no route leads."""
-    return (
-        f"No route leads to the pool {pool!r}, so its agents get no work; see CHIFFON_ROUTES ([orchestrator] routes)."
-    )
+    return f"No route leads to the pool {pool!r}, so its agents get none; see CHIFFON_ROUTES ([orchestrator] routes)."
 
 
 def _order(name: str, order: Callable[[Client, UUID], Awaitable[Agent]], done: str, target: Target) -> int:

@@ -67,8 +67,10 @@ def _object(content: bytes) -> dict[str, Any]:
         json.dumps(body, ensure_ascii=False).encode()
     except NotJson as failure:
         raise Malformed(f"The file {failure}.") from None
-    except (UnicodeError, RecursionError) as failure:
-        raise Malformed(f"The file cannot be sent: {failure}") from None
+    except UnicodeError:
+        raise Malformed("The file is not UTF-8 throughout.") from None
+    except RecursionError:
+        raise Malformed("The file is nested too deep.") from None
     if not isinstance(body, dict):
         raise Malformed("The file holds no JSON object; it must be the body of a dispatch.")
     return body
