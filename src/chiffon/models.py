@@ -184,6 +184,8 @@ class Agent(Answer):
     draining: bool = False
     drain_note: str | None = None
     tripped_until: datetime | None = None
+    trip_reason: str | None = None
+    clock_off_seconds: float | None = None
 
 
 class CancelledTrace(Answer):
