@@ -38,6 +38,7 @@ def unsigned_work() -> Iterator[None]:
     """Let agents run unsigned work, except where a test is about signatures."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CHIFFON_AGENT_SIGNATURES", "off")
+        environment.setenv("CHIFFON_SIGNATURES", "off")
         yield
 
 

@@ -191,6 +191,8 @@ class Agent(Answer):
     drain_note: str | None = None
     tripped_until: datetime | None = None
     routed: bool = True
+    trip_reason: str | None = None
+    clock_off_seconds: float | None = None
 
 
 class CancelledTrace(Answer):

@@ -9,6 +9,7 @@ from common.loop import Health
 from orchestrator.database.pool import Pool, ping
 from orchestrator.database.version import HEAD, version_of
 from orchestrator.loops.probe import SendProbe
+from orchestrator.signing.signer import Signer
 from orchestrator.why.service import Failures
 
 ASK_SECONDS = 2
@@ -35,7 +36,9 @@ async def failures(broker: Broker, health: Health) -> Failures:
     return Failures(relay=health.failures().get("relay_outbox"))
 
 
-def checks(pool: Pool, broker: Broker, probe: SendProbe, health: Health) -> Mapping[str, Callable[[], Awaitable[str]]]:
+def checks(
+    pool: Pool, broker: Broker, probe: SendProbe, health: Health, signer: Signer | None
+) -> Mapping[str, Callable[[], Awaitable[str]]]:
     """Return the checks of `/ready` by name; one that is not well raises, and its message says why."""
 
     async def check_broker() -> str:
@@ -56,10 +59,14 @@ def checks(pool: Pool, broker: Broker, probe: SendProbe, health: Health) -> Mapp
             raise RuntimeError("; ".join(f"{name}: {failure}" for name, failure in failed.items()))
         return ", ".join(sorted(health.failures()))
 
+    async def check_signatures() -> str:
+        return "off: only agents that ask for no signatures run anything" if signer is None else signer.key.key_id
+
     return {
         "broker": check_broker,
         "database": check_database,
         "schema": check_version,
         "loops": check_loops,
         "probe": probe.check,
+        "signatures": check_signatures,
     }

@@ -116,7 +116,12 @@ class OrchestratorSettings(Settings):
     signing_keys_dir: Path | None = Field(
         default=None,
         description="The directory of the keys that sign what agents may run; `chiffon keys rotate` makes the first. "
-        "Without it nothing is signed, and only agents that ask for no signatures run anything.",
+        "The orchestrator does not start without it, unless `signatures` is off.",
+    )
+    signatures: Literal["required", "off"] = Field(
+        default="required",
+        description="Whether what agents may run is signed. off: without `signing_keys_dir` nothing is, and only "
+        "agents whose own `signatures` is off run anything.",
     )
     audit_checkpoints_file: Path | None = Field(
         default=None,

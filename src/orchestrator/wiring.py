@@ -121,7 +121,8 @@ async def open_orchestrator(
         await check_schema(pool)
         bus = broker or await _open_broker(stack, shared)
         relay, news, own, health, hub = Wake(), News(), OwnEvents(), Health(), Hub()
-        signer, audit = open_signer(settings.signing_keys_dir, SystemClock()), AuditService(pool)
+        signer = open_signer(settings.signing_keys_dir, SystemClock(), is_required=settings.signatures == "required")
+        audit = AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
         pools = await _pools(settings, pool)
         room, tasks = (
@@ -225,7 +226,7 @@ async def open_orchestrator(
             jobs,
             OpsService(pool),
             Live(pool, hub),
-            checks(pool, bus, probe, health),
+            checks(pool, bus, probe, health, signer),
             policy,
             approvals,
             door.keeper,

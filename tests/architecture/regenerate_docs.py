@@ -56,6 +56,7 @@ PAYLOADS = (
     orders.Pause,
     orders.Drain,
     orders.Resume,
+    orders.Leave,
     messages.ProtocolError,
     Unreadable,
     messages.Probe,

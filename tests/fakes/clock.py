@@ -1,6 +1,8 @@
-"""A clock that a test moves."""
+"""Clocks that a test sets."""
 
 from datetime import UTC, datetime, timedelta
+
+from common.clock import SystemClock
 
 
 class FakeClock:
@@ -19,3 +21,13 @@ class FakeClock:
     def advance(self, *, seconds: float) -> None:
         self._now += timedelta(seconds=seconds)
         self._monotonic += seconds
+
+
+class ShiftedClock(SystemClock):
+    """Runs as fast as the system's, and shows another time."""
+
+    def __init__(self, shift: timedelta) -> None:
+        self.shift = shift
+
+    def now(self) -> datetime:
+        return super().now() + self.shift

@@ -128,8 +128,11 @@ def _held(agent: Agent) -> str | None:
         return _because("draining", agent.drain_note)
     if agent.paused_until is not None:
         return _because(f"paused until {agent.paused_until.astimezone():%H:%M:%S}", agent.pause_note)
+    if agent.clock_off_seconds is not None:
+        side = "ahead" if agent.clock_off_seconds > 0 else "behind"
+        return f"clock {abs(agent.clock_off_seconds):.0f} s {side}"
     if agent.tripped_until is not None:
-        return f"failing; none until {agent.tripped_until.astimezone():%H:%M:%S}"
+        return _because(f"failing; none until {agent.tripped_until.astimezone():%H:%M:%S}", agent.trip_reason)
     return None
 
 

@@ -21,7 +21,9 @@ class CheckResult(BaseModel):
 
 class Readiness(BaseModel):
     status: str = Field(examples=["ready", "not_ready"])
-    checks: dict[str, CheckResult] = Field(description="broker, database, schema, loops and probe, each on its own.")
+    checks: dict[str, CheckResult] = Field(
+        description="broker, database, schema, loops, probe and signatures, each on its own."
+    )
 
 
 async def readiness(checks: Mapping[str, Check]) -> Readiness:

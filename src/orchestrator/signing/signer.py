@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from common.clock import Clock
+from common.errors import StartupRefused
 from common.messages import GrantedTask
 from common.seal import Seal
 from common.signing.keys import PrivateKey
@@ -15,6 +16,12 @@ from common.signing.statements import KeysStatement, NamedKey, SealedTask, sign,
 from orchestrator.signing.directory import KeysUnusable, StoredKeys, read_keys
 
 log = logging.getLogger(__name__)
+
+NO_KEYS = (
+    "There are no signing keys, and agents run only what is signed. Make one with `chiffon keys rotate --directory "
+    "DIR` and set CHIFFON_SIGNING_KEYS_DIR=DIR, or set CHIFFON_SIGNATURES=off here and CHIFFON_AGENT_SIGNATURES=off at the "
+    "agents."
+)
 
 
 class Signer:
@@ -85,9 +92,14 @@ class Signer:
         return True
 
 
-def open_signer(directory: Path | None, clock: Clock) -> Signer | None:
-    """Return who signs with the keys of a directory; None, with a warning, where there is none to sign with."""
+def open_signer(directory: Path | None, clock: Clock, *, is_required: bool) -> Signer | None:
+    """Return the signer with the keys of a directory; None, with a warning, without one where none is required.
+
+    Raises `StartupRefused` where one is.
+    """
     if directory is None:
+        if is_required:
+            raise StartupRefused(NO_KEYS)
         log.warning("signing.off", extra={"reason": "CHIFFON_SIGNING_KEYS_DIR names no directory"})
         return None
     return Signer(directory.expanduser(), clock)

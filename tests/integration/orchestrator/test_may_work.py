@@ -20,8 +20,8 @@ from tests.factories import make_heartbeat
 MINUTE = timedelta(minutes=1)
 REGISTER = """
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                       started_at, draining, paused_until, tripped_until, failures_in_row)
-    VALUES ($1, 'infra', $2, 'host', '', '{echo}', 2, '{}', '{}', now(), $3, $4, $5, 5)
+                       started_at, draining, paused_until, tripped_until, clock_off_by, failures_in_row)
+    VALUES ($1, 'infra', $2, 'host', '', '{echo}', 2, '{}', '{}', now(), $3, $4, $5, $6, 5)
 """
 ENROL = """
     INSERT INTO principal (principal_id, kind, name, roles, agent_id, agent_type, created_by, disabled_at, disabled_by)
@@ -31,12 +31,12 @@ ENROL = """
 
 async def make_fleet(db: Connection, now: datetime) -> dict[UUID, tuple[object, ...]]:
     """Store an agent for every combination of facts that can decide; return the facts of each."""
-    moments = (None, now - MINUTE, now, now + MINUTE)
+    moments = (None, now, now + MINUTE)
     fleet: dict[UUID, tuple[object, ...]] = {}
     for registered, enrolled, disabled in product((True, False), repeat=3):
         if disabled and not enrolled:
             continue
-        states = product(AgentStatus, (True, False), moments, moments) if registered else [()]
+        states = product(AgentStatus, (True, False), moments, moments, (None, -MINUTE)) if registered else [()]
         for state in states:
             agent_id = uuid4()
             fleet[agent_id] = (registered, enrolled, disabled, *state)
@@ -85,7 +85,7 @@ async def test_an_agent_that_may_not_work_is_no_host_for_work_that_is_placed(
             case "draining":
                 await queries.drain(db, agent_id, by="anna", note="")
             case _:
-                await queries.set_breaker(db, [(agent_id, 5, soon)])
+                await queries.set_breaker(db, [(agent_id, 5, soon, None)])
         hosts = await placement.hosts(db, offline_after=MINUTE)
 
     assert {host.agent_id for host in hosts} == {other}
@@ -96,7 +96,7 @@ async def test_an_agent_whose_trip_is_over_is_a_host_for_one_task(registry: Regi
     await registry.record([make_heartbeat(agent_id, slots=8)])
 
     async with pool.acquire() as db:
-        await queries.set_breaker(db, [(agent_id, 5, datetime.now(UTC) - MINUTE)])
+        await queries.set_breaker(db, [(agent_id, 5, datetime.now(UTC) - MINUTE, None)])
         [host] = await placement.hosts(db, offline_after=MINUTE)
 
     assert host.free == 1

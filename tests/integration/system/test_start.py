@@ -73,3 +73,12 @@ async def test_the_command_ends_with_status_1_and_the_reason(database_url: str, 
     assert out == b""
     assert "chiffon db upgrade" in err.decode()
     assert "Traceback" not in err.decode()
+
+
+async def test_it_does_not_start_without_signing_keys_unless_signatures_are_off(ledger_url: str) -> None:
+    """Every task would fail at its agent, which runs only what is signed."""
+    reason = await refusal(OrchestratorSettings(database_url=ledger_url, port=0, signatures="required"), MEMORY)
+
+    assert "no signing keys" in reason
+    assert "CHIFFON_SIGNING_KEYS_DIR" in reason
+    assert "CHIFFON_SIGNATURES=off" in reason

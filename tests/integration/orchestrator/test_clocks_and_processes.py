@@ -1,0 +1,121 @@
+"""The registry compares clocks, and notices two processes that run with copies of one agent's state."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from common.messages import StatusUpdate
+from orchestrator.database.pool import Pool
+from orchestrator.events.model import Kind
+from orchestrator.leases.service import LeaseService
+from orchestrator.outbox import queries as outbox
+from orchestrator.registry.service import RegistryService
+from orchestrator.tasks.service import TaskService
+from orchestrator.why.model import BlockerKind
+from orchestrator.why.service import Failures, WhyService
+from tests.factories import make_claim, make_heartbeat, make_new_task
+from tests.integration.orchestrator.conftest import LEASE
+from tests.integration.orchestrator.ledger import events_of
+
+HOURS = timedelta(hours=5)
+
+
+async def well() -> Failures:
+    return Failures(None, None)
+
+
+@pytest.mark.parametrize("shift", [HOURS, -HOURS], ids=["ahead", "behind"])
+async def test_an_agent_whose_clock_is_off_gets_no_work_until_it_is_right_and_everybody_is_told(
+    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool, shift: timedelta
+) -> None:
+    agent_id, task = uuid4(), make_new_task()
+    await registry.record([make_heartbeat(agent_id, sent_at=datetime.now(UTC) + shift)])
+    await tasks.dispatch([task], by="caller")
+
+    [off] = await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+    [shown] = await registry.list_agents(agent_type=None, status=None)
+    blockers = (await WhyService(pool, offline_after=LEASE, failures=well).explain(task.task_id)).blockers
+    await registry.record([make_heartbeat(agent_id, sent_at=datetime.now(UTC))])
+    [right] = await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+
+    assert off.refusal is not None
+    assert "clock is 18000 s" in off.refusal.tasks[0].reason or "clock is 17999 s" in off.refusal.tasks[0].reason
+    assert shown.clock_off_seconds == pytest.approx(shift.total_seconds(), abs=30)
+    assert BlockerKind.AGENT_CLOCK_OFF in {blocker.kind for blocker in blockers}
+    assert right.grant is not None
+    offs = [event.data["off_by_seconds"] is not None for event in await events_of(pool) if event.kind == "agent.clock"]
+    assert offs == [True, False]
+
+
+async def test_a_heartbeat_without_a_time_says_nothing_of_the_clock(registry: RegistryService, pool: Pool) -> None:
+    agent_id = uuid4()
+    await registry.record([make_heartbeat(agent_id, sent_at=datetime.now(UTC) + HOURS)])
+
+    await registry.record([make_heartbeat(agent_id)])
+
+    [shown] = await registry.list_agents(agent_type=None, status=None)
+    assert shown.clock_off_seconds is not None
+
+
+class Process:
+    """One process of an agent, which beats now and then."""
+
+    def __init__(self, registry: RegistryService, agent_id: UUID) -> None:
+        self._registry = registry
+        self._agent_id = agent_id
+        self.boot_id = uuid4()
+        self._started_at = datetime.now(UTC)
+
+    async def beat(self, **values: Any) -> dict[UUID, Any]:
+        update: StatusUpdate = make_heartbeat(
+            self._agent_id, boot_id=self.boot_id, started_at=self._started_at, sent_at=datetime.now(UTC), **values
+        )
+        return dict(await self._registry.record([update]))
+
+
+async def test_the_later_of_two_processes_with_one_identity_is_refused_and_an_event_says_why(
+    registry: RegistryService, pool: Pool
+) -> None:
+    agent_id = uuid4()
+    first = Process(registry, agent_id)
+    await first.beat()
+    second = Process(registry, agent_id)
+    assert await second.beat() == {}, "it may be the first one, started again"
+
+    found = await first.beat()
+    again = await second.beat(hostname="copy")
+    await first.beat()
+
+    assert found[agent_id].boot_id == second.boot_id
+    assert again[agent_id].boot_id == second.boot_id
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    assert agent.hostname == "host-1", "the word of the refused one does not count"
+    [event] = [event for event in await events_of(pool) if event.kind == Kind.AGENT_DUPLICATE]
+    assert event.data["refused"] == str(second.boot_id)
+    async with pool.acquire() as db:
+        orders = await outbox.take_orders(db, limit=9, again_after=LEASE)
+    assert {order.body["payload"]["order"]["boot_id"] for order in orders} == {str(second.boot_id)}
+
+
+async def test_an_agent_that_is_started_again_is_no_second_process(registry: RegistryService, pool: Pool) -> None:
+    agent_id = uuid4()
+    for _ in range(3):
+        process = Process(registry, agent_id)
+        assert await process.beat() == {}
+        assert await process.beat() == {}
+
+    assert not [event for event in await events_of(pool) if event.kind == Kind.AGENT_DUPLICATE]
+
+
+async def test_a_heartbeat_that_arrives_after_its_process_was_replaced_shows_nothing(
+    registry: RegistryService, pool: Pool
+) -> None:
+    agent_id = uuid4()
+    first = Process(registry, agent_id)
+    await first.beat()
+    late = make_heartbeat(agent_id, boot_id=first.boot_id, sent_at=datetime.now(UTC))
+    await Process(registry, agent_id).beat()
+
+    assert await registry.record([late]) == {}

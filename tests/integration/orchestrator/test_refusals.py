@@ -1,0 +1,178 @@
+"""Work that an agent refuses before anything of it ran goes back untouched, and to another agent first."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from common.errors import ErrorCode
+from common.lifecycle import Status
+from common.messages import ResultStatus, WorkResult
+from common.retry import RetryPolicy
+from orchestrator.database.pool import Pool
+from orchestrator.events.model import Kind
+from orchestrator.jobs import queries as jobs
+from orchestrator.jobs.model import Choice
+from orchestrator.leases import queries as lease_queries
+from orchestrator.leases.rules import REFUSAL_MEMORY, REFUSED_LATELY
+from orchestrator.leases.service import LeaseService
+from orchestrator.outbox import queries as outbox
+from orchestrator.registry.rules import BreakerPolicy
+from orchestrator.registry.service import RegistryService
+from orchestrator.tasks.service import TaskService
+from orchestrator.why.model import BlockerKind
+from orchestrator.why.service import Failures, WhyService
+from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
+from tests.integration.orchestrator.conftest import LEASE
+from tests.integration.orchestrator.ledger import events_of
+
+OFFLINE = timedelta(seconds=30)
+CODES = [
+    ErrorCode.AUTHENTICATION_FAILED,
+    ErrorCode.RESOURCE_LIMIT,
+    ErrorCode.UNSUPPORTED_WORK_TYPE,
+    ErrorCode.POLICY_REFUSED,
+    ErrorCode.CONFINEMENT_NOT_POSSIBLE,
+]
+
+
+@pytest.fixture
+def leases(pool: Pool) -> LeaseService:
+    """Three refusals in a row trip an agent."""
+    return LeaseService(
+        pool,
+        lease=LEASE,
+        policy=RetryPolicy(base=timedelta(0)),
+        breaker=BreakerPolicy(failures=3, pause=timedelta(minutes=1)),
+    )
+
+
+def refusal(task_id: UUID, agent_id: UUID, *, attempt: int = 1, **values: Any) -> WorkResult:
+    given: dict[str, Any] = {
+        "status": ResultStatus.FAILED,
+        "error_code": ErrorCode.RESOURCE_LIMIT,
+        "error_message": "The host failed: no space left on device.",
+        "started": False,
+        "attempt": attempt,
+        "fence": attempt,
+    }
+    return make_result(task_id, agent_id, **{**given, **values})
+
+
+async def refused_by(leases: LeaseService, task_id: UUID, agent_id: UUID, **values: Any) -> None:
+    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
+    assert answer.grant is not None
+    await leases.accept([refusal(task_id, agent_id, **values)])
+
+
+@pytest.mark.parametrize("code", CODES)
+async def test_a_refusal_uses_no_attempt_also_of_work_that_may_start_once(
+    tasks: TaskService, leases: LeaseService, pool: Pool, code: ErrorCode
+) -> None:
+    task = make_new_task(idempotent=False, max_attempts=1)
+    await tasks.dispatch([task], by="caller")
+
+    await refused_by(leases, task.task_id, uuid4(), error_code=code)
+    stored = await tasks.get(task.task_id)
+    other = uuid4()
+    [answer] = await leases.claim([make_claim(task.task_id, agent_id=other, fence=1)])
+    await leases.accept([make_result(task.task_id, other, attempt=2, fence=2)])
+
+    assert (stored.status, stored.starts) == (Status.PENDING, 0)
+    assert answer.grant is not None
+    assert (await tasks.get(task.task_id)).status is Status.COMPLETED
+
+
+async def test_an_agent_does_not_get_what_it_refused_just_now_and_gets_it_later(
+    tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id, task = uuid4(), make_new_task()
+    await tasks.dispatch([task], by="caller")
+    await refused_by(leases, task.task_id, agent_id)
+
+    [at_once] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=1)])
+    async with pool.acquire() as db:
+        due_now = await outbox.best_due(db, "infra", limit=9, work_types=["echo"])
+        await db.execute("UPDATE attempt SET ended_at = ended_at - $1::interval", REFUSAL_MEMORY)
+    [later] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=1)])
+
+    assert at_once.refusal is not None
+    assert at_once.refusal.tasks[0].reason == REFUSED_LATELY
+    assert due_now == [], "the ticket rests, or the same agent would take it again at once"
+    assert later.grant is not None
+
+
+async def test_over_http_too_a_refused_task_goes_to_others_first(
+    tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id, task = uuid4(), make_new_task()
+    await tasks.dispatch([task], by="caller")
+    await refused_by(leases, task.task_id, agent_id)
+
+    async with pool.acquire() as db, db.transaction():
+        refused = await lease_queries.refused_lately(db, [agent_id, uuid4()], within=REFUSAL_MEMORY)
+        any_of = Choice(None, None, frozenset({""}))
+        own = Choice(None, None, frozenset({""}), frozenset(refused[agent_id]))
+        for_it = await jobs.choose(db, own, 1, besides=())
+        for_others = await jobs.choose(db, any_of, 1, besides=())
+
+    assert refused == {agent_id: {task.task_id}}
+    assert (for_it, for_others) == ([], [task.task_id])
+
+
+async def test_an_agent_that_keeps_refusing_trips_and_everybody_is_told_why(
+    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
+) -> None:
+    async def well() -> Failures:
+        return Failures(None, None)
+
+    agent_id = uuid4()
+    await registry.record([make_heartbeat(agent_id, hostname="web")])
+    made = [make_new_task() for _ in range(3)]
+    await tasks.dispatch(made, by="caller")
+
+    for task in made:
+        await refused_by(leases, task.task_id, agent_id)
+
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    async with pool.acquire() as db:
+        [order] = await outbox.take_orders(db, limit=9, again_after=LEASE)
+    blockers = (await WhyService(pool, offline_after=OFFLINE, failures=well).explain(made[0].task_id)).blockers
+    told = {blocker.kind: blocker.message for blocker in blockers}
+    [tripped] = [event for event in await events_of(pool) if event.kind == Kind.AGENT_TRIPPED]
+    assert agent.tripped_until is not None
+    assert "no space left" in (agent.trip_reason or "")
+    assert "no space left" in order.body["payload"]["order"]["note"], "the agent logs it when it pauses"
+    assert "no space left" in tripped.data["reason"]
+    assert "no space left" in told[BlockerKind.AGENT_TRIPPED]
+    assert "last by web" in told[BlockerKind.REFUSED]
+
+
+async def test_one_task_that_is_refused_again_and_again_does_not_trip_an_agent(
+    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
+) -> None:
+    """What every host refuses must not take the whole fleet out of work."""
+    agent_id, task = uuid4(), make_new_task()
+    await registry.record([make_heartbeat(agent_id)])
+    await tasks.dispatch([task], by="caller")
+
+    for number in range(1, 6):
+        [answer] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=number - 1)])
+        assert answer.grant is not None
+        await leases.accept([refusal(task.task_id, agent_id, attempt=number, error_code=ErrorCode.POLICY_REFUSED)])
+        async with pool.acquire() as db:
+            await db.execute("UPDATE attempt SET ended_at = ended_at - $1::interval", REFUSAL_MEMORY)
+
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    assert agent.tripped_until is None
+
+
+async def test_a_grant_that_came_too_late_is_no_refusal(tasks: TaskService, leases: LeaseService, pool: Pool) -> None:
+    agent_id, task = uuid4(), make_new_task()
+    await tasks.dispatch([task], by="caller")
+    await refused_by(leases, task.task_id, agent_id, error_code=ErrorCode.AGENT_UNAVAILABLE)
+
+    [again] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=1)])
+
+    assert again.grant is not None
