@@ -20,7 +20,8 @@ class OrchestratorSettings(Settings):
     database_url: str = Field(
         default="postgresql://chiffon:chiffon@127.0.0.1:5432/chiffon",
         pattern=r"^postgres(ql)?://",
-        description="The PostgreSQL database that holds the ledger.",
+        description="The PostgreSQL database that holds the ledger; several hosts: "
+        "`postgresql://user:password@one:5432,two:5432/database`.",
     )
     host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(default=8420, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")

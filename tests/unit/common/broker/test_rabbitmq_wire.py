@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 from pamqp.base import Frame
 from pamqp.body import ContentBody
-from pamqp.commands import Basic, Channel
+from pamqp.commands import Basic, Channel, Connection
 from pamqp.frame import marshal
 from pamqp.header import ContentHeader
 
@@ -259,3 +259,31 @@ async def test_what_the_library_writes_does_not_overtake_an_acknowledgement() ->
     connected.write_as_the_library(close)
 
     assert connected.transport.written == [marshal(Basic.Ack(1, multiple=True), TAPPED), close]
+
+
+@pytest.mark.parametrize(
+    ("reason", "wanted"),
+    [
+        ("low on memory", "memory alarm"),
+        ("low on disk", "disk alarm"),
+        ("low on memory & disk", "memory and disk alarm"),
+    ],
+)
+async def test_an_alarm_is_known_until_it_is_over(reason: str, wanted: str) -> None:
+    connected = Connected()
+
+    connected.receive(marshal(Connection.Blocked(reason), 0))
+    assert connected.wire.said.alarm == wanted
+
+    connected.receive(marshal(Connection.Unblocked(), 0))
+    assert connected.wire.said.alarm is None
+
+
+async def test_why_a_connection_is_refused_is_known_and_left_to_the_library() -> None:
+    connected = Connected()
+    refusal = marshal(Connection.Close(530, "NOT_ALLOWED - vhost nowhere not found", 10, 40), 0)
+
+    connected.receive(refusal)
+
+    assert connected.wire.said.refusal == "NOT_ALLOWED - vhost nowhere not found"
+    assert await connected.all_seen() == refusal
