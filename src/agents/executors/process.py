@@ -173,10 +173,11 @@ async def _first_end(
     ended: asyncio.Future[int], pumps: Sequence[Pump], stop: StopSignal, command: Command, over_at: float
 ) -> Ending:
     now = asyncio.get_running_loop().time
+    began = now()
     ordered = asyncio.create_task(stop.wait(), name="stop")
     try:
         while not ended.done() and stop.reason is None:
-            silent_at = _silent_at(pumps, command)
+            silent_at = _silent_at(pumps, command, began)
             if now() >= over_at:
                 return Ending.TIMED_OUT
             if now() >= silent_at:
@@ -189,11 +190,11 @@ async def _first_end(
     return Ending.EXITED if ended.done() else Ending.STOPPED
 
 
-def _silent_at(pumps: Sequence[Pump], command: Command) -> float:
+def _silent_at(pumps: Sequence[Pump], command: Command, began: float) -> float:
     """When the program will have been silent for too long, if it writes nothing more."""
     if command.max_silence_seconds is None:
         return math.inf
-    return max(pump.heard_at for pump in pumps) + command.max_silence_seconds
+    return max(began, *(pump.heard_at for pump in pumps)) + command.max_silence_seconds
 
 
 async def _terminate(keeper: Keeper, pumps: Sequence[Pump], stop: StopSignal, grace_seconds: float) -> None:

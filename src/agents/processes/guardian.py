@@ -65,6 +65,9 @@ class Guardian:
         except ConnectionError:
             kind, files = b"", []
         self._has_agent = bool(kind)
+        if not kind:
+            for pid in self._keepers:  # one that its program has stopped must see, too, that the agent is gone
+                os.kill(pid, signal.SIGCONT)
         for channel in files:
             try:
                 pid = os.fork()

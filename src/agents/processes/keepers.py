@@ -132,6 +132,9 @@ class Keeper:
 
     def close(self) -> None:
         if self._channel.fileno() >= 0:
+            if self.keeper_pid and not self.clean.done():
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(self.keeper_pid, signal.SIGCONT)  # its program may have stopped it
             self._loop.remove_reader(self._channel)
             self._channel.close()
             self._lose()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -87,11 +87,11 @@ async def test_all_that_a_program_started_dies_with_one_order(begin: Begin) -> N
 
 async def test_all_of_it_dies_when_the_agent_is_gone(begin: Begin) -> None:
     keeper = await begin()
-    family = await family_of(keeper)
+    everything = [*await family_of(keeper), psutil.Process(keeper.keeper_pid)]
 
     keeper.close()
 
-    await all_gone([*family, psutil.Process(keeper.keeper_pid)])
+    await all_gone(everything)
 
 
 async def test_all_of_it_dies_at_its_deadline_and_not_before(begin: Begin) -> None:
@@ -158,12 +158,20 @@ async def test_a_keeper_that_its_program_stopped_at_once_does_not_save_it_either
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.processes.keepers.KEEPER_SECONDS", 0.5)
-    await begin("true")
-
-    with pytest.raises(OSError, match="did not begin in time"):
-        await begin(f"kill -STOP $PPID; {FAMILY}")
+    with suppress(OSError):  # when it was stopped before it could say that the program runs
+        await (await begin(f"kill -STOP $PPID; {FAMILY}")).kill()
 
     assert guardian().children(recursive=True) == []
+
+
+async def test_a_keeper_that_its_program_stopped_sees_that_the_agent_is_gone(begin: Begin) -> None:
+    keeper = await begin(f"sleep 0.3; kill -STOP $PPID; {FAMILY}")
+    family, owner = await family_of(keeper), psutil.Process(keeper.keeper_pid)
+    await eventually(lambda: owner.status() == psutil.STATUS_STOPPED)
+
+    keeper.close()
+
+    await all_gone(family)
 
 
 async def test_a_guardian_that_was_lost_is_replaced_and_its_keepers_go_on(

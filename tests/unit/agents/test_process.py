@@ -357,9 +357,9 @@ async def test_a_program_is_not_silent_while_nobody_takes_what_it_writes(tmp_pat
     async def take(stream: Stream, data: bytes) -> None:
         await gate.wait()
 
-    command = sh("head -c 3000000 /dev/zero", tmp_path, max_silence_seconds=0.2)
+    command = sh("head -c 3000000 /dev/zero", tmp_path, max_silence_seconds=0.8)
     running = asyncio.create_task(run_process(keepers, command, write=take, stop=StopSignal()))
-    await asyncio.wait({running}, timeout=0.6)
+    await asyncio.wait({running}, timeout=1.6)
     gate.set()
 
     assert await running == Finished(Ending.EXITED, 0)
