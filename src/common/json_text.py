@@ -12,6 +12,8 @@ from common.json_rules import MAX_DEPTH
 
 Path = tuple[str | int, ...]
 
+LONGEST_SHOWN = 100
+
 
 class NotJson(ValueError):
     """The text is not JSON, or not with one meaning only. `path` leads to what is wrong, as far as that is known."""
@@ -41,7 +43,7 @@ def read_json(text: bytes | str) -> Any:
         return _READER.decode(decoded)
     except _HasOne:
         path, name = _first_repeated(_PAIRS_READER.decode(decoded), ()) or ((), "")
-        raise NameTwice(f"has the name {name!r} twice", path) from None
+        raise NameTwice(f"has the name {name[:LONGEST_SHOWN]!r} twice", path) from None
     except json.JSONDecodeError as error:
         raise NotJson(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:

@@ -36,6 +36,8 @@ Digits = Annotated[int, BeforeValidator(_digits)]
 
 # What the door reads (`identities/door.py`), and no route.
 OF_THE_DOOR = {"http": frozenset[str](), "websocket": frozenset({"ticket"})}
+# More of a name that no route knows tells nobody more.
+LONGEST_SHOWN = 100
 WITH_A_BODY = frozenset({"post", "put", "patch"})
 JSON = "application/json"
 
@@ -135,7 +137,7 @@ def _check_query(scope: Scope) -> None:
     seen: set[str] = set()
     for name, _ in QueryParams(scope["query_string"]).multi_items():
         if name not in known and name not in OF_THE_DOOR[scope["type"]]:
-            raise InvalidField(f"query.{name}", f"is not known here; {_allowed(known)}")
+            raise InvalidField(f"query.{name[:LONGEST_SHOWN]}", f"is not known here; {_allowed(known)}")
         if name in seen and not _takes_several(known.get(name)):
             raise InvalidField(f"query.{name}", "must be there once")
         seen.add(name)

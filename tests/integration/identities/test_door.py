@@ -112,6 +112,7 @@ async def test_the_log_names_who_asked_by_name_and_token_id_and_never_the_token(
 async def test_the_log_holds_nothing_of_a_body_good_or_bad(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     operator = await site.somebody(Role.OPERATOR)
+    json = {"content-type": "application/json"}
     good = {
         "task_id": str(uuid4()),
         "work_type": "shell_script",
@@ -120,7 +121,7 @@ async def test_the_log_holds_nothing_of_a_body_good_or_bad(site: Site, caplog: p
     bad = {**good, "parameters": {"argv": [{"planted": "planted-value"}], "more": "planted-input"}}
 
     answers = [await operator.post("/api/v1/dispatch", json=body) for body in (good, bad)]
-    answers.append(await operator.post("/api/v1/dispatch", content=b'{"planted-key'))
+    answers.append(await operator.post("/api/v1/dispatch", content=b'{"planted-key', headers=json))
 
     assert [answer.status_code for answer in answers] == [200, 422, 422]
     assert len([record for record in caplog.records if record.message == "request"]) == 3
