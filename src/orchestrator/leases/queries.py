@@ -35,18 +35,18 @@ ATTEMPTS = """
            agent_may_work(a.agent_id) = 'shut_out' AS by_shut_out, coalesce(g.failures_in_row > 0, false) AS by_failing,
            EXISTS (SELECT FROM attempt earlier
                     WHERE earlier.task_id = a.task_id AND earlier.agent_id = a.agent_id AND earlier.number < a.number
-                      AND NOT earlier.started AND earlier.error_code IS DISTINCT FROM 5002) AS refused_before
+                      AND NOT earlier.started AND earlier.error_code <> 5002) AS refused_before
       FROM attempt a
       JOIN unnest($1::uuid[], $2::smallint[]) AS wanted (task_id, number) USING (task_id, number)
       LEFT JOIN agent g ON g.agent_id = a.agent_id
 """
 
-# What was only granted too late, 5002, says nothing of the agent.
+# What was only granted too late, 5002, or handed back without a code, says nothing of the agent.
 REFUSED_LATELY = """
     SELECT DISTINCT agent_id, task_id
       FROM attempt
      WHERE agent_id = ANY($1::uuid[]) AND NOT started AND ended_at > now() - $2::interval
-       AND error_code IS DISTINCT FROM 5002
+       AND error_code <> 5002
 """
 
 # Here and below `coalesce` keeps the planner off the index of what runs: it takes that for short when it last looked

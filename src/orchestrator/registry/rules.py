@@ -179,8 +179,8 @@ def agent_outcome(outcome: str, error_code: int | None, *, counts: bool, reason:
             return Outcome(infrastructure=True, lost=True, reason=reason)
         case "completed":
             return Outcome(infrastructure=False)
-        case "failed" if not counts and error_code == ErrorCode.AGENT_UNAVAILABLE:
-            # A grant that came too late was handed back in good order.
+        case "failed" if not counts and error_code in (None, ErrorCode.AGENT_UNAVAILABLE):
+            # A grant that came too late, or that a worker had no use for, was handed back in good order.
             return None
         case "failed":
             return Outcome(infrastructure=not counts or is_infrastructure(error_code), reason=reason)

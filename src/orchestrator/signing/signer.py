@@ -18,9 +18,9 @@ from orchestrator.signing.directory import KeysUnusable, StoredKeys, read_keys
 log = logging.getLogger(__name__)
 
 NO_KEYS = (
-    "There are no signing keys, and agents run only what is signed. Make one with `chiffon keys rotate --directory "
-    "DIR` and set CHIFFON_SIGNING_KEYS_DIR=DIR, or set CHIFFON_SIGNATURES=off here and CHIFFON_AGENT_SIGNATURES=off at "
-    "the agents."
+    "There are no signing keys, and agents run only what is signed. Make one with "
+    "`chiffon keys rotate --directory DIR` and set CHIFFON_SIGNING_KEYS_DIR=DIR, or set CHIFFON_SIGNATURES=off here "
+    "and CHIFFON_AGENT_SIGNATURES=off at the agents."
 )
 
 

@@ -190,7 +190,7 @@ async def test_the_answer_to_a_claim_is_not_run_when_it_was_forged(attack: str, 
     async with site.agent():
         result = await site.orchestrator.ended(await site.orchestrator.shell(site.script("honest")))
 
-    assert (result.status, result.retryable, result.started) == (ResultStatus.FAILED, False, True)
+    assert (result.status, result.retryable, result.started) == (ResultStatus.FAILED, False, False), "it goes back"
     assert result.error_code == ErrorCode.AUTHENTICATION_FAILED
     assert (result.error_message or "").startswith("The agent does not run this grant: ")
     assert (site.ran, site.begun) == ([], [])

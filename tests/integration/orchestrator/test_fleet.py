@@ -351,7 +351,7 @@ async def test_an_agent_that_fails_in_a_row_gets_no_work_and_is_told(
     [agent] = await registry.list_agents(agent_type=None, status=None)
     [tripped] = [event for event in await events_of(pool) if event.kind == Kind.AGENT_TRIPPED]
     assert agent.tripped_until is not None
-    assert tripped.data == {"failures": 3, "until": agent.tripped_until.isoformat()}
+    assert tripped.data == {"failures": 3, "until": agent.tripped_until.isoformat(), "reason": None}
     assert {order["action"] for order in await orders_to(pool, agent_id)} == {"pause"}
 
 

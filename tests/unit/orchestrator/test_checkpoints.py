@@ -86,7 +86,11 @@ def test_a_checkpoint_of_a_strangers_key_is_not_believed(file: CheckpointFile) -
     assert len(list(read_checkpoints(path, None))) == 1
 
 
-@pytest.mark.parametrize("line", [b"", b"null", b"[]", b"{}", b'{"seq": 1}', line_of(made(1)).replace(b"1", b'"1"', 1)])
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"null", b"[]", b"{}", b'{"seq": 1}', line_of(made(1)).replace(b"1", b'"1"', 1)],
+    ids=["empty", "null", "list", "object", "unsigned", "a number as text"],
+)
 def test_what_is_no_checkpoint_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse(line)
