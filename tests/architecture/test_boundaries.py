@@ -29,6 +29,7 @@ ONLY_IN = {
         "src/orchestrator/*/*_queries.py",
         "src/orchestrator/*/model.py",  # `from_row` reads a record
         "src/common/broker/postgres*.py",
+        "src/common/postgres.py",  # the sessions of both
     ),
     "aio_pika": ("src/common/broker/rabbitmq*.py",),
     "aiormq": ("src/common/broker/rabbitmq*.py",),
@@ -53,6 +54,7 @@ MAY_SPEAK_SQL = (
     "src/orchestrator/*/*_queries.py",
     "src/orchestrator/database/*",
     "src/common/broker/postgres*.py",
+    "src/common/postgres.py",
 )
 
 READS_ENVIRONMENT = {"os.environ", "os.getenv", "os.environb"}
