@@ -21,7 +21,7 @@ WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 STARTED := $(shell date +%s)
 ELAPSED = $$(( $$(date +%s) - $(STARTED) )) s
 
-.PHONY: help demo up test check format lint types imports pytest coverage fuzz bench bench-claims chaos lock clean
+.PHONY: help demo up test check format lint types imports pytest coverage fuzz stress bench bench-claims chaos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,8 +57,13 @@ pytest: $(DEV)
 coverage: $(DEV) ## every test, and which lines and branches they reach
 	@$(PYTEST) -n $(WORKERS) --cov --cov-report=term-missing:skip-covered
 
-fuzz: $(DEV) ## what `make test` tries with few random examples, with EXAMPLES=20 times as many; SEED=… repeats a run
-	@CHIFFON_EXAMPLES=$(or $(EXAMPLES),20) CHIFFON_SEED=$(SEED) $(PYTEST) -n $(WORKERS) --timeout 3600 -m many_examples
+# The tests that ask tests/fuzz/bounds.py how much to try.
+fuzz: $(DEV) ## the tests of random examples with EXAMPLES=20 times as many of them; SEED=… repeats a run
+	@CHIFFON_EXAMPLES=$(or $(EXAMPLES),20) CHIFFON_SEED=$(SEED) $(PYTEST) -n $(WORKERS) --timeout 3600 \
+		$$(grep -rl --include='test_*.py' 'tests.fuzz.bounds' tests)
+
+stress: $(DEV) ## run PROGRAMS=10000 programs that try to outlive their attempts, and count what is left of them
+	@$(BIN)/python -m tests.stress_attempts --programs $(or $(PROGRAMS),10000)
 
 bench: $(DEV) $(BENCH) ## measure Chiffon beside its peers; JSON=file, PLOT=file.png, OPTIONS='--quick --only bulk'
 	@$(BIN)/python -m bench $(if $(JSON),--json $(JSON)) $(if $(PLOT),--plot $(PLOT)) $(OPTIONS)

@@ -76,16 +76,18 @@ async def database_url(postgres: Postgres) -> AsyncIterator[str]:
     await postgres.drop_database(url)
 
 
-# Files that take longest come first: a worker that begins one of them last would work alone at the end.
+# What takes longest comes first: a worker that begins it last would work alone at the end.
 LONGEST_FIRST = (
-    "tests/chaos/test_removed_safeguards.py",
     "tests/chaos",
+    "tests/integration/failover",
     "tests/integration/system",
-    "tests/fuzz",
-    "tests/contract",
     "tests/acceptance",
-    "tests/integration",
+    "tests/integration/test_interrupted_run.py",
+    "tests/integration/conformance",
+    "tests/contract",
+    "tests/fuzz",
     "tests/exploration",
+    "tests/integration/agents",
 )
 
 

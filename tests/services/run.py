@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,8 @@ def begin() -> subprocess.Popen[bytes] | None:
     """Make the directory and start its guard; return None in a worker, which shares those of its controller."""
     if VARIABLE in os.environ:
         return None
+    # A shell ignores SIGINT for what it runs in the background, and children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Short: the paths of Unix sockets end after 107 bytes. Searchable: PostgreSQL runs as another user under root.
     root = Path(tempfile.mkdtemp(prefix="ct-")).resolve()
     root.chmod(0o711)

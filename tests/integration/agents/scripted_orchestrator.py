@@ -201,8 +201,12 @@ class ScriptedOrchestrator:
         return result
 
     def chunks(self, task_id: UUID) -> list[OutputChunk]:
+        """Return the chunks of a task by number; one that an agent sent again counts once."""
         streamed = [chunk for status in self.statuses if status.task_id == task_id for chunk in status.chunks]
-        return streamed + [chunk for result in self.results[task_id] for chunk in result.chunks]
+        sent = streamed + [chunk for result in self.results[task_id] for chunk in result.chunks]
+        by_number = {chunk.number: chunk for chunk in sent}
+        assert all(by_number[chunk.number] == chunk for chunk in sent), "a number stands for two texts"
+        return [by_number[number] for number in sorted(by_number)]
 
     def output(self, task_id: UUID, stream: Stream = Stream.STDOUT) -> str:
         return "".join(chunk.text for chunk in self.chunks(task_id) if chunk.stream is stream)

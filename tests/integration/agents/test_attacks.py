@@ -63,7 +63,8 @@ class Site:
     @property
     def begun(self) -> list[str]:
         """The tasks that the agent's journal says were begun."""
-        lines = [json.loads(line) for line in (self._folder / "agent" / "journal.jsonl").read_text().splitlines()]
+        journal = self._folder / "agent" / "journal.jsonl"
+        lines = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
         return [line["task_id"] for line in lines if line["event"] == "started"]
 
     @asynccontextmanager

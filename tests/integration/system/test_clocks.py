@@ -82,7 +82,7 @@ async def test_a_process_with_a_copy_of_a_running_agents_state_is_refused_and_en
 
     task = await system.client.dispatch("echo", {"message": "x"})
     [ended] = await system.finished(task.task_id)
-    [agent] = await system.client.agents()
+    [agent] = await agents_of(system, "original")
     assert ended.status == "completed"
     assert (agent.hostname, agent.status) == ("original", "online")
     assert {"agent.refused", "agent.two_processes"} <= {record.msg for record in caplog.records}

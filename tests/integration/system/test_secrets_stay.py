@@ -97,7 +97,11 @@ async def error_bodies(client: Client) -> dict[str, bytes]:
             await http.post("/api/v1/dispatch", json={"work_type": "shell_script", "parameters": {"argv": [[secret]]}}),
             await http.post("/api/v1/dispatch", json={"work_type": "echo", "parameters": {"message": {"a": secret}}}),
             await http.post("/api/v1/dispatch", json={"work_type": "echo", "request_id": secret, "extra": secret}),
-            await http.post("/api/v1/dispatch", content=f'{{"work_type": "{secret}'.encode()),
+            await http.post(
+                "/api/v1/dispatch",
+                content=f'{{"work_type": "{secret}'.encode(),
+                headers={"Content-Type": "application/json"},
+            ),
             await http.get("/api/v1/tasks", headers={"Authorization": f"Bearer {secret}"}),
             await http.post("/api/v1/dispatch", json=wrong, headers={"Cookie": f"session={secret}", "X-Token": secret}),
         ]
