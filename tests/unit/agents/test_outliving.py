@@ -162,7 +162,9 @@ async def test_signals_that_python_and_the_keepers_ignore_reach_a_program(
 ) -> None:
     await run_process(keepers, sh("grep SigIgn /proc/self/status", tmp_path), write=output, stop=StopSignal())
 
-    assert int(output.stdout.split()[1], 16) == 0
+    # The C library's own two signals are no program's; posix_spawn, with which make starts pytest, leaves them ignored.
+    ignored = int(output.stdout.split()[1], 16)
+    assert [number for number in signal.valid_signals() if ignored & 1 << (number - 1)] == []
 
 
 @pytest.mark.parametrize("is_asked", [False, True])
