@@ -1,4 +1,4 @@
-"""What every test may use: one RabbitMQ, one PostgreSQL and one directory for the whole run."""
+"""Fixtures of all tests: one RabbitMQ, one PostgreSQL and one directory for the whole run."""
 
 import asyncio
 import os
@@ -76,7 +76,7 @@ async def database_url(postgres: Postgres) -> AsyncIterator[str]:
     await postgres.drop_database(url)
 
 
-# What takes longest comes first: a worker that begins it last would work alone at the end.
+# The longest groups come first: a worker that begins one last would work alone at the end.
 LONGEST_FIRST = (
     "tests/chaos",
     "tests/integration/failover",

@@ -11,7 +11,7 @@ from agents.removal import remove_tree
 
 log = logging.getLogger(__name__)
 
-# What could not be removed is renamed, so that no attempt finds it in its place; each start tries it again.
+# A leftover that cannot be removed is renamed, so that no attempt finds it in its place; each start tries it again.
 ASIDE = ".aside-"
 
 

@@ -1,4 +1,4 @@
-"""What process 1 of a container owes the others: collect those whose parents are gone, and hand signals on.
+"""The duties of process 1 in a container: collect orphans that have ended, and hand signals on.
 
 The kernel makes process 1 the parent of every orphan, such as one of `docker exec`; without this they would stay as
 zombies for as long as the container runs. So process 1 starts the command as its child and does nothing else.

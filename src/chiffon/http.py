@@ -30,7 +30,7 @@ def is_loopback(url: str) -> bool:
 
 
 class UnusableAddress(StartupRefused):
-    """What was given as the orchestrator's address is none."""
+    """The given address of the orchestrator is not a URL."""
 
 
 def check_address(url: str) -> None:

@@ -1,4 +1,4 @@
-"""What the orchestrator answers to operators about the whole, as frozen models."""
+"""The operators' view of queue and executions, as frozen models."""
 
 from datetime import datetime
 from typing import Any
@@ -7,7 +7,7 @@ from chiffon.models import Answer
 
 
 class WaitingPool(Answer):
-    """What waits in one queue; `aim` is not empty for work that is for certain agents only."""
+    """The waiting tasks of one queue; `aim` is not empty for work that is for certain agents only."""
 
     pool: str
     aim: str
@@ -19,7 +19,7 @@ class WaitingPool(Answer):
 
 
 class LeaseHolder(Answer):
-    """Who runs how much."""
+    """The running tasks of one agent."""
 
     agent_id: str
     name: str
@@ -28,7 +28,7 @@ class LeaseHolder(Answer):
 
 
 class QueueSnapshot(Answer):
-    """What waits and runs, at one moment."""
+    """The waiting and the running tasks, at one moment."""
 
     at: datetime
     pools: list[WaitingPool]
@@ -38,7 +38,7 @@ class QueueSnapshot(Answer):
 
 
 class Execution(Answer):
-    """What came of one piece of work."""
+    """The outcome of one task."""
 
     execution_id: str
     command: str

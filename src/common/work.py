@@ -26,7 +26,7 @@ AGENT_TYPE_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
 
 LONGEST_WORK_TYPE = 200
 
-# What a route can lead from, and what a job may call itself.
+# The name of a work type in a route, and the type of a job, which may be any text.
 WorkType = Annotated[str, StringConstraints(pattern=WORK_TYPE_PATTERN)]
 AnyWorkType = Annotated[SafeText, Field(max_length=LONGEST_WORK_TYPE)]
 AgentType = Annotated[str, StringConstraints(pattern=AGENT_TYPE_PATTERN)]

@@ -1,4 +1,4 @@
-"""What the orchestrator answers and what the Python client and the command line show of it are the same fields."""
+"""The orchestrator's answers and the models of the Python client have the same fields."""
 
 from typing import Any
 

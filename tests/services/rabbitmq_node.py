@@ -143,7 +143,7 @@ class InstalledNode(Node):
 
 
 class Member(NamedTuple):
-    """What a node of a cluster is given."""
+    """The configuration of one node of a cluster."""
 
     port: int
     epmd: int

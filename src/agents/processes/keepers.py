@@ -38,7 +38,7 @@ HEADER_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a keeper starts: the first of `paths` that there is, with exactly this environment and within these walls.
+    """An order to a keeper: the first of `paths` that exists, with exactly this environment and within these walls.
 
     `limits` are pairs for `setrlimit`; `user` is (groups, gid, uid). `may_leave`: it may be told to leave running what
     the program has started.

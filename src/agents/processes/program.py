@@ -30,7 +30,7 @@ CLONE_NEWNET = 0x40000000
 HIGHEST_CAPABILITY = 63
 # What Python ignores, and a program would inherit.
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-# What a service manager or a terminal sends to the agent and all below it: they end after the programs, never before.
+# Signals of a service manager or a terminal reach all processes; guardian and keepers must end after the programs.
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 NOT_FOUND = 127
 

@@ -34,7 +34,7 @@ def _digits(value: Any) -> Any:
 
 Digits = Annotated[int, BeforeValidator(_digits)]
 
-# What the door reads (`identities/door.py`), and no route.
+# Parameters that the door reads (`identities/door.py`), and no route.
 OF_THE_DOOR = {"http": frozenset[str](), "websocket": frozenset({"ticket"})}
 # More of a name that no route knows tells nobody more.
 LONGEST_SHOWN = 100
@@ -44,7 +44,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a request sent: the value of its JSON, or why it cannot be taken."""
+    """The body of a request: the value of its JSON, or why it cannot be taken."""
 
     value: Any = None
     fault: Invalid | None = None

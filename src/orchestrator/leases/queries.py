@@ -41,7 +41,7 @@ ATTEMPTS = """
       LEFT JOIN agent g ON g.agent_id = a.agent_id
 """
 
-# What was only granted too late, 5002, or handed back without a code, says nothing of the agent.
+# A grant that came too late (5002), or was handed back without a code, is no fault of the agent.
 REFUSED_LATELY = """
     SELECT DISTINCT agent_id, task_id
       FROM attempt

@@ -22,7 +22,7 @@ class PoolOut(BaseModel):
 
 
 class HolderOut(BaseModel):
-    """Who runs how much."""
+    """The running tasks of one agent."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -43,7 +43,7 @@ class QueueSnapshot(BaseModel):
 
 
 class ExecutionOut(BaseModel):
-    """What came of one piece of work."""
+    """The outcome of one task."""
 
     execution_id: str
     command: str = Field(description="The work type.")

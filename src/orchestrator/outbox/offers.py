@@ -18,7 +18,7 @@ class PoolOffer:
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """What the agents at work offer, by pool. A pool without an agent at work takes any ticket: it blocks nothing."""
+    """The work types that working agents offer, by pool. A pool without such an agent takes any ticket."""
 
     pools: Mapping[str, PoolOffer] = field(default_factory=dict)
 

@@ -190,7 +190,7 @@ def agent_outcome(outcome: str, error_code: int | None, *, counts: bool, reason:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What the breaker holds after some outcomes. `tripped`: they tripped it; `reason` is that of the last."""
+    """The state of a breaker after some outcomes. `tripped`: they tripped it; `reason` is that of the last."""
 
     failures: int
     until: datetime | None

@@ -1,4 +1,4 @@
-"""What of the agents is in the way of a task: a pure decision over facts of one moment."""
+"""Say which agents cannot take a task, and why: a pure decision over facts of one moment."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the queue API refuses although upstream's contract, which names no such limits, takes it: the table of
+"""Limits of the queue API that upstream's contract does not name: the table of
 docs/reference/queue-api.md, told once more so that a test can say beforehand what the answer must be.
 """
 

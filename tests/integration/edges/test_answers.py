@@ -1,4 +1,4 @@
-"""What is asked once more is answered as before, and HEAD as GET."""
+"""A repeated request gets the same answer, and HEAD is answered as GET."""
 
 from uuid import uuid4
 

@@ -25,7 +25,7 @@ UNAVAILABLE = 503
 
 @dataclass
 class Load:
-    """What callers asked for, one dispatch after another, and what they were told."""
+    """The dispatches of a caller, one after another, and their answers."""
 
     system: System
     accepted: list[UUID] = field(default_factory=list)

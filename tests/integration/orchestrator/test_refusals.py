@@ -152,7 +152,7 @@ async def test_an_agent_that_keeps_refusing_trips_and_everybody_is_told_why(
 async def test_one_task_that_is_refused_again_and_again_does_not_trip_an_agent(
     tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
 ) -> None:
-    """What every host refuses must not take the whole fleet out of work."""
+    """Work that every host refuses must not take the whole fleet out of work."""
     agent_id, task = uuid4(), make_new_task()
     await registry.record([make_heartbeat(agent_id)])
     await tasks.dispatch([task], by="caller")

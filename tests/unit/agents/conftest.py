@@ -1,4 +1,4 @@
-"""What starts programs in these tests."""
+"""The keepers that start the programs of these tests."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What an earlier life left is put in order one by one: what cannot be does not keep the rest from it."""
+"""Recovery treats each leftover of an earlier process by itself: one that fails does not stop the others."""
 
 import logging
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What agents refuse before it starts, clocks that are off, and two processes of one agent.
+"""Refusals before the start, clocks that are off, and two processes of one agent.
 
 Expand step: the old program goes on working beside it, and looks at none of this.
 """
