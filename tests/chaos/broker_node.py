@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from tests.services.rabbitmq import WHAT_TO_INSTALL, find_scripts, install
+from tests.services.rabbitmq import WHAT_TO_INSTALL, find_or_install
 from tests.services.rabbitmq_node import PrivateNode, ServiceUnavailable, _wait_for_port
 
 USER = "chaos"
@@ -92,7 +92,7 @@ class ChaosNode(PrivateNode):
 
 def start_broker_node() -> ChaosNode:
     """Start a node of our own, whatever the environment names: it is going to suffer."""
-    scripts = find_scripts() or install()
+    scripts = find_or_install()
     if scripts is None:
         raise ServiceUnavailable(WHAT_TO_INSTALL)
     return ChaosNode(scripts)

@@ -2,17 +2,12 @@
 
 import asyncio
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from tests.services import run
+from tests.services import packages, run
 
 PROGRAMS = ("ip", "nft")
-INSTALL = (
-    ["apt-get", "update"],
-    ["apt-get", "install", "-y", "--no-install-recommends", "iproute2", "nftables"],
-)
 
 
 class NoNetwork(Exception):
@@ -81,11 +76,9 @@ async def open_network() -> AsyncIterator[Network]:
 async def _check() -> None:
     if os.geteuid() != 0:
         raise NoNetwork("only root can make network namespaces")
-    if any(shutil.which(program) is None for program in PROGRAMS) and shutil.which("apt-get") is not None:
-        for command in INSTALL:
-            with suppress(RuntimeError):
-                await _run(*command)
-    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if any(packages.program(name) is None for name in PROGRAMS):
+        await asyncio.to_thread(packages.install_missing)
+    missing = [name for name in PROGRAMS if packages.program(name) is None]
     if missing:
         raise NoNetwork(f"not installed: {', '.join(missing)}")
 
@@ -100,4 +93,4 @@ async def _run(*command: str) -> None:
 
 
 def _path(program: str) -> str:
-    return shutil.which(program) or program
+    return packages.program(program) or program

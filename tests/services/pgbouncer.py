@@ -15,9 +15,11 @@ import asyncpg
 
 from chiffon.postgres_setup import system_user
 from tests.eventually import eventually
+from tests.services import packages
 from tests.services.ports import free_ports
-from tests.services.rabbitmq import INSTALL_SECONDS
 from tests.services.rabbitmq_node import ServiceUnavailable
+
+PACKAGE = "pgbouncer"
 
 
 @asynccontextmanager
@@ -73,15 +75,9 @@ def _listens(port: int) -> bool:
 
 def _program() -> str:
     """Return the program, installed now if there is none and this may be done."""
-    if _found() is None and shutil.which("apt-get") is not None and os.geteuid() == 0:
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "pgbouncer"]):
-            subprocess.run(command, env=quiet, capture_output=True, timeout=INSTALL_SECONDS, check=False)
-    program = _found()
+    if packages.program(PACKAGE) is None:
+        packages.install(PACKAGE)
+    program = packages.program(PACKAGE)
     if program is None:
-        raise ServiceUnavailable("These tests need PgBouncer and found none: apt-get install pgbouncer")
+        raise ServiceUnavailable(f"These tests need PgBouncer and found none: apt-get install {PACKAGE}")
     return program
-
-
-def _found() -> str | None:
-    return shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")

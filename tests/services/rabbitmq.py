@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.services import packages
 from tests.services.rabbitmq_node import (
     ContainerNode,
     GivenNode,
@@ -15,7 +16,7 @@ from tests.services.rabbitmq_node import (
 )
 
 URL_VARIABLE = "CHIFFON_TEST_AMQP_URL"
-INSTALL_SECONDS = 600
+PACKAGE = "rabbitmq-server"
 # The scripts themselves, not the wrappers in /usr/sbin: those switch the user and refuse everyone but root.
 SCRIPT_FOLDERS = (
     "/usr/lib/rabbitmq/bin",
@@ -39,7 +40,7 @@ def start_rabbitmq() -> Node:
     url = os.environ.get(URL_VARIABLE)
     if url:
         return GivenNode(url)
-    scripts = find_scripts() or install()
+    scripts = find_or_install()
     node: Node
     if scripts is not None:
         node = PrivateNode(scripts)
@@ -53,7 +54,7 @@ def start_rabbitmq() -> Node:
 
 def start_managed_rabbitmq() -> Node:
     """Return a running broker of our own with the management API; raises `ServiceUnavailable` like `start_rabbitmq`."""
-    scripts = find_scripts() or install()
+    scripts = find_or_install()
     if scripts is not None:
         node: Node = PrivateNode(scripts, has_management=True)
     elif _docker_runs():
@@ -76,19 +77,10 @@ def find_scripts() -> Path | None:
     return folder if (folder / "rabbitmq-env").exists() else None
 
 
-def install() -> Path | None:
-    """Install RabbitMQ from Debian's packages and return the folder of its scripts; None where that cannot be done."""
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
-        return None
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "update"],
-        ["apt-get", "install", "-y", "--no-install-recommends", "rabbitmq-server"],
-    ):
-        done = subprocess.run(command, env=quiet, capture_output=True, timeout=INSTALL_SECONDS, check=False)
-        if done.returncode != 0:
-            return None
-    return find_scripts()
+def find_or_install() -> Path | None:
+    """Return the folder of RabbitMQ's scripts, installed now where there is none; None where that cannot be done."""
+    found = find_scripts()
+    return found if found is not None or not packages.install(PACKAGE) else find_scripts()
 
 
 def _docker_runs() -> bool:

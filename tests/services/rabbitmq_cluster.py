@@ -7,7 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 from tests.services.ports import free_ports
-from tests.services.rabbitmq import find_scripts
+from tests.services.rabbitmq import find_or_install
 from tests.services.rabbitmq_node import Member, PrivateNode, ServiceUnavailable, epmd_command, node_name
 
 NODES = 3
@@ -33,7 +33,7 @@ class Cluster:
 @asynccontextmanager
 async def rabbitmq_cluster() -> AsyncIterator[Cluster]:
     """Start the nodes side by side; they find each other by a list in their configuration."""
-    scripts = await asyncio.to_thread(find_scripts)
+    scripts = await asyncio.to_thread(find_or_install)
     if scripts is None:
         raise ServiceUnavailable("A cluster needs an installed RabbitMQ: apt-get install rabbitmq-server")
     ports, [epmd] = free_ports(NODES), free_ports(1)

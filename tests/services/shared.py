@@ -16,12 +16,12 @@ from typing import Any
 
 import psutil
 
-from tests.services import run
+from tests.services import packages, run
 from tests.services.guard import SHARED
 from tests.services.postgres import URL_VARIABLE as DATABASE_VARIABLE
 from tests.services.postgres import Postgres, start_embedded_postgres
+from tests.services.rabbitmq import PACKAGE, find_scripts, start_managed_rabbitmq
 from tests.services.rabbitmq import URL_VARIABLE as BROKER_VARIABLE
-from tests.services.rabbitmq import find_scripts, install, start_managed_rabbitmq
 from tests.services.rabbitmq_node import ContainerNode, GivenNode, InstalledNode, Node, ServiceUnavailable
 
 REPOSITORY = Path(__file__).parents[2]
@@ -41,12 +41,12 @@ def shared_rabbitmq() -> Node:
 
 
 def begin() -> None:
-    """Have both servers started while the workers collect the tests; RabbitMQ is installed first where it is missing.
+    """Have both servers started while the workers collect the tests; missing packages are installed first.
 
     Installing takes longer than a test may.
     """
+    packages.install_missing(*(() if find_scripts() else (PACKAGE,)))
     if BROKER_VARIABLE not in os.environ:
-        find_scripts() or install()
         _begin("rabbitmq")
     if DATABASE_VARIABLE not in os.environ:
         _begin("postgres")

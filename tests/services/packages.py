@@ -1,0 +1,33 @@
+"""Debian packages of the servers and programs that tests use."""
+
+import os
+import shutil
+import subprocess
+
+INSTALL_SECONDS = 600
+# Programs and the packages that bring them; RabbitMQ is no program on PATH and is looked for in rabbitmq.py.
+PACKAGES = {"pgbouncer": "pgbouncer", "ip": "iproute2", "nft": "nftables", "perl": "perl-base"}
+
+
+def program(name: str) -> str | None:
+    """Return the path of an installed program, also of one that only root has on PATH."""
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+
+
+def install(*packages: str) -> bool:
+    """Install packages; return whether that was done, which takes root and apt-get."""
+    if not packages or shutil.which("apt-get") is None or os.geteuid() != 0:
+        return False
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # Two workers may install at the same time.
+    install = ("apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends", *packages)
+    for command in (("apt-get", "update"), install):
+        done = subprocess.run(command, env=quiet, capture_output=True, timeout=INSTALL_SECONDS, check=False)
+        if done.returncode != 0:
+            return False
+    return True
+
+
+def install_missing(*more: str) -> None:
+    """Install the packages of the programs that are not there, and more, in one go."""
+    install(*more, *(package for name, package in PACKAGES.items() if program(name) is None))
