@@ -16,7 +16,7 @@ from pathlib import Path
 
 VARIABLE = "CHIFFON_TEST_RUN"
 GUARD = Path(__file__).with_name("guard.py")
-GUARD_SECONDS = 60
+GUARD_SECONDS = 300
 UNDO = "undo.jsonl"
 
 
