@@ -54,8 +54,10 @@ def _check_number(item: Any) -> None:
 
 def _is_number(value: Any) -> Any:
     """Refuse what only looks like a number: true, and digits in quotes."""
-    if isinstance(value, bool | str | bytes):
-        raise PydanticCustomError("number", "must be a number, and not in quotes")
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "must be a number, not true or false")
+    if isinstance(value, str | bytes):
+        raise PydanticCustomError("number", "must be a number, without quotes")
     return value
 
 
