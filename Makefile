@@ -17,7 +17,7 @@ LOCK_TOOLS := $(VENV)/lock-tools
 PIP_TOOLS := pip-tools==7.6.2
 SOURCES := src tests bench
 PYTEST := $(BIN)/python -m pytest
-WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 STARTED := $(shell date +%s)
 ELAPSED = $$(( $$(date +%s) - $(STARTED) )) s
 
@@ -50,7 +50,7 @@ types: $(DEV)
 imports: $(DEV)
 	@echo "lint-imports" && report=$$($(BIN)/lint-imports 2>&1) || { echo "$$report"; exit 1; }
 
-# Most tests wait for a process or a server most of the time, so there are more workers than processors.
+# Tests often wait for a process or a server, so there is one worker more than processors.
 pytest: $(DEV)
 	@$(PYTEST) -n $(WORKERS) --durations=20 $(TESTS) </dev/null
 

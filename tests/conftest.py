@@ -79,9 +79,9 @@ async def database_url(postgres: Postgres) -> AsyncIterator[str]:
 # The longest groups come first: a worker that begins one last would work alone at the end.
 LONGEST_FIRST = (
     "tests/chaos",
-    "tests/integration/failover",
     "tests/integration/system",
     "tests/acceptance",
+    "tests/integration/failover",
     "tests/integration/test_interrupted_run.py",
     "tests/integration/conformance",
     "tests/contract",

@@ -128,6 +128,8 @@ async def test_what_could_not_be_reported_before_the_end_is_reported_by_the_next
         await asyncio.wait_for(asyncio.shield(ended), 10)
     assert orchestrator.result(task) is None
 
+    # A ticket that was not settled comes back; an orchestrator that gave the task refuses a second claim.
+    orchestrator.refuses.add(task)
     async with running(Cable(broker), tmp_path / "agent", asyncio.Event()):
         result = await orchestrator.ended(task)
 
