@@ -29,35 +29,35 @@ async def agents_of(system: System, name: str) -> list[Agent]:
 
 @pytest.mark.parametrize("shift", [HOURS, -HOURS], ids=["ahead", "behind"])
 async def test_work_that_may_start_once_runs_on_the_agent_whose_clock_is_right(
-    system: System, tmp_path: Path, shift: timedelta, caplog: pytest.LogCaptureFixture
+    own_system: System, tmp_path: Path, shift: timedelta, caplog: pytest.LogCaptureFixture
 ) -> None:
     stop, clock = asyncio.Event(), ShiftedClock(shift)
-    wrong = asyncio.create_task(run_agent(settings(tmp_path / "wrong"), system.shared, clock=clock, stop=stop))
+    wrong = asyncio.create_task(run_agent(settings(tmp_path / "wrong"), own_system.shared, clock=clock, stop=stop))
     try:
 
         async def is_known_to_be_off() -> bool:
-            return any(agent.clock_off_seconds is not None for agent in await agents_of(system, "wrong"))
+            return any(agent.clock_off_seconds is not None for agent in await agents_of(own_system, "wrong"))
 
         await eventually(is_known_to_be_off)
-        waiting = await system.client.dispatch("echo", {"message": "x"}, idempotent=False)
-        why = await system.client.why(waiting.task_id)
-        await system.start_agent(name="right")
-        more = [await system.client.dispatch("echo", {"message": "x"}, idempotent=False) for _ in range(8)]
-        ended = await system.finished(waiting.task_id, *(task.task_id for task in more))
+        waiting = await own_system.client.dispatch("echo", {"message": "x"}, idempotent=False)
+        why = await own_system.client.why(waiting.task_id)
+        await own_system.start_agent(name="right")
+        more = [await own_system.client.dispatch("echo", {"message": "x"}, idempotent=False) for _ in range(8)]
+        ended = await own_system.finished(waiting.task_id, *(task.task_id for task in more))
         clock.shift = timedelta(0)
 
         async def is_right() -> bool:
-            return all(agent.clock_off_seconds is None for agent in await agents_of(system, "wrong"))
+            return all(agent.clock_off_seconds is None for agent in await agents_of(own_system, "wrong"))
 
         await eventually(is_right)
-        [wrong_agent] = await agents_of(system, "wrong")
-        after = await system.client.dispatch("echo", {"message": "x"}, agent_id=wrong_agent.agent_id)
-        [back] = await system.finished(after.task_id)
+        [wrong_agent] = await agents_of(own_system, "wrong")
+        after = await own_system.client.dispatch("echo", {"message": "x"}, agent_id=wrong_agent.agent_id)
+        [back] = await own_system.finished(after.task_id)
     finally:
         stop.set()
         await wrong
 
-    [right_agent] = await agents_of(system, "right")
+    [right_agent] = await agents_of(own_system, "right")
     assert "agent_clock_off" in {blocker.kind for blocker in why.blockers}
     assert {(task.status, task.attempt, task.agent_id) for task in ended} == {("completed", 1, right_agent.agent_id)}
     assert (back.status, back.agent_id) == ("completed", wrong_agent.agent_id)
@@ -65,12 +65,12 @@ async def test_work_that_may_start_once_runs_on_the_agent_whose_clock_is_right(
 
 
 async def test_a_process_with_a_copy_of_a_running_agents_state_is_refused_and_ends(
-    system: System, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    own_system: System, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await system.start_agent(state_dir=tmp_path / "original", name="original", heartbeat_seconds=0.2)
+    await own_system.start_agent(state_dir=tmp_path / "original", name="original", heartbeat_seconds=0.2)
 
     async def is_online() -> bool:
-        return bool(await agents_of(system, "original"))
+        return bool(await agents_of(own_system, "original"))
 
     await eventually(is_online)
     (tmp_path / "copy").mkdir()
@@ -78,11 +78,11 @@ async def test_a_process_with_a_copy_of_a_running_agents_state_is_refused_and_en
 
     with pytest.raises(AgentRefused, match="earlier process"):
         async with asyncio.timeout(20):
-            await run_agent(settings(tmp_path / "copy"), system.shared, stop=asyncio.Event())
+            await run_agent(settings(tmp_path / "copy"), own_system.shared, stop=asyncio.Event())
 
-    task = await system.client.dispatch("echo", {"message": "x"})
-    [ended] = await system.finished(task.task_id)
-    [agent] = await agents_of(system, "original")
+    task = await own_system.client.dispatch("echo", {"message": "x"})
+    [ended] = await own_system.finished(task.task_id)
+    [agent] = await agents_of(own_system, "original")
     assert ended.status == "completed"
     assert (agent.hostname, agent.status) == ("original", "online")
     assert {"agent.refused", "agent.two_processes"} <= {record.msg for record in caplog.records}
