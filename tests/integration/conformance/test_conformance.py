@@ -33,10 +33,11 @@ async def _verdict_on(mutant: Mutant, server: str, folder: Path) -> Verdict:
     return verdict
 
 
+@pytest.mark.timeout(400)
 async def test_the_example_in_plain_python_passes_every_case(server: str) -> None:
     # Long enough that a worker renews in time, and begins, also where others want the processors.
     patient = Patience(begin=60, put_back=90, leave=60)
-    tried = try_worker(server, worker_command(EXAMPLE), CASES, lease=2 * LEASE, at_once=11, patience=patient)
+    tried = try_worker(server, worker_command(EXAMPLE), CASES, lease=4 * LEASE, at_once=6, patience=patient)
 
     verdicts = [verdict async for verdict in tried]
 

@@ -24,6 +24,8 @@ async def is_whole(cluster: Cluster) -> bool:
     return await asyncio.to_thread(cluster.running) == NODES
 
 
+@pytest.mark.xdist_group("own_rabbitmq")
+@pytest.mark.timeout(400)
 async def test_work_goes_on_after_any_node_of_a_cluster_was_killed(
     ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
