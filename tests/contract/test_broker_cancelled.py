@@ -1,6 +1,7 @@
 """Whoever is cancelled while it leaves a consumer, in whatever moment, is cancelled, and does not go on as if not."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -33,3 +34,18 @@ async def test_being_cancelled_while_a_consumer_is_closed_is_not_lost(
         await asyncio.wait({staying}, timeout=10)
 
         assert staying.cancelled(), f"it goes on when it is cancelled {turns} turns of the loop later"
+
+
+async def test_a_consumer_that_is_left_while_it_subscribes_leaves_the_connection_to_the_others(
+    broker: Broker, queue: Queue
+) -> None:
+    before = broker.generation
+    for quarters in range(4 * MOMENTS):
+        with suppress(TimeoutError):
+            async with broker.consume(queue.name, prefetch=1), asyncio.timeout(quarters / 4000):
+                await asyncio.Event().wait()
+
+        async with asyncio.timeout(2):
+            await broker.depth(queue.name)
+
+    assert broker.generation == before
