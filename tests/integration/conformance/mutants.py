@@ -72,7 +72,11 @@ MUTANTS = (
     Mutant(
         "gives up for good when it is refused",
         "frozen",
-        (("                return error.code, {}\n", "                os._exit(1)\n"),),
+        (
+            ("                return error.code, {}\n", "                os._exit(1)\n"),
+            # On a busy machine the answer that refuses it comes later than it waits.
+            ('why.append("cancelled" if status == 200 else "lost")', "os._exit(1)"),
+        ),
     ),
     Mutant(
         "does not start again after a crash",
