@@ -21,11 +21,14 @@ from common.messages import (
     ProtocolError,
     Refusal,
     Renew,
-    StatusUpdate,
     Ticket,
-    WorkResult,
-    WorkStatus,
 )
+
+# The seed imports these from here.
+from common.messages import StatusUpdate as StatusUpdate
+from common.messages import WorkRequest as WorkRequest
+from common.messages import WorkResult as WorkResult
+from common.messages import WorkStatus as WorkStatus
 from common.orders import Control
 from common.unreadable import Unreadable
 

@@ -112,6 +112,9 @@ PARAMETERS: Mapping[str, type[Parameters]] = MappingProxyType(
     {"echo": EchoParameters, "shell_script": ShellScriptParameters}
 )
 
+# Which type of agent runs which type of work, unless the settings of the orchestrator say otherwise.
+DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType({"echo": "infra", "shell_script": "infra"})
+
 
 def content_of(work_type: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what parameters say: the same for a default whether it is spelled out or not.

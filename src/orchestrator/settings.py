@@ -7,9 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from common.config import Settings
-from common.work import AgentType, WorkType
-
-DEFAULT_ROUTES: dict[str, str] = {"echo": "infra", "shell_script": "infra"}
+from common.work import DEFAULT_ROUTES, AgentType, WorkType
 
 
 class OrchestratorSettings(Settings):

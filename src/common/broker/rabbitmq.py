@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from aio_pika.abc import AbstractChannel
 from aiormq.exceptions import AMQPChannelError, ChannelAccessRefused, ChannelNotFoundEntity
-from pamqp.common import FieldTable
 
 from common.broker.base import BrokerUnavailable, Consumer, NotPermitted, Outgoing, Queue, QueueType
 from common.broker.rabbitmq_connection import Generation, Link, within
@@ -19,10 +18,10 @@ from common.broker.rabbitmq_consumer import RabbitConsumer
 from common.broker.rabbitmq_publisher import Publisher, PublishingChannel, open_publishing_channel
 from common.broker.rabbitmq_user import user_of
 from common.loop import end
+from common.rabbitmq import declare_queues
 from common.urls import without_secrets
 
 DEADLINE = timedelta(seconds=10)
-HIGHEST_PRIORITY = 5
 
 Value = TypeVar("Value")
 
@@ -62,7 +61,7 @@ class RabbitBroker:
         if queues and self._refused.issuperset(queue.name for queue in queues):
             raise NotPermitted(f"RabbitMQ does not let this user declare the queues {names}.")
         try:
-            await self._ask(lambda channel: self._create(channel, queues))
+            await self._ask(lambda channel: declare_queues(channel, queues, queue_type=self._queue_type))
         except ChannelAccessRefused as refusal:
             self._refused.update(queue.name for queue in queues)
             raise NotPermitted(f"RabbitMQ does not let this user declare the queues {names}: {refusal}") from refusal
@@ -134,28 +133,10 @@ class RabbitBroker:
         # A broker that came back without its data gets what was declared here; what others own is theirs to bring back.
         if self._declared:
             async with generation.side_channel() as channel:
-                await within(self._deadline, self._create(channel, tuple(self._declared.values())))
-
-    async def _create(self, channel: AbstractChannel, queues: tuple[Queue, ...]) -> None:
-        exchanges = {binding.exchange for queue in queues for binding in queue.bindings}
-        for exchange in sorted(exchanges):
-            await channel.declare_exchange(exchange.name, exchange.type.value, durable=True)
-        for queue in queues:
-            arguments: FieldTable = dict(queue_arguments(queue, self._queue_type))
-            declared = await channel.declare_queue(queue.name, durable=True, arguments=arguments)
-            for binding in queue.bindings:
-                await declared.bind(binding.exchange.name, binding.routing_key)
-
-
-def queue_arguments(queue: Queue, queue_type: QueueType) -> dict[str, str | int]:
-    """Return the arguments that a queue is declared with; whoever declares it with others is refused."""
-    arguments: dict[str, str | int] = {"x-queue-type": queue_type.value}
-    # Quorum queues refuse it: RabbitMQ 4 gives them priorities without it, earlier ones have none.
-    if queue.has_priorities and queue_type is QueueType.CLASSIC:
-        arguments["x-max-priority"] = HIGHEST_PRIORITY
-    if queue.unused_for is not None:
-        arguments["x-expires"] = int(queue.unused_for.total_seconds() * 1000)
-    return arguments
+                await within(
+                    self._deadline,
+                    declare_queues(channel, tuple(self._declared.values()), queue_type=self._queue_type),
+                )
 
 
 async def _round_trip(link: Link[PublishingChannel] | Link[None]) -> None:

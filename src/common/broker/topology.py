@@ -1,5 +1,6 @@
 """The names of exchanges and queues, and what is bound to what; the table in docs/reference/messages.md."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from uuid import UUID
 
@@ -38,6 +39,11 @@ def work_queue(agent_type: str) -> Queue:
 
 def work_address(agent_type: str) -> Address:
     return Address(WORK, f"work.{agent_type}")
+
+
+def every_queue(agent_types: Iterable[str]) -> tuple[Queue, ...]:
+    """Return the queues that an orchestrator needs which routes work to these types of agents."""
+    return (DEAD_LETTER_QUEUE, *REPLY_QUEUES, *map(work_queue, agent_types))
 
 
 def own_work_queue(agent_id: UUID) -> Queue:

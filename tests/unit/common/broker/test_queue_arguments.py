@@ -3,8 +3,8 @@
 from uuid import UUID
 
 from common.broker.base import QueueType
-from common.broker.rabbitmq import queue_arguments
 from common.broker.topology import control_queue, work_queue
+from common.rabbitmq import queue_arguments
 
 DAY = 24 * 60 * 60 * 1000
 AGENT = UUID(int=1)
