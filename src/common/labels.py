@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 from common.json_rules import MAX_INTEGER, check_text
 
 MOST_LABELS = 100
+MOST_OF_A_TASK = 32
 LONGEST_TEXT = 200
 LABEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_./-]{0,99}"
 
@@ -57,6 +58,18 @@ def check_labels(given: Any) -> dict[str, Any]:
     return dict(given)
 
 
+def check_task_labels(given: Any) -> dict[str, str]:
+    """Return the labels of a task, texts by their names; raises ValueError that names the first that cannot be one."""
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            if not isinstance(value, str):
+                raise ValueError(f"{name}: must be a text")  # noqa: TRY004 - pydantic reports it
+        if len(given) > MOST_OF_A_TASK:
+            raise ValueError(f"must have at most {MOST_OF_A_TASK} labels")
+        return check_labels(given)
+    raise ValueError("must be an object of texts")
+
+
 def _problem(value: Any) -> str | None:
     if isinstance(value, bool):
         return None
@@ -74,3 +87,16 @@ def _problem(value: Any) -> str | None:
 
 
 Labels = Annotated[dict[str, Any], BeforeValidator(check_labels), WithJsonSchema(_SCHEMA)]
+
+TaskLabels = Annotated[
+    dict[str, str],
+    BeforeValidator(check_task_labels),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"type": "string", "maxLength": LONGEST_TEXT},
+            "propertyNames": {"pattern": f"^{LABEL_PATTERN}$"},
+            "maxProperties": MOST_OF_A_TASK,
+        }
+    ),
+]

@@ -174,6 +174,7 @@ class WorkResult(Message):
     `output_bytes` says how much each stream holds in all, so that a reader knows when it has everything, and
     `output_dropped` how much more it wrote, beyond the limit. `started` is false for a task that is handed back
     untouched: that attempt does not count. `artifacts_path` is where the worker says that it put what it made.
+    `result` is what the executor returned.
     """
 
     task_id: UUID
@@ -192,6 +193,7 @@ class WorkResult(Message):
     output_bytes: dict[Stream, int] = Field(default_factory=dict)
     output_dropped: dict[Stream, int] = Field(default_factory=dict)
     artifacts_path: str | None = None
+    result: JsonValue = None
 
 
 class AgentStatus(StrEnum):

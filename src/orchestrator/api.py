@@ -169,7 +169,7 @@ async def tasks(
 ) -> TaskPage:
     """Return the tasks that match everything given, a page at a time."""
     before = None if cursor is None else decode_cursor(cursor)
-    wanted = TaskFilter(status, work_type, agent_type, agent_id, trace_id, created_after, before)
+    wanted = TaskFilter(status, work_type, agent_type, agent_id, trace_id, created_after, before=before)
     found = await service.list_tasks(wanted, limit=limit + 1)
     page, last = found[:limit], found[limit - 1] if len(found) > limit else None
     return TaskPage(

@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from common.batching import Batcher
-from common.broker import topology
 from common.broker.base import Broker
+from common.broker.topology import every_queue
 from common.errors import InvalidField
 from common.ids import new_request_id, new_trace_id
 from common.loop import Wake
@@ -31,6 +31,7 @@ from orchestrator.tasks.dispatch import (
     agent_type_for,
     attempts,
     check_keys,
+    check_name,
     check_parameters,
     check_wait,
     waits_in_line,
@@ -81,11 +82,7 @@ class OrchestratorService:
 
     async def connect(self) -> None:
         """Make sure that every queue exists, and begin to take dispatches. Raises `BrokerUnavailable`."""
-        await self._broker.declare(
-            topology.DEAD_LETTER_QUEUE,
-            *topology.REPLY_QUEUES,
-            *map(topology.work_queue, self._settings.agent_types),
-        )
+        await self._broker.declare(*every_queue(self._settings.agent_types))
         await self._stack.enter_async_context(self._dispatches)
 
     async def disconnect(self) -> None:
@@ -109,6 +106,8 @@ class OrchestratorService:
         concurrency_limit: int | None = None,
         expires_after: timedelta | None = None,
         approval_id: UUID | None = None,
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
         requested_by: Caller = ANYBODY,
     ) -> Identity:
         """Store work and have it done; returns the ids under which it is known, also when it was dispatched before.
@@ -121,6 +120,7 @@ class OrchestratorService:
         work = self.work_of(work_type, parameters, hints or {})
         check_keys(ordering_key, concurrency_key, concurrency_limit)
         check_wait(expires_after)
+        check_name(name, labels or {})
         task = NewTask(
             task_id=task_id,
             request_id=request_id or new_request_id(),
@@ -138,6 +138,8 @@ class OrchestratorService:
             concurrency_key=concurrency_key,
             concurrency_limit=concurrency_limit,
             expires_after=expires_after,
+            name=name,
+            labels=labels or {},
             requested_by=requested_by,
         )
         return await self.submit(task)

@@ -24,14 +24,14 @@ STORE = (
         SELECT *
           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[],
                       $8::bytea[], $9::smallint[], $10::boolean[], $11::smallint[], $12::interval[], $13::uuid[],
-                      $14::bigint[], $15::text[], $16::text[], $17::text[], $18::bytea[], $19::jsonb[], $20::uuid[],
-                      $21::uuid[], $22::boolean[])
+                      $14::bigint[], $15::text[], $16::text[], $17::text[], $18::bytea[], $19::jsonb[], $20::text[],
+                      $21::jsonb[], $22::text[], $23::uuid[], $24::uuid[], $25::boolean[])
                  WITH ORDINALITY AS new (task_id, request_id, trace_id, work_type, agent_type, parameters, hints,
                                          content_digest, priority, idempotent, max_attempts, expires_after, rerun_of,
                                          precedence, effect, policy_rule, policy_version, work_digest, confinement,
-                                         agent_id, claim_id, is_published, position)
+                                         name, labels, requested_by, agent_id, claim_id, is_published, position)
     ), fit AS MATERIALIZED (
-        SELECT new.task_id, new.agent_id, new.claim_id, now() + $23::interval AS until
+        SELECT new.task_id, new.agent_id, new.claim_id, now() + $26::interval AS until
           FROM new
           JOIN agent ON agent.agent_id = new.agent_id
          WHERE agent.agent_type = new.agent_type AND new.work_type = ANY(agent.work_types) AND agent.worker_id IS NULL
@@ -40,11 +40,13 @@ STORE = (
         INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
                           priority, idempotent, max_attempts, first_in_order, admitted, expires_at, rerun_of,
                           precedence, rank, aim, effect, policy_rule, policy_version, work_digest, confinement,
-                          status, agent_id, claim_id, lease_expires_at, attempt, fence, started_at)
+                          name, labels, requested_by, status, agent_id, claim_id, lease_expires_at, attempt, fence,
+                          started_at)
         SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
                new.content_digest, new.priority, new.idempotent, new.max_attempts, true, true,
-               now() + new.expires_after, new.rerun_of, new.precedence, task_rank(now(), new.precedence, $24), '',
-               new.effect, new.policy_rule, new.policy_version, new.work_digest, new.confinement,
+               now() + new.expires_after, new.rerun_of, new.precedence, task_rank(now(), new.precedence, $27), '',
+               new.effect, new.policy_rule, new.policy_version, new.work_digest, new.confinement, new.name, new.labels,
+               new.requested_by,
                CASE WHEN fit.task_id IS NULL THEN 'pending' ELSE 'running' END, fit.agent_id, fit.claim_id, fit.until,
                CASE WHEN fit.task_id IS NULL THEN 0 ELSE 1 END, CASE WHEN fit.task_id IS NULL THEN 0 ELSE 1 END,
                CASE WHEN fit.task_id IS NULL THEN NULL ELSE now() END
@@ -63,15 +65,15 @@ STORE = (
                    'payload', jsonb_build_object('task_id', new.task_id, 'work_type', new.work_type, 'fence', 0),
                    'trace_id', new.trace_id, 'request_id', new.request_id),
                stored.rank,
-               CASE WHEN new.is_published THEN now() + $25::interval ELSE now() END,
+               CASE WHEN new.is_published THEN now() + $28::interval ELSE now() END,
                CASE WHEN new.is_published THEN now() END
           FROM new JOIN stored USING (task_id)
          WHERE stored.agent_id IS NULL
      RETURNING task_id
     ), told AS MATERIALIZED (
         SELECT event.*
-          FROM unnest($26::text[], $27::text[], $28::text[], $29::uuid[], $30::uuid[], $31::uuid[], $32::uuid[],
-                      $33::smallint[], $34::bytea[])
+          FROM unnest($29::text[], $30::text[], $31::text[], $32::uuid[], $33::uuid[], $34::uuid[], $35::uuid[],
+                      $36::smallint[], $37::bytea[])
                  WITH ORDINALITY AS event (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
                                            position)
           JOIN stored USING (task_id)

@@ -3,12 +3,14 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from common.lifecycle import Status
 from common.messages import Lease, WorkResult
 from orchestrator.database.pool import Connection
 from orchestrator.leases.rules import Attempt
+from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 
 CLAIM = """
@@ -17,7 +19,7 @@ CLAIM = """
            SET status = 'running', agent_id = new.agent_id, claim_id = new.claim_id,
                lease_expires_at = now() + new.lease, attempt = attempt + 1, fence = fence + 1,
                started_at = now(), updated_at = now(), progress = '', output = '',
-               error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL
+               error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL, result = NULL
           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::interval[]) AS new (task_id, agent_id, claim_id, lease)
          WHERE task.task_id = new.task_id AND task.status = 'pending' AND task.admitted
      RETURNING task.task_id, task.attempt, task.fence, task.agent_id, task.claim_id
@@ -55,15 +57,15 @@ END = """
     WITH new AS MATERIALIZED (
         SELECT *
           FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::int[],
-                      $9::bigint[], $10::text[], $11::jsonb[], $12::jsonb[], $13::boolean[])
+                      $9::bigint[], $10::text[], $11::jsonb[], $12::jsonb[], $13::boolean[], $14::jsonb[])
                  AS new (task_id, fence, status, outcome, output, error_message, error_code, exit_code, duration_ms,
-                         artifacts_path, output_bytes, output_dropped, started)
+                         artifacts_path, output_bytes, output_dropped, started, result)
     ), finished AS (
         UPDATE task
            SET status = new.status, claim_id = NULL, lease_expires_at = NULL, output = new.output,
                error_message = new.error_message, error_code = new.error_code, exit_code = new.exit_code,
-               duration_ms = new.duration_ms, artifacts_path = new.artifacts_path, finished_at = now(),
-               updated_at = now()
+               duration_ms = new.duration_ms, artifacts_path = new.artifacts_path, result = new.result,
+               finished_at = now(), updated_at = now()
           FROM new
          WHERE new.status IS NOT NULL
            AND task.task_id = new.task_id AND task.fence = new.fence AND coalesce(task.status = 'running', false)
@@ -109,17 +111,13 @@ EXPIRED = """
      ORDER BY lease_expires_at LIMIT $1
 """
 
-LOCK_EXPIRED = """
-    SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
-           status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
-           error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at, ordering_key,
-           concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path,
-           effect, policy_rule, policy_version, work_digest, confinement, approval_id
+LOCK_EXPIRED = f"""
+    SELECT {COLUMNS}
       FROM task
      WHERE task_id = ANY($1::uuid[]) AND status = 'running' AND lease_expires_at < now()
      ORDER BY task_id
        FOR UPDATE SKIP LOCKED
-"""
+"""  # noqa: S608 - constants only
 
 COUNT_RUNNING = """
     SELECT count(*) FILTER (WHERE lease_expires_at >= now()) AS live,
@@ -147,6 +145,7 @@ class End:
     output_bytes: dict[str, int] | None = None
     output_dropped: dict[str, int] | None = None
     artifacts_path: str | None = None
+    result: Any = None
     counts: bool = True
 
     @classmethod
@@ -165,6 +164,7 @@ class End:
             output_bytes={stream.value: size for stream, size in result.output_bytes.items()},
             output_dropped={stream.value: size for stream, size in result.output_dropped.items()} or None,
             artifacts_path=result.artifacts_path,
+            result=result.result,
         )
 
 
@@ -210,6 +210,7 @@ async def end(db: Connection, ends: Sequence[End]) -> None:
         [item.output_bytes for item in ends],
         [item.output_dropped for item in ends],
         [item.counts for item in ends],
+        [item.result for item in ends],
     )
 
 

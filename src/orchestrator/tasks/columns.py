@@ -1,16 +1,20 @@
-"""The values of new tasks, as statements that store them take them: a list for each column."""
+"""The columns of `task`: what a statement reads of a task, and the values of new tasks, a list for each column."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from common.confinement import UNCONFINED, Confinement
-from orchestrator.tasks.model import NewTask
+from orchestrator.tasks.model import NewTask, Task
+
+# Every column that `Task.from_row` takes. `read_at` is no column: a statement that knows it says so.
+COLUMNS = ", ".join(f"task.{field.name}" for field in fields(Task) if field.name != "read_at")
 
 
 def columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
     """Return task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest, priority,
-    idempotent, max_attempts, expires_after, rerun_of, precedence, effect, policy_rule, policy_version, work_digest and
-    confinement.
+    idempotent, max_attempts, expires_after, rerun_of, precedence, effect, policy_rule, policy_version, work_digest,
+    confinement, name, labels and requested_by.
     """
     return (
         [task.task_id for task in tasks],
@@ -32,6 +36,9 @@ def columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
         [task.ruling.policy_version for task in tasks],
         [task.work_digest for task in tasks],
         [_confinement(task.ruling.confinement) for task in tasks],
+        [task.name for task in tasks],
+        [dict(task.labels) for task in tasks],
+        [None if task.requested_by is None else task.requested_by.name for task in tasks],
     )
 
 

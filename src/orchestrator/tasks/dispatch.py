@@ -9,11 +9,14 @@ from pydantic_core import to_json
 
 from common.errors import Conflict, ErrorCode, Invalid, InvalidField
 from common.fields import place_in, problem_in
+from common.labels import check_task_labels
+from common.visible import is_hidden
 from common.work import PARAMETERS
 from orchestrator.keys.model import has_keys
 from orchestrator.tasks.model import ATTEMPTS_IF_IDEMPOTENT, NORMAL_PRIORITY, Identity, NewTask
 
 LONGEST_KEY = 200
+LONGEST_NAME = 200
 HIGHEST_LIMIT = 1000
 LONGEST_WAIT = timedelta(days=30)
 
@@ -85,6 +88,16 @@ def check_keys(ordering_key: str | None, concurrency_key: str | None, concurrenc
         raise InvalidField("concurrency_limit", "is allowed only with 'concurrency_key', whose tasks it counts")
     if concurrency_limit is not None and not 1 <= concurrency_limit <= HIGHEST_LIMIT:
         raise InvalidField("concurrency_limit", f"must be from 1 to {HIGHEST_LIMIT}")
+
+
+def check_name(name: str, labels: Mapping[str, str]) -> None:
+    """Raise `InvalidField` for a name or a label that a task cannot have."""
+    if len(name) > LONGEST_NAME or any(map(is_hidden, name)):
+        raise InvalidField("name", f"must have at most {LONGEST_NAME} characters, and only such that can be seen")
+    try:
+        check_task_labels(labels)
+    except ValueError as problem:
+        raise InvalidField("labels", str(problem)) from None
 
 
 def check_wait(expires_after: timedelta | None) -> None:

@@ -20,6 +20,9 @@ def dispatched(task: NewTask, by: str) -> NewEvent:
             "rule": task.ruling.rule,
             "policy_version": task.ruling.policy_version,
             "digest": task.work_digest.hex(),
+            # Most tasks have neither, and their events stay as short as they were.
+            **({"name": task.name} if task.name else {}),
+            **({"labels": dict(task.labels)} if task.labels else {}),
         },
     )
 

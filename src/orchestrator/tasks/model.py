@@ -61,6 +61,8 @@ class NewTask:
     rerun_of: UUID | None = None
     precedence: int | None = None
     requested_by: Caller | None = None
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def aimed_at(self) -> Aim | None:
@@ -139,6 +141,8 @@ class NewTask:
             "concurrency_limit": self.concurrency_limit,
             "rerun_of": None if self.rerun_of is None else str(self.rerun_of),
             "precedence": None if self.effective_precedence == precedence_of(self.priority) else self.precedence,
+            "name": self.name or None,
+            "labels": dict(self.labels) or None,
             "expires_after_seconds": None if self.expires_after is None else self.expires_after.total_seconds(),
         }
         content |= {name: value for name, value in optional.items() if value is not None}
@@ -170,6 +174,9 @@ class TaskFilter:
     agent_id: UUID | None = None
     trace_id: UUID | None = None
     created_after: datetime | None = None
+    name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    requested_by: str | None = None
     before: tuple[datetime, UUID] | None = None
 
 
@@ -178,6 +185,8 @@ class Task:
     """A row of `task`.
 
     `agent_id` is the agent of the current or last attempt. `unstarted` counts attempts that were handed back untouched.
+    `requested_by` is the name of the identity that dispatched it; None for tasks of earlier versions and without
+    authentication. `result` is what the executor returned, as JSON.
     One that is not `admitted` waits for its keys: it has no ticket and nobody may claim it. `read_at` is when the
     transaction began that has read the row, where it tells.
     """
@@ -223,6 +232,10 @@ class Task:
     work_digest: bytes | None = None
     confinement: Confinement = UNCONFINED
     approval_id: UUID | None = None
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    requested_by: str | None = None
+    result: Any = None
     read_at: datetime | None = field(default=None, compare=False)
 
     @property

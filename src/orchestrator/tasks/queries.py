@@ -6,7 +6,7 @@ from uuid import UUID
 
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection
-from orchestrator.tasks.columns import columns
+from orchestrator.tasks.columns import COLUMNS, columns
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 
 # ON CONFLICT covers both keys, task_id and request_id, also between rows of one call. A task with a key is not admitted
@@ -15,21 +15,22 @@ INSERT = """
     INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
                       priority, idempotent, max_attempts, status, ordering_key, concurrency_key, first_in_order,
                       admitted, expires_at, rerun_of, precedence, rank, aim, effect, policy_rule, policy_version,
-                      work_digest, confinement, approval_id)
+                      work_digest, confinement, approval_id, name, labels, requested_by)
     SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
            new.content_digest, new.priority, new.idempotent, new.max_attempts, new.status, new.ordering_key,
            new.concurrency_key, new.ordering_key IS NULL, coalesce(new.ordering_key, new.concurrency_key) IS NULL,
            now() + new.expires_after, new.rerun_of, new.precedence,
-           task_rank(now(), new.precedence, $25), new.aim, new.effect, new.policy_rule, new.policy_version,
-           new.work_digest, new.confinement, new.approval_id
+           task_rank(now(), new.precedence, $28), new.aim, new.effect, new.policy_rule, new.policy_version,
+           new.work_digest, new.confinement, new.approval_id, new.name, new.labels, new.requested_by
       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::bytea[],
                   $9::smallint[], $10::boolean[], $11::smallint[], $12::interval[], $13::uuid[], $14::bigint[],
-                  $15::text[], $16::text[], $17::text[], $18::bytea[], $19::jsonb[], $20::text[], $21::text[],
-                  $22::text[], $23::text[], $24::uuid[])
+                  $15::text[], $16::text[], $17::text[], $18::bytea[], $19::jsonb[], $20::text[], $21::jsonb[],
+                  $22::text[], $23::text[], $24::text[], $25::text[], $26::text[], $27::uuid[])
              WITH ORDINALITY AS new (task_id, request_id, trace_id, work_type, agent_type, parameters, hints,
                                      content_digest, priority, idempotent, max_attempts, expires_after, rerun_of,
                                      precedence, effect, policy_rule, policy_version, work_digest, confinement,
-                                     ordering_key, concurrency_key, aim, status, approval_id, position)
+                                     name, labels, requested_by, ordering_key, concurrency_key, aim, status,
+                                     approval_id, position)
      ORDER BY new.position
         ON CONFLICT DO NOTHING
  RETURNING task_id, request_id
@@ -42,15 +43,11 @@ IDENTITIES = """
      WHERE task_id = ANY($1::uuid[]) OR request_id = ANY($2::uuid[])
 """
 
-GET = """
-    SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
-           status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
-           error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at, ordering_key,
-           concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path,
-           effect, policy_rule, policy_version, work_digest, confinement, approval_id, now() AS read_at
+GET = f"""
+    SELECT {COLUMNS}, now() AS read_at
       FROM task
      WHERE task_id = ANY($1::uuid[])
-"""
+"""  # noqa: S608 - constants only
 
 # Rows are always locked in the order of their ids, so that two transactions never wait for each other.
 LOCK = GET + " ORDER BY task_id FOR UPDATE"
@@ -59,12 +56,8 @@ LOCK = GET + " ORDER BY task_id FOR UPDATE"
 LOCK_ADMITTED = GET + " AND admitted ORDER BY task_id FOR UPDATE"
 GET_NOT_ADMITTED = GET + " AND NOT admitted"
 
-LIST = """
-    SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
-           status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, '' AS output,
-           error_message, error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at,
-           ordering_key, concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path,
-           effect, policy_rule, policy_version, work_digest, confinement, approval_id
+LIST = f"""
+    SELECT {COLUMNS.replace("task.output", "'' AS output")}
       FROM task
      WHERE ($1::text[] IS NULL OR status = ANY($1))
        AND ($2::text IS NULL OR work_type = $2)
@@ -73,21 +66,20 @@ LIST = """
        AND ($5::uuid IS NULL OR trace_id = $5)
        AND ($6::timestamptz IS NULL OR created_at > $6)
        AND ($7::timestamptz IS NULL OR (created_at, task_id) < ($7, $8::uuid))
+       AND ($10::text IS NULL OR name = $10 AND name <> '')
+       AND ($11::jsonb IS NULL OR labels @> $11 AND labels <> '{{}}')
+       AND ($12::text IS NULL OR requested_by = $12)
      ORDER BY created_at DESC, task_id DESC
      LIMIT $9
-"""
+"""  # noqa: S608 - constants only
 
-LAST_ENDED = """
-    SELECT task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority, idempotent, max_attempts,
-           status, attempt, unstarted, fence, agent_id, claim_id, lease_expires_at, progress, output, error_message,
-           error_code, exit_code, duration_ms, created_at, updated_at, started_at, finished_at, ordering_key,
-           concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path,
-           effect, policy_rule, policy_version, work_digest, confinement, approval_id
+LAST_ENDED = f"""
+    SELECT {COLUMNS}
       FROM task
      WHERE finished_at IS NOT NULL
      ORDER BY finished_at DESC, task_id
      LIMIT $1
-"""
+"""  # noqa: S608 - constants only
 
 CANCEL = """
     UPDATE task
@@ -250,6 +242,9 @@ async def newest(db: Connection, wanted: TaskFilter, *, limit: int) -> list[Task
         at,
         task_id,
         limit,
+        wanted.name,
+        None if not wanted.labels else dict(wanted.labels),
+        wanted.requested_by,
     )
     return [Task.from_row(row) for row in rows]
 

@@ -34,5 +34,7 @@ def make_rerun(
         expires_after=None if task.expires_at is None else task.expires_at - task.created_at,
         rerun_of=task.task_id,
         precedence=task.precedence,
+        name=task.name,
+        labels=task.labels,
         requested_by=by,
     )

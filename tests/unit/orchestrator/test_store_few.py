@@ -12,6 +12,6 @@ pytestmark = pytest.mark.path_internals
 def test_every_array_of_the_statement_for_few_tasks_stands_in_a_subquery() -> None:
     arrays = re.findall(r"\$\d+::\w+\[\]", STORE)
 
-    assert len(arrays) == 31
+    assert len(arrays) == 34
     assert all(f"(SELECT {array})" in STORE_FEW for array in arrays)
     assert re.sub(r"\(SELECT (\$\d+::\w+\[\])\)", r"\1", STORE_FEW) == STORE

@@ -20,18 +20,15 @@ from orchestrator.events.queries import Written
 from orchestrator.leases.queries import End
 from orchestrator.leases.rules import Attempt
 from orchestrator.output.model import NewChunk
+from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 
-CLAIMABLE = """
-    SELECT task.task_id, request_id, trace_id, work_type, task.agent_type, parameters, hints, priority, idempotent,
-           max_attempts, task.status, attempt, unstarted, fence, task.agent_id, claim_id, lease_expires_at, progress,
-           output, error_message, error_code, exit_code, duration_ms, task.created_at, updated_at, task.started_at,
-           finished_at, ordering_key, concurrency_key, admitted, expires_at, rerun_of, precedence, aim, artifacts_path,
-           effect, policy_rule, policy_version, work_digest, confinement, approval_id, now() AS read_at,
+CLAIMABLE = f"""
+    SELECT {COLUMNS}, now() AS read_at,
            agent_may_work(wanted.agent_id) = 'free' AS by_free
       FROM unnest($1::uuid[], $2::uuid[]) AS wanted (task_id, agent_id)
       JOIN task ON task.task_id = wanted.task_id
-"""
+"""  # noqa: S608 - constants only
 
 # What stands behind `WRITE` in the statements below.
 RETURNED = """
@@ -62,7 +59,7 @@ LEASE = (
            SET status = 'running', agent_id = held.agent_id, claim_id = held.claim_id,
                lease_expires_at = now() + $5::interval, attempt = attempt + 1, fence = task.fence + 1,
                started_at = now(), updated_at = now(), progress = '', output = '',
-               error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL
+               error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL, result = NULL
           FROM held
          WHERE task.task_id = held.task_id AND held.task_id = ANY(ARRAY(SELECT task_id FROM used_up))
      RETURNING task.task_id, task.attempt, task.fence, task.agent_id, task.claim_id
@@ -82,13 +79,8 @@ LEASE = (
     + RETURNED
 )
 
-REPORTED = """
-    SELECT task.task_id, request_id, trace_id, work_type, task.agent_type, parameters, hints, priority, idempotent,
-           max_attempts, task.status, attempt, unstarted, task.fence, task.agent_id, task.claim_id, lease_expires_at,
-           progress, output, task.error_message, task.error_code, task.exit_code, task.duration_ms, task.created_at,
-           updated_at, task.started_at, finished_at, ordering_key, concurrency_key, admitted, expires_at, rerun_of,
-           precedence, aim, artifacts_path, effect, policy_rule, policy_version, work_digest, confinement, approval_id,
-           now() AS read_at,
+REPORTED = f"""
+    SELECT {COLUMNS}, now() AS read_at,
            tried.number AS by_number, tried.fence AS by_fence, tried.agent_id AS by_agent_id,
            tried.outcome AS by_outcome, tried.output_bytes AS by_output_bytes,
            agent_may_work(tried.agent_id) = 'shut_out' AS by_shut_out,
@@ -97,7 +89,7 @@ REPORTED = """
       JOIN task ON task.task_id = wanted.task_id
       JOIN attempt AS tried ON tried.task_id = wanted.task_id AND tried.number = wanted.number
       LEFT JOIN agent ON agent.agent_id = tried.agent_id
-"""
+"""  # noqa: S608 - constants only
 
 # The events are told of those that ended and of the pieces that were not there yet, each by its position.
 FINISH = (
@@ -105,9 +97,9 @@ FINISH = (
     WITH held AS MATERIALIZED (
         SELECT new.*
           FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[],
-                      $9::int[], $10::bigint[], $11::text[], $12::jsonb[], $13::jsonb[], $14::bigint[])
+                      $9::int[], $10::bigint[], $11::text[], $12::jsonb[], $13::jsonb[], $31::jsonb[], $14::bigint[])
                  AS new (task_id, fence, agent_id, status, outcome, output, error_message, error_code, exit_code,
-                         duration_ms, artifacts_path, output_bytes, output_dropped, position)
+                         duration_ms, artifacts_path, output_bytes, output_dropped, result, position)
           JOIN task ON task.task_id = new.task_id AND task.fence = new.fence AND task.agent_id = new.agent_id
           LEFT JOIN agent ON agent.agent_id = new.agent_id
          WHERE coalesce(task.status = 'running', false) AND coalesce(agent.failures_in_row = 0, true)
@@ -122,8 +114,8 @@ FINISH = (
         UPDATE task
            SET status = held.status, claim_id = NULL, lease_expires_at = NULL, output = held.output,
                error_message = held.error_message, error_code = held.error_code, exit_code = held.exit_code,
-               duration_ms = held.duration_ms, artifacts_path = held.artifacts_path, finished_at = now(),
-               updated_at = now()
+               duration_ms = held.duration_ms, artifacts_path = held.artifacts_path, result = held.result,
+               finished_at = now(), updated_at = now()
           FROM held
          WHERE task.task_id = held.task_id
      RETURNING held.task_id, held.fence, held.outcome, held.exit_code, held.error_code, held.error_message,
@@ -239,6 +231,7 @@ async def finish(
         [piece.text for piece, _ in pieces],
         [position for _, position in pieces],
         *events.columns(told),
+        [end.result for end, _, _ in ends],
     )
     ended = {(row["task_id"], row["fence"]) for row in rows if row["task_id"] is not None}
     return ended, events.written(rows)
