@@ -239,9 +239,10 @@ async def agents(
     pools: Pools,
     agent_type: Annotated[str | None, Query(pattern=AGENT_TYPE_PATTERN)] = None,
     status: Annotated[AgentStatus | None, Query(description="online, busy, draining or offline")] = None,
+    gone: Annotated[bool, Query(description="Also agents that have been silent for long, or were shut out.")] = False,
 ) -> list[Agent]:
-    """Return the agents that ever registered, and how each is."""
-    found = await service.list_agents(agent_type=agent_type, status=status)
+    """Return the agents, and how each is; those that are gone only if they are asked for."""
+    found = await service.list_agents(agent_type=agent_type, status=status, with_gone=gone)
     return [Agent.of(agent, pools) for agent in found]
 
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
 from common.batching import Batcher
@@ -14,7 +14,7 @@ from common.errors import InvalidField
 from common.ids import new_request_id, new_trace_id
 from common.loop import Wake
 from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkResult
-from common.policy.model import Work
+from common.policy.model import Ruling, Work
 from orchestrator.dispatch.service import Dispatched, DispatchService
 from orchestrator.events.model import Event
 from orchestrator.events.service import EventService
@@ -42,6 +42,24 @@ from orchestrator.why.model import Explanation
 from orchestrator.why.service import WhyService
 
 log = logging.getLogger(__name__)
+
+
+class WorkOptions(TypedDict, total=False):
+    """What may be said of work besides its type, parameters and priority; see `DispatchRequest`."""
+
+    hints: Mapping[str, Any] | None
+    request_id: UUID | None
+    trace_id: UUID | None
+    idempotent: bool
+    max_attempts: int | None
+    ordering_key: str | None
+    concurrency_key: str | None
+    concurrency_limit: int | None
+    expires_after: timedelta | None
+    approval_id: UUID | None
+    name: str
+    labels: Mapping[str, str] | None
+    requested_by: Caller
 
 
 class OrchestratorService:
@@ -95,6 +113,21 @@ class OrchestratorService:
         work_type: str,
         parameters: Mapping[str, Any],
         priority: int = 3,
+        **options: Unpack[WorkOptions],
+    ) -> Identity:
+        """Store work and have it done; returns the ids under which it is known, also when it was dispatched before.
+
+        Raises `UnknownWorkType` and `InvalidField` (both ValueError), `RefusedByPolicy`, `ApprovalMismatch` for an
+        approval that is not one for this, and `IdempotencyConflict` when an id is taken.
+        """
+        return await self.submit(self.task_of(task_id, work_type, parameters, priority, **options))
+
+    def task_of(
+        self,
+        task_id: UUID,
+        work_type: str,
+        parameters: Mapping[str, Any],
+        priority: int = 3,
         *,
         hints: Mapping[str, Any] | None = None,
         request_id: UUID | None = None,
@@ -109,19 +142,15 @@ class OrchestratorService:
         name: str = "",
         labels: Mapping[str, str] | None = None,
         requested_by: Caller = ANYBODY,
-    ) -> Identity:
-        """Store work and have it done; returns the ids under which it is known, also when it was dispatched before.
-
-        Raises `UnknownWorkType` and `InvalidField` (both ValueError), `RefusedByPolicy`, `ApprovalMismatch` for an
-        approval that is not one for this, and `IdempotencyConflict` when an id is taken.
-        """
+    ) -> NewTask:
+        """Return checked work; raises `UnknownWorkType` and `InvalidField` (both ValueError), and `RefusedByPolicy`."""
         if not 1 <= priority <= 5:
             raise InvalidField("priority", "must be from 1 (background) to 5 (critical)")
         work = self.work_of(work_type, parameters, hints or {})
         check_keys(ordering_key, concurrency_key, concurrency_limit)
         check_wait(expires_after)
         check_name(name, labels or {})
-        task = NewTask(
+        return NewTask(
             task_id=task_id,
             request_id=request_id or new_request_id(),
             trace_id=trace_id or new_trace_id(),
@@ -142,13 +171,20 @@ class OrchestratorService:
             labels=labels or {},
             requested_by=requested_by,
         )
-        return await self.submit(task)
 
     def work_of(self, work_type: str, parameters: Mapping[str, Any], hints: Mapping[str, Any]) -> Work:
         """Return what would be ruled about; raises `UnknownWorkType` and `InvalidField`."""
         agent_type = self._determine_agent_type(work_type, hints)
         check_parameters(work_type, parameters)
         return Work(work_type, agent_type, parameters, hints)
+
+    def rule(self, work_type: str, parameters: Mapping[str, Any], hints: Mapping[str, Any]) -> Ruling:
+        """Return by which rule of the policy work may run; raises `RefusedByPolicy`."""
+        return self._policy.rule(self.work_of(work_type, parameters, hints))
+
+    async def store_together(self, tasks: Sequence[NewTask]) -> Sequence[Identity | BaseException]:
+        """Store checked work in one transaction, all or none, and have it done; see `dispatch_work`."""
+        return await self._store(tasks)
 
     async def submit(self, task: NewTask) -> Identity:
         """Store checked work, together with what else arrives, and have it done; see `dispatch_work`."""
@@ -220,9 +256,11 @@ class OrchestratorService:
         )
         await self._registry.record([update])
 
-    async def list_agents(self, agent_type: str | None = None, status: AgentStatus | None = None) -> list[Agent]:
-        """Return the agents that match."""
-        return await self._registry.list_agents(agent_type=agent_type, status=status)
+    async def list_agents(
+        self, agent_type: str | None = None, status: AgentStatus | None = None, *, with_gone: bool = False
+    ) -> list[Agent]:
+        """Return the agents that match; `with_gone`: also those that have been silent for long, or were shut out."""
+        return await self._registry.list_agents(agent_type=agent_type, status=status, with_gone=with_gone)
 
     async def is_agent_online(self, agent_id: UUID) -> bool:
         """Say whether an agent was heard of lately."""

@@ -84,6 +84,11 @@ class OrchestratorSettings(Settings):
     agent_offline_after_seconds: float = Field(
         default=30.0, ge=1, le=3600, description="An agent is offline when it has been silent for this long."
     )
+    agent_gone_after_seconds: float = Field(
+        default=7 * 24 * 3600.0,
+        ge=60,
+        description="An agent that has been silent for this long is not listed any more, unless it is asked for.",
+    )
     clock_skew_seconds: float = Field(
         default=300.0,
         ge=1,
@@ -163,6 +168,10 @@ class OrchestratorSettings(Settings):
     @property
     def agent_offline_after(self) -> timedelta:
         return timedelta(seconds=self.agent_offline_after_seconds)
+
+    @property
+    def agent_gone_after(self) -> timedelta:
+        return timedelta(seconds=self.agent_gone_after_seconds)
 
     @property
     def clock_skew(self) -> timedelta:

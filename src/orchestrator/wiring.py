@@ -132,7 +132,12 @@ async def open_orchestrator(
         offering = Offering(pool, offline_after=settings.agent_offline_after, fresh_for=OFFERS_FRESH_FOR)
         tickets = relaying(settings, pool, bus, pools, room, offering)
         output = OutputService(pool, max_output_bytes=settings.max_output_bytes)
-        registry = RegistryService(pool, offline_after=settings.agent_offline_after, clock_skew=settings.clock_skew)
+        registry = RegistryService(
+            pool,
+            offline_after=settings.agent_offline_after,
+            gone_after=settings.agent_gone_after,
+            clock_skew=settings.clock_skew,
+        )
         fleet = FleetService(pool, relay, offline_after=settings.agent_offline_after)
         letters = DeadLetterService(pool, bus, tasks, policy, relay)
         leases = LeaseService(

@@ -28,6 +28,7 @@ class Kind(StrEnum):
     AGENT_PAUSED = "agent.paused"
     AGENT_DRAINING = "agent.draining"
     AGENT_RESUMED = "agent.resumed"
+    AGENT_FORGOTTEN = "agent.forgotten"
     AGENT_TRIPPED = "agent.tripped"
     AGENT_CLOCK = "agent.clock"
     AGENT_DUPLICATE = "agent.duplicate"

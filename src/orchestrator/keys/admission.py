@@ -20,7 +20,7 @@ from uuid import UUID
 
 from orchestrator.database.pool import Connection
 from orchestrator.keys import queries
-from orchestrator.keys.model import Keys
+from orchestrator.keys.model import Keys, Limit
 from orchestrator.keys.queries import LockClass
 from orchestrator.outbox import queries as outbox
 
@@ -42,7 +42,7 @@ async def hold_for(db: Connection, task_ids: Collection[UUID]) -> None:
     await queries.hold(db, LockClass.CONCURRENCY, keys.concurrency | following)
 
 
-async def limit(db: Connection, limits: Mapping[str, int]) -> None:
+async def limit(db: Connection, limits: Mapping[str, Limit]) -> None:
     """Set the limits of concurrency keys that are held.
 
     What is beyond a lower limit and was never claimed waits again; what runs, or is tried again, goes on.

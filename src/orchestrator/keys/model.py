@@ -16,6 +16,14 @@ class Keyed(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """How many tasks of a concurrency key run at a time, and after how many failures none of the rest begins."""
+
+    at_most: int
+    stop_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Keys:
     """A set of keys of each kind."""
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from orchestrator.database.pool import Connection
-from orchestrator.keys.model import Keys
+from orchestrator.keys.model import Keys, Limit
 from orchestrator.outbox.model import NewTicket
 
 # Keys share this many locks of each kind. The lock table of PostgreSQL has room for some thousands in all, and one
@@ -54,9 +54,11 @@ CONCURRENCY_KEYS_OF_NEXT = """
      WHERE next.concurrency_key IS NOT NULL
 """
 
+# The first word on failures counts for ever.
 SET_LIMITS = """
-    INSERT INTO concurrency_limit AS known (concurrency_key, at_most)
-    SELECT new.key, new.at_most FROM unnest($1::text[], $2::smallint[]) AS new (key, at_most)
+    INSERT INTO concurrency_limit AS known (concurrency_key, at_most, stop_after)
+    SELECT new.key, new.at_most, new.stop_after
+      FROM unnest($1::text[], $2::smallint[], $3::int[]) AS new (key, at_most, stop_after)
         ON CONFLICT (concurrency_key) DO UPDATE SET at_most = excluded.at_most
      WHERE known.at_most <> excluded.at_most
  RETURNING concurrency_key
@@ -117,12 +119,15 @@ ADMIT_WITHIN_LIMITS = """
           FROM unnest($1::text[]) AS given (key)
           JOIN concurrency_limit AS held ON held.concurrency_key = given.key
          CROSS JOIN LATERAL (
-            SELECT greatest(0, held.at_most - (
+            SELECT CASE WHEN held.stop_after <= (
+                SELECT count(*) FROM task
+                 WHERE concurrency_key = given.key AND concurrency_key LIKE 'fan-out:%' AND status = 'failed'
+            ) THEN 0 ELSE greatest(0, held.at_most - (
                 SELECT count(*) FROM task
                  WHERE concurrency_key = given.key AND admitted AND status IN ('pending', 'running')
             ) - (
                 SELECT count(*) FROM stopping WHERE stopping.concurrency_key = given.key
-            )) AS free
+            )) END AS free
          ) AS room
          CROSS JOIN LATERAL (
             SELECT task_id
@@ -173,9 +178,14 @@ async def concurrency_keys_of_next(db: Connection, ordering: Collection[str], be
     return {row["concurrency_key"] for row in rows}
 
 
-async def set_limits(db: Connection, limits: Mapping[str, int]) -> list[str]:
-    """Set how many tasks of each key may be on their way; return the keys for which that is new or another number."""
-    rows = await db.fetch(SET_LIMITS, list(limits), list(limits.values()))
+async def set_limits(db: Connection, limits: Mapping[str, Limit]) -> list[str]:
+    """Set the limits of keys; return the keys for which another number of tasks may be on their way than before."""
+    rows = await db.fetch(
+        SET_LIMITS,
+        list(limits),
+        [limit.at_most for limit in limits.values()],
+        [limit.stop_after for limit in limits.values()],
+    )
     return [row["concurrency_key"] for row in rows]
 
 

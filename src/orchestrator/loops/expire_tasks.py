@@ -1,11 +1,11 @@
-"""Cancel tasks that have waited longer than they may."""
+"""Cancel tasks that wait in vain: longer than they may, or for a fan-out that was stopped."""
 
 from common.loop import Wake
 from orchestrator.tasks.service import TaskService
 
 
 class ExpireTasks:
-    """Ends the waiting of tasks whose limit has passed; the next of their keys get tickets."""
+    """Ends the waiting of tasks that will never begin; the next of their keys get tickets."""
 
     def __init__(self, tasks: TaskService, relay: Wake, *, batch: int = 200) -> None:
         self._tasks = tasks
@@ -13,7 +13,7 @@ class ExpireTasks:
         self._batch = batch
 
     async def run_once(self) -> int:
-        expired = await self._tasks.expire(limit=self._batch)
-        if expired:
+        ended = await self._tasks.expire(limit=self._batch) + await self._tasks.stop_fan_outs(limit=self._batch)
+        if ended:
             self._relay.ring()
-        return expired
+        return ended

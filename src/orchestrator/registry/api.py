@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from datetime import timedelta
 from typing import Annotated, Any
-from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request, Response
 
+from common.messages import LONGEST_NAME
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.access import MayOperate
 from orchestrator.registry.fleet import FleetService
@@ -38,11 +38,12 @@ async def get_pools(request: Request) -> Collection[str]:
 
 Fleet = Annotated[FleetService, Depends(get_fleet)]
 Pools = Annotated[Collection[str], Depends(get_pools)]
+Named = Annotated[str, Path(max_length=LONGEST_NAME, description="The name or the id of an agent.")]
 
 
-@router.post("/{agent_id}/pause", summary="Give an agent no work for a while")
+@router.post("/{agent}/pause", summary="Give an agent no work for a while")
 async def pause(
-    agent_id: UUID, fleet: Fleet, pools: Pools, caller: MayOperate, order: PauseRequest | None = None
+    agent: Named, fleet: Fleet, pools: Pools, caller: MayOperate, order: PauseRequest | None = None
 ) -> Agent:
     """Pause an agent: it gets no new work, and what it runs goes on. The pause ends by itself.
 
@@ -50,19 +51,26 @@ async def pause(
     """
     order = order or PauseRequest()
     until = order.until or timedelta(minutes=order.minutes)
-    return Agent.of(await fleet.pause(agent_id, until=until, note=order.note, by=caller.name), pools)
+    return Agent.of(await fleet.pause(await fleet.find(agent), until=until, note=order.note, by=caller.name), pools)
 
 
-@router.post("/{agent_id}/drain", summary="Let an agent finish and leave")
+@router.post("/{agent}/drain", summary="Let an agent finish and leave")
 async def drain(
-    agent_id: UUID, fleet: Fleet, pools: Pools, caller: MayOperate, order: NoteRequest | None = None
+    agent: Named, fleet: Fleet, pools: Pools, caller: MayOperate, order: NoteRequest | None = None
 ) -> Agent:
     """Drain an agent: it gets no new work and leaves when what it runs is done. Started again, it works again."""
     note = "" if order is None else order.note
-    return Agent.of(await fleet.drain(agent_id, note=note, by=caller.name), pools)
+    return Agent.of(await fleet.drain(await fleet.find(agent), note=note, by=caller.name), pools)
 
 
-@router.post("/{agent_id}/resume", summary="Give an agent work again")
-async def resume(agent_id: UUID, fleet: Fleet, pools: Pools, caller: MayOperate) -> Agent:
+@router.post("/{agent}/resume", summary="Give an agent work again")
+async def resume(agent: Named, fleet: Fleet, pools: Pools, caller: MayOperate) -> Agent:
     """Give an agent work again, whether it was paused, drained, or tripped by failures in a row."""
-    return Agent.of(await fleet.resume(agent_id, by=caller.name), pools)
+    return Agent.of(await fleet.resume(await fleet.find(agent), by=caller.name), pools)
+
+
+@router.delete("/{agent}", status_code=204, summary="Forget an agent that is gone")
+async def forget(agent: Named, fleet: Fleet, caller: MayOperate) -> Response:
+    """Forget an agent that is offline and runs nothing: it is not listed any more. Started again, it is back."""
+    await fleet.forget(await fleet.find(agent), by=caller.name)
+    return Response(status_code=204)

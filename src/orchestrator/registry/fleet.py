@@ -1,10 +1,11 @@
 """The use cases of people who run a fleet, one transaction each: pause an agent, drain it, resume it."""
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from common.errors import ErrorCode, InvalidField, NotFound
+from common.errors import Conflict, ErrorCode, InvalidField, NotFound
 from common.loop import Wake
 from common.messages import AgentStatus
 from common.orders import Drain, Pause, Resume
@@ -25,8 +26,18 @@ LONGEST_PAUSE = timedelta(days=7)
 class AgentNotFound(NotFound):
     code = ErrorCode.AGENT_NOT_FOUND
 
-    def __init__(self, agent_id: UUID) -> None:
-        super().__init__(f"No agent has the id {agent_id}.")
+    def __init__(self, name: UUID | str) -> None:
+        super().__init__(f"No agent has the {'id' if isinstance(name, UUID) else 'name or id'} {name}.")
+
+
+class AmbiguousName(Conflict):
+    def __init__(self, name: str, meant: Sequence[UUID]) -> None:
+        super().__init__(f"{name!r} is the name of {len(meant)} agents: {', '.join(map(str, meant))}. Give an id.")
+
+
+class AgentWorks(Conflict):
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(f"{agent.name} is {agent.status}: forget only an agent that is offline and runs nothing.")
 
 
 class FleetService:
@@ -77,6 +88,26 @@ class FleetService:
             agent = await self._get(db, agent_id)
             await events.append(db, NewEvent(Kind.AGENT_RESUMED, by, agent_id=agent_id))
         return self._done("agent.resumed", agent)
+
+    async def forget(self, agent_id: UUID, *, by: str) -> None:
+        """Forget an agent that is offline; raises `AgentWorks` for another. When it is started again, it is back."""
+        async with transaction(self._pool) as db:
+            await self._lock(db, agent_id)
+            agent = await self._get(db, agent_id)
+            if not await queries.forget(db, agent_id, offline_after=self._offline_after):
+                raise AgentWorks(agent)
+            await events.append(db, NewEvent(Kind.AGENT_FORGOTTEN, by, {"name": agent.name}, agent_id=agent_id))
+        self._done("agent.forgotten", agent)
+
+    async def find(self, name: str) -> UUID:
+        """Return the agent that a name or an id means; raises `AmbiguousName` for a name of several."""
+        async with self._pool.acquire() as db:
+            meant = (await queries.named(db, [name]))[name]
+        if not meant:
+            raise AgentNotFound(name)
+        if len(meant) > 1:
+            raise AmbiguousName(name, meant)
+        return meant[0]
 
     async def _lock(self, db: Connection, agent_id: UUID) -> None:
         if not await queries.lock(db, [agent_id]):

@@ -16,11 +16,13 @@ from common.messages import AgentStatus
 class Agent:
     """A row of `agent`; `status` is what the agent said last, or `offline` once it has fallen silent.
 
+    `name` is the one under which it enrolled, and else that of its host.
     A pause or a trip that is over is not shown any more. `clock_off_seconds` is how far its clock is ahead, or behind
     when negative; None while that is within what is allowed.
     """
 
     agent_id: UUID
+    name: str
     agent_type: str
     status: AgentStatus
     hostname: str

@@ -93,8 +93,8 @@ BEAT = """
 """
 
 LIST = """
-    SELECT agent_id, agent_type, status_now AS status, hostname, version, work_types, slots, current_tasks, resources,
-           labels, started_at, last_heartbeat_at,
+    SELECT agent_id, agent_name(agent_id) AS name, agent_type, status_now AS status, hostname, version, work_types,
+           slots, current_tasks, resources, labels, started_at, last_heartbeat_at,
            CASE WHEN paused_until > now() THEN paused_until END AS paused_until,
            CASE WHEN paused_until > now() THEN paused_by END AS paused_by,
            CASE WHEN paused_until > now() THEN pause_note END AS pause_note,
@@ -106,7 +106,23 @@ LIST = """
               FROM agent) AS known
      WHERE ($1::text IS NULL OR agent_type = $1) AND ($2::text IS NULL OR status_now = $2)
        AND ($4::uuid IS NULL OR agent_id = $4)
-     ORDER BY agent_type, hostname, agent_id
+       AND ($5::interval IS NULL OR last_heartbeat_at >= now() - $5
+            AND agent_may_work(agent_id) <> 'shut_out')
+     ORDER BY agent_type, name, agent_id
+"""
+
+# The id that is spelled out comes before a name that looks like one.
+NAMED = """
+    SELECT given.name, agent.agent_id
+      FROM unnest($1::text[]) AS given (name)
+      JOIN agent ON agent.agent_id::text = lower(given.name) OR agent_name(agent.agent_id) = given.name
+"""
+
+FORGET = """
+    DELETE FROM agent
+     WHERE agent_id = $1 AND (status = 'offline' OR last_heartbeat_at < now() - $2::interval)
+       AND NOT EXISTS (SELECT FROM task WHERE task.agent_id = $1 AND task.status = 'running')
+ RETURNING agent_id
 """
 
 # Agents that take tickets and may be given one now.
@@ -277,9 +293,27 @@ async def list_agents(
     status: AgentStatus | None = None,
     agent_id: UUID | None = None,
     offline_after: timedelta,
+    gone_after: timedelta | None = None,
 ) -> list[Agent]:
-    """Return matching agents; one that has been silent for `offline_after` counts as offline."""
-    return [Agent.from_row(row) for row in await db.fetch(LIST, agent_type, status, offline_after, agent_id)]
+    """Return matching agents; one that has been silent for `offline_after` counts as offline.
+
+    Without those that have been silent for `gone_after` or were shut out, if it is given.
+    """
+    rows = await db.fetch(LIST, agent_type, status, offline_after, agent_id, gone_after)
+    return [Agent.from_row(row) for row in rows]
+
+
+async def named(db: Connection, names: Collection[str]) -> dict[str, list[UUID]]:
+    """Return the agents that each of these names or ids means; none for a name that means no agent."""
+    found: dict[str, list[UUID]] = {name: [] for name in names}
+    for row in await db.fetch(NAMED, list(found)):
+        found[row["name"]].append(row["agent_id"])
+    return found
+
+
+async def forget(db: Connection, agent_id: UUID, *, offline_after: timedelta) -> bool:
+    """Delete an agent that is offline and runs nothing; say whether it was."""
+    return await db.fetchval(FORGET, agent_id, offline_after) is not None
 
 
 async def is_online(db: Connection, agent_id: UUID, *, offline_after: timedelta) -> bool:

@@ -1,7 +1,7 @@
 """The use cases of the registry, one transaction each."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -29,11 +29,20 @@ class RegistryService:
     """Knows the agents. One that has been silent for `offline_after` counts as offline.
 
     A clock may differ from the database's by `clock_skew`; an agent whose clock differs by more gets no work.
+    An agent that has been silent for `gone_after`, or was shut out, is not listed unless it is asked for.
     """
 
-    def __init__(self, pool: Pool, *, offline_after: timedelta, clock_skew: timedelta = STANDARD_SKEW) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        offline_after: timedelta,
+        gone_after: timedelta | None = None,
+        clock_skew: timedelta = STANDARD_SKEW,
+    ) -> None:
         self._pool = pool
         self._offline_after = offline_after
+        self._gone_after = gone_after
         self._skew = clock_skew
 
     async def record(self, updates: Sequence[StatusUpdate]) -> dict[UUID, Leave]:
@@ -97,12 +106,23 @@ class RegistryService:
         orders = ((agent_id, standing_order(standing, now=now)) for agent_id, standing in standings.items())
         await outbox.add_orders(db, [NewOrder(agent_id, order) for agent_id, order in orders if order is not None])
 
-    async def list_agents(self, *, agent_type: str | None, status: AgentStatus | None) -> list[Agent]:
-        """Return the agents that match."""
+    async def list_agents(
+        self, *, agent_type: str | None, status: AgentStatus | None, with_gone: bool = False
+    ) -> list[Agent]:
+        """Return the agents that match; `with_gone`: also those that are gone."""
         async with self._pool.acquire() as db:
             return await queries.list_agents(
-                db, agent_type=agent_type, status=status, offline_after=self._offline_after
+                db,
+                agent_type=agent_type,
+                status=status,
+                offline_after=self._offline_after,
+                gone_after=None if with_gone else self._gone_after,
             )
+
+    async def named(self, names: Collection[str]) -> dict[str, list[UUID]]:
+        """Return the agents that each of these names or ids means."""
+        async with self._pool.acquire() as db:
+            return await queries.named(db, names)
 
     async def is_online(self, agent_id: UUID) -> bool:
         """Say whether an agent was heard of lately."""

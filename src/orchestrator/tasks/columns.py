@@ -7,8 +7,10 @@ from typing import Any
 from common.confinement import UNCONFINED, Confinement
 from orchestrator.tasks.model import NewTask, Task
 
-# Every column that `Task.from_row` takes. `read_at` is no column: a statement that knows it says so.
-COLUMNS = ", ".join(f"task.{field.name}" for field in fields(Task) if field.name != "read_at")
+# What a statement that knows it adds to the columns.
+DERIVED = frozenset({"read_at", "agent_name"})
+# Every column that `Task.from_row` takes.
+COLUMNS = ", ".join(f"task.{field.name}" for field in fields(Task) if field.name not in DERIVED)
 
 
 def columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:

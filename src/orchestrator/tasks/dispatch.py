@@ -16,6 +16,8 @@ from orchestrator.keys.model import has_keys
 from orchestrator.tasks.model import ATTEMPTS_IF_IDEMPOTENT, NORMAL_PRIORITY, Identity, NewTask
 
 LONGEST_KEY = 200
+# How the concurrency keys begin that a fan-out gives its tasks. Queries name it, too.
+FAN_OUT = "fan-out:"
 LONGEST_NAME = 200
 HIGHEST_LIMIT = 1000
 LONGEST_WAIT = timedelta(days=30)
@@ -80,6 +82,8 @@ def check_keys(ordering_key: str | None, concurrency_key: str | None, concurrenc
     for field, key in (("ordering_key", ordering_key), ("concurrency_key", concurrency_key)):
         if key is not None and not 1 <= len(key) <= LONGEST_KEY:
             raise InvalidField(field, f"must have 1 to {LONGEST_KEY} characters")
+    if concurrency_key is not None and concurrency_key.startswith(FAN_OUT):
+        raise InvalidField("concurrency_key", f"must not begin with {FAN_OUT!r}, which names the tasks of a fan-out")
     if concurrency_key is not None and concurrency_limit is None:
         raise InvalidField(
             "concurrency_limit", "is required with 'concurrency_key': how many of them may run at a time"

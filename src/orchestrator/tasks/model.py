@@ -36,7 +36,8 @@ def precedence_of(priority: int) -> int:
 class NewTask:
     """Work to dispatch, checked. `agent_type` is the pool that will run it.
 
-    `concurrency_limit` is given with a `concurrency_key` and only then; `expires_after` limits the waiting.
+    `concurrency_limit` is given with a `concurrency_key` and only then; after `stop_after` failures of the tasks of the
+    key, which is that of a fan-out, none of the rest begins; `expires_after` limits the waiting.
     `precedence` orders claims over HTTP, higher first; without one it follows from the priority. `ruling` says by which
     rule of the policy it may run: no task is made without one. `approval_id` is an approval that was asked for before.
     `requested_by` is None where those who store it say who does.
@@ -63,6 +64,7 @@ class NewTask:
     requested_by: Caller | None = None
     name: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    stop_after: int | None = None
 
     @cached_property
     def aimed_at(self) -> Aim | None:
@@ -143,6 +145,7 @@ class NewTask:
             "precedence": None if self.effective_precedence == precedence_of(self.priority) else self.precedence,
             "name": self.name or None,
             "labels": dict(self.labels) or None,
+            "stop_after": self.stop_after,
             "expires_after_seconds": None if self.expires_after is None else self.expires_after.total_seconds(),
         }
         content |= {name: value for name, value in optional.items() if value is not None}
@@ -188,7 +191,7 @@ class Task:
     `requested_by` is the name of the identity that dispatched it; None for tasks of earlier versions and without
     authentication. `result` is what the executor returned, as JSON.
     One that is not `admitted` waits for its keys: it has no ticket and nobody may claim it. `read_at` is when the
-    transaction began that has read the row, where it tells.
+    transaction began that has read the row, and `agent_name` the name of that agent, where they are told.
     """
 
     task_id: UUID
@@ -236,6 +239,7 @@ class Task:
     labels: Mapping[str, str] = field(default_factory=dict)
     requested_by: str | None = None
     result: Any = None
+    agent_name: str | None = field(default=None, compare=False)
     read_at: datetime | None = field(default=None, compare=False)
 
     @property

@@ -49,6 +49,12 @@ GET = f"""
      WHERE task_id = ANY($1::uuid[])
 """  # noqa: S608 - constants only
 
+SHOW = f"""
+    SELECT {COLUMNS}, agent_name(agent_id)
+      FROM task
+     WHERE task_id = $1
+"""  # noqa: S608 - constants only
+
 # Rows are always locked in the order of their ids, so that two transactions never wait for each other.
 LOCK = GET + " ORDER BY task_id FOR UPDATE"
 
@@ -57,7 +63,7 @@ LOCK_ADMITTED = GET + " AND admitted ORDER BY task_id FOR UPDATE"
 GET_NOT_ADMITTED = GET + " AND NOT admitted"
 
 LIST = f"""
-    SELECT {COLUMNS.replace("task.output", "'' AS output")}
+    SELECT {COLUMNS.replace("task.output", "'' AS output")}, agent_name(agent_id)
       FROM task
      WHERE ($1::text[] IS NULL OR status = ANY($1))
        AND ($2::text IS NULL OR work_type = $2)
@@ -126,6 +132,29 @@ EXPIRE = """
      WHERE task.task_id = new.task_id AND task.status = 'pending'
 """
 
+# What waits of fan-outs of which as many tasks failed as stop the rest.
+OF_STOPPED_FAN_OUTS = """
+    SELECT task.task_id, failures.number
+      FROM task
+      JOIN concurrency_limit AS held ON held.concurrency_key = task.concurrency_key
+     CROSS JOIN LATERAL (
+        SELECT count(*) AS number
+          FROM task AS other
+         WHERE other.concurrency_key = held.concurrency_key AND other.concurrency_key LIKE 'fan-out:%'
+           AND other.status = 'failed'
+     ) AS failures
+     WHERE task.concurrency_key LIKE 'fan-out:%' AND task.concurrency_key IS NOT NULL AND task.status = 'pending'
+       AND task.first_in_order AND NOT task.admitted AND held.stop_after <= failures.number
+     LIMIT $1
+"""
+
+OF_FAN_OUT = f"""
+    SELECT {COLUMNS}, agent_name(coalesce(agent_id, (hints->>'agent_id')::uuid))
+      FROM task
+     WHERE concurrency_key = $1 AND concurrency_key LIKE 'fan-out:%'
+     ORDER BY dispatch_no
+"""  # noqa: S608 - constants only
+
 NOW = "SELECT now()"
 
 SET_PROGRESS = """
@@ -176,6 +205,12 @@ async def find(db: Connection, task_id: UUID) -> Task | None:
     return None if row is None else Task.from_row(row)
 
 
+async def show(db: Connection, task_id: UUID) -> Task | None:
+    """Return a task with the name of its agent; None when there is none."""
+    row = await db.fetchrow(SHOW, task_id)
+    return None if row is None else Task.from_row(row)
+
+
 async def get(db: Connection, task_ids: Sequence[UUID]) -> dict[UUID, Task]:
     """Return tasks by their ids."""
     return {row["task_id"]: Task.from_row(row) for row in await db.fetch(GET, list(task_ids))}
@@ -204,7 +239,17 @@ async def lock_expired(db: Connection, task_ids: Sequence[UUID]) -> list[Task]:
     return [Task.from_row(row) for row in await db.fetch(LOCK_EXPIRED, list(task_ids))]
 
 
-async def expire(db: Connection, reasons: Mapping[UUID, str], *, error_code: int) -> None:
+async def of_stopped_fan_outs(db: Connection, *, limit: int) -> dict[UUID, int]:
+    """Return tasks that wait and will never begin, since too many of their fan-out failed; each with how many did."""
+    return {row["task_id"]: row["number"] for row in await db.fetch(OF_STOPPED_FAN_OUTS, limit)}
+
+
+async def of_fan_out(db: Connection, key: str) -> list[Task]:
+    """Return the tasks of a fan-out by their concurrency key, each with the name of its agent, in order."""
+    return [Task.from_row(row) for row in await db.fetch(OF_FAN_OUT, key)]
+
+
+async def expire(db: Connection, reasons: Mapping[UUID, str], *, error_code: int | None) -> None:
     """Cancel locked tasks that wait, each with its reason."""
     await db.execute(EXPIRE, list(reasons), error_code, list(reasons.values()))
 

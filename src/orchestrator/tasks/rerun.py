@@ -5,6 +5,7 @@ from uuid import UUID
 from common.policy.model import Work
 from orchestrator.identities.model import Caller
 from orchestrator.policy.service import RuleWork
+from orchestrator.tasks.dispatch import FAN_OUT
 from orchestrator.tasks.model import NewTask, Task
 
 
@@ -30,7 +31,8 @@ def make_rerun(
         max_attempts=task.max_attempts,
         ruling=rule(Work(task.work_type, task.agent_type, task.parameters, task.hints)),
         ordering_key=task.ordering_key,
-        concurrency_key=task.concurrency_key,
+        # A fan-out is its tasks of the first time.
+        concurrency_key=None if (task.concurrency_key or "").startswith(FAN_OUT) else task.concurrency_key,
         expires_after=None if task.expires_at is None else task.expires_at - task.created_at,
         rerun_of=task.task_id,
         precedence=task.precedence,

@@ -15,7 +15,7 @@ from orchestrator.approvals.rules import ApprovalMismatch
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.keys import admission
-from orchestrator.keys.model import Keys, has_keys
+from orchestrator.keys.model import Keys, Limit, has_keys
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder, NewTicket
 from orchestrator.outbox.room import Places, Room
@@ -135,7 +135,7 @@ class TaskService:
         if not new:
             return
         limits = {
-            task.concurrency_key: task.concurrency_limit
+            task.concurrency_key: Limit(task.concurrency_limit, task.stop_after)
             for task in new
             if task.concurrency_key is not None and task.concurrency_limit is not None
         }
@@ -169,7 +169,7 @@ class TaskService:
     async def get(self, task_id: UUID) -> Task:
         """Return a task, or raise `TaskNotFound`."""
         async with self._pool.acquire() as db:
-            task = await queries.find(db, task_id)
+            task = await queries.show(db, task_id)
         if task is None:
             raise TaskNotFound(task_id)
         return task
@@ -247,6 +247,21 @@ class TaskService:
             log.info("task.expired", extra={"task_id": task.task_id, "trace_id": task.trace_id})
         return len(tasks)
 
+    async def stop_fan_outs(self, *, limit: int) -> int:
+        """Cancel what still waits of fan-outs of which too many tasks have failed; return how many were cancelled."""
+        async with transaction(self._pool) as db:
+            found = await queries.of_stopped_fan_outs(db, limit=limit)
+            if not found:
+                return 0
+            await admission.hold_for(db, list(found))
+            locked = await queries.lock(db, sorted(found))
+            waiting = [task for task in locked.values() if task.status is Status.PENDING and not task.admitted]
+            reasons = {task.task_id: f"stopped: {found[task.task_id]} tasks of its fan-out failed" for task in waiting}
+            await self._give_up(db, waiting, reasons, code=None)
+        for task in waiting:
+            log.info("task.stopped", extra={"task_id": task.task_id, "trace_id": task.trace_id})
+        return len(waiting)
+
     async def withdraw(self, task_ids: Sequence[UUID]) -> None:
         """Cancel tasks that wait and must not run: altered in the ledger, or approved too long ago; others go on."""
         async with transaction(self._pool) as db:
@@ -261,7 +276,7 @@ class TaskService:
             log.warning("task.withheld", extra={"task_id": task.task_id, "reason": reasons[task.task_id]})
 
     async def _give_up(
-        self, db: Connection, tasks: Sequence[Task], reasons: Mapping[UUID, str], *, code: ErrorCode
+        self, db: Connection, tasks: Sequence[Task], reasons: Mapping[UUID, str], *, code: ErrorCode | None
     ) -> None:
         """Cancel locked tasks that wait, each with its reason, as the end of a transaction that holds their keys."""
         await queries.expire(db, reasons, error_code=code)

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.database.pool import Pool
 from orchestrator.keys import queries as keys
+from orchestrator.keys.model import Limit
 from orchestrator.outbox import queries as outbox
 
 pytestmark = pytest.mark.own_ledger
@@ -31,7 +32,7 @@ async def fill(pool: Pool, ordering_key: str | None, concurrency_key: str | None
     async with pool.acquire() as db:
         await db.execute(FILL, ordering_key, concurrency_key, DEPTH)
         if concurrency_key is not None:
-            await keys.set_limits(db, {concurrency_key: 4})
+            await keys.set_limits(db, {concurrency_key: Limit(4)})
         if analyzed:
             await db.execute("ANALYZE task")
 

@@ -1,4 +1,4 @@
-"""Names and labels of tasks, the identity that asked for each, and the result that an executor returned.
+"""Names and labels of tasks, the identity that asked for each, the result that an executor returned, and fan-outs.
 
 Expand step: the old program goes on working beside it, and looks at none of this.
 """
@@ -22,6 +22,16 @@ STATEMENTS = (
     # Most tasks have neither, and pay for neither index.
     "CREATE INDEX task_name ON task (name, created_at DESC) WHERE name <> ''",
     "CREATE INDEX task_labels ON task USING gin (labels jsonb_path_ops) WHERE labels <> '{}'",
+    # The tasks of one fan-out share a concurrency key. After so many of them have failed, none of the rest is admitted.
+    "CREATE INDEX task_fan_out ON task (concurrency_key) WHERE concurrency_key LIKE 'fan-out:%'",
+    "ALTER TABLE concurrency_limit ADD COLUMN stop_after integer CHECK (stop_after > 0)",
+    # An agent has the name under which it enrolled, and else that of its host.
+    """
+    CREATE FUNCTION agent_name(id uuid) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
+        SELECT coalesce((SELECT name FROM principal WHERE principal.agent_id = id),
+                        (SELECT hostname FROM agent WHERE agent.agent_id = id))
+    $$
+    """,
 )
 
 

@@ -1,0 +1,1 @@
+"""Fan-outs: the same work on each of several agents, a batch at a time, as one thing with one result."""
