@@ -23,9 +23,10 @@ from common.messages import (
 )
 from common.policy.model import Effect, Ruling
 from common.protocol import ORCHESTRATOR, WorkResultEnvelope, WorkResults
+from common.rest.identities import PrincipalKind, Role
 from common.unreadable import Unreadable
-from orchestrator.identities.model import Caller, PrincipalKind
-from orchestrator.identities.permissions import Role, permissions_of
+from orchestrator.identities.model import Caller
+from orchestrator.identities.permissions import permissions_of
 from orchestrator.tasks.model import NewTask
 
 RULING = Ruling("anything", "1-test", Effect.WRITE)

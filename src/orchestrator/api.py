@@ -11,33 +11,34 @@ from pydantic import ValidationError
 from common.errors import ChiffonError
 from common.lifecycle import Status
 from common.messages import AgentStatus, Stream
-from common.work import AGENT_TYPE_PATTERN, AnyWorkType
-from orchestrator.events.schemas import EventOut, EventPage
-from orchestrator.http.context import trace_of
-from orchestrator.http.direct import direct
-from orchestrator.http.errors import ERROR_CONTENT, ErrorResponse, problem_of, validation_problem
-from orchestrator.http.moment import Moment
-from orchestrator.http.pagination import decode_cursor, encode_cursor
-from orchestrator.http.strict import Digits
-from orchestrator.identities.access import READ, MayDispatch
-from orchestrator.identities.model import Caller
-from orchestrator.output.schemas import OutputPage
-from orchestrator.registry.api import Pools
-from orchestrator.registry.schemas import Agent
-from orchestrator.service import OrchestratorService
-from orchestrator.tasks.model import TaskFilter
-from orchestrator.tasks.schemas import (
-    BatchItem,
+from common.moment import Moment
+from common.rest.agents import Agent
+from common.rest.errors import ErrorResponse
+from common.rest.events import Event, EventPage
+from common.rest.tasks import (
     BatchRequest,
     BatchResponse,
+    BatchResult,
     CancelResponse,
     DispatchRequest,
     DispatchResponse,
+    OutputPage,
     TaskPage,
     TaskStatus,
     TaskSummary,
 )
-from orchestrator.why.schemas import WhyResponse
+from common.rest.why import Why
+from common.work import AGENT_TYPE_PATTERN, AnyWorkType
+from orchestrator.http.context import trace_of
+from orchestrator.http.direct import direct
+from orchestrator.http.errors import ERROR_CONTENT, problem_of, validation_problem
+from orchestrator.http.pagination import decode_cursor, encode_cursor
+from orchestrator.http.strict import Digits
+from orchestrator.identities.access import READ, MayDispatch
+from orchestrator.identities.model import Caller
+from orchestrator.registry.api import Pools, shown
+from orchestrator.service import OrchestratorService
+from orchestrator.tasks.model import TaskFilter
 
 __all__ = [
     "Agent",
@@ -93,7 +94,7 @@ async def _dispatch(
         approval_id=work.approval_id,
         requested_by=caller,
     )
-    return DispatchResponse.of(known)
+    return DispatchResponse.model_validate(known)
 
 
 @router.post(
@@ -127,17 +128,17 @@ async def dispatch_batch(batch: BatchRequest, request: Request, service: Service
 
 async def _batch_item(
     index: int, item: dict[str, object], service: OrchestratorService, trace_id: UUID, caller: Caller
-) -> BatchItem:
+) -> BatchResult:
     try:
         task = await _dispatch(DispatchRequest.model_validate(item), service, trace_id, caller)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         problem = validation_problem(found, trace_id, item, DispatchRequest)
-        return BatchItem(index=index, status_code=problem.status, error=problem)
+        return BatchResult(index=index, status_code=problem.status, error=problem)
     except ChiffonError as error:
         problem = problem_of(error, trace_id)
-        return BatchItem(index=index, status_code=problem.status, error=problem)
-    return BatchItem(index=index, status_code=200, task=task)
+        return BatchResult(index=index, status_code=problem.status, error=problem)
+    return BatchResult(index=index, status_code=200, task=task)
 
 
 @router.get(
@@ -147,14 +148,14 @@ async def _batch_item(
     summary="Where a task stands",
     responses={**NOT_FOUND, **INVALID},
 )
-async def status(task_id: UUID, service: Service) -> TaskStatus:
+async def get_task(task_id: UUID, service: Service) -> TaskStatus:
     """Return a task with the end of its output."""
     task, output = await service.get_task_status(task_id)
-    return TaskStatus.of(task, output)
+    return TaskStatus.model_validate(task).model_copy(update={"output": output})
 
 
 @router.get("/tasks", dependencies=[READ], tags=["tasks"], summary="List tasks, newest first", responses={**INVALID})
-async def tasks(
+async def list_tasks(
     service: Service,
     status: Annotated[
         list[Status] | None, Query(description="Only tasks that stand there; repeat it for more.")
@@ -185,7 +186,7 @@ async def tasks(
     summary="What a task wrote",
     responses={**NOT_FOUND, **INVALID},
 )
-async def output(
+async def read_output(
     task_id: UUID,
     service: Service,
     stream: Stream = Stream.STDOUT,
@@ -194,7 +195,8 @@ async def output(
     attempt: Annotated[Digits | None, Query(ge=1, le=32_767, description="Which attempt; the last by default.")] = None,
 ) -> OutputPage:
     """Return a part of one stream of a task's output, while it runs or afterwards."""
-    return OutputPage.of(await service.read_output(task_id, attempt=attempt, stream=stream, offset=offset, limit=limit))
+    found = await service.read_output(task_id, attempt=attempt, stream=stream, offset=offset, limit=limit)
+    return OutputPage.model_validate(found)
 
 
 @router.get(
@@ -204,7 +206,7 @@ async def output(
     summary="What happened to a task",
     responses={**NOT_FOUND},
 )
-async def events(
+async def list_events(
     task_id: UUID,
     service: Service,
     after: Annotated[Digits, Query(ge=0, le=MAX_OFFSET, description="Only events numbered above this.")] = 0,
@@ -213,7 +215,7 @@ async def events(
     """Return the events of a task, oldest first."""
     found = await service.list_events(task_id, after=after, limit=limit)
     return EventPage(
-        items=[EventOut.model_validate(event) for event in found], next_after=found[-1].seq if found else after
+        items=[Event.model_validate(event) for event in found], next_after=found[-1].seq if found else after
     )
 
 
@@ -225,16 +227,16 @@ async def events(
     response_model_exclude_none=True,
     responses={**NOT_FOUND, **INVALID},
 )
-async def why(task_id: UUID, service: Service) -> WhyResponse:
+async def explain_wait(task_id: UUID, service: Service) -> Why:
     """Return everything that is in the way of a task now: others of its keys, its retry, the broker, the agents.
 
     A task that runs or has ended does not wait; its only entry says so.
     """
-    return WhyResponse.model_validate(await service.explain_wait(task_id))
+    return Why.model_validate(await service.explain_wait(task_id))
 
 
 @router.get("/agents", dependencies=[READ], tags=["agents"], summary="List agents", responses={**INVALID})
-async def agents(
+async def list_agents(
     service: Service,
     pools: Pools,
     agent_type: Annotated[str | None, Query(pattern=AGENT_TYPE_PATTERN)] = None,
@@ -242,11 +244,11 @@ async def agents(
 ) -> list[Agent]:
     """Return the agents that ever registered, and how each is."""
     found = await service.list_agents(agent_type=agent_type, status=status)
-    return [Agent.of(agent, pools) for agent in found]
+    return [shown(agent, pools) for agent in found]
 
 
 @router.post("/cancel/{task_id}", tags=["tasks"], summary="Cancel a task", responses={**ENDED, **NOT_FOUND, **INVALID})
-async def cancel(task_id: UUID, service: Service, caller: MayDispatch) -> CancelResponse:
+async def cancel_task(task_id: UUID, service: Service, caller: MayDispatch) -> CancelResponse:
     """Cancel a task that has not ended; one that is cancelled already stays so.
 
     It is cancelled when this answers: nobody can claim it any more, and no late result changes it. An agent that runs

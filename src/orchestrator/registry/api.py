@@ -7,10 +7,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 
+from common.rest.agents import Agent, NoteRequest, PauseRequest
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.access import MayOperate
+from orchestrator.registry import model
 from orchestrator.registry.fleet import FleetService
-from orchestrator.registry.schemas import Agent, NoteRequest, PauseRequest
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -41,7 +42,7 @@ Pools = Annotated[Collection[str], Depends(get_pools)]
 
 
 @router.post("/{agent_id}/pause", summary="Give an agent no work for a while")
-async def pause(
+async def pause_agent(
     agent_id: UUID, fleet: Fleet, pools: Pools, caller: MayOperate, order: PauseRequest | None = None
 ) -> Agent:
     """Pause an agent: it gets no new work, and what it runs goes on. The pause ends by itself.
@@ -50,19 +51,24 @@ async def pause(
     """
     order = order or PauseRequest()
     until = order.until or timedelta(minutes=order.minutes)
-    return Agent.of(await fleet.pause(agent_id, until=until, note=order.note, by=caller.name), pools)
+    return shown(await fleet.pause(agent_id, until=until, note=order.note, by=caller.name), pools)
 
 
 @router.post("/{agent_id}/drain", summary="Let an agent finish and leave")
-async def drain(
+async def drain_agent(
     agent_id: UUID, fleet: Fleet, pools: Pools, caller: MayOperate, order: NoteRequest | None = None
 ) -> Agent:
     """Drain an agent: it gets no new work and leaves when what it runs is done. Started again, it works again."""
     note = "" if order is None else order.note
-    return Agent.of(await fleet.drain(agent_id, note=note, by=caller.name), pools)
+    return shown(await fleet.drain(agent_id, note=note, by=caller.name), pools)
 
 
 @router.post("/{agent_id}/resume", summary="Give an agent work again")
-async def resume(agent_id: UUID, fleet: Fleet, pools: Pools, caller: MayOperate) -> Agent:
+async def resume_agent(agent_id: UUID, fleet: Fleet, pools: Pools, caller: MayOperate) -> Agent:
     """Give an agent work again, whether it was paused, drained, or tripped by failures in a row."""
-    return Agent.of(await fleet.resume(agent_id, by=caller.name), pools)
+    return shown(await fleet.resume(agent_id, by=caller.name), pools)
+
+
+def shown(agent: model.Agent, pools: Collection[str]) -> Agent:
+    """Return an agent as the REST API answers it; `pools` are those to which a route leads."""
+    return Agent.model_validate(agent).model_copy(update={"routed": agent.agent_type in pools})

@@ -1,31 +1,34 @@
-"""What callers send and see of tasks."""
+"""Dispatching work, and tasks as callers see them."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from common.json_rules import Number, SafeObject, SafeText, Truth, WholeNumber
+from common.errors import ErrorCode
+from common.json_rules import Number, SafeText, Truth, WholeNumber
 from common.lifecycle import Status
+from common.messages import Stream
 from common.policy.model import Effect
-from common.work import WORK_TYPE_PATTERN
-from orchestrator.http.errors import ErrorResponse
-from orchestrator.placement.schemas import Hints
-from orchestrator.tasks.dispatch import HIGHEST_LIMIT, LONGEST_KEY, LONGEST_WAIT
-from orchestrator.tasks.model import Identity, Task
+from common.rest.base import Answer, Request
+from common.rest.errors import ErrorResponse
+from common.rest.work import Hints, WorkHints, WorkParameters, WorkTypeName
 
 TASK_ID = "7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11"
 
+LONGEST_KEY = 200
+HIGHEST_LIMIT = 1000
+LONGEST_WAIT = timedelta(days=30)
+MOST_AT_ONCE = 1000
 
 Key = Annotated[SafeText, Field(min_length=1, max_length=LONGEST_KEY)]
 
 
-class DispatchRequest(BaseModel):
+class DispatchRequest(Request):
     """Work to be done."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {
@@ -39,14 +42,12 @@ class DispatchRequest(BaseModel):
     )
 
     task_id: UUID = Field(description="Chosen by the caller; the same id with the same content is the same task.")
-    work_type: str = Field(
-        pattern=WORK_TYPE_PATTERN, description="What kind of work it is.", examples=["shell_script", "echo"]
-    )
-    parameters: SafeObject = Field(default_factory=dict, description="What the work type needs to know.")
+    work_type: WorkTypeName
+    parameters: WorkParameters = Field(default_factory=dict)
     priority: WholeNumber = Field(
         default=3, ge=1, le=5, description="5 critical, 4 high, 3 normal, 2 low, 1 background."
     )
-    hints: Hints = Field(default_factory=Hints, description="Where the work should go.")
+    hints: WorkHints = Field(default_factory=Hints)
     request_id: UUID | None = Field(
         default=None, description="Idempotency key: sent again with the same content, it gets the same answer."
     )
@@ -96,8 +97,8 @@ class DispatchRequest(BaseModel):
     )
 
 
-class DispatchResponse(BaseModel):
-    """The ids under which the work is known. A repeated dispatch gets the answer of the first."""
+class DispatchResponse(Answer):
+    """The ids of a dispatched task. A repeated dispatch gets the answer of the first."""
 
     trace_id: UUID = Field(description="Trace ID for correlation")
     request_id: UUID = Field(description="Request ID for idempotency")
@@ -107,67 +108,57 @@ class DispatchResponse(BaseModel):
     )
     approval_id: UUID | None = Field(default=None, description="The approval that lets it run, if it needs one.")
 
-    @classmethod
-    def of(cls, known: Identity) -> "DispatchResponse":
-        return cls(
-            trace_id=known.trace_id,
-            request_id=known.request_id,
-            task_id=known.task_id,
-            status=known.status,
-            approval_id=known.approval_id,
-        )
 
-
-class BatchRequest(BaseModel):
+class BatchRequest(Request):
     """Up to 1,000 dispatches, each answered on its own."""
-
-    model_config = ConfigDict(extra="forbid")
 
     tasks: list[dict[str, Any]] = Field(
         min_length=1,
-        max_length=1000,
+        max_length=MOST_AT_ONCE,
         description="Items as in POST /api/v1/dispatch; a bad one does not keep the others from being dispatched.",
         examples=[[{"task_id": TASK_ID, "work_type": "echo", "parameters": {"message": "hello"}}]],
     )
 
 
-class BatchItem(BaseModel):
+class BatchResult(Answer):
+    """The answer to one item of a batch: either `task` or `error`."""
+
     index: int = Field(description="The position of the item in the request.")
     status_code: int = Field(description="The HTTP status that the item would have had alone.", examples=[200])
-    task: DispatchResponse | None = None
-    error: ErrorResponse | None = None
+    task: DispatchResponse | None = Field(default=None, description="The dispatched task.")
+    error: ErrorResponse | None = Field(default=None, description="Why the item was refused.")
 
 
-class BatchResponse(BaseModel):
-    results: list[BatchItem]
+class BatchResponse(Answer):
+    """The answers to a batch."""
+
+    results: list[BatchResult] = Field(description="One for each item, in the order of the request.")
 
 
-class TaskSummary(BaseModel):
-    """Where a task stands."""
+class TaskSummary(Answer):
+    """A task without its output."""
 
-    model_config = ConfigDict(from_attributes=True)
-
-    task_id: UUID
-    request_id: UUID
-    trace_id: UUID
-    work_type: str
-    agent_type: str
-    priority: int
+    task_id: UUID = Field(description="The id that the caller chose.")
+    request_id: UUID = Field(description="The idempotency key of the dispatch.")
+    trace_id: UUID = Field(description="Correlates everything that belongs together.")
+    work_type: str = Field(description="What kind of work it is.")
+    agent_type: str = Field(description="The type of agent that it is for.")
+    priority: int = Field(description="5 critical, 4 high, 3 normal, 2 low, 1 background.")
     status: Status = Field(description="awaiting_approval, pending, running, completed, failed or cancelled")
     progress: str = Field(default="", description="Human-readable progress")
-    error_message: str | None = None
+    error_message: str | None = Field(default=None, description="Why it failed or was cancelled.")
     error_code: int | None = Field(default=None, description="5001 timeout, 5002 agent lost or stopped, …")
-    exit_code: int | None = None
-    duration_ms: int | None = None
-    agent_id: UUID | None = Field(default=None, description="Who runs it, or ran it last.")
+    exit_code: int | None = Field(default=None, description="The exit status of its program, if it ran one.")
+    duration_ms: int | None = Field(default=None, description="How long the last attempt ran.")
+    agent_id: UUID | None = Field(default=None, description="The agent of the current or last attempt.")
     attempt: int = Field(description="The number of the current or last attempt; 0 before the first.")
-    max_attempts: int
-    ordering_key: str | None = None
-    concurrency_key: str | None = None
-    created_at: datetime
-    updated_at: datetime
+    max_attempts: int = Field(description="How often it may start.")
+    ordering_key: str | None = Field(default=None, description="Tasks with this key run one after another.")
+    concurrency_key: str | None = Field(default=None, description="Only so many tasks with this key run at a time.")
+    created_at: datetime = Field(description="When it was dispatched.")
+    updated_at: datetime = Field(description="When it last changed.")
     started_at: datetime | None = Field(default=None, description="When the current or last attempt began.")
-    finished_at: datetime | None = None
+    finished_at: datetime | None = Field(default=None, description="When it ended.")
     expires_at: datetime | None = Field(default=None, description="It is cancelled if it still waits then.")
     rerun_of: UUID | None = Field(default=None, description="The task that this one repeats.")
     effect: Effect = Field(description="read, or write when it may change something.")
@@ -175,41 +166,62 @@ class TaskSummary(BaseModel):
     policy_version: str = Field(description="The policy that was asked.")
     approval_id: UUID | None = Field(default=None, description="The approval that lets it run, if it needs one.")
 
+    @property
+    def is_final(self) -> bool:
+        """True when the task has ended."""
+        return self.status.is_final
+
+    @property
+    def timed_out(self) -> bool:
+        """True when the task failed because it ran longer than it was allowed to."""
+        return self.status is Status.FAILED and self.error_code == ErrorCode.TIMEOUT
+
 
 class TaskStatus(TaskSummary):
-    """Where a task stands, with the end of what it wrote."""
+    """A task with the end of its output."""
 
     output: str = Field(default="", description="The end of the output of both streams, at most 16 KiB.")
 
-    @classmethod
-    def of(cls, task: Task, output: str) -> "TaskStatus":
-        return cls(**{**TaskSummary.model_validate(task).model_dump(), "output": output})
 
+class TaskPage(Answer):
+    """A page of tasks, newest first."""
 
-class TaskPage(BaseModel):
-    items: list[TaskSummary]
+    items: list[TaskSummary] = Field(description="The tasks of this page.")
     next_cursor: str | None = Field(default=None, description="Pass it as `cursor` to get the next page.")
 
 
-class CancelResponse(BaseModel):
-    task_id: UUID
-    status: str = Field(default="cancelled")
+class OutputPage(Answer):
+    """A part of what a task wrote to one stream. Offsets count bytes of UTF-8."""
+
+    task_id: UUID = Field(description="The task.")
+    attempt: int = Field(description="The attempt that wrote it.")
+    stream: Stream = Field(description="stdout or stderr")
+    offset: int = Field(description="Where the text begins; behind the one asked for if that was inside a character.")
+    next_offset: int = Field(description="Ask for this next.")
+    text: str = Field(description="The text.")
+    complete: bool = Field(description="Nothing will follow `next_offset`.")
+    dropped: int = Field(
+        default=0, description="How many bytes of the stream came after the limit and were not kept; known at the end."
+    )
 
 
-class CancelledTrace(BaseModel):
-    """What became of a trace."""
+class CancelResponse(Answer):
+    """A task that is cancelled."""
 
-    model_config = ConfigDict(from_attributes=True)
+    task_id: UUID = Field(description="The task.")
+    status: str = Field(default="cancelled", description="Always `cancelled`.")
 
-    trace_id: UUID
+
+class CancelledTrace(Answer):
+    """The result of cancelling a trace."""
+
+    trace_id: UUID = Field(description="The trace.")
     cancelled: list[UUID] = Field(description="The tasks that this cancelled.")
     already_ended: int = Field(description="How many had ended before.")
 
 
-class RerunRequest(BaseModel):
-    """Under which ids the new task is to be known; they are made up where none is given."""
-
-    model_config = ConfigDict(extra="forbid")
+class RerunRequest(Request):
+    """The ids of the new task; those that are not given are made up."""
 
     task_id: UUID | None = Field(default=None, description="The id of the new task.")
     request_id: UUID | None = Field(default=None, description="Its idempotency key.")
