@@ -5,12 +5,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from orchestrator.dead_letters.answers import detail
 from pydantic import ValidationError
 
 from common.broker import topology
 from common.broker.base import Address, Delivery
 from common.rest.dead_letters import DeadLetterKind, DeadLetterState
+from orchestrator.dead_letters.answers import detail
 from orchestrator.dead_letters.model import Letter
 from orchestrator.dead_letters.rules import KEPT_BYTES, letter_of, letter_of_report, origin_of, parse
 from tests.factories import make_unreadable
