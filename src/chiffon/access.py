@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from chiffon.bodies import body_of
 from chiffon.http import Http
 from chiffon.operations import AnyId
+from common.rest.bodies import body_of
 from common.rest.identities import (
     Enrolled,
     Enrolment,

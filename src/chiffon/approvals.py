@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from chiffon.bodies import body_of
 from chiffon.http import Http
 from common.rest.approvals import (
     ApprovalDetail,
@@ -14,6 +13,7 @@ from common.rest.approvals import (
     CommentRequest,
     RejectRequest,
 )
+from common.rest.bodies import body_of
 
 
 class Approvals:

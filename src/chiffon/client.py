@@ -11,7 +11,6 @@ import httpx2
 
 from chiffon.access import Access
 from chiffon.approvals import Approvals
-from chiffon.bodies import body_of
 from chiffon.credentials import find_token
 from chiffon.errors import ApiError
 from chiffon.feed import Connected, Feed, Filter
@@ -19,6 +18,7 @@ from chiffon.http import Http, check_address
 from chiffon.operations import AnyId as AnyId
 from chiffon.operations import Operations
 from common.rest.agents import Agent
+from common.rest.bodies import body_of
 from common.rest.events import Event, EventPage
 from common.rest.tasks import (
     BatchRequest,

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from chiffon.bodies import body_of
 from chiffon.http import Http
 from common.rest.agents import Agent, NoteRequest, PauseRequest
 from common.rest.audit import AuditEvent, AuditPage
+from common.rest.bodies import body_of
 from common.rest.dead_letters import (
     DeadLetter,
     DeadLetterDetail,

@@ -1,4 +1,4 @@
-"""The bodies of requests, checked against the models of the REST API before they are sent."""
+"""The bodies of requests, checked against their models before they are sent."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ def body_of(model: type[Request], **given: Any) -> dict[str, Any]:
     """
     fields = {name: value for name, value in given.items() if value is not None}
     try:
-        request = model.model_validate(to_jsonable_python(fields))
+        request = model.model_validate(to_jsonable_python(fields), by_name=True)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, place_in(fields, found["loc"])))
         raise InvalidField(place or "body", problem_in(found, model)) from None
-    return request.model_dump(mode="json", exclude_unset=True)
+    return request.model_dump(mode="json", by_alias=True, exclude_unset=True)
