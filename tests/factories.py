@@ -23,9 +23,11 @@ from common.messages import (
 )
 from common.policy.model import Effect, Ruling
 from common.protocol import ORCHESTRATOR, WorkResultEnvelope, WorkResults
+from common.rest.identities import PrincipalKind, Role
+from common.rest.jobs import Job, JobStatus
 from common.unreadable import Unreadable
-from orchestrator.identities.model import Caller, PrincipalKind
-from orchestrator.identities.permissions import Role, permissions_of
+from orchestrator.identities.model import Caller
+from orchestrator.identities.permissions import permissions_of
 from orchestrator.tasks.model import NewTask
 
 RULING = Ruling("anything", "1-test", Effect.WRITE)
@@ -60,6 +62,33 @@ def make_caller(
 
 ANN = make_caller("ann")
 BOB = make_caller("bob")
+
+
+def make_job(**values: Any) -> Job:
+    """Make a claimed job of the queue API."""
+    given: dict[str, Any] = {
+        "id": uuid4(),
+        "type": "echo",
+        "status": JobStatus.RUNNING,
+        "priority": 0,
+        "payload": {},
+        "affinity_key": None,
+        "claimed_by": "worker",
+        "lease_expires_at": None,
+        "attempt": 1,
+        "max_attempts": 3,
+        "max_output_bytes": 1024 * 1024,
+        "trace_id": uuid4(),
+        "request_id": uuid4(),
+        "result_summary": None,
+        "error_message": None,
+        "artifacts_path": None,
+        "created_at": datetime.now(UTC),
+        "updated_at": datetime.now(UTC),
+        "started_at": None,
+        "finished_at": None,
+    }
+    return Job(**{**given, **values})
 
 
 def make_claim(*tasks: UUID, agent_id: UUID | None = None, fence: int = 0) -> Claim:

@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from common.broker.base import BrokerUnavailable
 from common.errors import InvalidField
 from common.lifecycle import Status
+from common.rest.dead_letters import DeadLetterKind, DeadLetterState
 from orchestrator.dead_letters.api import get_dead_letters
-from orchestrator.dead_letters.model import Kind, State
 from orchestrator.dead_letters.service import DeadLetterIsSettled, DeadLetterNotFound, DeadLetterService
 from orchestrator.identities.model import ANYBODY
 from orchestrator.main import create_app
@@ -209,7 +209,7 @@ def test_dead_letters_are_listed_a_page_at_a_time_without_bodies(client: TestCli
     assert "body" not in page["items"][0]
     assert last == {"items": [], "next_cursor": None}
     first, second = (call.kwargs for call in letters.newest.await_args_list)
-    assert first == {"state": State.WAITING, "kind": Kind.MESSAGE, "before": None, "limit": 3}
+    assert first == {"state": DeadLetterState.WAITING, "kind": DeadLetterKind.MESSAGE, "before": None, "limit": 3}
     assert second["before"] == 8
 
 
@@ -233,7 +233,7 @@ def test_a_dead_letter_is_shown_with_its_body(client: TestClient, letters: Async
 
 @pytest.mark.parametrize("order", ["replay", "discard"])
 def test_a_dead_letter_is_settled_once(client: TestClient, letters: AsyncMock, order: str) -> None:
-    settled = make_letter(state=State.DISCARDED, settled_by="anybody", settled_at=NOW)
+    settled = make_letter(state=DeadLetterState.DISCARDED, settled_by="anybody", settled_at=NOW)
     settle = getattr(letters, order)
     settle.return_value = settled
     first = client.post(f"/api/v1/dead-letters/1/{order}")
@@ -259,7 +259,7 @@ def test_of_many_each_is_answered_on_its_own(client: TestClient, letters: AsyncM
     async def settle(letter_id: int, *, by: str) -> Any:
         if letter_id == 2:
             raise DeadLetterNotFound(2)
-        return make_letter(id=letter_id, state=State.REPLAYED, replayed_as=UUID(int=letter_id))
+        return make_letter(id=letter_id, state=DeadLetterState.REPLAYED, replayed_as=UUID(int=letter_id))
 
     letters.replay.side_effect = settle
 

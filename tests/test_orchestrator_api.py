@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from common.lifecycle import Change, Status
 from common.messages import AgentStatus
+from common.rest.why import BlockerKind
 from orchestrator.api import get_orchestrator_service
 from orchestrator.main import create_app
 from orchestrator.registry.model import Agent
@@ -17,7 +18,7 @@ from orchestrator.service import OrchestratorService
 from orchestrator.tasks.dispatch import IdempotencyConflict, UnknownWorkType
 from orchestrator.tasks.model import Identity, Task
 from orchestrator.tasks.service import TaskHasEnded, TaskNotFound
-from orchestrator.why.model import AgentRef, Blocker, BlockerKind, Explanation
+from orchestrator.why.model import AgentRef, Blocker, Explanation
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 TASK_ID = UUID("7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11")

@@ -17,10 +17,10 @@ from typing import Self
 
 from agents.chunks import Chunker
 from agents.pace import Pace
-from agents.redaction.stream import Redactor
-from agents.redaction.text import redacted
-from agents.redaction.values import Values
 from common.messages import MAX_CHUNK_BYTES, OutputChunk, Stream
+from common.redaction.stream import Redactor
+from common.redaction.text import redacted
+from common.redaction.values import Values
 
 COLLECT_SECONDS = 0.1
 COLLECT_BYTES = 64 * 1024

@@ -10,8 +10,6 @@ from agents.executors.enforcement import Enforcement, probe
 from agents.executors.environment import inherited
 from agents.executors.registry import executors
 from agents.processes.keepers import Keepers
-from agents.redaction.logs import hidden_in_logs
-from agents.redaction.values import Values
 from agents.registration import open_identity
 from agents.secrets.own import own_secrets
 from agents.secrets.resolve import Secrets
@@ -26,6 +24,8 @@ from common.config import SharedSettings
 from common.logs import log_context
 from common.policy.read import read_policy
 from common.policy.rules import decide
+from common.redaction.logs import hidden_in_logs
+from common.redaction.values import Values
 
 log = logging.getLogger(__name__)
 

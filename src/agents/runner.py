@@ -15,7 +15,6 @@ from agents.journal import Ended, Journal
 from agents.log_stream import LogStream, SendChunks
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keeper, Keepers
-from agents.redaction.values import Values
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
 from agents.secrets.resolve import Secrets
@@ -28,6 +27,7 @@ from common.errors import ErrorCode
 from common.logs import log_context
 from common.messages import GrantedTask, OutputChunk, ResultStatus, WorkStatus
 from common.protocol import ORCHESTRATOR, WorkStatusEnvelope
+from common.redaction.values import Values
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,6 @@ from agents.mailbox import Mailbox
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keepers
 from agents.recovery import recover
-from agents.redaction.values import Values
 from agents.registration import Identity, StateUnusable
 from agents.renew import LeaseKeeper
 from agents.reporter import Reporter
@@ -51,6 +50,7 @@ from common.broker.topology import own_work_queue, work_queue
 from common.clock import Clock, SystemClock
 from common.loop import Health
 from common.messages import GrantedTask
+from common.redaction.values import Values
 
 # Below the state directory.
 WORKSPACES = "work"

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from chiffon.models import DeadLetter as DeadLetter
     from chiffon.models import DeadLetterDetail as DeadLetterDetail
     from chiffon.models import DeadLetterPage as DeadLetterPage
-    from chiffon.models import Dispatched as Dispatched
+    from chiffon.models import DispatchResponse as DispatchResponse
+    from chiffon.models import ErrorResponse as ErrorResponse
     from chiffon.models import Event as Event
     from chiffon.models import EventPage as EventPage
     from chiffon.models import OutputPage as OutputPage
     from chiffon.models import Settled as Settled
     from chiffon.models import TaskPage as TaskPage
     from chiffon.models import TaskStatus as TaskStatus
+    from chiffon.models import TaskSummary as TaskSummary
     from chiffon.models import Why as Why
 
 
@@ -48,13 +50,15 @@ _HOMES = {
     "DeadLetter": "chiffon.models",
     "DeadLetterDetail": "chiffon.models",
     "DeadLetterPage": "chiffon.models",
-    "Dispatched": "chiffon.models",
+    "DispatchResponse": "chiffon.models",
+    "ErrorResponse": "chiffon.models",
     "Event": "chiffon.models",
     "EventPage": "chiffon.models",
     "OutputPage": "chiffon.models",
     "Settled": "chiffon.models",
     "TaskPage": "chiffon.models",
     "TaskStatus": "chiffon.models",
+    "TaskSummary": "chiffon.models",
     "Why": "chiffon.models",
 }
 
@@ -68,7 +72,8 @@ __all__ = [
     "DeadLetter",
     "DeadLetterDetail",
     "DeadLetterPage",
-    "Dispatched",
+    "DispatchResponse",
+    "ErrorResponse",
     "Event",
     "EventPage",
     "OutputPage",
@@ -76,6 +81,7 @@ __all__ = [
     "Settled",
     "TaskPage",
     "TaskStatus",
+    "TaskSummary",
     "Why",
     "__version__",
 ]

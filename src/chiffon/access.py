@@ -4,8 +4,20 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from chiffon.http import Http
-from chiffon.models_access import Enrolment, Identity, NewToken, Token, WhoAmI
 from chiffon.operations import AnyId
+from common.rest.bodies import body_of
+from common.rest.identities import (
+    Enrolled,
+    Enrolment,
+    EnrolmentRequest,
+    EnrolRequest,
+    Identity,
+    IdentityRequest,
+    NewToken,
+    Token,
+    TokenRequest,
+    WhoAmI,
+)
 
 
 class Access:
@@ -23,7 +35,7 @@ class Access:
 
     async def create_identity(self, name: str, roles: Sequence[str], *, kind: str = "person") -> Identity:
         """Make a person or a service known."""
-        body = {"name": name, "roles": list(roles), "kind": kind}
+        body = body_of(IdentityRequest, name=name, roles=roles, kind=kind)
         return Identity.model_validate(await self._http.post("/api/v1/identities", body, repeatable=False))
 
     async def disable_identity(self, principal_id: AnyId) -> Identity:
@@ -45,12 +57,8 @@ class Access:
         lasting: timedelta | None = None,
     ) -> NewToken:
         """Make a token; the answer is the only one that holds it."""
-        body = {
-            "principal_id": str(principal_id),
-            "scopes": None if scopes is None else list(scopes),
-            "note": note,
-            "expires_in_seconds": None if lasting is None else round(lasting.total_seconds()),
-        }
+        seconds = None if lasting is None else round(lasting.total_seconds())
+        body = body_of(TokenRequest, principal_id=principal_id, scopes=scopes, note=note, expires_in_seconds=seconds)
         return NewToken.model_validate(await self._http.post("/api/v1/tokens", body, repeatable=False))
 
     async def revoke_token(self, token_id: AnyId) -> Token:
@@ -61,10 +69,11 @@ class Access:
         self, name: str, agent_type: str, *, lasting: timedelta = timedelta(minutes=15)
     ) -> Enrolment:
         """Let an agent enrol; the answer is the only one that holds its enrolment token."""
-        body = {"name": name, "agent_type": agent_type, "ttl_seconds": round(lasting.total_seconds())}
+        seconds = round(lasting.total_seconds())
+        body = body_of(EnrolmentRequest, name=name, agent_type=agent_type, ttl_seconds=seconds)
         return Enrolment.model_validate(await self._http.post("/api/v1/enrolments", body, repeatable=False))
 
-    async def enrol(self, token: str) -> tuple[str, str]:
-        """Become an agent with an enrolment token: return the agent's id and its credential."""
-        answer = await self._http.post("/api/v1/enrol", {"token": token}, repeatable=False)
-        return str(answer["agent_id"]), str(answer["token"])
+    async def enrol(self, token: str) -> Enrolled:
+        """Become an agent with an enrolment token; the answer is the only one that holds the agent's credential."""
+        body = body_of(EnrolRequest, token=token)
+        return Enrolled.model_validate(await self._http.post("/api/v1/enrol", body, repeatable=False))

@@ -15,9 +15,22 @@ from chiffon.credentials import find_token
 from chiffon.errors import ApiError
 from chiffon.feed import Connected, Feed, Filter
 from chiffon.http import Http, check_address
-from chiffon.models import Agent, BatchResult, Dispatched, Event, EventPage, OutputPage, TaskPage, TaskStatus, Why
 from chiffon.operations import AnyId as AnyId
 from chiffon.operations import Operations
+from common.rest.agents import Agent
+from common.rest.bodies import body_of
+from common.rest.events import Event, EventPage
+from common.rest.tasks import (
+    BatchRequest,
+    BatchResponse,
+    BatchResult,
+    DispatchRequest,
+    DispatchResponse,
+    OutputPage,
+    TaskPage,
+    TaskStatus,
+)
+from common.rest.why import Why
 
 DEFAULT_SERVER = "http://127.0.0.1:8420"
 NORMAL_PRIORITY = 3
@@ -81,7 +94,7 @@ class Client(Approvals, Operations, Access):
         concurrency_limit: int | None = None,
         expires_after: timedelta | None = None,
         approval_id: AnyId | None = None,
-    ) -> Dispatched:
+    ) -> DispatchResponse:
         """Hand in one task.
 
         The task's id is made here when none is given, so that a lost answer is repeated safely: the same id with the
@@ -90,35 +103,40 @@ class Client(Approvals, Operations, Access):
         the agent `agent_id`, or to agents that have all `required` labels, rather to those with the `preferred` ones.
         `approval_id` is an approval that was asked for beforehand.
         """
-        body: dict[str, Any] = {
-            "task_id": str(task_id or uuid4()),
-            "work_type": work_type,
-            "parameters": dict(parameters or {}),
-            "priority": priority,
-            "hints": _hints(agent_type, agent_id, required, preferred),
-            "idempotent": idempotent,
+        hints = {
+            "agent_type": agent_type,
+            "agent_id": agent_id,
+            "required_capabilities": required or None,
+            "preferred": preferred or None,
         }
-        optional = {"request_id": request_id, "trace_id": trace_id, "approval_id": approval_id}
-        body |= {name: str(value) for name, value in optional.items() if value is not None}
-        waiting = {
-            "max_attempts": max_attempts,
-            "ordering_key": ordering_key,
-            "concurrency_key": concurrency_key,
-            "concurrency_limit": concurrency_limit,
-            "expires_after_seconds": None if expires_after is None else expires_after.total_seconds(),
-        }
-        body |= {name: value for name, value in waiting.items() if value is not None}
-        return Dispatched.model_validate(await self._http.post("/api/v1/dispatch", body, repeatable=True))
+        body = body_of(
+            DispatchRequest,
+            task_id=task_id or uuid4(),
+            work_type=work_type,
+            parameters=parameters,
+            priority=priority,
+            hints={name: hint for name, hint in hints.items() if hint is not None},
+            request_id=request_id,
+            trace_id=trace_id,
+            idempotent=idempotent,
+            max_attempts=max_attempts,
+            ordering_key=ordering_key,
+            concurrency_key=concurrency_key,
+            concurrency_limit=concurrency_limit,
+            expires_after_seconds=None if expires_after is None else expires_after.total_seconds(),
+            approval_id=approval_id,
+        )
+        return await self.hand_in(body)
 
-    async def hand_in(self, body: Mapping[str, Any]) -> Dispatched:
+    async def hand_in(self, body: Mapping[str, Any]) -> DispatchResponse:
         """Hand in one task by its whole body, as of `POST /api/v1/dispatch`, which has a `task_id`."""
-        return Dispatched.model_validate(await self._http.post("/api/v1/dispatch", dict(body), repeatable=True))
+        return DispatchResponse.model_validate(await self._http.post("/api/v1/dispatch", dict(body), repeatable=True))
 
     async def dispatch_batch(self, tasks: Sequence[Mapping[str, Any]]) -> list[BatchResult]:
         """Hand in up to 1,000 tasks (bodies as of `POST /api/v1/dispatch`); each is answered on its own."""
-        body = {"tasks": [{"task_id": str(uuid4()), **task} for task in tasks]}
+        body = body_of(BatchRequest, tasks=[{"task_id": str(uuid4()), **task} for task in tasks])
         answer = await self._http.post("/api/v1/dispatch/batch", body, repeatable=True)
-        return [BatchResult.model_validate(result) for result in answer["results"]]
+        return BatchResponse.model_validate(answer).results
 
     async def status(self, task_id: AnyId) -> TaskStatus:
         """Return where a task stands, with the end of its output."""
@@ -215,18 +233,3 @@ class Client(Approvals, Operations, Access):
 
     def _follow(self, wanted: Filter, after: int | None) -> AsyncGenerator[Connected | Event, None]:
         return Feed(self.base_url, wanted, after=after, patience=self._patience, token=self._token).follow()
-
-
-def _hints(
-    agent_type: str | None,
-    agent_id: AnyId | None,
-    required: Mapping[str, Any] | None,
-    preferred: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    hints = {
-        "agent_type": agent_type,
-        "agent_id": None if agent_id is None else str(agent_id),
-        "required_capabilities": dict(required) if required else None,
-        "preferred": dict(preferred) if preferred else None,
-    }
-    return {name: hint for name, hint in hints.items() if hint is not None}

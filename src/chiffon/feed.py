@@ -19,8 +19,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from chiffon.errors import ApiError, ServerUnreachable
 from chiffon.http import ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE, bearer, is_loopback
-from chiffon.models import Event
 from common.backoff import full_jitter
+from common.rest.events import Event
 
 BAD_PARAMETERS = 4400
 log = logging.getLogger(__name__)

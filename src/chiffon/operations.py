@@ -6,18 +6,19 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from chiffon.http import Http
-from chiffon.models import (
-    Agent,
-    AuditEvent,
-    AuditPage,
-    CancelledTrace,
+from common.rest.agents import Agent, NoteRequest, PauseRequest
+from common.rest.audit import AuditEvent, AuditPage
+from common.rest.bodies import body_of
+from common.rest.dead_letters import (
     DeadLetter,
     DeadLetterDetail,
     DeadLetterPage,
-    Dispatched,
     Settled,
+    SettleRequest,
+    SettleResponse,
 )
-from chiffon.models_ops import Executions, QueueSnapshot
+from common.rest.ops import Executions, QueueSnapshot
+from common.rest.tasks import CancelledTrace, DispatchResponse, RerunRequest
 
 # An id as a caller may have it: from an answer, or as text.
 AnyId = UUID | str
@@ -39,16 +40,13 @@ class Operations:
         until: datetime | None = None,
     ) -> Agent:
         """Give an agent no new work for a while, 5 minutes by default; what it runs goes on."""
-        body: dict[str, Any] = {"note": note}
-        if lasting is not None:
-            body["minutes"] = round(lasting / timedelta(minutes=1))
-        if until is not None:
-            body["until"] = until.isoformat()
+        minutes = None if lasting is None else round(lasting / timedelta(minutes=1))
+        body = body_of(PauseRequest, note=note, minutes=minutes, until=until)
         return Agent.model_validate(await self._http.post(f"/api/v1/agents/{agent_id}/pause", body, repeatable=True))
 
     async def drain_agent(self, agent_id: AnyId, *, note: str = "") -> Agent:
         """Give an agent no new work, and let it leave when it has done what it runs."""
-        body = {"note": note}
+        body = body_of(NoteRequest, note=note)
         return Agent.model_validate(await self._http.post(f"/api/v1/agents/{agent_id}/drain", body, repeatable=True))
 
     async def resume_agent(self, agent_id: AnyId) -> Agent:
@@ -94,14 +92,14 @@ class Operations:
         as_task: AnyId | None = None,
         request_id: AnyId | None = None,
         trace_id: AnyId | None = None,
-    ) -> Dispatched:
+    ) -> DispatchResponse:
         """Dispatch the content of a task that has ended as a new task.
 
         The new id is made here when none is given, so that a lost answer is repeated safely.
         """
-        ids = {"task_id": as_task or uuid4(), "request_id": request_id, "trace_id": trace_id}
-        body = {name: str(value) for name, value in ids.items() if value is not None}
-        return Dispatched.model_validate(await self._http.post(f"/api/v1/tasks/{task_id}/rerun", body, repeatable=True))
+        body = body_of(RerunRequest, task_id=as_task or uuid4(), request_id=request_id, trace_id=trace_id)
+        answer = await self._http.post(f"/api/v1/tasks/{task_id}/rerun", body, repeatable=True)
+        return DispatchResponse.model_validate(answer)
 
     async def dead_letters(
         self, *, state: str | None = None, kind: str | None = None, limit: int = 50, cursor: str | None = None
@@ -133,8 +131,9 @@ class Operations:
         return await self._settle("discard", ids)
 
     async def _settle(self, how: str, ids: Sequence[int]) -> list[Settled]:
-        answer = await self._http.post(f"/api/v1/dead-letters/{how}", {"ids": list(ids)}, repeatable=False)
-        return [Settled.model_validate(result) for result in answer["results"]]
+        body = body_of(SettleRequest, ids=ids)
+        answer = await self._http.post(f"/api/v1/dead-letters/{how}", body, repeatable=False)
+        return SettleResponse.model_validate(answer).results
 
 
 def _as_query(value: Any) -> Any:

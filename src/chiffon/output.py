@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from chiffon.client import AnyId, Client
-from chiffon.models import Event
 from common.messages import Stream
+from common.rest.events import Event
 
 # How long to wait, after a task has ended, for output that is still on its way.
 LATEST_OUTPUT = timedelta(seconds=5)

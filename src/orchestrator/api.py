@@ -1,6 +1,7 @@
 """The REST endpoints: each translates a request into a call of the service, and its answer back."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -8,36 +9,41 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import ValidationError
 
-from common.errors import ChiffonError
+from common.errors import ChiffonError, InvalidField
+from common.labels import check_task_labels
 from common.lifecycle import Status
+from common.messages import LONGEST_NAME as LONGEST_IDENTITY
 from common.messages import AgentStatus, Stream
+from common.moment import Moment
+from common.rest.agents import Agent
+from common.rest.errors import ErrorResponse
+from common.rest.events import Event, EventPage
+from common.rest.tasks import (
+    LONGEST_NAME,
+    BatchRequest,
+    BatchResponse,
+    BatchResult,
+    CancelResponse,
+    DispatchRequest,
+    DispatchResponse,
+    OutputPage,
+    TaskPage,
+    TaskStatus,
+)
+from common.rest.why import Why
 from common.work import AGENT_TYPE_PATTERN, AnyWorkType
-from orchestrator.events.schemas import EventOut, EventPage
+from orchestrator.fan_outs import api as fan_outs_api
 from orchestrator.http.context import trace_of
 from orchestrator.http.direct import direct
-from orchestrator.http.errors import ERROR_CONTENT, ErrorResponse, problem_of, validation_problem
-from orchestrator.http.moment import Moment
+from orchestrator.http.errors import ERROR_CONTENT, problem_of, validation_problem
 from orchestrator.http.pagination import decode_cursor, encode_cursor
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ, MayDispatch
 from orchestrator.identities.model import Caller
-from orchestrator.output.schemas import OutputPage
-from orchestrator.registry.api import Pools
-from orchestrator.registry.schemas import Agent
-from orchestrator.service import OrchestratorService
+from orchestrator.registry.api import Pools, shown
+from orchestrator.service import OrchestratorService, WorkOptions
 from orchestrator.tasks.model import TaskFilter
-from orchestrator.tasks.schemas import (
-    BatchItem,
-    BatchRequest,
-    BatchResponse,
-    CancelResponse,
-    DispatchRequest,
-    DispatchResponse,
-    TaskPage,
-    TaskStatus,
-    TaskSummary,
-)
-from orchestrator.why.schemas import WhyResponse
+from orchestrator.tasks.shown import status_of, summary_of
 
 __all__ = [
     "Agent",
@@ -77,23 +83,29 @@ async def _dispatch(
     work: DispatchRequest, service: OrchestratorService, trace_id: UUID, caller: Caller
 ) -> DispatchResponse:
     known = await service.dispatch_work(
-        work.task_id,
-        work.work_type,
-        work.parameters,
-        work.priority,
-        hints=work.hints.model_dump(mode="json", exclude_none=True),
-        request_id=work.request_id,
-        trace_id=work.trace_id or trace_id,
-        idempotent=work.idempotent,
-        max_attempts=work.max_attempts,
-        ordering_key=work.ordering_key,
-        concurrency_key=work.concurrency_key,
-        concurrency_limit=work.concurrency_limit,
-        expires_after=None if work.expires_after_seconds is None else timedelta(seconds=work.expires_after_seconds),
-        approval_id=work.approval_id,
-        requested_by=caller,
+        work.task_id, work.work_type, work.parameters, work.priority, **_options(work, trace_id, caller)
     )
-    return DispatchResponse.of(known)
+    return DispatchResponse.model_validate(known)
+
+
+def _options(work: DispatchRequest, trace_id: UUID, caller: Caller) -> WorkOptions:
+    return {
+        "hints": work.hints.model_dump(mode="json", exclude_none=True),
+        "request_id": work.request_id,
+        "trace_id": work.trace_id or trace_id,
+        "idempotent": work.idempotent,
+        "max_attempts": work.max_attempts,
+        "ordering_key": work.ordering_key,
+        "concurrency_key": work.concurrency_key,
+        "concurrency_limit": work.concurrency_limit,
+        "expires_after": (
+            None if work.expires_after_seconds is None else timedelta(seconds=work.expires_after_seconds)
+        ),
+        "approval_id": work.approval_id,
+        "name": work.name,
+        "labels": work.labels,
+        "requested_by": caller,
+    }
 
 
 @router.post(
@@ -105,12 +117,16 @@ async def _dispatch(
 )
 @direct
 async def dispatch(work: DispatchRequest, request: Request, service: Service, caller: MayDispatch) -> DispatchResponse:
-    """Store work and have an agent do it.
+    """Store work and have an agent do it, or each of several agents with `on`.
 
     When this answers with 200 the work is in the ledger and will not be lost. When the answer is lost, send the same
     again: the same `task_id` or `request_id` with the same content is the same task and gets the same answer.
     """
-    return await _dispatch(work, service, trace_of(request.scope), caller)
+    trace_id = trace_of(request.scope)
+    if work.on is not None:
+        fan_outs = await fan_outs_api.get_fan_outs(request)
+        return await fan_outs_api.dispatch(work, work.on, fan_outs, **_options(work, trace_id, caller))
+    return await _dispatch(work, service, trace_id, caller)
 
 
 @router.post("/dispatch/batch", tags=["tasks"], summary="Dispatch up to 1,000 at once", responses={**INVALID})
@@ -127,17 +143,20 @@ async def dispatch_batch(batch: BatchRequest, request: Request, service: Service
 
 async def _batch_item(
     index: int, item: dict[str, object], service: OrchestratorService, trace_id: UUID, caller: Caller
-) -> BatchItem:
+) -> BatchResult:
     try:
-        task = await _dispatch(DispatchRequest.model_validate(item), service, trace_id, caller)
+        work = DispatchRequest.model_validate(item)
+        if work.on is not None:
+            raise InvalidField("on", "is not allowed in a batch: dispatch it alone")
+        task = await _dispatch(work, service, trace_id, caller)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         problem = validation_problem(found, trace_id, item, DispatchRequest)
-        return BatchItem(index=index, status_code=problem.status, error=problem)
+        return BatchResult(index=index, status_code=problem.status, error=problem)
     except ChiffonError as error:
         problem = problem_of(error, trace_id)
-        return BatchItem(index=index, status_code=problem.status, error=problem)
-    return BatchItem(index=index, status_code=200, task=task)
+        return BatchResult(index=index, status_code=problem.status, error=problem)
+    return BatchResult(index=index, status_code=200, task=task)
 
 
 @router.get(
@@ -147,14 +166,14 @@ async def _batch_item(
     summary="Where a task stands",
     responses={**NOT_FOUND, **INVALID},
 )
-async def status(task_id: UUID, service: Service) -> TaskStatus:
+async def get_task(task_id: UUID, service: Service) -> TaskStatus:
     """Return a task with the end of its output."""
     task, output = await service.get_task_status(task_id)
-    return TaskStatus.of(task, output)
+    return status_of(task, output)
 
 
 @router.get("/tasks", dependencies=[READ], tags=["tasks"], summary="List tasks, newest first", responses={**INVALID})
-async def tasks(
+async def list_tasks(
     service: Service,
     status: Annotated[
         list[Status] | None, Query(description="Only tasks that stand there; repeat it for more.")
@@ -163,19 +182,49 @@ async def tasks(
     agent_type: Annotated[str | None, Query(pattern=AGENT_TYPE_PATTERN)] = None,
     agent_id: Annotated[UUID | None, Query(description="Run by this agent, now or last.")] = None,
     trace_id: UUID | None = None,
+    name: Annotated[str | None, Query(max_length=LONGEST_NAME, description="Called exactly so.")] = None,
+    label: Annotated[list[str] | None, Query(description="With this label, as NAME=VALUE; repeat it for more.")] = None,
+    requested_by: Annotated[
+        str | None, Query(max_length=LONGEST_IDENTITY, description="Dispatched by this identity.")
+    ] = None,
     created_after: Annotated[Moment | None, Query(description="With its zone, as in 2026-11-22T10:00:00Z.")] = None,
     limit: Annotated[Digits, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the last page.")] = None,
 ) -> TaskPage:
     """Return the tasks that match everything given, a page at a time."""
     before = None if cursor is None else decode_cursor(cursor)
-    wanted = TaskFilter(status, work_type, agent_type, agent_id, trace_id, created_after, before=before)
+    wanted = TaskFilter(
+        status,
+        work_type,
+        agent_type,
+        agent_id,
+        trace_id,
+        created_after,
+        name=name,
+        labels=_labels(label or ()),
+        requested_by=requested_by,
+        before=before,
+    )
     found = await service.list_tasks(wanted, limit=limit + 1)
     page, last = found[:limit], found[limit - 1] if len(found) > limit else None
     return TaskPage(
-        items=[TaskSummary.model_validate(task) for task in page],
+        items=[summary_of(task) for task in page],
         next_cursor=None if last is None else encode_cursor(last.created_at, last.task_id),
     )
+
+
+def _labels(given: Sequence[str]) -> dict[str, str]:
+    """Return the labels that a query asks for; raises `InvalidField`."""
+    labels: dict[str, str] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise InvalidField("query.label", f"must be NAME=VALUE, not {text!r}")
+        labels[name] = value
+    try:
+        return check_task_labels(labels)
+    except ValueError as problem:
+        raise InvalidField("query.label", str(problem)) from None
 
 
 @router.get(
@@ -185,7 +234,7 @@ async def tasks(
     summary="What a task wrote",
     responses={**NOT_FOUND, **INVALID},
 )
-async def output(
+async def read_output(
     task_id: UUID,
     service: Service,
     stream: Stream = Stream.STDOUT,
@@ -194,7 +243,8 @@ async def output(
     attempt: Annotated[Digits | None, Query(ge=1, le=32_767, description="Which attempt; the last by default.")] = None,
 ) -> OutputPage:
     """Return a part of one stream of a task's output, while it runs or afterwards."""
-    return OutputPage.of(await service.read_output(task_id, attempt=attempt, stream=stream, offset=offset, limit=limit))
+    found = await service.read_output(task_id, attempt=attempt, stream=stream, offset=offset, limit=limit)
+    return OutputPage.model_validate(found)
 
 
 @router.get(
@@ -204,7 +254,7 @@ async def output(
     summary="What happened to a task",
     responses={**NOT_FOUND},
 )
-async def events(
+async def list_events(
     task_id: UUID,
     service: Service,
     after: Annotated[Digits, Query(ge=0, le=MAX_OFFSET, description="Only events numbered above this.")] = 0,
@@ -213,7 +263,7 @@ async def events(
     """Return the events of a task, oldest first."""
     found = await service.list_events(task_id, after=after, limit=limit)
     return EventPage(
-        items=[EventOut.model_validate(event) for event in found], next_after=found[-1].seq if found else after
+        items=[Event.model_validate(event) for event in found], next_after=found[-1].seq if found else after
     )
 
 
@@ -225,16 +275,16 @@ async def events(
     response_model_exclude_none=True,
     responses={**NOT_FOUND, **INVALID},
 )
-async def why(task_id: UUID, service: Service) -> WhyResponse:
+async def explain_wait(task_id: UUID, service: Service) -> Why:
     """Return everything that is in the way of a task now: others of its keys, its retry, the broker, the agents.
 
     A task that runs or has ended does not wait; its only entry says so.
     """
-    return WhyResponse.model_validate(await service.explain_wait(task_id))
+    return Why.model_validate(await service.explain_wait(task_id))
 
 
 @router.get("/agents", dependencies=[READ], tags=["agents"], summary="List agents", responses={**INVALID})
-async def agents(
+async def list_agents(
     service: Service,
     pools: Pools,
     agent_type: Annotated[str | None, Query(pattern=AGENT_TYPE_PATTERN)] = None,
@@ -243,11 +293,11 @@ async def agents(
 ) -> list[Agent]:
     """Return the agents, and how each is; those that are gone only if they are asked for."""
     found = await service.list_agents(agent_type=agent_type, status=status, with_gone=gone)
-    return [Agent.of(agent, pools) for agent in found]
+    return [shown(agent, pools) for agent in found]
 
 
 @router.post("/cancel/{task_id}", tags=["tasks"], summary="Cancel a task", responses={**ENDED, **NOT_FOUND, **INVALID})
-async def cancel(task_id: UUID, service: Service, caller: MayDispatch) -> CancelResponse:
+async def cancel_task(task_id: UUID, service: Service, caller: MayDispatch) -> CancelResponse:
     """Cancel a task that has not ended; one that is cancelled already stays so.
 
     It is cancelled when this answers: nobody can claim it any more, and no late result changes it. An agent that runs

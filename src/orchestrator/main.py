@@ -20,6 +20,7 @@ from orchestrator import api
 from orchestrator.approvals import api as approvals
 from orchestrator.audit import api as audit
 from orchestrator.dead_letters import api as dead_letters
+from orchestrator.fan_outs import api as fan_outs
 from orchestrator.http import errors, health, strict
 from orchestrator.http.context import RequestContext
 from orchestrator.http.direct import DirectRoutes, Plan, direct_routes
@@ -92,6 +93,7 @@ def create_app(
     app.include_router(api.router)
     app.include_router(tasks.router)
     app.include_router(fleet.router)
+    app.include_router(fan_outs.router)
     app.include_router(dead_letters.router)
     app.include_router(jobs.router)
     app.include_router(ops.router)
@@ -123,6 +125,7 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.orchestrator_service = orchestrator.service
     app.state.task_control = orchestrator.task_control
     app.state.fleet = orchestrator.fleet
+    app.state.fan_outs = orchestrator.fan_outs
     app.state.dead_letters = orchestrator.dead_letters
     app.state.jobs = orchestrator.jobs
     app.state.ops = orchestrator.ops

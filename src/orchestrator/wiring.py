@@ -24,6 +24,7 @@ from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.events import queries as events
 from orchestrator.events.own import OwnEvents
 from orchestrator.events.service import EventService
+from orchestrator.fan_outs.service import FanOutService
 from orchestrator.identities.door import Keeper
 from orchestrator.identities.wiring import Identities, build_identities, keep_door
 from orchestrator.jobs import queries as job_queries
@@ -90,6 +91,7 @@ class Orchestrator:
     service: OrchestratorService
     task_control: TaskControl
     fleet: FleetService
+    fan_outs: FanOutService
     dead_letters: DeadLetterService
     jobs: JobService
     ops: OpsService
@@ -227,6 +229,7 @@ async def open_orchestrator(
             service,
             TaskControl(tasks, policy, relay),
             fleet,
+            FanOutService(pool, service, registry),
             letters,
             jobs,
             OpsService(pool),

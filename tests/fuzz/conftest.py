@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from common.rest.identities import PrincipalKind, Role
 from orchestrator.database.migrate import upgrade
 from orchestrator.database.pool import open_pool
-from orchestrator.identities.model import PrincipalKind
-from orchestrator.identities.permissions import Role
 from orchestrator.identities.service import IdentityService
 from tests.fuzz.running import Running, running_orchestrator
 from tests.services.postgres import Postgres

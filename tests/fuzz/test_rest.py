@@ -14,8 +14,8 @@ from schemathesis.checks import load_all_checks
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
+from common.rest.jobs import LONGEST_WAIT_SECONDS
 from orchestrator.identities.access import PUBLIC
-from orchestrator.jobs.schemas import LONGEST_WAIT_SECONDS
 from orchestrator.main import create_app
 from tests.fuzz.bounds import BESIDE_OTHERS, SEED, bounded
 from tests.fuzz.running import Running

@@ -11,10 +11,11 @@ from uuid import UUID, uuid4
 from agents.over_http.client import QueueClient, Refused, ServerAway
 from agents.over_http.handing_back import HandingBack
 from agents.over_http.held import HeldJob, HeldJobs
-from agents.over_http.wire import Claimed
+from agents.over_http.wire import seal_of
 from common.backoff import full_jitter
 from common.clock import Clock
 from common.loop import FIRST_PAUSE, LONGEST_PAUSE, Health, keep_running
+from common.rest.jobs import ClaimAnswer
 
 log = logging.getLogger(__name__)
 
@@ -137,13 +138,13 @@ class Claims:
             raise
         if answer.job is None:
             return False
-        seal = None if answer.seal is None else answer.seal.seal
+        seal = None if answer.seal is None else seal_of(answer.seal)
         held = HeldJob(answer.job, asking.since, asking.claim_id, answer.grant, seal)
         self._held.add(held)
         self.hand_out(held)
         return True
 
-    async def _answer(self, asking: _Asking, wait_seconds: float) -> Claimed:
+    async def _answer(self, asking: _Asking, wait_seconds: float) -> ClaimAnswer:
         failures = 0
         while True:
             before, asking.may_have_got = asking.may_have_got, True

@@ -4,9 +4,10 @@ Nothing is repeated here: who asks knows how long the answer is worth waiting fo
 """
 
 import email.utils
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -14,10 +15,23 @@ from uuid import UUID
 import httpx2
 from pydantic import ValidationError
 
-from agents.over_http.wire import Answer, Body, Claimed, Orders, Renewal, heartbeat_body
+from agents.over_http.wire import Fields, heartbeat
 from common.broker.base import BrokerUnavailable
-from common.errors import ChiffonError
+from common.errors import ChiffonError, InvalidField
 from common.messages import StatusUpdate
+from common.rest.base import Answer, Request
+from common.rest.bodies import body_of
+from common.rest.jobs import (
+    ClaimAnswer,
+    ClaimRequest,
+    CompleteRequest,
+    FailRequest,
+    HeartbeatAnswer,
+    HeartbeatRequest,
+    OutputRequest,
+    OwnerRequest,
+)
+from common.rest.workers import WorkerOrders, WorkerReport
 from common.trust import trust_for
 
 CONNECT_SECONDS = 5.0
@@ -28,9 +42,15 @@ KEEP_SECONDS = 4.0
 # What a request is answered with that will never be answered otherwise, when the queue API itself says so.
 FINAL = frozenset({400, 403, 409, 413, 422})
 NO_SUCH_JOB = 2001
+INVALID = 422
 NOT_FOR_AGENTS = 403
 NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 LONGEST_RETRY_AFTER = 60.0
+
+# Where each report of a job goes.
+REPORTS: Mapping[type[OwnerRequest], str] = MappingProxyType(
+    {OutputRequest: "output", CompleteRequest: "complete", FailRequest: "fail"}
+)
 
 Model = TypeVar("Model", bound=Answer)
 
@@ -63,7 +83,7 @@ class Refused(ChiffonError):
 class Told(NamedTuple):
     """What a worker is told, and when by the server's clock."""
 
-    orders: Orders
+    orders: WorkerOrders
     at: datetime
 
 
@@ -93,34 +113,44 @@ class QueueClient:
             if refusal.status != NOT_FOR_AGENTS:  # it knows this agent, which may take jobs and not list them
                 raise
 
-    async def claim(self, claim_id: UUID, *, types: Sequence[str], wait_seconds: float) -> Claimed:
+    async def claim(self, claim_id: UUID, *, types: Sequence[str], wait_seconds: float) -> ClaimAnswer:
         """Ask for a job. The same `claim_id` gets the same one again; without `types` nothing else."""
-        body = {
-            "claimId": str(claim_id),
-            "leaseSeconds": self._lease,
-            "allowedTypes": list(types),
-            "waitSeconds": wait_seconds,
+        asked = {
+            "worker_id": self._worker_id,
+            "claim_id": claim_id,
+            "lease_seconds": self._lease,
+            "allowed_types": types,
+            "wait_seconds": wait_seconds,
         }
-        answer = await self._post("/jobs/claim", body, timeout=ANSWER_SECONDS + wait_seconds)
-        return _read(Claimed, answer)
+        response = await self._post("/jobs/claim", ClaimRequest, asked, timeout=ANSWER_SECONDS + wait_seconds)
+        answer = _read(ClaimAnswer, response)
+        if answer.job is not None and answer.job.attempt < 1:
+            raise ServerAway("The answer was not understood: job.attempt.")
+        return answer
 
-    async def renew(self, job_id: UUID, attempt: int) -> Renewal:
+    async def renew(self, job_id: UUID, attempt: int) -> HeartbeatAnswer:
         """Prolong a lease; `Refused` when it is over."""
-        body = {"attempt": attempt, "leaseSeconds": self._lease}
-        return _read(Renewal, await self._post(f"/jobs/{job_id}/heartbeat", body))
+        asked = {"worker_id": self._worker_id, "attempt": attempt, "lease_seconds": self._lease}
+        return _read(HeartbeatAnswer, await self._post(f"/jobs/{job_id}/heartbeat", HeartbeatRequest, asked))
 
-    async def report(self, job_id: UUID, what: str, body: Body) -> None:
-        """Send output, progress or the end of a job; the same again is answered as before."""
-        await self._post(f"/jobs/{job_id}/{what}", body)
+    async def report(self, job_id: UUID, model: type[OwnerRequest], said: Fields) -> None:
+        """Send output or the end of a job; the same again is answered as before."""
+        await self._post(f"/jobs/{job_id}/{REPORTS[model]}", model, {"worker_id": self._worker_id, **said})
 
     async def beat(self, update: StatusUpdate) -> Told:
         """Say how this worker is, and return what it is ordered."""
         path = f"/workers/{self._worker_id}/heartbeat"
-        response = await self._request("POST", path, json=heartbeat_body(update))
-        return Told(_read(Orders, response), _date(response))
+        response = await self._post(path, WorkerReport, heartbeat(update))
+        return Told(_read(WorkerOrders, response), _date(response))
 
-    async def _post(self, path: str, body: Body, *, timeout: float = ANSWER_SECONDS) -> httpx2.Response:
-        return await self._request("POST", path, json={"workerId": self._worker_id, **body}, timeout=timeout)
+    async def _post(
+        self, path: str, model: type[Request], said: Fields, *, timeout: float = ANSWER_SECONDS
+    ) -> httpx2.Response:
+        try:
+            body = body_of(model, **said)
+        except InvalidField as error:
+            raise Refused(INVALID, str(error)) from None
+        return await self._request("POST", path, json=body, timeout=timeout)
 
     async def _request(
         self, method: str, path: str, *, timeout: float = ANSWER_SECONDS, **content: Any

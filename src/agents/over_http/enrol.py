@@ -1,15 +1,15 @@
 """Exchange an enrolment token for a credential of one's own. It works once, so nothing is repeated here."""
 
 from urllib.parse import urlsplit
-from uuid import UUID
 
 import httpx2
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from agents.credential import Credential
 from agents.over_http.client import ANSWER_SECONDS, is_loopback, reason_of
-from agents.over_http.wire import Answer
-from common.errors import StartupRefused
+from common.errors import InvalidField, StartupRefused
+from common.rest.bodies import body_of
+from common.rest.identities import Enrolled, EnrolRequest
 from common.trust import trust_for
 
 
@@ -17,15 +17,12 @@ class NotEnrolled(StartupRefused):
     """The orchestrator did not make this an agent; the message says why, and holds no token."""
 
 
-class Enrolled(Answer):
-    agent_id: UUID
-    agent_type: str
-    token: str = Field(repr=False)
-    trusted_keys: list[str] = Field(default_factory=list)
-
-
 async def enrol(server: str, token: str) -> Credential:
     """Become an agent of an orchestrator; raises `NotEnrolled`."""
+    try:
+        body = body_of(EnrolRequest, token=token)
+    except InvalidField as error:
+        raise NotEnrolled(f"{server} would refuse: {error}.") from None
     http = httpx2.AsyncClient(
         base_url=server,
         timeout=ANSWER_SECONDS,
@@ -34,7 +31,7 @@ async def enrol(server: str, token: str) -> Credential:
     )
     async with http:
         try:
-            answer = await http.post("api/v1/enrol", json={"token": token})
+            answer = await http.post("api/v1/enrol", json=body)
         except httpx2.HTTPError as failure:
             raise NotEnrolled(f"{server} did not answer: {type(failure).__name__} {failure}".strip()) from None
     if not answer.is_success:

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from agents.over_http.client import QueueClient, Refused, ServerAway
 from agents.over_http.held import HeldJob, HeldJobs
-from agents.over_http.wire import Job
 from common.backoff import full_jitter
 from common.clock import Clock
 from common.errors import ErrorCode
+from common.rest.jobs import FailRequest, Job
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +21,8 @@ LONGEST_PAUSE = timedelta(seconds=5)
 UNTOUCHED = {
     "started": False,
     "retryable": True,
-    "errorCode": int(ErrorCode.AGENT_UNAVAILABLE),
-    "errorMessage": "The agent had no use for the job any more and did not start it.",
+    "error_code": ErrorCode.AGENT_UNAVAILABLE,
+    "error_message": "The agent had no use for the job any more and did not start it.",
 }
 
 
@@ -74,12 +74,12 @@ class HandingBack:
                 return
 
     async def _give(self, job: Job, *, until: float, cancelled: bool = False) -> None:
-        body = {"attempt": job.attempt, **UNTOUCHED, "cancelled": cancelled}
+        said = {"attempt": job.attempt, **UNTOUCHED, "cancelled": cancelled}
         failures = 0
         try:
             while self._clock.monotonic() < until:
                 try:
-                    await self._client.report(job.id, "fail", body)
+                    await self._client.report(job.id, FailRequest, said)
                 except ServerAway:
                     failures += 1
                     await _pause(failures)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from agents.over_http.wire import GrantTerms, Job
+from common.rest.jobs import Job, JobGrant
 from common.seal import Seal
 
 
@@ -20,7 +20,7 @@ class HeldJob:
     job: Job
     lease_from: float
     claim_id: UUID
-    grant: GrantTerms | None = None
+    grant: JobGrant | None = None
     seal: Seal | None = None
     is_granted: bool = False
     is_cancelled: bool = False

@@ -12,7 +12,7 @@ from agents.over_http.client import QueueClient, Refused, ServerAway
 from agents.over_http.handing_back import HandingBack
 from agents.over_http.held import HeldJob, HeldJobs
 from agents.over_http.inbox import Inbox
-from agents.over_http.wire import Renewal
+from agents.over_http.wire import granted
 from common.clock import Clock
 from common.messages import CancelTask, Claim, ClaimedTask, Grant, Lease, Refusal, RefusedTask, Renew, Renewed
 
@@ -55,7 +55,8 @@ class Leases:
         if passed > self._lease_seconds / 2:
             raise ServerAway("the renewal took too long")
         held.is_granted = True
-        grant = held.job.granted(claimed.claim_id, held.grant, lease_seconds=self._lease_seconds - passed)
+        left = self._lease_seconds - passed
+        grant = granted(held.job, held.grant, claim_id=claimed.claim_id, lease_seconds=left)
         await self._inbox.put(Grant(tasks=[grant], seal=held.seal))
 
     async def _freshen(self, held: HeldJob) -> str | None:
@@ -98,7 +99,7 @@ class Leases:
         held = self._held.find(lease.task_id, lease.fence)
         attempt = lease.fence if held is None else held.job.attempt
         try:
-            answer: Renewal = await self._client.renew(lease.task_id, attempt)
+            answer = await self._client.renew(lease.task_id, attempt)
         except Refused as refusal:
             log.info("lease.refused", extra={"task_id": lease.task_id, "reason": str(refusal)})
             return False

@@ -6,18 +6,19 @@ While something runs here, the server is asked more often than the agent beats, 
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID
 
 from agents.over_http.client import QueueClient, Refused, ServerAway, Told
 from agents.over_http.held import HeldJobs
 from agents.over_http.inbox import Inbox
 from agents.over_http.leases import Leases
-from agents.over_http.wire import OrderedDrain, OrderedLeave, OrderedPause
-from agents.over_http.wire import Orders as Answered
+from agents.over_http.wire import seal_of
 from common.backoff import exponential
 from common.loop import Health, keep_running
 from common.messages import AgentStatus, StatusUpdate
 from common.orders import Drain, Heard, Leave, Pause, Resume, TrustKeys
+from common.rest.workers import WorkerOrder, WorkerOrders
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +100,11 @@ class Orders:
         for job in told.orders.cancelled:
             await self._leases.cancelled(job.job_id, job.attempt)
         if told.orders.keys:
-            await self._inbox.put(TrustKeys(seals=[signed.seal for signed in told.orders.keys]), at=told.at)
+            await self._inbox.put(TrustKeys(seals=[seal_of(signed) for signed in told.orders.keys]), at=told.at)
         for order in told.orders.orders:
-            if isinstance(order, OrderedLeave):
-                await self._inbox.put(Leave(boot_id=order.boot_id, reason=order.note or ""))
+            match order:
+                case WorkerOrder(action="leave", boot_id=UUID() as boot_id):
+                    await self._inbox.put(Leave(boot_id=boot_id, reason=order.note))
         before, self._standing = self._standing, standing(told.orders, update)
         if self._standing == before:
             return
@@ -118,12 +120,13 @@ def _forget(said: "asyncio.Future[None]") -> None:
         log.debug("orders.not_said", extra={"reason": str(failure)})
 
 
-def standing(orders: Answered, update: StatusUpdate) -> Pause | Drain | None:
+def standing(orders: WorkerOrders, update: StatusUpdate) -> Pause | Drain | None:
     """Return what holds this agent back; leaving is more than waiting."""
+    pause: Pause | None = None
     for order in orders.orders:
-        if isinstance(order, OrderedDrain):
-            return Drain(started_at=update.started_at, note=order.note or "")
-    for order in orders.orders:
-        if isinstance(order, OrderedPause):
-            return Pause(until=order.until, note=order.note or "")
-    return None
+        match order:
+            case WorkerOrder(action="drain"):
+                return Drain(started_at=update.started_at, note=order.note)
+            case WorkerOrder(action="pause", until=datetime() as until):
+                pause = pause or Pause(until=until, note=order.note)
+    return pause

@@ -13,8 +13,9 @@ from uuid import UUID
 from agents.over_http.client import QueueClient, Refused
 from agents.over_http.held import HeldJobs
 from agents.over_http.inbox import Inbox
-from agents.over_http.wire import output_body, result_request
+from agents.over_http.wire import end, message, output
 from common.messages import Lease, OutputChunk, ProtocolError, Stored, WorkResult, WorkStatus
+from common.rest.jobs import FailRequest, OutputRequest
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +55,13 @@ class Reports:
         """Send pieces. Those of a lease that is over are not wanted any more."""
         for chunk in chunks:
             try:
-                await self._client.report(task_id, "output", output_body(chunk, attempt=attempt))
+                await self._client.report(task_id, OutputRequest, output(chunk, attempt=attempt))
             except Refused as refusal:
                 _log_refusal("output.refused", task_id, refusal)
 
     async def _result(self, result: WorkResult) -> None:
-        what, body = result_request(result)
         try:
-            await self._client.report(result.task_id, what, body)
+            await self._client.report(result.task_id, *end(result))
         except Refused as refusal:
             # It will never count, so there is nothing left to keep it for.
             _log_refusal("result.refused", result.task_id, refusal)
@@ -74,9 +74,13 @@ class Reports:
         if held is None:
             return
         job = held.job
-        body = {"attempt": job.attempt, "errorCode": error.error_code, "errorMessage": error.error_message}
+        said = {
+            "attempt": job.attempt,
+            "error_code": error.error_code,
+            "error_message": message(error.error_message),
+        }
         try:
-            await self._client.report(job.id, "fail", body)
+            await self._client.report(job.id, FailRequest, said)
         except Refused as refusal:
             _log_refusal("result.refused", job.id, refusal)
         self._held.drop(job.id, job.attempt)

@@ -1,206 +1,100 @@
-"""The JSON of the queue API, as far as an agent needs it, and what it means in the messages of the agent."""
+"""What an agent's messages are in the queue API, and what its answers are in the messages of the agent."""
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
-from pydantic.alias_generators import to_camel, to_snake
-
-from common.confinement import UNCONFINED, Confinement
-from common.messages import GrantedTask, Lease, OutputChunk, ResultStatus, StatusUpdate, Stream, WorkRequest, WorkResult
-from common.policy.model import Effect
+from common.messages import GrantedTask, OutputChunk, ResultStatus, StatusUpdate, WorkRequest, WorkResult
+from common.rest.jobs import (
+    LONGEST_NAME,
+    LONGEST_TEXT,
+    CompleteRequest,
+    FailRequest,
+    Job,
+    JobGrant,
+    JobSeal,
+    OwnerRequest,
+)
 from common.seal import Seal
 
 STOPPED = "The work was stopped."
-# What the queue API takes; what is longer is cut.
-LONGEST_NAME = 200
-LONGEST_MESSAGE = 4096
+
+# The fields of a request by their names in Python.
+Fields = Mapping[str, Any]
 
 
-class Answer(BaseModel):
-    """Part of an answer. Unknown fields are ignored, so that a newer server can add some."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
-
-
-class Job(Answer):
-    """A task as the queue API shows it. `attempt` names the lease: it rises with every claim, as a fence does.
-
-    Of each stream of its output `max_output_bytes` are kept; None: all that the server takes.
-    """
-
-    id: UUID
-    type: str
-    payload: dict[str, JsonValue] = Field(default_factory=dict)
-    attempt: int = Field(ge=1)
-    trace_id: UUID
-    request_id: UUID
-    max_output_bytes: int | None = Field(default=None, ge=0)
-
-    @property
-    def lease(self) -> Lease:
-        return Lease(task_id=self.id, fence=self.attempt)
-
-    def granted(self, claim_id: UUID, terms: "GrantTerms | None", *, lease_seconds: float) -> GrantedTask:
-        """Return the grant that a broker would have brought."""
-        given = GrantTerms() if terms is None else terms
-        return GrantedTask(
-            claim_id=claim_id,
-            work=WorkRequest(task_id=self.id, work_type=self.type, parameters=self.payload, hints=given.hints),
-            trace_id=self.trace_id,
-            request_id=self.request_id,
-            attempt=self.attempt,
-            fence=self.attempt,
-            lease_seconds=lease_seconds,
-            max_output_bytes=self.max_output_bytes,
-            target=given.target,
-            policy_version=given.policy_version,
-            effect=given.effect,
-            approval_id=given.approval_id,
-            confinement=given.confinement,
-        )
-
-
-class GrantTerms(Answer):
-    """What else decides what a claimed job may do; all of it is signed."""
-
-    hints: dict[str, JsonValue] = Field(default_factory=dict)
-    target: str | None = None
-    policy_version: str = ""
-    effect: Effect = Effect.WRITE
-    approval_id: UUID | None = None
-    confinement: Confinement = UNCONFINED
-
-    @field_validator("confinement", mode="before")
-    @classmethod
-    def _snake_case(cls, value: Any) -> Any:
-        return {to_snake(name): limit for name, limit in value.items()} if isinstance(value, dict) else value
-
-
-class Signed(Answer):
-    """A `Seal`, as the queue API writes it."""
-
-    key_id: str
-    statement: str
-    signature: str
-
-    @property
-    def seal(self) -> Seal:
-        return Seal(key_id=self.key_id, statement=self.statement, signature=self.signature)
-
-
-class Claimed(Answer):
-    """The answer to a claim."""
-
-    job: Job | None
-    grant: GrantTerms | None = None
-    seal: Signed | None = None
-
-
-class Renewal(Answer):
-    """The answer to the heartbeat of a job; the rest of the job does not matter then."""
-
-    cancelled: bool = False
-
-
-class OrderedPause(Answer):
-    action: Literal["pause"]
-    until: datetime
-    note: str | None = None
-
-
-class OrderedDrain(Answer):
-    action: Literal["drain"]
-    note: str | None = None
-
-
-class OrderedLeave(Answer):
-    action: Literal["leave"]
-    boot_id: UUID
-    note: str | None = None
-
-
-class ToCancel(Answer):
-    job_id: UUID
-    attempt: int
-
-
-class Orders(Answer):
-    """The answer to the heartbeat of a worker."""
-
-    orders: list[OrderedPause | OrderedDrain | OrderedLeave] = Field(default_factory=list)
-    cancelled: list[ToCancel] = Field(default_factory=list)
-    keys: list[Signed] = Field(default_factory=list)
-
-
-Body = Mapping[str, Any]
-
-
-def heartbeat_body(update: StatusUpdate) -> Body:
-    """Return what an agent says of itself."""
-    return {
-        "agentType": update.agent_type,
-        "hostname": update.hostname[:LONGEST_NAME],
-        "version": update.version,
-        "workTypes": list(update.work_types),
-        "slots": update.slots,
-        "currentJobs": [str(task_id) for task_id in update.current_tasks],
-        "status": update.status.value,
-        "resources": {
-            to_camel(name): value for name, value in update.resources.model_dump().items() if value is not None
-        },
-        "labels": dict(update.labels),
-        "startedAt": update.started_at.isoformat(),
-        **({} if update.trusted_keys is None else {"trustedKeys": list(update.trusted_keys)}),
-        **({} if update.sent_at is None else {"sentAt": update.sent_at.isoformat()}),
-        **({} if update.boot_id is None else {"bootId": str(update.boot_id)}),
-    }
-
-
-def output_body(chunk: OutputChunk, *, attempt: int) -> Body:
-    return {
-        "attempt": attempt,
-        "stream": chunk.stream.value,
-        "offset": chunk.offset,
-        "number": chunk.number,
-        "text": chunk.text,
-    }
-
-
-def result_request(result: WorkResult) -> tuple[str, Body]:
-    """Return which endpoint ends the job, and with which body; the pieces of output go ahead of it."""
-    common = {
-        "attempt": result.attempt,
-        "resultSummary": _storable(result.output),
-        "exitCode": result.exit_code,
-        "durationMs": result.duration_ms,
-        "outputBytes": _by_stream(result.output_bytes),
-        "outputDropped": _by_stream(result.output_dropped) or None,
-    }
-    if result.status is ResultStatus.COMPLETED:
-        return "complete", _given(common)
-    return "fail", _given(
-        common
-        | {
-            "errorMessage": _storable(result.error_message or STOPPED)[:LONGEST_MESSAGE],
-            "errorCode": result.error_code,
-            "retryable": result.retryable,
-            "started": result.started,
-            "cancelled": result.status is ResultStatus.CANCELLED,
-        }
+def granted(job: Job, grant: JobGrant | None, *, claim_id: UUID, lease_seconds: float) -> GrantedTask:
+    """Return the grant that a broker would have brought. `attempt` is the fence: it rises with every claim."""
+    terms = {} if grant is None else dict(grant)
+    work = WorkRequest(task_id=job.id, work_type=job.type, parameters=job.payload, hints=terms.pop("hints", {}))
+    return GrantedTask(
+        claim_id=claim_id,
+        work=work,
+        trace_id=job.trace_id,
+        request_id=job.request_id,
+        attempt=job.attempt,
+        fence=job.attempt,
+        lease_seconds=lease_seconds,
+        max_output_bytes=job.max_output_bytes,
+        **terms,
     )
 
 
-def _by_stream(sizes: Mapping[Stream, int]) -> dict[str, int]:
-    return {stream.value: size for stream, size in sizes.items()}
+def seal_of(signed: JobSeal) -> Seal:
+    return Seal(key_id=signed.key_id, statement=signed.statement, signature=signed.signature)
+
+
+def heartbeat(update: StatusUpdate) -> Fields:
+    """Return what an agent says of itself, as a `WorkerReport`."""
+    return {
+        "agent_type": update.agent_type,
+        "hostname": update.hostname[:LONGEST_NAME],
+        "version": update.version[:LONGEST_NAME],
+        "work_types": update.work_types,
+        "slots": update.slots,
+        "current_jobs": update.current_tasks,
+        "status": update.status,
+        "resources": update.resources,
+        "labels": update.labels,
+        "started_at": update.started_at,
+        "trusted_keys": update.trusted_keys,
+        "sent_at": update.sent_at,
+        "boot_id": update.boot_id,
+    }
+
+
+def output(chunk: OutputChunk, *, attempt: int) -> Fields:
+    """Return a piece of output, as an `OutputRequest`."""
+    return {"attempt": attempt, **dict(chunk)}
+
+
+def end(result: WorkResult) -> tuple[type[OwnerRequest], Fields]:
+    """Return the request that ends a job; the pieces of output go ahead of it."""
+    ending = {
+        "attempt": result.attempt,
+        "result_summary": _storable(result.output),
+        "artifacts_path": result.artifacts_path,
+        "exit_code": result.exit_code,
+        "duration_ms": result.duration_ms,
+        "output_bytes": result.output_bytes,
+        "output_dropped": result.output_dropped or None,
+    }
+    if result.status is ResultStatus.COMPLETED:
+        return CompleteRequest, ending
+    return FailRequest, ending | {
+        "error_message": message(result.error_message or STOPPED),
+        "error_code": result.error_code,
+        "retryable": result.retryable,
+        "started": result.started,
+        "cancelled": result.status is ResultStatus.CANCELLED,
+    }
+
+
+def message(text: str) -> str:
+    """Return a message for people as the queue API takes it: what is longer is cut."""
+    return _storable(text)[:LONGEST_TEXT]
 
 
 def _storable(text: str) -> str:
     """Return the text without what no database stores, such as half of a character in the name of a file."""
     return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
-
-
-def _given(body: Body) -> Body:
-    return {name: value for name, value in body.items() if value is not None}

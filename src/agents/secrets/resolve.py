@@ -11,12 +11,12 @@ from agents.executors.base import ProcessStarted, SecretUnavailable
 from agents.executors.process import Command, Ending, run_process
 from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keepers
-from agents.redaction.forms import SHORTEST
-from agents.redaction.values import Values
 from agents.secrets.model import SecretSource
 from agents.stopping import StopSignal
 from common.errors import StartupRefused
 from common.messages import Stream
+from common.redaction.forms import SHORTEST
+from common.redaction.values import Values
 
 log = logging.getLogger(__name__)
 

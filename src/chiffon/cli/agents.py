@@ -13,8 +13,8 @@ from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit, Usage
 from chiffon.cli.show import print_agents
 from chiffon.client import Client
-from chiffon.models import Agent
 from common.messages import AgentStatus
+from common.rest.agents import Agent
 
 app = App(name="agents", group_commands="Commands", result_action="return_value")
 

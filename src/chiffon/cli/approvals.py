@@ -6,12 +6,12 @@ from uuid import UUID
 
 from cyclopts import App
 
-from chiffon.approvals import Approval, ApprovalDetail
 from chiffon.cli.console import print_fields, print_json, print_table, say
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
 from chiffon.cli.parameters import collect_parameters
 from chiffon.client import Client
+from common.rest.approvals import Approval, ApprovalDetail
 from common.visible import visible
 
 State = Literal["waiting", "approved", "used", "rejected", "expired", "cancelled", "all"]

@@ -10,9 +10,7 @@ from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit, Usage, exit_of_answer
 from chiffon.cli.show import print_dead_letter, print_dead_letters
 from chiffon.client import Client
-from chiffon.models import Settled
-
-MOST_AT_ONCE = 100
+from common.rest.dead_letters import MOST_SETTLED, Settled
 
 app = App(
     name="dead-letters",
@@ -135,20 +133,20 @@ def _settle(
     letters: Sequence[int], settle: Callable[[Client], Awaitable[list[Settled]]], done: str, target: Target
 ) -> int:
     """Settle all and say of each what became of it; the exit status is that of the first that was refused."""
-    if not 1 <= len(letters) <= MOST_AT_ONCE:
-        raise Usage(f"name 1 to {MOST_AT_ONCE} dead letters")
+    if not 1 <= len(letters) <= MOST_SETTLED:
+        raise Usage(f"name 1 to {MOST_SETTLED} dead letters")
 
     async def work(client: Client) -> int:
         results = await settle(client)
         if target.is_json:
             print_json(results)
         for result in results:
-            if result.dead_letter is None:
-                say(f"chiffon: {result.error_message}")
-            elif not target.is_json:
+            if result.error is not None:
+                say(f"chiffon: {result.error.error_message}")
+            elif result.dead_letter is not None and not target.is_json:
                 task = "" if result.dead_letter.replayed_as is None else f" as task {result.dead_letter.replayed_as}"
                 say(f"{done} dead letter {result.id}{task}.")
-        refused = next((result for result in results if result.dead_letter is None), None)
-        return Exit.OK if refused is None else exit_of_answer(refused.status_code, refused.error_code)
+        refused = next((result.error for result in results if result.error is not None), None)
+        return Exit.OK if refused is None else exit_of_answer(refused.status, refused.error_code)
 
     return target.run(work)

@@ -5,8 +5,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from chiffon.cli.console import print_fields, print_json, print_table
-from chiffon.models import Agent, AuditEvent, DeadLetter, DeadLetterDetail, Event, TaskStatus
 from common.lifecycle import Status
+from common.rest.agents import Agent
+from common.rest.audit import AuditEvent
+from common.rest.dead_letters import DeadLetter, DeadLetterDetail
+from common.rest.events import Event
+from common.rest.tasks import TaskStatus, TaskSummary
 
 
 def print_task(task: TaskStatus, *, as_json: bool) -> None:
@@ -34,7 +38,7 @@ def print_task(task: TaskStatus, *, as_json: bool) -> None:
         print("\n" + task.output.rstrip("\n"))
 
 
-def print_tasks(tasks: Sequence[TaskStatus]) -> None:
+def print_tasks(tasks: Sequence[TaskSummary]) -> None:
     columns = ("TASK", "STATUS", "WORK", "PRIORITY", "AGENT TYPE", "ATTEMPT", "CREATED", "RAN")
     print_table(
         columns,

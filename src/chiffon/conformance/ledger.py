@@ -52,7 +52,8 @@ class Ledger:
             return Hand(name)
         invited = await self._client.invite_agent(name, AGENT_TYPE)
         self._enrolled.append(name)
-        return Hand(*await self._client.enrol(invited.token))
+        enrolled = await self._client.enrol(invited.token)
+        return Hand(str(enrolled.agent_id), enrolled.token)
 
     async def _shut_out(self) -> None:
         if not self._enrolled:

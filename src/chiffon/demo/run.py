@@ -10,11 +10,12 @@ from chiffon.client import Client
 from chiffon.demo.show import LiveView, judge, print_summary
 from chiffon.demo.work import DemoTask, demo_tasks
 from chiffon.errors import ApiError
-from chiffon.models import Event, TaskStatus
 from chiffon.output import LATEST_OUTPUT
 from common.errors import ErrorCode, StartupRefused
 from common.lifecycle import Status
 from common.messages import AgentStatus
+from common.rest.events import Event
+from common.rest.tasks import TaskStatus
 
 LIMIT = timedelta(seconds=120)
 AGENTS_WANTED = 2
@@ -29,8 +30,8 @@ async def run_demo(client: Client) -> bool:
     print(f"{len(tasks)} tasks for {len(agents)} agents, trace {trace_id}\n", flush=True)
     answers = await client.dispatch_batch([task.body(trace_id) for task in tasks])
     for answer in answers:
-        if answer.task is None:
-            raise StartupRefused(f"The orchestrator refused {tasks[answer.index].name!r}: {answer.error}")
+        if answer.error is not None:
+            raise StartupRefused(f"The orchestrator refused {tasks[answer.index].name!r}: {answer.error.error_message}")
     try:
         async with asyncio.timeout(LIMIT.total_seconds()):
             await _show_until_all_ended(client, trace_id, tasks, agents)

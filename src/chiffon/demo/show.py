@@ -12,10 +12,11 @@ from rich.text import Text
 from chiffon.cli.console import print_table
 from chiffon.cli.show import seconds
 from chiffon.demo.work import DemoTask
-from chiffon.models import Event, TaskStatus
 from chiffon.output import Transcript
 from common.lifecycle import Status
 from common.messages import Stream
+from common.rest.events import Event
+from common.rest.tasks import TaskStatus
 
 VERBS = {
     "task.dispatched": ("is dispatched", "dim"),

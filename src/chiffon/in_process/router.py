@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from chiffon.in_process.model import Execution
 from chiffon.in_process.service import OrchestratorService
-from orchestrator.ops.schemas import ExecutionOut, Executions, HolderOut, PoolOut, QueueSnapshot
+from common.rest import ops as rest
 
 POOL = "in-process"
 PRIORITY = 3
@@ -19,30 +19,30 @@ def ops_router(service: OrchestratorService) -> APIRouter:
     router = APIRouter(prefix="/ops", tags=["ops"])
 
     @router.get("/queue", summary="What waits and runs")
-    async def queue() -> QueueSnapshot:
+    async def get_queue() -> rest.QueueSnapshot:
         """Return how much waits and runs."""
         store, at = service.queue.store, datetime.now(UTC)
         waiting, running = await store.waiting(), await store.running()
-        return QueueSnapshot(
+        return rest.QueueSnapshot(
             at=at,
             pools=[_pool(waiting, at, published=await service.queue.depth())] if waiting else [],
             held_by_keys=0,
-            leases=[HolderOut(agent_id=store.id, name=POOL, running=len(running), next_lease_ends_at=None)]
+            leases=[rest.LeaseHolder(agent_id=store.id, name=POOL, running=len(running), next_lease_ends_at=None)]
             if running
             else [],
             dead_letters={},
         )
 
     @router.get("/executions", summary="What came of the last")
-    async def executions(limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Executions:
+    async def list_executions(limit: Annotated[int, Query(ge=1, le=200)] = 50) -> rest.Executions:
         """Return the executions that ended last, the newest end first."""
-        return Executions(items=[_shown(one) for one in await service.queue.store.last_ended(limit)])
+        return rest.Executions(items=[_shown(one) for one in await service.queue.store.last_ended(limit)])
 
     return router
 
 
-def _pool(waiting: Sequence[Execution], at: datetime, *, published: int) -> PoolOut:
-    return PoolOut(
+def _pool(waiting: Sequence[Execution], at: datetime, *, published: int) -> rest.WaitingPool:
+    return rest.WaitingPool(
         pool=POOL,
         depth=len(waiting),
         by_priority={PRIORITY: len(waiting)},
@@ -52,11 +52,11 @@ def _pool(waiting: Sequence[Execution], at: datetime, *, published: int) -> Pool
     )
 
 
-def _shown(execution: Execution) -> ExecutionOut:
+def _shown(execution: Execution) -> rest.Execution:
     ran = None
     if execution.started_at is not None and execution.finished_at is not None:
         ran = int((execution.finished_at - execution.started_at).total_seconds() * 1000)
-    return ExecutionOut(
+    return rest.Execution(
         execution_id=execution.execution_id,
         command=execution.command,
         status=execution.status,

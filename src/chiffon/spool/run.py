@@ -15,13 +15,13 @@ from pathlib import Path
 
 from chiffon.client import Client
 from chiffon.errors import ApiError, ServerUnreachable
-from chiffon.models import TaskStatus
 from chiffon.spool.folders import BadFile, Folders, Found, open_folders
 from chiffon.spool.orders import Malformed, Order, outgoing_name, read_order
 from chiffon.spool.schedule import Candidate, Schedule
 from common.broker.filesystem_watch import FolderWatch
 from common.errors import ErrorCode
 from common.loop import Wake
+from common.rest.tasks import TaskStatus
 
 log = logging.getLogger(__name__)
 

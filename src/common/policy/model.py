@@ -3,9 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from common.confinement import UNCONFINED, Confinement
+
+SHORTEST_VALIDITY = 5
+A_DAY = 24 * 60
 
 
 class Effect(StrEnum):
@@ -25,18 +30,19 @@ class Work:
     hints: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ApprovalDemand:
-    """How many people must say yes, with which of these roles, and for how long that holds.
+class ApprovalDemand(BaseModel):
+    """How many people must say yes, with which roles, and for how long that holds."""
 
-    `request_minutes` is how long the request waits for them, `valid_minutes` (5 or more) how long the work may then
-    wait to be started.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    approvers: int
-    roles: tuple[str, ...]
-    request_minutes: int
-    valid_minutes: int
+    approvers: int = Field(default=1, ge=1, le=20, description="So many people must say yes.")
+    roles: Annotated[tuple[str, ...], Field(max_length=200)] = Field(
+        default=("approver",), min_length=1, description="Each of them has one of these roles."
+    )
+    request_minutes: int = Field(default=A_DAY, ge=1, le=30 * A_DAY, description="How long the request waits for them.")
+    valid_minutes: int = Field(
+        default=60, ge=SHORTEST_VALIDITY, le=30 * A_DAY, description="The work must begin so soon after the last yes."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,6 @@ from common.errors import StartupRefused
 from common.policy.model import ApprovalDemand, Effect
 
 LONGEST_PATTERN = 500
-SHORTEST_VALIDITY = 5
-A_DAY = 24 * 60
 
 
 class InvalidPolicy(StartupRefused):
@@ -69,18 +67,6 @@ class Limits(Part):
     max_parameter_bytes: int | None = Field(default=None, ge=1)
 
 
-class Approval(Part):
-    approvers: int = Field(default=1, ge=1, le=20, description="So many people must say yes.")
-    roles: Texts = Field(default=("approver",), min_length=1, description="Each of them has one of these roles.")
-    request_minutes: int = Field(default=A_DAY, ge=1, le=30 * A_DAY, description="How long the request waits for them.")
-    valid_minutes: int = Field(
-        default=60, ge=SHORTEST_VALIDITY, le=30 * A_DAY, description="The work must begin so soon after the last yes."
-    )
-
-    def demand(self) -> ApprovalDemand:
-        return ApprovalDemand(self.approvers, self.roles, self.request_minutes, self.valid_minutes)
-
-
 class Rule(Part):
     """Which work it is about, and what holds for it. What is not given matches anything."""
 
@@ -95,7 +81,7 @@ class Rule(Part):
     allow: Allow | None = None
     limits: Limits = Limits()
     confinement: Confinement = UNCONFINED
-    approval: Approval | None = None
+    approval: ApprovalDemand | None = None
 
 
 class Policy(Part):

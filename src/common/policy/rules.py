@@ -84,7 +84,7 @@ def decide(policy: Policy, work: Work) -> Ruling | Refused:
             rule.name,
             policy.id,
             rule.effect,
-            None if rule.approval is None else rule.approval.demand(),
+            rule.approval,
             rule.confinement,
         )
     if closest is None:

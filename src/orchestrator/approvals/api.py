@@ -5,16 +5,17 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from orchestrator.approvals.model import ApprovalFilter, State
-from orchestrator.approvals.schemas import (
+from common.rest.approvals import (
     ApprovalDetail,
-    ApprovalOut,
     ApprovalPage,
     ApprovalRequest,
-    No,
-    Remark,
-    Yes,
+    ApprovalState,
+    ApproveRequest,
+    CommentRequest,
+    RejectRequest,
 )
+from orchestrator.approvals import answers
+from orchestrator.approvals.model import ApprovalFilter
 from orchestrator.approvals.service import ApprovalService
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT
@@ -57,9 +58,11 @@ Approvals = Annotated[ApprovalService, Depends(get_approvals)]
 
 
 @router.get("", dependencies=[READ], summary="List approvals, newest first")
-async def approvals(
+async def list_approvals(
     service: Approvals,
-    state: Annotated[State | None, Query(description="waiting, approved, used, rejected, expired, cancelled")] = None,
+    state: Annotated[
+        ApprovalState | None, Query(description="waiting, approved, used, rejected, expired, cancelled")
+    ] = None,
     task_id: UUID | None = None,
     trace_id: UUID | None = None,
     limit: Annotated[Digits, Query(ge=1, le=200)] = 50,
@@ -70,13 +73,15 @@ async def approvals(
     found = await service.newest(ApprovalFilter(state, task_id, trace_id, before), limit=limit + 1)
     page, last = found[:limit], found[limit - 1] if len(found) > limit else None
     return ApprovalPage(
-        items=[ApprovalOut.of(approval) for approval in page],
+        items=[answers.approval(approval) for approval in page],
         next_cursor=None if last is None else encode_cursor(last.created_at, last.approval_id),
     )
 
 
 @router.post("", status_code=201, summary="Ask beforehand", responses={**REFUSED})
-async def ask(order: ApprovalRequest, request: Request, service: Approvals, caller: MayDispatch) -> ApprovalDetail:
+async def request_approval(
+    order: ApprovalRequest, request: Request, service: Approvals, caller: MayDispatch
+) -> ApprovalDetail:
     """Ask whether work may run, without dispatching it.
 
     Once it is approved, a dispatch of exactly this work may name it as `approval_id`; it counts once.
@@ -86,31 +91,33 @@ async def ask(order: ApprovalRequest, request: Request, service: Approvals, call
     asked = await service.request(
         order.work_type, order.parameters, hints, note=order.note, trace_id=trace_id, by=caller
     )
-    return ApprovalDetail.of_all(asked)
+    return answers.detail(asked)
 
 
 @router.get("/{approval_id}", dependencies=[READ], summary="One approval with the work", responses={**NOT_FOUND})
-async def approval(approval_id: UUID, service: Approvals) -> ApprovalDetail:
+async def get_approval(approval_id: UUID, service: Approvals) -> ApprovalDetail:
     """Return an approval with exactly what will run, and with what people said."""
-    return ApprovalDetail.of_all(await service.get(approval_id))
+    return answers.detail(await service.get(approval_id))
 
 
 @router.post("/{approval_id}/approve", summary="Say yes", responses={**ANSWERED})
 async def approve(
-    approval_id: UUID, service: Approvals, caller: MayApprove, answer: Yes | None = None
+    approval_id: UUID, service: Approvals, caller: MayApprove, answer: ApproveRequest | None = None
 ) -> ApprovalDetail:
     """Say yes. With the last yes that is needed the work may run; the same person again changes nothing."""
     comment = "" if answer is None else answer.comment
-    return ApprovalDetail.of_all(await service.approve(approval_id, by=caller, comment=comment))
+    return answers.detail(await service.approve(approval_id, by=caller, comment=comment))
 
 
 @router.post("/{approval_id}/reject", summary="Say no", responses={**ANSWERED})
-async def reject(approval_id: UUID, service: Approvals, caller: MayApprove, answer: No) -> ApprovalDetail:
+async def reject(approval_id: UUID, service: Approvals, caller: MayApprove, answer: RejectRequest) -> ApprovalDetail:
     """Say no, which decides it. The task that waits is cancelled with the reason."""
-    return ApprovalDetail.of_all(await service.reject(approval_id, by=caller, reason=answer.reason))
+    return answers.detail(await service.reject(approval_id, by=caller, reason=answer.reason))
 
 
 @router.post("/{approval_id}/comment", summary="Say something", responses={**ANSWERED})
-async def comment(approval_id: UUID, service: Approvals, caller: MayRead, remark: Remark) -> ApprovalDetail:
+async def comment_on_approval(
+    approval_id: UUID, service: Approvals, caller: MayRead, remark: CommentRequest
+) -> ApprovalDetail:
     """Add a remark to an approval that waits; it decides nothing."""
-    return ApprovalDetail.of_all(await service.comment(approval_id, by=caller, text=remark.text))
+    return answers.detail(await service.comment(approval_id, by=caller, text=remark.text))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from common.rest.approvals import ApprovalState
 from orchestrator.approvals import events as told
 from orchestrator.approvals import queries
-from orchestrator.approvals.model import Approval, NewApproval, State, StoredWork
+from orchestrator.approvals.model import Approval, NewApproval, StoredWork
 from orchestrator.approvals.rules import ApprovalMismatch, judge_use, withhold
 from orchestrator.database.pool import Connection
 from orchestrator.events.model import NewEvent
@@ -89,7 +90,7 @@ class Consent:
         begun = {
             work.approval_id
             for work in works
-            if work.approval_id is not None and self._approvals[work.approval_id].state is State.APPROVED
+            if work.approval_id is not None and self._approvals[work.approval_id].state is ApprovalState.APPROVED
         }
         if begun:
             await queries.use(db, begun)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -11,18 +10,8 @@ import asyncpg
 
 from common.lifecycle import Status
 from common.policy.model import ApprovalDemand, Effect
+from common.rest.approvals import ApprovalState
 from orchestrator.identities.model import Caller
-
-
-class State(StrEnum):
-    """Where an approval stands. Nothing leaves the last four."""
-
-    WAITING = "waiting"
-    APPROVED = "approved"
-    USED = "used"
-    REJECTED = "rejected"
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +69,7 @@ class Approval:
     """A row of `approval`. It waits until `expires_at`; once approved, the work must begin before `valid_until`."""
 
     approval_id: UUID
-    state: State
+    state: ApprovalState
     digest: bytes
     work_type: str
     target: str
@@ -106,7 +95,7 @@ class Approval:
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> "Approval":
-        return cls(**{**row, "state": State(row["state"]), "effect": Effect(row["effect"])})
+        return cls(**{**row, "state": ApprovalState(row["state"]), "effect": Effect(row["effect"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +111,7 @@ class Discussed:
 class ApprovalFilter:
     """Which approvals are asked for: those that match everything given. `before` is where the last page ended."""
 
-    state: State | None = None
+    state: ApprovalState | None = None
     task_id: UUID | None = None
     trace_id: UUID | None = None
     before: tuple[datetime, UUID] | None = None

@@ -8,15 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from orchestrator.approvals.model import (
-    Approval,
-    ApprovalFilter,
-    Comment,
-    NewApproval,
-    State,
-    Vote,
-    WaitingTask,
-)
+from common.rest.approvals import ApprovalState
+from orchestrator.approvals.model import Approval, ApprovalFilter, Comment, NewApproval, Vote, WaitingTask
 from orchestrator.database.pool import Connection
 from orchestrator.identities.model import Caller
 
@@ -187,7 +180,7 @@ async def comments(db: Connection, approval_id: UUID) -> list[Comment]:
     return [Comment(**row) for row in await db.fetch(COMMENTS, approval_id)]
 
 
-async def decide(db: Connection, approval_id: UUID, state: State, *, reason: str | None = None) -> None:
+async def decide(db: Connection, approval_id: UUID, state: ApprovalState, *, reason: str | None = None) -> None:
     """End the waiting of a locked approval; one that is approved holds from now on."""
     await db.execute(DECIDE, [approval_id], state, reason)
 

@@ -7,8 +7,10 @@ from uuid import UUID
 
 from common.canonical import work_digest
 from common.errors import Conflict, ErrorCode
-from orchestrator.approvals.model import Approval, State, StoredWork, Vote
-from orchestrator.identities.model import Caller, Forbidden, PrincipalKind
+from common.rest.approvals import ApprovalState
+from common.rest.identities import PrincipalKind
+from orchestrator.approvals.model import Approval, StoredWork, Vote
+from orchestrator.identities.model import Caller, Forbidden
 
 
 class ApprovalNotPossible(Conflict):
@@ -30,7 +32,7 @@ class ApprovalMismatch(Conflict):
 class Counts:
     """The vote is new, and leaves the approval in this state."""
 
-    state: State
+    state: ApprovalState
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,9 @@ def judge_vote(approval: Approval, votes: Iterable[Vote], by: Caller, *, yes: bo
     if own is not None:
         raise ApprovalNotPossible(f"{by.name!r} has answered this already, with {'yes' if own.yes else 'no'}.")
     if not yes:
-        return Counts(State.REJECTED)
+        return Counts(ApprovalState.REJECTED)
     said_yes = 1 + sum(vote.yes for vote in votes)
-    return Counts(State.APPROVED if said_yes >= approval.approvers else State.WAITING)
+    return Counts(ApprovalState.APPROVED if said_yes >= approval.approvers else ApprovalState.WAITING)
 
 
 def check_voter(approval: Approval, by: Caller) -> None:
@@ -69,7 +71,7 @@ def check_voter(approval: Approval, by: Caller) -> None:
 
 def check_open(approval: Approval, *, now: datetime) -> None:
     """Raise `ApprovalNotPossible` unless it still waits for answers."""
-    if approval.state is not State.WAITING:
+    if approval.state is not ApprovalState.WAITING:
         raise ApprovalNotPossible(
             f"The approval {approval.approval_id} does not wait any more: it is {approval.state}."
         )
@@ -87,7 +89,7 @@ def judge_use(approval: Approval | None, digest: bytes, *, task_id: UUID, now: d
         return None
     if approval.task_id is not None:
         return f"it is used already, by the task {approval.task_id}"
-    if approval.state is not State.APPROVED:
+    if approval.state is not ApprovalState.APPROVED:
         return f"it is {approval.state}"
     if approval.valid_until is None or approval.valid_until <= now:
         return "it does not hold any more"
@@ -116,11 +118,11 @@ def withhold(work: StoredWork, approval: Approval | None, *, now: datetime) -> s
     if approval is None or (approval.digest, approval.task_id) != (digest, work.task_id):
         return "what is stored is not what was approved"
     match approval.state:
-        case State.USED:
+        case ApprovalState.USED:
             return None
-        case State.APPROVED if approval.valid_until is not None and approval.valid_until > now:
+        case ApprovalState.APPROVED if approval.valid_until is not None and approval.valid_until > now:
             return None
-        case State.APPROVED:
+        case ApprovalState.APPROVED:
             return "its approval does not hold any more"
         case _:
             return f"its approval is {approval.state}"

@@ -13,16 +13,10 @@ from common.errors import ErrorCode, NotFound
 from common.lifecycle import Change, Status, next_status
 from common.loop import Wake
 from common.policy.model import Work
+from common.rest.approvals import ApprovalState
 from orchestrator.approvals import events as told
 from orchestrator.approvals import queries
-from orchestrator.approvals.model import (
-    Approval,
-    ApprovalFilter,
-    Discussed,
-    NewApproval,
-    State,
-    WaitingTask,
-)
+from orchestrator.approvals.model import Approval, ApprovalFilter, Discussed, NewApproval, WaitingTask
 from orchestrator.approvals.rules import ApprovalNotPossible, Repeats, check_open, judge_vote
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
@@ -159,22 +153,29 @@ class ApprovalService:
 
     async def _hold(self, db: Connection, seen: Approval) -> WaitingTask | None:
         """Hold and lock the task that waits for an approval, if one does."""
-        if seen.task_id is None or seen.state is not State.WAITING:
+        if seen.task_id is None or seen.state is not ApprovalState.WAITING:
             return None
         await admission.hold_for(db, [seen.task_id])
         return (await queries.lock_tasks(db, [seen.task_id])).get(seen.task_id)
 
     async def _decide(
-        self, db: Connection, approval: Approval, task: WaitingTask | None, state: State, *, by: Caller, comment: str
+        self,
+        db: Connection,
+        approval: Approval,
+        task: WaitingTask | None,
+        state: ApprovalState,
+        *,
+        by: Caller,
+        comment: str,
     ) -> list[NewEvent]:
         """Do what a vote leads to, and return the events of it."""
         match state:
-            case State.APPROVED:
+            case ApprovalState.APPROVED:
                 await queries.decide(db, approval.approval_id, state)
                 if task is not None:
                     await self._let_go(db, task)
                 return [told.told(Kind.APPROVAL_APPROVED, approval, by=by.name)]
-            case State.REJECTED:
+            case ApprovalState.REJECTED:
                 await queries.decide(db, approval.approval_id, state, reason=comment)
                 rejected = told.told(Kind.APPROVAL_REJECTED, approval, by=by.name, reason=comment)
                 if task is None:
@@ -242,7 +243,7 @@ async def _discussed(db: Connection, approval_id: UUID) -> Discussed:
 
 
 def _lapsed(approval: Approval) -> str:
-    if approval.state is State.WAITING:
+    if approval.state is ApprovalState.WAITING:
         return f"not approved in time: {approval.yes} of {approval.approvers} said yes"
     return f"approved, and not begun within {approval.valid_for.total_seconds() / 60:g} minutes"
 

@@ -7,14 +7,15 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import StringConstraints
 
 from common.json_rules import SafeText
-from orchestrator.audit.model import Question, Result
-from orchestrator.audit.schemas import AuditPage
+from common.moment import Moment
+from common.rest.audit import AuditEvent, AuditPage, AuditResult
+from common.rest.events import Event
+from common.rest.identities import Permission
+from orchestrator.audit.model import Question, Row
 from orchestrator.audit.service import AuditService
 from orchestrator.http.errors import ERROR_CONTENT
-from orchestrator.http.moment import Moment
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import requires
-from orchestrator.identities.permissions import Permission
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"content": ERROR_CONTENT, "description": "Nobody knows who asks (4001)."},
@@ -41,14 +42,14 @@ Audit = Annotated[AuditService, Depends(get_audit)]
 
 
 @router.get("/audit", summary="Who did what")
-async def audit(
+async def query_audit_log(
     service: Audit,
     actor: Annotated[Name | None, Query(description="A caller's name, an agent's id, a loop.")] = None,
     task_id: UUID | None = None,
     trace_id: UUID | None = None,
     agent_id: UUID | None = None,
     kind: Annotated[list[Name] | None, Query(max_length=50, description="Repeat it for more.")] = None,
-    result: Annotated[list[Result] | None, Query(description="Only ends like this. Repeat it for more.")] = None,
+    result: Annotated[list[AuditResult] | None, Query(description="Only ends like this. Repeat it for more.")] = None,
     work_type: Name | None = None,
     since: Annotated[Moment | None, Query(description="Only from then on.")] = None,
     until: Annotated[Moment | None, Query(description="Only before then.")] = None,
@@ -67,4 +68,10 @@ async def audit(
         since=since,
         until=until,
     )
-    return AuditPage.of(await service.ask(question, after=after, limit=limit))
+    page = await service.ask(question, after=after, limit=limit)
+    return AuditPage(items=[_shown(row) for row in page.rows], next_after=page.next_after)
+
+
+def _shown(row: Row) -> AuditEvent:
+    event = dict(Event.model_validate(row.event))
+    return AuditEvent(**event, hash=None if row.hash is None else row.hash.hex())

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from common.rest.audit import AuditResult
 from orchestrator.events.model import Event, Kind
 
 
@@ -65,15 +66,6 @@ class Finding:
     reason: str
 
 
-class Result(StrEnum):
-    """How something ended."""
-
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    REFUSED = "refused"
-
-
 @dataclass(frozen=True, slots=True)
 class Question:
     """Which events are wanted; what is None or empty does not matter. `since` counts, `until` does not any more."""
@@ -83,7 +75,7 @@ class Question:
     trace_id: UUID | None = None
     agent_id: UUID | None = None
     kinds: tuple[str, ...] = ()
-    results: tuple[Result, ...] = ()
+    results: tuple[AuditResult, ...] = ()
     work_type: str | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -109,12 +101,12 @@ class Page:
     next_after: int | None
 
 
-def kinds_of(results: Iterable[Result]) -> set[str]:
+def kinds_of(results: Iterable[AuditResult]) -> set[str]:
     """Return the kinds of events that tell of these results."""
     ends = {
-        Result.COMPLETED: ("completed",),
-        Result.FAILED: ("failed",),
-        Result.CANCELLED: ("cancelled",),
-        Result.REFUSED: ("refused", "rejected"),
+        AuditResult.COMPLETED: ("completed",),
+        AuditResult.FAILED: ("failed",),
+        AuditResult.CANCELLED: ("cancelled",),
+        AuditResult.REFUSED: ("refused", "rejected"),
     }
     return {str(kind) for kind in Kind for result in results if kind.endswith(ends[result])}

@@ -8,16 +8,19 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 
 from common.broker.base import BrokerUnavailable
 from common.errors import ChiffonError
-from orchestrator.dead_letters.model import Kind, Letter, State
-from orchestrator.dead_letters.schemas import (
+from common.rest.dead_letters import (
     LARGEST_ID,
     DeadLetter,
     DeadLetterDetail,
+    DeadLetterKind,
     DeadLetterPage,
-    SettleItem,
+    DeadLetterState,
+    Settled,
     SettleRequest,
     SettleResponse,
 )
+from orchestrator.dead_letters.answers import detail
+from orchestrator.dead_letters.model import Letter
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT, problem_of
@@ -54,10 +57,10 @@ LetterId = Annotated[Digits, Path(ge=1, le=LARGEST_ID)]
 
 
 @router.get("", dependencies=[READ], summary="List dead letters, newest first")
-async def dead_letters(
+async def list_dead_letters(
     letters: DeadLetters,
-    state: Annotated[State | None, Query(description="waiting, replayed or discarded")] = None,
-    kind: Annotated[Kind | None, Query(description="message or task")] = None,
+    state: Annotated[DeadLetterState | None, Query(description="waiting, replayed or discarded")] = None,
+    kind: Annotated[DeadLetterKind | None, Query(description="message or task")] = None,
     limit: Annotated[Digits, Query(ge=1, le=200)] = 50,
     cursor: Annotated[Digits | None, Query(ge=1, le=LARGEST_ID, description="`next_cursor` of the last page.")] = None,
 ) -> DeadLetterPage:
@@ -70,13 +73,13 @@ async def dead_letters(
 
 
 @router.get("/{letter_id}", dependencies=[READ], summary="One dead letter with its body", responses={**NOT_FOUND})
-async def dead_letter(letter_id: LetterId, letters: DeadLetters) -> DeadLetterDetail:
+async def get_dead_letter(letter_id: LetterId, letters: DeadLetters) -> DeadLetterDetail:
     """Return a dead letter. Its body is text, or base64 if it is none, and JSON as well where it is that."""
-    return DeadLetterDetail.of(await letters.get(letter_id))
+    return detail(await letters.get(letter_id))
 
 
 @router.post("/replay", summary="Replay up to 100 dead letters")
-async def replay_many(
+async def replay_dead_letters(
     order: SettleRequest, request: Request, letters: DeadLetters, caller: MayOperate
 ) -> SettleResponse:
     """Replay many; each is answered on its own."""
@@ -84,7 +87,7 @@ async def replay_many(
 
 
 @router.post("/discard", summary="Discard up to 100 dead letters")
-async def discard_many(
+async def discard_dead_letters(
     order: SettleRequest, request: Request, letters: DeadLetters, caller: MayOperate
 ) -> SettleResponse:
     """Discard many; each is answered on its own."""
@@ -92,7 +95,7 @@ async def discard_many(
 
 
 @router.post("/{letter_id}/replay", summary="Try it again", responses={**SETTLED})
-async def replay(letter_id: LetterId, letters: DeadLetters, caller: MayOperate) -> DeadLetter:
+async def replay_dead_letter(letter_id: LetterId, letters: DeadLetters, caller: MayOperate) -> DeadLetter:
     """Put a message back into the queue that it came from, or dispatch a task once more as a new one.
 
     What is still not to be dealt with becomes a new dead letter; nothing is replayed by itself.
@@ -101,14 +104,14 @@ async def replay(letter_id: LetterId, letters: DeadLetters, caller: MayOperate) 
 
 
 @router.post("/{letter_id}/discard", summary="Let it be", responses={**SETTLED})
-async def discard(letter_id: LetterId, letters: DeadLetters, caller: MayOperate) -> DeadLetter:
+async def discard_dead_letter(letter_id: LetterId, letters: DeadLetters, caller: MayOperate) -> DeadLetter:
     """Say that nothing more is to be done about it. It stays in the list as discarded."""
     return DeadLetter.model_validate(await letters.discard(letter_id, by=caller))
 
 
 async def _settle_all(ids: list[int], trace_id: UUID, settle: Callable[[int], Awaitable[Letter]]) -> SettleResponse:
     """Settle one after another; once the broker is found to be away, the rest is not tried."""
-    results: list[SettleItem] = []
+    results: list[Settled] = []
     away: BrokerUnavailable | None = None
     for letter_id in ids:
         try:
@@ -118,7 +121,7 @@ async def _settle_all(ids: list[int], trace_id: UUID, settle: Callable[[int], Aw
         except ChiffonError as error:
             away = error if isinstance(error, BrokerUnavailable) else None
             problem = problem_of(error, trace_id)
-            results.append(SettleItem(id=letter_id, status_code=problem.status, error=problem))
+            results.append(Settled(id=letter_id, status_code=problem.status, error=problem))
         else:
-            results.append(SettleItem(id=letter_id, status_code=200, dead_letter=DeadLetter.model_validate(letter)))
+            results.append(Settled(id=letter_id, status_code=200, dead_letter=DeadLetter.model_validate(letter)))
     return SettleResponse(results=results)

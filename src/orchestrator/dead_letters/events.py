@@ -1,11 +1,12 @@
 """The events that dead letters write."""
 
-from orchestrator.dead_letters.model import Letter, State
+from common.rest.dead_letters import DeadLetterState
+from orchestrator.dead_letters.model import Letter
 from orchestrator.events.model import Kind, NewEvent
 
 NOTED_BY = "orchestrator"
 
-SETTLED = {State.REPLAYED: Kind.DEAD_LETTER_REPLAYED, State.DISCARDED: Kind.DEAD_LETTER_DISCARDED}
+SETTLED = {DeadLetterState.REPLAYED: Kind.DEAD_LETTER_REPLAYED, DeadLetterState.DISCARDED: Kind.DEAD_LETTER_DISCARDED}
 
 
 def noted(letter: Letter) -> NewEvent:

@@ -2,32 +2,18 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from uuid import UUID
 
 import asyncpg
 
-
-class Kind(StrEnum):
-    """What ended here: a message that cannot be dealt with, or a task whose attempts all met with a failing host."""
-
-    MESSAGE = "message"
-    TASK = "task"
-
-
-class State(StrEnum):
-    """What became of it."""
-
-    WAITING = "waiting"
-    REPLAYED = "replayed"
-    DISCARDED = "discarded"
+from common.rest.dead_letters import DeadLetterKind, DeadLetterState
 
 
 @dataclass(frozen=True, slots=True)
 class NewLetter:
     """Something to note. `body` may be the beginning only; `body_bytes` is how long it was."""
 
-    kind: Kind
+    kind: DeadLetterKind
     queue: str
     type: str
     reason: str
@@ -43,7 +29,7 @@ class Letter:
     """A row of `dead_letter`; in lists without its body. `replayed_as` is the task that a replay made."""
 
     id: int
-    kind: Kind
+    kind: DeadLetterKind
     message_id: str | None
     queue: str
     type: str
@@ -54,7 +40,7 @@ class Letter:
     priority: int
     task_id: UUID | None
     at: datetime
-    state: State
+    state: DeadLetterState
     settled_at: datetime | None
     settled_by: str | None
     replayed_as: UUID | None
@@ -66,4 +52,4 @@ class Letter:
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> "Letter":
-        return cls(**{**row, "kind": Kind(row["kind"]), "state": State(row["state"])})
+        return cls(**{**row, "kind": DeadLetterKind(row["kind"]), "state": DeadLetterState(row["state"])})

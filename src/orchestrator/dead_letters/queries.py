@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from common.rest.dead_letters import DeadLetterKind, DeadLetterState
 from orchestrator.database.pool import Connection
-from orchestrator.dead_letters.model import Kind, Letter, NewLetter, State
+from orchestrator.dead_letters.model import Letter, NewLetter
 
 # A message that is delivered twice is noted once.
 ADD = """
@@ -77,13 +78,15 @@ async def lock(db: Connection, letter_id: int) -> Letter | None:
 
 
 async def newest(
-    db: Connection, *, state: State | None, kind: Kind | None, before: int | None, limit: int
+    db: Connection, *, state: DeadLetterState | None, kind: DeadLetterKind | None, before: int | None, limit: int
 ) -> list[Letter]:
     """Return matching dead letters, newest first and without their bodies."""
     return [Letter.from_row(row) for row in await db.fetch(LIST, state, kind, before, limit)]
 
 
-async def settle(db: Connection, letter_id: int, state: State, *, by: str, replayed_as: UUID | None = None) -> Letter:
+async def settle(
+    db: Connection, letter_id: int, state: DeadLetterState, *, by: str, replayed_as: UUID | None = None
+) -> Letter:
     """Say what became of a locked dead letter that waits."""
     row = await db.fetchrow(SETTLE, letter_id, state, by, replayed_as)
     assert row is not None

@@ -6,8 +6,9 @@ from uuid import UUID
 from common.broker import topology
 from common.broker.base import Address, Delivery
 from common.json_rules import check_json
+from common.rest.dead_letters import DeadLetterKind
 from common.unreadable import Unreadable
-from orchestrator.dead_letters.model import Kind, Letter, NewLetter
+from orchestrator.dead_letters.model import Letter, NewLetter
 
 KEPT_BYTES = 1024 * 1024
 NAME_LENGTH = 255
@@ -22,7 +23,7 @@ FORGED = "forged: "
 def letter_of(delivery: Delivery) -> NewLetter:
     """Return what is noted of a message from the dead letters; of a body beyond 1 MiB only the beginning."""
     return NewLetter(
-        Kind.MESSAGE,
+        DeadLetterKind.MESSAGE,
         queue=_clean(delivery.headers.get("queue", UNKNOWN), NAME_LENGTH),
         type=_clean(_type_of(delivery.body), NAME_LENGTH),
         reason=_clean(delivery.headers.get("reason", "nobody said why"), REASON_LENGTH),
@@ -37,7 +38,7 @@ def letter_of_report(report: Unreadable) -> NewLetter:
     """Return what is noted of a message that an agent could not read."""
     body = report.raw[:KEPT_BYTES]
     return NewLetter(
-        Kind.MESSAGE,
+        DeadLetterKind.MESSAGE,
         queue=report.queue,
         type=_clean(_type_of(body), NAME_LENGTH),
         reason=_clean(f"agent {report.agent_id} cannot read it: {report.reason}", REASON_LENGTH),

@@ -8,11 +8,12 @@ from common.broker.base import Broker, Delivery, Outgoing, Unroutable
 from common.errors import Conflict, ErrorCode, NotFound
 from common.ids import new_request_id
 from common.loop import Wake
+from common.rest.dead_letters import DeadLetterKind, DeadLetterState
 from common.unreadable import Unreadable
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.dead_letters import queries
 from orchestrator.dead_letters.events import noted, settled
-from orchestrator.dead_letters.model import Kind, Letter, NewLetter, State
+from orchestrator.dead_letters.model import Letter, NewLetter
 from orchestrator.dead_letters.rules import FORGED, letter_of, letter_of_report, origin_of
 from orchestrator.events import queries as events
 from orchestrator.identities.model import Caller
@@ -75,7 +76,9 @@ class DeadLetterService:
             raise DeadLetterNotFound(letter_id)
         return letter
 
-    async def newest(self, *, state: State | None, kind: Kind | None, before: int | None, limit: int) -> list[Letter]:
+    async def newest(
+        self, *, state: DeadLetterState | None, kind: DeadLetterKind | None, before: int | None, limit: int
+    ) -> list[Letter]:
         """Return matching dead letters numbered below `before`, newest first and without their bodies."""
         async with self._pool.acquire() as db:
             return await queries.newest(db, state=state, kind=kind, before=before, limit=limit)
@@ -84,7 +87,7 @@ class DeadLetterService:
         """Say that nothing more is to be done. Raises `DeadLetterNotFound` and `DeadLetterIsSettled`."""
         async with transaction(self._pool) as db:
             await self._lock(db, letter_id)
-            return await self._settle(db, letter_id, State.DISCARDED, by=by.name)
+            return await self._settle(db, letter_id, DeadLetterState.DISCARDED, by=by.name)
 
     async def replay(self, letter_id: int, *, by: Caller) -> Letter:
         """Try it again: a message in the queue that it came from, a task as a new one.
@@ -95,11 +98,11 @@ class DeadLetterService:
         async with transaction(self._pool) as db:
             letter = await self._lock(db, letter_id)
             replayed_as = None
-            if letter.kind is Kind.TASK:
+            if letter.kind is DeadLetterKind.TASK:
                 replayed_as = await self._rerun(db, letter, by=by)
             else:
                 await self._publish(letter)
-            answer = await self._settle(db, letter_id, State.REPLAYED, by=by.name, replayed_as=replayed_as)
+            answer = await self._settle(db, letter_id, DeadLetterState.REPLAYED, by=by.name, replayed_as=replayed_as)
         self._relay.ring()
         return answer
 
@@ -107,12 +110,12 @@ class DeadLetterService:
         letter = await queries.lock(db, letter_id)
         if letter is None:
             raise DeadLetterNotFound(letter_id)
-        if letter.state is not State.WAITING:
+        if letter.state is not DeadLetterState.WAITING:
             raise DeadLetterIsSettled(letter)
         return letter
 
     async def _settle(
-        self, db: Connection, letter_id: int, state: State, *, by: str, replayed_as: UUID | None = None
+        self, db: Connection, letter_id: int, state: DeadLetterState, *, by: str, replayed_as: UUID | None = None
     ) -> Letter:
         letter = await queries.settle(db, letter_id, state, by=by, replayed_as=replayed_as)
         await events.append(db, settled(letter, by=by))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from common.lifecycle import Status
 from orchestrator.tasks.model import Task
 
 
@@ -57,7 +58,7 @@ class Part:
 
     target: Target
     task_id: UUID
-    status: str
+    status: Status
     approval_id: UUID | None = None
 
 

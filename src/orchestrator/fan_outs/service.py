@@ -1,7 +1,8 @@
 """The use cases of fan-outs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Unpack
 from uuid import UUID, uuid5
 
 from common.errors import ErrorCode, InvalidField, NotFound
@@ -10,7 +11,7 @@ from orchestrator.fan_outs.model import Dispatched, FanOut, Pace, Part, Selectio
 from orchestrator.fan_outs.rules import batch_of, id_for, key_of, select
 from orchestrator.placement.rules import AGENT_ID
 from orchestrator.registry.service import RegistryService
-from orchestrator.service import OrchestratorService
+from orchestrator.service import OrchestratorService, WorkOptions
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Identity, NewTask, Task
 
@@ -30,12 +31,23 @@ class FanOutService:
         self._service = service
         self._registry = registry
 
-    async def dispatch(self, template: NewTask, selector: Selector, pace: Pace) -> Dispatched:
-        """Store one task for each agent that the selector means, all or none; its id is that of the template.
+    async def dispatch(
+        self,
+        fan_out_id: UUID,
+        work_type: str,
+        parameters: Mapping[str, Any],
+        priority: int,
+        *,
+        selector: Selector,
+        pace: Pace,
+        **options: Unpack[WorkOptions],
+    ) -> Dispatched:
+        """Store one task for each agent that the selector means, all or none.
 
         Sent again with the same content, it is the same fan-out, with the agents of the first time. Raises what
         `OrchestratorService.dispatch_work` raises, and `InvalidField` for a selector that means no agent.
         """
+        template = self._service.task_of(fan_out_id, work_type, parameters, priority, **options)
         if template.concurrency_key is not None:
             raise InvalidField("concurrency_key", "is not allowed with 'on': 'batch' says how many run at a time")
         if AGENT_ID in template.hints:

@@ -11,12 +11,12 @@ from uuid import UUID
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from common.errors import ChiffonError, ErrorCode, Invalid, InvalidField, TooManyRequests
 from common.fields import place_in, problem_in
+from common.rest.errors import ErrorResponse, FieldProblem
 from orchestrator.database.pool import is_outage
 from orchestrator.http.context import trace_of
 
@@ -54,24 +54,6 @@ STATUS_OF: Mapping[ErrorCode, HTTPStatus] = MappingProxyType(
         ErrorCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     }
 )
-
-
-class FieldProblem(BaseModel):
-    field: str = Field(description="Which part of the request, as a path.", examples=["body.priority"])
-    message: str = Field(description="What is wrong with it, or what is allowed.")
-
-
-class ErrorResponse(BaseModel):
-    """What every error looks like."""
-
-    type: str = Field(default="about:blank", description="The kind of problem (RFC 9457).")
-    title: str = Field(description="The HTTP status in words.", examples=["Not Found"])
-    status: int = Field(description="The HTTP status.", examples=[404])
-    detail: str = Field(description="What happened, for people.")
-    error_code: int = Field(ge=1000, le=9999, description="What happened, for programs.", examples=[2001])
-    error_message: str = Field(description="The same as `detail`.")
-    trace_id: UUID | None = Field(default=None, description="Finds this request in the logs.")
-    errors: list[FieldProblem] = Field(default_factory=list, description="The fields that are wrong, if any.")
 
 
 class UnsupportedContent(Invalid):

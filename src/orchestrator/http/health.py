@@ -3,27 +3,12 @@
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+
+from common.rest.health import Alive, CheckResult, Readiness
 
 router = APIRouter(tags=["health"])
 
 Check = Callable[[], Awaitable[str]]
-
-
-class Alive(BaseModel):
-    status: str = Field(default="alive", examples=["alive"])
-
-
-class CheckResult(BaseModel):
-    ok: bool
-    detail: str = Field(default="", description="What is wrong, or what was found.")
-
-
-class Readiness(BaseModel):
-    status: str = Field(examples=["ready", "not_ready"])
-    checks: dict[str, CheckResult] = Field(
-        description="broker, database, schema, loops, probe and signatures, each on its own."
-    )
 
 
 async def readiness(checks: Mapping[str, Check]) -> Readiness:
@@ -39,13 +24,13 @@ async def readiness(checks: Mapping[str, Check]) -> Readiness:
 
 
 @router.get("/health", summary="Is the process alive?")
-async def health() -> Alive:
+async def get_health() -> Alive:
     """Answers whenever the process can answer at all."""
     return Alive()
 
 
 @router.get("/ready", summary="Can it do its work?", responses={503: {"model": Readiness}})
-async def ready(request: Request, response: Response) -> Readiness:
+async def get_readiness(request: Request, response: Response) -> Readiness:
     """Asks the broker, the database, the schema's version and every loop; 503 when one of them is not well."""
     found = await readiness(request.app.state.checks)
     if found.status != "ready":

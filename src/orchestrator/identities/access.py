@@ -12,9 +12,9 @@ from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from common.rest.identities import Permission
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.model import Caller, Unauthenticated
-from orchestrator.identities.permissions import Permission
 
 # Who may be asked for nothing: is it alive, what does it offer, and let me become an agent.
 PUBLIC = frozenset({"/health", "/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/api/v1/enrol"})

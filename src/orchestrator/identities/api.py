@@ -7,25 +7,25 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from common.rest.identities import (
+    Enrolled,
+    Enrolment,
+    EnrolmentRequest,
+    EnrolRequest,
+    Identity,
+    IdentityRequest,
+    NewToken,
+    Permission,
+    Token,
+    TokenRequest,
+    WebSocketTicket,
+    WhoAmI,
+)
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import Anybody, MayAdminister, requires
 from orchestrator.identities.door import address_of
 from orchestrator.identities.model import Principal
-from orchestrator.identities.permissions import Permission
-from orchestrator.identities.schemas import (
-    Enrolled,
-    EnrolmentOut,
-    EnrolmentRequest,
-    EnrolRequest,
-    IdentityOut,
-    IdentityRequest,
-    NewTokenOut,
-    Ticket,
-    TokenOut,
-    TokenRequest,
-    WhoAmI,
-)
 from orchestrator.identities.service import Issued
 from orchestrator.identities.tickets import LASTS
 from orchestrator.identities.wiring import Identities
@@ -73,34 +73,34 @@ async def whoami(caller: Anybody) -> WhoAmI:
 
 
 @router.post("/ws-ticket", summary="Open a WebSocket from a browser")
-async def ws_ticket(caller: Anybody, services: Services) -> Ticket:
+async def create_ws_ticket(caller: Anybody, services: Services) -> WebSocketTicket:
     """Return a ticket that opens one WebSocket, as its parameter `ticket`, within half a minute.
 
     A program sends its token in the header instead.
     """
-    return Ticket(ticket=await services.tickets.give(caller), expires_in_seconds=int(LASTS.total_seconds()))
+    return WebSocketTicket(ticket=await services.tickets.give(caller), expires_in_seconds=int(LASTS.total_seconds()))
 
 
 @router.post("/identities", status_code=HTTPStatus.CREATED, summary="Make somebody known", responses={**TAKEN})
-async def create_identity(wanted: IdentityRequest, services: Services, caller: MayAdminister) -> IdentityOut:
+async def create_identity(wanted: IdentityRequest, services: Services, caller: MayAdminister) -> Identity:
     """Make a person or a service known. An agent becomes known by enrolling."""
     return _shown(await services.service.create(wanted.kind, wanted.name, wanted.roles, by=caller.name))
 
 
 @router.get("/identities", dependencies=[ADMINISTER], summary="List everybody")
-async def identities(services: Services) -> list[IdentityOut]:
+async def list_identities(services: Services) -> list[Identity]:
     """Return people, services and agents by name, those who are disabled as well."""
     return [_shown(principal) for principal in await services.service.everybody()]
 
 
 @router.post("/identities/{principal_id}/disable", summary="Shut somebody out", responses={**NOT_FOUND})
-async def disable_identity(principal_id: UUID, services: Services, caller: MayAdminister) -> IdentityOut:
+async def disable_identity(principal_id: UUID, services: Services, caller: MayAdminister) -> Identity:
     """Let somebody do nothing more, for ever: within a second no token of theirs counts, nor on open WebSockets."""
     return _shown(await services.service.disable(principal_id, by=caller.name))
 
 
 @router.post("/tokens", status_code=HTTPStatus.CREATED, summary="Make a token", responses={**TAKEN, **NOT_FOUND})
-async def create_token(wanted: TokenRequest, services: Services, caller: MayAdminister) -> NewTokenOut:
+async def create_token(wanted: TokenRequest, services: Services, caller: MayAdminister) -> NewToken:
     """Make a token of a person or a service. This answer is the only one that ever holds it."""
     lasts = None if wanted.expires_in_seconds is None else timedelta(seconds=wanted.expires_in_seconds)
     issued = await services.service.issue(
@@ -110,31 +110,31 @@ async def create_token(wanted: TokenRequest, services: Services, caller: MayAdmi
 
 
 @router.get("/tokens", dependencies=[ADMINISTER], summary="List tokens, newest first")
-async def tokens(
+async def list_tokens(
     services: Services,
     principal_id: Annotated[UUID | None, Query(description="Only those of this identity.")] = None,
     limit: Annotated[Digits, Query(ge=1, le=1000)] = 200,
-) -> list[TokenOut]:
+) -> list[Token]:
     """Return what is known of the tokens; the tokens themselves are nowhere."""
     found = await services.service.tokens(principal_id=principal_id, limit=limit)
-    return [TokenOut.model_validate(token) for token in found]
+    return [Token.model_validate(token) for token in found]
 
 
 @router.post("/tokens/{token_id}/revoke", summary="Revoke a token", responses={**NOT_FOUND})
-async def revoke_token(token_id: UUID, services: Services, caller: MayAdminister) -> TokenOut:
+async def revoke_token(token_id: UUID, services: Services, caller: MayAdminister) -> Token:
     """Let a token count no more: within a second, on open WebSockets as well."""
-    return TokenOut.model_validate(await services.service.revoke(token_id, by=caller.name))
+    return Token.model_validate(await services.service.revoke(token_id, by=caller.name))
 
 
 @router.post("/enrolments", status_code=HTTPStatus.CREATED, summary="Let an agent enrol", responses={**TAKEN})
 async def create_enrolment(
     wanted: EnrolmentRequest, request: Request, services: Services, caller: MayAdminister
-) -> EnrolmentOut:
+) -> Enrolment:
     """Give an agent its id, and a token with which it enrols once. A second call, before it has, replaces the token."""
     lasts = timedelta(seconds=wanted.ttl_seconds)
     invited = await services.enrolment.invite(wanted.name, wanted.agent_type, lasts=lasts, by=caller.name)
     assert invited.issued.token.expires_at is not None
-    return EnrolmentOut(
+    return Enrolment(
         agent_id=invited.agent_id,
         agent_type=invited.agent_type,
         name=wanted.name,
@@ -156,10 +156,9 @@ async def enrol(sent: EnrolRequest, request: Request, services: Services) -> Enr
     )
 
 
-def _shown(principal: Principal) -> IdentityOut:
-    return IdentityOut.model_validate(principal)
+def _shown(principal: Principal) -> Identity:
+    return Identity.model_validate(principal)
 
 
-def _new(issued: Issued) -> NewTokenOut:
-    known = TokenOut.model_validate(issued.token)
-    return NewTokenOut(**known.model_dump(), token=issued.secret)
+def _new(issued: Issued) -> NewToken:
+    return NewToken(**dict(Token.model_validate(issued.token)), token=issued.secret)

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from common.errors import TooManyRequests
+from common.rest.identities import TokenPurpose
 from orchestrator.database.pool import Pool
 from orchestrator.identities import queries
 from orchestrator.identities.model import Bearer, Caller, Unauthenticated
 from orchestrator.identities.rates import Rates
-from orchestrator.identities.tokens import Purpose, digest_of, purpose_of
+from orchestrator.identities.tokens import digest_of, purpose_of
 
 # Of the second that a revocation may take, the rest is for the look-up itself and for an event loop that is late.
 FRESH_SECONDS = 0.7
 MOST_REMEMBERED = 20_000
-BEARERS = frozenset({Purpose.API, Purpose.AGENT})
+BEARERS = frozenset({TokenPurpose.API, TokenPurpose.AGENT})
 
 
 @dataclass(frozen=True, slots=True)

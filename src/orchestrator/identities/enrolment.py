@@ -8,12 +8,12 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from common.errors import ChiffonError, Conflict, ErrorCode, TooManyRequests
+from common.rest.identities import PrincipalKind, Role, TokenPurpose
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.identities import queries
-from orchestrator.identities.model import NewPrincipal, PrincipalKind
-from orchestrator.identities.permissions import Role
+from orchestrator.identities.model import NewPrincipal
 from orchestrator.identities.rates import Rates
 from orchestrator.identities.rules import check_name
 from orchestrator.identities.service import (
@@ -25,7 +25,7 @@ from orchestrator.identities.service import (
     issue,
     token_created,
 )
-from orchestrator.identities.tokens import Purpose, digest_of, purpose_of
+from orchestrator.identities.tokens import digest_of, purpose_of
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class EnrolmentService:
             if await queries.is_enrolled(db, agent.principal_id):
                 raise Conflict(f"The agent {name!r} has enrolled. Disable it, and enrol its host under a new name.")
             await queries.revoke_enrolments(db, agent.principal_id, by=by)
-            issued = await issue(db, agent, Purpose.ENROLMENT, by=by, lasts=lasts)
+            issued = await issue(db, agent, TokenPurpose.ENROLMENT, by=by, lasts=lasts)
             await events.append(db, *told, token_created(agent, issued.token, by=by))
         log.info("agent.invited", extra={"agent_id": agent.agent_id, "identity": name, "by": by})
         return Invitation(agent.agent_id, agent_type, issued)
@@ -106,13 +106,13 @@ class EnrolmentService:
         wait = self._failures.take(address, now=self._clock())
         if wait > 0:
             raise TooManyRequests("Too many enrolment tokens from this address were wrong.", retry_after=wait)
-        if purpose_of(secret) is not Purpose.ENROLMENT:
+        if purpose_of(secret) is not TokenPurpose.ENROLMENT:
             raise EnrolmentRefused
         async with transaction(self._pool) as db:
             agent = await queries.use_enrolment(db, digest_of(secret))
             if agent is None or agent.agent_id is None or agent.agent_type is None:
                 raise EnrolmentRefused
-            issued = await issue(db, agent, Purpose.AGENT, by=agent.name)
+            issued = await issue(db, agent, TokenPurpose.AGENT, by=agent.name)
             about = {"identity": agent.name, "agent_type": agent.agent_type, "token_id": str(issued.token.token_id)}
             await events.append(db, NewEvent(Kind.AGENT_ENROLLED, agent.name, about, agent_id=agent.agent_id))
         self._failures.give_back(address, now=self._clock())

@@ -2,20 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from uuid import UUID
 
 import asyncpg
 
 from common.errors import ChiffonError, ErrorCode
-from orchestrator.identities.permissions import Permission, Role, permissions_of
-from orchestrator.identities.tokens import Purpose
-
-
-class PrincipalKind(StrEnum):
-    PERSON = "person"
-    SERVICE = "service"
-    AGENT = "agent"
+from common.rest.identities import Permission, PrincipalKind, Role, TokenPurpose
+from orchestrator.identities.permissions import permissions_of
 
 
 class Unauthenticated(ChiffonError):
@@ -75,7 +68,7 @@ class Bearer:
     """Who may use a token, and for how much longer at most; None is for as long as nobody revokes it."""
 
     caller: Caller
-    purpose: Purpose
+    purpose: TokenPurpose
     remaining: timedelta | None
 
     @classmethod
@@ -91,7 +84,7 @@ class Bearer:
             token_id=row["token_id"],
             agent_id=row["agent_id"],
         )
-        return cls(caller, Purpose(row["purpose"]), row["remaining"])
+        return cls(caller, TokenPurpose(row["purpose"]), row["remaining"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +136,7 @@ class NewToken:
 
     token_id: UUID
     principal_id: UUID
-    purpose: Purpose
+    purpose: TokenPurpose
     digest: bytes = field(repr=False)
     scopes: frozenset[Permission] | None = None
     note: str = ""
@@ -156,7 +149,7 @@ class Token:
 
     token_id: UUID
     principal_id: UUID
-    purpose: Purpose
+    purpose: TokenPurpose
     scopes: frozenset[Permission] | None
     note: str
     created_at: datetime
@@ -172,7 +165,7 @@ class Token:
         return cls(
             row["token_id"],
             row["principal_id"],
-            Purpose(row["purpose"]),
+            TokenPurpose(row["purpose"]),
             None if row["scopes"] is None else frozenset(map(Permission, row["scopes"])),
             row["note"],
             row["created_at"],

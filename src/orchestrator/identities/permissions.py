@@ -4,36 +4,9 @@ A route, a WebSocket and every use case names the permission that it needs; what
 """
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from types import MappingProxyType
 
-
-class Permission(StrEnum):
-    """One thing that somebody may do."""
-
-    READ = "read"
-    """See tasks, output, events, agents, dead letters, approvals and the look at the whole."""
-    DISPATCH = "dispatch"
-    """Dispatch, cancel and rerun work; create and cancel jobs; ask for approvals."""
-    OPERATE = "operate"
-    """Pause, drain and resume agents; settle dead letters."""
-    APPROVE = "approve"
-    """Say yes or no to an approval; whether it counts, the rule says."""
-    AUDIT = "audit"
-    """Query, export and verify the audit log."""
-    ADMINISTER = "administer"
-    """Make and revoke identities, tokens and enrolments; rotate keys."""
-    WORK = "work"
-    """Claim and report work as the agent that one is, over the queue API."""
-
-
-class Role(StrEnum):
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-    APPROVER = "approver"
-    ADMIN = "admin"
-    AGENT = "agent"
-
+from common.rest.identities import Permission, Role
 
 _VIEWER = frozenset({Permission.READ})
 

@@ -4,10 +4,8 @@ import re
 from collections.abc import Collection
 
 from common.errors import InvalidField
-from orchestrator.identities.model import PrincipalKind
-from orchestrator.identities.permissions import Role
+from common.rest.identities import NAME_PATTERN, PrincipalKind, Role
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$"
 # What events call those who are nobody in particular.
 RESERVED = frozenset({"anybody", "bootstrap", "caller", "orchestrator"})
 

@@ -7,14 +7,14 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from common.errors import Conflict, ErrorCode, NotFound
+from common.rest.identities import Permission, PrincipalKind, Role, TokenPurpose
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.identities import queries
-from orchestrator.identities.model import NewPrincipal, NewToken, Principal, PrincipalKind, Token
-from orchestrator.identities.permissions import Permission, Role
+from orchestrator.identities.model import NewPrincipal, NewToken, Principal, Token
 from orchestrator.identities.rules import check_name, check_roles
-from orchestrator.identities.tokens import Purpose, digest_of, new_token
+from orchestrator.identities.tokens import digest_of, new_token
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class IdentityService:
             if principal.kind is PrincipalKind.AGENT:
                 raise Conflict(f"{principal.name!r} is an agent, which gets its credential by enrolling.")
             only = None if scopes is None else frozenset(scopes)
-            issued = await issue(db, principal, Purpose.API, by=by, scopes=only, note=note, lasts=lasts)
+            issued = await issue(db, principal, TokenPurpose.API, by=by, scopes=only, note=note, lasts=lasts)
             await events.append(db, token_created(principal, issued.token, by=by))
         log.info("token.created", extra={"token_id": issued.token.token_id, "identity": principal.name, "by": by})
         return issued
@@ -133,7 +133,7 @@ class IdentityService:
                 raise IdentityIsDisabled(name)
             if principal.kind is not PrincipalKind.PERSON:
                 raise IdentityTaken(name)
-            issued = await issue(db, principal, Purpose.API, by=BOOTSTRAP, note="first token")
+            issued = await issue(db, principal, TokenPurpose.API, by=BOOTSTRAP, note="first token")
             await events.append(db, *told, token_created(principal, issued.token, by=BOOTSTRAP))
         return issued
 
@@ -160,7 +160,7 @@ async def add(db: Connection, new: NewPrincipal, *, by: str) -> Principal:
 async def issue(
     db: Connection,
     principal: Principal,
-    purpose: Purpose,
+    purpose: TokenPurpose,
     *,
     by: str,
     scopes: frozenset[Permission] | None = None,

@@ -8,8 +8,9 @@ import hmac
 import secrets
 import zlib
 from collections.abc import Mapping
-from enum import StrEnum
 from types import MappingProxyType
+
+from common.rest.identities import TokenPurpose
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SECRET_BITS = 256
@@ -17,27 +18,19 @@ SECRET_LENGTH = 43
 CHECK_LENGTH = 6
 
 
-class Purpose(StrEnum):
-    """What a token lets its bearer do: use the API, work as an agent, or become an agent once."""
-
-    API = "api"
-    AGENT = "agent"
-    ENROLMENT = "enrolment"
-
-
-PREFIXES: Mapping[Purpose, str] = MappingProxyType(
-    {Purpose.API: "chf_", Purpose.AGENT: "cha_", Purpose.ENROLMENT: "che_"}
+PREFIXES: Mapping[TokenPurpose, str] = MappingProxyType(
+    {TokenPurpose.API: "chf_", TokenPurpose.AGENT: "cha_", TokenPurpose.ENROLMENT: "che_"}
 )
 LENGTH = 4 + SECRET_LENGTH + CHECK_LENGTH
 
 
-def new_token(purpose: Purpose) -> str:
+def new_token(purpose: TokenPurpose) -> str:
     """Return a token that nobody has seen before."""
     body = PREFIXES[purpose] + _base62(secrets.randbits(SECRET_BITS), SECRET_LENGTH)
     return body + checksum(body)
 
 
-def purpose_of(token: str) -> Purpose | None:
+def purpose_of(token: str) -> TokenPurpose | None:
     """Return what a token is for; None when it is none: mistyped, cut off, or something else altogether."""
     if len(token) != LENGTH or not token.isascii():
         return None

@@ -9,19 +9,8 @@ from uuid import UUID, uuid4
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from common.messages import OutputChunk, Resources, ResultStatus, StatusUpdate
-from common.orders import Leave, Pause
-from common.work import AnyWorkType
-from orchestrator.http.context import trace_of
-from orchestrator.http.errors import ERROR_CONTENT
-from orchestrator.http.pagination import decode_cursor, encode_cursor
-from orchestrator.http.strict import Digits
-from orchestrator.identities.access import READ, MayDispatch, MayWork
-from orchestrator.identities.model import Caller
-from orchestrator.jobs.model import Ending, JobStatus, Taken, Wanted, Worker
-from orchestrator.jobs.rules import worker_of
-from orchestrator.jobs.schemas import (
+from common.rest.jobs import (
     LONGEST_NAME,
-    CancelledJob,
     ClaimAnswer,
     ClaimRequest,
     CompleteRequest,
@@ -29,16 +18,24 @@ from orchestrator.jobs.schemas import (
     FailRequest,
     HeartbeatAnswer,
     HeartbeatRequest,
-    JobOut,
+    Job,
     JobPage,
     JobRequest,
-    OrderOut,
+    JobStatus,
     OutputRequest,
     ProgressRequest,
-    SealOut,
-    WorkerOrders,
-    WorkerReport,
 )
+from common.rest.workers import CancelledJob, WorkerOrders, WorkerReport
+from common.work import AnyWorkType
+from orchestrator.http.context import trace_of
+from orchestrator.http.errors import ERROR_CONTENT
+from orchestrator.http.pagination import decode_cursor, encode_cursor
+from orchestrator.http.strict import Digits
+from orchestrator.identities.access import READ, MayDispatch, MayWork
+from orchestrator.identities.model import Caller
+from orchestrator.jobs import answers
+from orchestrator.jobs.model import Ending, Taken, Wanted, Worker
+from orchestrator.jobs.rules import worker_of
 from orchestrator.jobs.service import JobService
 
 Responses = dict[int | str, dict[str, Any]]
@@ -69,9 +66,9 @@ WorkerName = Annotated[str, Path(min_length=1, max_length=LONGEST_NAME)]
     "/jobs",
     status_code=HTTPStatus.CREATED,
     summary="Create a job",
-    responses={200: {"model": JobOut, "description": "It was created before."}, **CONFLICT},
+    responses={200: {"model": Job, "description": "It was created before."}, **CONFLICT},
 )
-async def create(work: JobRequest, request: Request, response: Response, jobs: Jobs, caller: MayDispatch) -> JobOut:
+async def create_job(work: JobRequest, request: Request, response: Response, jobs: Jobs, caller: MayDispatch) -> Job:
     """Store a job. With a `requestId` it is safe to repeat: the same again is the same job."""
     job, is_new = await jobs.create(
         work.type,
@@ -85,11 +82,11 @@ async def create(work: JobRequest, request: Request, response: Response, jobs: J
     )
     if not is_new:
         response.status_code = HTTPStatus.OK
-    return JobOut.of(job)
+    return answers.job(job)
 
 
 @router.get("/jobs", dependencies=[READ], summary="List jobs, newest first")
-async def jobs(
+async def list_jobs(
     jobs: Jobs,
     status: Annotated[
         list[JobStatus] | None, Query(description="Only jobs that stand there; repeat it for more.")
@@ -103,13 +100,13 @@ async def jobs(
     found = await jobs.newest(statuses=status, work_type=type, before=before, limit=limit)
     last = found[-1].task if len(found) == limit else None
     return JobPage(
-        items=[JobOut.of(job) for job in found],
-        nextCursor=None if last is None else encode_cursor(last.created_at, last.task_id),
+        items=[answers.job(job) for job in found],
+        next_cursor=None if last is None else encode_cursor(last.created_at, last.task_id),
     )
 
 
 @router.post("/jobs/claim", summary="Take the best job")
-async def claim(asked: ClaimRequest, request: Request, jobs: Jobs, caller: MayWork) -> ClaimAnswer:
+async def claim_job(asked: ClaimRequest, request: Request, jobs: Jobs, caller: MayWork) -> ClaimAnswer:
     """Return the best job that is free, which is the worker's until its lease ends; null when there is none.
 
     With `waitSeconds` the answer waits for one.
@@ -122,7 +119,7 @@ async def claim(asked: ClaimRequest, request: Request, jobs: Jobs, caller: MayWo
         types=None if asked.allowed_types is None else frozenset(asked.allowed_types),
         capabilities=asked.worker_capabilities,
     )
-    return ClaimAnswer.of(
+    return answers.claimed(
         await _while_connected(request, jobs.claim(wanted, wait=timedelta(seconds=asked.wait_seconds)))
     )
 
@@ -145,34 +142,34 @@ async def _left(request: Request) -> None:
 
 
 @router.get("/jobs/{job_id}", dependencies=[READ], summary="Where a job stands", responses={**NOT_FOUND})
-async def get(job_id: UUID, jobs: Jobs) -> JobOut:
+async def get_job(job_id: UUID, jobs: Jobs) -> Job:
     """Return a job."""
-    return JobOut.of(await jobs.get(job_id))
+    return answers.job(await jobs.get(job_id))
 
 
 @router.post("/jobs/{job_id}/cancel", summary="Cancel a job", responses={**NOT_FOUND, **LOST})
-async def cancel(job_id: UUID, jobs: Jobs, caller: MayDispatch) -> JobOut:
+async def cancel_job(job_id: UUID, jobs: Jobs, caller: MayDispatch) -> Job:
     """Cancel a job that has not ended. Its worker hears of it at its next heartbeat."""
-    return JobOut.of(await jobs.cancel(job_id, by=caller.name))
+    return answers.job(await jobs.cancel(job_id, by=caller.name))
 
 
 @router.post("/jobs/{job_id}/heartbeat", summary="Keep a job", responses={**NOT_FOUND, **LOST})
-async def heartbeat(job_id: UUID, beat: HeartbeatRequest, jobs: Jobs, caller: MayWork) -> HeartbeatAnswer:
+async def heartbeat_job(job_id: UUID, beat: HeartbeatRequest, jobs: Jobs, caller: MayWork) -> HeartbeatAnswer:
     """Have the lease run anew. `cancelled` says that the job is to be stopped."""
     lease = timedelta(seconds=beat.lease_seconds)
     job, cancelled = await jobs.heartbeat(job_id, _own(caller, beat.worker_id), attempt=beat.attempt, lease=lease)
-    return HeartbeatAnswer.model_validate(JobOut.of(job).model_dump(by_alias=True) | {"cancelled": cancelled})
+    return HeartbeatAnswer(**dict(answers.job(job)), cancelled=cancelled)
 
 
 @router.post("/jobs/{job_id}/progress", summary="Say where a job stands", responses={**NOT_FOUND, **LOST})
-async def progress(job_id: UUID, said: ProgressRequest, jobs: Jobs, caller: MayWork) -> JobOut:
+async def report_progress(job_id: UUID, said: ProgressRequest, jobs: Jobs, caller: MayWork) -> Job:
     """Say where a job stands, for those who watch it."""
     job = await jobs.progress(job_id, _own(caller, said.worker_id), attempt=said.attempt, text=said.progress)
-    return JobOut.of(job)
+    return answers.job(job)
 
 
 @router.post("/jobs/{job_id}/output", summary="Send output", responses={**NOT_FOUND, **LOST})
-async def output(job_id: UUID, piece: OutputRequest, jobs: Jobs, caller: MayWork) -> dict[str, bool]:
+async def send_output(job_id: UUID, piece: OutputRequest, jobs: Jobs, caller: MayWork) -> dict[str, bool]:
     """Store a piece of what the job wrote; one that is there already is no error."""
     chunk = OutputChunk(number=piece.number, stream=piece.stream, offset=piece.offset, text=piece.text)
     await jobs.write(job_id, _own(caller, piece.worker_id), chunk, attempt=piece.attempt)
@@ -180,14 +177,14 @@ async def output(job_id: UUID, piece: OutputRequest, jobs: Jobs, caller: MayWork
 
 
 @router.post("/jobs/{job_id}/complete", summary="End a job well", responses={**NOT_FOUND, **LOST})
-async def complete(job_id: UUID, end: CompleteRequest, jobs: Jobs, caller: MayWork) -> JobOut:
+async def complete_job(job_id: UUID, end: CompleteRequest, jobs: Jobs, caller: MayWork) -> Job:
     """Say that a job is done. The same again is answered as before, and changes nothing."""
     ending = Ending(ResultStatus.COMPLETED, **_common(end))
-    return JobOut.of(await jobs.end(job_id, _own(caller, end.worker_id), ending, attempt=end.attempt))
+    return answers.job(await jobs.end(job_id, _own(caller, end.worker_id), ending, attempt=end.attempt))
 
 
 @router.post("/jobs/{job_id}/fail", summary="End an attempt badly", responses={**NOT_FOUND, **LOST})
-async def fail(job_id: UUID, end: FailRequest, jobs: Jobs, caller: MayWork) -> JobOut:
+async def fail_job(job_id: UUID, end: FailRequest, jobs: Jobs, caller: MayWork) -> Job:
     """Say that an attempt failed, was stopped, or was not begun; the job is queued again when it may be retried."""
     ending = Ending(
         ResultStatus.CANCELLED if end.cancelled else ResultStatus.FAILED,
@@ -197,7 +194,7 @@ async def fail(job_id: UUID, end: FailRequest, jobs: Jobs, caller: MayWork) -> J
         started=end.started,
         **_common(end),
     )
-    return JobOut.of(await jobs.end(job_id, _own(caller, end.worker_id), ending, attempt=end.attempt))
+    return answers.job(await jobs.end(job_id, _own(caller, end.worker_id), ending, attempt=end.attempt))
 
 
 def _own(caller: Caller, name: str) -> Worker:
@@ -219,7 +216,7 @@ def _common(end: EndRequest) -> dict[str, Any]:
 
 
 @router.post("/workers/{worker_id}/heartbeat", summary="Say how a worker is")
-async def report(worker_id: WorkerName, said: WorkerReport, jobs: Jobs, caller: MayWork) -> WorkerOrders:
+async def heartbeat_worker(worker_id: WorkerName, said: WorkerReport, jobs: Jobs, caller: MayWork) -> WorkerOrders:
     """Say who a worker is and what it does; the answer says what people ordered, and which of its jobs to stop."""
     worker = _own(caller, worker_id)
     update = StatusUpdate(
@@ -238,15 +235,8 @@ async def report(worker_id: WorkerName, said: WorkerReport, jobs: Jobs, caller: 
         boot_id=said.boot_id,
     )
     order, cancelled = await jobs.report(worker, update)
-    orders = []
-    if isinstance(order, Pause):
-        orders = [OrderOut(action=order.action, until=order.until, note=order.note)]
-    elif isinstance(order, Leave):
-        orders = [OrderOut(action=order.action, bootId=order.boot_id, note=order.reason)]
-    elif order is not None:
-        orders = [OrderOut(action=order.action, startedAt=order.started_at, note=order.note)]
     return WorkerOrders(
-        orders=orders,
-        cancelled=[CancelledJob(jobId=task_id, attempt=n) for task_id, n in cancelled],
-        keys=[SealOut.of(seal) for seal in jobs.news_of_keys(said.trusted_keys)],
+        orders=[] if order is None else [answers.order(order)],
+        cancelled=[CancelledJob(job_id=task_id, attempt=n) for task_id, n in cancelled],
+        keys=[answers.seal(seal) for seal in jobs.news_of_keys(said.trusted_keys)],
     )

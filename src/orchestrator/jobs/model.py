@@ -3,23 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from common.messages import GrantedTask, ResultStatus, Stream
 from common.seal import Seal
 from orchestrator.tasks.model import Task
-
-
-class JobStatus(StrEnum):
-    """Where a job stands; `queued` is what waits, for whatever."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)

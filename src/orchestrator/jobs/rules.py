@@ -7,8 +7,9 @@ from uuid import UUID, uuid5
 from common.errors import InvalidField
 from common.lifecycle import Status
 from common.policy.model import Work
+from common.rest.jobs import JobStatus
 from orchestrator.identities.model import Caller
-from orchestrator.jobs.model import JobStatus, Worker
+from orchestrator.jobs.model import Worker
 from orchestrator.policy.service import RuleWork
 from orchestrator.tasks.dispatch import check_parameters
 from orchestrator.tasks.model import NORMAL_PRIORITY, NewTask

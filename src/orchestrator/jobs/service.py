@@ -13,13 +13,14 @@ from common.lifecycle import Status
 from common.loop import Wake
 from common.messages import Lease, OutputChunk, ResultStatus, StatusUpdate, WorkResult, WorkStatus
 from common.orders import Drain, Leave, Pause
+from common.rest.jobs import JobStatus
 from common.seal import Seal
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.identities.model import Caller
 from orchestrator.jobs import queries
 from orchestrator.jobs.desk import Desk
 from orchestrator.jobs.errors import JobNotFound, NotTheOwner
-from orchestrator.jobs.model import Ending, Job, JobStatus, OwnAttempt, Taken, Wanted, Worker
+from orchestrator.jobs.model import Ending, Job, OwnAttempt, Taken, Wanted, Worker
 from orchestrator.jobs.rules import new_job, statuses_of
 from orchestrator.jobs.workers import Workers
 from orchestrator.leases import queries as leases

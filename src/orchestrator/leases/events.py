@@ -6,7 +6,7 @@ from uuid import UUID
 
 from common.lifecycle import Status
 from common.messages import WorkResult
-from orchestrator.dead_letters.model import Kind as DeadKind
+from common.rest.dead_letters import DeadLetterKind
 from orchestrator.dead_letters.model import NewLetter
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.leases.given import GivenLease
@@ -62,7 +62,7 @@ def dead_letter(task: Task, end: End) -> NewLetter:
     """Return what is noted of a task that failed because no agent could do it."""
     reason = f"attempt {task.attempt} of {task.max_attempts}: {end.error_message or end.outcome}"
     return NewLetter(
-        DeadKind.TASK,
+        DeadLetterKind.TASK,
         queue=f"work.{task.agent_type}",
         type=task.work_type,
         reason=reason,

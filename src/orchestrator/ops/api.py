@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from common.rest.ops import Execution, Executions, LeaseHolder, QueueSnapshot, WaitingPool
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ
-from orchestrator.ops.schemas import ExecutionOut, Executions, HolderOut, PoolOut, QueueSnapshot
 from orchestrator.ops.service import OpsService
 from orchestrator.tasks.model import Task
 
@@ -30,15 +30,15 @@ Ops = Annotated[OpsService, Depends(get_ops)]
 
 
 @router.get("/queue", summary="What waits and runs")
-async def queue(ops: Ops) -> QueueSnapshot:
+async def get_queue(ops: Ops) -> QueueSnapshot:
     """Return the depth of every queue by priority, its age, the live leases, and the dead letters."""
     seen = await ops.snapshot()
     return QueueSnapshot(
         at=seen.at,
-        pools=[PoolOut.model_validate(pool) for pool in seen.pools],
+        pools=[WaitingPool.model_validate(pool) for pool in seen.pools],
         held_by_keys=seen.held_by_keys,
         leases=[
-            HolderOut(
+            LeaseHolder(
                 agent_id=str(holder.agent_id),
                 name=holder.name,
                 running=holder.running,
@@ -46,18 +46,18 @@ async def queue(ops: Ops) -> QueueSnapshot:
             )
             for holder in seen.leases
         ],
-        dead_letters=seen.dead_letters,
+        dead_letters=dict(seen.dead_letters),
     )
 
 
 @router.get("/executions", summary="What came of the last")
-async def executions(ops: Ops, limit: Annotated[Digits, Query(ge=1, le=200)] = 50) -> Executions:
+async def list_executions(ops: Ops, limit: Annotated[Digits, Query(ge=1, le=200)] = 50) -> Executions:
     """Return the work that ended last, the newest end first."""
     return Executions(items=[_shown(task) for task in await ops.last_ended(limit=limit)])
 
 
-def _shown(task: Task) -> ExecutionOut:
-    return ExecutionOut(
+def _shown(task: Task) -> Execution:
+    return Execution(
         execution_id=str(task.task_id),
         command=task.work_type,
         status=task.status,

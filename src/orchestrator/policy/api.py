@@ -6,9 +6,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 
 from common.policy.model import Work
+from common.rest.policy import Explained, ExplainRequest, PolicyInForce
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.access import READ
-from orchestrator.policy.schemas import Explained, ExplainRequest, PolicyOut
+from orchestrator.policy.answers import explained, in_force
 from orchestrator.policy.service import PolicyService
 
 Responses = dict[int | str, dict[str, Any]]
@@ -26,7 +27,7 @@ router = APIRouter(
 )
 
 
-async def get_policy(request: Request) -> PolicyService:
+async def get_policies(request: Request) -> PolicyService:
     """Return the policy service of the running app."""
     service: PolicyService = request.app.state.policy
     return service
@@ -38,19 +39,19 @@ async def get_work_of(request: Request) -> WorkOf:
     return work_of
 
 
-Policies = Annotated[PolicyService, Depends(get_policy)]
+Policies = Annotated[PolicyService, Depends(get_policies)]
 
 
 @router.get("", dependencies=[READ], summary="The policy in force")
-async def policy(policies: Policies) -> PolicyOut:
+async def get_policy(policies: Policies) -> PolicyInForce:
     """Return the rules by which work may run, and which version of them holds."""
-    return PolicyOut.of(policies.policy, policies.source)
+    return in_force(policies.policy, policies.source)
 
 
 @router.post("/explain", dependencies=[READ], summary="What the policy says about work", responses={**UNKNOWN})
-async def explain(
+async def explain_policy(
     order: ExplainRequest, policies: Policies, work_of: Annotated[WorkOf, Depends(get_work_of)]
 ) -> Explained:
     """Say which rule decides about some work, and why the rules before it do not. Nothing is dispatched."""
     work = work_of(order.work_type, order.parameters, order.hints.model_dump(mode="json", exclude_none=True))
-    return Explained.of(*policies.explain(work))
+    return explained(*policies.explain(work))

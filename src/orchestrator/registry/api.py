@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from common.messages import LONGEST_NAME
+from common.rest.agents import Agent, NoteRequest, PauseRequest
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.access import MayOperate
+from orchestrator.registry import model
 from orchestrator.registry.fleet import FleetService
-from orchestrator.registry.schemas import Agent, NoteRequest, PauseRequest
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -42,7 +43,7 @@ Named = Annotated[str, Path(max_length=LONGEST_NAME, description="The name or th
 
 
 @router.post("/{agent}/pause", summary="Give an agent no work for a while")
-async def pause(
+async def pause_agent(
     agent: Named, fleet: Fleet, pools: Pools, caller: MayOperate, order: PauseRequest | None = None
 ) -> Agent:
     """Pause an agent: it gets no new work, and what it runs goes on. The pause ends by itself.
@@ -51,26 +52,31 @@ async def pause(
     """
     order = order or PauseRequest()
     until = order.until or timedelta(minutes=order.minutes)
-    return Agent.of(await fleet.pause(await fleet.find(agent), until=until, note=order.note, by=caller.name), pools)
+    return shown(await fleet.pause(await fleet.find(agent), until=until, note=order.note, by=caller.name), pools)
 
 
 @router.post("/{agent}/drain", summary="Let an agent finish and leave")
-async def drain(
+async def drain_agent(
     agent: Named, fleet: Fleet, pools: Pools, caller: MayOperate, order: NoteRequest | None = None
 ) -> Agent:
     """Drain an agent: it gets no new work and leaves when what it runs is done. Started again, it works again."""
     note = "" if order is None else order.note
-    return Agent.of(await fleet.drain(await fleet.find(agent), note=note, by=caller.name), pools)
+    return shown(await fleet.drain(await fleet.find(agent), note=note, by=caller.name), pools)
 
 
 @router.post("/{agent}/resume", summary="Give an agent work again")
-async def resume(agent: Named, fleet: Fleet, pools: Pools, caller: MayOperate) -> Agent:
+async def resume_agent(agent: Named, fleet: Fleet, pools: Pools, caller: MayOperate) -> Agent:
     """Give an agent work again, whether it was paused, drained, or tripped by failures in a row."""
-    return Agent.of(await fleet.resume(await fleet.find(agent), by=caller.name), pools)
+    return shown(await fleet.resume(await fleet.find(agent), by=caller.name), pools)
 
 
 @router.delete("/{agent}", status_code=204, summary="Forget an agent that is gone")
-async def forget(agent: Named, fleet: Fleet, caller: MayOperate) -> Response:
+async def forget_agent(agent: Named, fleet: Fleet, caller: MayOperate) -> Response:
     """Forget an agent that is offline and runs nothing: it is not listed any more. Started again, it is back."""
     await fleet.forget(await fleet.find(agent), by=caller.name)
     return Response(status_code=204)
+
+
+def shown(agent: model.Agent, pools: Collection[str]) -> Agent:
+    """Return an agent as the REST API answers it; `pools` are those to which a route leads."""
+    return Agent.model_validate(agent).model_copy(update={"routed": agent.agent_type in pools})

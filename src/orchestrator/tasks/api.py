@@ -5,10 +5,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 
+from common.rest.tasks import CancelledTrace, DispatchResponse, RerunRequest
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.access import MayDispatch
 from orchestrator.tasks.control import TaskControl
-from orchestrator.tasks.schemas import CancelledTrace, DispatchResponse, RerunRequest
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -45,7 +45,7 @@ async def cancel_trace(trace_id: UUID, control: Control, caller: MayDispatch) ->
 
 
 @router.post("/tasks/{task_id}/rerun", summary="Run a task once more", responses={**NOT_ENDED})
-async def rerun(
+async def rerun_task(
     task_id: UUID, control: Control, caller: MayDispatch, order: RerunRequest | None = None
 ) -> DispatchResponse:
     """Dispatch the content of a task that has ended as a new task, which names the old one as `rerun_of`.
@@ -56,4 +56,4 @@ async def rerun(
     known = await control.rerun(
         task_id, as_task=ids.task_id, request_id=ids.request_id, trace_id=ids.trace_id, by=caller
     )
-    return DispatchResponse.of(known)
+    return DispatchResponse.model_validate(known)

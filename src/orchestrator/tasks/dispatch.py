@@ -10,19 +10,14 @@ from pydantic_core import to_json
 from common.errors import Conflict, ErrorCode, Invalid, InvalidField
 from common.fields import place_in, problem_in
 from common.labels import check_task_labels
+from common.rest.tasks import HIGHEST_LIMIT, LONGEST_KEY, LONGEST_NAME, LONGEST_WAIT
 from common.visible import is_hidden
 from common.work import PARAMETERS
 from orchestrator.keys.model import has_keys
 from orchestrator.tasks.model import ATTEMPTS_IF_IDEMPOTENT, NORMAL_PRIORITY, Identity, NewTask
 
-LONGEST_KEY = 200
 # How the concurrency keys begin that a fan-out gives its tasks. Queries name it, too.
 FAN_OUT = "fan-out:"
-LONGEST_NAME = 200
-HIGHEST_LIMIT = 1000
-LONGEST_WAIT = timedelta(days=30)
-
-
 # The grants of several tasks travel in one message.
 MAX_PARAMETERS_BYTES = 512 * 1024
 

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from common.rest.why import BlockerKind
 from orchestrator.placement.model import Aim
 from orchestrator.placement.rules import suits, unmet
 from orchestrator.registry.model import MayWork
 from orchestrator.registry.rules import off_by
 from orchestrator.tasks.model import Task
-from orchestrator.why.model import SHOWN, AgentFacts, AgentRef, Blocker, BlockerKind, Facts
+from orchestrator.why.model import SHOWN, AgentFacts, AgentRef, Blocker, Facts
 from orchestrator.why.words import by, counted, name_of, noted, time_of
 
 

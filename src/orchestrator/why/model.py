@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from common.lifecycle import Status
+from common.rest.why import BlockerKind
 from orchestrator.placement.model import Aim
 from orchestrator.registry.model import MayWork
 from orchestrator.tasks.model import Task
@@ -98,30 +98,6 @@ class Facts:
     approval: ApprovalFacts | None = None
     broker_failure: str | None = None
     relay_failure: str | None = None
-
-
-class BlockerKind(StrEnum):
-    """What can be in the way of a task; the order is that of an answer."""
-
-    ENDED = "ended"
-    RUNNING = "running"
-    AWAITING_APPROVAL = "awaiting_approval"
-    ORDERING_KEY = "ordering_key"
-    CONCURRENCY_KEY = "concurrency_key"
-    RETRY_DUE = "retry_due"
-    REFUSED = "refused"
-    BROKER_DOWN = "broker_down"
-    RELAY_FAILING = "relay_failing"
-    NO_AGENT = "no_agent"
-    NOT_OFFERED = "not_offered"
-    NO_SUITABLE_AGENT = "no_suitable_agent"
-    SLOTS_BUSY = "slots_busy"
-    AGENT_PAUSED = "agent_paused"
-    AGENT_DRAINING = "agent_draining"
-    AGENT_CLOCK_OFF = "agent_clock_off"
-    AGENT_TRIPPED = "agent_tripped"
-    QUEUED = "queued"
-    EXPIRES = "expires"
 
 
 @dataclass(frozen=True, slots=True)

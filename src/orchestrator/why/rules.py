@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 
 from common.errors import ErrorCode
 from common.lifecycle import Status
+from common.rest.why import BlockerKind
 from orchestrator.tasks.model import Task
 from orchestrator.why.agents import agents_in_the_way, is_set_aside
-from orchestrator.why.model import SHOWN, AgentFacts, AgentRef, Blocker, BlockerKind, Explanation, Facts
+from orchestrator.why.model import SHOWN, AgentFacts, AgentRef, Blocker, Explanation, Facts
 from orchestrator.why.words import counted, name_of, time_of
 
 

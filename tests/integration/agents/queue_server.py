@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from common.loop import Wake
+from tests.factories import make_job
 
 Body = dict[str, Any]
 Answer = tuple[int, Body]
@@ -50,16 +51,17 @@ class FakeJob:
     ends: list[Body] = field(default_factory=list)
 
     def shown(self) -> Body:
-        return {
-            "id": str(self.id),
-            "type": self.type,
-            "payload": self.payload,
-            "status": self.status,
-            "attempt": self.attempt,
-            "traceId": str(self.trace_id),
-            "requestId": str(self.id),
-            "claimedBy": self.owner,
-        }
+        job = make_job(
+            id=self.id,
+            type=self.type,
+            payload=self.payload,
+            status=self.status,
+            attempt=self.attempt,
+            trace_id=self.trace_id,
+            request_id=self.id,
+            claimed_by=self.owner,
+        )
+        return job.model_dump(mode="json", by_alias=True)
 
     def output(self, stream: str = "stdout", *, attempt: int | None = None) -> str:
         wanted = self.attempt if attempt is None else attempt
@@ -246,7 +248,7 @@ class QueueServer:
         if not self.renews:
             return _problem(503, 9003)
         job.lease_until = time.monotonic() + body["leaseSeconds"]
-        return 200, {"job": job.shown(), "cancelled": job.cancelled}
+        return 200, {**job.shown(), "cancelled": job.cancelled}
 
     def _keep(self, job: FakeJob, body: Body) -> Answer:
         job.pieces[body["attempt"], body["number"]] = body

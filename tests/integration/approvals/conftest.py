@@ -9,11 +9,11 @@ import pytest
 
 from common.loop import Wake
 from common.policy.model import ApprovalDemand, Effect, Ruling, Work
+from common.rest.identities import Role
 from common.retry import RetryPolicy
 from orchestrator.approvals.service import ApprovalService
 from orchestrator.database.pool import Pool
 from orchestrator.identities.model import Caller
-from orchestrator.identities.permissions import Role
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskService
@@ -24,7 +24,9 @@ POLICY_VERSION = "3-abc"
 
 
 def risky(approvers: int = 1, *, version: str = POLICY_VERSION) -> Ruling:
-    return Ruling("risky", version, Effect.WRITE, ApprovalDemand(approvers, ("approver",), 60, 5))
+    return Ruling(
+        "risky", version, Effect.WRITE, ApprovalDemand(approvers=approvers, request_minutes=60, valid_minutes=5)
+    )
 
 
 def make_risky_task(asker: Caller, approvers: int = 1, **values: Any) -> NewTask:

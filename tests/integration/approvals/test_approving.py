@@ -9,13 +9,14 @@ import pytest
 
 from common.errors import ErrorCode
 from common.lifecycle import Status
-from orchestrator.approvals.model import ApprovalFilter, State
+from common.rest.approvals import ApprovalState
+from common.rest.identities import PrincipalKind, Role
+from orchestrator.approvals.model import ApprovalFilter
 from orchestrator.approvals.rules import ApprovalNotPossible
 from orchestrator.approvals.service import ApprovalNotFound, ApprovalService
 from orchestrator.database.pool import Pool
 from orchestrator.events import queries as events
-from orchestrator.identities.model import Caller, Forbidden, PrincipalKind
-from orchestrator.identities.permissions import Role
+from orchestrator.identities.model import Caller, Forbidden
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import Identity
 from orchestrator.tasks.service import TaskService
@@ -40,7 +41,7 @@ async def test_what_awaits_an_approval_has_one_that_shows_the_work_and_no_ticket
     found = await approvals.get(await approval_of(tasks, task))
     assert isinstance(known, Identity)
     assert (known.status, known.approval_id) == (Status.AWAITING_APPROVAL, found.approval.approval_id)
-    assert found.approval.state is State.WAITING
+    assert found.approval.state is ApprovalState.WAITING
     assert (found.approval.parameters, found.approval.digest) == (task.parameters, task.work_digest)
     assert (found.approval.requester_id, found.approval.task_id) == (asker.principal_id, task.task_id)
     assert await published(pool) == 0
@@ -66,16 +67,16 @@ async def test_the_last_yes_gives_the_task_its_ticket_and_it_runs(
     approval_id = await approval_of(tasks, task)
 
     first = await approvals.approve(approval_id, by=make_approver("ann"))
-    assert (first.approval.state, first.approval.yes, await published(pool)) == (State.WAITING, 1, 0)
+    assert (first.approval.state, first.approval.yes, await published(pool)) == (ApprovalState.WAITING, 1, 0)
     second = await approvals.approve(approval_id, by=make_approver("bob"), comment="looks right")
 
-    assert second.approval.state is State.APPROVED
+    assert second.approval.state is ApprovalState.APPROVED
     assert [vote.name for vote in second.votes] == ["ann", "bob"]
     assert await published(pool) == 1
     [answer] = await leases.claim([make_claim(task.task_id)])
     assert answer.grant is not None
     assert answer.grant.tasks[0].approval_id == approval_id
-    assert (await approvals.get(approval_id)).approval.state is State.USED
+    assert (await approvals.get(approval_id)).approval.state is ApprovalState.USED
     assert await kinds(pool) == [
         "task.dispatched",
         "approval.requested",
@@ -97,7 +98,7 @@ async def test_the_same_person_again_changes_nothing(
     await approvals.approve(approval_id, by=ann)
     again = await approvals.approve(approval_id, by=other_token)
 
-    assert (again.approval.state, again.approval.yes) == (State.WAITING, 1)
+    assert (again.approval.state, again.approval.yes) == (ApprovalState.WAITING, 1)
     with pytest.raises(ApprovalNotPossible, match="answered this already"):
         await approvals.reject(approval_id, by=ann, reason="no, after all")
 
@@ -173,7 +174,7 @@ async def test_a_no_cancels_the_task_with_the_reason(
     found = await approvals.reject(approval_id, by=make_approver("bob"), reason="wrong host")
 
     ended = await tasks.get(task.task_id)
-    assert (found.approval.state, found.approval.reason) == (State.REJECTED, "wrong host")
+    assert (found.approval.state, found.approval.reason) == (ApprovalState.REJECTED, "wrong host")
     assert (ended.status, ended.error_code) == (Status.CANCELLED, ErrorCode.APPROVAL_DENIED)
     assert ended.error_message == "rejected by bob: wrong host"
     assert (await kinds(pool))[-2:] == ["approval.rejected", "task.cancelled"]
@@ -193,7 +194,7 @@ async def test_what_nobody_answers_in_time_is_cancelled(
 
     ended = await tasks.get(task.task_id)
     assert (ended.status, ended.error_message) == (Status.CANCELLED, "not approved in time: 0 of 1 said yes")
-    assert (await approvals.get(await approval_of(tasks, task))).approval.state is State.EXPIRED
+    assert (await approvals.get(await approval_of(tasks, task))).approval.state is ApprovalState.EXPIRED
 
 
 async def test_what_is_approved_and_does_not_begin_in_time_is_cancelled(
@@ -238,7 +239,7 @@ async def test_cancelling_the_task_ends_its_approval(
         await tasks.cancel(task.task_id, by="asker")
 
     found = await approvals.newest(ApprovalFilter(), limit=10)
-    assert [one.state for one in found] == [State.CANCELLED, State.CANCELLED]
+    assert [one.state for one in found] == [ApprovalState.CANCELLED, ApprovalState.CANCELLED]
     with pytest.raises(ApprovalNotPossible, match="cancelled"):
         await approvals.approve(await approval_of(tasks, waiting), by=make_approver("bob"))
     assert await published(pool) == 0
@@ -302,6 +303,6 @@ async def test_remarks_are_kept_and_decide_nothing(
     found = await approvals.comment(await approval_of(tasks, task), by=asker, text="it is urgent")
 
     assert [(one.name, one.text) for one in found.comments] == [("asker", "it is urgent")]
-    assert found.approval.state is State.WAITING
+    assert found.approval.state is ApprovalState.WAITING
     with pytest.raises(ApprovalNotFound):
         await approvals.comment(uuid4(), by=asker, text="hello?")

@@ -11,7 +11,8 @@ import pytest
 from common.errors import ErrorCode
 from common.lifecycle import Status
 from common.policy.model import Effect, Ruling
-from orchestrator.approvals.model import Approval, State
+from common.rest.approvals import ApprovalState
+from orchestrator.approvals.model import Approval
 from orchestrator.approvals.rules import ApprovalMismatch
 from orchestrator.approvals.service import ApprovalService
 from orchestrator.database.pool import Pool
@@ -46,7 +47,7 @@ async def test_an_approval_asked_for_beforehand_lets_exactly_this_work_run_once(
     assert "used already" in str(refused)
     [answer] = await leases.claim([make_claim(first.task_id)])
     assert answer.grant is not None
-    assert (await approvals.get(approval.approval_id)).approval.state is State.USED
+    assert (await approvals.get(approval.approval_id)).approval.state is ApprovalState.USED
 
 
 async def test_the_same_dispatch_again_gets_the_same_answer_though_its_approval_is_used(
@@ -82,7 +83,7 @@ async def test_any_edit_voids_it(
 
     assert isinstance(refused, ApprovalMismatch)
     assert (await pool.fetchval("SELECT count(*) FROM task"), await published(pool)) == (0, 0)
-    assert (await approvals.get(approval.approval_id)).approval.state is State.APPROVED
+    assert (await approvals.get(approval.approval_id)).approval.state is ApprovalState.APPROVED
 
 
 async def test_two_contents_under_one_id_in_one_call_do_not_share_an_approval(

@@ -13,11 +13,12 @@ from starlette.types import Scope
 from chiffon.client import Client
 from chiffon.errors import ApiError
 from chiffon.models import AuditEvent
+from common.rest.identities import PrincipalKind, Role
 from orchestrator.audit.api import get_audit
 from orchestrator.audit.service import AuditService
 from orchestrator.database.pool import Pool
-from orchestrator.identities.model import ANYBODY, Caller, PrincipalKind
-from orchestrator.identities.permissions import Role, permissions_of
+from orchestrator.identities.model import ANYBODY, Caller
+from orchestrator.identities.permissions import permissions_of
 from orchestrator.main import create_app
 
 

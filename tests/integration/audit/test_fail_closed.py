@@ -8,10 +8,9 @@ import asyncpg
 import pytest
 
 from common.loop import Wake
+from common.rest.identities import PrincipalKind, Role
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
-from orchestrator.identities.model import PrincipalKind
-from orchestrator.identities.permissions import Role
 from orchestrator.identities.service import IdentityService
 from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService

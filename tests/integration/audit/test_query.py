@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import pytest
 
+from common.rest.audit import AuditResult
 from orchestrator.audit import queries
-from orchestrator.audit.model import Question, Result
+from orchestrator.audit.model import Question
 from orchestrator.audit.service import AuditService
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.events import queries as events
@@ -37,9 +38,9 @@ async def test_each_part_of_a_question_narrows_the_answer(worked: Pool) -> None:
     assert [event.seq for event in await asked(worked, agent_id=one.agent_id)] == [6, 7, 8]
     assert [event.kind for event in await asked(worked, actor="somebody")] == ["task.dispatched"] * 4
     assert [event.seq for event in await asked(worked, kinds=("task.claimed",))] == [2, 6, 10, 14]
-    assert [event.seq for event in await asked(worked, results=(Result.COMPLETED,))] == [4, 8, 12, 16]
-    assert await asked(worked, results=(Result.FAILED, Result.REFUSED)) == []
-    assert await asked(worked, results=(Result.COMPLETED,), kinds=("task.claimed",)) == []
+    assert [event.seq for event in await asked(worked, results=(AuditResult.COMPLETED,))] == [4, 8, 12, 16]
+    assert await asked(worked, results=(AuditResult.FAILED, AuditResult.REFUSED)) == []
+    assert await asked(worked, results=(AuditResult.COMPLETED,), kinds=("task.claimed",)) == []
     assert len(await asked(worked, work_type="echo")) == 16
     assert await asked(worked, work_type="shell_script") == []
     assert await asked(worked, task_id=uuid4()) == []

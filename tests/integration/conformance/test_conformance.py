@@ -13,8 +13,8 @@ from chiffon.cli.outcome import Exit
 from chiffon.conformance.cases import CASES
 from chiffon.conformance.run import Verdict, try_worker
 from chiffon.conformance.stage import Patience
+from common.rest.identities import PrincipalKind
 from orchestrator.database.pool import Pool
-from orchestrator.identities.model import PrincipalKind
 from orchestrator.identities.service import IdentityService
 from tests.integration.conformance.conftest import LEASE, worker_command
 from tests.integration.conformance.mutants import EXAMPLE, MUTANTS, Mutant

@@ -13,9 +13,8 @@ import pytest
 from chiffon.http import bearer
 from common.broker.memory import MemoryBroker
 from common.config import SharedSettings
+from common.rest.identities import Permission, PrincipalKind, Role
 from orchestrator.database.pool import Pool
-from orchestrator.identities.model import PrincipalKind
-from orchestrator.identities.permissions import Permission, Role
 from orchestrator.identities.service import IdentityService, Issued
 from orchestrator.main import serve
 from orchestrator.settings import OrchestratorSettings

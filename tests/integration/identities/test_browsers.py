@@ -8,8 +8,8 @@ import httpx2
 import pytest
 from fastapi.routing import iter_route_contexts
 
+from common.rest.identities import Permission, Role
 from orchestrator.identities.access import PUBLIC, demands_of
-from orchestrator.identities.permissions import Permission, Role
 from orchestrator.main import create_app
 from tests.integration.identities.conftest import Site, guarded
 

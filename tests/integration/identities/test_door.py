@@ -15,9 +15,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from chiffon.http import bearer
+from common.rest.identities import Permission, Role, TokenPurpose
 from orchestrator.identities.access import PUBLIC, demands_of
-from orchestrator.identities.permissions import PERMISSIONS, Permission, Role
-from orchestrator.identities.tokens import Purpose, new_token
+from orchestrator.identities.permissions import PERMISSIONS
+from orchestrator.identities.tokens import new_token
 from orchestrator.main import create_app
 from tests.integration.identities.conftest import Site, guarded
 
@@ -49,7 +50,7 @@ def test_the_list_of_what_is_public_is_short_and_changes_nothing() -> None:
 
 
 async def test_every_route_refuses_who_is_not_known(site: Site) -> None:
-    nobody, forger = await site.client(None), await site.client(new_token(Purpose.API))
+    nobody, forger = await site.client(None), await site.client(new_token(TokenPurpose.API))
     for route, path in routes():
         if route.methods is None:
             assert await close_code(site, path, None) == 4401, path
@@ -94,7 +95,7 @@ async def test_the_log_names_who_asked_by_name_and_token_id_and_never_the_token(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    issued, forged = await site.issue(Role.VIEWER), new_token(Purpose.API)
+    issued, forged = await site.issue(Role.VIEWER), new_token(TokenPurpose.API)
 
     await (await site.client(issued.secret)).get("/api/v1/tasks")
     await (await site.client(forged)).get("/api/v1/agents")
@@ -191,7 +192,7 @@ async def test_a_wrong_token_is_tried_some_times_and_then_has_to_wait_while_othe
     assert (await good.get("/api/v1/tasks")).status_code == 200
     guesser = await site.client(None)
 
-    answers = [await guesser.get("/api/v1/tasks", headers=bearer(new_token(Purpose.API))) for _ in range(14)]
+    answers = [await guesser.get("/api/v1/tasks", headers=bearer(new_token(TokenPurpose.API))) for _ in range(14)]
 
     assert [answer.status_code for answer in answers[:10]] == [401] * 10
     assert (answers[-1].status_code, answers[-1].json()["error_code"]) == (429, 4029)

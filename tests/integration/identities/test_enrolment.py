@@ -15,8 +15,8 @@ from agents.over_http.enrol import enrol
 from agents.settings import AgentSettings
 from agents.way import ServerNotReady
 from common.config import SharedSettings
+from common.rest.identities import Permission, Role
 from orchestrator.identities.access import PUBLIC, demands_of
-from orchestrator.identities.permissions import Permission, Role
 from orchestrator.main import create_app
 from tests.eventually import eventually
 from tests.integration.identities.conftest import Site

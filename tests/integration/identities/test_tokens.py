@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import Conflict
+from common.rest.identities import PrincipalKind, Role
 from orchestrator.database.pool import Pool
 from orchestrator.identities import wiring
-from orchestrator.identities.model import PrincipalKind
-from orchestrator.identities.permissions import Role
 from orchestrator.identities.service import IdentityService
 from tests.eventually import eventually
 from tests.integration.identities.conftest import Site

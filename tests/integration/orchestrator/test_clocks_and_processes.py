@@ -7,13 +7,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from common.messages import StatusUpdate
+from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
-from orchestrator.why.model import BlockerKind
 from orchestrator.why.service import Failures, WhyService
 from tests.factories import make_claim, make_heartbeat, make_new_task
 from tests.integration.orchestrator.conftest import LEASE

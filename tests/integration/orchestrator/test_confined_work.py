@@ -5,11 +5,11 @@ from uuid import uuid4
 
 from common.confinement import Confinement
 from common.policy.model import Effect, Ruling
+from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
 from orchestrator.leases.service import LeaseService
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
-from orchestrator.why.model import BlockerKind
 from orchestrator.why.service import Failures, WhyService
 from tests.factories import make_claim, make_heartbeat, make_new_task
 

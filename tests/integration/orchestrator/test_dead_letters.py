@@ -12,8 +12,9 @@ from common.broker.memory import MemoryBroker
 from common.lifecycle import Status
 from common.loop import Wake
 from common.messages import ResultStatus
+from common.rest.dead_letters import DeadLetterKind, DeadLetterState
 from orchestrator.database.pool import Pool
-from orchestrator.dead_letters.model import Kind, Letter, State
+from orchestrator.dead_letters.model import Letter
 from orchestrator.dead_letters.service import (
     CannotBeReplayed,
     DeadLetterIsSettled,
@@ -95,9 +96,14 @@ async def test_a_dead_message_moves_into_the_ledger_with_all_that_is_known(
     letter = await noted(broker, consume, letters, b'{"type": "claim"}', priority=4)
 
     found = await letters.get(letter.id)
-    assert (found.kind, found.queue, found.type, found.reason) == (Kind.MESSAGE, "replies.claims", "claim", "no JSON")
+    assert (found.kind, found.queue, found.type, found.reason) == (
+        DeadLetterKind.MESSAGE,
+        "replies.claims",
+        "claim",
+        "no JSON",
+    )
     assert (found.body, found.body_bytes, found.body_truncated) == (b'{"type": "claim"}', 17, False)
-    assert (found.state, found.priority) == (State.WAITING, 4)
+    assert (found.state, found.priority) == (DeadLetterState.WAITING, 4)
     assert await broker.depth(topology.DEAD_LETTERS) == 0
     [event] = await events_of(pool)
     assert event.kind == EventKind.DEAD_LETTER_NOTED
@@ -143,7 +149,7 @@ async def test_a_replayed_message_goes_back_to_its_queue_unchanged(
 
     settled = await letters.replay(letter.id, by=ANN)
 
-    assert (settled.state, settled.settled_by, settled.replayed_as) == (State.REPLAYED, "ann", None)
+    assert (settled.state, settled.settled_by, settled.replayed_as) == (DeadLetterState.REPLAYED, "ann", None)
     async with broker.consume(topology.CLAIMS, prefetch=1) as consumer:
         [delivery] = await consumer.receive()
     assert (delivery.body, delivery.priority) == (b'{"x": 1}', 5)
@@ -161,8 +167,8 @@ async def test_a_replayed_message_that_is_still_poison_is_a_new_letter_and_does_
     await consume.run_once()
 
     again, first = await all_of(letters)
-    assert (first.id, first.state) == (letter.id, State.REPLAYED)
-    assert (again.state, again.reason) == (State.WAITING, "still no JSON")
+    assert (first.id, first.state) == (letter.id, DeadLetterState.REPLAYED)
+    assert (again.state, again.reason) == (DeadLetterState.WAITING, "still no JSON")
     assert await broker.depth(topology.CLAIMS) == await broker.depth(topology.DEAD_LETTERS) == 0
 
 
@@ -202,7 +208,7 @@ async def test_a_letter_whose_replay_the_broker_did_not_confirm_still_waits(
     with pytest.raises(BrokerUnavailable):
         await letters.replay(letter.id, by=ANN)
 
-    assert (await letters.get(letter.id)).state is State.WAITING
+    assert (await letters.get(letter.id)).state is DeadLetterState.WAITING
 
 
 async def test_a_message_whose_queue_is_gone_or_unknown_cannot_be_replayed_and_the_reason_is_said(
@@ -217,7 +223,7 @@ async def test_a_message_whose_queue_is_gone_or_unknown_cannot_be_replayed_and_t
         await letters.replay(gone.id, by=ANN)
     with pytest.raises(CannotBeReplayed, match=r"no.queue.of.ours"):
         await letters.replay(unknown.id, by=ANN)
-    assert (await letters.discard(gone.id, by=ANN)).state is State.DISCARDED
+    assert (await letters.discard(gone.id, by=ANN)).state is DeadLetterState.DISCARDED
 
 
 async def test_of_a_huge_message_the_beginning_is_kept_and_it_is_not_replayed(
@@ -244,13 +250,13 @@ async def test_letters_are_listed_newest_first_by_state_and_kind(
     await letters.discard(discarded.id, by=ANN)
     await lost(tasks, leases, pool)
 
-    async def ids(state: State | None, kind: Kind | None, before: int | None = None) -> list[int]:
+    async def ids(state: DeadLetterState | None, kind: DeadLetterKind | None, before: int | None = None) -> list[int]:
         return [letter.id for letter in await letters.newest(state=state, kind=kind, before=before, limit=10)]
 
     task = (await all_of(letters))[0].id
     assert await ids(None, None) == [task, discarded.id, message.id]
-    assert await ids(State.WAITING, None) == [task, message.id]
-    assert await ids(State.WAITING, Kind.MESSAGE) == [message.id]
+    assert await ids(DeadLetterState.WAITING, None) == [task, message.id]
+    assert await ids(DeadLetterState.WAITING, DeadLetterKind.MESSAGE) == [message.id]
     assert await ids(None, None, before=discarded.id) == [message.id]
 
 
@@ -270,7 +276,12 @@ async def test_a_task_whose_attempts_are_used_up_by_lost_agents_is_a_dead_letter
     task_id = await lost(tasks, leases, pool)
 
     [letter] = await all_of(letters)
-    assert (letter.kind, letter.task_id, letter.queue, letter.type) == (Kind.TASK, task_id, "work.infra", "echo")
+    assert (letter.kind, letter.task_id, letter.queue, letter.type) == (
+        DeadLetterKind.TASK,
+        task_id,
+        "work.infra",
+        "echo",
+    )
     assert letter.reason.startswith("attempt 1 of 1: agent lost")
     kinds = [event.kind for event in await events_of(pool) if event.task_id == task_id]
     assert kinds[-2:] == [EventKind.TASK_FAILED, EventKind.DEAD_LETTER_NOTED]

@@ -9,6 +9,7 @@ import pytest
 from common.errors import ErrorCode
 from common.lifecycle import Status
 from common.messages import ResultStatus, WorkResult
+from common.rest.why import BlockerKind
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
@@ -21,7 +22,6 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
-from orchestrator.why.model import BlockerKind
 from orchestrator.why.service import Failures, WhyService
 from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
 from tests.integration.orchestrator.conftest import LEASE

@@ -43,7 +43,7 @@ async def test_a_grant_carries_the_ruling_and_what_makes_up_the_digest(
 
 
 async def test_work_that_needs_an_approval_waits_and_has_no_ticket(tasks: TaskService, pool: Pool) -> None:
-    task = make_new_task(ruling=Ruling("risky", "1", Effect.WRITE, ApprovalDemand(1, ("approver",), 60, 5)))
+    task = make_new_task(ruling=Ruling("risky", "1", Effect.WRITE, ApprovalDemand(request_minutes=60, valid_minutes=5)))
 
     await tasks.dispatch([task], by="caller")
 

@@ -9,6 +9,7 @@ from common.broker import topology
 from common.broker.memory import MemoryBroker
 from common.messages import Ticket
 from common.protocol import decode
+from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.place_tickets import PlaceTickets
@@ -19,7 +20,6 @@ from orchestrator.registry import queries as registry_queries
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskService
-from orchestrator.why.model import BlockerKind
 from orchestrator.why.service import Failures, WhyService
 from tests.factories import make_heartbeat, make_new_task
 from tests.integration.orchestrator.conftest import AGEING

@@ -7,12 +7,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from common.messages import AgentStatus, ResultStatus
+from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskNotFound, TaskService
-from orchestrator.why.model import Blocker, BlockerKind
+from orchestrator.why.model import Blocker
 from orchestrator.why.service import Failures, WhyService
 from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
 

@@ -8,7 +8,7 @@ import aio_pika
 import asyncpg
 from aio_pika.abc import AbstractQueue
 
-from agents.redaction.forms import forms
+from common.redaction.forms import forms
 
 TABLES = """
     SELECT quote_ident(table_schema) || '.' || quote_ident(table_name)

@@ -92,4 +92,4 @@ async def test_hints_that_cannot_be_kept_name_the_field(system: System, hints: d
 
     assert result.status_code == 422
     assert result.error is not None
-    assert any(problem["field"].endswith(field) for problem in result.error["errors"])
+    assert any(problem.field.endswith(field) for problem in result.error.errors)

@@ -185,4 +185,4 @@ async def test_a_concurrency_key_without_a_limit_is_refused_with_the_field(syste
     assert (caught.value.status, caught.value.error_code) == (422, 1002)
     assert caught.value.problems[0]["field"] == "concurrency_limit"
     assert item.error is not None
-    assert item.error["errors"][0]["field"] == "concurrency_limit"
+    assert item.error.errors[0].field == "concurrency_limit"

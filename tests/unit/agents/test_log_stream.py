@@ -7,8 +7,8 @@ import pytest
 
 from agents.log_stream import MAX_UNSENT_BYTES, LogStream
 from agents.pace import Pace
-from agents.redaction.values import Values
 from common.messages import OutputChunk, Stream
+from common.redaction.values import Values
 from tests.eventually import eventually
 
 

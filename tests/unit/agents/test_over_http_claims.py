@@ -14,13 +14,13 @@ from agents.over_http.client import QueueClient
 from agents.over_http.handing_back import HandingBack
 from agents.over_http.held import HeldJob, HeldJobs
 from agents.over_http.tickets import TicketConsumer
-from agents.over_http.wire import Job
 from common.broker.base import ConsumerCancelled
 from common.clock import SystemClock
 from common.loop import Health
 from common.messages import Ticket
 from common.protocol import TicketEnvelope, decode
 from tests.eventually import eventually
+from tests.factories import make_job
 
 Result = TypeVar("Result")
 
@@ -49,8 +49,7 @@ class Desk:
         return httpx2.Response(200, json={})
 
     def job(self) -> HeldJob:
-        job = Job(id=uuid4(), type="echo", attempt=1, trace_id=uuid4(), request_id=uuid4())
-        held = HeldJob(job, lease_from=SystemClock().monotonic(), claim_id=uuid4())
+        held = HeldJob(make_job(), lease_from=SystemClock().monotonic(), claim_id=uuid4())
         self.held.add(held)
         return held
 

@@ -8,6 +8,8 @@ import httpx2
 import pytest
 
 from agents.over_http.client import QueueClient, Refused, ServerAway
+from common.rest.jobs import ClaimAnswer, CompleteRequest, OutputRequest
+from tests.factories import make_job
 
 
 def client(answer: Callable[[httpx2.Request], httpx2.Response]) -> QueueClient:
@@ -28,7 +30,7 @@ async def failure(answer: httpx2.Response | Exception) -> Exception:
         return answer
 
     with pytest.raises((ServerAway, Refused)) as raised:
-        await client(respond).report(uuid4(), "complete", {})
+        await client(respond).report(uuid4(), CompleteRequest, {})
     return raised.value
 
 
@@ -101,3 +103,37 @@ async def test_a_claim_says_who_asks_for_what_and_for_how_long() -> None:
     assert str(claim_id).encode() in body
     assert b'"leaseSeconds":30' in body
     assert b'"waitSeconds":3' in body
+
+
+async def test_a_job_that_nobody_can_have_claimed_is_no_answer() -> None:
+    answer = ClaimAnswer(job=make_job(attempt=0)).model_dump(mode="json", by_alias=True)
+    asked = client(lambda _: httpx2.Response(200, json=answer))
+
+    with pytest.raises(ServerAway, match=r"not understood: job\.attempt"):
+        await asked.claim(uuid4(), types=["echo"], wait_seconds=0)
+
+
+async def test_what_a_newer_server_adds_to_an_answer_is_ignored() -> None:
+    job = make_job(payload={"message": "x"})
+    shown = job.model_dump(mode="json", by_alias=True) | {"status": "parked", "mood": "good"}
+    asked = client(lambda _: httpx2.Response(200, json={"job": shown, "grant": None, "seal": None, "weather": "fine"}))
+
+    got = (await asked.claim(uuid4(), types=["echo"], wait_seconds=0)).job
+
+    assert got == job.model_copy(update={"status": "parked"})
+
+
+async def test_a_report_that_the_queue_api_would_refuse_is_refused_with_its_field_and_not_sent() -> None:
+    sent: list[httpx2.Request] = []
+
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request)
+        return httpx2.Response(200, json={})
+
+    asked = client(respond)
+
+    with pytest.raises(Refused, match=r"^number: ") as refused:
+        await asked.report(uuid4(), OutputRequest, {"stream": "stdout", "offset": 0, "number": -1, "text": "x"})
+
+    assert refused.value.is_fault
+    assert not sent

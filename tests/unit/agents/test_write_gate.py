@@ -171,7 +171,7 @@ async def test_the_agents_own_policy_has_the_last_word(tmp_path: Path) -> None:
         return Refused("not on this host", "1")
 
     def once_approved(_work: Work) -> Ruling:
-        demand = ApprovalDemand(1, ("approver",), 60, 5)
+        demand = ApprovalDemand(request_minutes=60, valid_minutes=5)
         return Ruling("r", "1", Effect.WRITE, demand)
 
     async with gated(tmp_path, policy=never) as it:

@@ -18,6 +18,9 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC).isoformat()
+NO_IDS = dict.fromkeys(("trace_id", "request_id", "agent_id"))
+RULED = {"effect": "write", "policy_rule": "any work", "policy_version": "1-0"}
+NOT_SETTLED = dict.fromkeys(("message_id", "task_id", "settled_at", "settled_by", "replayed_as"))
 
 
 def problem(status: int, code: int, message: str) -> JSONResponse:
@@ -68,8 +71,8 @@ class FakeOrchestrator:
 
     def add_event(self, kind: str, task_id: str | None, **data: Any) -> None:
         seq = len(self.events) + 1
-        event = {"seq": seq, "at": NOW, "kind": kind, "task_id": task_id, "attempt": 1, "data": data}
-        self.events.append(event)
+        event = {"seq": seq, "at": NOW, "kind": kind, "task_id": task_id, "attempt": 1, "actor": "fake", "data": data}
+        self.events.append(event | NO_IDS)
 
     def add_task(self, task_id: str, *, work_type: str = "shell_script", priority: int = 3, **how: Any) -> None:
         """Let a task begin, write `output`, and end as `outcome` says."""
@@ -83,20 +86,23 @@ class FakeOrchestrator:
         outcome = self.outcome | how
         tail = "".join(text for _, text in self.output)
         self.tasks[task_id] = common | {"agent_type": "infra", "priority": priority, "created_at": NOW} | outcome
-        self.tasks[task_id] |= {"output": tail, "attempt": 1, "started_at": NOW, "duration_ms": 12}
+        self.tasks[task_id] |= {"output": tail, "attempt": 1, "max_attempts": 1, "started_at": NOW, "duration_ms": 12}
+        self.tasks[task_id] |= {"updated_at": NOW, **RULED}
         if outcome["status"] in ("completed", "failed", "cancelled"):
             self.add_event(f"task.{outcome['status']}", task_id, output_bytes=ends)
 
     def add_agent(self, hostname: str, agent_id: str | None = None, **how: Any) -> str:
         agent = {"agent_id": agent_id or str(uuid4()), "agent_type": "infra", "status": "online", "hostname": hostname}
-        rest = {"last_heartbeat_at": NOW, "started_at": NOW, "version": "0.1.0", "slots": 2}
+        rest = {"last_heartbeat_at": NOW, "started_at": NOW, "version": "0.1.0", "slots": 2, "routed": True}
+        rest |= {"resources": {"cpu_percent": 1, "memory_percent": 2}, "work_types": ["echo"], "current_tasks": []}
         self.agents.append(agent | rest | how)
         return agent["agent_id"]
 
     def add_letter(self, number: int, body: str = "{", **how: Any) -> None:
         letter = {"id": number, "kind": "message", "state": "waiting", "queue": "work.infra", "type": "claim"}
         rest = {"reason": "no JSON", "at": NOW, "body_bytes": len(body), "body": body, "body_encoding": "utf-8"}
-        self.letters.append(letter | rest | how)
+        rest |= {"body_truncated": False, "body_json": None}
+        self.letters.append(letter | rest | NOT_SETTLED | how)
 
     async def _dispatch(self, request: Request) -> Response:
         body = await request.json()
@@ -179,7 +185,7 @@ class FakeOrchestrator:
     async def _settle(self, request: Request) -> Response:
         ids, known = (await request.json())["ids"], {letter["id"]: letter for letter in self.letters}
         self.orders.append((request.path_params["order"], "dead letters", {"ids": ids}))
-        missing = {"error_code": 2004, "error_message": "No dead letter has this id."}
+        missing = json.loads(bytes(problem(404, 2004, "No dead letter has this id.").body))
         return JSONResponse(
             {
                 "results": [

@@ -12,7 +12,18 @@ from chiffon.models import Event
 
 
 def make_event(kind: str, task_id: UUID, **data: Any) -> Event:
-    return Event(seq=1, at=datetime(2026, 11, 22, tzinfo=UTC), kind=kind, task_id=task_id, attempt=1, data=data)
+    return Event(
+        seq=1,
+        at=datetime(2026, 11, 22, tzinfo=UTC),
+        kind=kind,
+        task_id=task_id,
+        trace_id=None,
+        request_id=None,
+        agent_id=None,
+        attempt=1,
+        actor="orchestrator",
+        data=data,
+    )
 
 
 def test_the_live_view_is_complete_once_the_output_that_an_end_announces_was_shown(

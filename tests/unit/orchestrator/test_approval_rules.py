@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.policy.model import Effect
-from orchestrator.approvals.model import Approval, State, Vote
+from common.rest.approvals import ApprovalState
+from common.rest.identities import PrincipalKind, Role
+from orchestrator.approvals.model import Approval, Vote
 from orchestrator.approvals.rules import ApprovalNotPossible, Counts, Repeats, judge_vote
-from orchestrator.identities.model import ANYBODY, Caller, Forbidden, PrincipalKind
-from orchestrator.identities.permissions import Role, permissions_of
+from orchestrator.identities.model import ANYBODY, Caller, Forbidden
+from orchestrator.identities.permissions import permissions_of
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 PEOPLE = [UUID(int=number) for number in range(1, 5)]
@@ -22,7 +24,7 @@ PEOPLE = [UUID(int=number) for number in range(1, 5)]
 def make_approval(**values: Any) -> Approval:
     approval = Approval(
         approval_id=uuid4(),
-        state=State.WAITING,
+        state=ApprovalState.WAITING,
         digest=b"d" * 32,
         work_type="echo",
         target="infra",
@@ -80,15 +82,15 @@ def test_a_vote_counts_exactly_for_another_person_of_a_role_that_counts(
         return
     verdict = judge_vote(approval, [], caller, yes=yes, now=NOW)
     if not yes:
-        assert verdict == Counts(State.REJECTED)
+        assert verdict == Counts(ApprovalState.REJECTED)
     else:
-        assert verdict == Counts(State.APPROVED if approval.approvers == 1 else State.WAITING)
+        assert verdict == Counts(ApprovalState.APPROVED if approval.approvers == 1 else ApprovalState.WAITING)
 
 
 @given(approvals, st.lists(callers, max_size=12))
 def test_it_is_approved_when_so_many_people_said_yes_and_never_before(approval: Approval, voters: list[Caller]) -> None:
     votes: list[Vote] = []
-    state = State.WAITING
+    state = ApprovalState.WAITING
     for voter in voters:
         try:
             verdict = judge_vote(replace(approval, state=state), votes, voter, yes=True, now=NOW)
@@ -102,7 +104,7 @@ def test_it_is_approved_when_so_many_people_said_yes_and_never_before(approval: 
     people = {vote.principal_id for vote in votes}
     assert len(people) == len(votes) <= approval.approvers
     assert approval.requester_id not in people
-    assert (state is State.APPROVED) == (len(people) == approval.approvers)
+    assert (state is ApprovalState.APPROVED) == (len(people) == approval.approvers)
 
 
 def test_where_nobody_is_asked_who_they_are_nobody_approves() -> None:
@@ -110,8 +112,8 @@ def test_where_nobody_is_asked_who_they_are_nobody_approves() -> None:
         judge_vote(make_approval(requester_id=PEOPLE[1]), [], ANYBODY, yes=True, now=NOW)
 
 
-@pytest.mark.parametrize("state", [state for state in State if state is not State.WAITING])
-def test_what_is_decided_is_decided(state: State) -> None:
+@pytest.mark.parametrize("state", [state for state in ApprovalState if state is not ApprovalState.WAITING])
+def test_what_is_decided_is_decided(state: ApprovalState) -> None:
     caller = Caller(PEOPLE[2], PrincipalKind.PERSON, "bob", frozenset({Role.APPROVER}), frozenset())
 
     with pytest.raises(ApprovalNotPossible, match=state):

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from common.broker import topology
 from common.broker.base import Address, Delivery
-from orchestrator.dead_letters.model import Kind, Letter, State
+from common.rest.dead_letters import DeadLetterKind, DeadLetterState
+from orchestrator.dead_letters.answers import detail
+from orchestrator.dead_letters.model import Letter
 from orchestrator.dead_letters.rules import KEPT_BYTES, letter_of, letter_of_report, origin_of, parse
-from orchestrator.dead_letters.schemas import DeadLetterDetail
 from tests.factories import make_unreadable
 
 AGENT = UUID("7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11")
@@ -32,7 +33,7 @@ def make_delivery(body: bytes = b"{}", **values: Any) -> Delivery:
 def make_letter(**values: Any) -> Letter:
     given: dict[str, Any] = {
         "id": 1,
-        "kind": Kind.MESSAGE,
+        "kind": DeadLetterKind.MESSAGE,
         "message_id": "m-1",
         "queue": "work.infra",
         "type": "claim",
@@ -43,7 +44,7 @@ def make_letter(**values: Any) -> Letter:
         "priority": 3,
         "task_id": None,
         "at": datetime(2026, 11, 22, tzinfo=UTC),
-        "state": State.WAITING,
+        "state": DeadLetterState.WAITING,
         "settled_at": None,
         "settled_by": None,
         "replayed_as": None,
@@ -132,11 +133,11 @@ def test_every_reply_queue_takes_its_replayed_messages(queue: Any) -> None:
 def test_a_body_is_shown_as_text_or_base64_and_as_json_where_it_is(
     body: bytes, encoding: str, shown: str, content: object
 ) -> None:
-    detail = DeadLetterDetail.of(make_letter(body=body, body_bytes=len(body), body_kept=len(body)))
+    found = detail(make_letter(body=body, body_bytes=len(body), body_kept=len(body)))
 
-    assert (detail.body_encoding, detail.body, detail.body_json) == (encoding, shown, content)
+    assert (found.body_encoding, found.body, found.body_json) == (encoding, shown, content)
     assert parse(body) == content
-    detail.model_dump_json()
+    found.model_dump_json()
 
 
 def test_what_an_agent_cannot_read_is_noted_with_who_says_so() -> None:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.lifecycle import Status
+from common.rest.why import BlockerKind
 from orchestrator.registry.model import MayWork
-from orchestrator.why.model import AgentFacts, BlockerKind, Facts, LimitFacts, OrderFacts, TicketFacts
+from orchestrator.why.model import AgentFacts, Facts, LimitFacts, OrderFacts, TicketFacts
 from orchestrator.why.rules import explain
 from tests.test_orchestrator_api import make_task
 

@@ -7,13 +7,13 @@ import pytest
 
 from agents.executors.base import SecretUnavailable
 from agents.processes.keepers import Keepers
-from agents.redaction.text import redacted
-from agents.redaction.values import Values
 from agents.secrets.model import SecretSource
 from agents.secrets.resolve import Secrets, SecretUnusable
 from agents.settings import AgentSettings
 from agents.stopping import StopSignal
 from common.config import InvalidSettings
+from common.redaction.text import redacted
+from common.redaction.values import Values
 
 
 def make_secrets(known: Values | None = None, keepers: Keepers | None = None, **source: Any) -> Secrets:

@@ -48,7 +48,7 @@ def test_the_first_rule_that_matches_decides() -> None:
         "deploy",
         policy().id,
         Effect.WRITE,
-        ApprovalDemand(2, ("approver",), 24 * 60, 30),
+        ApprovalDemand(approvers=2, valid_minutes=30),
         Confinement(network_off=True),
     )
 

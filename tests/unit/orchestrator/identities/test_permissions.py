@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import InvalidField
-from orchestrator.identities.model import ANYBODY, Caller, Forbidden, PrincipalKind
-from orchestrator.identities.permissions import PERMISSIONS, Permission, Role, permissions_of
+from common.rest.identities import Permission, PrincipalKind, Role
+from orchestrator.identities.model import ANYBODY, Caller, Forbidden
+from orchestrator.identities.permissions import PERMISSIONS, permissions_of
 from orchestrator.identities.rates import Rates
 from orchestrator.identities.rules import check_name, check_roles, name_from
 

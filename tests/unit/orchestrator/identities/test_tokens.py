@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.rest.identities import TokenPurpose
 from orchestrator.identities.authenticator import Authenticator, Limits
 from orchestrator.identities.model import Unauthenticated
-from orchestrator.identities.tokens import ALPHABET, LENGTH, PREFIXES, Purpose, digest_of, new_token, purpose_of
+from orchestrator.identities.tokens import ALPHABET, LENGTH, PREFIXES, digest_of, new_token, purpose_of
 
 
-@pytest.mark.parametrize("purpose", Purpose)
-def test_a_token_says_what_it_is_for_and_no_two_are_alike(purpose: Purpose) -> None:
+@pytest.mark.parametrize("purpose", TokenPurpose)
+def test_a_token_says_what_it_is_for_and_no_two_are_alike(purpose: TokenPurpose) -> None:
     made = {new_token(purpose) for _ in range(200)}
 
     assert len(made) == 200
@@ -22,8 +23,8 @@ def test_a_token_says_what_it_is_for_and_no_two_are_alike(purpose: Purpose) -> N
         assert purpose_of(token) is purpose
 
 
-@pytest.mark.parametrize("purpose", Purpose)
-def test_one_wrong_character_is_noticed(purpose: Purpose) -> None:
+@pytest.mark.parametrize("purpose", TokenPurpose)
+def test_one_wrong_character_is_noticed(purpose: TokenPurpose) -> None:
     token = new_token(purpose)
     wrong = [
         token[:place] + other + token[place + 1 :]
@@ -38,11 +39,11 @@ def test_one_wrong_character_is_noticed(purpose: Purpose) -> None:
 @given(st.text(max_size=80))
 def test_what_is_no_token_is_none(text: str) -> None:
     assert purpose_of(text) is None
-    assert purpose_of(new_token(Purpose.API) + text[:1] if text else "") is None
+    assert purpose_of(new_token(TokenPurpose.API) + text[:1] if text else "") is None
 
 
 def test_the_digest_does_not_hold_the_token() -> None:
-    token = new_token(Purpose.API)
+    token = new_token(TokenPurpose.API)
 
     assert len(digest_of(token)) == 32
     assert token.encode()[4:20] not in digest_of(token)
@@ -51,9 +52,9 @@ def test_the_digest_does_not_hold_the_token() -> None:
 async def test_a_mistyped_token_is_refused_without_a_look_into_the_database() -> None:
     pool = Mock()
     door = Authenticator(pool, Limits(requests_per_token=100, failures_per_address=100))
-    token = new_token(Purpose.API)
+    token = new_token(TokenPurpose.API)
 
-    for wrong in (token[:-1], token[:-1] + "!", token.swapcase(), "", "chf_", new_token(Purpose.ENROLMENT)):
+    for wrong in (token[:-1], token[:-1] + "!", token.swapcase(), "", "chf_", new_token(TokenPurpose.ENROLMENT)):
         with pytest.raises(Unauthenticated):
             await door.caller(wrong, address="10.0.0.1")
 

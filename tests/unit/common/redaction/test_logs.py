@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from agents.redaction.logs import hidden_in_logs
-from agents.redaction.values import Values
 from agents.secrets.own import own_secrets
 from agents.settings import AgentSettings
 from common.config import SharedSettings
 from common.logs import configure_logs
+from common.redaction.logs import hidden_in_logs
+from common.redaction.values import Values
 
 SECRET = 'hunter2 "and" more'
 

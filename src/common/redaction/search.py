@@ -6,8 +6,8 @@ Whatever comes next can only add to what was found. So pieces of any size give t
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from agents.redaction.shapes import MOST_PEM_BYTES, PEM_END, SHAPES, Shape
-from agents.redaction.words import Words
+from common.redaction.shapes import MOST_PEM_BYTES, PEM_END, SHAPES, Shape
+from common.redaction.words import Words
 
 # The longest that may stand between an anchor and what is hidden behind it, where one match begins inside another.
 _LOOK_BACK = 64

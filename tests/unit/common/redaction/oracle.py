@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from agents.redaction.shapes import MOST_PEM_BYTES, PEM_END, SHAPES, Shape
-from agents.redaction.stream import MARK
+from common.redaction.shapes import MOST_PEM_BYTES, PEM_END, SHAPES, Shape
+from common.redaction.stream import MARK
 
 
 def hidden(data: bytes, forms: Sequence[bytes]) -> bytes:

@@ -3,8 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from agents.redaction.forms import SHORTEST, forms
-from agents.redaction.words import Words
+from common.redaction.forms import SHORTEST, forms
+from common.redaction.words import Words
 
 # Values that a command makes anew for every attempt would grow without end.
 MOST_VALUES = 256
@@ -37,3 +37,7 @@ class Values:
         while len(self._values) > MOST_VALUES:
             self._values.popitem(last=False)
         self._own = Words({form for value in self._values for form in forms(value)})
+
+
+# For texts of which only what looks like a token is hidden.
+NOTHING = Values()

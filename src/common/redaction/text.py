@@ -1,7 +1,7 @@
 """Hide secrets in one text."""
 
-from agents.redaction.stream import Redactor
-from agents.redaction.values import Values
+from common.redaction.stream import Redactor
+from common.redaction.values import Values
 
 
 def redacted(text: str, values: Values) -> str:

@@ -4,8 +4,8 @@ A piece that may be the beginning of a secret is held back until more comes or s
 goes on at once. What is held is bounded by the longest known form and the longest head of a token.
 """
 
-from agents.redaction.search import Open, Span, merged, search
-from agents.redaction.values import Values
+from common.redaction.search import Open, Span, merged, search
+from common.redaction.values import Values
 
 MARK = b"[redacted]"
 

@@ -1,40 +1,38 @@
-"""What callers see of agents, and what they order."""
+"""Agents as callers see them, and what operators order."""
 
-from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from common.json_rules import SafeText, WholeNumber
 from common.messages import AgentStatus, Resources
-from orchestrator.http.moment import Moment
-from orchestrator.registry import model as registry
+from common.moment import Moment
+from common.rest.base import Answer, Request
 
 NOTE_LENGTH = 500
 MAX_PAUSE_MINUTES = 7 * 24 * 60
 
 
-class Agent(BaseModel):
+class Agent(Answer):
     """An agent and how it is."""
 
-    model_config = ConfigDict(from_attributes=True)
-
-    agent_id: UUID
-    agent_type: str = Field(examples=["infra"])
+    agent_id: UUID = Field(description="Its id.")
+    name: str = Field(default="", description="The name under which it enrolled, or else that of its host.")
+    agent_type: str = Field(description="The pool that it belongs to.", examples=["infra"])
     status: AgentStatus = Field(description="online, busy (every slot is taken), draining, or offline (silent)")
-    resources: Resources
+    resources: Resources = Field(description="How much of its host is in use.")
     labels: dict[str, Any] = Field(default_factory=dict, description="What it says that it has, and its GPU memory.")
-    last_heartbeat_at: datetime
-    hostname: str
-    version: str
+    last_heartbeat_at: datetime = Field(description="When it was last heard of.")
+    hostname: str = Field(description="Its host.")
+    version: str = Field(description="Its version of Chiffon.")
     work_types: list[str] = Field(description="What it can run.")
     slots: int = Field(description="How many tasks it runs at a time.")
-    current_tasks: list[UUID]
-    started_at: datetime
+    current_tasks: list[UUID] = Field(description="The tasks that it runs.")
+    started_at: datetime = Field(description="When its process started.")
     paused_until: datetime | None = Field(default=None, description="It gets no work until then.")
-    paused_by: str | None = None
+    paused_by: str | None = Field(default=None, description="Who paused it.")
     pause_note: str | None = Field(default=None, description="Why it is paused.")
     draining: bool = Field(default=False, description="It gets no more work and leaves when it is done.")
     drain_note: str | None = Field(default=None, description="Why it is drained.")
@@ -48,19 +46,11 @@ class Agent(BaseModel):
     )
     routed: bool = Field(default=False, description="A route leads work to its pool; else it gets none from a bus.")
 
-    @classmethod
-    def of(cls, agent: registry.Agent, pools: Collection[str]) -> Self:
-        shown = cls.model_validate(agent)
-        shown.routed = agent.agent_type in pools
-        return shown
 
-
-class NoteRequest(BaseModel):
+class NoteRequest(Request):
     """Why something is ordered."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    note: SafeText = Field(default="", max_length=NOTE_LENGTH, description="Why, for whoever looks at the agent.")
+    note: SafeText = Field(default="", max_length=NOTE_LENGTH, description="Why, for people who look at the agent.")
 
 
 class PauseRequest(NoteRequest):

@@ -1,17 +1,18 @@
-"""What callers say about where work should go."""
+"""Work as a caller describes it, to dispatch it or to ask about it."""
 
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from common.json_rules import SafeObject
 from common.labels import Labels
-from common.work import AgentType
+from common.rest.base import Request
+from common.work import WORK_TYPE_PATTERN, AgentType
 
 
-class Hints(BaseModel):
+class Hints(Request):
     """Where the work should go."""
-
-    model_config = ConfigDict(extra="forbid")
 
     agent_type: AgentType | None = Field(default=None, description="Run on this type of agent instead of the usual.")
     agent_id: UUID | None = Field(default=None, description="Run on this agent and no other.")
@@ -24,3 +25,10 @@ class Hints(BaseModel):
     preferred: Labels | None = Field(
         default=None, description="Among those that may run it, rather agents that have more of these labels."
     )
+
+
+WorkTypeName = Annotated[
+    str, Field(pattern=WORK_TYPE_PATTERN, description="What kind of work it is.", examples=["shell_script", "echo"])
+]
+WorkParameters = Annotated[SafeObject, Field(description="What the work type needs to know.")]
+WorkHints = Annotated[Hints, Field(description="Where the work should go.")]

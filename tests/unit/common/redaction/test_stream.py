@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agents.redaction.forms import SecretTooShort, forms
-from agents.redaction.shapes import MOST_PEM_BYTES
-from agents.redaction.stream import MARK, Redactor
-from agents.redaction.text import redacted
-from agents.redaction.values import Values
-from tests.unit.agents.redaction.oracle import hidden
+from common.redaction.forms import SecretTooShort, forms
+from common.redaction.shapes import MOST_PEM_BYTES
+from common.redaction.stream import MARK, Redactor
+from common.redaction.text import redacted
+from common.redaction.values import Values
+from tests.unit.common.redaction.oracle import hidden
 
 SECRET = "correct horse/battery+staple"
 

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agents.redaction.text import redacted
-from agents.redaction.values import Values
+from common.redaction.text import redacted
+from common.redaction.values import Values
 
 
 class RedactingFormatter(logging.Formatter):

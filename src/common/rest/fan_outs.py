@@ -1,0 +1,79 @@
+"""The same work on each of several agents: which agents, at what pace, and how it stands."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import Field, model_validator
+
+from common.json_rules import SafeText, WholeNumber
+from common.labels import Labels
+from common.lifecycle import Status
+from common.messages import LONGEST_NAME
+from common.rest.base import Answer, Request
+
+MOST_AGENTS = 1000
+BATCH_PATTERN = r"^(100|[1-9][0-9]?)%$"
+
+AgentName = Annotated[SafeText, Field(min_length=1, max_length=LONGEST_NAME)]
+Batch = Annotated[WholeNumber, Field(ge=1, le=MOST_AGENTS)] | Annotated[str, Field(pattern=BATCH_PATTERN)]
+
+
+class On(Request):
+    """Which agents of the pool get a task each: exactly one of these."""
+
+    all: bool = Field(default=False, description="Every agent that is not offline and can run the work.")
+    labels: Labels | None = Field(
+        default=None, description="Those of them that have all these labels.", examples=[{"zone": "eu"}]
+    )
+    agents: list[AgentName] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MOST_AGENTS,
+        description="These, by name or id, also while they are offline.",
+        examples=[["web-1", "web-2"]],
+    )
+
+    @model_validator(mode="after")
+    def _says_it_once(self) -> Self:
+        if self.all + (self.labels is not None) + (self.agents is not None) != 1:
+            raise ValueError("give exactly one of 'all', 'labels' and 'agents'")
+        return self
+
+
+class FanOutTask(Answer):
+    """The task of one agent of a fan-out."""
+
+    agent_id: UUID = Field(description="The agent.")
+    agent_name: str | None = Field(default=None, description="Its name.")
+    task_id: UUID = Field(description="Its task.")
+    status: Status = Field(description="Where the task stands.")
+    approval_id: UUID | None = Field(default=None, description="The approval that lets it run, if it needs one.")
+    exit_code: int | None = Field(default=None, description="The exit status of its program, if it ran one.")
+    error_message: str | None = Field(default=None, description="Why it failed or was cancelled.")
+    error_code: int | None = Field(default=None, description="5001 timeout, 5002 agent lost or stopped, …")
+    duration_ms: int | None = Field(default=None, description="How long the last attempt ran.")
+    result: Any = Field(default=None, description="What its executor returned.")
+
+
+class SkippedAgent(Answer):
+    """An agent that the selector means and that gets no task."""
+
+    name: str = Field(description="Its name.")
+    reason: str = Field(description="Why it gets none.")
+
+
+class FanOut(Answer):
+    """A fan-out as it stands."""
+
+    fan_out_id: UUID = Field(description="The id that the caller chose as `task_id`.")
+    trace_id: UUID = Field(description="Correlates its tasks.")
+    work_type: str = Field(description="What kind of work it is.")
+    name: str = Field(default="", description="What the caller called it.")
+    status: Status = Field(
+        description="running, until all tasks have ended; then failed if any failed, cancelled if any was, or completed"
+    )
+    counts: dict[str, int] = Field(description="How many of its tasks stand where.")
+    tasks: list[FanOutTask] = Field(description="One for each agent.")
+    created_at: datetime = Field(description="When it was dispatched.")
+    finished_at: datetime | None = Field(default=None, description="When the last of its tasks ended.")

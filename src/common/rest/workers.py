@@ -1,0 +1,78 @@
+"""Workers of the queue API: what they report of themselves, and what they are ordered."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AwareDatetime, Field
+
+from common.json_rules import Number, SafeText, WholeNumber
+from common.labels import Labels
+from common.messages import AgentStatus
+from common.moment import Moment
+from common.rest.camel import CamelAnswer, CamelRequest
+from common.rest.jobs import LONGEST_NAME, JobSeal
+from common.seal import KeyId
+from common.work import AGENT_TYPE_PATTERN, AnyWorkType
+
+
+class WorkerResources(CamelRequest):
+    """How much of the worker's host is in use."""
+
+    cpu_percent: Number = Field(default=0, ge=0, description="Processor time in use.")
+    memory_percent: Number = Field(default=0, ge=0, description="Memory in use.")
+    gpu_vram_total_gb: Number | None = Field(default=None, ge=0, description="Memory of its GPUs.")
+    gpu_vram_available_gb: Number | None = Field(default=None, ge=0, description="Free memory of its GPUs.")
+
+
+class WorkerReport(CamelRequest):
+    """Who a worker is, what it can do, and what it does right now."""
+
+    agent_type: str = Field(default="http", pattern=AGENT_TYPE_PATTERN, description="The pool that it belongs to.")
+    hostname: SafeText = Field(default="", max_length=LONGEST_NAME, description="Its host.")
+    version: SafeText = Field(default="", max_length=LONGEST_NAME, description="Its version.")
+    work_types: Annotated[list[AnyWorkType], Field(max_length=100)] = Field(
+        default_factory=list, description="What it can run."
+    )
+    slots: WholeNumber = Field(default=1, ge=1, le=10_000, description="How many jobs it runs at a time.")
+    current_jobs: Annotated[list[UUID], Field(max_length=10_000)] = Field(
+        default_factory=list, description="The jobs that it runs."
+    )
+    status: AgentStatus = Field(
+        default=AgentStatus.ONLINE, description="online, busy (every slot is taken), draining, or offline (it leaves)"
+    )
+    resources: WorkerResources = Field(default_factory=WorkerResources, description="How much of its host is in use.")
+    labels: Labels = Field(default_factory=dict, description="What it has, for work that needs it.")
+    started_at: Moment | None = Field(default=None, description="When its process started.")
+    trusted_keys: Annotated[list[KeyId], Field(max_length=100)] | None = Field(
+        default=None, description="The keys whose signatures count for the worker; none for one that checks none."
+    )
+    sent_at: AwareDatetime | None = Field(default=None, description="The time by the worker's clock.")
+    boot_id: UUID | None = Field(default=None, description="A random name of the worker's process.")
+
+
+class WorkerOrder(CamelAnswer):
+    """One order. A worker ignores an action that it does not know."""
+
+    action: str = Field(description="pause, drain or leave", examples=["pause"])
+    until: datetime | None = Field(default=None, description="The end of a pause.")
+    started_at: datetime | None = Field(default=None, description="The process that a drain is for.")
+    boot_id: UUID | None = Field(default=None, description="The process that is to leave: an earlier one still runs.")
+    note: str = Field(default="", description="Why.")
+
+
+class CancelledJob(CamelAnswer):
+    """A job that the worker must stop."""
+
+    job_id: UUID = Field(description="The job.")
+    attempt: int = Field(description="The attempt that the worker runs.")
+
+
+class WorkerOrders(CamelAnswer):
+    """What people ordered, and which jobs to stop."""
+
+    orders: list[WorkerOrder] = Field(description="What people ordered; empty when the worker may work.")
+    cancelled: list[CancelledJob] = Field(description="Of its current jobs those that it must stop.")
+    keys: list[JobSeal] = Field(
+        default_factory=list, description="The orchestrator's keys have changed: one statement, signed with each."
+    )

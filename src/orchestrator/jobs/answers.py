@@ -1,0 +1,72 @@
+"""Jobs, grants, signatures and orders as the queue API answers them."""
+
+from common.messages import GrantedTask
+from common.orders import Drain, Leave, Pause
+from common.rest import jobs as rest
+from common.rest.workers import WorkerOrder
+from common.seal import Seal
+from orchestrator.jobs.model import Job, Taken
+from orchestrator.jobs.rules import AFFINITY_KEY, STATUS_OF
+
+
+def job(found: Job) -> rest.Job:
+    """Return a job and where it stands."""
+    task = found.task
+    return rest.Job(
+        id=task.task_id,
+        type=task.work_type,
+        status=STATUS_OF[task.status],
+        priority=task.precedence,
+        payload=dict(task.parameters),
+        affinity_key=task.hints.get(AFFINITY_KEY),
+        claimed_by=found.claimed_by,
+        lease_expires_at=task.lease_expires_at,
+        attempt=task.attempt,
+        max_attempts=task.max_attempts,
+        max_output_bytes=found.max_output_bytes,
+        trace_id=task.trace_id,
+        request_id=task.request_id,
+        result_summary=task.output or None,
+        error_message=task.error_message,
+        artifacts_path=task.artifacts_path,
+        created_at=task.created_at,
+        updated_at=task.updated_at,
+        started_at=task.started_at,
+        finished_at=task.finished_at,
+    )
+
+
+def claimed(taken: Taken | None) -> rest.ClaimAnswer:
+    """Return the answer to a claim: a job with its grant and its signature, or none."""
+    if taken is None:
+        return rest.ClaimAnswer(job=None)
+    return rest.ClaimAnswer(
+        job=job(taken.job), grant=_grant(taken.grant), seal=None if taken.seal is None else seal(taken.seal)
+    )
+
+
+def _grant(grant: GrantedTask) -> rest.JobGrant:
+    return rest.JobGrant(
+        hints=grant.work.hints,
+        target=grant.target,
+        policy_version=grant.policy_version,
+        effect=grant.effect,
+        approval_id=grant.approval_id,
+        confinement=grant.confinement,
+    )
+
+
+def seal(given: Seal) -> rest.JobSeal:
+    """Return a signature."""
+    return rest.JobSeal.model_validate(given)
+
+
+def order(given: Pause | Drain | Leave) -> WorkerOrder:
+    """Return an order to a worker."""
+    match given:
+        case Pause():
+            return WorkerOrder(action=given.action, until=given.until, note=given.note)
+        case Leave():
+            return WorkerOrder(action=given.action, boot_id=given.boot_id, note=given.reason)
+        case Drain():
+            return WorkerOrder(action=given.action, started_at=given.started_at, note=given.note)

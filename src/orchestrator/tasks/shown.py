@@ -1,0 +1,54 @@
+"""Tasks as the REST API answers them: with the parameters that a reader may see."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.redaction.text import redacted
+from common.redaction.values import NOTHING
+from common.rest.tasks import TaskStatus, TaskSummary
+from orchestrator.tasks.model import Task
+
+# The longest text of parameters in a list, which may hold two hundred tasks; a task by itself is answered whole.
+LONGEST_IN_LIST = 200
+# Of a list or an object in a list, so many entries.
+MOST_IN_LIST = 20
+
+
+def summary_of(task: Task) -> TaskSummary:
+    """Return a task for a list, with its parameters shortened."""
+    summary = TaskSummary.model_validate(task)
+    return summary.model_copy(update={"parameters": _shortened(_redacted(task.parameters)), "result": None})
+
+
+def status_of(task: Task, output: str) -> TaskStatus:
+    """Return a task with the end of its output, and its parameters whole."""
+    return TaskStatus.model_validate(task).model_copy(
+        update={"output": output, "parameters": _redacted(task.parameters)}
+    )
+
+
+def _redacted(value: Any) -> Any:
+    """Hide in every text what looks like a secret, as an agent does in output; names of fields stay as they are."""
+    match value:
+        case str():
+            return redacted(value, NOTHING)
+        case Mapping():
+            return {name: _redacted(inner) for name, inner in value.items()}
+        case list():
+            return [_redacted(inner) for inner in value]
+        case _:
+            return value
+
+
+def _shortened(value: Any) -> Any:
+    match value:
+        case str() if len(value) > LONGEST_IN_LIST:
+            return f"{value[:LONGEST_IN_LIST]}… ({len(value)} characters)"
+        case Mapping():
+            kept = {name: _shortened(inner) for name, inner in list(value.items())[:MOST_IN_LIST]}
+            return kept if len(value) <= MOST_IN_LIST else {**kept, "…": f"{len(value) - MOST_IN_LIST} more"}
+        case list():
+            kept_items = [_shortened(inner) for inner in value[:MOST_IN_LIST]]
+            return kept_items if len(value) <= MOST_IN_LIST else [*kept_items, f"… {len(value) - MOST_IN_LIST} more"]
+        case _:
+            return value
