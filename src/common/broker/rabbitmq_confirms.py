@@ -31,7 +31,7 @@ class Message(NamedTuple):
 class Batch:
     """Messages that were sent together. `done` ends with the last confirm, or with `BrokerUnavailable`.
 
-    `returned` are those that no queue has taken, `refused` says how many the broker has refused.
+    `returned` are those that no queue has taken, `refused` those that the broker has refused to store.
     """
 
     __slots__ = ("done", "missing", "refused", "returned")
@@ -40,7 +40,7 @@ class Batch:
         self.done = done
         self.missing = missing
         self.returned: list[Message] = []
-        self.refused = 0
+        self.refused: list[Message] = []
 
 
 class ConfirmingChannel:
@@ -108,8 +108,9 @@ class ConfirmingChannel:
         entry = self._awaited.pop(number, None)
         if entry is None:
             return
-        batch, _ = entry
+        batch, message = entry
         batch.missing -= 1
-        batch.refused += refused
+        if refused:
+            batch.refused.append(message)
         if not batch.missing and not batch.done.done():
             batch.done.set_result(None)

@@ -1,19 +1,23 @@
 """Publish to RabbitMQ so that a return without an error means: stored in a queue."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
-from common.broker.base import BrokerUnavailable, Outgoing, Unroutable
+from common.broker.base import Address, BrokerUnavailable, Outgoing, Unroutable
 from common.broker.rabbitmq_confirms import Batch, ConfirmingChannel, Message
 from common.broker.rabbitmq_connection import Generation, Link, within
 from common.broker.rabbitmq_frames import write_properties
 from common.safeguards import Safeguard, is_on
 
 TRANSIENT, PERSISTENT = 1, 2
+# A channel whose first publish to a quorum queue meets a dead leader refuses all that follows, also when the queue has
+# a new leader (RabbitMQ 3.10). So a connection that goes on refusing is replaced. A queue that is full refuses on each,
+# and the connection is replaced ever more rarely.
+FIRST_PATIENCE_SECONDS, LONGEST_PATIENCE_SECONDS = 1.0, 60.0
 CONTENT_TYPE = "application/json"
 
 
@@ -36,6 +40,30 @@ async def open_publishing_channel(generation: Generation[PublishingChannel]) -> 
     return PublishingChannel(confirming)
 
 
+class Refusals:
+    """Says when a connection is to be replaced because what is for an address is refused again and again."""
+
+    def __init__(self) -> None:
+        # For each address that refuses: since when, and for how long that is borne.
+        self._since: dict[Address, tuple[float, float]] = {}
+
+    def note(self, sent: Iterable[Address], refused: Iterable[Address], *, now: float) -> Address | None:
+        """Note what came of a batch; return an address that has refused for so long that a new connection is due."""
+        refusing = set(refused)
+        for address in set(sent) - refusing:
+            self._since.pop(address, None)
+        due = None
+        for address in refusing:
+            since, patience = self._since.setdefault(address, (now, FIRST_PATIENCE_SECONDS))
+            if now - since >= patience:
+                due = address
+                self._since[address] = now, min(2 * patience, LONGEST_PATIENCE_SECONDS)
+        return due
+
+    def __bool__(self) -> bool:
+        return bool(self._since)
+
+
 class Publisher:
     """Sends messages and waits for their confirms, within a deadline."""
 
@@ -44,6 +72,7 @@ class Publisher:
         # RabbitMQ refuses a user_id that is not that of the connection, so readers can rely on it.
         self.user = user
         self._deadline = deadline
+        self._refusals = Refusals()
 
     def message(self, outgoing: Outgoing) -> Message:
         """Return the message to send."""
@@ -85,11 +114,20 @@ class Publisher:
             raise BrokerUnavailable(
                 f"RabbitMQ did not confirm a publish within {self._deadline.total_seconds():g} s."
             ) from None
+        self._replace_what_keeps_refusing(messages, batch.refused)
         if batch.refused:
-            raise BrokerUnavailable(f"RabbitMQ refused to store {batch.refused} of {len(messages)} messages.")
+            raise BrokerUnavailable(f"RabbitMQ refused to store {len(batch.refused)} of {len(messages)} messages.")
         for message in batch.returned:
             exchange, key = message.address
             raise Unroutable(f"No queue takes {key!r} of the exchange {exchange.name!r}.")
+
+    def _replace_what_keeps_refusing(self, sent: Sequence[Message], refused: Sequence[Message]) -> None:
+        if not refused and not self._refusals:
+            return
+        now = asyncio.get_running_loop().time()
+        due = self._refusals.note((one.address for one in sent), (one.address for one in refused), now=now)
+        if due is not None:
+            self._link.drop(f"RabbitMQ refuses what is for {due.routing_key!r} again and again")
 
     async def _check_exchanges(self, generation: Generation[PublishingChannel], missing: set[str]) -> None:
         # A publish to an exchange that does not exist closes the channel, and everything in flight on it fails.

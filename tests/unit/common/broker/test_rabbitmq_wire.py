@@ -174,7 +174,7 @@ async def test_messages_are_sent_in_one_write_and_confirmed_together() -> None:
 
     assert first.done.done()
     assert second.done.done()
-    assert (first.returned, first.refused) == ([], 0)
+    assert (first.returned, first.refused) == ([], [])
 
 
 async def test_confirms_come_in_any_order() -> None:
@@ -207,7 +207,7 @@ async def test_a_refused_message_is_counted() -> None:
     connected.receive(marshal(Basic.Ack(1), TAPPED), marshal(Basic.Nack(2), TAPPED))
 
     assert batch.done.done()
-    assert batch.refused == 1
+    assert len(batch.refused) == 1
 
 
 async def test_what_was_not_confirmed_when_the_connection_is_lost_is_unknown() -> None:
