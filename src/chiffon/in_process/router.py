@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 
 from chiffon.in_process.model import Execution
 from chiffon.in_process.service import OrchestratorService
+from common.lifecycle import Status
 from orchestrator.ops.schemas import ExecutionOut, Executions, HolderOut, PoolOut, QueueSnapshot
 
 POOL = "in-process"
@@ -22,7 +23,7 @@ def ops_router(service: OrchestratorService) -> APIRouter:
     async def queue() -> QueueSnapshot:
         """Return how much waits and runs."""
         store, at = service.queue.store, datetime.now(UTC)
-        waiting, running = await store.waiting(), await store.running()
+        waiting, running = await store.with_status(Status.PENDING), await store.with_status(Status.RUNNING)
         return QueueSnapshot(
             at=at,
             pools=[_pool(waiting, at, published=await service.queue.depth())] if waiting else [],
