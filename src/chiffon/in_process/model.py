@@ -3,12 +3,16 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from common.canonical import canonical_json
 from common.errors import Conflict, ErrorCode, Invalid, NotFound
-from common.lifecycle import Status
+from common.json_rules import check_json, check_text
+from common.lifecycle import Change, InvalidTransition, Status
+
+LONGEST_NAME = 200
 
 
 class ExecutionConflict(Conflict):
@@ -30,8 +34,18 @@ class UnknownExecution(NotFound):
         super().__init__(f"No execution has the id {execution_id!r}.")
 
 
+class ExecutionHasEnded(InvalidTransition):
+    """The execution is completed or failed, so it cannot be cancelled."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status, Change.CANCEL)
+
+    def __str__(self) -> str:
+        return f"The execution has ended: it is {self.status}, so it cannot be cancelled any more."
+
+
 class BadExecution(Invalid, ValueError):
-    """What was submitted cannot be stored, or nobody here could run it."""
+    """An argument is not allowed; the message begins with its name."""
 
 
 class WorkFailed(Exception):
@@ -44,22 +58,42 @@ class WorkFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """Work to be done. It gets an id when it has none. `requested_by` is the person who wants it, if one does."""
+
+    command: str
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    approval_id: str | None = None
+    execution_id: str | None = None
+    requested_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Execution:
-    """One piece of work and where it stands. Times are in UTC. `result` is what its executor returned."""
+    """One piece of work and where it stands. Times are in UTC. `result` is what its executor returned.
+
+    `digest` is SHA-256 over exactly the command and the payload, in hex. `refused`: a gate refused to start it, so that
+    nothing ran, and it can be approved. Approvals are possible until `approval_expires_at`.
+    """
 
     execution_id: str
     command: str
     payload: Mapping[str, Any]
+    digest: str
     approval_id: str | None
+    requested_by: str | None
     status: Status
-    attempt: int
     max_attempts: int
-    result: Any
-    error_message: str | None
-    error_code: int | None
     created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    approval_expires_at: datetime | None
+    approved_by: str | None = None
+    refused: bool = False
+    attempt: int = 0
+    result: Any = None
+    error_message: str | None = None
+    error_code: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +104,25 @@ class Claim:
     fence: int
 
 
-def digest(command: str, payload: Mapping[str, Any], approval_id: str | None) -> str:
-    """Return SHA-256 over what is asked for; raises `BadExecution` for what JSON cannot hold."""
+def digest(command: str, payload: Mapping[str, Any]) -> str:
+    """Return SHA-256 over what is to run, in hex."""
+    return hashlib.sha256(canonical_json({"command": command, "payload": payload})).hexdigest()
+
+
+def frozen_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy that its caller cannot change any more; raises `BadExecution` for what JSON cannot hold."""
     try:
-        text = json.dumps([command, payload, approval_id], sort_keys=True, ensure_ascii=False, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
-    except (TypeError, ValueError) as error:
+        copy: dict[str, Any] = check_json(json.loads(json.dumps(dict(payload), ensure_ascii=False)))
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadExecution(f"payload: must be a JSON object: {error}") from None
+    return copy
+
+
+def check_text_argument(name: str, text: str, *, longest: int = LONGEST_NAME) -> None:
+    """Raise `BadExecution`, which names the argument, for a text that is no text, empty, too long or not storable."""
+    if not isinstance(text, str) or not 1 <= len(text) <= longest:
+        raise BadExecution(f"{name}: must be a text of 1 to {longest} characters")
+    try:
+        check_text(text)
+    except ValueError as error:
+        raise BadExecution(f"{name}: {error}") from None

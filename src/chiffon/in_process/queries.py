@@ -1,88 +1,53 @@
-"""All SQL of the store: SQLite, one connection, each function one transaction of its caller."""
+"""All SQL of executions and their events: SQLite, one connection, each function part of a transaction of its caller."""
 
 import json
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-from chiffon.in_process.model import Execution
+from chiffon.in_process.model import Claim, Execution
 from common.lifecycle import Status
 
-SCHEMA = """
-    CREATE TABLE IF NOT EXISTS store (id TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS execution (
-        execution_id  TEXT PRIMARY KEY,
-        command       TEXT NOT NULL,
-        payload       TEXT NOT NULL,
-        approval_id   TEXT,
-        digest        TEXT NOT NULL,
-        status        TEXT NOT NULL CHECK (status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
-        attempt       INTEGER NOT NULL DEFAULT 0,
-        fence         INTEGER NOT NULL DEFAULT 0,
-        max_attempts  INTEGER NOT NULL CHECK (max_attempts IN (1, 2)),
-        result        TEXT,
-        error_message TEXT,
-        error_code    INTEGER,
-        created_at    TEXT NOT NULL,
-        started_at    TEXT,
-        finished_at   TEXT
-    );
-    CREATE INDEX IF NOT EXISTS execution_open ON execution (status, created_at) WHERE status IN ('pending', 'running');
-    CREATE INDEX IF NOT EXISTS execution_ended ON execution (finished_at) WHERE finished_at IS NOT NULL;
-    CREATE TABLE IF NOT EXISTS event (
-        seq          INTEGER PRIMARY KEY AUTOINCREMENT,
-        at           TEXT NOT NULL,
-        execution_id TEXT NOT NULL,
-        kind         TEXT NOT NULL,
-        data         TEXT NOT NULL
-    );
-"""
+Connection = sqlite3.Connection
 
-COLUMNS = """execution_id, command, payload, approval_id, status, attempt, max_attempts, result, error_message,
-             error_code, created_at, started_at, finished_at"""
+NAMES = tuple(one.name for one in fields(Execution))
+COLUMNS = ", ".join(NAMES)
+TIMES = ("created_at", "approval_expires_at", "started_at", "finished_at")
 
 
-def prepare(db: sqlite3.Connection, store_id: str) -> str:
-    """Create what is missing; return the id of the store, which it keeps."""
-    db.executescript(SCHEMA)
-    row = db.execute("SELECT id FROM store").fetchone()
-    if row is None:
-        db.execute("INSERT INTO store (id) VALUES (?)", (store_id,))
-        return store_id
-    found: str = row[0]
-    return found
-
-
-def insert(db: sqlite3.Connection, execution: Execution, digest: str) -> bool:
-    """Store an execution; False when its id is taken."""
+def insert(db: Connection, execution: Execution) -> bool:
+    """Store a new execution; False when its id is taken."""
     done = db.execute(
-        "INSERT INTO execution (execution_id, command, payload, approval_id, digest, status, max_attempts, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO execution (execution_id, command, payload, digest, approval_id, requested_by, status,"
+        " max_attempts, created_at, approval_expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (
             execution.execution_id,
             execution.command,
             json.dumps(execution.payload, ensure_ascii=False),
+            execution.digest,
             execution.approval_id,
-            digest,
+            execution.requested_by,
             execution.status,
             execution.max_attempts,
             _text(execution.created_at),
+            _text(execution.approval_expires_at),
         ),
     )
     return done.rowcount == 1
 
 
-def find(db: sqlite3.Connection, execution_id: str) -> tuple[Execution, str, int] | None:
-    """Return an execution with its digest and its fence; None when there is none."""
+def find(db: Connection, execution_id: str) -> Claim | None:
+    """Return an execution with the fence of its last attempt; None when there is none."""
     row = db.execute(
-        f"SELECT {COLUMNS}, digest, fence FROM execution WHERE execution_id = ?",  # noqa: S608 - our own columns
+        f"SELECT {COLUMNS}, fence FROM execution WHERE execution_id = ?",  # noqa: S608 - our own columns
         (execution_id,),
     ).fetchone()
-    return None if row is None else (_execution(row[:-2]), row[-2], row[-1])
+    return None if row is None else _claim(row)
 
 
-def begin(db: sqlite3.Connection, execution_id: str, at: datetime) -> bool:
+def begin(db: Connection, execution_id: str, at: datetime) -> bool:
     """Start an attempt; False when the execution does not wait."""
     done = db.execute(
         "UPDATE execution SET status = 'running', attempt = attempt + 1, fence = fence + 1, started_at = ?,"
@@ -93,9 +58,8 @@ def begin(db: sqlite3.Connection, execution_id: str, at: datetime) -> bool:
 
 
 def finish(
-    db: sqlite3.Connection,
-    execution_id: str,
-    fence: int,
+    db: Connection,
+    claim: Claim,
     status: Status,
     *,
     result: str | None,
@@ -106,12 +70,54 @@ def finish(
     done = db.execute(
         "UPDATE execution SET status = ?, result = ?, error_message = ?, error_code = ?, finished_at = ?"
         " WHERE execution_id = ? AND fence = ? AND status = 'running'",
-        (status, result, *error, None if at is None else _text(at), execution_id, fence),
+        (status, result, *error, _text(at), claim.execution.execution_id, claim.fence),
     )
     return done.rowcount == 1
 
 
-def note(db: sqlite3.Connection, execution_id: str, kind: str, data: Any, at: datetime) -> None:
+def refuse(
+    db: Connection, claim: Claim, *, error: tuple[str, int], at: datetime, approval_expires_at: datetime
+) -> bool:
+    """End an attempt in which nothing ran, so that it does not count; False when that attempt is over."""
+    done = db.execute(
+        "UPDATE execution SET status = 'failed', refused = 1, attempt = attempt - 1, started_at = NULL,"
+        " error_message = ?, error_code = ?, finished_at = ?, approval_expires_at = ?"
+        " WHERE execution_id = ? AND fence = ? AND status = 'running'",
+        (*error, _text(at), _text(approval_expires_at), claim.execution.execution_id, claim.fence),
+    )
+    return done.rowcount == 1
+
+
+def let_go(
+    db: Connection, execution_id: str, status: Status, *, approved_by: str | None, approval_id: str | None
+) -> None:
+    """Have an execution wait to be run, with the person who approved it and the id of its approval."""
+    db.execute(
+        "UPDATE execution SET status = ?, approved_by = ?, approval_id = ?, refused = 0, finished_at = NULL,"
+        " error_message = NULL, error_code = NULL WHERE execution_id = ?",
+        (status, approved_by, approval_id, execution_id),
+    )
+
+
+def end(db: Connection, execution_id: str, status: Status, *, error: tuple[str, int | None], at: datetime) -> None:
+    """End an execution for good."""
+    db.execute(
+        "UPDATE execution SET status = ?, refused = 0, error_message = ?, error_code = ?, finished_at = ?"
+        " WHERE execution_id = ?",
+        (status, *error, _text(at), execution_id),
+    )
+
+
+def overdue(db: Connection, now: datetime) -> list[str]:
+    """Return the ids of the executions that were not approved in time."""
+    rows = db.execute(
+        "SELECT execution_id FROM execution WHERE status = 'awaiting_approval' AND approval_expires_at <= ?",
+        (_text(now),),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def note(db: Connection, execution_id: str, kind: str, data: Any, at: datetime) -> None:
     """Append an event; nothing ever changes one."""
     db.execute(
         "INSERT INTO event (at, execution_id, kind, data) VALUES (?, ?, ?, ?)",
@@ -119,16 +125,16 @@ def note(db: sqlite3.Connection, execution_id: str, kind: str, data: Any, at: da
     )
 
 
-def with_status(db: sqlite3.Connection, status: Status) -> list[tuple[Execution, int]]:
-    """Return the executions that stand there with their fences, the oldest first."""
+def with_status(db: Connection, status: Status) -> list[Claim]:
+    """Return the executions that stand there with the fences of their last attempts, the oldest first."""
     rows = db.execute(
         f"SELECT {COLUMNS}, fence FROM execution WHERE status = ? ORDER BY created_at",  # noqa: S608 - our own columns
         (status,),
     ).fetchall()
-    return [(_execution(row[:-1]), row[-1]) for row in rows]
+    return [_claim(row) for row in rows]
 
 
-def last_ended(db: sqlite3.Connection, limit: int) -> list[Execution]:
+def last_ended(db: Connection, limit: int) -> list[Execution]:
     """Return the executions that ended last, the newest end first."""
     rows = db.execute(
         f"SELECT {COLUMNS} FROM execution WHERE finished_at IS NOT NULL"  # noqa: S608 - our own columns
@@ -138,7 +144,7 @@ def last_ended(db: sqlite3.Connection, limit: int) -> list[Execution]:
     return [_execution(row) for row in rows]
 
 
-def events(db: sqlite3.Connection, execution_id: str) -> list[tuple[int, str, Any]]:
+def events(db: Connection, execution_id: str) -> list[tuple[int, str, Any]]:
     """Return (number, kind, data) of what happened to an execution, in order."""
     rows = db.execute(
         "SELECT seq, kind, data FROM event WHERE execution_id = ? ORDER BY seq", (execution_id,)
@@ -146,29 +152,27 @@ def events(db: sqlite3.Connection, execution_id: str) -> list[tuple[int, str, An
     return [(seq, kind, json.loads(data)) for seq, kind, data in rows]
 
 
-def _text(at: datetime) -> str:
-    return at.isoformat(timespec="microseconds")
+def _text(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="microseconds")
 
 
 def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
 
 
+def _claim(row: Sequence[Any]) -> Claim:
+    return Claim(_execution(row[:-1]), row[-1])
+
+
 def _execution(row: Sequence[Any]) -> Execution:
-    created = _time(row[10])
-    assert created is not None
+    stored = dict(zip(NAMES, row, strict=True))
     return Execution(
-        execution_id=row[0],
-        command=row[1],
-        payload=json.loads(row[2]),
-        approval_id=row[3],
-        status=Status(row[4]),
-        attempt=row[5],
-        max_attempts=row[6],
-        result=None if row[7] is None else json.loads(row[7]),
-        error_message=row[8],
-        error_code=row[9],
-        created_at=created,
-        started_at=_time(row[11]),
-        finished_at=_time(row[12]),
+        **{
+            **stored,
+            **{name: _time(stored[name]) for name in TIMES},
+            "payload": json.loads(stored["payload"]),
+            "status": Status(stored["status"]),
+            "refused": bool(stored["refused"]),
+            "result": None if stored["result"] is None else json.loads(stored["result"]),
+        }
     )

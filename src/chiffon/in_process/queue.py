@@ -3,28 +3,41 @@
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from chiffon.in_process.model import BadExecution, Claim, Execution, digest
+from chiffon.in_process.approvals import Approvals
+from chiffon.in_process.model import (
+    BadExecution,
+    Claim,
+    Execution,
+    Job,
+    check_text_argument,
+    digest,
+    frozen_payload,
+)
 from chiffon.in_process.store import Store
 from common.broker import topology
 from common.broker.base import Broker, BrokerUnavailable, Consumer, Delivery, Outgoing, Queue
 from common.broker.connect import open_broker
-from common.json_rules import check_json, check_text
+from common.clock import Clock, SystemClock
+from common.errors import ErrorCode
+from common.json_rules import check_json
 from common.lifecycle import Status
+from common.loop import Health, end, keep_running
 
 log = logging.getLogger(__name__)
 
-LONGEST_ID = 200
 MOST_RETRIES = 1
+A_DAY = timedelta(days=1)
 # How long a claim relies on tickets before it looks into the store itself.
 LOOK_SECONDS = 5.0
+EXPIRY_SECONDS = 1.0
 
 
 class QueueService:
@@ -32,14 +45,27 @@ class QueueService:
 
     `url` names the broker: memory://, file:///…, postgresql://… or amqp://…. `store` is the file in which executions
     are kept; without it they live in memory. `retries` is 0 or 1: how often work that failed retryably is tried again.
+    `approval_wait` is how long an execution can be approved.
     """
 
-    def __init__(self, url: str = "memory://", *, retries: int = 0, store: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        url: str = "memory://",
+        *,
+        retries: int = 0,
+        store: Path | str | None = None,
+        approval_wait: timedelta = A_DAY,
+        clock: Clock | None = None,
+    ) -> None:
         if retries not in range(MOST_RETRIES + 1):
             raise BadExecution(f"retries: must be 0 or {MOST_RETRIES}, not {retries!r}")
+        if approval_wait <= timedelta(0):
+            raise BadExecution("approval_wait: must be more than 0")
         self._url = url
         self._max_attempts = 1 + retries
-        self.store = Store(None if store is None else Path(store))
+        self._clock = clock or SystemClock()
+        self.store = Store(None if store is None else Path(store), self._clock)
+        self._approvals = Approvals(self.store, self._clock, approval_wait)
         self._stack = AsyncExitStack()
         self._broker: Broker | None = None
         self._queue = Queue("", ())
@@ -53,6 +79,8 @@ class QueueService:
             self._queue = topology.work_queue(f"in-process-{self.store.id}")
             await self._broker.declare(topology.DEAD_LETTER_QUEUE, self._queue)
             await self._recover()
+            expiring = asyncio.create_task(keep_running("expire_approvals", self._expire, health=Health()))
+            stack.push_async_callback(end, expiring)
             self._stack = stack.pop_all()
         return self
 
@@ -61,25 +89,47 @@ class QueueService:
     ) -> None:
         await self._stack.aclose()
 
-    async def enqueue(
-        self,
-        command: str,
-        payload: Mapping[str, Any] | None = None,
-        *,
-        approval_id: str | None = None,
-        execution_id: str | None = None,
-    ) -> Execution:
-        """Store an execution and have it run; with an id that is known it is the one that is there already.
+    async def enqueue(self, job: Job, *, needs_approval: bool = False) -> Execution:
+        """Store an execution, to be claimed at once, or once it is approved.
 
-        Raises `ExecutionConflict` when the id is taken by other content, and `BadExecution` for what cannot be stored.
+        With a known `execution_id` it is the execution that is there already. If that was refused, another
+        `approval_id` has it claimed again. Raises `ExecutionConflict` when the id is taken by other content, and
+        `BadExecution` for what cannot be stored.
         """
-        content = dict(payload or {})
-        wanted = _checked(
-            command, content, approval_id, str(uuid4()) if execution_id is None else execution_id, self._max_attempts
-        )
-        execution, is_new = await self.store.add(wanted, digest(command, content, approval_id))
-        if is_new:
+        execution, is_claimable = await self.store.add(self._checked(job, needs_approval=needs_approval))
+        if is_claimable:
             await self._publish(execution)
+        return execution
+
+    async def awaiting_approval(self) -> list[Execution]:
+        """Return the executions that wait for approval, the oldest first."""
+        return await self.store.with_status(Status.AWAITING_APPROVAL)
+
+    async def approve(self, execution_id: str, *, by: str) -> Execution:
+        """Have an execution that waits for approval, or was refused, run; the same person again changes nothing.
+
+        Raises `UnknownExecution`, `ApprovalForbidden` for the person who requested it, and `ApprovalNotPossible` when
+        it does not wait, or waited too long.
+        """
+        execution, is_claimable = await self._approvals.approve(execution_id, by=by)
+        if is_claimable:
+            await self._publish(execution)
+        return execution
+
+    async def reject(self, execution_id: str, *, by: str, reason: str) -> Execution:
+        """Say no to an execution: it is cancelled, or stays failed if it was refused. Raises what `approve` raises."""
+        execution = await self._approvals.reject(execution_id, by=by, reason=reason)
+        await self._tell()
+        return execution
+
+    async def cancel(self, execution_id: str, *, by: str) -> Execution:
+        """Cancel an execution: the answer for its claim does not count any more. Once more changes nothing.
+
+        Raises `UnknownExecution` and `ExecutionHasEnded`.
+        """
+        check_text_argument("by", by)
+        execution = await self.store.cancel(execution_id, by=by)
+        await self._tell()
         return execution
 
     async def claim(self, *, until: asyncio.Event | None = None) -> Claim | None:
@@ -97,7 +147,14 @@ class QueueService:
                     await consumer.ack(delivery)
                     if claim is not None:
                         return claim
-            if not stop.is_set() and (claim := await self._claim_without_ticket()) is not None:
+            if not stop.is_set() and (claim := await self.dequeue()) is not None:
+                return claim
+        return None
+
+    async def dequeue(self) -> Claim | None:
+        """Claim the oldest execution that waits, with or without a ticket, at once; None when none does."""
+        for execution in await self.store.with_status(Status.PENDING):
+            if (claim := await self.store.claim(execution.execution_id)) is not None:
                 return claim
         return None
 
@@ -124,6 +181,20 @@ class QueueService:
         await self._tell()
         return status
 
+    async def refuse(self, claim: Claim, reason: str) -> bool:
+        """Store that a claim was not permitted, and nothing of it ran; it fails, and can be approved.
+
+        False when that attempt is over.
+        """
+        counted = await self.store.refuse(
+            claim,
+            f"refused: {reason}",
+            code=ErrorCode.POLICY_REFUSED,
+            approval_expires_at=self._approvals.expires_at(),
+        )
+        await self._tell()
+        return counted
+
     async def ended(self, execution_id: str, *, timeout: float | None = None) -> Execution:
         """Wait until an execution has ended and return it; raises `UnknownExecution`, and TimeoutError."""
         async with asyncio.timeout(timeout), self._changed:
@@ -135,16 +206,34 @@ class QueueService:
         """Return how many tickets are with the broker."""
         return await self._opened().depth(self._queue.name)
 
+    def _checked(self, job: Job, *, needs_approval: bool) -> Execution:
+        execution_id = str(uuid4()) if job.execution_id is None else job.execution_id
+        texts = {
+            "command": job.command,
+            "execution_id": execution_id,
+            "approval_id": job.approval_id,
+            "requested_by": job.requested_by,
+        }
+        for name, text in texts.items():
+            if text is not None:
+                check_text_argument(name, text)
+        payload = frozen_payload(job.payload)
+        return Execution(
+            execution_id=execution_id,
+            command=job.command,
+            payload=payload,
+            digest=digest(job.command, payload),
+            approval_id=job.approval_id,
+            requested_by=job.requested_by,
+            status=Status.AWAITING_APPROVAL if needs_approval else Status.PENDING,
+            max_attempts=self._max_attempts,
+            created_at=self._clock.now(),
+            approval_expires_at=self._approvals.expires_at() if needs_approval else None,
+        )
+
     def _opened(self) -> Broker:
         assert self._broker is not None, "it is open"
         return self._broker
-
-    async def _claim_without_ticket(self) -> Claim | None:
-        """Take the oldest that waits: its ticket is lost, or was never sent because the broker was away."""
-        for execution in await self.store.waiting():
-            if (claim := await self.store.claim(execution.execution_id)) is not None:
-                return claim
-        return None
 
     async def _publish(self, execution: Execution) -> None:
         """Send a ticket. When the broker is away, the execution waits in the store and is found there."""
@@ -168,8 +257,15 @@ class QueueService:
             log.warning("recovery.execution_put_back", extra={"execution_id": execution.execution_id})
         for execution in failed:
             log.warning("recovery.execution_failed", extra={"execution_id": execution.execution_id})
-        for execution in await self.store.waiting():
+        for execution in await self.store.with_status(Status.PENDING):
             await self._publish(execution)
+
+    async def _expire(self) -> None:
+        """Cancel what was not approved in time, and pause."""
+        if expired := await self._approvals.expire():
+            log.info("approval.expired", extra={"executions": expired})
+            await self._tell()
+        await asyncio.sleep(EXPIRY_SECONDS)
 
     async def _tell(self) -> None:
         async with self._changed:
@@ -186,40 +282,3 @@ async def _receive(consumer: Consumer, stop: asyncio.Event) -> Sequence[Delivery
         for waiting in (receiving, stopping):
             waiting.cancel()
         await asyncio.gather(receiving, stopping, return_exceptions=True)
-
-
-def _checked(
-    command: str, payload: dict[str, Any], approval_id: str | None, execution_id: str, max_attempts: int
-) -> Execution:
-    _check_text("command", command)
-    _check_text("execution_id", execution_id)
-    if approval_id is not None:
-        _check_text("approval_id", approval_id)
-    try:
-        check_json(payload)
-    except (TypeError, ValueError) as error:
-        raise BadExecution(f"payload: {error}") from None
-    return Execution(
-        execution_id=execution_id,
-        command=command,
-        payload=payload,
-        approval_id=approval_id,
-        status=Status.PENDING,
-        attempt=0,
-        max_attempts=max_attempts,
-        result=None,
-        error_message=None,
-        error_code=None,
-        created_at=datetime.now(UTC),
-        started_at=None,
-        finished_at=None,
-    )
-
-
-def _check_text(name: str, text: str) -> None:
-    if not 1 <= len(text) <= LONGEST_ID:
-        raise BadExecution(f"{name}: must have 1 to {LONGEST_ID} characters")
-    try:
-        check_text(text)
-    except ValueError as error:
-        raise BadExecution(f"{name}: {error}") from None

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 
 from chiffon.in_process.model import Execution
 from chiffon.in_process.service import OrchestratorService
+from common.lifecycle import Status
 from common.rest import ops as rest
 
 POOL = "in-process"
@@ -22,7 +23,7 @@ def ops_router(service: OrchestratorService) -> APIRouter:
     async def get_queue() -> rest.QueueSnapshot:
         """Return how much waits and runs."""
         store, at = service.queue.store, datetime.now(UTC)
-        waiting, running = await store.waiting(), await store.running()
+        waiting, running = await store.with_status(Status.PENDING), await store.with_status(Status.RUNNING)
         return rest.QueueSnapshot(
             at=at,
             pools=[_pool(waiting, at, published=await service.queue.depth())] if waiting else [],

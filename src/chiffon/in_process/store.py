@@ -4,138 +4,210 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
-from chiffon.in_process import queries
-from chiffon.in_process.model import Claim, Execution, ExecutionConflict, UnknownExecution
+from chiffon.in_process import queries, schema_queries
+from chiffon.in_process.model import Claim, Execution, ExecutionConflict, ExecutionHasEnded, UnknownExecution
+from chiffon.in_process.queries import Connection
+from common.clock import Clock
 from common.errors import ErrorCode, StartupRefused
-from common.lifecycle import Change, Status, next_status
+from common.lifecycle import Change, InvalidTransition, Status, next_status
 
 Found = TypeVar("Found")
 
 WORKER_LOST = "worker lost: it ended while this ran"
+# The event of an answer for an attempt that is over.
+REFUSED_ANSWER = "execution.refused"
 
 
 class Store:
     """Decides who runs what: every change is one transaction, with its event, and on disk when it returns."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, clock: Clock) -> None:
         self._path = path
+        self._clock = clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="executions")
         self._lock: int | None = None
         self._db: sqlite3.Connection | None = None
         self.id = ""
 
     async def __aenter__(self) -> Self:
-        self.id = await self._call(self._open)
+        try:
+            self.id = await self._call(self._open)
+        except BaseException:
+            await self._end()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._call(self._close)
-        self._thread.shutdown()
+        await self._end()
 
-    async def add(self, execution: Execution, digest: str) -> tuple[Execution, bool]:
-        """Store an execution, or return the one that has its id, and whether it is new.
+    async def add(self, execution: Execution) -> tuple[Execution, bool]:
+        """Store an execution, or return the one that has its id; True when it waits to be run from now on.
 
-        Raises `ExecutionConflict` when the id is taken by other content.
+        A known execution that was refused takes another `approval_id` and waits again. Raises `ExecutionConflict` when
+        the id is taken by other content.
         """
 
-        def work(db: sqlite3.Connection) -> tuple[Execution, bool]:
-            is_new = queries.insert(db, execution, digest)
-            if is_new:
-                queries.note(db, execution.execution_id, "execution.submitted", {"command": execution.command}, _now())
-            known, known_digest, _ = self._get(db, execution.execution_id)
-            if known_digest != digest:
-                raise ExecutionConflict(execution.execution_id)
-            return known, is_new
+        def work(db: Connection) -> tuple[Execution, bool]:
+            execution_id = execution.execution_id
+            if queries.insert(db, execution):
+                asked = {"command": execution.command, "digest": execution.digest, "by": execution.requested_by}
+                self._note(db, execution_id, "execution.submitted", asked)
+                if execution.status is Status.AWAITING_APPROVAL:
+                    self._note(db, execution_id, "approval.requested", asked)
+                return execution, execution.status is Status.PENDING
+            known = self.find(db, execution_id).execution
+            if known.digest != execution.digest:
+                raise ExecutionConflict(execution_id)
+            if not known.refused or execution.approval_id in (None, known.approval_id):
+                return known, False
+            queries.let_go(
+                db,
+                execution_id,
+                Status.PENDING,
+                approved_by=known.approved_by,
+                approval_id=execution.approval_id,
+            )
+            self._note(db, execution_id, "execution.resubmitted", {"approval_id": execution.approval_id})
+            return self.find(db, execution_id).execution, True
 
-        return await self._transaction(work)
+        return await self.transaction(work)
 
     async def get(self, execution_id: str) -> Execution:
         """Return an execution, or raise `UnknownExecution`."""
-        return await self._transaction(lambda db: self._get(db, execution_id)[0])
+        return await self.transaction(lambda db: self.find(db, execution_id).execution)
 
     async def claim(self, execution_id: str) -> Claim | None:
         """Start an attempt; None when the execution does not wait (any longer)."""
 
-        def work(db: sqlite3.Connection) -> Claim | None:
-            if not queries.begin(db, execution_id, _now()):
+        def work(db: Connection) -> Claim | None:
+            if not queries.begin(db, execution_id, self._clock.now()):
                 return None
-            execution, _, fence = self._get(db, execution_id)
-            queries.note(db, execution_id, "execution.started", {"attempt": execution.attempt}, _now())
-            return Claim(execution, fence)
+            claim = self.find(db, execution_id)
+            self._note(db, execution_id, "execution.started", {"attempt": claim.execution.attempt})
+            return claim
 
-        return await self._transaction(work)
+        return await self.transaction(work)
+
+    async def is_running(self, claim: Claim) -> bool:
+        """Return whether the attempt of a claim has not ended."""
+
+        def work(db: Connection) -> bool:
+            now = self.find(db, claim.execution.execution_id)
+            return now.execution.status is Status.RUNNING and now.fence == claim.fence
+
+        return await self.transaction(work)
 
     async def succeed(self, claim: Claim, result: str) -> bool:
         """Store what came of an attempt; False when it does not count, because that attempt is over."""
-        return await self._end(claim, Status.RUNNING, Change.SUCCEED, result=result, error=(None, None))
+        return await self._finish(claim, Change.SUCCEED, result=result, error=(None, None))
 
     async def fail(self, claim: Claim, message: str, *, code: int | None, retryable: bool) -> Status | None:
         """Store that an attempt failed; return where the execution stands then, None when that attempt is over."""
         may_retry = retryable and claim.execution.attempt < claim.execution.max_attempts
         change = Change.RETRY if may_retry else Change.FAIL
-        counted = await self._end(claim, Status.RUNNING, change, result=None, error=(message, code))
+        counted = await self._finish(claim, change, result=None, error=(message, code))
         return next_status(Status.RUNNING, change) if counted else None
+
+    async def refuse(self, claim: Claim, message: str, *, code: int, approval_expires_at: datetime) -> bool:
+        """Store that nothing of an attempt ran because it was refused; False when that attempt is over."""
+
+        def work(db: Connection) -> bool:
+            counted = queries.refuse(
+                db, claim, error=(message, code), at=self._clock.now(), approval_expires_at=approval_expires_at
+            )
+            self._note_end(db, claim, f"execution.{Status.FAILED}" if counted else REFUSED_ANSWER, message)
+            return counted
+
+        return await self.transaction(work)
+
+    async def cancel(self, execution_id: str, *, by: str) -> Execution:
+        """Cancel an execution that has not ended; once more changes nothing. Raises `ExecutionHasEnded`."""
+
+        def work(db: Connection) -> Execution:
+            status = self.find(db, execution_id).execution.status
+            if status is not Status.CANCELLED:
+                try:
+                    after = next_status(status, Change.CANCEL)
+                except InvalidTransition:
+                    raise ExecutionHasEnded(status) from None
+                queries.end(db, execution_id, after, error=(f"cancelled by {by}", None), at=self._clock.now())
+                self._note(db, execution_id, f"execution.{after}", {"by": by})
+            return self.find(db, execution_id).execution
+
+        return await self.transaction(work)
 
     async def reconcile(self) -> tuple[list[Execution], list[Execution]]:
         """Settle what an earlier process left running, which is dead: back to waiting while a retry remains.
 
-        Returns what is put back, and what failed by that.
+        An approval is for one run, which may have done its work: it is not repeated. Returns what is put back, and what
+        failed by that.
         """
         back, failed = list[Execution](), list[Execution]()
-        for execution, fence in await self._transaction(lambda db: queries.with_status(db, Status.RUNNING)):
-            status = await self.fail(
-                Claim(execution, fence), WORKER_LOST, code=ErrorCode.AGENT_UNAVAILABLE, retryable=True
-            )
-            (back if status is Status.PENDING else failed).append(execution)
+        for claim in await self.transaction(lambda db: queries.with_status(db, Status.RUNNING)):
+            may_repeat = claim.execution.approved_by is None
+            status = await self.fail(claim, WORKER_LOST, code=ErrorCode.AGENT_UNAVAILABLE, retryable=may_repeat)
+            (back if status is Status.PENDING else failed).append(claim.execution)
         return back, failed
 
-    async def waiting(self) -> list[Execution]:
-        """Return what waits, the oldest first."""
-        return await self._transaction(lambda db: [one for one, _ in queries.with_status(db, Status.PENDING)])
-
-    async def running(self) -> list[Execution]:
-        """Return what runs, the oldest first."""
-        return await self._transaction(lambda db: [one for one, _ in queries.with_status(db, Status.RUNNING)])
+    async def with_status(self, status: Status) -> list[Execution]:
+        """Return the executions that stand there, the oldest first."""
+        return await self.transaction(lambda db: [claim.execution for claim in queries.with_status(db, status)])
 
     async def last_ended(self, limit: int) -> list[Execution]:
         """Return what ended last, the newest end first."""
-        return await self._transaction(lambda db: queries.last_ended(db, limit))
+        return await self.transaction(lambda db: queries.last_ended(db, limit))
 
     async def events(self, execution_id: str) -> list[tuple[int, str, Any]]:
         """Return (number, kind, data) of what happened to an execution, in order."""
-        return await self._transaction(lambda db: queries.events(db, execution_id))
+        return await self.transaction(lambda db: queries.events(db, execution_id))
 
-    async def _end(
-        self, claim: Claim, status: Status, change: Change, *, result: str | None, error: tuple[str | None, int | None]
-    ) -> bool:
-        execution_id, after = claim.execution.execution_id, next_status(status, change)
-        at = _now() if after.is_final else None
+    async def transaction(self, work: Callable[[Connection], Found]) -> Found:
+        """Do all of `work`, or nothing of it if it raises."""
 
-        def work(db: sqlite3.Connection) -> bool:
-            counted = queries.finish(db, execution_id, claim.fence, after, result=result, error=error, at=at)
-            kind = f"execution.{'requeued' if change is Change.RETRY else after}" if counted else "execution.refused"
-            queries.note(db, execution_id, kind, {"attempt": claim.execution.attempt, "error": error[0]}, _now())
-            return counted
-
-        return await self._transaction(work)
-
-    async def _transaction(self, work: Callable[[sqlite3.Connection], Found]) -> Found:
         def run() -> Found:
             assert self._db is not None, "it is open"
             with self._db:
                 return work(self._db)
 
         return await self._call(run)
+
+    @staticmethod
+    def find(db: Connection, execution_id: str) -> Claim:
+        """Return an execution with the fence of its last attempt, or raise `UnknownExecution`."""
+        found = queries.find(db, execution_id)
+        if found is None:
+            raise UnknownExecution(execution_id)
+        return found
+
+    async def _finish(
+        self, claim: Claim, change: Change, *, result: str | None, error: tuple[str | None, int | None]
+    ) -> bool:
+        after = next_status(Status.RUNNING, change)
+
+        def work(db: Connection) -> bool:
+            at = self._clock.now() if after.is_final else None
+            counted = queries.finish(db, claim, after, result=result, error=error, at=at)
+            kind = f"execution.{'requeued' if change is Change.RETRY else after}" if counted else REFUSED_ANSWER
+            self._note_end(db, claim, kind, error[0])
+            return counted
+
+        return await self.transaction(work)
+
+    def _note(self, db: Connection, execution_id: str, kind: str, data: Mapping[str, Any]) -> None:
+        queries.note(db, execution_id, kind, data, self._clock.now())
+
+    def _note_end(self, db: Connection, claim: Claim, kind: str, error: str | None) -> None:
+        self._note(db, claim.execution.execution_id, kind, {"attempt": claim.execution.attempt, "error": error})
 
     async def _call(self, work: Callable[[], Found]) -> Found:
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
@@ -148,20 +220,17 @@ class Store:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         with self._db:
-            return queries.prepare(self._db, uuid4().hex)
+            return schema_queries.prepare(self._db, uuid4().hex)
+
+    async def _end(self) -> None:
+        await self._call(self._close)
+        self._thread.shutdown()
 
     def _close(self) -> None:
         if self._db is not None:
             self._db.close()
         if self._lock is not None:
             os.close(self._lock)
-
-    @staticmethod
-    def _get(db: sqlite3.Connection, execution_id: str) -> tuple[Execution, str, int]:
-        found = queries.find(db, execution_id)
-        if found is None:
-            raise UnknownExecution(execution_id)
-        return found
 
 
 def _take(path: Path) -> int:
@@ -173,7 +242,3 @@ def _take(path: Path) -> int:
         os.close(lock)
         raise StartupRefused(f"Another process uses the executions in {path.with_suffix('')}.") from None
     return lock
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -21,7 +21,7 @@ async def hang(payload):
 
 async def main():
     async with OrchestratorService(retries=int(sys.argv[2]), store=sys.argv[1]) as service:
-        service.register("hang", hang)
+        service.register("hang", hang, effect="read")
         await service.submit_execution("hang", {}, execution_id="first")
         await service.submit_execution("hang", {}, execution_id="second")
         await service.start_worker()
@@ -52,7 +52,7 @@ async def test_what_ran_is_tried_again_if_it_may_and_what_waited_runs(
     await process.wait()
 
     async with OrchestratorService(retries=retries, store=store) as service:
-        service.register("hang", ended)
+        service.register("hang", ended, effect="read")
         await service.start_worker()
         first = await service.outcome("first", timeout=30)
         second = await service.outcome("second", timeout=30)

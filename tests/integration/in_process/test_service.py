@@ -2,39 +2,29 @@
 
 import asyncio
 from collections.abc import Mapping
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from chiffon.in_process import (
+    BadExecution,
     Execution,
     ExecutionConflict,
+    Job,
     OrchestratorService,
     QueueService,
     Refusal,
     UnknownExecution,
     WorkFailed,
 )
-from chiffon.in_process.model import BadExecution
 from common.lifecycle import Status
 
 PATIENCE = 30.0
 
 
-@pytest.fixture(params=["memory", "file", "postgresql", "amqp"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    match request.param:
-        case "memory":
-            return "memory://"
-        case "file":
-            return (tmp_path / "bus").as_uri()
-        case "postgresql":
-            ledger: str = request.getfixturevalue("ledger_url")
-            return ledger
-        case _:
-            amqp: str = request.getfixturevalue("amqp_url")
-            return amqp
+async def echo(payload: Mapping[str, Any]) -> Any:
+    return payload
 
 
 async def test_what_is_submitted_is_run_by_the_worker_and_its_result_is_kept(url: str) -> None:
@@ -42,13 +32,14 @@ async def test_what_is_submitted_is_run_by_the_worker_and_its_result_is_kept(url
         return {"doubled": payload["number"] * 2}
 
     async with OrchestratorService(url) as service:
-        service.register("double", double)
+        service.register("double", double, effect="read")
         submitted = await service.submit_execution("double", {"number": 21}, execution_id="e-1")
         assert submitted.status is Status.PENDING  # nobody runs it inline
         await service.start_worker()
 
         ended = await service.outcome("e-1", timeout=PATIENCE)
         program = await service.submit_execution("shell_script", {"argv": ["echo", "hello"]})
+        await service.approve(program.execution_id, by="ben")
         output = await service.outcome(program.execution_id, timeout=PATIENCE)
 
     assert (ended.status, ended.result, ended.attempt) == (Status.COMPLETED, {"doubled": 42}, 1)
@@ -63,7 +54,7 @@ async def test_an_execution_id_that_comes_again_is_the_same_execution_and_runs_o
         return len(runs)
 
     async with OrchestratorService(url) as service:
-        service.register("count", count)
+        service.register("count", count, effect="read")
         await service.start_worker()
         first = await service.submit_execution("count", {"n": 1}, "approval-1", "e-1")
         ended = await service.outcome(first.execution_id, timeout=PATIENCE)
@@ -89,7 +80,7 @@ async def test_a_retryable_failure_is_tried_again_as_often_as_allowed(
         return "well"
 
     async with OrchestratorService(retries=retries) as service:
-        service.register("flaky", flaky)
+        service.register("flaky", flaky, effect="read")
         await service.start_worker()
         submitted = await service.submit_execution("flaky")
         ended = await service.outcome(submitted.execution_id, timeout=PATIENCE)
@@ -106,8 +97,8 @@ async def test_a_failure_that_is_not_retryable_and_an_error_end_it_and_the_worke
         return object()
 
     async with OrchestratorService(retries=1) as service:
-        service.register("wrong", wrong)
-        service.register("unstorable", unstorable)
+        service.register("wrong", wrong, effect="read")
+        service.register("unstorable", unstorable, effect="read")
         await service.start_worker()
         ends = []
         for command in ("wrong", "unstorable", "echo"):
@@ -133,7 +124,7 @@ async def test_what_the_gate_refuses_never_starts() -> None:
         return None if execution.approval_id == "yes" else Refusal("it writes, and nobody approved it")
 
     async with OrchestratorService(gate=gate) as service:
-        service.register("write", write)
+        service.register("write", write, effect="write")
         await service.start_worker()
         await service.submit_execution("write", {}, execution_id="refused")
         await service.submit_execution("write", {}, approval_id="yes", execution_id="allowed")
@@ -154,7 +145,7 @@ async def test_a_worker_that_is_stopped_ends_what_runs_and_takes_nothing_new(url
         return "done"
 
     async with OrchestratorService(url) as service:
-        service.register("wait", wait)
+        service.register("wait", wait, effect="read")
         await service.start_worker()
         await service.submit_execution("wait", {}, execution_id="runs")
         await service.submit_execution("wait", {}, execution_id="waits")
@@ -184,7 +175,7 @@ async def test_so_many_run_side_by_side_and_no_more() -> None:
         running -= 1
 
     async with OrchestratorService(at_once=3) as service:
-        service.register("work", work)
+        service.register("work", work, effect="read")
         ids = [(await service.submit_execution("work")).execution_id for _ in range(7)]
         await service.start_worker()
         for execution_id in ids:
@@ -195,7 +186,7 @@ async def test_so_many_run_side_by_side_and_no_more() -> None:
 
 async def test_a_claim_is_acked_once_and_a_late_answer_does_not_count() -> None:
     async with QueueService(retries=1) as queue:
-        await queue.enqueue("anything", {"n": 1}, execution_id="e-1")
+        await queue.enqueue(Job("anything", {"n": 1}, execution_id="e-1"))
         first = await queue.claim()
         assert first is not None
         assert await queue.nack(first, "lost", retryable=True) is Status.PENDING
@@ -219,6 +210,17 @@ async def test_a_claim_is_acked_once_and_a_late_answer_does_not_count() -> None:
     ]
 
 
+async def test_dequeue_claims_the_oldest_at_once_or_nothing() -> None:
+    async with QueueService() as queue:
+        assert await queue.dequeue() is None
+        for name in ("first", "second"):
+            await queue.enqueue(Job("anything", execution_id=name))
+
+        claims = [await queue.dequeue() for _ in range(3)]
+
+    assert [claim and claim.execution.execution_id for claim in claims] == ["first", "second", None]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -226,6 +228,7 @@ async def test_a_claim_is_acked_once_and_a_late_answer_does_not_count() -> None:
         ({"command": "echo", "execution_id": ""}, "execution_id"),
         ({"command": "echo", "execution_id": "x" * 201}, "execution_id"),
         ({"command": "echo", "approval_id": "\x00"}, "approval_id"),
+        ({"command": "echo", "requested_by": 7}, "requested_by"),
         ({"command": "echo", "payload": {"n": float("nan")}}, "payload"),
         ({"command": "echo", "payload": {"n": object()}}, "payload"),
     ],
@@ -236,5 +239,9 @@ async def test_bad_input_names_what_is_wrong(given: dict[str, Any], said: str) -
             await service.submit_execution(**given)
         with pytest.raises(UnknownExecution):
             await service.outcome("never submitted")
+        with pytest.raises(BadExecution, match="effect: must be 'read' or 'write', not 'wriet'"):
+            service.register("own", echo, effect="wriet")  # type: ignore[arg-type]
     with pytest.raises(BadExecution, match="retries"):
         OrchestratorService(retries=2)
+    with pytest.raises(BadExecution, match="approval_wait"):
+        OrchestratorService(approval_wait=timedelta(0))
