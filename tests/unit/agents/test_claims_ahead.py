@@ -11,10 +11,13 @@ from agents.claims_ahead import (
     ASKED_AGAIN_AFTER,
     FORGOTTEN_AFTER,
     KEPT_FOR,
+    PART,
     Answered,
     ClaimsAhead,
 )
+from agents.settings import AgentSettings
 from common.messages import STANDING_SECONDS
+from orchestrator.settings import OrchestratorSettings
 
 pytestmark = pytest.mark.path_internals
 
@@ -40,6 +43,7 @@ def test_it_claims_twice_as_many_as_began_lately_and_one() -> None:
     ("limits", "claims"),
     [
         ({"most": 5}, 5),
+        ({"most": 256}, 64),
         ({"most": 0}, 0),
         ({"slots": 40, "free": 40}, 10),
         ({"slots": 3, "free": 3}, 0),
@@ -51,6 +55,11 @@ def test_it_claims_for_a_part_of_its_slots_and_for_none_when_half_are_busy(limit
     ahead = ClaimsAhead()
     ahead.make(0.0, most=0, slots=256, free=256, begun=0)
     assert len(make(ahead, 0.1, begun=1000, **limits)) == claims
+
+
+def test_the_setting_of_the_orchestrator_bounds_no_agent_by_default() -> None:
+    slots = AgentSettings.model_json_schema()["properties"]["slots"]["maximum"]
+    assert OrchestratorSettings.model_fields["standing_claims"].default == slots // PART
 
 
 def test_a_claim_that_counts_no_longer_is_made_up_for() -> None:
