@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from agents.gate import Gate
+from agents.availability import Availability
 from agents.own_queues import declare_if_allowed
 from agents.unreadable import Undertaker
 from common.broker.base import Broker, BrokerUnavailable, Consumer, Delivery, Queue
@@ -41,10 +41,12 @@ class Letter:
 class Mailbox:
     """Holds one ticket of the agent's own queue at a time, while the agent may work."""
 
-    def __init__(self, broker: Broker, queue: Queue, gate: Gate, health: Health, undertaker: Undertaker) -> None:
+    def __init__(
+        self, broker: Broker, queue: Queue, availability: Availability, health: Health, undertaker: Undertaker
+    ) -> None:
         self._broker = broker
         self._queue = queue
-        self._gate = gate
+        self._availability = availability
         self._health = health
         self._undertaker = undertaker
         self._letters: asyncio.Queue[Letter] = asyncio.Queue()
@@ -60,8 +62,8 @@ class Mailbox:
         await keep_running("mailbox", self._consume, health=self._health)
 
     async def _consume(self) -> None:
-        await self._gate.opened()
-        turn = self._gate.turn
+        await self._availability.opened()
+        turn = self._availability.turn
         await declare_if_allowed(self._broker, self._queue)
         self._health.well("mailbox")
         async with self._broker.consume(self._queue.name, prefetch=1) as consumer:

@@ -61,7 +61,7 @@ class Slots:
         serving = None if self._mailbox is None else asyncio.create_task(self._serve_own(self._mailbox), name="own")
         self._open()
         try:
-            await self._intake.gate.stopped()
+            await self._intake.availability.stopped()
             # Waiting for a broker that may be away helps nobody when there is nothing to finish.
             for lane, task in self._lanes.items():
                 if lane.is_idle:
@@ -87,7 +87,7 @@ class Slots:
             self._free -= keep
             self._kept += keep
             self._is_short = False
-        while self._free and not self._intake.gate.is_stopping:
+        while self._free and not self._intake.availability.is_stopping:
             size = min(self._free, self._most_in_a_lane)
             self._free -= size
             lane = Lane(
@@ -171,7 +171,7 @@ class Slots:
         # The pool gives nothing more to a lane that is closed. The smallest can be missed best.
         if with_idle := [lane for lane in self._lanes if lane.idle]:
             min(with_idle, key=lambda lane: lane.slots).close()
-        over = asyncio.create_task(self._intake.gate.turn.wait(), name="turn")
+        over = asyncio.create_task(self._intake.availability.turn.wait(), name="turn")
         try:
             await asyncio.wait({wanting, over}, return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
@@ -189,7 +189,7 @@ class Slots:
     async def _take_own(self, letter: Letter) -> None:
         # It is for this agent alone, so it waits for whatever else has taken the slot.
         while not await self._intake.capacity.take_within(OWN_PATIENCE):
-            if not self._intake.gate.is_open:
+            if not self._intake.availability.is_open:
                 await letter.requeue()
                 return
         try:
@@ -217,7 +217,7 @@ class Slots:
         self._own.discard(own)
         self._freed(1)
         self._ended.set()
-        if not self._intake.gate.is_open:
-            self._intake.gate.changed.ring()
+        if not self._intake.availability.is_open:
+            self._intake.availability.changed.ring()
         if not own.cancelled() and (failure := own.exception()) is not None:
             log.error("slot.failed", exc_info=failure)

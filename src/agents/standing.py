@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from agents.availability import Availability
 from agents.capacity import Capacity
 from agents.claims_ahead import ASKED_AGAIN_AFTER, Answered, ClaimsAhead
-from agents.gate import Gate
 from agents.replies import reply
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import CLAIMS
@@ -29,7 +29,7 @@ LONGEST_SLEEP = 60.0
 
 
 class StandingClaims:
-    """Makes claims while the gate is open and slots are idle, until cancelled."""
+    """Makes claims while the agent takes work and has idle slots, until cancelled."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class StandingClaims:
         agent_id: UUID,
         agent_type: str,
         capacity: Capacity,
-        gate: Gate,
+        availability: Availability,
         clock: Clock,
         *,
         health: Health,
@@ -46,7 +46,7 @@ class StandingClaims:
         self._agent_id = agent_id
         self._agent_type = agent_type
         self._capacity = capacity
-        self._gate = gate
+        self._availability = availability
         self._clock = clock
         self._health = health
         self._ahead = ClaimsAhead()
@@ -107,7 +107,7 @@ class StandingClaims:
 
     def _make(self, now: float) -> Sequence[UUID]:
         self._is_needed, is_needed = False, self._is_needed
-        if not is_needed or not self._gate.is_open:
+        if not is_needed or not self._availability.is_open:
             return ()
         capacity = self._capacity
         made = self._ahead.make(now, most=self._most, slots=capacity.slots, free=capacity.free, begun=capacity.taken)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from agents.agent import Agent
 from agents.attempts import Attempts
+from agents.availability import Availability
 from agents.capacity import Capacity
 from agents.claimer import Claimer
 from agents.clock_watch import ClockWatch
@@ -15,7 +16,6 @@ from agents.control import ControlListener
 from agents.ears import Ears
 from agents.executors.base import Executor
 from agents.executors.enforcement import Enforcement
-from agents.gate import Gate
 from agents.given import GivenWork
 from agents.handover import Handover
 from agents.hearing import Hearing
@@ -75,9 +75,9 @@ async def build_agent(
 
     Without `trust` it runs whatever the broker delivers.
     """
-    clock, health, attempts, gate = clock or SystemClock(), Health(), Attempts(), Gate()
+    clock, health, attempts, availability = clock or SystemClock(), Health(), Attempts(), Availability()
     skew = timedelta(seconds=settings.clock_skew_seconds)
-    clocks = ClockWatch(gate, clock, skew=skew)
+    clocks = ClockWatch(availability, clock, skew=skew)
     agent_id = identity.agent_id
     kill_grace = timedelta(seconds=settings.kill_grace_seconds)
     heartbeat_every = timedelta(seconds=settings.heartbeat_seconds)
@@ -90,7 +90,7 @@ async def build_agent(
             identity,
             attempts,
             resources,
-            gate,
+            availability,
             hearing,
             clock,
             trust,
@@ -109,7 +109,7 @@ async def build_agent(
         leases = LeaseKeeper(broker, agent_id, attempts, clock, deadlines=deadlines, kill_grace=kill_grace)
         reporter = await stack.enter_async_context(Reporter(broker, agent_id))
         capacity = Capacity(settings.slots)
-        standing = StandingClaims(broker, agent_id, identity.agent_type, capacity, gate, clock, health=health)
+        standing = StandingClaims(broker, agent_id, identity.agent_type, capacity, availability, clock, health=health)
         journal, handover, left, used = await _open_state(stack, settings, identity, reporter, clock, health)
         runner = Runner(
             agent_id,
@@ -131,14 +131,14 @@ async def build_agent(
             enforcement=enforcement,
             output_per_second=settings.output_bytes_per_second,
         )
-        given = GivenWork(runner.run, capacity, gate, attempts)
+        given = GivenWork(runner.run, capacity, availability, attempts)
         claimer = await stack.enter_async_context(
             Claimer(
                 broker,
                 agent_id,
                 attempts,
                 clock,
-                gate,
+                availability,
                 seals,
                 standing,
                 given,
@@ -146,7 +146,9 @@ async def build_agent(
             )
         )
         undertaker = Undertaker(broker, agent_id)
-        mailbox = None if settings.server_url else Mailbox(broker, own_work_queue(agent_id), gate, health, undertaker)
+        mailbox = (
+            None if settings.server_url else Mailbox(broker, own_work_queue(agent_id), availability, health, undertaker)
+        )
         intake = Intake(
             broker=broker,
             agent_id=agent_id,
@@ -155,7 +157,7 @@ async def build_agent(
             claimer=claimer,
             reporter=reporter,
             run=runner.run,
-            gate=gate,
+            availability=availability,
             undertaker=undertaker,
             ticket_hold=timedelta(seconds=settings.ticket_hold_seconds),
             capacity=capacity,
@@ -179,7 +181,7 @@ async def build_agent(
                 attempts=attempts,
                 handover=handover,
                 hearing=hearing,
-                gate=gate,
+                availability=availability,
                 undertaker=undertaker,
                 trust=trust,
                 clock=clock,
@@ -192,12 +194,12 @@ async def build_agent(
             standing=standing,
             leases=leases,
             heartbeat=heartbeat,
-            ears=Ears(broker, hearing, gate, clock, every=heartbeat_every, health=health),
+            ears=Ears(broker, hearing, availability, clock, every=heartbeat_every, health=health),
             resources=resources,
             workspaces=workspaces,
             attempts=attempts,
             handover=handover,
-            gate=gate,
+            availability=availability,
             left=left,
             stop_grace=timedelta(seconds=settings.stop_grace_seconds),
             kill_grace=kill_grace,
