@@ -14,7 +14,7 @@ from agents.handover import Handover
 from agents.heartbeat import Heartbeat
 from agents.mailbox import Mailbox
 from agents.registration import AgentRefused
-from agents.renew import LeaseKeeper
+from agents.renew import LeaseRenewer
 from agents.resources import ResourceMonitor
 from agents.slots import Slots
 from agents.spool_lines import Key
@@ -45,7 +45,7 @@ class Agent:
         mailbox: Mailbox | None,
         control: ControlListener,
         standing: StandingClaims,
-        leases: LeaseKeeper,
+        leases: LeaseRenewer,
         heartbeat: Heartbeat,
         ears: Ears,
         resources: ResourceMonitor,

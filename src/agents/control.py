@@ -14,7 +14,7 @@ from agents.clock_watch import ClockWatch
 from agents.handover import Handover
 from agents.hearing import Hearing
 from agents.own_queues import declare_if_allowed
-from agents.renew import LeaseKeeper
+from agents.renew import LeaseRenewer
 from agents.results import handed_back
 from agents.spool_lines import Key, WrittenResult
 from agents.standing import StandingClaims
@@ -44,7 +44,7 @@ class ControlListener:
         *,
         claimer: Claimer,
         standing: StandingClaims,
-        leases: LeaseKeeper,
+        leases: LeaseRenewer,
         attempts: Attempts,
         handover: Handover,
         hearing: Hearing,

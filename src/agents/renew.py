@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 LONGEST_SLEEP = 60.0
 
 
-class LeaseKeeper:
+class LeaseRenewer:
     """Renews the leases of all attempts together."""
 
     def __init__(

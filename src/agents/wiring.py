@@ -30,7 +30,7 @@ from agents.processes.keepers import Keepers
 from agents.recovery import recover
 from agents.redaction.values import Values
 from agents.registration import Identity, StateUnusable
-from agents.renew import LeaseKeeper
+from agents.renew import LeaseRenewer
 from agents.reporter import Reporter
 from agents.resources import ResourceMonitor
 from agents.runner import Runner
@@ -106,7 +106,7 @@ async def build_agent(
             claim_of=_claims_of(settings, broker),
             ask_for_keys=heartbeat.beat_soon,
         )
-        leases = LeaseKeeper(broker, agent_id, attempts, clock, deadlines=deadlines, kill_grace=kill_grace)
+        leases = LeaseRenewer(broker, agent_id, attempts, clock, deadlines=deadlines, kill_grace=kill_grace)
         reporter = await stack.enter_async_context(Reporter(broker, agent_id))
         capacity = Capacity(settings.slots)
         standing = StandingClaims(broker, agent_id, identity.agent_type, capacity, availability, clock, health=health)
