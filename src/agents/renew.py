@@ -103,12 +103,12 @@ class LeaseRenewer:
             )
 
     def _pause(self, now: float) -> float:
-        due = [
-            at
-            for attempt in self._attempts
-            for at in (attempt.renew_at, self._stop_at(attempt))
-            if at > now or attempt.stop.reason is None
-        ]
+        due = [attempt.renew_at for attempt in self._attempts]
+        for attempt in self._attempts:
+            stop_at = self._stop_at(attempt)
+            # An attempt that is being stopped needs no second order once this time has passed.
+            if stop_at > now or attempt.stop.reason is None:
+                due.append(stop_at)
         return max(0.0, min(due, default=now + LONGEST_SLEEP) - now)
 
     async def _renew(self, now: float) -> None:

@@ -146,3 +146,12 @@ async def test_a_lease_of_another_fence_is_not_meant() -> None:
         it.answer(renewal, lost=renewal.leases)
 
         assert attempt.stop.reason is None
+
+
+async def test_the_lease_of_work_that_is_being_stopped_is_renewed_also_after_a_pause_of_the_process() -> None:
+    async with keeping() as it:
+        attempt = it.grant(lease_seconds=60.0)
+        attempt.stop.order(StopReason.CANCELLED, grace=10)
+
+        # The process stood still between two steps: the renewal is overdue when the renewer decides how long to sleep.
+        assert it.renewer._pause(attempt.renew_at + 0.1) == 0.0
