@@ -18,7 +18,7 @@ from agents.renew import LeaseRenewer
 from agents.resources import ResourceMonitor
 from agents.slots import Slots
 from agents.spool_lines import Key
-from agents.standing import StandingClaims
+from agents.standing_claimer import StandingClaimer
 from agents.stopping import StopReason
 from agents.workspace import Workspaces
 from common.messages import AgentStatus
@@ -44,7 +44,7 @@ class Agent:
         slots: Slots,
         mailbox: Mailbox | None,
         control: ControlListener,
-        standing: StandingClaims,
+        standing: StandingClaimer,
         leases: LeaseRenewer,
         heartbeat: Heartbeat,
         ears: Ears,

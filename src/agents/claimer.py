@@ -15,7 +15,7 @@ from agents.availability import Availability
 from agents.given import GivenWork
 from agents.replies import reply
 from agents.seal_check import SealCheck
-from agents.standing import StandingClaims
+from agents.standing_claimer import StandingClaimer
 from common.batching import Batcher
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import CLAIMS
@@ -78,7 +78,7 @@ class Claimer:
         clock: Clock,
         availability: Availability,
         seals: SealCheck,
-        standing: StandingClaims,
+        standing: StandingClaimer,
         given: GivenWork,
         *,
         timeout: timedelta,

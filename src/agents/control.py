@@ -17,7 +17,7 @@ from agents.own_queues import declare_if_allowed
 from agents.renew import LeaseRenewer
 from agents.results import handed_back
 from agents.spool_lines import Key, WrittenResult
-from agents.standing import StandingClaims
+from agents.standing_claimer import StandingClaimer
 from agents.trust import Trust
 from agents.unreadable import Undertaker
 from common.broker.base import Broker, Consumer, Delivery
@@ -43,7 +43,7 @@ class ControlListener:
         agent_id: UUID,
         *,
         claimer: Claimer,
-        standing: StandingClaims,
+        standing: StandingClaimer,
         leases: LeaseRenewer,
         attempts: Attempts,
         handover: Handover,

@@ -40,7 +40,7 @@ from agents.settings import AgentSettings
 from agents.slots import Slots
 from agents.spool import Spool
 from agents.spool_lines import Key
-from agents.standing import StandingClaims
+from agents.standing_claimer import StandingClaimer
 from agents.trust import Trust
 from agents.unreadable import Undertaker
 from agents.used_claims import UsedClaims
@@ -109,7 +109,7 @@ async def build_agent(
         leases = LeaseRenewer(broker, agent_id, attempts, clock, deadlines=deadlines, kill_grace=kill_grace)
         reporter = await stack.enter_async_context(Reporter(broker, agent_id))
         capacity = Capacity(settings.slots)
-        standing = StandingClaims(broker, agent_id, identity.agent_type, capacity, availability, clock, health=health)
+        standing = StandingClaimer(broker, agent_id, identity.agent_type, capacity, availability, clock, health=health)
         journal, handover, left, used = await _open_state(stack, settings, identity, reporter, clock, health)
         runner = Runner(
             agent_id,

@@ -14,7 +14,7 @@ from agents.capacity import Capacity
 from agents.claimer import Claimer, ClaimUnanswered, Reception
 from agents.given import GivenWork
 from agents.seal_check import SealCheck
-from agents.standing import StandingClaims
+from agents.standing_claimer import StandingClaimer
 from agents.stopping import StopReason
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
@@ -58,7 +58,7 @@ async def asking(*, timeout: float = 10.0) -> AsyncIterator[Asking]:
     broker, attempts, availability = Recording(), Attempts(), Availability()
     clock, capacity = SystemClock(), Capacity(4)
     seals = SealCheck(None, AGENT, clock, skew=timedelta(0))
-    standing = StandingClaims(broker, AGENT, "infra", capacity, availability, clock, health=Health())
+    standing = StandingClaimer(broker, AGENT, "infra", capacity, availability, clock, health=Health())
     given = GivenWork(lambda attempt: attempt.stop.wait(), capacity, availability, attempts)
     async with Claimer(
         broker, AGENT, attempts, clock, availability, seals, standing, given, timeout=timedelta(seconds=timeout)

@@ -17,7 +17,7 @@ from agents.claimer import Claimer, Reception
 from agents.claims_ahead import ASKED_AFTER, KEPT_FOR
 from agents.given import GivenWork
 from agents.seal_check import SealCheck
-from agents.standing import StandingClaims
+from agents.standing_claimer import StandingClaimer
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
 from common.loop import Health
@@ -63,7 +63,7 @@ class Idle:
         self.ran: list[UUID] = []
         self.handed_back: list[UUID] = []
         self.end = asyncio.Event()
-        self.standing = StandingClaims(
+        self.standing = StandingClaimer(
             self.bus, AGENT, "infra", self.capacity, self.availability, self.clock, health=Health()
         )
         self.given = GivenWork(self._run, self.capacity, self.availability, self.attempts)

@@ -1,4 +1,4 @@
-"""Claims in advance: an agent with idle slots tells the orchestrator that it would take whatever comes next.
+"""Make standing claims: an agent with idle slots tells the orchestrator that it would take whatever comes next.
 
 A task that is dispatched then goes to it at once, leased and signed, without a ticket and a claim in between. Such a
 claim counts for half a second only; an agent that nobody needs falls silent, and says no more of what it has free. Of
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 LONGEST_SLEEP = 60.0
 
 
-class StandingClaims:
+class StandingClaimer:
     """Makes claims while the agent takes work and has idle slots, until cancelled."""
 
     def __init__(
