@@ -14,7 +14,7 @@ from uuid import UUID
 
 from agents.availability import Availability
 from agents.capacity import Capacity
-from agents.claims_ahead import ASKED_AGAIN_AFTER, Answered, ClaimsAhead
+from agents.open_standing_claims import ASKED_AGAIN_AFTER, Answered, OpenStandingClaims
 from agents.replies import reply
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import CLAIMS
@@ -49,7 +49,7 @@ class StandingClaimer:
         self._availability = availability
         self._clock = clock
         self._health = health
-        self._ahead = ClaimsAhead()
+        self._open = OpenStandingClaims()
         self._most = 0
         self._is_needed = False
         self._news = Wake()
@@ -62,7 +62,7 @@ class StandingClaimer:
 
     def granted(self, claim_id: UUID) -> Answered | None:
         """Return the claim that is answered with a task; None when it is none of these. Its slot is the caller's."""
-        answered = self._ahead.answered(claim_id)
+        answered = self._open.answered(claim_id)
         if answered is not None:
             self._answered.ring()
             self._more_may_come()
@@ -70,7 +70,7 @@ class StandingClaimer:
 
     def refused(self, claim_id: UUID) -> None:
         """Nothing was leased to a claim, and nothing will be."""
-        answered = self._ahead.answered(claim_id)
+        answered = self._open.answered(claim_id)
         if answered is not None:
             self._answered.ring()
             self._capacity.let_go(int(answered.has_slot))
@@ -81,11 +81,11 @@ class StandingClaimer:
 
     async def withdraw(self, *, within: float) -> bool:
         """Ask about all claims and wait for the answers; False when they take too long."""
-        self._ahead.ask_all()
+        self._open.ask_all()
         self._news.ring()
         try:
             async with asyncio.timeout(within):
-                while self._ahead.is_asking:
+                while self._open.is_asking:
                     await self._answered.rung()
         except TimeoutError:
             return False
@@ -98,11 +98,11 @@ class StandingClaimer:
 
     async def _step(self) -> None:
         now = self._clock.monotonic()
-        self._capacity.let_go(self._ahead.lapse(now))
-        withdrawn, made = self._ahead.ask(now), self._make(now)
+        self._capacity.let_go(self._open.lapse(now))
+        withdrawn, made = self._open.ask(now), self._make(now)
         if made or withdrawn:
             await self._send(made, withdrawn)
-        pause = min(LONGEST_SLEEP, max(0.0, self._ahead.next_change() - self._clock.monotonic()))
+        pause = min(LONGEST_SLEEP, max(0.0, self._open.next_change() - self._clock.monotonic()))
         await self._news.wait(timedelta(seconds=pause))
 
     def _make(self, now: float) -> Sequence[UUID]:
@@ -110,7 +110,7 @@ class StandingClaimer:
         if not is_needed or not self._availability.is_open:
             return ()
         capacity = self._capacity
-        made = self._ahead.make(now, most=self._most, slots=capacity.slots, free=capacity.free, begun=capacity.taken)
+        made = self._open.make(now, most=self._most, slots=capacity.slots, free=capacity.free, begun=capacity.taken)
         capacity.keep(len(made))
         return made
 

@@ -1,4 +1,4 @@
-"""Claims in advance: they are sent when a slot is free, asked about, and answered work begins once or goes back."""
+"""Standing claims: they are sent when a slot is free, asked about, and answered work begins once or goes back."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,8 +14,8 @@ from agents.attempts import Attempts
 from agents.availability import Availability
 from agents.capacity import Capacity
 from agents.claimer import Claimer, Reception
-from agents.claims_ahead import ASKED_AFTER, KEPT_FOR
 from agents.given import GivenWork
+from agents.open_standing_claims import ASKED_AFTER, KEPT_FOR
 from agents.seal_check import SealCheck
 from agents.standing_claimer import StandingClaimer
 from common.broker.base import BrokerUnavailable, Outgoing
