@@ -12,7 +12,7 @@ from agents.control import ControlListener
 from agents.ears import AgentDeaf, Ears
 from agents.handover import Handover
 from agents.heartbeat import Heartbeat
-from agents.mailbox import Mailbox
+from agents.own_tickets import OwnTickets
 from agents.registration import AgentRefused
 from agents.renew import LeaseRenewer
 from agents.resources import ResourceMonitor
@@ -42,7 +42,7 @@ class Agent:
         self,
         *,
         slots: Slots,
-        mailbox: Mailbox | None,
+        own_tickets: OwnTickets | None,
         control: ControlListener,
         standing: StandingClaimer,
         leases: LeaseRenewer,
@@ -58,7 +58,7 @@ class Agent:
         kill_grace: timedelta,
     ) -> None:
         self._slots = slots
-        self._mailbox = mailbox
+        self._own_tickets = own_tickets
         self._control = control
         self._standing = standing
         self._leases = leases
@@ -96,8 +96,8 @@ class Agent:
             ]
             # Before anything new: tasks, and those behind them, wait for these.
             await asyncio.wait({stopping, sending}, return_when=asyncio.FIRST_COMPLETED)
-            if self._mailbox is not None:
-                services.append(group.create_task(self._mailbox.run(), name="mailbox"))
+            if self._own_tickets is not None:
+                services.append(group.create_task(self._own_tickets.run(), name="own_tickets"))
             slots = group.create_task(self._slots.run(), name="slots")
             await self._until_leaving(stopping)
             await self._leave(slots)

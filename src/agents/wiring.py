@@ -24,7 +24,7 @@ from agents.intake import Intake
 from agents.journal import Journal
 from agents.journal_file import JournalFile
 from agents.leftovers import unended, used_claims
-from agents.mailbox import Mailbox
+from agents.own_tickets import OwnTickets
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keepers
 from agents.recovery import recover
@@ -146,8 +146,10 @@ async def build_agent(
             )
         )
         undertaker = Undertaker(broker, agent_id)
-        mailbox = (
-            None if settings.server_url else Mailbox(broker, own_work_queue(agent_id), availability, health, undertaker)
+        own_tickets = (
+            None
+            if settings.server_url
+            else OwnTickets(broker, own_work_queue(agent_id), availability, health, undertaker)
         )
         intake = Intake(
             broker=broker,
@@ -167,11 +169,11 @@ async def build_agent(
             slots=Slots(
                 settings.slots,
                 intake,
-                mailbox=mailbox,
+                own_tickets=own_tickets,
                 most_in_a_lane=1 if settings.server_url else settings.slots,
                 given=given,
             ),
-            mailbox=mailbox,
+            own_tickets=own_tickets,
             control=ControlListener(
                 broker,
                 agent_id,

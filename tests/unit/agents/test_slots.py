@@ -17,7 +17,7 @@ from agents.availability import Availability
 from agents.capacity import Capacity
 from agents.given import GivenWork
 from agents.intake import Intake
-from agents.mailbox import Mailbox
+from agents.own_tickets import OwnTickets
 from agents.slots import Slots
 from agents.stopping import StopReason
 from agents.unreadable import Undertaker
@@ -89,7 +89,7 @@ class Working:
         self.most = 0
         self.capacity = Capacity(count)
         self.given = GivenWork(self.run, self.capacity, self.availability, Attempts())
-        self.mailbox = Mailbox(self.broker, OWN, self.availability, Health(), Undertaker(self.broker, AGENT))
+        self.own_tickets = OwnTickets(self.broker, OWN, self.availability, Health(), Undertaker(self.broker, AGENT))
         intake = Intake(
             broker=self.broker,
             agent_id=AGENT,
@@ -103,7 +103,7 @@ class Working:
             ticket_hold=timedelta(seconds=hold),
             capacity=self.capacity,
         )
-        self.slots = Slots(count, intake, mailbox=self.mailbox, most_in_a_lane=count, given=self.given)
+        self.slots = Slots(count, intake, own_tickets=self.own_tickets, most_in_a_lane=count, given=self.given)
 
     async def claim(self, ticket: Ticket) -> Attempt:
         self.claimed.append(ticket.task_id)
@@ -153,7 +153,7 @@ async def working(count: int, *, hold: float = 60.0) -> AsyncIterator[Working]:
     it = Working(count, hold=hold)
     await it.broker.declare(POOL, OWN)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(it.slots.run()), group.create_task(it.mailbox.run())]
+        tasks = [group.create_task(it.slots.run()), group.create_task(it.own_tickets.run())]
         yield it
         for task in tasks:
             task.cancel()
