@@ -24,6 +24,8 @@ from common.safeguards import Safeguard, is_on
 log = logging.getLogger(__name__)
 
 LONGEST_SLEEP = 60.0
+# After which part of its lease a renewal that was not answered is repeated.
+REPEATED_AFTER = 1 / 12
 
 
 class LeaseRenewer:
@@ -57,7 +59,7 @@ class LeaseRenewer:
                 if any(attempt.renew_at <= now for attempt in self._attempts):
                     publishing.create_task(self._renew(now), name="renew")
                     for attempt in self._attempts:
-                        attempt.renew_at = now + attempt.grant.lease_seconds / 12
+                        attempt.renew_at = now + attempt.grant.lease_seconds * REPEATED_AFTER
                 now = self._clock.monotonic()
                 pause = self._pause(now)
                 # What is due before anything else can be is the renewal of one that is added.
