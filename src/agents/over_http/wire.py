@@ -100,7 +100,7 @@ class Claimed(Answer):
 
 
 class Renewal(Answer):
-    """The answer to the heartbeat of a job; the rest of the job does not matter then."""
+    """The answer to the renewal of a job's lease; the rest of the job does not matter then."""
 
     cancelled: bool = False
 
