@@ -7,18 +7,18 @@ from datetime import timedelta
 from typing import Any
 
 from agents.attempts import Attempts
+from agents.availability import Availability
 from agents.control import ControlListener
 from agents.ears import AgentDeaf, Ears
-from agents.gate import Gate
 from agents.handover import Handover
 from agents.heartbeat import Heartbeat
-from agents.mailbox import Mailbox
+from agents.own_tickets import OwnTickets
 from agents.registration import AgentRefused
-from agents.renew import LeaseKeeper
+from agents.renew import LeaseRenewer
 from agents.resources import ResourceMonitor
 from agents.slots import Slots
 from agents.spool_lines import Key
-from agents.standing import StandingClaims
+from agents.standing_claimer import StandingClaimer
 from agents.stopping import StopReason
 from agents.workspace import Workspaces
 from common.messages import AgentStatus
@@ -42,23 +42,23 @@ class Agent:
         self,
         *,
         slots: Slots,
-        mailbox: Mailbox | None,
+        own_tickets: OwnTickets | None,
         control: ControlListener,
-        standing: StandingClaims,
-        leases: LeaseKeeper,
+        standing: StandingClaimer,
+        leases: LeaseRenewer,
         heartbeat: Heartbeat,
         ears: Ears,
         resources: ResourceMonitor,
         workspaces: Workspaces,
         attempts: Attempts,
         handover: Handover,
-        gate: Gate,
+        availability: Availability,
         left: Sequence[Key],
         stop_grace: timedelta,
         kill_grace: timedelta,
     ) -> None:
         self._slots = slots
-        self._mailbox = mailbox
+        self._own_tickets = own_tickets
         self._control = control
         self._standing = standing
         self._leases = leases
@@ -68,7 +68,7 @@ class Agent:
         self._workspaces = workspaces
         self._attempts = attempts
         self._handover = handover
-        self._gate = gate
+        self._availability = availability
         self._left = left
         self._stop_grace = stop_grace.total_seconds()
         self._kill_grace = kill_grace.total_seconds()
@@ -96,8 +96,8 @@ class Agent:
             ]
             # Before anything new: tasks, and those behind them, wait for these.
             await asyncio.wait({stopping, sending}, return_when=asyncio.FIRST_COMPLETED)
-            if self._mailbox is not None:
-                services.append(group.create_task(self._mailbox.run(), name="mailbox"))
+            if self._own_tickets is not None:
+                services.append(group.create_task(self._own_tickets.run(), name="own_tickets"))
             slots = group.create_task(self._slots.run(), name="slots")
             await self._until_leaving(stopping)
             await self._leave(slots)
@@ -105,8 +105,8 @@ class Agent:
                 service.cancel()
         await self._heartbeat.beat(AgentStatus.OFFLINE)
         log.info("agent.stopped")
-        if self._gate.refusal is not None:
-            raise AgentRefused(self._gate.refusal)
+        if self._availability.refusal is not None:
+            raise AgentRefused(self._availability.refusal)
         if self._ears.gave_up:
             raise AgentDeaf
 
@@ -114,15 +114,15 @@ class Agent:
         """Return when told to stop, when a drain is done, or when there is no use in going on."""
         said = False
         while not stopping.done() and not self._ears.gave_up:
-            if self._gate.refusal is not None:
+            if self._availability.refusal is not None:
                 return
-            if self._gate.is_drained and self._slots.is_idle:
+            if self._availability.is_drained and self._slots.is_idle:
                 log.info("agent.drained")
                 return
-            if said is not self._gate.is_leaving:
-                said = self._gate.is_leaving
+            if said is not self._availability.is_leaving:
+                said = self._availability.is_leaving
                 self._heartbeat.beat_soon()
-            changed = asyncio.ensure_future(self._gate.changed.wait(LOOK))
+            changed = asyncio.ensure_future(self._availability.changed.wait(LOOK))
             try:
                 await asyncio.wait({changed, stopping}, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -131,7 +131,7 @@ class Agent:
 
     async def _leave(self, slots: asyncio.Task[None]) -> None:
         log.info("agent.leaving", extra={"running": len(self._attempts), "grace": self._stop_grace})
-        self._gate.stop()
+        self._availability.stop()
         self._heartbeat.beat_soon()
         # What was given for one of them, and comes too late, goes back while this agent can still say so.
         if not await self._standing.withdraw(within=ANSWER_SECONDS):

@@ -11,11 +11,11 @@ from typing import Self
 from uuid import UUID, uuid4
 
 from agents.attempts import Attempt, Attempts
-from agents.gate import Gate
+from agents.availability import Availability
 from agents.given import GivenWork
 from agents.replies import reply
 from agents.seal_check import SealCheck
-from agents.standing import StandingClaims
+from agents.standing_claimer import StandingClaimer
 from common.batching import Batcher
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import CLAIMS
@@ -76,9 +76,9 @@ class Claimer:
         agent_id: UUID,
         attempts: Attempts,
         clock: Clock,
-        gate: Gate,
+        availability: Availability,
         seals: SealCheck,
-        standing: StandingClaims,
+        standing: StandingClaimer,
         given: GivenWork,
         *,
         timeout: timedelta,
@@ -87,7 +87,7 @@ class Claimer:
         self._agent_id = agent_id
         self._attempts = attempts
         self._clock = clock
-        self._gate = gate
+        self._availability = availability
         self._seals = seals
         self._standing = standing
         self._given = given
@@ -117,7 +117,7 @@ class Claimer:
                 if asked.is_answered:
                     return asked.attempt
                 log.warning("claim.unanswered", extra={"task_id": ticket.task_id, "claim_id": claimed.claim_id})
-                if not self._gate.is_open:
+                if not self._availability.is_open:
                     break
             raise ClaimUnanswered
         finally:
@@ -126,8 +126,8 @@ class Claimer:
     def granted(self, grant: GrantedTask, seal: Seal | None = None) -> Reception:
         """Take in a grant. A late one must be handed back, because nobody will run it; a forged one is nothing at all.
 
-        One that was claimed in advance begins. The seal of one that is awaited is checked by the gate, which can say to
-        the caller what is wrong with it.
+        One that was claimed in advance begins. The write gate checks the seal of one that is awaited, and can tell the
+        caller what is wrong with it.
         """
         asked = self._waiting_for(grant)
         if self._granted.get(grant.claim_id) == (grant.work.task_id, grant.fence):

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from agents.gate import Gate
+from agents.availability import Availability
 from common.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -18,10 +18,10 @@ REMEMBERED_BEATS = 100
 
 
 class ClockWatch:
-    """Opens and closes the gate. Clocks may differ by `skew`."""
+    """Keeps the agent from new work while its clock is off. Clocks may differ by `skew`."""
 
-    def __init__(self, gate: Gate, clock: Clock, *, skew: timedelta) -> None:
-        self._gate = gate
+    def __init__(self, availability: Availability, clock: Clock, *, skew: timedelta) -> None:
+        self._availability = availability
         self._clock = clock
         self._skew = skew
         self._sent: OrderedDict[UUID, float] = OrderedDict()
@@ -55,4 +55,4 @@ class ClockWatch:
                 log.error("agent.clock_off", extra={**seconds, "allowed": self._skew.total_seconds()})
             else:
                 log.warning("agent.clock_right", extra=seconds)
-        self._gate.clock_is(off=is_off)
+        self._availability.clock_is(off=is_off)

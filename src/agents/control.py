@@ -8,16 +8,16 @@ from typing import assert_never
 from uuid import UUID
 
 from agents.attempts import Attempts
+from agents.availability import Availability
 from agents.claimer import Claimer, Reception
 from agents.clock_watch import ClockWatch
-from agents.gate import Gate
 from agents.handover import Handover
 from agents.hearing import Hearing
 from agents.own_queues import declare_if_allowed
-from agents.renew import LeaseKeeper
+from agents.renew import LeaseRenewer
 from agents.results import handed_back
 from agents.spool_lines import Key, WrittenResult
-from agents.standing import StandingClaims
+from agents.standing_claimer import StandingClaimer
 from agents.trust import Trust
 from agents.unreadable import Undertaker
 from common.broker.base import Broker, Consumer, Delivery
@@ -43,12 +43,12 @@ class ControlListener:
         agent_id: UUID,
         *,
         claimer: Claimer,
-        standing: StandingClaims,
-        leases: LeaseKeeper,
+        standing: StandingClaimer,
+        leases: LeaseRenewer,
         attempts: Attempts,
         handover: Handover,
         hearing: Hearing,
-        gate: Gate,
+        availability: Availability,
         undertaker: Undertaker,
         trust: Trust | None,
         clock: Clock,
@@ -68,7 +68,7 @@ class ControlListener:
         self._attempts = attempts
         self._handover = handover
         self._hearing = hearing
-        self._gate = gate
+        self._availability = availability
         self._undertaker = undertaker
         self._trust = trust
         self._clock = clock
@@ -157,15 +157,15 @@ class ControlListener:
         """Take work or take none, as ordered. An order that names another process of this agent is for that one."""
         match order:
             case Pause():
-                self._gate.pause(order.until, ordered_at=ordered_at, note=order.note)
+                self._availability.pause(order.until, ordered_at=ordered_at, note=order.note)
             case Drain(started_at=started_at) if started_at != self._started_at:
                 log.info("drain.of_an_earlier_process", extra={"started_at": started_at.isoformat()})
             case Drain():
-                self._gate.drain(order.note)
+                self._availability.drain(order.note)
             case Resume():
-                self._gate.resume()
+                self._availability.resume()
             case Leave() if order.boot_id == self._boot_id:
-                self._gate.refuse(order.reason)
+                self._availability.refuse(order.reason)
             case Leave():
                 log.warning("agent.two_processes", extra={"refused": order.boot_id, "reason": order.reason})
 

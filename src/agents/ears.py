@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
-from agents.gate import Gate
+from agents.availability import Availability
 from agents.hearing import Hearing
 from common.broker.base import Broker
 from common.clock import Clock
@@ -28,11 +28,18 @@ class Ears:
     """Looks as often as the agent beats. `gave_up`: the agent is to end."""
 
     def __init__(
-        self, broker: Broker, hearing: Hearing, gate: Gate, clock: Clock, *, every: timedelta, health: Health
+        self,
+        broker: Broker,
+        hearing: Hearing,
+        availability: Availability,
+        clock: Clock,
+        *,
+        every: timedelta,
+        health: Health,
     ) -> None:
         self._broker = broker
         self._hearing = hearing
-        self._gate = gate
+        self._availability = availability
         self._clock = clock
         self._every = every
         self._health = health
@@ -49,9 +56,9 @@ class Ears:
                 await self._broker.reconnect()
                 # Consumers too, and not only what is under them: who is deaf cannot tell which of them has died.
                 reopen_control()
-                self._gate.reopen()
+                self._availability.reopen()
             if self._hearing.must_give_up(now=now):
                 self.gave_up = True
-                self._gate.changed.ring()
+                self._availability.changed.ring()
 
         await keep_running("ears", look, health=self._health)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from agents.attempts import Attempt, Attempts
+from agents.availability import Availability
 from agents.capacity import PATIENCE, Capacity
-from agents.gate import Gate
 from agents.stopping import StopReason
 
 log = logging.getLogger(__name__)
@@ -20,12 +20,12 @@ class GivenWork:
         self,
         run: Callable[[Attempt], Coroutine[Any, Any, None]],
         capacity: Capacity,
-        gate: Gate,
+        availability: Availability,
         attempts: Attempts,
     ) -> None:
         self._run = run
         self._capacity = capacity
-        self._gate = gate
+        self._availability = availability
         self._attempts = attempts
         self._running: set[asyncio.Task[None]] = set()
         self.ended: Callable[[], None] = lambda: None
@@ -38,7 +38,7 @@ class GivenWork:
 
         When there is none soon it goes back untouched.
         """
-        if not self._gate.is_open:
+        if not self._availability.is_open:
             if has_slot:
                 self._capacity.let_go(1)
             return False
@@ -71,7 +71,7 @@ class GivenWork:
     def _over(self, running: asyncio.Task[None]) -> None:
         self._running.discard(running)
         self.ended()
-        if not self._gate.is_open:
-            self._gate.changed.ring()
+        if not self._availability.is_open:
+            self._availability.changed.ring()
         if not running.cancelled() and (failure := running.exception()) is not None:
             log.error("work.lost", exc_info=failure)

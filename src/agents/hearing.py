@@ -1,7 +1,7 @@
 """Notice that nothing comes back any more, although what is said is taken.
 
-A connection can be alive, its heartbeats answered, and its consumers dead all the same. The orchestrator answers every
-heartbeat with `Heard`; when several in a row were published and none was answered, this agent is deaf, or the
+A connection can be alive, its AMQP heartbeats answered, and its consumers dead all the same. The orchestrator answers
+every heartbeat with `Heard`; when several in a row were published and none was answered, this agent is deaf, or the
 orchestrator is away. Both look the same from here, so the remedy must be harmless: new connections and consumers.
 """
 

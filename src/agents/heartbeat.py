@@ -6,8 +6,8 @@ from datetime import timedelta
 from uuid import uuid4
 
 from agents.attempts import Attempts
+from agents.availability import Availability
 from agents.clock_watch import ClockWatch
-from agents.gate import Gate
 from agents.hearing import Hearing
 from agents.registration import Identity
 from agents.replies import reply
@@ -32,7 +32,7 @@ class Heartbeat:
         identity: Identity,
         attempts: Attempts,
         resources: ResourceMonitor,
-        gate: Gate,
+        availability: Availability,
         hearing: Hearing,
         clock: Clock,
         trust: Trust | None,
@@ -45,7 +45,7 @@ class Heartbeat:
         self._identity = identity
         self._attempts = attempts
         self._resources = resources
-        self._gate = gate
+        self._availability = availability
         self._hearing = hearing
         self._clock = clock
         self._trust = trust
@@ -66,7 +66,7 @@ class Heartbeat:
         self._soon.ring()
 
     def status(self) -> AgentStatus:
-        if self._gate.is_leaving:
+        if self._availability.is_leaving:
             return AgentStatus.DRAINING
         return AgentStatus.BUSY if len(self._attempts) >= self._identity.slots else AgentStatus.ONLINE
 

@@ -8,9 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from agents.attempts import Attempt
+from agents.availability import Availability
 from agents.capacity import Capacity
 from agents.claimer import Claimer
-from agents.gate import Gate
 from agents.reporter import Reporter
 from agents.unreadable import Undertaker
 from common.broker.base import Broker, Queue
@@ -33,7 +33,7 @@ class Intake:
     claimer: Claimer
     reporter: Reporter
     run: Callable[[Attempt], Coroutine[Any, Any, None]]
-    gate: Gate
+    availability: Availability
     undertaker: Undertaker
     ticket_hold: timedelta
     capacity: Capacity

@@ -6,6 +6,7 @@ never thrown away with an old file.
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -89,8 +90,9 @@ class JournalFile:
         kept = [text + b"\n" for texts in self._open_lines.values() for text in texts]
         write_atomically(draft, b"".join(kept))
         self.close()
-        # A crash between these two leaves no current file, and the previous one has everything.
-        self._path.replace(self.previous)
+        # A crash or a failure between these two leaves no current file, and the previous one has everything.
+        with suppress(FileNotFoundError):
+            self._path.replace(self.previous)
         draft.replace(self._path)
         sync_folder(self._path.parent)
         self._size = 0

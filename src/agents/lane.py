@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Lane:
-    """Serves `size` slots from when the gate opens until its turn is over, or `close`.
+    """Serves `size` slots from when the agent takes work until its turn is over, or `close`.
 
     When it takes no more tickets it gives back its slots as they become free: `freed` is called with their number. What
     it has not given back when `run` ends is free, too. It closes by itself when one of its slots is free and
@@ -83,8 +83,8 @@ class Lane:
         """
         intake = self._intake
         try:
-            await intake.gate.opened()
-            turn = intake.gate.turn
+            await intake.availability.opened()
+            turn = intake.availability.turn
             await declare_if_allowed(intake.broker, intake.queue)
             async with intake.broker.consume(intake.queue.name, prefetch=self._size) as consumer:
                 await self._take_until_over(consumer, turn)
@@ -187,8 +187,8 @@ class Lane:
             self._give_back_idle()
         elif self._is_slot_wanted():
             self._closing.set()
-        if not self._intake.gate.is_open:
-            self._intake.gate.changed.ring()
+        if not self._intake.availability.is_open:
+            self._intake.availability.changed.ring()
 
     def _hold_no_longer(self, consumer: Consumer, delivery: Delivery) -> None:
         self._closing.set()

@@ -50,7 +50,7 @@ class StateUnusable(StartupRefused):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A heartbeat: the state of an agent and its host. `boot_id` is a random name of this process."""
+    """What an agent says of itself in each heartbeat. `boot_id` is a random name of this process."""
 
     agent_id: UUID
     agent_type: str

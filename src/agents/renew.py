@@ -24,9 +24,11 @@ from common.safeguards import Safeguard, is_on
 log = logging.getLogger(__name__)
 
 LONGEST_SLEEP = 60.0
+# After which part of its lease a renewal that was not answered is repeated.
+REPEATED_AFTER = 1 / 12
 
 
-class LeaseKeeper:
+class LeaseRenewer:
     """Renews the leases of all attempts together."""
 
     def __init__(
@@ -57,7 +59,7 @@ class LeaseKeeper:
                 if any(attempt.renew_at <= now for attempt in self._attempts):
                     publishing.create_task(self._renew(now), name="renew")
                     for attempt in self._attempts:
-                        attempt.renew_at = now + attempt.grant.lease_seconds / 12
+                        attempt.renew_at = now + attempt.grant.lease_seconds * REPEATED_AFTER
                 now = self._clock.monotonic()
                 pause = self._pause(now)
                 # What is due before anything else can be is the renewal of one that is added.
@@ -103,12 +105,12 @@ class LeaseKeeper:
             )
 
     def _pause(self, now: float) -> float:
-        due = [
-            at
-            for attempt in self._attempts
-            for at in (attempt.renew_at, self._stop_at(attempt))
-            if at > now or attempt.stop.reason is None
-        ]
+        due = [attempt.renew_at for attempt in self._attempts]
+        for attempt in self._attempts:
+            stop_at = self._stop_at(attempt)
+            # An attempt that is being stopped needs no second order once this time has passed.
+            if stop_at > now or attempt.stop.reason is None:
+                due.append(stop_at)
         return max(0.0, min(due, default=now + LONGEST_SLEEP) - now)
 
     async def _renew(self, now: float) -> None:

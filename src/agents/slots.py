@@ -13,7 +13,7 @@ from agents.claimer import ClaimUnanswered
 from agents.given import GivenWork
 from agents.intake import Intake
 from agents.lane import Lane
-from agents.mailbox import Letter, Mailbox
+from agents.own_tickets import OwnTicket, OwnTickets
 from common.backoff import full_jitter
 from common.loop import FIRST_PAUSE, LONGEST_PAUSE
 from common.protocol import UnreadableMessage
@@ -30,7 +30,7 @@ class Slots:
     """Runs one task in each slot at a time, until the agent stops. `most_in_a_lane`: as many share one consumer."""
 
     def __init__(
-        self, count: int, intake: Intake, *, mailbox: Mailbox | None, most_in_a_lane: int, given: GivenWork
+        self, count: int, intake: Intake, *, own_tickets: OwnTickets | None, most_in_a_lane: int, given: GivenWork
     ) -> None:
         self._intake = intake
         self._given = given
@@ -38,7 +38,7 @@ class Slots:
         # How many of the slots are kept from the lanes because of it.
         self._kept = 0
         self._is_short = False
-        self._mailbox = mailbox
+        self._own_tickets = own_tickets
         self._most_in_a_lane = most_in_a_lane
         self._free = count
         self._lanes: dict[Lane, asyncio.Task[None]] = {}
@@ -58,10 +58,12 @@ class Slots:
 
     async def run(self) -> None:
         """Take tickets until the agent stops, and finish the last ones. Being cancelled stops all work, too."""
-        serving = None if self._mailbox is None else asyncio.create_task(self._serve_own(self._mailbox), name="own")
+        serving = (
+            None if self._own_tickets is None else asyncio.create_task(self._serve_own(self._own_tickets), name="own")
+        )
         self._open()
         try:
-            await self._intake.gate.stopped()
+            await self._intake.availability.stopped()
             # Waiting for a broker that may be away helps nobody when there is nothing to finish.
             for lane, task in self._lanes.items():
                 if lane.is_idle:
@@ -87,7 +89,7 @@ class Slots:
             self._free -= keep
             self._kept += keep
             self._is_short = False
-        while self._free and not self._intake.gate.is_stopping:
+        while self._free and not self._intake.availability.is_stopping:
             size = min(self._free, self._most_in_a_lane)
             self._free -= size
             lane = Lane(
@@ -147,20 +149,20 @@ class Slots:
         elif len(self._lanes) > 1:
             self._uniting = asyncio.get_running_loop().call_later(TOGETHER_AFTER, self._unite)
 
-    async def _serve_own(self, mailbox: Mailbox) -> None:
+    async def _serve_own(self, own_tickets: OwnTickets) -> None:
         while True:
-            letter = await mailbox.next()
+            ticket = await own_tickets.next()
             try:
                 is_free = await self._next_slot()
             except BaseException:
-                await letter.requeue()
+                await ticket.requeue()
                 raise
             if is_free:
-                own = asyncio.create_task(self._take_own(letter), name="own ticket")
+                own = asyncio.create_task(self._take_own(ticket), name="own ticket")
                 self._own.add(own)
                 own.add_done_callback(self._served_own)
             else:
-                await letter.requeue()
+                await ticket.requeue()
 
     async def _next_slot(self) -> bool:
         """Take a slot from the lanes, the next that is free; False when the turn is over before there is one."""
@@ -171,7 +173,7 @@ class Slots:
         # The pool gives nothing more to a lane that is closed. The smallest can be missed best.
         if with_idle := [lane for lane in self._lanes if lane.idle]:
             min(with_idle, key=lambda lane: lane.slots).close()
-        over = asyncio.create_task(self._intake.gate.turn.wait(), name="turn")
+        over = asyncio.create_task(self._intake.availability.turn.wait(), name="turn")
         try:
             await asyncio.wait({wanting, over}, return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
@@ -186,30 +188,30 @@ class Slots:
     def _is_slot_wanted(self) -> bool:
         return self._wanting is not None and not self._wanting.done()
 
-    async def _take_own(self, letter: Letter) -> None:
+    async def _take_own(self, ticket: OwnTicket) -> None:
         # It is for this agent alone, so it waits for whatever else has taken the slot.
         while not await self._intake.capacity.take_within(OWN_PATIENCE):
-            if not self._intake.gate.is_open:
-                await letter.requeue()
+            if not self._intake.availability.is_open:
+                await ticket.requeue()
                 return
         try:
-            await self._claim_and_work(letter)
+            await self._claim_and_work(ticket)
         finally:
             self._intake.capacity.release()
 
-    async def _claim_and_work(self, letter: Letter) -> None:
+    async def _claim_and_work(self, ticket: OwnTicket) -> None:
         try:
-            attempt = await self._intake.claim(letter.delivery.body)
+            attempt = await self._intake.claim(ticket.delivery.body)
         except UnreadableMessage as error:
             log.warning("ticket.unreadable", extra={"reason": str(error)})
-            await letter.dead_letter(str(error))
+            await ticket.dead_letter(str(error))
         except BaseException as error:
-            await letter.requeue()
+            await ticket.requeue()
             if not isinstance(error, ClaimUnanswered):
                 raise
         else:
             # Held no longer than until it is decided: whose the task is says the lease.
-            await letter.ack()
+            await ticket.ack()
             if attempt is not None:
                 await self._intake.work(attempt)
 
@@ -217,7 +219,7 @@ class Slots:
         self._own.discard(own)
         self._freed(1)
         self._ended.set()
-        if not self._intake.gate.is_open:
-            self._intake.gate.changed.ring()
+        if not self._intake.availability.is_open:
+            self._intake.availability.changed.ring()
         if not own.cancelled() and (failure := own.exception()) is not None:
             log.error("slot.failed", exc_info=failure)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from agents.agent import Agent
 from agents.attempts import Attempts
+from agents.availability import Availability
 from agents.capacity import Capacity
 from agents.claimer import Claimer
 from agents.clock_watch import ClockWatch
@@ -15,7 +16,6 @@ from agents.control import ControlListener
 from agents.ears import Ears
 from agents.executors.base import Executor
 from agents.executors.enforcement import Enforcement
-from agents.gate import Gate
 from agents.given import GivenWork
 from agents.handover import Handover
 from agents.hearing import Hearing
@@ -24,12 +24,12 @@ from agents.intake import Intake
 from agents.journal import Journal
 from agents.journal_file import JournalFile
 from agents.leftovers import unended, used_claims
-from agents.mailbox import Mailbox
+from agents.own_tickets import OwnTickets
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keepers
 from agents.recovery import recover
 from agents.registration import Identity, StateUnusable
-from agents.renew import LeaseKeeper
+from agents.renew import LeaseRenewer
 from agents.reporter import Reporter
 from agents.resources import ResourceMonitor
 from agents.runner import Runner
@@ -39,7 +39,7 @@ from agents.settings import AgentSettings
 from agents.slots import Slots
 from agents.spool import Spool
 from agents.spool_lines import Key
-from agents.standing import StandingClaims
+from agents.standing_claimer import StandingClaimer
 from agents.trust import Trust
 from agents.unreadable import Undertaker
 from agents.used_claims import UsedClaims
@@ -75,9 +75,9 @@ async def build_agent(
 
     Without `trust` it runs whatever the broker delivers.
     """
-    clock, health, attempts, gate = clock or SystemClock(), Health(), Attempts(), Gate()
+    clock, health, attempts, availability = clock or SystemClock(), Health(), Attempts(), Availability()
     skew = timedelta(seconds=settings.clock_skew_seconds)
-    clocks = ClockWatch(gate, clock, skew=skew)
+    clocks = ClockWatch(availability, clock, skew=skew)
     agent_id = identity.agent_id
     kill_grace = timedelta(seconds=settings.kill_grace_seconds)
     heartbeat_every = timedelta(seconds=settings.heartbeat_seconds)
@@ -90,7 +90,7 @@ async def build_agent(
             identity,
             attempts,
             resources,
-            gate,
+            availability,
             hearing,
             clock,
             trust,
@@ -106,10 +106,10 @@ async def build_agent(
             claim_of=_claims_of(settings, broker),
             ask_for_keys=heartbeat.beat_soon,
         )
-        leases = LeaseKeeper(broker, agent_id, attempts, clock, deadlines=deadlines, kill_grace=kill_grace)
+        leases = LeaseRenewer(broker, agent_id, attempts, clock, deadlines=deadlines, kill_grace=kill_grace)
         reporter = await stack.enter_async_context(Reporter(broker, agent_id))
         capacity = Capacity(settings.slots)
-        standing = StandingClaims(broker, agent_id, identity.agent_type, capacity, gate, clock, health=health)
+        standing = StandingClaimer(broker, agent_id, identity.agent_type, capacity, availability, clock, health=health)
         journal, handover, left, used = await _open_state(stack, settings, identity, reporter, clock, health)
         runner = Runner(
             agent_id,
@@ -131,14 +131,14 @@ async def build_agent(
             enforcement=enforcement,
             output_per_second=settings.output_bytes_per_second,
         )
-        given = GivenWork(runner.run, capacity, gate, attempts)
+        given = GivenWork(runner.run, capacity, availability, attempts)
         claimer = await stack.enter_async_context(
             Claimer(
                 broker,
                 agent_id,
                 attempts,
                 clock,
-                gate,
+                availability,
                 seals,
                 standing,
                 given,
@@ -146,7 +146,11 @@ async def build_agent(
             )
         )
         undertaker = Undertaker(broker, agent_id)
-        mailbox = None if settings.server_url else Mailbox(broker, own_work_queue(agent_id), gate, health, undertaker)
+        own_tickets = (
+            None
+            if settings.server_url
+            else OwnTickets(broker, own_work_queue(agent_id), availability, health, undertaker)
+        )
         intake = Intake(
             broker=broker,
             agent_id=agent_id,
@@ -155,7 +159,7 @@ async def build_agent(
             claimer=claimer,
             reporter=reporter,
             run=runner.run,
-            gate=gate,
+            availability=availability,
             undertaker=undertaker,
             ticket_hold=timedelta(seconds=settings.ticket_hold_seconds),
             capacity=capacity,
@@ -165,11 +169,11 @@ async def build_agent(
             slots=Slots(
                 settings.slots,
                 intake,
-                mailbox=mailbox,
+                own_tickets=own_tickets,
                 most_in_a_lane=1 if settings.server_url else settings.slots,
                 given=given,
             ),
-            mailbox=mailbox,
+            own_tickets=own_tickets,
             control=ControlListener(
                 broker,
                 agent_id,
@@ -179,7 +183,7 @@ async def build_agent(
                 attempts=attempts,
                 handover=handover,
                 hearing=hearing,
-                gate=gate,
+                availability=availability,
                 undertaker=undertaker,
                 trust=trust,
                 clock=clock,
@@ -192,12 +196,12 @@ async def build_agent(
             standing=standing,
             leases=leases,
             heartbeat=heartbeat,
-            ears=Ears(broker, hearing, gate, clock, every=heartbeat_every, health=health),
+            ears=Ears(broker, hearing, availability, clock, every=heartbeat_every, health=health),
             resources=resources,
             workspaces=workspaces,
             attempts=attempts,
             handover=handover,
-            gate=gate,
+            availability=availability,
             left=left,
             stop_grace=timedelta(seconds=settings.stop_grace_seconds),
             kill_grace=kill_grace,

@@ -72,8 +72,9 @@ class OrchestratorSettings(Settings):
         default=64,
         ge=0,
         le=256,
-        description="How many tasks an agent may claim in advance; 0: none. An agent claims at most for a quarter of "
-        "its slots, so one with fewer than four claims none, and these 64 take 256 slots.",
+        description="The most tasks that one agent may claim in advance; 0: none. An agent claims for at most a "
+        "quarter of its slots: for none when it has fewer than 4, for 64 when it has 256, the most that it can have. "
+        "So a number above 64 changes nothing.",
     )
     ticket_ttl_seconds: float = Field(
         default=30.0, ge=1, le=3600, description="A ticket that nobody claimed is published again after this time."

@@ -1,4 +1,4 @@
-"""Write the generated parts of the reference pages: `python -m tests.architecture.regenerate_docs`.
+"""Write the generated parts of the pages below docs/: `python -m tests.architecture.regenerate_docs`.
 
 A part stands between `<!-- generated: NAME -->` and `<!-- end of NAME -->`; what is around it is written by hand.
 """
@@ -19,10 +19,10 @@ from common.signing import statements
 from common.unreadable import Unreadable
 from common.work import PARAMETERS
 from orchestrator.settings import OrchestratorSettings
-from tests.architecture import doc_tables
+from tests.architecture import doc_tables, timelines
 from tests.architecture.source import ROOT
 
-REFERENCE = ROOT / "docs" / "reference"
+DOCS = ROOT / "docs"
 PART = re.compile(r"<!-- generated: (?P<name>\S+) -->\n(?P<text>.*?)<!-- end of (?P=name) -->", re.DOTALL)
 
 PAYLOADS = (
@@ -127,15 +127,15 @@ SUBCOMMANDS = {
 Parts = Mapping[str, Callable[[], str]]
 
 PAGES: Mapping[str, Parts] = {
-    "settings.md": {
+    "reference/settings.md": {
         "shared": partial(doc_tables.settings, SharedSettings),
         "orchestrator": partial(doc_tables.settings, OrchestratorSettings),
         "agent": partial(doc_tables.settings, AgentSettings),
         "rabbitmq": partial(doc_tables.settings, RabbitmqSettings),
     },
-    "lifecycle.md": {"diagram": doc_tables.lifecycle},
-    "errors.md": {"codes": doc_tables.error_codes},
-    "cli.md": {
+    "reference/lifecycle.md": {"diagram": doc_tables.lifecycle},
+    "reference/errors.md": {"codes": doc_tables.error_codes},
+    "reference/cli.md": {
         "commands": doc_tables.commands,
         **{name: partial(doc_tables.command_help, name) for name in COMMANDS},
         **{
@@ -144,18 +144,25 @@ PAGES: Mapping[str, Parts] = {
             for name in names
         },
     },
-    "conformance.md": {"cases": doc_tables.cases},
-    "rest-api.md": {
+    "reference/conformance.md": {"cases": doc_tables.cases},
+    "reference/rest-api.md": {
         "endpoints": doc_tables.endpoints,
         **{f"query-{name}": partial(doc_tables.query, path) for name, path in LISTS.items()},
         **{name: partial(doc_tables.body, name) for name in BODIES},
     },
-    "messages.md": {
+    "reference/messages.md": {
         "queues": doc_tables.queues,
         "envelope": partial(doc_tables.fields, MessageEnvelope),
         **{payload.__name__: partial(doc_tables.fields, payload) for payload in PAYLOADS},
     },
-    "work-types.md": {name: partial(doc_tables.fields, model) for name, model in PARAMETERS.items()},
+    "reference/work-types.md": {name: partial(doc_tables.fields, model) for name, model in PARAMETERS.items()},
+    "explanation/timelines.md": {
+        "lost-agent": timelines.lost_agent,
+        "agent-cut-off": timelines.agent_cut_off,
+        "lost-broker": timelines.lost_broker,
+        "broker-back": timelines.broker_back,
+        "harmless-outage": timelines.harmless_outage,
+    },
 }
 
 
@@ -175,7 +182,7 @@ def regenerated(page: str, text: str) -> str:
 
 
 def path_of(page: str) -> Path:
-    return REFERENCE / page
+    return DOCS / page
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The documentation: its generated parts are those of the code, its links lead somewhere, and nothing is left out."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,16 @@ import pytest
 from orchestrator.events.model import Kind
 from orchestrator.http.errors import BAD_PARAMETERS
 from orchestrator.live.api import FELL_BEHIND
+from orchestrator.main import create_app
 from tests.architecture.regenerate_docs import PAGES, path_of, regenerated
 from tests.architecture.source import ROOT
 
 HOW = "run: .venv/bin/python -m tests.architecture.regenerate_docs"
 LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
+QUEUE_API = "/api/queue/"
+# In errors.md.
+DESCRIBED_ELSEWHERE = {"ErrorResponse", "FieldProblem"}
 CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -21,7 +26,7 @@ CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 def test_a_generated_page_says_what_the_code_says(page: str) -> None:
     text = path_of(page).read_text(encoding="utf-8")
 
-    assert text == regenerated(page, text), f"docs/reference/{page} is older than the code; {HOW}"
+    assert text == regenerated(page, text), f"docs/{page} is older than the code; {HOW}"
 
 
 def test_every_relative_link_leads_somewhere() -> None:
@@ -68,11 +73,43 @@ def test_every_close_code_of_the_feed_is_described() -> None:
     assert {str(FELL_BEHIND), str(BAD_PARAMETERS)} <= described
 
 
+def test_every_field_and_parameter_of_the_queue_api_is_described() -> None:
+    document = create_app().openapi()
+    schemas = document["components"]["schemas"]
+    methods = [
+        method for path, one in document["paths"].items() if path.startswith(QUEUE_API) for method in one.values()
+    ]
+    found, waiting = set[str](), list(_schemas_in(methods))
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in DESCRIBED_ELSEWHERE:
+            found.add(name)
+            waiting += _schemas_in(schemas[name])
+    fields = {field for name in found for field in schemas[name].get("properties", ())}
+    parameters = {one["name"] for method in methods for one in method.get("parameters", ()) if one["in"] == "query"}
+    described = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", _reference("queue-api.md")))))
+
+    assert {"trustedKeys", "keys", "bootId"} <= fields
+    assert not (fields | parameters) - described
+
+
 def test_every_decision_is_in_the_list() -> None:
     decisions = ROOT / "docs" / "decisions"
     listed = re.findall(r"\((\d{4}-[a-z0-9-]+\.md)\)", (decisions / "README.md").read_text(encoding="utf-8"))
 
     assert listed == sorted(path.name for path in decisions.glob("0*.md"))
+
+
+def _schemas_in(part: object) -> Iterator[str]:
+    """Return the names of the schemas that a part of the API's description refers to."""
+    if isinstance(part, dict):
+        if "$ref" in part:
+            yield str(part["$ref"]).rpartition("/")[2]
+        for inner in part.values():
+            yield from _schemas_in(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from _schemas_in(inner)
 
 
 def _pages() -> list[Path]:
@@ -98,4 +135,4 @@ def _anchors(page: Path) -> set[str]:
 
 
 def _reference(page: str) -> str:
-    return path_of(page).read_text(encoding="utf-8")
+    return path_of(f"reference/{page}").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from agents.executors.enclosure import OPEN, Enclosure
 from agents.executors.process_sandbox import sandboxed
 from agents.executors.pump import Pump
 from agents.processes.cannot_start import CannotStart, paths_of
-from agents.processes.keepers import Keeper, Keepers, NotBegun, Order
+from agents.processes.keepers import Keeper, Keepers, Launch, NotBegun
 from agents.processes.program import Step
 from agents.stopping import StopSignal
 from common.messages import Stream
@@ -135,7 +135,7 @@ async def _start(keepers: Keepers, command: Command, pumps: Sequence[Pump]) -> K
     outputs = [pump.writing_end for pump in pumps]
     argv, enclosure = sandboxed(command.argv, command.cwd, command.enclosure), command.enclosure
     user = enclosure.user
-    order = Order(
+    launch = Launch(
         paths=paths_of(argv[0], command.env),
         argv=argv,
         env=command.env,
@@ -148,7 +148,7 @@ async def _start(keepers: Keepers, command: Command, pumps: Sequence[Pump]) -> K
     )
     with _input_file(command) as stdin:
         try:
-            return await keepers.start(order, [stdin.fileno(), *outputs])
+            return await keepers.start(launch, [stdin.fileno(), *outputs])
         except NotBegun as failure:
             error = OSError(failure.errno, os.strerror(failure.errno))
             if failure.step is Step.SHUT_IN:
@@ -156,7 +156,7 @@ async def _start(keepers: Keepers, command: Command, pumps: Sequence[Pump]) -> K
                 raise OSError(errno.EAGAIN, f"the program could not be shut in as demanded: {error.strerror}") from None
             if failure.step is Step.FORK or is_of_the_host(error):
                 raise error from None
-            raise CannotStart(argv[0], order.paths, command.cwd, error) from None
+            raise CannotStart(argv[0], launch.paths, command.cwd, error) from None
 
 
 def _input_file(command: Command) -> IO[bytes]:

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
-from agents.over_http.claims import Claims
 from agents.over_http.client import QueueClient, Refused, ServerAway, open_client
 from agents.over_http.handing_back import HandingBack
 from agents.over_http.held import HeldJobs
 from agents.over_http.inbox import Inbox
+from agents.over_http.job_claimer import JobClaimer
 from agents.over_http.leases import Leases
 from agents.over_http.orders import Orders
 from agents.over_http.reports import Report, Reports
@@ -50,17 +50,17 @@ class OverHttp:
         self._local = local
         self._handing_back = HandingBack(client, held, clock)
         health = Health()
-        self._claims = Claims(
+        self._claimer = JobClaimer(
             client, held, self._handing_back, clock, types=identity.work_types, wait=wait, health=health
         )
         self._leases = Leases(client, held, self._handing_back, inbox, clock)
         self._reports = Reports(client, held, inbox)
-        self._orders = Orders(client, held, self._leases, inbox, registered=self._claims.registered, health=health)
+        self._orders = Orders(client, held, self._leases, inbox, registered=self._claimer.registered, health=health)
 
     async def run(self) -> None:
         """Claim for the slots that wait, and look for orders, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._claims.run(), name="claims")
+            group.create_task(self._claimer.run(), name="claims")
             group.create_task(self._orders.look(), name="orders")
 
     async def close(self) -> None:
@@ -106,7 +106,7 @@ class OverHttp:
             async with self._local.consume(queue, prefetch=prefetch) as local:
                 yield local
             return
-        consumer = TicketConsumer(self._claims, self._handing_back, agent_type=self._agent_type)
+        consumer = TicketConsumer(self._claimer, self._handing_back, agent_type=self._agent_type)
         try:
             yield consumer
         finally:

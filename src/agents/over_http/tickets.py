@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import cast
 
-from agents.over_http.claims import Claims
 from agents.over_http.handing_back import HandingBack
 from agents.over_http.held import HeldJob
+from agents.over_http.job_claimer import JobClaimer
 from common.broker.base import ConsumerCancelled, Delivery
 from common.loop import Wake
 from common.messages import Ticket
@@ -16,8 +16,8 @@ from common.protocol import NORMAL_PRIORITY, ORCHESTRATOR, TicketEnvelope, encod
 class TicketConsumer:
     """See `common.broker.base.Consumer`. A job is claimed for a slot, so the next when the one before is settled."""
 
-    def __init__(self, claims: Claims, handing_back: HandingBack, *, agent_type: str) -> None:
-        self._claims = claims
+    def __init__(self, claimer: JobClaimer, handing_back: HandingBack, *, agent_type: str) -> None:
+        self._claimer = claimer
         self._handing_back = handing_back
         self._agent_type = agent_type
         self._held: list[Delivery] = []
@@ -29,12 +29,12 @@ class TicketConsumer:
         while self._held and not self._is_cancelled:
             await self._settled.rung()
         if not self._is_cancelled:
-            claiming = self._claiming = asyncio.create_task(self._claims.next_job(), name="ticket")
+            claiming = self._claiming = asyncio.create_task(self._claimer.next_job(), name="ticket")
             try:
                 await asyncio.wait({claiming})
             except asyncio.CancelledError:
                 if not claiming.cancel():  # it had just got one
-                    self._claims.hand_out(claiming.result())
+                    self._claimer.hand_out(claiming.result())
                 raise
             if not claiming.cancelled():
                 delivery = self._delivery(claiming.result())

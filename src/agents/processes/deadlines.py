@@ -27,7 +27,7 @@ class Deadlines:
 
 
 def _deadline(attempt: Attempt) -> float:
-    """After the agent's own kill, a tenth of the lease before its end (see `LeaseKeeper`), and before that end."""
+    """After the agent's own kill, a tenth of the lease before its end (see `LeaseRenewer`), and before that end."""
     if not is_on(Safeguard.SELF_FENCING):
         return math.inf
     return attempt.lease_until - attempt.grant.lease_seconds / 20

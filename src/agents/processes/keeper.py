@@ -48,19 +48,19 @@ def keep(channel: socket.socket) -> None:
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     try:
-        order, files = _order(channel)
+        launch, files = _launch(channel)
     except EOFError:
         return  # the agent went away before it said what to run
     keeper = Keeper(channel, woken)
     try:
-        keeper.start(order, files)
+        keeper.start(launch, files)
     except NotStarted as error:
         keeper.say(failed=error.errno, step=error.step)
         return
     keeper.run()
 
 
-def _order(channel: socket.socket) -> tuple[Mapping[str, Any], list[int]]:
+def _launch(channel: socket.socket) -> tuple[Mapping[str, Any], list[int]]:
     """Read what to run, and take the files that are to be its input and its outputs."""
     header, files, _, _ = socket.recv_fds(channel, HEADER_BYTES, STANDARD_FILES)
     for file in files:
@@ -74,8 +74,8 @@ def _order(channel: socket.socket) -> tuple[Mapping[str, Any], list[int]]:
         if not data:
             raise EOFError
         body += data
-    order: Mapping[str, Any] = json.loads(body)
-    return order, files
+    launch: Mapping[str, Any] = json.loads(body)
+    return launch, files
 
 
 class Keeper:
@@ -93,10 +93,10 @@ class Keeper:
         self._deadline = float("inf")
         self._rest = b""
 
-    def start(self, order: Mapping[str, Any], files: list[int]) -> None:
+    def start(self, launch: Mapping[str, Any], files: list[int]) -> None:
         """Raises `NotStarted`."""
-        self._is_sandboxed = order["sandboxed"]
-        self._program = start(order, files)
+        self._is_sandboxed = launch["sandboxed"]
+        self._program = start(launch, files)
         for file in files:
             os.close(file)
         seen = look_at(self._program)

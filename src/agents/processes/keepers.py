@@ -37,8 +37,8 @@ HEADER_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """An order to a keeper: the first of `paths` that exists, with exactly this environment and within these walls.
+class Launch:
+    """What a keeper starts: the first of `paths` that exists, with exactly this environment and within these walls.
 
     `limits` are pairs for `setrlimit`; `user` is (groups, gid, uid). `may_leave`: it may be told to leave running what
     the program has started.
@@ -87,9 +87,9 @@ class Keeper:
         self.ended: asyncio.Future[int] = self._loop.create_future()
         self.clean: asyncio.Future[int] = self._loop.create_future()
 
-    async def begin(self, order: Order, files: Sequence[int]) -> None:
+    async def begin(self, launch: Launch, files: Sequence[int]) -> None:
         """Have the program started. Raises `NotBegun`, and `OSError` when the keeper is lost."""
-        text = order.text()
+        text = launch.text()
         # A fresh buffer has room for so little.
         socket.send_fds(self._channel, [len(text).to_bytes(HEADER_BYTES, "big")], list(files))
         self._loop.add_reader(self._channel, self._hear)
@@ -206,7 +206,7 @@ class Keepers:
         """End the guardian, when nothing is left that it must wait for."""
         self._end()
 
-    async def start(self, order: Order, files: Sequence[int]) -> Keeper:
+    async def start(self, launch: Launch, files: Sequence[int]) -> Keeper:
         """Have a program started with these files as its input, output and errors.
 
         Raises `NotBegun`, and `OSError` for what is wrong with the host.
@@ -216,9 +216,9 @@ class Keepers:
             ours.setblocking(False)
             keeper = Keeper(ours)
             try:
-                self._ask(theirs, MAY_LEAVE if order.may_leave else KEEP)
+                self._ask(theirs, MAY_LEAVE if launch.may_leave else KEEP)
                 theirs.close()
-                await keeper.begin(order, files)
+                await keeper.begin(launch, files)
             except TimeoutError:
                 if keeper.keeper_pid:
                     await keeper.kill()

@@ -55,8 +55,8 @@ class NotStarted(Exception):
         self.errno = number
 
 
-def start(order: Mapping[str, Any], files: list[int]) -> int:
-    """Fork and become the program that the order describes; return its id. Raises `NotStarted`.
+def start(launch: Mapping[str, Any], files: list[int]) -> int:
+    """Fork and become the program that the launch describes; return its id. Raises `NotStarted`.
 
     `files` become its standard input, output and errors; it has no other.
     """
@@ -67,7 +67,7 @@ def start(order: Mapping[str, Any], files: list[int]) -> int:
     except OSError as error:
         raise NotStarted(Step.FORK, error.errno or errno.EAGAIN) from None
     if pid == 0:
-        _become(order, files, tell, keeper)
+        _become(launch, files, tell, keeper)
     os.close(tell)
     with open(told, "rb") as report:  # noqa: PTH123 - a descriptor
         said = report.read().decode().split()  # nothing, once the program has begun
@@ -77,7 +77,7 @@ def start(order: Mapping[str, Any], files: list[int]) -> int:
     return pid
 
 
-def _become(order: Mapping[str, Any], files: list[int], tell: int, keeper: int) -> NoReturn:
+def _become(launch: Mapping[str, Any], files: list[int], tell: int, keeper: int) -> NoReturn:
     step = Step.SHUT_IN
     try:
         os.setsid()
@@ -86,11 +86,11 @@ def _become(order: Mapping[str, Any], files: list[int], tell: int, keeper: int) 
         for standard, file in enumerate(files):
             os.dup2(file, standard)
         step = Step.BEGIN
-        os.chdir(order["cwd"])
+        os.chdir(launch["cwd"])
         step = Step.SHUT_IN
-        _shut_in(order, keeper)
+        _shut_in(launch, keeper)
         step = Step.BEGIN
-        _execute(order)
+        _execute(launch)
     except OSError as error:
         os.write(tell, f"{step} {error.errno or errno.EAGAIN}".encode())
     except (ValueError, MemoryError):
@@ -99,29 +99,29 @@ def _become(order: Mapping[str, Any], files: list[int], tell: int, keeper: int) 
         os._exit(NOT_FOUND)
 
 
-def _execute(order: Mapping[str, Any]) -> NoReturn:
+def _execute(launch: Mapping[str, Any]) -> NoReturn:
     """Become the first of the paths that can be run; raises `OSError`, for the first that is there but cannot."""
     problem: OSError | None = None
-    for path in order["paths"]:
+    for path in launch["paths"]:
         try:
-            os.execve(path, order["argv"], order["env"])  # noqa: S606 - what the work asks for
+            os.execve(path, launch["argv"], launch["env"])  # noqa: S606 - what the work asks for
         except OSError as error:
             if problem is None or problem.errno in (errno.ENOENT, errno.ENOTDIR):
                 problem = error
     raise problem or FileNotFoundError(errno.ENOENT, "no path")
 
 
-def _shut_in(order: Mapping[str, Any], keeper: int) -> None:
+def _shut_in(launch: Mapping[str, Any], keeper: int) -> None:
     """Build the walls; raises `OSError` rather than leave one out."""
     os.umask(0o077)
-    if order["network_off"]:
+    if launch["network_off"]:
         _leave_network()
-    for number, value in order["limits"]:
+    for number, value in launch["limits"]:
         _, most = resource.getrlimit(number)
         lower = value if most == resource.RLIM_INFINITY else min(value, most)
         resource.setrlimit(number, (lower, lower))
-    if order["user"] is not None:
-        groups, gid, uid = order["user"]
+    if launch["user"] is not None:
+        groups, gid, uid = launch["user"]
         os.setgroups(groups)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)

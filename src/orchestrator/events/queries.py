@@ -53,7 +53,7 @@ APPEND = (
 )
 
 HEAD = "SELECT seq FROM event_head"
-OLDEST = "SELECT min(seq) FROM event"
+OLDEST = "SELECT coalesce((SELECT min(seq) FROM event), (SELECT seq + 1 FROM event_head))"
 # Beyond every event.
 NEWEST = 2**63 - 1
 
@@ -120,9 +120,9 @@ async def head(db: Connection) -> int:
     return seq
 
 
-async def oldest(db: Connection) -> int | None:
-    """Return the number of the oldest event that is kept; None when there is none."""
-    seq: int | None = await db.fetchval(OLDEST)
+async def oldest(db: Connection) -> int:
+    """Return the number of the oldest event that is kept; that of the next event when none is kept."""
+    seq: int = await db.fetchval(OLDEST)
     return seq
 
 

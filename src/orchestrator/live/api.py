@@ -58,8 +58,6 @@ class Watcher:
         with self._hub.watched():
             position = self._hub.position if after is None else await self._known(after)
             await self._socket.send_text(to_json({"type": "hello", "seq": position}))
-            if after is not None:
-                await self._tell_gap(after)
             outlet = self._outlet()
             while (subscription := self._hub.attach(self._wanted, outlet, after=position)) is None:
                 position = await self._replay(position)
@@ -94,15 +92,11 @@ class Watcher:
                 raise UnknownPosition(newest)
         return after
 
-    async def _tell_gap(self, after: int) -> None:
-        """Say which of the events that the reader wants are kept no longer, if any."""
-        async with self._pool.acquire() as db:
-            oldest = await queries.oldest(db)
-        if oldest is not None and after < oldest - 1:
-            await self._socket.send_text(to_json({"type": "gap", "after": after, "until": oldest - 1}))
-
     async def _replay(self, after: int) -> int:
-        """Show one page of the past and return the position behind it."""
+        """Show one page of the past and return the position behind it.
+
+        Say first which events before the page are kept no longer, if any.
+        """
         until = self._hub.position
         async with self._pool.acquire() as db:
             events = await queries.follow(
@@ -115,6 +109,11 @@ class Watcher:
                 agent_id=self._wanted.agent_id,
                 kinds=sorted(self._wanted.kinds),
             )
+            # Asked after the page was read, so that no event is removed unseen in between.
+            oldest = await queries.oldest(db)
+        first = min(oldest, events[0].seq if events else until + 1)
+        if after < first - 1:
+            await self._socket.send_text(to_json({"type": "gap", "after": after, "until": first - 1}))
         for event in events:
             await self._socket.send_text(encode(event))
         return events[-1].seq if len(events) == PAGE else until

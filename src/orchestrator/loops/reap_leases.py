@@ -43,6 +43,7 @@ class ReapLeases:
         self._batch = batch
         self._last_run: float | None = None
         self._waiting_since: float | None = None
+        self._was_away = False
         # Before this, on the monotonic clock, agents may not have had their chance to be heard.
         self._not_before = clock.monotonic() + self._grace
 
@@ -63,8 +64,12 @@ class ReapLeases:
         try:
             waiting = sum([await self._broker.depth(queue) for queue in REPLIES])
         except BrokerUnavailable:
-            self._not_before = now + self._grace
+            self._was_away = True
             return False
+        if self._was_away:
+            # From now, and not from when it was asked: a broker that is away does not answer for some seconds.
+            self._was_away = False
+            self._not_before = self._clock.monotonic() + self._grace
         if waiting == 0:
             self._waiting_since = None
             return True

@@ -6,16 +6,22 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 from uuid import uuid4
 
 import pytest
 import requests
+from fastapi import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import connect
 
 from chiffon.client import Client
 from chiffon.models import Event
-from orchestrator.database.pool import open_pool
+from orchestrator.database.pool import Pool, open_pool, transaction
+from orchestrator.events import queries as events
+from orchestrator.events.model import Kind, NewEvent
+from orchestrator.live.api import PAGE, Watcher
+from orchestrator.live.hub import Hub
+from orchestrator.live.subscription import Filter
 from tests.eventually import eventually
 from tests.fuzz.running import Running, running_orchestrator
 from tests.services.ports import free_ports
@@ -36,11 +42,9 @@ async def test_a_reader_from_before_what_is_kept_is_told_of_the_gap(
         async with Client(running.http) as client, open_pool(spare_url, connections=3) as pool:
             for _ in range(5):
                 await client.dispatch("echo")
-            async with pool.acquire() as db, db.transaction():
-                newest = await db.fetchval("SELECT max(seq) FROM event")
-                # Without the triggers that keep everybody from doing this.
-                await db.execute("SET LOCAL session_replication_role = replica")
-                await db.execute("DELETE FROM event WHERE seq < $1", newest - 1)
+            async with pool.acquire() as db:
+                newest = await events.head(db)
+            await _remove_events(pool, before=newest - 1)
 
             async with connect(f"{running.websocket}/api/v1/ws?after=1") as socket:
                 frames = [json.loads(await socket.recv()) for _ in range(4)]
@@ -53,6 +57,55 @@ async def test_a_reader_from_before_what_is_kept_is_told_of_the_gap(
     assert [frame["type"] for frame in whole] == ["hello", "event"]
     assert seen == [newest - 1, newest]
     assert f"The events 2 to {newest - 2} are kept no longer." in caplog.text
+
+
+async def test_a_reader_is_told_of_the_gap_also_when_no_event_is_kept(spare_url: str) -> None:
+    with running_orchestrator(spare_url) as running:
+        async with Client(running.http) as client, open_pool(spare_url, connections=3) as pool:
+            await client.dispatch("echo")
+            newest = await _remove_events(pool)
+            async with connect(f"{running.websocket}/api/v1/ws?after=0") as socket:
+                frames = [json.loads(await socket.recv()) for _ in range(2)]
+                await client.dispatch("echo")
+                following = json.loads(await socket.recv())
+
+    assert frames == [{"type": "hello", "seq": 0}, {"type": "gap", "after": 0, "until": newest}]
+    assert following["event"]["seq"] == newest + 1
+
+
+async def test_a_reader_that_catches_up_is_told_of_events_that_are_removed_before_it_reads_them(spare_url: str) -> None:
+    async with open_pool(spare_url, connections=3) as pool:
+        async with transaction(pool) as db:
+            await events.append(db, *(NewEvent(Kind.TASK_DISPATCHED, "test", {}) for _ in range(PAGE + 10)))
+        hub, sent = Hub(), list[dict[str, Any]]()
+        hub.start_at(PAGE + 10)
+
+        class Reader:
+            scope: ClassVar[dict[str, Any]] = {}
+
+            async def send_text(self, text: str) -> None:
+                sent.append(json.loads(text))
+                if len(sent) == PAGE:  # in the midst of the first page
+                    await _remove_events(pool, before=PAGE + 6)
+                if sent[-1].get("event", {}).get("seq") == PAGE + 10:
+                    raise WebSocketDisconnect
+
+        with pytest.raises(WebSocketDisconnect):
+            await Watcher(cast("WebSocket", Reader()), pool, hub, Filter(), heartbeat=15).run(0)
+
+    seen = [frame["event"]["seq"] for frame in sent if frame["type"] == "event"]
+    assert [frame for frame in sent if frame["type"] == "gap"] == [{"type": "gap", "after": PAGE, "until": PAGE + 5}]
+    assert seen == [*range(1, PAGE + 1), *range(PAGE + 6, PAGE + 11)]
+
+
+async def _remove_events(pool: Pool, *, before: int | None = None) -> int:
+    """Remove the events before this one, or all, and return the number of the newest there was."""
+    async with pool.acquire() as db, db.transaction():
+        newest: int = await db.fetchval("SELECT max(seq) FROM event")
+        # Without the triggers that keep everybody from doing this.
+        await db.execute("SET LOCAL session_replication_role = replica")
+        await db.execute("DELETE FROM event WHERE seq < $1", newest + 1 if before is None else before)
+    return newest
 
 
 async def _first(client: Client, count: int, *, after: int) -> AsyncIterator[Event]:

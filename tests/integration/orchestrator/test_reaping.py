@@ -110,6 +110,25 @@ async def test_while_the_broker_is_away_and_just_after_nobody_is_lost(
     assert await run_for(reaper, clock, seconds=2) == 1
 
 
+async def test_agents_get_one_leases_time_from_when_the_broker_is_back_also_when_it_was_slow_to_say_that_it_is_away(
+    reaper: ReapLeases,
+    clock: FakeClock,
+    lost_task: UUID,
+    broker: MemoryBroker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def away(queue: str) -> int:
+        clock.advance(seconds=10)
+        raise BrokerUnavailable("no answer within 10 s")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, "depth", away)
+        assert await run_for(reaper, clock, seconds=10) == 0
+
+    assert await run_for(reaper, clock, seconds=29) == 0
+    assert await run_for(reaper, clock, seconds=2) == 1
+
+
 async def test_an_orchestrator_that_was_stopped_itself_does_not_take_everybody_for_lost(
     reaper: ReapLeases, clock: FakeClock, tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:

@@ -9,12 +9,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from agents.attempts import Attempts
+from agents.availability import Availability
 from agents.capacity import Capacity
 from agents.claimer import Claimer, ClaimUnanswered, Reception
-from agents.gate import Gate
 from agents.given import GivenWork
 from agents.seal_check import SealCheck
-from agents.standing import StandingClaims
+from agents.standing_claimer import StandingClaimer
 from agents.stopping import StopReason
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
@@ -46,24 +46,24 @@ class Recording(MemoryBroker):
 
 
 class Asking:
-    def __init__(self, claimer: Claimer, broker: Recording, attempts: Attempts, gate: Gate) -> None:
+    def __init__(self, claimer: Claimer, broker: Recording, attempts: Attempts, availability: Availability) -> None:
         self.claimer = claimer
         self.broker = broker
         self.attempts = attempts
-        self.gate = gate
+        self.availability = availability
 
 
 @asynccontextmanager
 async def asking(*, timeout: float = 10.0) -> AsyncIterator[Asking]:
-    broker, attempts, gate = Recording(), Attempts(), Gate()
+    broker, attempts, availability = Recording(), Attempts(), Availability()
     clock, capacity = SystemClock(), Capacity(4)
     seals = SealCheck(None, AGENT, clock, skew=timedelta(0))
-    standing = StandingClaims(broker, AGENT, "infra", capacity, gate, clock, health=Health())
-    given = GivenWork(lambda attempt: attempt.stop.wait(), capacity, gate, attempts)
+    standing = StandingClaimer(broker, AGENT, "infra", capacity, availability, clock, health=Health())
+    given = GivenWork(lambda attempt: attempt.stop.wait(), capacity, availability, attempts)
     async with Claimer(
-        broker, AGENT, attempts, clock, gate, seals, standing, given, timeout=timedelta(seconds=timeout)
+        broker, AGENT, attempts, clock, availability, seals, standing, given, timeout=timedelta(seconds=timeout)
     ) as claimer:
-        yield Asking(claimer, broker, attempts, gate)
+        yield Asking(claimer, broker, attempts, availability)
         await given.stop()
 
 
@@ -138,7 +138,7 @@ async def test_a_claim_that_nobody_answers_is_given_up() -> None:
 
 async def test_an_agent_that_takes_nothing_new_does_not_ask_again() -> None:
     async with asking(timeout=0.02) as it:
-        it.gate.drain()
+        it.availability.drain()
 
         with pytest.raises(ClaimUnanswered):
             await it.claimer.claim(make_ticket())

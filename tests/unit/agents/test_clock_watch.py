@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
+from agents.availability import Availability
 from agents.clock_watch import ClockWatch
-from agents.gate import Gate
 from tests.fakes.clock import FakeClock
 
 SKEW = timedelta(minutes=5)
@@ -27,34 +27,34 @@ def heard(watch: ClockWatch, clock: FakeClock, *, ahead: timedelta, took: float 
 async def test_the_gate_is_closed_while_the_clock_is_off_and_opens_when_it_is_set_right(
     ahead: timedelta, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate, clock = Gate(), FakeClock()
-    watch = ClockWatch(gate, clock, skew=SKEW)
+    availability, clock = Availability(), FakeClock()
+    watch = ClockWatch(availability, clock, skew=SKEW)
 
     heard(watch, clock, ahead=ahead)
     heard(watch, clock, ahead=ahead)
-    closed = gate.is_open
+    closed = availability.is_open
     heard(watch, clock, ahead=timedelta(0))
 
     assert not closed
-    assert gate.is_open
+    assert availability.is_open
     told = [record.msg for record in caplog.records if record.msg.startswith("agent.clock")]
     assert told == ["agent.clock_off", "agent.clock_right"]
 
 
 @pytest.mark.parametrize("ahead", [timedelta(0), SKEW, -SKEW])
 async def test_a_difference_within_what_is_allowed_holds_back_nothing(ahead: timedelta) -> None:
-    gate, clock = Gate(), FakeClock()
+    availability, clock = Availability(), FakeClock()
 
-    heard(ClockWatch(gate, clock, skew=SKEW), clock, ahead=ahead)
+    heard(ClockWatch(availability, clock, skew=SKEW), clock, ahead=ahead)
 
-    assert gate.is_open
+    assert availability.is_open
 
 
 async def test_an_answer_that_took_too_long_or_is_not_to_this_process_tells_nothing() -> None:
-    gate, clock = Gate(), FakeClock()
-    watch = ClockWatch(gate, clock, skew=SKEW)
+    availability, clock = Availability(), FakeClock()
+    watch = ClockWatch(availability, clock, skew=SKEW)
 
     heard(watch, clock, ahead=HOURS, took=SKEW.total_seconds() + 1)
     watch.heard(uuid4(), at=clock.now() - HOURS)
 
-    assert gate.is_open
+    assert availability.is_open

@@ -151,6 +151,28 @@ def test_a_crash_between_the_two_steps_of_a_rotation_loses_nothing(tmp_path: Pat
     assert [json.loads(line)["number"] for line in lines_of(again)] == [1, 2]
 
 
+def test_a_rotation_that_failed_between_its_two_steps_is_made_up_for_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = JournalFile(tmp_path / "journal.jsonl", max_bytes=1)
+    file.append([make_line(1)])
+    replace = Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        if path.name == "journal.next.jsonl":
+            raise OSError(28, "No space left on device")
+        return replace(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            file.append([make_line(2)])
+    file.append([make_line(3)])
+    file.close()
+
+    assert {json.loads(line)["number"] for line in lines_of(file)} == {1, 3}
+
+
 def test_a_write_that_failed_half_way_does_not_spoil_the_next_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from agents.attempts import Attempt
 from agents.processes.deadlines import Deadlines
-from agents.processes.keepers import PROGRAM, Keeper, Keepers, Order
+from agents.processes.keepers import PROGRAM, Keeper, Keepers, Launch
 from common.messages import GrantedTask, WorkRequest
 from tests.eventually import eventually
 from tests.unit.agents.test_process import is_gone
@@ -37,8 +37,8 @@ async def begin(keepers: Keepers) -> AsyncIterator[Begin]:
 
         async def begun(script: str = FAMILY, **changes: object) -> Keeper:
             argv = ["/bin/sh", "-c", script]
-            order = Order(["/bin/sh"], argv, {"PATH": "/usr/bin:/bin"}, "/", **changes)  # type: ignore[arg-type]
-            keeper = await keepers.start(order, [nothing.fileno()] * 3)
+            launch = Launch(["/bin/sh"], argv, {"PATH": "/usr/bin:/bin"}, "/", **changes)  # type: ignore[arg-type]
+            keeper = await keepers.start(launch, [nothing.fileno()] * 3)
             stack.callback(keeper.close)
             return keeper
 
@@ -233,11 +233,11 @@ async def test_what_may_be_left_dies_with_the_agent_as_long_as_the_program_runs(
 
 AGENT = """
 import os, sys, uvloop
-from agents.processes.keepers import Keepers, Order
+from agents.processes.keepers import Keepers, Launch
 async def main():
     keepers, nothing = Keepers(), os.open(os.devnull, os.O_RDWR)
-    order = Order(["/bin/sh"], ["/bin/sh", "-c", sys.argv[1]], {"PATH": "/usr/bin:/bin"}, "/")
-    keeper = await keepers.start(order, [nothing] * 3)
+    launch = Launch(["/bin/sh"], ["/bin/sh", "-c", sys.argv[1]], {"PATH": "/usr/bin:/bin"}, "/")
+    keeper = await keepers.start(launch, [nothing] * 3)
     print(keeper.keeper_pid, flush=True)
     await keeper.ended
 uvloop.run(main())

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from agents.attempts import Attempt, Attempts
 from agents.processes.deadlines import Deadlines
-from agents.renew import LeaseKeeper
+from agents.renew import LeaseRenewer
 from agents.stopping import StopReason
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
@@ -41,10 +41,10 @@ class Renewals(MemoryBroker):
 
 
 class Keeping:
-    def __init__(self, broker: Renewals, attempts: Attempts, keeper: LeaseKeeper) -> None:
+    def __init__(self, broker: Renewals, attempts: Attempts, renewer: LeaseRenewer) -> None:
         self.broker = broker
         self.attempts = attempts
-        self.keeper = keeper
+        self.renewer = renewer
 
     def grant(self, *, lease_seconds: float) -> Attempt:
         grant = GrantedTask(
@@ -61,7 +61,7 @@ class Keeping:
         return attempt
 
     def answer(self, renewal: Renew, *, kept: list[Lease] | None = None, lost: list[Lease] | None = None) -> None:
-        self.keeper.answered(
+        self.renewer.answered(
             Renewed(renewal_id=renewal.renewal_id, lease_seconds=60.0, kept=kept or [], lost=lost or [])
         )
 
@@ -69,12 +69,12 @@ class Keeping:
 @asynccontextmanager
 async def keeping(*, kill_grace: float = 10.0) -> AsyncIterator[Keeping]:
     broker, attempts = Renewals(), Attempts()
-    keeper = LeaseKeeper(
+    renewer = LeaseRenewer(
         broker, AGENT, attempts, SystemClock(), deadlines=Deadlines(), kill_grace=timedelta(seconds=kill_grace)
     )
-    running = asyncio.create_task(keeper.run())
+    running = asyncio.create_task(renewer.run())
     try:
-        yield Keeping(broker, attempts, keeper)
+        yield Keeping(broker, attempts, renewer)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -146,3 +146,12 @@ async def test_a_lease_of_another_fence_is_not_meant() -> None:
         it.answer(renewal, lost=renewal.leases)
 
         assert attempt.stop.reason is None
+
+
+async def test_the_lease_of_work_that_is_being_stopped_is_renewed_also_after_a_pause_of_the_process() -> None:
+    async with keeping() as it:
+        attempt = it.grant(lease_seconds=60.0)
+        attempt.stop.order(StopReason.CANCELLED, grace=10)
+
+        # The process stood still between two steps: the renewal is overdue when the renewer decides how long to sleep.
+        assert it.renewer._pause(attempt.renew_at + 0.1) == 0.0

@@ -13,11 +13,11 @@ from agents import given as given_module
 from agents import lane as lane_module
 from agents import slots as slots_module
 from agents.attempts import Attempt, Attempts
+from agents.availability import Availability
 from agents.capacity import Capacity
-from agents.gate import Gate
 from agents.given import GivenWork
 from agents.intake import Intake
-from agents.mailbox import Mailbox
+from agents.own_tickets import OwnTickets
 from agents.slots import Slots
 from agents.stopping import StopReason
 from agents.unreadable import Undertaker
@@ -82,14 +82,14 @@ class Working:
     """Slots whose claims are all granted and whose work runs until it is told to end."""
 
     def __init__(self, count: int, *, hold: float = 60.0) -> None:
-        self.broker, self.gate = Bus(), Gate()
+        self.broker, self.availability = Bus(), Availability()
         self.claimed: list[UUID] = []
         self.running: dict[UUID, asyncio.Event] = {}
         self.handed_back: dict[UUID, StopReason] = {}
         self.most = 0
         self.capacity = Capacity(count)
-        self.given = GivenWork(self.run, self.capacity, self.gate, Attempts())
-        self.mailbox = Mailbox(self.broker, OWN, self.gate, Health(), Undertaker(self.broker, AGENT))
+        self.given = GivenWork(self.run, self.capacity, self.availability, Attempts())
+        self.own_tickets = OwnTickets(self.broker, OWN, self.availability, Health(), Undertaker(self.broker, AGENT))
         intake = Intake(
             broker=self.broker,
             agent_id=AGENT,
@@ -98,12 +98,12 @@ class Working:
             claimer=cast("Any", self),
             reporter=cast("Any", None),
             run=self.run,
-            gate=self.gate,
+            availability=self.availability,
             undertaker=Undertaker(self.broker, AGENT),
             ticket_hold=timedelta(seconds=hold),
             capacity=self.capacity,
         )
-        self.slots = Slots(count, intake, mailbox=self.mailbox, most_in_a_lane=count, given=self.given)
+        self.slots = Slots(count, intake, own_tickets=self.own_tickets, most_in_a_lane=count, given=self.given)
 
     async def claim(self, ticket: Ticket) -> Attempt:
         self.claimed.append(ticket.task_id)
@@ -153,7 +153,7 @@ async def working(count: int, *, hold: float = 60.0) -> AsyncIterator[Working]:
     it = Working(count, hold=hold)
     await it.broker.declare(POOL, OWN)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(it.slots.run()), group.create_task(it.mailbox.run())]
+        tasks = [group.create_task(it.slots.run()), group.create_task(it.own_tickets.run())]
         yield it
         for task in tasks:
             task.cancel()
@@ -241,7 +241,7 @@ async def test_a_ticket_for_this_agent_alone_that_finds_no_slot_goes_back_when_t
         await it.give(own=True)
         await eventually(it.slots._is_slot_wanted)
 
-        it.gate.pause(datetime.now(UTC) + timedelta(seconds=60), ordered_at=datetime.now(UTC))
+        it.availability.pause(datetime.now(UTC) + timedelta(seconds=60), ordered_at=datetime.now(UTC))
 
         await eventually(lambda: it.broker.depth(OWN.name))
         it.end(task)
@@ -269,14 +269,14 @@ async def test_a_paused_agent_gives_its_tickets_back_and_finishes_its_work() -> 
         [task] = await it.give()
         await it.until_running([task])
 
-        it.gate.pause(datetime.now(UTC) + timedelta(seconds=60), ordered_at=datetime.now(UTC))
+        it.availability.pause(datetime.now(UTC) + timedelta(seconds=60), ordered_at=datetime.now(UTC))
         await it.give()
 
         await eventually(lambda: it.broker.prefetches == [2] and it.waiting())
         assert not it.slots.is_idle
         it.end(task)
         await eventually(lambda: it.slots.is_idle and it.broker.prefetches == [])
-        it.gate.resume()
+        it.availability.resume()
         await eventually(lambda: len(it.claimed) == 2)
 
 
@@ -317,7 +317,7 @@ async def test_who_stops_waits_for_its_work_and_for_nothing_else() -> None:
     [task] = await it.give()
     await it.until_running([task])
 
-    it.gate.stop()
+    it.availability.stop()
     await it.give()
     done, _ = await asyncio.wait({running}, timeout=0.1)
     assert not done
@@ -458,7 +458,7 @@ async def test_who_stops_waits_for_work_claimed_in_advance_and_takes_no_more() -
     assert given is not None
     await it.until_running([given])
 
-    it.gate.stop()
+    it.availability.stop()
     assert it.hand() is None
     done, _ = await asyncio.wait({running}, timeout=0.1)
     assert not done

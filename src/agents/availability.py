@@ -1,6 +1,6 @@
 """Whether this agent takes new work: it may be stopping, drained, paused for a while, or have a clock that is off.
 
-Slots that wait for tickets leave their consumer when the gate closes, so that the tickets nobody claimed go back.
+Slots that wait for tickets leave their consumer when it ends, so that tickets without a claim go back.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from common.loop import Wake
 log = logging.getLogger(__name__)
 
 
-class Gate:
-    """Belongs to one event loop. `changed` rings whenever somebody who leaves or waits should look again."""
+class Availability:
+    """Belongs to one event loop. `is_open`: new work is taken. `changed` rings for those who wait for a change."""
 
     def __init__(self) -> None:
         self._stopping = asyncio.Event()
@@ -50,7 +50,7 @@ class Gate:
 
     @property
     def turn(self) -> asyncio.Event:
-        """Set when a consumer that is opened now must be closed: the gate has closed, or `reopen` was called."""
+        """Set when a consumer that is opened now must be closed: no new work is taken, or `reopen` was called."""
         return self._turn
 
     async def opened(self) -> None:

@@ -35,7 +35,7 @@ class _Asking:
     may_have_got: bool = False
 
 
-class Claims:
+class JobClaimer:
     """Hands each job to the slot that has waited longest. Never claims more than slots wait for."""
 
     def __init__(

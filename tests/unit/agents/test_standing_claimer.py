@@ -1,4 +1,4 @@
-"""Claims in advance: they are sent when a slot is free, asked about, and answered work begins once or goes back."""
+"""Standing claims: they are sent when a slot is free, asked about, and answered work begins once or goes back."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,13 +11,13 @@ import pytest
 
 from agents import given
 from agents.attempts import Attempts
+from agents.availability import Availability
 from agents.capacity import Capacity
 from agents.claimer import Claimer, Reception
-from agents.claims_ahead import ASKED_AFTER, KEPT_FOR
-from agents.gate import Gate
 from agents.given import GivenWork
+from agents.open_standing_claims import ASKED_AFTER, KEPT_FOR
 from agents.seal_check import SealCheck
-from agents.standing import StandingClaims
+from agents.standing_claimer import StandingClaimer
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
 from common.loop import Health
@@ -58,20 +58,22 @@ class Idle:
     """An agent of four slots that may claim in advance."""
 
     def __init__(self, *, is_genuine: bool = True) -> None:
-        self.bus, self.gate, self.clock, self.capacity = Bus(), Gate(), FakeClock(), Capacity(4)
+        self.bus, self.availability, self.clock, self.capacity = Bus(), Availability(), FakeClock(), Capacity(4)
         self.attempts = Attempts()
         self.ran: list[UUID] = []
         self.handed_back: list[UUID] = []
         self.end = asyncio.Event()
-        self.standing = StandingClaims(self.bus, AGENT, "infra", self.capacity, self.gate, self.clock, health=Health())
-        self.given = GivenWork(self._run, self.capacity, self.gate, self.attempts)
+        self.standing = StandingClaimer(
+            self.bus, AGENT, "infra", self.capacity, self.availability, self.clock, health=Health()
+        )
+        self.given = GivenWork(self._run, self.capacity, self.availability, self.attempts)
         seals = cast("SealCheck", Seals(is_genuine))
         self.claimer = Claimer(
             self.bus,
             AGENT,
             self.attempts,
             self.clock,
-            self.gate,
+            self.availability,
             seals,
             self.standing,
             self.given,
@@ -135,7 +137,7 @@ async def test_nothing_is_claimed_in_advance_from_an_orchestrator_that_does_not_
 
 async def test_nothing_is_claimed_while_the_agent_takes_no_work() -> None:
     async with idle() as it:
-        it.gate.pause(datetime.now(UTC) + timedelta(seconds=60), ordered_at=datetime.now(UTC))
+        it.availability.pause(datetime.now(UTC) + timedelta(seconds=60), ordered_at=datetime.now(UTC))
         it.work_ends()
         await asyncio.sleep(0.05)
         assert it.bus.claims == []
@@ -167,7 +169,7 @@ async def test_a_second_task_for_the_same_claim_goes_back() -> None:
 async def test_what_is_granted_when_the_agent_takes_no_more_work_goes_back() -> None:
     async with idle() as it:
         claim_id = await it.claim()
-        it.gate.drain()
+        it.availability.drain()
         assert it.claimer.granted(make_grant(claim_id=claim_id)) is Reception.LATE
         assert it.ran == []
         assert [it.capacity.take() for _ in range(4)] == [True] * 4, "its slot is for anybody"

@@ -9,10 +9,10 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from agents.over_http.claims import Claims
 from agents.over_http.client import QueueClient
 from agents.over_http.handing_back import HandingBack
 from agents.over_http.held import HeldJob, HeldJobs
+from agents.over_http.job_claimer import JobClaimer
 from agents.over_http.tickets import TicketConsumer
 from common.broker.base import ConsumerCancelled
 from common.clock import SystemClock
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 class Desk:
-    """The claims of an agent whose server answers every report with success."""
+    """The claimer of an agent whose server answers every report with success."""
 
     def __init__(self) -> None:
         self.reports: list[str] = []
@@ -34,7 +34,7 @@ class Desk:
         client = QueueClient(http, uuid4(), lease_seconds=30)
         self.held = HeldJobs()
         self.handing_back = HandingBack(client, self.held, SystemClock())
-        self.claims = Claims(
+        self.claimer = JobClaimer(
             client,
             self.held,
             self.handing_back,
@@ -54,7 +54,7 @@ class Desk:
         return held
 
     def consumer(self) -> TicketConsumer:
-        return TicketConsumer(self.claims, self.handing_back, agent_type="infra")
+        return TicketConsumer(self.claimer, self.handing_back, agent_type="infra")
 
     async def returned(self, held: HeldJob) -> bool:
         await self.handing_back.settled(within=1)
@@ -77,20 +77,20 @@ async def _waiting(waits: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
 
 
 async def test_jobs_go_to_slots_in_the_order_in_which_they_wait(desk: Desk) -> None:
-    first, second = await _waiting(desk.claims.next_job()), await _waiting(desk.claims.next_job())
+    first, second = await _waiting(desk.claimer.next_job()), await _waiting(desk.claimer.next_job())
     jobs = [desk.job(), desk.job()]
 
     for job in jobs:
-        desk.claims.hand_out(job)
+        desk.claimer.hand_out(job)
 
     assert [await first, await second] == jobs
 
 
 async def test_a_job_of_a_slot_that_gave_up_in_the_same_moment_goes_to_the_next(desk: Desk) -> None:
-    leaver, stayer = await _waiting(desk.consumer().receive()), await _waiting(desk.claims.next_job())
+    leaver, stayer = await _waiting(desk.consumer().receive()), await _waiting(desk.claimer.next_job())
     job = desk.job()
 
-    desk.claims.hand_out(job)
+    desk.claimer.hand_out(job)
     leaver.cancel()
     await asyncio.gather(leaver, return_exceptions=True)
 
@@ -101,7 +101,7 @@ async def test_a_job_that_no_slot_wants_any_more_goes_back(desk: Desk) -> None:
     leaver = await _waiting(desk.consumer().receive())
     job = desk.job()
 
-    desk.claims.hand_out(job)
+    desk.claimer.hand_out(job)
     leaver.cancel()
     await asyncio.gather(leaver, return_exceptions=True)
     await eventually(lambda: desk.reports)
@@ -113,7 +113,7 @@ async def test_a_ticket_that_was_not_granted_goes_back_with_its_consumer(desk: D
     consumer = desk.consumer()
     receiving = await _waiting(consumer.receive())
     job = desk.job()
-    desk.claims.hand_out(job)
+    desk.claimer.hand_out(job)
     [delivery] = await receiving
     envelope = decode(delivery.body)
 
@@ -128,7 +128,7 @@ async def test_a_job_that_was_granted_is_not_given_back_with_its_consumer(desk: 
     consumer = desk.consumer()
     receiving = await _waiting(consumer.receive())
     job = desk.job()
-    desk.claims.hand_out(job)
+    desk.claimer.hand_out(job)
     await receiving
     job.is_granted = True
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from agents.gate import Gate
+from agents.availability import Availability
 from agents.own_queues import declare_if_allowed
 from agents.unreadable import Undertaker
 from common.broker.base import Broker, BrokerUnavailable, Consumer, Delivery, Queue
@@ -13,7 +13,7 @@ from common.loop import Health, keep_running
 
 
 @dataclass(slots=True, eq=False)
-class Letter:
+class OwnTicket:
     """A ticket that waits for a slot. Whoever takes it settles it, in one of the three ways."""
 
     delivery: Delivery
@@ -38,55 +38,57 @@ class Letter:
         self.settled.set()
 
 
-class Mailbox:
+class OwnTickets:
     """Holds one ticket of the agent's own queue at a time, while the agent may work."""
 
-    def __init__(self, broker: Broker, queue: Queue, gate: Gate, health: Health, undertaker: Undertaker) -> None:
+    def __init__(
+        self, broker: Broker, queue: Queue, availability: Availability, health: Health, undertaker: Undertaker
+    ) -> None:
         self._broker = broker
         self._queue = queue
-        self._gate = gate
+        self._availability = availability
         self._health = health
         self._undertaker = undertaker
-        self._letters: asyncio.Queue[Letter] = asyncio.Queue()
+        self._tickets: asyncio.Queue[OwnTicket] = asyncio.Queue()
 
-    async def next(self) -> Letter:
+    async def next(self) -> OwnTicket:
         """Wait for a ticket, which is the caller's to settle; being cancelled loses none."""
-        letter = await self._letters.get()
-        letter.taken.set()
-        return letter
+        ticket = await self._tickets.get()
+        ticket.taken.set()
+        return ticket
 
     async def run(self) -> None:
         """Receive until cancelled."""
-        await keep_running("mailbox", self._consume, health=self._health)
+        await keep_running("own_tickets", self._consume, health=self._health)
 
     async def _consume(self) -> None:
-        await self._gate.opened()
-        turn = self._gate.turn
+        await self._availability.opened()
+        turn = self._availability.turn
         await declare_if_allowed(self._broker, self._queue)
-        self._health.well("mailbox")
+        self._health.well("own_tickets")
         async with self._broker.consume(self._queue.name, prefetch=1) as consumer:
             while not turn.is_set():
                 for delivery in await receive(consumer, turn):
-                    await self._offer(Letter(delivery, consumer, self._bury), turn)
+                    await self._offer(OwnTicket(delivery, consumer, self._bury), turn)
 
     async def _bury(self, consumer: Consumer, delivery: Delivery, reason: str) -> None:
         await self._undertaker.bury(consumer, delivery, reason, queue=self._queue.name)
 
-    async def _offer(self, letter: Letter, turn: asyncio.Event) -> None:
+    async def _offer(self, ticket: OwnTicket, turn: asyncio.Event) -> None:
         """Wait until a slot has dealt with a ticket; take it back when the agent's turn is over before that."""
-        self._letters.put_nowait(letter)
-        taken, over = asyncio.ensure_future(letter.taken.wait()), asyncio.ensure_future(turn.wait())
+        self._tickets.put_nowait(ticket)
+        taken, over = asyncio.ensure_future(ticket.taken.wait()), asyncio.ensure_future(turn.wait())
         try:
             await asyncio.wait({taken, over}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for waiting in (taken, over):
                 waiting.cancel()
             await asyncio.gather(taken, over, return_exceptions=True)
-        if letter.taken.is_set():
-            await letter.settled.wait()
+        if ticket.taken.is_set():
+            await ticket.settled.wait()
         else:
-            self._letters.get_nowait()
-            await letter.requeue()
+            self._tickets.get_nowait()
+            await ticket.requeue()
 
 
 async def receive(consumer: Consumer, turn: asyncio.Event) -> Sequence[Delivery]:

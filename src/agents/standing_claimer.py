@@ -1,4 +1,4 @@
-"""Claims in advance: an agent with idle slots tells the orchestrator that it would take whatever comes next.
+"""Make standing claims: an agent with idle slots tells the orchestrator that it would take whatever comes next.
 
 A task that is dispatched then goes to it at once, leased and signed, without a ticket and a claim in between. Such a
 claim counts for half a second only; an agent that nobody needs falls silent, and says no more of what it has free. Of
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from agents.availability import Availability
 from agents.capacity import Capacity
-from agents.claims_ahead import ASKED_AGAIN_AFTER, Answered, ClaimsAhead
-from agents.gate import Gate
+from agents.open_standing_claims import ASKED_AGAIN_AFTER, Answered, OpenStandingClaims
 from agents.replies import reply
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import CLAIMS
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 LONGEST_SLEEP = 60.0
 
 
-class StandingClaims:
-    """Makes claims while the gate is open and slots are idle, until cancelled."""
+class StandingClaimer:
+    """Makes claims while the agent takes work and has idle slots, until cancelled."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class StandingClaims:
         agent_id: UUID,
         agent_type: str,
         capacity: Capacity,
-        gate: Gate,
+        availability: Availability,
         clock: Clock,
         *,
         health: Health,
@@ -46,10 +46,10 @@ class StandingClaims:
         self._agent_id = agent_id
         self._agent_type = agent_type
         self._capacity = capacity
-        self._gate = gate
+        self._availability = availability
         self._clock = clock
         self._health = health
-        self._ahead = ClaimsAhead()
+        self._open = OpenStandingClaims()
         self._most = 0
         self._is_needed = False
         self._news = Wake()
@@ -62,7 +62,7 @@ class StandingClaims:
 
     def granted(self, claim_id: UUID) -> Answered | None:
         """Return the claim that is answered with a task; None when it is none of these. Its slot is the caller's."""
-        answered = self._ahead.answered(claim_id)
+        answered = self._open.answered(claim_id)
         if answered is not None:
             self._answered.ring()
             self._more_may_come()
@@ -70,7 +70,7 @@ class StandingClaims:
 
     def refused(self, claim_id: UUID) -> None:
         """Nothing was leased to a claim, and nothing will be."""
-        answered = self._ahead.answered(claim_id)
+        answered = self._open.answered(claim_id)
         if answered is not None:
             self._answered.ring()
             self._capacity.let_go(int(answered.has_slot))
@@ -81,11 +81,11 @@ class StandingClaims:
 
     async def withdraw(self, *, within: float) -> bool:
         """Ask about all claims and wait for the answers; False when they take too long."""
-        self._ahead.ask_all()
+        self._open.ask_all()
         self._news.ring()
         try:
             async with asyncio.timeout(within):
-                while self._ahead.is_asking:
+                while self._open.is_asking:
                     await self._answered.rung()
         except TimeoutError:
             return False
@@ -98,19 +98,19 @@ class StandingClaims:
 
     async def _step(self) -> None:
         now = self._clock.monotonic()
-        self._capacity.let_go(self._ahead.lapse(now))
-        withdrawn, made = self._ahead.ask(now), self._make(now)
+        self._capacity.let_go(self._open.lapse(now))
+        withdrawn, made = self._open.ask(now), self._make(now)
         if made or withdrawn:
             await self._send(made, withdrawn)
-        pause = min(LONGEST_SLEEP, max(0.0, self._ahead.next_change() - self._clock.monotonic()))
+        pause = min(LONGEST_SLEEP, max(0.0, self._open.next_change() - self._clock.monotonic()))
         await self._news.wait(timedelta(seconds=pause))
 
     def _make(self, now: float) -> Sequence[UUID]:
         self._is_needed, is_needed = False, self._is_needed
-        if not is_needed or not self._gate.is_open:
+        if not is_needed or not self._availability.is_open:
             return ()
         capacity = self._capacity
-        made = self._ahead.make(now, most=self._most, slots=capacity.slots, free=capacity.free, begun=capacity.taken)
+        made = self._open.make(now, most=self._most, slots=capacity.slots, free=capacity.free, begun=capacity.taken)
         capacity.keep(len(made))
         return made
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agents.gate import Gate, time_left
+from agents.availability import Availability, time_left
 from tests.eventually import eventually
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -15,75 +15,75 @@ def soon(seconds: float) -> datetime:
 
 
 async def test_a_pause_ends_by_itself() -> None:
-    gate = Gate()
-    turn = gate.turn
-    gate.pause(soon(0.1), ordered_at=datetime.now(UTC))
+    availability = Availability()
+    turn = availability.turn
+    availability.pause(soon(0.1), ordered_at=datetime.now(UTC))
 
-    assert not gate.is_open
-    assert not gate.is_leaving
+    assert not availability.is_open
+    assert not availability.is_leaving
     assert turn.is_set()
-    await eventually(lambda: gate.is_open)
-    assert not gate.turn.is_set()
+    await eventually(lambda: availability.is_open)
+    assert not availability.turn.is_set()
 
 
 async def test_a_pause_whose_end_has_passed_changes_nothing() -> None:
-    gate = Gate()
+    availability = Availability()
 
-    gate.pause(soon(-1), ordered_at=soon(-5))
+    availability.pause(soon(-1), ordered_at=soon(-5))
 
-    assert gate.is_open
+    assert availability.is_open
 
 
 async def test_a_later_pause_replaces_an_earlier_one() -> None:
-    gate = Gate()
-    gate.pause(soon(3600), ordered_at=datetime.now(UTC))
+    availability = Availability()
+    availability.pause(soon(3600), ordered_at=datetime.now(UTC))
 
-    gate.pause(soon(0.05), ordered_at=datetime.now(UTC))
+    availability.pause(soon(0.05), ordered_at=datetime.now(UTC))
 
-    await eventually(lambda: gate.is_open)
+    await eventually(lambda: availability.is_open)
 
 
 async def test_resume_undoes_pause_and_drain() -> None:
-    gate = Gate()
-    gate.pause(soon(3600), ordered_at=datetime.now(UTC))
-    gate.drain()
-    assert gate.is_leaving
+    availability = Availability()
+    availability.pause(soon(3600), ordered_at=datetime.now(UTC))
+    availability.drain()
+    assert availability.is_leaving
 
-    gate.resume()
+    availability.resume()
 
-    assert gate.is_open
-    assert not gate.is_leaving
+    assert availability.is_open
+    assert not availability.is_leaving
 
 
 async def test_the_end_of_a_pause_does_not_undo_a_drain() -> None:
-    gate = Gate()
-    gate.drain()
-    gate.pause(soon(0.01), ordered_at=datetime.now(UTC))
-    gate.changed = type(gate.changed)()
+    availability = Availability()
+    availability.drain()
+    availability.pause(soon(0.01), ordered_at=datetime.now(UTC))
+    availability.changed = type(availability.changed)()
 
-    await gate.changed.rung()
+    await availability.changed.rung()
 
-    assert not gate.is_open
+    assert not availability.is_open
 
 
 async def test_an_agent_that_stops_cannot_be_resumed() -> None:
-    gate = Gate()
-    gate.stop()
+    availability = Availability()
+    availability.stop()
 
-    gate.resume()
+    availability.resume()
 
-    assert not gate.is_open
+    assert not availability.is_open
 
 
 async def test_reopening_ends_the_turn_of_every_consumer_and_leaves_the_gate_open() -> None:
-    gate = Gate()
-    turn = gate.turn
+    availability = Availability()
+    turn = availability.turn
 
-    gate.reopen()
+    availability.reopen()
 
     assert turn.is_set()
-    assert gate.is_open
-    assert not gate.turn.is_set()
+    assert availability.is_open
+    assert not availability.turn.is_set()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which claims an agent has made in advance, how many more it makes, and about which it asks: no input or output.
+"""The standing claims of an agent that are open, how many more it makes, and about which it asks: no input or output.
 
 It has twice as many as tasks began here in the last half second, and one. Times are seconds on the monotonic clock.
 """
@@ -19,8 +19,8 @@ ASKED_WITH = 1.0
 ASKED_AGAIN_AFTER = 2.0
 # No lease that was given for a claim lives on without being renewed.
 FORGOTTEN_AFTER = 3600.0
-# An agent claims ahead for a part of its slots, and for none when half of them are busy: tickets need slots, too. One
-# with fewer slots than this claims nothing: the next ticket would wait for what is kept.
+# An agent makes standing claims for a part of its slots, and for none when half of them are busy: tickets need slots,
+# too. One with fewer slots than this makes none: the next ticket would wait for what is kept.
 PART = 4
 
 
@@ -31,8 +31,8 @@ class Answered(NamedTuple):
     has_slot: bool
 
 
-class ClaimsAhead:
-    """The claims that were made and not answered yet."""
+class OpenStandingClaims:
+    """The standing claims that were made and not answered yet."""
 
     def __init__(self) -> None:
         # When each was made, the oldest first; of those that were asked about, when they are asked about again.

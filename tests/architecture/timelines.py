@@ -1,0 +1,312 @@
+"""What happens when an agent or the broker is lost, in seconds at default settings: the tables of a page in the docs.
+
+The times come from the defaults of the settings, from constants, and from the code that decides them.
+"""
+
+import math
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from uuid import UUID
+
+from agents import reporter
+from agents.attempts import Attempt, Attempts
+from agents.processes import deadlines
+from agents.renew import REPEATED_AFTER, LeaseRenewer
+from agents.settings import AgentSettings
+from agents.stopping import StopReason, StopSignal
+from common import loop
+from common.broker import rabbitmq, rabbitmq_connection
+from common.broker.base import Broker, BrokerUnavailable
+from common.broker.topology import FORGET_AGENTS_AFTER
+from common.loop import Wake
+from common.messages import GrantedTask, WorkRequest
+from common.retry import Retry, RetryPolicy
+from orchestrator.leases.service import LeaseService
+from orchestrator.loops.probe import MISSED
+from orchestrator.loops.reap_leases import ReapLeases
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.wiring import SECOND
+from tests.fakes.clock import FakeClock
+
+NOBODY = UUID(int=0)
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+# The broker is away for this long where it matters that it was; longer than a lease.
+AWAY_SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that happens between two moments, in seconds; `by`: the settings and the code that decide when."""
+
+    earliest: float
+    latest: float
+    what: str
+    by: str
+
+    def row(self) -> str:
+        earliest, latest = math.floor(self.earliest), math.ceil(self.latest)
+        seconds = str(latest) if earliest == latest else f"{earliest} to {latest}"
+        return f"| {seconds} | {self.what} | {self.by} |"
+
+
+def lost_agent() -> str:
+    """Return what becomes of an agent that is lost at 0, and of its task."""
+    beat, offline = _agent("heartbeat_seconds"), _orchestrator("agent_offline_after_seconds")
+    lease, renewal = _Lease(), _Lease().renewal
+    taken = lease.end + SECOND.total_seconds()
+    first, last = _first_retry()
+    return _table(
+        Step(-beat, 0, "The last heartbeat.", "`[agent] heartbeat_seconds`"),
+        Step(-renewal, 0, "The last renewal that is answered.", "a third of `lease_seconds`; `agents/renew.py`"),
+        Step(
+            offline - beat,
+            offline + SECOND.total_seconds(),
+            "The agent is offline: it is placed no work, and the event `agent.status` says so.",
+            "`agent_offline_after_seconds`; `loops/watch_agents.py`, each second",
+        ),
+        Step(lease.end - renewal, lease.end, "The lease ends.", "`lease_seconds`"),
+        Step(
+            lease.end - renewal,
+            taken,
+            "The task is taken back: its attempt is `lost` with 5002, which the agent's circuit breaker counts. The "
+            "task is `pending` while attempts remain; otherwise it is `failed`, and a dead letter.",
+            "`loops/reap_leases.py`, each second",
+        ),
+        Step(
+            lease.end - renewal + first,
+            taken + last + SECOND.total_seconds(),
+            "The ticket of the next attempt is published.",
+            "`common/retry.py`; `loops/relay_outbox.py`, each second",
+        ),
+        Step(
+            FORGET_AGENTS_AFTER.total_seconds(),
+            FORGET_AGENTS_AFTER.total_seconds(),
+            "RabbitMQ removes the agent's queues. The ledger keeps the agent: `chiffon agents` lists it as offline.",
+            "`common/broker/topology.py`",
+        ),
+    )
+
+
+def agent_cut_off() -> str:
+    """Return what an agent does that lives and reaches nobody from 0 on."""
+    lease = _Lease()
+    return _table(
+        Step(
+            *lease.since(lease.stop),
+            "Work gets SIGTERM.",
+            "`lease_seconds`, `[agent] kill_grace_seconds`; `agents/renew.py`",
+        ),
+        Step(*lease.since(lease.kill), "Work gets SIGKILL.", "the same"),
+        Step(
+            *lease.since(lease.deadline),
+            "Where the agent hangs, too, the keepers kill its programs.",
+            "`agents/processes/deadlines.py`",
+        ),
+        Step(*lease.since(lease.end), "The lease ends.", "`lease_seconds`"),
+    )
+
+
+def lost_broker() -> str:
+    """Return what happens from 0 on, when RabbitMQ goes away and closes its connections."""
+    lease = _Lease()
+    offline, beat = _orchestrator("agent_offline_after_seconds"), _agent("heartbeat_seconds")
+    silence = MISSED * _orchestrator("probe_seconds")
+    return _table(
+        Step(
+            0,
+            0,
+            "Dispatches are accepted; their tasks wait in the ledger. `/ready` says 503: `broker`.",
+            "`readiness.py`",
+        ),
+        Step(
+            0,
+            rabbitmq_connection.LONGEST_PAUSE.total_seconds(),
+            "Each process tries to connect, and waits that long between two tries.",
+            "`common/broker/rabbitmq_connection.py`",
+        ),
+        Step(
+            silence - _orchestrator("probe_seconds"),
+            silence,
+            "`/ready` says 503 also for `probe`.",
+            f"{MISSED} times `probe_seconds`; `loops/probe.py`",
+        ),
+        Step(
+            offline - beat,
+            offline + SECOND.total_seconds(),
+            "All agents are offline.",
+            "`agent_offline_after_seconds`",
+        ),
+        Step(
+            *lease.since(lease.stop), "Work that runs gets SIGTERM; its result goes to the spool.", "`agents/renew.py`"
+        ),
+        Step(*lease.since(lease.kill), "Work that still runs gets SIGKILL.", "the same"),
+        Step(
+            *lease.since(lease.end),
+            "Leases end. No task is taken back while the broker is away.",
+            "`lease_seconds`; `loops/reap_leases.py`",
+        ),
+    )
+
+
+def broker_back() -> str:
+    """Return what happens from 0 on, when RabbitMQ is back."""
+    connected = rabbitmq_connection.LONGEST_PAUSE.total_seconds()
+    again = loop.LONGEST_PAUSE.total_seconds()
+    beat = _agent("heartbeat_seconds")
+    return _table(
+        Step(0, connected, "Orchestrators and agents are connected.", "`common/broker/rabbitmq_connection.py`"),
+        Step(
+            0,
+            connected + SECOND.total_seconds(),
+            "Tickets that the broker lost are due again.",
+            "`loops/recover.py`, each second",
+        ),
+        Step(
+            0,
+            connected + again,
+            "Tickets are published; agents take them.",
+            "`common/loop.py`: the longest pause after a failure",
+        ),
+        Step(
+            0,
+            connected + reporter.LONGEST_PAUSE.total_seconds(),
+            "Results that waited arrive. Work that was stopped is tried again while attempts remain.",
+            "`agents/reporter.py`",
+        ),
+        Step(
+            0,
+            connected + again + _orchestrator("probe_seconds"),
+            "`/ready` says 200.",
+            "`probe_seconds`; `loops/probe.py`",
+        ),
+        Step(0, connected + beat, "Agents are online.", "`[agent] heartbeat_seconds`"),
+        Step(
+            _reaped(back_for=0),
+            _reaped(back_for=connected) + SECOND.total_seconds(),
+            "Tasks whose agents were not heard since are taken back.",
+            "`lease_seconds`; `loops/reap_leases.py`",
+        ),
+    )
+
+
+def harmless_outage() -> str:
+    """Return how long the broker may be away so that no running work is stopped."""
+    lease = _Lease()
+    seconds = lease.stop - lease.renewal - lease.repeat - rabbitmq_connection.LONGEST_PAUSE.total_seconds()
+    return f"An outage of at most {seconds:g} seconds stops no work."
+
+
+class _Order(StopSignal):
+    """Notes the grace of the order to stop, which needs no event loop then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grace = 0.0
+
+    def order(self, reason: StopReason, *, grace: float) -> bool:
+        self.grace = grace
+        return False  # so that it is not logged
+
+
+class _Lease:
+    """The moments of a lease of default length, by the agent that sent its last renewal at 0 and hears no answer."""
+
+    def __init__(self) -> None:
+        seconds, order = _orchestrator("lease_seconds"), _Order()
+        assert seconds == _agent("lease_seconds"), "the page says one figure for both ways to the orchestrator"
+        work = WorkRequest(task_id=NOBODY, work_type="echo")
+        ids = {"claim_id": NOBODY, "trace_id": NOBODY, "request_id": NOBODY}
+        grant = GrantedTask(work=work, attempt=1, fence=1, lease_seconds=seconds, **ids)
+        attempt = Attempt.granted(grant, claimed_at=0.0)
+        attempt.stop = order
+        attempts = Attempts()
+        attempts.add(attempt)
+        renewer = LeaseRenewer(
+            cast("Broker", None),
+            NOBODY,
+            attempts,
+            FakeClock(),
+            deadlines=deadlines.Deadlines(),
+            kill_grace=timedelta(seconds=_agent("kill_grace_seconds")),
+        )
+        self.renewal = attempt.renew_at
+        self.repeat = seconds * REPEATED_AFTER
+        self.stop = renewer._stop_at(attempt)
+        renewer._stop_overdue(self.stop)
+        self.kill = self.stop + order.grace
+        self.deadline = deadlines._deadline(attempt)
+        self.end = attempt.lease_until
+
+    def since(self, moment: float) -> tuple[float, float]:
+        """Return when this is after a loss, before which the last renewal was sent at some time."""
+        return moment - self.renewal, moment
+
+
+class _Away:
+    """A broker that does not answer, until it is back."""
+
+    def __init__(self, clock: FakeClock, *, back_at: float) -> None:
+        self._clock = clock
+        self._back_at = back_at
+
+    async def depth(self, queue: str) -> int:
+        patience = rabbitmq.DEADLINE.total_seconds()
+        left = self._back_at - self._clock.monotonic()
+        if left > 0:
+            self._clock.advance(seconds=min(left, patience))
+            if left > patience:
+                raise BrokerUnavailable("away")
+        return 0
+
+
+class _Reaped:
+    """Leases, all of which have ended."""
+
+    async def reap(self, *, limit: int) -> int:
+        return 1
+
+
+def _reaped(*, back_for: float) -> float:
+    """Return how long after the broker's return tasks are taken back, when it is seen `back_for` seconds after that."""
+    clock = FakeClock()
+    returned = clock.monotonic() + AWAY_SECONDS
+    broker = cast("Broker", _Away(clock, back_at=returned + back_for))
+    grace = timedelta(seconds=_orchestrator("lease_seconds"))
+    reaper = ReapLeases(cast("LeaseService", _Reaped()), broker, Wake(), clock, grace=grace)
+    while not _result_of(reaper.run_once()):
+        clock.advance(seconds=SECOND.total_seconds())
+    return clock.monotonic() - returned
+
+
+def _first_retry() -> tuple[float, float]:
+    """Return how long the second attempt waits at least, and at most."""
+    waits = []
+    for chance in (0.0, 1.0):
+        decision = RetryPolicy().decide(retryable=True, attempt=1, max_attempts=2, now=EPOCH, chance=chance)
+        assert isinstance(decision, Retry)
+        waits.append((decision.at - EPOCH).total_seconds())
+    return waits[0], waits[1]
+
+
+def _result_of(work: Coroutine[Any, Any, int]) -> int:
+    """Run a coroutine that waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return int(end.value)
+    raise AssertionError("it waits for something")
+
+
+def _orchestrator(name: str) -> float:
+    return float(OrchestratorSettings.model_fields[name].default)
+
+
+def _agent(name: str) -> float:
+    return float(AgentSettings.model_fields[name].default)
+
+
+def _table(*steps: Step) -> str:
+    head = ["| seconds | what happens | decided by |", "| --- | --- | --- |"]
+    return "\n".join([*head, *(step.row() for step in sorted(steps, key=lambda step: step.latest))])
