@@ -62,6 +62,7 @@ def make_task(**values: Any) -> Task:
 def make_agent(**values: Any) -> Agent:
     given: dict[str, Any] = {
         "agent_id": uuid4(),
+        "name": "host-1",
         "agent_type": "infra",
         "status": AgentStatus.ONLINE,
         "hostname": "host-1",
@@ -332,13 +333,13 @@ def test_list_agents_returns_all_agents(client: TestClient, service: AsyncMock) 
 def test_list_agents_filters_by_agent_type(client: TestClient, service: AsyncMock) -> None:
     client.get("/api/v1/agents?agent_type=desktop")
 
-    service.list_agents.assert_awaited_once_with(agent_type="desktop", status=None)
+    service.list_agents.assert_awaited_once_with(agent_type="desktop", status=None, with_gone=False)
 
 
 def test_list_agents_filters_by_status(client: TestClient, service: AsyncMock) -> None:
     client.get("/api/v1/agents?status=busy")
 
-    service.list_agents.assert_awaited_once_with(agent_type=None, status=AgentStatus.BUSY)
+    service.list_agents.assert_awaited_once_with(agent_type=None, status=AgentStatus.BUSY, with_gone=False)
 
 
 def test_list_agents_refuses_a_status_that_does_not_exist(client: TestClient) -> None:

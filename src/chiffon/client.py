@@ -20,6 +20,7 @@ from chiffon.operations import Operations
 from common.rest.agents import Agent
 from common.rest.bodies import body_of
 from common.rest.events import Event, EventPage
+from common.rest.fan_outs import FanOut, after_event, is_over
 from common.rest.tasks import (
     BatchRequest,
     BatchResponse,
@@ -94,14 +95,22 @@ class Client(Approvals, Operations, Access):
         concurrency_limit: int | None = None,
         expires_after: timedelta | None = None,
         approval_id: AnyId | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        on: Mapping[str, Any] | None = None,
+        batch: int | str | None = None,
+        stop_after_failures: int | None = None,
     ) -> DispatchResponse:
-        """Hand in one task.
+        """Hand in one task, or with `on` one for each of several agents.
 
         The task's id is made here when none is given, so that a lost answer is repeated safely: the same id with the
         same content exists once. Tasks of one `ordering_key` run one after another; of those of a `concurrency_key` at
         most `concurrency_limit` run at a time. A task that waits longer than `expires_after` is cancelled. It goes to
         the agent `agent_id`, or to agents that have all `required` labels, rather to those with the `preferred` ones.
-        `approval_id` is an approval that was asked for beforehand.
+        `approval_id` is an approval that was asked for beforehand. `name` and `labels` are for people.
+
+        `on` is {"all": True}, {"labels": {…}} or {"agents": [names or ids]}; `task_id` is then the id of the fan-out.
+        `batch` agents work at a time, a number or a percentage like "10%"; after `stop_after_failures` none begins.
         """
         hints = {
             "agent_type": agent_type,
@@ -125,6 +134,11 @@ class Client(Approvals, Operations, Access):
             concurrency_limit=concurrency_limit,
             expires_after_seconds=None if expires_after is None else expires_after.total_seconds(),
             approval_id=approval_id,
+            name=name,
+            labels=labels or None,
+            on=on,
+            batch=batch,
+            stop_after_failures=stop_after_failures,
         )
         return await self.hand_in(body)
 
@@ -150,6 +164,9 @@ class Client(Approvals, Operations, Access):
         agent_type: str | None = None,
         agent_id: AnyId | None = None,
         trace_id: AnyId | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        requested_by: str | None = None,
         created_after: datetime | None = None,
         limit: int = 50,
         cursor: str | None = None,
@@ -161,6 +178,9 @@ class Client(Approvals, Operations, Access):
             "agent_type": agent_type,
             "agent_id": None if agent_id is None else str(agent_id),
             "trace_id": None if trace_id is None else str(trace_id),
+            "name": name,
+            "label": [f"{label}={value}" for label, value in (labels or {}).items()] or None,
+            "requested_by": requested_by,
             "created_after": None if created_after is None else created_after.isoformat(),
             "limit": limit,
             "cursor": cursor,
@@ -183,9 +203,12 @@ class Client(Approvals, Operations, Access):
         """Return whether a task waits, and everything that is in its way."""
         return Why.model_validate(await self._http.get(f"/api/v1/tasks/{task_id}/why"))
 
-    async def agents(self, *, agent_type: str | None = None, status: str | None = None) -> list[Agent]:
-        """Return the agents that ever registered, with what they last said of themselves."""
-        found = await self._http.get("/api/v1/agents", {"agent_type": agent_type, "status": status})
+    async def agents(
+        self, *, agent_type: str | None = None, status: str | None = None, gone: bool = False
+    ) -> list[Agent]:
+        """Return the agents, with what they last said of themselves; with `gone` also those that went long ago."""
+        query = {"agent_type": agent_type, "status": status, "gone": "true" if gone else None}
+        found = await self._http.get("/api/v1/agents", query)
         return [Agent.model_validate(agent) for agent in found]
 
     async def cancel(self, task_id: AnyId) -> None:
@@ -230,6 +253,26 @@ class Client(Approvals, Operations, Access):
                     if status.is_final:
                         return status
         raise AssertionError("a feed ends with an error only")
+
+    async def fan_out(self, fan_out_id: AnyId) -> FanOut:
+        """Return how work on several agents stands."""
+        return FanOut.model_validate(await self._http.get(f"/api/v1/fan-outs/{fan_out_id}"))
+
+    async def watch_fan_out(self, fan_out_id: AnyId) -> AsyncGenerator[FanOut, None]:
+        """Yield a fan-out as it stands now and after each change, until all of its tasks have ended."""
+        found = await self.fan_out(fan_out_id)
+        async with aclosing(self._follow(Filter(trace_id=found.trace_id), None)) as items:
+            async for item in items:
+                if isinstance(item, Connected):
+                    found = await self.fan_out(fan_out_id)
+                elif (changed := after_event(found, item)) is not None:
+                    # What the last task brought is in the ledger by now, and in no event.
+                    found = await self.fan_out(fan_out_id) if is_over(changed) else changed
+                else:
+                    continue
+                yield found
+                if is_over(found):
+                    return
 
     def _follow(self, wanted: Filter, after: int | None) -> AsyncGenerator[Connected | Event, None]:
         return Feed(self.base_url, wanted, after=after, patience=self._patience, token=self._token).follow()

@@ -96,6 +96,9 @@ class Http:
         """Send a body; `repeatable` says that sending it twice does no harm. A `token` replaces the client's own."""
         return await self._request("POST", path, repeatable=repeatable, json=body, headers=bearer(token))
 
+    async def delete(self, path: str) -> Any:
+        return await self._request("DELETE", path, repeatable=False)
+
     async def _request(
         self, method: str, path: str, *, repeatable: bool, attempts: int = ATTEMPTS, **content: Any
     ) -> Any:

@@ -17,6 +17,7 @@ from common.rest.dead_letters import (
 )
 from common.rest.errors import ErrorResponse, FieldProblem
 from common.rest.events import FINAL_EVENTS, Event, EventPage
+from common.rest.fan_outs import FanOut, FanOutTask, SkippedAgent
 from common.rest.identities import (
     Enrolled,
     Enrolment,
@@ -70,6 +71,8 @@ __all__ = [
     "EventPage",
     "Execution",
     "Executions",
+    "FanOut",
+    "FanOutTask",
     "FieldProblem",
     "Identity",
     "LeaseHolder",
@@ -80,6 +83,7 @@ __all__ = [
     "QueueSnapshot",
     "Role",
     "Settled",
+    "SkippedAgent",
     "TaskPage",
     "TaskStatus",
     "TaskSummary",

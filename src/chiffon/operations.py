@@ -53,6 +53,10 @@ class Operations:
         """Give an agent work again, whether it was paused, drained or tripped."""
         return Agent.model_validate(await self._http.post(f"/api/v1/agents/{agent_id}/resume", repeatable=True))
 
+    async def forget_agent(self, agent_id: AnyId) -> Agent:
+        """Forget an agent that is offline: it is not listed any more, until it is started again."""
+        return Agent.model_validate(await self._http.delete(f"/api/v1/agents/{agent_id}"))
+
     async def queue_snapshot(self) -> QueueSnapshot:
         """Return what waits and runs, at one moment."""
         return QueueSnapshot.model_validate(await self._http.get("/ops/queue"))

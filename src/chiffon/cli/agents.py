@@ -20,7 +20,13 @@ app = App(name="agents", group_commands="Commands", result_action="return_value"
 
 
 @app.default
-def agents(*, agent_type: str | None = None, status: AgentStatus | None = None, target: Target = HERE) -> int:
+def agents(
+    *,
+    agent_type: str | None = None,
+    status: AgentStatus | None = None,
+    all_: Annotated[bool, Parameter(name="--all", negative=())] = False,
+    target: Target = HERE,
+) -> int:
     """List the agents, or pause, drain and resume one.
 
     ```
@@ -29,6 +35,7 @@ def agents(*, agent_type: str | None = None, status: AgentStatus | None = None, 
     chiffon agents pause web-1 --minutes 30 --note "disk is full"
     chiffon agents drain web-1 --note "new kernel"
     chiffon agents resume web-1
+    chiffon agents forget web-1
     ```
 
     Parameters
@@ -37,10 +44,12 @@ def agents(*, agent_type: str | None = None, status: AgentStatus | None = None, 
         Only agents of this type.
     status
         Only agents with this status.
+    all_
+        Also agents that have been silent for long, or whose identity was disabled.
     """
 
     async def work(client: Client) -> int:
-        found = await client.agents(agent_type=agent_type, status=status)
+        found = await client.agents(agent_type=agent_type, status=status, gone=all_)
         if target.is_json:
             print_json(found)
         else:
@@ -65,7 +74,7 @@ def pause(agent: str, /, *, note: str = "", minutes: int = 5, target: Target = H
     Parameters
     ----------
     agent
-        The agent's id, the beginning of it, or its host; it must mean one agent only.
+        The agent's name or id, the beginning of its id, or its host; it must mean one agent only.
     note
         Why, for whoever looks at the agent.
     minutes
@@ -91,7 +100,7 @@ def drain(agent: str, /, *, note: str = "", target: Target = HERE) -> int:
     Parameters
     ----------
     agent
-        The agent's id, the beginning of it, or its host; it must mean one agent only.
+        The agent's name or id, the beginning of its id, or its host; it must mean one agent only.
     note
         Why, for whoever looks at the agent.
     """
@@ -113,13 +122,30 @@ def resume(agent: str, /, *, target: Target = HERE) -> int:
     Parameters
     ----------
     agent
-        The agent's id, the beginning of it, or its host; it must mean one agent only.
+        The agent's name or id, the beginning of its id, or its host; it must mean one agent only.
     """
 
     async def order(client: Client, agent_id: UUID) -> Agent:
         return await client.resume_agent(agent_id)
 
     return _order(agent, order, "Resumed", target)
+
+
+@app.command
+def forget(agent: str, /, *, target: Target = HERE) -> int:
+    """Forget an agent that is offline: it is not listed any more. Started again, it is back.
+
+    ```
+    chiffon agents forget web-1
+    ```
+
+    Parameters
+    ----------
+    agent
+        The agent's name or id, the beginning of its id, or its host; it must mean one agent only.
+    """
+
+    return _order(agent, Client.forget_agent, "Forgotten", target)
 
 
 @app.command
@@ -175,23 +201,27 @@ def _order(name: str, order: Callable[[Client, UUID], Awaitable[Agent]], done: s
         if target.is_json:
             print_json(agent)
         else:
-            say(f"{done}: agent {agent.agent_id} on {agent.hostname}.")
+            say(f"{done}: {agent.name} on {agent.hostname}, agent {agent.agent_id}.")
         return Exit.OK
 
     return target.run(work)
 
 
 async def find_agent(client: Client, name: str) -> UUID:
-    """Return the agent that a name means: its id, the only id that begins so, or the only one on that host."""
+    """Return the agent that is called so, or has that id, or the only one whose id begins so or whose host it is."""
     try:
         return UUID(name)
     except ValueError:
         pass
-    known = await client.agents()
-    found = [agent for agent in known if agent.hostname == name or str(agent.agent_id).startswith(name.lower())]
+    known = await client.agents(gone=True)
+    found = [agent for agent in known if agent.name == name] or [
+        agent for agent in known if agent.hostname == name or str(agent.agent_id).startswith(name.lower())
+    ]
+    # A container that is made anew enrols as another agent of the same name.
+    found = [agent for agent in found if agent.status is not AgentStatus.OFFLINE] or found
     if len(found) == 1:
         return found[0].agent_id
     if not found:
-        raise Usage(f"no agent has an id that begins with {name!r}, and none is on a host of that name")
-    meant = ", ".join(f"{agent.agent_id} on {agent.hostname}" for agent in found[:5])
+        raise Usage(f"no agent is called {name!r} or has an id that begins so, and none is on a host of that name")
+    meant = ", ".join(f"{agent.name} ({agent.agent_id}) on {agent.hostname}" for agent in found[:5])
     raise Usage(f"{name!r} can mean {len(found)} agents: {meant}")

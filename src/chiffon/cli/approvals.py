@@ -7,7 +7,7 @@ from uuid import UUID
 from cyclopts import App
 
 from chiffon.cli.console import print_fields, print_json, print_table, say
-from chiffon.cli.options import HERE, Target
+from chiffon.cli.options import HERE, Target, TextSource
 from chiffon.cli.outcome import Exit
 from chiffon.cli.parameters import collect_parameters
 from chiffon.client import Client
@@ -154,7 +154,7 @@ def comment(approval: UUID, text: str, /, *, target: Target = HERE) -> int:
 
 
 @app.command
-def ask(work_type: str, /, *argv: str, params_file: str | None = None, note: str = "", target: Target = HERE) -> int:
+def ask(work_type: str, /, *argv: str, params_file: TextSource = None, note: str = "", target: Target = HERE) -> int:
     """Ask for an approval of work without dispatching it.
 
     ```

@@ -6,11 +6,13 @@ from uuid import UUID, uuid4
 
 from cyclopts import Parameter
 
+from chiffon.cli.agents import find_agent
 from chiffon.cli.console import print_json, say
+from chiffon.cli.fan_out import parse_batch, parse_on, print_accepted, say_skipped, wait_for_fan_out
 from chiffon.cli.follow import follow_task
-from chiffon.cli.options import HERE, Flag, Target
-from chiffon.cli.outcome import Exit, exit_of_work
-from chiffon.cli.parameters import collect_pairs, collect_parameters
+from chiffon.cli.options import HERE, Flag, Target, TextSource
+from chiffon.cli.outcome import Exit, Usage, exit_of_work
+from chiffon.cli.parameters import collect_pairs, collect_parameters, collect_texts
 from chiffon.cli.show import print_task
 from chiffon.client import NORMAL_PRIORITY, Client
 from common.lifecycle import Status
@@ -21,11 +23,11 @@ def dispatch(
     /,
     *argv: str,
     param: Annotated[list[str] | None, Parameter(name="--param", negative=(), allow_leading_hyphen=True)] = None,
-    params_file: str | None = None,
-    script: str | None = None,
+    params_file: TextSource = None,
+    script: TextSource = None,
     priority: Annotated[int, Parameter(name=["--priority", "-p"])] = NORMAL_PRIORITY,
     agent_type: str | None = None,
-    agent: UUID | None = None,
+    agent: str | None = None,
     require: Annotated[list[str] | None, Parameter(name="--require", negative=())] = None,
     prefer: Annotated[list[str] | None, Parameter(name="--prefer", negative=())] = None,
     task_id: UUID | None = None,
@@ -38,6 +40,11 @@ def dispatch(
     concurrency_limit: int | None = None,
     expires_after: float | None = None,
     approval: UUID | None = None,
+    name: str | None = None,
+    label: Annotated[list[str] | None, Parameter(name="--label", negative=())] = None,
+    on: str | None = None,
+    batch: str | None = None,
+    stop_after: int | None = None,
     wait: Annotated[bool, Flag] = False,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=())] = False,
     target: Target = HERE,
@@ -50,6 +57,7 @@ def dispatch(
     chiffon dispatch shell_script --param 'env={"LANG":"C"}' -- df -h
     chiffon dispatch echo --param message=hello --wait -o json
     chiffon dispatch shell_script --ordering-key web-1 --expires-after 600 -- ./deploy.sh
+    chiffon dispatch shell_script --on label=zone=eu --batch 10% --stop-after 2 --wait -- systemctl restart web
     ```
 
     Prints the id of the task and returns; sending the same id again does not run it twice. With --wait or -f it stays
@@ -73,7 +81,7 @@ def dispatch(
     agent_type
         Run it on agents of this type.
     agent
-        Run it on the agent with this id.
+        Run it on this agent: its name, its id, or the beginning of its id.
     require
         A label that the agent must have, as NAME=VALUE; of a number at least that much. Repeat it for more.
     prefer
@@ -98,6 +106,16 @@ def dispatch(
         Cancel it if it still waits after this many seconds.
     approval
         The approval that was asked for beforehand, for exactly this work.
+    name
+        What to call it, in lists.
+    label
+        A label by which it is found again, as NAME=VALUE. Repeat it for more.
+    on
+        Run it on each of several agents: all, label=NAME=VALUE, or names with commas between them.
+    batch
+        With --on: how many agents work at a time, a number or a percentage like 10%.
+    stop_after
+        With --on: after so many failed tasks none of the rest begins.
     wait
         Stay until it ends, then show it.
     follow
@@ -108,13 +126,16 @@ def dispatch(
     )
     task = task_id or uuid4()
 
+    if on is not None and follow:
+        raise Usage("--follow shows the output of one task: use --wait with --on, and chiffon logs with a task's id")
+
     async def work(client: Client) -> int:
         accepted = await client.dispatch(
             work_type,
             parameters,
             priority=priority,
             agent_type=agent_type,
-            agent_id=agent,
+            agent_id=None if agent is None else await find_agent(client, agent),
             required=collect_pairs(require or ()),
             preferred=collect_pairs(prefer or ()),
             task_id=task,
@@ -126,7 +147,18 @@ def dispatch(
             concurrency_limit=concurrency_limit,
             expires_after=None if expires_after is None else timedelta(seconds=expires_after),
             approval_id=approval,
+            name=name,
+            labels=collect_texts(label or ()),
+            on=None if on is None else parse_on(on),
+            batch=None if batch is None else parse_batch(batch),
+            stop_after_failures=stop_after,
         )
+        if on is not None:
+            if not wait:
+                print_accepted(accepted, as_json=target.is_json)
+                return Exit.OK
+            say_skipped(accepted)
+            return await wait_for_fan_out(client, task, as_json=target.is_json)
         if accepted.status is Status.AWAITING_APPROVAL:
             say(f"It waits for people to approve it: chiffon approvals show {accepted.approval_id}")
         if follow:
@@ -143,4 +175,5 @@ def dispatch(
             print(task)
         return Exit.OK
 
-    return target.run(work, resume=f"chiffon logs -f {task}" if wait or follow else "")
+    resume = f"chiffon status --wait {task}" if on is not None else f"chiffon logs -f {task}"
+    return target.run(work, resume=resume if wait or follow else "")

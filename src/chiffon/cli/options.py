@@ -12,6 +12,8 @@ from chiffon.cli.outcome import Exit
 from chiffon.client import DEFAULT_SERVER, Client
 
 Flag = Parameter(negative=())
+# A file; a single `-` stands for standard input.
+TextSource = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 
 
 @Parameter(name="*")

@@ -47,6 +47,19 @@ def collect_pairs(pairs: Sequence[str]) -> dict[str, Any]:
     return _dict(pairs)
 
 
+def collect_texts(pairs: Sequence[str]) -> dict[str, str]:
+    """Return labels given as `NAME=VALUE`, whose values are texts as they stand; raises `Usage`."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise Usage(f"a label is NAME=VALUE, not {pair!r}")
+        if name in found:
+            raise Usage(f"{name} is given twice")
+        found[name] = value
+    return found
+
+
 def _dict(pairs: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in map(parse_pair, pairs):

@@ -1,6 +1,7 @@
 """How tasks, agents and events look on a terminal."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -12,6 +13,10 @@ from common.rest.dead_letters import DeadLetter, DeadLetterDetail
 from common.rest.events import Event
 from common.rest.tasks import TaskStatus, TaskSummary
 
+# How much of what a task does stands in a list, and how much of its parameters in its detail; JSON has all of it.
+WIDEST = 40
+WIDEST_DETAIL = 500
+
 
 def print_task(task: TaskStatus, *, as_json: bool) -> None:
     """Print one task with the end of its output."""
@@ -21,17 +26,22 @@ def print_task(task: TaskStatus, *, as_json: bool) -> None:
     print_fields(
         (
             ("task", task.task_id),
+            ("name", one_line(task.name)),
             ("status", describe_end(task)),
             ("work", f"{task.work_type} on {task.agent_type}, priority {task.priority}"),
+            ("parameters", _parameters(task)),
+            ("labels", ", ".join(f"{name}={one_line(value)}" for name, value in task.labels.items())),
+            ("requested by", task.requested_by and one_line(task.requested_by)),
             ("attempt", f"{task.attempt} of {task.max_attempts}"),
-            ("agent", task.agent_id),
+            ("agent", _agent(task)),
             ("request", task.request_id),
             ("trace", task.trace_id),
             ("rerun of", task.rerun_of),
             ("created", task.created_at),
             ("waited", _waited(task)),
             ("ran", None if task.duration_ms is None else seconds(timedelta(milliseconds=task.duration_ms))),
-            ("progress", task.progress),
+            ("progress", one_line(task.progress)),
+            ("result", None if task.result is None else one_line(json.dumps(task.result, ensure_ascii=False))),
         )
     )
     if task.output:
@@ -39,7 +49,7 @@ def print_task(task: TaskStatus, *, as_json: bool) -> None:
 
 
 def print_tasks(tasks: Sequence[TaskSummary]) -> None:
-    columns = ("TASK", "STATUS", "WORK", "PRIORITY", "AGENT TYPE", "ATTEMPT", "CREATED", "RAN")
+    columns = ("TASK", "STATUS", "WORK", "WHAT", "FOR", "AGENT", "PRIORITY", "ATTEMPT", "CREATED", "RAN")
     print_table(
         columns,
         (
@@ -47,8 +57,10 @@ def print_tasks(tasks: Sequence[TaskSummary]) -> None:
                 task.task_id,
                 task.status,
                 task.work_type,
+                shorten(one_line(task.name or what(task)), WIDEST),
+                task.requested_by and one_line(task.requested_by),
+                one_line(task.agent_name or task.agent_type),
                 task.priority,
-                task.agent_type,
                 task.attempt,
                 task.created_at,
                 None if task.duration_ms is None else seconds(timedelta(milliseconds=task.duration_ms)),
@@ -58,12 +70,41 @@ def print_tasks(tasks: Sequence[TaskSummary]) -> None:
     )
 
 
+def what(task: TaskSummary) -> str:
+    """Say in a few words what a task does: its program, the first line of its script, or its parameters."""
+    argv, script = task.parameters.get("argv"), task.parameters.get("script")
+    if isinstance(argv, list):
+        return shlex.join(map(str, argv))
+    if isinstance(script, str):
+        lines = [line for line in script.splitlines() if line.strip() and not line.startswith("#!")]
+        return lines[0] if lines else ""
+    return json.dumps(task.parameters, ensure_ascii=False) if task.parameters else ""
+
+
+def shorten(text: str, width: int) -> str:
+    """Return the text, or its beginning with an ellipsis, in at most so many characters."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def print_agents(agents: Sequence[Agent]) -> None:
-    columns = ("AGENT", "TYPE", "STATUS", "HELD", "HOST", "SLOTS", "CPU", "MEMORY", "LAST HEARTBEAT", "WORK TYPES")
+    columns = (
+        "NAME",
+        "AGENT",
+        "TYPE",
+        "STATUS",
+        "HELD",
+        "HOST",
+        "SLOTS",
+        "CPU",
+        "MEMORY",
+        "LAST HEARTBEAT",
+        "WORK TYPES",
+    )
     print_table(
         columns,
         (
             (
+                one_line(agent.name),
                 agent.agent_id,
                 agent.agent_type,
                 agent.status,
@@ -124,6 +165,18 @@ def print_dead_letter(letter: DeadLetterDetail) -> None:
         print("\n" + json.dumps(letter.body_json, indent=2))
     elif letter.body:
         print("\n" + "\n".join(one_line(line) for line in letter.body.split("\n")))
+
+
+def _agent(task: TaskStatus) -> str | None:
+    if task.agent_id is None:
+        return None
+    return str(task.agent_id) if task.agent_name is None else f"{one_line(task.agent_name)}, {task.agent_id}"
+
+
+def _parameters(task: TaskStatus) -> str | None:
+    if not task.parameters:
+        return None
+    return shorten(one_line(json.dumps(task.parameters, ensure_ascii=False)), WIDEST_DETAIL)
 
 
 def _held(agent: Agent) -> str | None:

@@ -1,10 +1,15 @@
 """`chiffon tasks`: list tasks."""
 
+from typing import Annotated
 from uuid import UUID
 
+from cyclopts import Parameter
+
+from chiffon.cli.agents import find_agent
 from chiffon.cli.console import print_json, say
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
+from chiffon.cli.parameters import collect_texts
 from chiffon.cli.show import print_tasks
 from chiffon.client import Client
 from common.lifecycle import Status
@@ -15,8 +20,11 @@ def tasks(
     status: Status | None = None,
     work_type: str | None = None,
     agent_type: str | None = None,
-    agent: UUID | None = None,
+    agent: str | None = None,
     trace: UUID | None = None,
+    name: str | None = None,
+    label: Annotated[list[str] | None, Parameter(name="--label", negative=())] = None,
+    requested_by: str | None = None,
     limit: int = 50,
     cursor: str | None = None,
     target: Target = HERE,
@@ -25,6 +33,7 @@ def tasks(
 
     ```
     chiffon tasks --status running
+    chiffon tasks --label env=prod --requested-by ann
     chiffon tasks --limit 200 -o json
     ```
 
@@ -37,9 +46,15 @@ def tasks(
     agent_type
         Only those for this type of agent.
     agent
-        Only those that this agent ran.
+        Only those that this agent ran: its name, its id, or the beginning of its id.
     trace
         Only those of this trace.
+    name
+        Only those of this name.
+    label
+        Only those with this label, as NAME=VALUE. Repeat it for more.
+    requested_by
+        Only those that this identity dispatched.
     limit
         At most this many.
     cursor
@@ -51,8 +66,11 @@ def tasks(
             status=status,
             work_type=work_type,
             agent_type=agent_type,
-            agent_id=agent,
+            agent_id=None if agent is None else await find_agent(client, agent),
             trace_id=trace,
+            name=name,
+            labels=collect_texts(label or ()),
+            requested_by=requested_by,
             limit=limit,
             cursor=cursor,
         )

@@ -1,5 +1,6 @@
 """The same work on each of several agents: which agents, at what pace, and how it stands."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -11,6 +12,7 @@ from common.labels import Labels
 from common.lifecycle import Status
 from common.messages import LONGEST_NAME
 from common.rest.base import Answer, Request
+from common.rest.events import Event
 
 MOST_AGENTS = 1000
 BATCH_PATTERN = r"^(100|[1-9][0-9]?)%$"
@@ -77,3 +79,29 @@ class FanOut(Answer):
     tasks: list[FanOutTask] = Field(description="One for each agent.")
     created_at: datetime = Field(description="When it was dispatched.")
     finished_at: datetime | None = Field(default=None, description="When the last of its tasks ended.")
+
+
+# What an event says of where its task stands.
+STATUS_AFTER = {
+    "task.claimed": Status.RUNNING,
+    "task.requeued": Status.PENDING,
+    "task.completed": Status.COMPLETED,
+    "task.failed": Status.FAILED,
+    "task.cancelled": Status.CANCELLED,
+}
+
+
+def is_over(found: FanOut) -> bool:
+    """Say whether every task of a fan-out has ended."""
+    return all(task.status.is_final for task in found.tasks)
+
+
+def after_event(found: FanOut, event: Event) -> FanOut | None:
+    """Return a fan-out as it stands after an event; None when that changes nothing of it."""
+    status = STATUS_AFTER.get(event.kind)
+    if status is None or not any(task.task_id == event.task_id and task.status != status for task in found.tasks):
+        return None
+    tasks = [
+        task.model_copy(update={"status": status}) if task.task_id == event.task_id else task for task in found.tasks
+    ]
+    return found.model_copy(update={"tasks": tasks, "counts": Counter(task.status.value for task in tasks)})

@@ -12,6 +12,7 @@ from common.messages import AgentStatus
 from orchestrator.fan_outs.model import Pace, Selection, Selector, Skipped, Target
 from orchestrator.placement.rules import has
 from orchestrator.registry.model import Agent
+from orchestrator.registry.rules import agents_meant
 from orchestrator.tasks.dispatch import FAN_OUT
 
 MOST_AGENTS = 1000
@@ -77,7 +78,7 @@ def status_of(statuses: Iterable[Status]) -> Status:
 
 
 def _named(name: str, pool: Sequence[Agent], agent_type: str) -> Agent:
-    found = [agent for agent in pool if name in (agent.name, str(agent.agent_id))]
+    found = agents_meant(name, pool)
     if len(found) == 1:
         return found[0]
     if found:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request
 
 from common.messages import LONGEST_NAME
 from common.rest.agents import Agent, NoteRequest, PauseRequest
@@ -70,11 +70,10 @@ async def resume_agent(agent: Named, fleet: Fleet, pools: Pools, caller: MayOper
     return shown(await fleet.resume(await fleet.find(agent), by=caller.name), pools)
 
 
-@router.delete("/{agent}", status_code=204, summary="Forget an agent that is gone")
-async def forget_agent(agent: Named, fleet: Fleet, caller: MayOperate) -> Response:
+@router.delete("/{agent}", summary="Forget an agent that is gone")
+async def forget_agent(agent: Named, fleet: Fleet, pools: Pools, caller: MayOperate) -> Agent:
     """Forget an agent that is offline and runs nothing: it is not listed any more. Started again, it is back."""
-    await fleet.forget(await fleet.find(agent), by=caller.name)
-    return Response(status_code=204)
+    return shown(await fleet.forget(await fleet.find(agent), by=caller.name), pools)
 
 
 def shown(agent: model.Agent, pools: Collection[str]) -> Agent:

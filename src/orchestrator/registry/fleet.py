@@ -16,7 +16,7 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder
 from orchestrator.registry import queries
 from orchestrator.registry.model import Agent
-from orchestrator.registry.rules import standing_order
+from orchestrator.registry.rules import agents_meant, standing_order
 
 log = logging.getLogger(__name__)
 
@@ -89,25 +89,29 @@ class FleetService:
             await events.append(db, NewEvent(Kind.AGENT_RESUMED, by, agent_id=agent_id))
         return self._done("agent.resumed", agent)
 
-    async def forget(self, agent_id: UUID, *, by: str) -> None:
-        """Forget an agent that is offline; raises `AgentWorks` for another. When it is started again, it is back."""
+    async def forget(self, agent_id: UUID, *, by: str) -> Agent:
+        """Forget an agent that is offline; raises `AgentWorks` for another. Started again, it is back.
+
+        Return the agent as it was.
+        """
         async with transaction(self._pool) as db:
             await self._lock(db, agent_id)
             agent = await self._get(db, agent_id)
             if not await queries.forget(db, agent_id, offline_after=self._offline_after):
                 raise AgentWorks(agent)
             await events.append(db, NewEvent(Kind.AGENT_FORGOTTEN, by, {"name": agent.name}, agent_id=agent_id))
-        self._done("agent.forgotten", agent)
+        return self._done("agent.forgotten", agent)
 
     async def find(self, name: str) -> UUID:
         """Return the agent that a name or an id means; raises `AmbiguousName` for a name of several."""
         async with self._pool.acquire() as db:
-            meant = (await queries.named(db, [name]))[name]
+            known = await queries.list_agents(db, offline_after=self._offline_after)
+        meant = agents_meant(name, known)
         if not meant:
             raise AgentNotFound(name)
         if len(meant) > 1:
-            raise AmbiguousName(name, meant)
-        return meant[0]
+            raise AmbiguousName(name, [agent.agent_id for agent in meant])
+        return meant[0].agent_id
 
     async def _lock(self, db: Connection, agent_id: UUID) -> None:
         if not await queries.lock(db, [agent_id]):

@@ -111,13 +111,6 @@ LIST = """
      ORDER BY agent_type, name, agent_id
 """
 
-# The id that is spelled out comes before a name that looks like one.
-NAMED = """
-    SELECT given.name, agent.agent_id
-      FROM unnest($1::text[]) AS given (name)
-      JOIN agent ON agent.agent_id::text = lower(given.name) OR agent_name(agent.agent_id) = given.name
-"""
-
 FORGET = """
     DELETE FROM agent
      WHERE agent_id = $1 AND (status = 'offline' OR last_heartbeat_at < now() - $2::interval)
@@ -301,14 +294,6 @@ async def list_agents(
     """
     rows = await db.fetch(LIST, agent_type, status, offline_after, agent_id, gone_after)
     return [Agent.from_row(row) for row in rows]
-
-
-async def named(db: Connection, names: Collection[str]) -> dict[str, list[UUID]]:
-    """Return the agents that each of these names or ids means; none for a name that means no agent."""
-    found: dict[str, list[UUID]] = {name: [] for name in names}
-    for row in await db.fetch(NAMED, list(found)):
-        found[row["name"]].append(row["agent_id"])
-    return found
 
 
 async def forget(db: Connection, agent_id: UUID, *, offline_after: timedelta) -> bool:

@@ -5,7 +5,7 @@ agent is *tripped*: it gets no work for `pause`. Then it may try one task; if th
 once, and any result that is the work's own begins the count anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from common.errors import ErrorCode
 from common.labels import labels_of
 from common.messages import AgentStatus, StatusUpdate
 from common.orders import Drain, Pause
-from orchestrator.registry.model import MayWork, Standing
+from orchestrator.registry.model import Agent, MayWork, Standing
 
 INFRASTRUCTURE = frozenset({ErrorCode.AGENT_UNAVAILABLE, ErrorCode.RESOURCE_LIMIT})
 LEAVING = frozenset({AgentStatus.DRAINING, AgentStatus.OFFLINE})
@@ -211,3 +211,12 @@ def count_outcomes(standing: Standing, outcomes: Sequence[Outcome], *, now: date
             if failures >= policy.failures:
                 until, tripped = now + policy.pause, True
     return Count(failures, until, tripped, reason)
+
+
+def agents_meant(name: str, agents: Iterable[Agent]) -> list[Agent]:
+    """Return the agents that a name or an id means: of several of one name, those that are not offline.
+
+    A container that is made anew enrols as another agent of the same name, beside the one that went.
+    """
+    found = [agent for agent in agents if name in (agent.name, str(agent.agent_id))]
+    return [agent for agent in found if agent.status is not AgentStatus.OFFLINE] or found

@@ -1,7 +1,7 @@
 """The use cases of the registry, one transaction each."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -118,11 +118,6 @@ class RegistryService:
                 offline_after=self._offline_after,
                 gone_after=None if with_gone else self._gone_after,
             )
-
-    async def named(self, names: Collection[str]) -> dict[str, list[UUID]]:
-        """Return the agents that each of these names or ids means."""
-        async with self._pool.acquire() as db:
-            return await queries.named(db, names)
 
     async def is_online(self, agent_id: UUID) -> bool:
         """Say whether an agent was heard of lately."""
