@@ -34,7 +34,7 @@ def status(task_id: UUID, /, *, wait: Annotated[bool, Flag] = False, target: Tar
         try:
             task = await (client.wait(task_id) if wait else client.status(task_id))
         except ApiError as error:
-            if error.code != ErrorCode.TASK_NOT_FOUND:
+            if error.error_code != ErrorCode.TASK_NOT_FOUND:
                 raise
             return await _fan_out(client, task_id, error, wait=wait, as_json=target.is_json)
         print_task(task, as_json=target.is_json)
