@@ -68,7 +68,7 @@ class Heartbeat:
     def status(self) -> AgentStatus:
         if self._availability.is_leaving:
             return AgentStatus.DRAINING
-        return AgentStatus.BUSY if len(self._attempts) >= self._identity.slots else AgentStatus.ONLINE
+        return AgentStatus.BUSY if len(self._attempts) else AgentStatus.ONLINE
 
     async def beat(self, status: AgentStatus) -> None:
         """Send one heartbeat; it expires, because an old one says nothing."""

@@ -25,6 +25,7 @@ from orchestrator.http import errors, health, strict
 from orchestrator.http.context import RequestContext
 from orchestrator.http.direct import DirectRoutes, Plan, direct_routes
 from orchestrator.http.head import HeadIsGet
+from orchestrator.http.health import Lately
 from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.http.protocol import Protocol
@@ -131,6 +132,7 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.ops = orchestrator.ops
     app.state.live = orchestrator.live
     app.state.checks = orchestrator.checks
+    app.state.lately = Lately({name: orchestrator.checks[name] for name in ("broker", "database")})
     app.state.policy = orchestrator.policy
     app.state.approvals = orchestrator.approvals
     app.state.keeper = orchestrator.keeper

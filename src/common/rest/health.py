@@ -6,9 +6,13 @@ from common.rest.base import Answer
 
 
 class Alive(Answer):
-    """The process answers."""
+    """The process answers, and has the broker and the database or not."""
 
     status: str = Field(default="alive", description="Always `alive`.", examples=["alive"])
+    broker: bool | None = Field(default=None, description="Whether the broker answered lately; null before the start.")
+    database: bool | None = Field(
+        default=None, description="Whether the database answered lately; null before the start."
+    )
 
 
 class CheckResult(Answer):

@@ -39,7 +39,7 @@ class WorkerReport(CamelRequest):
         default_factory=list, description="The jobs that it runs."
     )
     status: AgentStatus = Field(
-        default=AgentStatus.ONLINE, description="online, busy (every slot is taken), draining, or offline (it leaves)"
+        default=AgentStatus.ONLINE, description="online, busy (it runs something), draining, or offline (it leaves)"
     )
     resources: WorkerResources = Field(default_factory=WorkerResources, description="How much of its host is in use.")
     labels: Labels = Field(default_factory=dict, description="What it has, for work that needs it.")

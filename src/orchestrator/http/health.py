@@ -1,5 +1,6 @@
 """Is the process alive, and can it do its work? Each thing that it needs is named."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
@@ -9,6 +10,38 @@ from common.rest.health import Alive, CheckResult, Readiness
 router = APIRouter(tags=["health"])
 
 Check = Callable[[], Awaitable[str]]
+
+# A supervisor asks often and gives up soon, and anybody may ask: so one answer serves all who ask within this time.
+LATELY_SECONDS = 2.0
+ANSWER_SECONDS = 1.0
+
+
+class Lately:
+    """Says whether checks passed, asked at most once in `LATELY_SECONDS`; a check that gives no answer has failed."""
+
+    def __init__(self, checks: Mapping[str, Check]) -> None:
+        self._checks = checks
+        self._asked_at: float | None = None
+        self._passed: asyncio.Future[dict[str, bool]] | None = None
+
+    async def passed(self) -> Mapping[str, bool]:
+        """Return for each check whether it passed."""
+        now = asyncio.get_running_loop().time()
+        if self._passed is None or self._asked_at is None or now - self._asked_at >= LATELY_SECONDS:
+            self._asked_at, self._passed = now, asyncio.ensure_future(self._ask())
+        return await asyncio.shield(self._passed)
+
+    async def _ask(self) -> dict[str, bool]:
+        return dict(zip(self._checks, await asyncio.gather(*map(_passes, self._checks.values())), strict=True))
+
+
+async def _passes(check: Check) -> bool:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await check()
+    except Exception:  # whatever it is, `/ready` says it
+        return False
+    return True
 
 
 async def readiness(checks: Mapping[str, Check]) -> Readiness:
@@ -24,9 +57,10 @@ async def readiness(checks: Mapping[str, Check]) -> Readiness:
 
 
 @router.get("/health", summary="Is the process alive?")
-async def get_health() -> Alive:
-    """Answers whenever the process can answer at all."""
-    return Alive()
+async def get_health(request: Request) -> Alive:
+    """Answers 200 whenever the process can answer at all, also while the broker or the database is away."""
+    lately: Lately | None = getattr(request.app.state, "lately", None)
+    return Alive() if lately is None else Alive(**await lately.passed())
 
 
 @router.get("/ready", summary="Can it do its work?", responses={503: {"model": Readiness}})

@@ -43,6 +43,11 @@ class Agent:
     trip_reason: str | None = None
     clock_off_seconds: float | None = None
 
+    @property
+    def free_slots(self) -> int:
+        """How many more tasks it could begin, by what it said last."""
+        return 0 if self.status is AgentStatus.OFFLINE else max(0, self.slots - len(self.current_tasks))
+
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> "Agent":
         return cls(**{**row, "status": AgentStatus(row["status"])})

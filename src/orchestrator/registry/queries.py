@@ -70,13 +70,16 @@ UPSERT = """
 # back. Whoever is not returned must be looked at.
 BEAT = """
     WITH held AS MATERIALIZED (
-        SELECT new.agent_id, string_to_array(new.current_tasks, ',')::uuid[] AS current_tasks, new.resources, new.labels
+        SELECT new.agent_id, new.status, string_to_array(new.current_tasks, ',')::uuid[] AS current_tasks,
+               new.resources, new.labels
           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
                       $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[])
                  AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
                          started_at, labels, sent_at, boot_id)
           JOIN agent USING (agent_id)
-         WHERE agent.started_at = new.started_at AND agent.status = new.status AND agent.agent_type = new.agent_type
+         WHERE agent.started_at = new.started_at AND agent.agent_type = new.agent_type
+           -- That an agent runs something, the events of its tasks tell.
+           AND (agent.status = new.status OR agent.status IN ('online', 'busy') AND new.status IN ('online', 'busy'))
            AND agent.hostname = new.hostname AND agent.version = new.version AND agent.slots = new.slots
            AND agent.work_types = string_to_array(new.work_types, ',')
            AND agent.boot_id IS NOT DISTINCT FROM new.boot_id AND agent_may_work(agent.agent_id) = 'free'
@@ -85,8 +88,8 @@ BEAT = """
            FOR UPDATE OF agent
     )
     UPDATE agent
-       SET current_tasks = held.current_tasks, resources = held.resources, labels = held.labels,
-           last_heartbeat_at = now()
+       SET status = held.status, current_tasks = held.current_tasks, resources = held.resources,
+           labels = held.labels, last_heartbeat_at = now()
       FROM held
      WHERE agent.agent_id = held.agent_id
  RETURNING agent.agent_id

@@ -54,6 +54,14 @@ class Load:
         async with self._client() as client:
             return (await client.get("/ready")).text
 
+    async def health(self) -> dict[str, Any]:
+        """Return what `/health` says, which answers 200 all the while."""
+        async with self._client() as client:
+            answer = await client.get("/health")
+        assert answer.status_code == 200
+        said: dict[str, Any] = answer.json()
+        return said
+
     async def recovered(self, name: str) -> float:
         """Return how long it takes from now until urgent work that is dispatched now is completed; not too long."""
         began = time.monotonic()

@@ -65,7 +65,8 @@ async def says_why(load: Load, wanted: str) -> None:
         load.accepted.append(task.task_id)
         ready, why = await load.readiness(), (await client.why(task.task_id)).model_dump_json()
         assert PASSWORD not in ready + why
-        return wanted in ready and wanted in why
+        health = await load.health()
+        return wanted in ready and wanted in why and (health["broker"], health["database"]) == (False, True)
 
     await eventually(said, timeout=30, every=0.5)
 

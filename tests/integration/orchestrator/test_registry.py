@@ -34,9 +34,10 @@ async def test_the_first_heartbeat_registers_an_agent(registry: RegistryService,
 async def test_events_tell_of_changes_and_not_of_every_heartbeat(registry: RegistryService, pool: Pool) -> None:
     first = make_heartbeat()
     busy = first.model_copy(update={"status": AgentStatus.BUSY})
+    drained = first.model_copy(update={"status": AgentStatus.DRAINING})
     restarted = first.model_copy(update={"started_at": datetime(2026, 11, 23, tzinfo=UTC)})
 
-    for heartbeat in (first, first, busy, busy, restarted):
+    for heartbeat in (first, first, busy, busy, first, drained, drained, restarted):
         await registry.record([heartbeat])
 
     assert [event.kind for event in await events_of(pool)] == [
