@@ -182,6 +182,7 @@ async def build_agent(
                 gate=gate,
                 undertaker=undertaker,
                 trust=trust,
+                used=used,
                 clock=clock,
                 clocks=clocks,
                 health=health,

@@ -21,7 +21,7 @@ from agents.executors.enclosure import OPEN, Enclosure
 from agents.executors.process_sandbox import sandboxed
 from agents.executors.pump import Pump
 from agents.processes.cannot_start import CannotStart, paths_of
-from agents.processes.keepers import Keeper, Keepers, NotBegun, Order
+from agents.processes.keepers import Keeper, NotBegun, Order, Starter
 from agents.processes.program import Step
 from agents.stopping import StopSignal
 from common.messages import Stream
@@ -97,7 +97,7 @@ def is_of_the_host(error: OSError) -> bool:
 
 
 async def run_process(
-    keepers: Keepers,
+    keepers: Starter,
     command: Command,
     *,
     write: WriteOutput,
@@ -131,7 +131,7 @@ async def run_process(
             await asyncio.gather(*(pump.task for pump in pumps), return_exceptions=True)
 
 
-async def _start(keepers: Keepers, command: Command, pumps: Sequence[Pump]) -> Keeper:
+async def _start(keepers: Starter, command: Command, pumps: Sequence[Pump]) -> Keeper:
     outputs = [pump.writing_end for pump in pumps]
     argv, enclosure = sandboxed(command.argv, command.cwd, command.enclosure), command.enclosure
     user = enclosure.user

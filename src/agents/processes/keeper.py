@@ -96,6 +96,7 @@ class Keeper:
     def start(self, order: Mapping[str, Any], files: list[int]) -> None:
         """Raises `NotStarted`."""
         self._is_sandboxed = order["sandboxed"]
+        self._deadline = order["kill_at"]
         self._program = start(order, files)
         for file in files:
             os.close(file)

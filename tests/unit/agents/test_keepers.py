@@ -155,11 +155,17 @@ async def test_a_keeper_that_its_program_stopped_does_not_save_the_program(
 
 
 async def test_a_keeper_that_its_program_stopped_at_once_does_not_save_it_either(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("agents.processes.keepers.KEEPER_SECONDS", 0.5)
+    await (await begin("true")).kill()  # so that the guardian is there
+    monkeypatch.setattr("agents.processes.keepers.KEEPER_SECONDS", 1.0)
+    keeper = None
     with suppress(OSError):  # when it was stopped before it could say that the program runs
-        await (await begin(f"kill -STOP $PPID; {FAMILY}")).kill()
+        keeper = await begin(f"kill -STOP $PPID; touch {tmp_path}/ran; {FAMILY}")
+    await eventually((tmp_path / "ran").exists)
+
+    if keeper is not None:
+        await keeper.kill()
 
     assert guardian().children(recursive=True) == []
 
