@@ -27,7 +27,7 @@ from contextlib import suppress
 from typing import Any
 
 from agents.processes.program import PR_SET_CHILD_SUBREAPER, NotStarted, prctl, start
-from agents.processes.table import children_of, descendants, kill_tree, look_at
+from agents.processes.table import children_of, descendants, kill_tree, ticks_of
 
 LONGEST_SLEEP = 3600.0
 # How long what was killed may take to die before it is looked for again.
@@ -100,8 +100,7 @@ class Keeper:
         self._program = start(order, files)
         for file in files:
             os.close(file)
-        seen = look_at(self._program)
-        self.say(started=self._program, ticks=0 if seen is None else seen.start_ticks)
+        self.say(started=self._program, ticks=ticks_of(self._program))
 
     def run(self) -> None:
         sources: list[socket.socket | int] = [self._channel, self._woken]

@@ -23,7 +23,7 @@ from typing import Any, Protocol, Self
 from agents.processes.guardian import KEEP, MAY_LEAVE
 from agents.processes.keeper import HEADER_BYTES
 from agents.processes.program import Step
-from agents.processes.table import look_at
+from agents.processes.table import ticks_of
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +109,7 @@ class Keeper:
         try:
             async with asyncio.timeout(KEEPER_SECONDS):
                 self.keeper_pid = await self._forked
-                seen = look_at(self.keeper_pid)
-                self.keeper_ticks = 0 if seen is None else seen.start_ticks
+                self.keeper_ticks = ticks_of(self.keeper_pid)
                 telling()
                 await self._loop.sock_sendall(self._channel, text)
                 await asyncio.wait({self._begun})
@@ -128,9 +127,12 @@ class Keeper:
         self._say("terminate")
 
     async def leave(self) -> None:
-        """Let live what the program has left running."""
+        """Let live what the program has left running. A keeper that does not answer is logged, and leaves later."""
         self._say("leave")
-        await self._is_clean()
+        self._signal(signal.SIGCONT)  # something that the program left may have stopped it
+        if not await self._is_clean():
+            log.error("work.keeper_silent", extra={"pid": self.pid, "keeper": self.keeper_pid})
+            self._lose()
 
     def kill_at(self, deadline: float) -> None:
         """Have all of it killed at this time on the monotonic clock, also when the agent hangs by then."""
@@ -142,19 +144,15 @@ class Keeper:
         if await self._is_clean():
             return
         # It hangs, or was stopped. The guardian kills what it kept, and only then is its channel closed.
-        seen = look_at(self.keeper_pid)
-        if seen is not None and seen.start_ticks == self.keeper_ticks:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(self.keeper_pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         if not await self._is_clean():
             log.error("work.cannot_be_killed", extra={"pid": self.pid, "keeper": self.keeper_pid})
             self._lose()
 
     def close(self) -> None:
         if self._channel.fileno() >= 0:
-            if self.keeper_pid and not self.clean.done():
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(self.keeper_pid, signal.SIGCONT)  # its program may have stopped it
+            if not self.clean.done():
+                self._signal(signal.SIGCONT)  # its program may have stopped it
             self._loop.remove_reader(self._channel)
             self._channel.close()
             self._lose()
@@ -162,6 +160,12 @@ class Keeper:
     async def _is_clean(self) -> bool:
         done, _ = await asyncio.wait({self.clean}, timeout=KEEPER_SECONDS)
         return bool(done)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to the keeper, and not to another process that has got its id since."""
+        if self.keeper_pid and ticks_of(self.keeper_pid) == self.keeper_ticks:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self.keeper_pid, number)
 
     def _say(self, line: str) -> None:
         with suppress(OSError):  # gone, or stopped: the guardian, or `kill`, sees to that

@@ -51,6 +51,12 @@ def look_at(pid: int) -> Seen | None:
     return Seen(pid, state=fields[0], parent=int(fields[1]), group=int(fields[2]), start_ticks=int(fields[19]))
 
 
+def ticks_of(pid: int) -> int:
+    """Return when a process started by the kernel's count; 0 when there is none, or where it cannot be seen."""
+    seen = look_at(pid)
+    return 0 if seen is None else seen.start_ticks
+
+
 def children_of(pid: int) -> list[int]:
     """Return the ids of the children of a process, of all its threads."""
     if not LISTS_CHILDREN:

@@ -228,6 +228,31 @@ async def test_what_may_be_left_lives_on_and_is_reaped_by_its_keeper(begin: Begi
     await eventually(partial(is_gone, keeper.keeper_pid))
 
 
+@pytest.mark.parametrize("wakes", [True, False])
+async def test_a_keeper_that_was_stopped_leaves_what_may_be_left(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wakes: bool
+) -> None:
+    keeper = await begin("setsid -f sleep 600", may_leave=True)
+    await keeper.ended
+    owner = psutil.Process(keeper.keeper_pid)
+    [left] = owner.children()
+    owner.suspend()
+    if not wakes:
+        monkeypatch.setattr("agents.processes.keepers.KEEPER_SECONDS", 0.5)
+        monkeypatch.setattr(Keeper, "_signal", lambda keeper, number: None)
+
+    with caplog.at_level(logging.ERROR):
+        await keeper.leave()
+
+    assert keeper.clean.result() == 0
+    assert [record.message for record in caplog.records] == ([] if wakes else ["work.keeper_silent"])
+    keeper.close()
+    owner.resume()
+    assert not is_gone(left.pid)
+    left.kill()
+    await eventually(partial(is_gone, keeper.keeper_pid))
+
+
 async def test_what_may_be_left_dies_with_the_agent_as_long_as_the_program_runs(begin: Begin) -> None:
     keeper = await begin(may_leave=True)
     family = await family_of(keeper)
