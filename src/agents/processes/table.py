@@ -41,6 +41,11 @@ class Target(NamedTuple):
     groups: tuple[tuple[int, int], ...]
 
 
+def are_shown() -> bool:
+    """Return whether this host shows its processes."""
+    return os.path.isdir(f"{PROC}/self")  # noqa: PTH112 - pathlib loads slowly
+
+
 def look_at(pid: int) -> Seen | None:
     """Return what a process is; None when there is none. A zombie still counts: it keeps the id."""
     text = _read(pid, "stat").decode(errors="replace")

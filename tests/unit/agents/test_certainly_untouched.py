@@ -12,22 +12,14 @@ import pytest
 
 from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.process import run_process
-from agents.processes import keepers as keepers_module
 from agents.processes.keepers import Keepers, Order
 from agents.processes.programs import Programs
 from common.errors import ErrorCode
 from common.messages import ResultStatus
+from tests.unit.agents.faulty_keepers import break_keepers
 from tests.unit.agents.test_process import is_gone, sh
 from tests.unit.agents.test_runner import make_attempt, run
 
-# What the guardian and its keepers run instead: {fault} happens at one moment of the start.
-FAULTY = """
-import sys; sys.path.append(sys.argv[1])
-import os, signal
-from agents.processes import guardian, keeper, program
-{fault}
-guardian.main()
-"""
 CANNOT_FORK_A_KEEPER = """
 def fork():
     raise BlockingIOError(11, "no room")
@@ -65,12 +57,6 @@ keeper.start = started
 """
 
 
-def break_keepers(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    monkeypatch.setattr("agents.processes.keepers.KEEPER_SECONDS", 2.0)
-    *python, _, place = keepers_module.COMMAND
-    monkeypatch.setattr("agents.processes.keepers.COMMAND", (*python, FAULTY.format(fault=fault), place))
-
-
 def name_of(process: psutil.Process) -> str:
     """Return the name of a process; "" for one that has ended."""
     try:
@@ -94,6 +80,7 @@ def name_of(process: psutil.Process) -> str:
 async def test_an_attempt_counts_unless_its_keeper_cannot_have_started_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, has_run: bool, counts: bool
 ) -> None:
+    monkeypatch.setattr("agents.processes.keepers.KEEPER_SECONDS", 2.0)
     break_keepers(monkeypatch, fault)
     left: list[str] = []
 

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -18,31 +17,13 @@ import pytest
 
 from agents.attempts import Attempt
 from agents.processes.deadlines import Deadlines
-from agents.processes.keepers import PROGRAM, Keeper, Keepers, Order
+from agents.processes.keepers import PROGRAM, Keeper, Keepers
 from common.messages import GrantedTask, WorkRequest
 from tests.eventually import eventually
+from tests.unit.agents.conftest import FAMILY, Begin
 from tests.unit.agents.test_process import is_gone
 
 FAR = 3600.0
-# A child in the group of the program, one that left it, and one that left it without a parent and an environment.
-FAMILY = "sleep 600 & setsid sleep 600 & setsid -f env -i /bin/sleep 600; wait"
-
-Begin = Callable[..., Awaitable[Keeper]]
-
-
-@pytest.fixture
-async def begin(keepers: Keepers) -> AsyncIterator[Begin]:
-    """Have a script started by a keeper, which is closed at the end."""
-    with ExitStack() as stack, Path(os.devnull).open("r+b") as nothing:
-
-        async def begun(script: str = FAMILY, **changes: object) -> Keeper:
-            argv = ["/bin/sh", "-c", script]
-            order = Order(["/bin/sh"], argv, {"PATH": "/usr/bin:/bin"}, "/", **changes)  # type: ignore[arg-type]
-            keeper = await keepers.start(order, [nothing.fileno()] * 3)
-            stack.callback(keeper.close)
-            return keeper
-
-        yield begun
 
 
 def make_attempt(*, lease_seconds: float) -> Attempt:
