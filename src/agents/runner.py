@@ -16,6 +16,7 @@ from agents.log_stream import LogStream, SendChunks
 from agents.processes.deadlines import Deadlines, deadline_of
 from agents.processes.keepers import Keeper, Keepers
 from agents.processes.programs import Programs
+from agents.processes.table import ATTEMPT_VARIABLE, TASK_VARIABLE
 from agents.redaction.values import Values
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
@@ -195,9 +196,9 @@ class Runner:
             workspace=workspace,
             inherited=self._inherited,
             ids={
-                "CHIFFON_TASK_ID": str(attempt.task_id),
+                TASK_VARIABLE: str(attempt.task_id),
                 "CHIFFON_TRACE_ID": str(grant.trace_id),
-                "CHIFFON_ATTEMPT": str(grant.attempt),
+                ATTEMPT_VARIABLE: str(grant.attempt),
             },
             write=stream.write,
             stop=attempt.stop,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.journal import Journal
-from agents.orphans import boot_id
+from agents.orphans import host_boot_id
 from agents.permitted import Permitted
 from agents.seal_check import SealCheck
 from agents.used_claims import UsedClaims
@@ -87,7 +87,7 @@ class WriteGate:
         self._seals = seals
         self._used = used
         self._policy = policy
-        self._boot_id = boot_id()
+        self._host_boot_id = host_boot_id()
 
     async def admit(self, grant: GrantedTask, seal: Seal | None) -> Passage | Refusal:
         """Let work through, or say why not. What was let through once is not let through again."""
@@ -114,7 +114,7 @@ class WriteGate:
 
     async def note(self, grant: GrantedTask) -> None:
         """Return when the journal says, on disk, that the work starts."""
-        await self._journal.started(grant, boot_id=self._boot_id, agent_pid=os.getpid())
+        await self._journal.started(grant, host_boot_id=self._host_boot_id, agent_pid=os.getpid())
 
     def _work(self, grant: GrantedTask) -> Work:
         return Work(grant.work.work_type, self._agent_type, grant.work.parameters, grant.work.hints)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,11 +12,10 @@ from agents.over_http.wire import Job
 from common.backoff import full_jitter
 from common.clock import Clock
 from common.errors import ErrorCode
+from common.loop import FIRST_PAUSE, LONGEST_PAUSE
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE = timedelta(milliseconds=200)
-LONGEST_PAUSE = timedelta(seconds=5)
 UNTOUCHED = {
     "started": False,
     "retryable": True,

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # Isolated and without site-packages, so that it starts at once; it finds this package where this file is.
 PROGRAM = "import sys; sys.path.append(sys.argv[1]); from agents.processes.guardian import main; main()"
 COMMAND = (sys.executable, "-I", "-S", "-c", PROGRAM, str(Path(__file__).parent.parent.parent))
-# How long a keeper may take to begin, and to clean up, before it is taken for lost.
+# How long a keeper may take to begin, and to clean up, before it is taken for lost; what it kills may wait for a disk.
 KEEPER_SECONDS = 10.0
 # How long the guardian may take to end once the agent has no more work for it.
 END_SECONDS = 2.0

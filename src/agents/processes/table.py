@@ -17,6 +17,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 PROC = "/proc"
+# The variables by which a program, and what it starts, is known to belong to an attempt.
+TASK_VARIABLE, ATTEMPT_VARIABLE = "CHIFFON_TASK_ID", "CHIFFON_ATTEMPT"
 LOOK_SECONDS = 0.02
 ZOMBIE = "Z"
 # Whether this kernel lists the children of a process.
@@ -124,7 +126,7 @@ def kill_all(targets: Collection[Target], *, within: float) -> set[int]:
 
 
 def _find(targets: Collection[Target]) -> list[Seen]:
-    ids = {(target.task_id, target.attempt): target for target in targets}
+    ids = {(target.task_id, str(target.attempt)): target for target in targets}
     alive = [seen for seen in _everyone() if seen.state != ZOMBIE]
     carriers = {seen.pid: target for seen in alive if (target := ids.get(_ids(seen.pid))) is not None}
     groups = {leader for target in targets for leader, ticks in target.groups if _is_leader(leader, ticks)}
@@ -140,11 +142,11 @@ def _is_leader(pid: int, start_ticks: int) -> bool:
     return now is not None and now.start_ticks == start_ticks
 
 
-def _ids(pid: int) -> tuple[str, int]:
-    """Return the task and the attempt that a process runs for; ("", 0) when its environment names none."""
-    variables = dict(entry.partition(b"=")[::2] for entry in _read(pid, "environ").split(b"\0"))
-    task_id, attempt = variables.get(b"CHIFFON_TASK_ID", b""), variables.get(b"CHIFFON_ATTEMPT", b"")
-    return (task_id.decode(errors="replace"), int(attempt)) if attempt.isdigit() else ("", 0)
+def _ids(pid: int) -> tuple[str, str]:
+    """Return the task and the attempt that a process runs for; empty texts when its environment names none."""
+    entries = _read(pid, "environ").decode(errors="replace").split("\0")
+    variables = dict(entry.partition("=")[::2] for entry in entries)
+    return variables.get(TASK_VARIABLE, ""), variables.get(ATTEMPT_VARIABLE, "")
 
 
 def _kill(target: Seen) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from agents.handover import Handover
 from agents.journal import Journal, Started, Unended
 from agents.journal_file import JournalFile
-from agents.orphans import boot_id
+from agents.orphans import host_boot_id
 from agents.recovery import recover
 from agents.reporter import Reporter
 from agents.spool import Spool
@@ -30,7 +30,7 @@ def make_unended() -> Unended:
         work_type="shell_script",
         trace_id=uuid4(),
         request_id=uuid4(),
-        boot_id=boot_id(),
+        host_boot_id=host_boot_id(),
         agent_pid=1,
     )
     return Unended(started, ())
