@@ -196,7 +196,7 @@ class ControlListener:
             case Reception.LATE if self._used.is_of_earlier_life(grant.claim_id):
                 _log_earlier_life(grant)
             case Reception.LATE:
-                # Nobody waits for it; said at once, so that the task need not wait for the end of the lease.
+                # No slot waits for it; said at once, so that the task need not wait for the end of the lease.
                 log.warning("grant.late", extra={"task_id": grant.work.task_id, "trace_id": grant.trace_id})
                 group.create_task(self._hand_back(grant), name="hand_back")
             case Reception.FORGED:

@@ -1,6 +1,6 @@
 """Whether this agent takes new work: it may be stopping, drained, paused for a while, or have a clock that is off.
 
-Slots that wait for tickets leave their consumer when the gate closes, so that the tickets nobody claimed go back.
+Slots that wait for tickets leave their consumer when the gate closes, so that unclaimed tickets go back.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Gate:
-    """Belongs to one event loop. `changed` rings whenever somebody who leaves or waits should look again."""
+    """Belongs to one event loop. `changed` rings whenever those that leave or wait should look again."""
 
     def __init__(self) -> None:
         self._stopping = asyncio.Event()

@@ -1,7 +1,7 @@
 """The one way to an executor.
 
 What comes here passes in this order: the orchestrator's signature for this agent, now, and exactly this work; a claim
-that was not used before; the agent's own policy, which nobody but the host's administrator can widen; a line in the
+that was not used before; the agent's own policy, which only the host's administrator can widen; a line in the
 journal, on disk. Only then does it become `Permitted`, which is all that an executor takes.
 """
 
@@ -69,7 +69,7 @@ class Passage:
 
 
 class WriteGate:
-    """Knows the executors, and nobody else does."""
+    """The only owner of the executors."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class WriteGate:
 
 
 def _not_genuine(grant: GrantedTask, problem: str) -> Refusal:
-    # Signed, but something else than what was approved: somebody changed the work, or the ledger, after the approval.
+    # Signed, but something else than what was approved: the work, or the ledger, was changed after the approval.
     is_edited = problem.startswith("digest ") and grant.approval_id is not None
     code = ErrorCode.APPROVAL_MISMATCH if is_edited else ErrorCode.AUTHENTICATION_FAILED
     return Refusal(code, f"The agent does not run this grant: {problem}.")

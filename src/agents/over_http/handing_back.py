@@ -1,4 +1,4 @@
-"""Give jobs back that were claimed and that nobody here is going to run, so that others need not wait for the lease."""
+"""Give back claimed jobs that this agent is not going to run, so that others need not wait for the lease."""
 
 import asyncio
 import logging
@@ -34,12 +34,12 @@ class HandingBack:
         self._running: set[asyncio.Task[None]] = set()
 
     def give(self, held: HeldJob, *, cancelled: bool = False) -> None:
-        """Hand back a job that nobody started, or say that one that was cancelled is not running."""
+        """Hand back a job that was not started, or say that one that was cancelled is not running."""
         until = held.lease_from + self._client.lease_seconds
         self._spawn(self._give(held.job, until=until, cancelled=cancelled))
 
     def withdraw(self, claim_id: UUID) -> None:
-        """Find out what a claim got whose answer nobody waited for, and hand that back."""
+        """Find out what a claim got whose answer came too late, and hand that back."""
         self._spawn(self._withdraw(claim_id, until=self._clock.monotonic() + self._client.lease_seconds))
 
     async def settled(self, *, within: float) -> None:

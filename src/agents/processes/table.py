@@ -1,10 +1,10 @@
 """Find the processes of an attempt in /proc, and kill exactly those. Elsewhere it finds nothing.
 
-An id alone proves nothing, because the kernel gives it to somebody else once it is free. A group is ours when its
+An id alone proves nothing, because the kernel gives it to another process once it is free. A group is ours when its
 leader started when it was noted, or, once the leader is gone, when a member carries the ids of the attempt in its
-environment: as long as a group has members its id is not given away. Whoever left the group, but carries the ids, is
-ours, too. Every process is killed through a handle that was taken before it was looked at, so that the one killed is
-the one that was seen.
+environment: as long as a group has members its id is not given away. A process that left the group, but carries the
+ids, is ours, too. Every process is killed through a handle that was taken before it was looked at, so that the one
+killed is the one that was seen.
 
 Nothing but the standard library: the guardian, which loads nothing else, shares it.
 """
@@ -111,7 +111,7 @@ def kill_tree(children: Collection[int]) -> bool:
 def kill_all(targets: Collection[Target], *, within: float) -> set[int]:
     """Kill what belongs to any of the targets; return the ids of the processes that were killed.
 
-    It looks again until it has twice found nobody, for at most `within` seconds: a process that forks while it is
+    It looks again until it has twice found none, for at most `within` seconds: a process that forks while it is
     killed leaves a child, and one that is just becoming another program has no environment for a moment.
     """
     killed: set[int] = set()
@@ -177,5 +177,5 @@ def _read(pid: int, name: str) -> bytes:
     try:
         with open(f"{PROC}/{pid}/{name}", "rb") as file:  # noqa: PTH123 - pathlib loads slowly
             return file.read()
-    except OSError:  # gone, or somebody else's
+    except OSError:  # gone, or of another user
         return b""
