@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Availability:
-    """Belongs to one event loop. `is_open`: new work is taken. `changed` rings for those who wait for a change."""
+    """Belongs to one event loop. `changed` rings whenever those that leave or wait should look again."""
 
     def __init__(self) -> None:
         self._stopping = asyncio.Event()

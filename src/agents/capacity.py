@@ -16,7 +16,7 @@ PATIENCE = 1.0
 class Capacity:
     """Belongs to one event loop. Those who wait are served in the order in which they came.
 
-    `freed` is called when a slot is free for which nobody waits. `taken` counts how often one was taken.
+    `freed` is called when a slot is free and nothing waits for one. `taken` counts how often one was taken.
     """
 
     def __init__(self, slots: int) -> None:
@@ -33,11 +33,11 @@ class Capacity:
         return self.slots - self._running
 
     def keep(self, count: int) -> None:
-        """Keep free slots for claims; whoever keeps one takes it or lets it go."""
+        """Keep free slots for claims; the caller takes each of them, or lets it go."""
         self._kept += count
 
     def let_go(self, count: int) -> None:
-        """Keep fewer slots: they are for anybody."""
+        """Keep fewer slots: they are free for all uses."""
         self._kept -= count
         self._serve()
 
@@ -78,7 +78,7 @@ class Capacity:
             self.freed()
 
     def _has_got(self, turn: asyncio.Future[None]) -> bool:
-        """Say whether somebody who waits no longer was given a slot in the last moment."""
+        """Return whether a slot was given in the last moment to a caller that waits no longer."""
         if turn in self._waiting:
             self._waiting.remove(turn)
         return turn.done() and not turn.cancelled()

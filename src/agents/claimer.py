@@ -33,7 +33,7 @@ REMEMBERED_GRANTS = 10_000
 
 
 class ClaimUnanswered(Exception):
-    """Nobody answered the claim, also not when it was repeated."""
+    """The claim got no answer, also not when it was repeated."""
 
 
 class Reception(Enum):
@@ -124,7 +124,7 @@ class Claimer:
             del self._asked[claimed.claim_id]
 
     def granted(self, grant: GrantedTask, seal: Seal | None = None) -> Reception:
-        """Take in a grant. A late one must be handed back, because nobody will run it; a forged one is nothing at all.
+        """Take in a grant. A late one must be handed back, because no slot will run it; a forged one is nothing at all.
 
         One that was claimed in advance begins. The write gate checks the seal of one that is awaited, and can tell the
         caller what is wrong with it.
@@ -152,7 +152,7 @@ class Claimer:
         return Reception.AWAITED
 
     def refused(self, refusal: RefusedTask) -> None:
-        """Take in a refusal; one that nobody waits for means nothing."""
+        """Take in a refusal; one that no claim waits for means nothing."""
         asked = self._asked.get(refusal.claim_id)
         self._standing.refused(refusal.claim_id)
         if asked is not None and not asked.is_answered:
@@ -181,7 +181,7 @@ class Claimer:
             to_agent=ORCHESTRATOR,
             payload=Claim(agent_id=self._agent_id, tasks=list(tasks)),
         )
-        # It expires when it is repeated or given up, so that a grant is never for nobody.
+        # It expires when it is repeated or given up, so that no grant comes without a slot that waits.
         expires_after = timedelta(seconds=self._timeout)
         try:
             await self._broker.publish(
@@ -189,7 +189,7 @@ class Claimer:
             )
         except BrokerUnavailable as failure:  # it may have been stored all the same, so an answer may come
             log.debug("claim.not_stored", extra={"tasks": len(tasks), "reason": str(failure)})
-        except Exception:  # whoever waits asks again
+        except Exception:  # the waiting slot asks again
             log.exception("claim.failed", extra={"tasks": len(tasks)})
         return [None] * len(tasks)
 

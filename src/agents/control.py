@@ -20,6 +20,7 @@ from agents.spool_lines import Key, WrittenResult
 from agents.standing_claimer import StandingClaimer
 from agents.trust import Trust
 from agents.unreadable import Undertaker
+from agents.used_claims import UsedClaims
 from common.broker.base import Broker, Consumer, Delivery
 from common.broker.topology import control_queue
 from common.clock import Clock
@@ -51,6 +52,7 @@ class ControlListener:
         availability: Availability,
         undertaker: Undertaker,
         trust: Trust | None,
+        used: UsedClaims,
         clock: Clock,
         clocks: ClockWatch,
         health: Health,
@@ -71,6 +73,7 @@ class ControlListener:
         self._availability = availability
         self._undertaker = undertaker
         self._trust = trust
+        self._used = used
         self._clock = clock
         self._clocks = clocks
         self._health = health
@@ -187,11 +190,13 @@ class ControlListener:
     def _take_grant(self, grant: GrantedTask, seal: Seal | None, group: asyncio.TaskGroup) -> None:
         if self._handover.owes(Key(grant.work.task_id, grant.fence)):
             # An earlier life of this agent began it, so it is anything but untouched; how it ended is on its way.
-            log.info("grant.of_earlier_life", extra={"task_id": grant.work.task_id, "fence": grant.fence})
+            _log_earlier_life(grant)
             return
         match self._claimer.granted(grant, seal):
+            case Reception.LATE if self._used.is_of_earlier_life(grant.claim_id):
+                _log_earlier_life(grant)
             case Reception.LATE:
-                # Nobody waits for it; said at once, so that the task need not wait for the end of the lease.
+                # No slot waits for it; said at once, so that the task need not wait for the end of the lease.
                 log.warning("grant.late", extra={"task_id": grant.work.task_id, "trace_id": grant.trace_id})
                 group.create_task(self._hand_back(grant), name="hand_back")
             case Reception.FORGED:
@@ -206,3 +211,7 @@ class ControlListener:
             await self._handover.hand_over(result)
         except Exception:  # the lease ends by itself; the agent lives on
             log.exception("grant.not_handed_back", extra={"task_id": grant.work.task_id})
+
+
+def _log_earlier_life(grant: GrantedTask) -> None:
+    log.info("grant.of_earlier_life", extra={"task_id": grant.work.task_id, "fence": grant.fence})

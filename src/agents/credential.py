@@ -27,7 +27,7 @@ class IsSomebody(StartupRefused):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Who an agent is since it enrolled, what it says so with, and the keys (PEM) that it is to trust."""
+    """The identity of an enrolled agent, its token, and the keys (PEM) that it is to trust."""
 
     agent_id: UUID
     agent_type: str

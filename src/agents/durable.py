@@ -27,7 +27,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync(handle: int) -> None:
-    """Bring a file to disk. Raises `OSError`, and then nobody knows what is there."""
+    """Bring a file to disk. Raises `OSError`, and then it is unknown what is there."""
     if is_on(Safeguard.SPOOL_FSYNC):
         os.fsync(handle)
 

@@ -123,7 +123,7 @@ class Handover:
             log.info("results.left_sent", extra={"results": len(keys)})
 
     async def run(self) -> None:
-        """Send again what nobody has stored, until cancelled."""
+        """Send again what is not known to be stored, until cancelled."""
 
         async def step() -> None:
             now = self._clock.monotonic()
@@ -187,7 +187,7 @@ class Handover:
         return min(LONGEST_SLEEP, timedelta(seconds=max(0.0, min(due)))) if due else LONGEST_SLEEP
 
     def _kept(self, result: WrittenResult) -> asyncio.Future[None]:
-        """Owe a result. It is brought to disk also when whoever waits for that gives up."""
+        """Owe a result. It is brought to disk also when the caller stops waiting for that."""
         owed = self._owed[result.key] = _Owed(result.key, result)
         return asyncio.shield(self._hand_in(owed))
 

@@ -38,12 +38,16 @@ class Entry(BaseModel):
 
 
 class Started(Entry):
+    """`host_boot_id` tells runs of the host apart; earlier versions read and write it by the name in the file."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
     event: Literal["started"] = "started"
     attempt: int
     work_type: str
     trace_id: UUID
     request_id: UUID
-    boot_id: str
+    host_boot_id: str = Field(validation_alias="boot_id", serialization_alias="boot_id")
     agent_pid: int
     claim_id: UUID | None = None
 
@@ -98,7 +102,7 @@ class Journal:
         await self._batcher.__aexit__(kind, error, trace)
         self._file.close()
 
-    async def started(self, grant: GrantedTask, *, boot_id: str, agent_pid: int) -> None:
+    async def started(self, grant: GrantedTask, *, host_boot_id: str, agent_pid: int) -> None:
         """Return when it is on disk that the attempt starts. Raises `OSError`: then it must not start."""
         entry = Started(
             task_id=grant.work.task_id,
@@ -107,7 +111,7 @@ class Journal:
             work_type=grant.work.work_type,
             trace_id=grant.trace_id,
             request_id=grant.request_id,
-            boot_id=boot_id,
+            host_boot_id=host_boot_id,
             agent_pid=agent_pid,
             claim_id=grant.claim_id,
         )

@@ -24,8 +24,8 @@ class Lane:
 
     When it takes no more tickets it gives back its slots as they become free: `freed` is called with their number. What
     it has not given back when `run` ends is free, too. It closes by itself when one of its slots is free and
-    `is_slot_wanted` says that somebody else waits for one, and when work that came another way has taken its slots:
-    `lacks_slots` is called then, and the tickets that found none go back to the pool.
+    `is_slot_wanted` says that a ticket of the agent's own waits for one, and when work that came another way has taken
+    its slots: `lacks_slots` is called then, and the tickets that found none go back to the pool.
     """
 
     def __init__(

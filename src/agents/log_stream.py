@@ -95,7 +95,7 @@ class LogStream:
 
     @property
     def is_done(self) -> bool:
-        """Whether the output is finished and nothing of it has to go ahead of the result: `close` waits for nobody."""
+        """Whether the output is finished and nothing of it has to go ahead of the result: `close` returns at once."""
         return self._closing and not self._in_flight and len(self._rest) <= 1
 
     def hide(self, *values: str) -> None:
@@ -141,7 +141,7 @@ class LogStream:
         return [*self._in_flight, *(chunk for chunks in self._rest for chunk in chunks)]
 
     async def close(self) -> list[OutputChunk]:
-        """Finish, and return the last chunks, which nobody has sent, when all others are stored."""
+        """Finish, and return the last chunks, which were not sent, when all others are stored."""
         self.finish()
         if self._sender is None and len(self._rest) > 1:
             self._sender = asyncio.create_task(self._work(), name="log_stream")

@@ -11,18 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from agents.journal import ProcessStarted, Unended
+from agents.processes.keepers import KEEPER_SECONDS
 from agents.processes.table import LOOK_SECONDS, ZOMBIE, Target, kill_all, look_at
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+HOST_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 KILL_SECONDS = 5.0
-# How long a keeper may take; what it kills may have to wait for a disk before it dies.
-KEEPER_SECONDS = 10.0
 
 
-def boot_id() -> str:
+def host_boot_id() -> str:
     """Return what tells this run of the host from every other; empty when the host does not say."""
     try:
-        return BOOT_ID.read_text().strip()
+        return HOST_BOOT_ID.read_text().strip()
     except OSError:
         return ""
 
@@ -30,7 +29,7 @@ def boot_id() -> str:
 def end_orphans(left: Unended) -> list[int]:
     """Return when nothing of an attempt is left, with the ids of the processes that had to be killed for that."""
     started = left.started
-    if started.boot_id != boot_id():
+    if started.host_boot_id != host_boot_id():
         return []
     until = time.monotonic() + KEEPER_SECONDS
     while (keepers := [one for one in left.processes if _is_kept(one)]) and time.monotonic() < until:

@@ -14,7 +14,7 @@ from common.loop import Health, keep_running
 
 @dataclass(slots=True, eq=False)
 class OwnTicket:
-    """A ticket that waits for a slot. Whoever takes it settles it, in one of the three ways."""
+    """A ticket that waits for a slot. Its taker settles it, in one of the three ways."""
 
     delivery: Delivery
     _consumer: Consumer

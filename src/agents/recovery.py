@@ -33,7 +33,7 @@ async def recover(
     """Kill what still runs, and owe a result for every attempt that has none; return those that are owed newly.
 
     Nothing owns that work any more, and without a result the task would wait for the end of its lease. An attempt that
-    cannot be put in order does not keep the others, or the agent, from theirs: the next start tries it again.
+    cannot be recovered is logged and tried again at the next start.
     """
     owed = []
     for one in left:

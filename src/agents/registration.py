@@ -1,4 +1,4 @@
-"""Who this agent is: an id that survives restarts, kept on disk and used by one process at a time."""
+"""The identity of this agent: an id that survives restarts, kept on disk and used by one process at a time."""
 
 import fcntl
 import json
@@ -42,7 +42,7 @@ class IdentityUnusable(StartupRefused):
 
 
 class StateUnusable(StartupRefused):
-    """The journal or the spool cannot be read, so nobody knows what an earlier life of the agent has left."""
+    """The journal or the spool cannot be read, so it is unknown what an earlier life of the agent has left."""
 
     def __init__(self, state_dir: Path, error: OSError) -> None:
         super().__init__(f"The agent's state in {state_dir} cannot be read: {error.strerror or error}.")
@@ -50,7 +50,7 @@ class StateUnusable(StartupRefused):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What an agent says of itself in each heartbeat. `boot_id` is a random name of this process."""
+    """The part of an agent's heartbeats that never changes. `boot_id` is a random id of this process."""
 
     agent_id: UUID
     agent_type: str

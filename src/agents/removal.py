@@ -1,7 +1,12 @@
-"""Remove a directory with all in it, however deep it is and whatever a program did to it."""
+"""Remove a directory with all in it, however deep it is and whatever a program did, or still does, to it.
+
+A program that was left running may put a link in the place of a directory at any moment. So no link is ever followed:
+what is opened, moved, unlocked or removed is inside the directory, or an error.
+"""
 
 import os
 import stat
+import sys
 from collections import deque
 from contextlib import suppress
 from itertools import count
@@ -16,6 +21,7 @@ def remove_tree(top: Path) -> None:
     with suppress(OSError):
         top.rmdir()
         return
+    _unlock(top)
     root = os.open(top, FOLDER)
     try:
         removal = _Removal(root)
@@ -45,8 +51,6 @@ class _Removal:
         while self._folders:
             name = self._folders.popleft()
             try:
-                with suppress(OSError):  # a program may have locked it
-                    os.chmod(name, stat.S_IRWXU, dir_fd=self._root)
                 folder = os.open(name, FOLDER, dir_fd=self._root)
                 try:
                     self._empty(folder)
@@ -63,7 +67,9 @@ class _Removal:
             try:
                 if not is_folder:
                     os.unlink(name, dir_fd=folder)
-                elif folder == self._root:
+                    continue
+                _unlock(name, folder)  # to open it, and to move it, too
+                if folder == self._root:
                     self._folders.append(name)
                 else:
                     brought_up = next(self._names)
@@ -71,3 +77,17 @@ class _Removal:
                     self._folders.append(brought_up)
             except OSError as error:
                 self.problem = self.problem or error
+
+
+def _unlock(name: str | Path, folder: int | None = None) -> None:
+    """Give the agent's user all rights to a directory that a program may have locked. What fails is found out later."""
+    with suppress(OSError):
+        if sys.platform != "linux":
+            os.chmod(name, stat.S_IRWXU, dir_fd=folder, follow_symlinks=False)
+            return
+        # This system call follows links, so it gets the directory itself, which needs no rights to be named so.
+        pinned = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+        try:
+            Path(f"/proc/self/fd/{pinned}").chmod(stat.S_IRWXU)
+        finally:
+            os.close(pinned)

@@ -71,7 +71,7 @@ class Reporter:
                 log.warning(
                     "report.waits", extra={"reports": len(reports), "failures": failures, "reason": str(failure)}
                 )
-                if isinstance(failure, Unroutable):  # somebody deleted a reply queue
+                if isinstance(failure, Unroutable):  # a reply queue was deleted
                     with suppress(BrokerUnavailable):
                         await self._broker.declare(*REPLY_QUEUES)
                 await asyncio.sleep(full_jitter(failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE).total_seconds())

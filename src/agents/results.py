@@ -75,7 +75,7 @@ def work_result(
 
 
 def handed_back(agent_id: UUID, grant: GrantedTask, *, was_cancelled: bool) -> WorkResultEnvelope:
-    """Return the report of an attempt that was granted too late for anybody to run it."""
+    """Return the report of an attempt that was granted too late to be run."""
     if was_cancelled:
         outcome = Outcome(ResultStatus.CANCELLED)
     else:

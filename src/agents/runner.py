@@ -13,8 +13,10 @@ from agents.executors.environment import inherited
 from agents.handover import Handover
 from agents.journal import Ended, Journal
 from agents.log_stream import LogStream, SendChunks
-from agents.processes.deadlines import Deadlines
+from agents.processes.deadlines import Deadlines, deadline_of
 from agents.processes.keepers import Keeper, Keepers
+from agents.processes.programs import Programs
+from agents.processes.table import ATTEMPT_VARIABLE, TASK_VARIABLE
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
 from agents.secrets.resolve import Secrets
@@ -148,7 +150,7 @@ class Runner:
         passage = await self._gate.admit(grant, attempt.seal)
         if isinstance(passage, Refusal):
             return passage.outcome, False, False
-        programs: list[Keeper] = []
+        programs = Programs(self._keepers, kill_at=lambda: deadline_of(attempt))
         try:
             async with self._workspaces.open(
                 attempt.task_id, grant.attempt, is_needed=passage.needs_workspace
@@ -160,20 +162,20 @@ class Runner:
         except OSError as error:
             log.exception("work.host_failed")
             outcome = Outcome.failed(f"The host failed: {error}.", code=ErrorCode.RESOURCE_LIMIT, retryable=True)
-            # Work that is done by programs alone, and none was started: writing the script, or starting it, failed.
-            return outcome, passage.began, passage.began and not (passage.needs_workspace and not programs)
+            is_untouched = passage.needs_workspace and not programs.may_have_run
+            return outcome, passage.began, passage.began and not is_untouched
         except Exception as error:  # the agent lives on, and the task learns that it failed
             log.exception("work.executor_failed")
             outcome = Outcome.failed(f"The executor failed: {type(error).__name__}.", code=ErrorCode.INTERNAL)
         return outcome, passage.began, passage.began
 
     def _context(
-        self, attempt: Attempt, passage: Passage, workspace: Path, stream: LogStream, programs: list[Keeper]
+        self, attempt: Attempt, passage: Passage, workspace: Path, stream: LogStream, programs: Programs
     ) -> ExecutionContext:
-        """Return what an executor needs; `programs` gets the keeper of each program that it starts."""
+        """Return what an executor needs."""
         grant = attempt.grant
 
-        def held(keeper: Keeper) -> None:
+        def process_started(keeper: Keeper) -> None:
             self._deadlines.hold(attempt, keeper)
             self._journal.process_started(
                 grant,
@@ -183,12 +185,10 @@ class Runner:
                 keeper_ticks=keeper.keeper_ticks,
             )
 
-        def process_started(keeper: Keeper) -> None:
-            programs.append(keeper)
-            held(keeper)
-
         async def secret(name: str) -> str:
-            value = await self._secrets.value(name, work_type=grant.work.work_type, stop=attempt.stop, started=held)
+            value = await self._secrets.value(
+                name, work_type=grant.work.work_type, stop=attempt.stop, started=process_started
+            )
             stream.hide(value)
             return value
 
@@ -196,14 +196,14 @@ class Runner:
             workspace=workspace,
             inherited=self._inherited,
             ids={
-                "CHIFFON_TASK_ID": str(attempt.task_id),
+                TASK_VARIABLE: str(attempt.task_id),
                 "CHIFFON_TRACE_ID": str(grant.trace_id),
-                "CHIFFON_ATTEMPT": str(grant.attempt),
+                ATTEMPT_VARIABLE: str(grant.attempt),
             },
             write=stream.write,
             stop=attempt.stop,
             kill_grace_seconds=self._kill_grace,
-            keepers=self._keepers,
+            keepers=programs,
             process_started=process_started,
             secret=secret,
             enclosure=self._enforcement.enclosure(passage.confinement),

@@ -58,7 +58,7 @@ class SealCheck:
         return self._problem_or_unknown(grant, seal)
 
     def is_genuine(self, grant: GrantedTask, seal: Seal | None) -> bool:
-        """Say whether a grant that nobody waits for is the orchestrator's all the same."""
+        """Return whether a grant that no claim waits for is the orchestrator's all the same."""
         return self._problem_or_unknown(grant, seal) is None
 
     def _problem_or_unknown(self, grant: GrantedTask, seal: Seal | None) -> str | None:

@@ -99,7 +99,7 @@ class AgentSettings(Settings):
         default=10.0,
         ge=0.05,
         le=3600,
-        description="A result that nobody said was stored is sent again after this time, then ever more rarely.",
+        description="A result that is not known to be stored is sent again after this time, then ever more rarely.",
     )
     deaf_exit_seconds: float = Field(
         default=0.0,
@@ -142,7 +142,7 @@ class AgentSettings(Settings):
     policy_file: Path | None = Field(
         default=None,
         description="A policy (TOML) of this host's own, in the orchestrator's format: what it does not let run, "
-        "this agent does not run, whoever signed it.",
+        "this agent does not run, also when it is signed.",
     )
     clock_skew_seconds: float = Field(
         default=300.0,

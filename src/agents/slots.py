@@ -43,7 +43,7 @@ class Slots:
         self._free = count
         self._lanes: dict[Lane, asyncio.Task[None]] = {}
         self._own: set[asyncio.Task[None]] = set()
-        # Who waits for a slot outside of the lanes.
+        # Set while a ticket of the agent's own waits for a slot.
         self._wanting: asyncio.Future[None] | None = None
         self._opening: asyncio.Handle | None = None
         self._uniting: asyncio.TimerHandle | None = None
@@ -64,7 +64,7 @@ class Slots:
         self._open()
         try:
             await self._intake.availability.stopped()
-            # Waiting for a broker that may be away helps nobody when there is nothing to finish.
+            # With nothing to finish, waiting for a broker that may be away has no use.
             for lane, task in self._lanes.items():
                 if lane.is_idle:
                     task.cancel()

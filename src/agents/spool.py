@@ -1,7 +1,7 @@
 """Results on disk until the orchestrator says that they are stored.
 
 Results that end together are appended to one file and brought to disk at once. That some are stored is a line, too, and
-a file goes when nothing in it is owed any more. Blocking: whoever has an event loop calls it in a thread.
+a file goes when nothing in it is owed any more. Blocking: call it in a thread.
 
 A line that a crash tore in two is of a result that may have been sent, or not: the next life of the agent owes a failed
 one, for the journal has no end of that attempt. The line is recognised, and put aside for a person to look at.
@@ -25,7 +25,7 @@ FILE_BYTES = 1024 * 1024
 
 
 class SpoolFull(OSError):
-    """So many results wait already that something must be wrong with whoever takes them."""
+    """So many results wait already that something must be wrong where they go."""
 
 
 class _Place(NamedTuple):

@@ -1,7 +1,7 @@
 """Make standing claims: an agent with idle slots tells the orchestrator that it would take whatever comes next.
 
 A task that is dispatched then goes to it at once, leased and signed, without a ticket and a claim in between. Such a
-claim counts for half a second only; an agent that nobody needs falls silent, and says no more of what it has free. Of
+claim counts for half a second only; an agent that is not needed falls silent, and says no more of what it has free. Of
 each claim that was not answered it asks what became of it, for the grant may be lost: a grant that was given is sent
 once more, and when the answer is that nothing was leased to it the claim is forgotten.
 """

@@ -45,6 +45,6 @@ class StopSignal:
     async def wait(self) -> None:
         """Return when the stop has been ordered."""
         if self._reason is None:
-            if self._event is None:  # most work ends without anybody waiting
+            if self._event is None:  # most work ends without a wait
                 self._event = asyncio.Event()
             await self._event.wait()

@@ -1,7 +1,7 @@
 """The public keys that this agent believes, kept on its host.
 
 What a signed statement says is read only after its signature was found to be right. Keys change only by a statement
-that one of them signed; a key that was retired never counts again, whoever says so later.
+that one of them signed; a key that was retired never counts again, whatever is signed later.
 """
 
 import asyncio

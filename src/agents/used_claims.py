@@ -16,6 +16,11 @@ class UsedClaims:
 
     def __init__(self, known: Iterable[UUID] = ()) -> None:
         self._used: OrderedDict[UUID, None] = OrderedDict.fromkeys(known)
+        self._earlier = frozenset(self._used)
+
+    def is_of_earlier_life(self, claim_id: UUID) -> bool:
+        """Return whether an earlier life of this agent began what it was granted for this claim."""
+        return claim_id in self._earlier
 
     def use(self, claim_id: UUID) -> bool:
         """Note that a claim is used; False when it was before."""

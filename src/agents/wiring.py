@@ -186,6 +186,7 @@ async def build_agent(
                 availability=availability,
                 undertaker=undertaker,
                 trust=trust,
+                used=used,
                 clock=clock,
                 clocks=clocks,
                 health=health,

@@ -1,7 +1,7 @@
 """The one way to an executor.
 
 What comes here passes in this order: the orchestrator's signature for this agent, now, and exactly this work; a claim
-that was not used before; the agent's own policy, which nobody but the host's administrator can widen; a line in the
+that was not used before; the agent's own policy, which only the host's administrator can widen; a line in the
 journal, on disk. Only then does it become `Permitted`, which is all that an executor takes.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.journal import Journal
-from agents.orphans import boot_id
+from agents.orphans import host_boot_id
 from agents.permitted import Permitted
 from agents.seal_check import SealCheck
 from agents.used_claims import UsedClaims
@@ -69,7 +69,7 @@ class Passage:
 
 
 class WriteGate:
-    """Knows the executors, and nobody else does."""
+    """The only owner of the executors."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class WriteGate:
         self._seals = seals
         self._used = used
         self._policy = policy
-        self._boot_id = boot_id()
+        self._host_boot_id = host_boot_id()
 
     async def admit(self, grant: GrantedTask, seal: Seal | None) -> Passage | Refusal:
         """Let work through, or say why not. What was let through once is not let through again."""
@@ -114,7 +114,7 @@ class WriteGate:
 
     async def note(self, grant: GrantedTask) -> None:
         """Return when the journal says, on disk, that the work starts."""
-        await self._journal.started(grant, boot_id=self._boot_id, agent_pid=os.getpid())
+        await self._journal.started(grant, host_boot_id=self._host_boot_id, agent_pid=os.getpid())
 
     def _work(self, grant: GrantedTask) -> Work:
         return Work(grant.work.work_type, self._agent_type, grant.work.parameters, grant.work.hints)
@@ -128,7 +128,7 @@ class WriteGate:
 
 
 def _not_genuine(grant: GrantedTask, problem: str) -> Refusal:
-    # Signed, but something else than what was approved: somebody changed the work, or the ledger, after the approval.
+    # Signed, but something else than what was approved: the work, or the ledger, was changed after the approval.
     is_edited = problem.startswith("digest ") and grant.approval_id is not None
     code = ErrorCode.APPROVAL_MISMATCH if is_edited else ErrorCode.AUTHENTICATION_FAILED
     return Refusal(code, f"The agent does not run this grant: {problem}.")

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from common.json_rules import Number, SafeText
+from common.json_rules import Number, SafeText, Truth
 
 WORK_TYPE_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 AGENT_TYPE_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
@@ -84,7 +84,7 @@ class ShellScriptParameters(Parameters):
         description="The program is stopped when it has written nothing, on either stream, for this many seconds.",
     )
 
-    leaves_processes: bool = Field(
+    leaves_processes: Truth = Field(
         default=False,
         description="What the program has started lives on when it has ended by itself; otherwise it is killed.",
     )

@@ -236,7 +236,7 @@ class _Lease:
         self.stop = renewer._stop_at(attempt)
         renewer._stop_overdue(self.stop)
         self.kill = self.stop + order.grace
-        self.deadline = deadlines._deadline(attempt)
+        self.deadline = deadlines.deadline_of(attempt)
         self.end = attempt.lease_until
 
     def since(self, moment: float) -> tuple[float, float]:

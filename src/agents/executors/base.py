@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from agents.executors.enclosure import OPEN, Enclosure
 from agents.permitted import Permitted
-from agents.processes.keepers import Keeper, Keepers
+from agents.processes.keepers import Keeper, Starter
 from agents.stopping import StopSignal
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream
@@ -104,14 +104,18 @@ class ExecutionContext:
     write: WriteOutput
     stop: StopSignal
     kill_grace_seconds: float
-    keepers: Keepers
+    keepers: Starter
     process_started: ProcessStarted = _nobody_notes
     secret: ResolveSecret = _no_secrets
     enclosure: Enclosure = OPEN
 
 
 class Executor(Protocol):
-    """Runs one work type. `needs_workspace`: whether it uses the directory of the attempt; otherwise none is made."""
+    """Runs one work type. `needs_workspace`: whether it uses the directory of the attempt; otherwise none is made.
+
+    One that needs a workspace does its work by programs of `context.keepers` alone. So an `OSError` that it raises
+    before any of them may have run hands the work back untouched; any other end counts as an attempt.
+    """
 
     kind: ClassVar[str]
     needs_workspace: ClassVar[bool]

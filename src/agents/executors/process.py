@@ -21,7 +21,7 @@ from agents.executors.enclosure import OPEN, Enclosure
 from agents.executors.process_sandbox import sandboxed
 from agents.executors.pump import Pump
 from agents.processes.cannot_start import CannotStart, paths_of
-from agents.processes.keepers import Keeper, Keepers, Launch, NotBegun
+from agents.processes.keepers import Keeper, Launch, NotBegun, Starter
 from agents.processes.program import Step
 from agents.stopping import StopSignal
 from common.messages import Stream
@@ -37,6 +37,13 @@ class Ending(StrEnum):
     STOPPED = "stopped"
     TIMED_OUT = "timed_out"
     SILENT = "silent"
+
+
+class Cut(StrEnum):
+    """Why output has not been read to its end: a process still held it, or its taker was too slow for the time left."""
+
+    HELD = "held"
+    UNREAD = "unread"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +69,14 @@ class Command:
 class Finished:
     """`returncode` is negative for the signal that ended the program; `exit_code` is what a shell would say, 128+n.
 
-    `killed` is how many processes were still there after its end and had to be killed. `is_cut`: its output has not
-    been read to its end, because it was still held, or its taker was too slow, when the time was over.
+    `killed` is how many processes were still there after its end and had to be killed. `cut`: why its output has not
+    been read to its end; None when it has.
     """
 
     ending: Ending
     returncode: int
     killed: int = 0
-    is_cut: bool = False
+    cut: Cut | None = None
 
     @property
     def exit_code(self) -> int:
@@ -97,7 +104,7 @@ def is_of_the_host(error: OSError) -> bool:
 
 
 async def run_process(
-    keepers: Keepers,
+    keepers: Starter,
     command: Command,
     *,
     write: WriteOutput,
@@ -123,15 +130,15 @@ async def run_process(
             if ending is not Ending.EXITED:
                 await _terminate(keeper, pumps, stop, command.kill_grace_seconds)
             is_left = command.leaves_processes and ending is Ending.EXITED
-            is_cut = await _finish_output(keeper, pumps, stop, over_at=over_at, is_left=is_left)
-            return Finished(ending, keeper.ended.result(), keeper.clean.result(), is_cut)
+            cut = await _finish_output(keeper, pumps, stop, over_at=over_at, is_left=is_left)
+            return Finished(ending, keeper.ended.result(), keeper.clean.result(), cut)
         finally:
             for pump in pumps:
                 pump.task.cancel()
             await asyncio.gather(*(pump.task for pump in pumps), return_exceptions=True)
 
 
-async def _start(keepers: Keepers, command: Command, pumps: Sequence[Pump]) -> Keeper:
+async def _start(keepers: Starter, command: Command, pumps: Sequence[Pump]) -> Keeper:
     outputs = [pump.writing_end for pump in pumps]
     argv, enclosure = sandboxed(command.argv, command.cwd, command.enclosure), command.enclosure
     user = enclosure.user
@@ -213,15 +220,15 @@ async def _terminate(keeper: Keeper, pumps: Sequence[Pump], stop: StopSignal, gr
 
 async def _finish_output(
     keeper: Keeper, pumps: Sequence[Pump], stop: StopSignal, *, over_at: float, is_left: bool
-) -> bool:
-    """Read what there is to its end, and kill what still holds it after a moment; return whether output was cut."""
+) -> Cut | None:
+    """Read what there is to its end, and kill what still holds it after a moment; return why output was cut, if so."""
     now = asyncio.get_running_loop().time
     tasks = {pump.task for pump in pumps}
     until = now() + DRAIN_SECONDS
     while not keeper.clean.done() and (reading := _undone(tasks)) and (left := _left(until, stop)) > 0:
         waited: set[asyncio.Future[Any]] = {*reading, keeper.clean}
         await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-    is_held = not keeper.clean.done() and bool(_undone(tasks))
+    is_held = any(pump.is_held for pump in pumps)
     if is_left:
         await keeper.leave()
     else:
@@ -236,7 +243,9 @@ async def _finish_output(
     for pump in pumps:
         if pump.task.done():
             pump.task.result()
-    return is_held or bool(_undone(tasks))
+    if _undone(tasks):
+        return Cut.UNREAD
+    return Cut.HELD if is_held else None
 
 
 def _undone(tasks: Iterable[asyncio.Task[None]]) -> set[asyncio.Task[None]]:

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import select
 import sys
 import termios
 from contextlib import ExitStack
@@ -63,6 +64,15 @@ class Pump:
         self._rest = int.from_bytes(held, sys.byteorder)
         if self._waiting is not None:
             _finish(self._waiting)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a process has the pipe open, so that more may come. What is in the pipe already does not count."""
+        if self.task.done() or self._reading_end is None:
+            return False
+        ends = select.poll()
+        ends.register(self._reading_end, 0)
+        return not any(event & select.POLLHUP for _, event in ends.poll(0))
 
     @property
     def is_blocked(self) -> bool:

@@ -8,7 +8,7 @@ from typing import ClassVar, assert_never
 from pydantic import ValidationError
 
 from agents.executors.base import ExecutionContext, Outcome, SecretUnavailable
-from agents.executors.process import DRAIN_SECONDS, Command, Ending, Finished, run_process
+from agents.executors.process import DRAIN_SECONDS, Command, Cut, Ending, Finished, run_process
 from agents.permitted import Permitted
 from agents.processes.cannot_start import CannotStart
 from common.errors import ErrorCode
@@ -57,16 +57,18 @@ class ShellExecutor:
 def outcome_of(finished: Finished, parameters: ShellScriptParameters) -> Outcome:
     """Say how a program's end counts: only exit code 0 is success."""
     outcome = _outcome_of_end(finished, parameters)
-    return outcome.also_saying(_cut(finished)) if finished.is_cut else outcome
+    return outcome if finished.cut is None else outcome.also_saying(f"Its output was cut: {_why_cut(finished)}.")
 
 
-def _cut(finished: Finished) -> str:
-    if finished.killed:
-        return (
-            f"Its output was cut: {finished.killed} of the processes that it had started still ran "
-            f"{DRAIN_SECONDS:g} s after its end, and were killed."
-        )
-    return "Its output was cut: it could not be read to its end in the time that the work had."
+def _why_cut(finished: Finished) -> str:
+    after_its_end = f"{DRAIN_SECONDS:g} s after its end"
+    match finished.cut:
+        case Cut.HELD if finished.killed:
+            return f"{finished.killed} of the processes that it had started still ran {after_its_end}, and were killed"
+        case Cut.HELD:
+            return f"another process still held it {after_its_end}, and was left running"
+        case _:
+            return "it could not be read to its end in the time that the work had"
 
 
 def _outcome_of_end(finished: Finished, parameters: ShellScriptParameters) -> Outcome:

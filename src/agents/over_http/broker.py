@@ -33,7 +33,7 @@ from common.unreadable import Unreadable
 
 log = logging.getLogger(__name__)
 
-# How long jobs that were claimed for nobody may take to get back when the agent leaves.
+# How long jobs that no slot took may take to get back when the agent leaves.
 GOODBYE_SECONDS = 5.0
 
 
@@ -64,7 +64,7 @@ class OverHttp:
             group.create_task(self._orders.look(), name="orders")
 
     async def close(self) -> None:
-        """Bring back what was claimed for nobody."""
+        """Bring back the jobs that no slot took."""
         await self._handing_back.settled(within=GOODBYE_SECONDS)
 
     def claim_of(self, grant: GrantedTask) -> UUID | None:

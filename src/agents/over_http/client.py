@@ -106,7 +106,7 @@ class QueueClient:
         return self._lease
 
     async def check(self) -> None:
-        """Return when the queue API answers to somebody that it knows."""
+        """Return when the queue API answers and takes this agent's token."""
         try:
             await self._request("GET", "/jobs", params={"limit": 1})
         except Refused as refusal:

@@ -1,9 +1,8 @@
-"""Give jobs back that were claimed and that nobody here is going to run, so that others need not wait for the lease."""
+"""Give back claimed jobs that this agent is not going to run, so that others need not wait for the lease."""
 
 import asyncio
 import logging
 from collections.abc import Coroutine
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +11,11 @@ from agents.over_http.held import HeldJob, HeldJobs
 from common.backoff import full_jitter
 from common.clock import Clock
 from common.errors import ErrorCode
+from common.loop import FIRST_PAUSE, LONGEST_PAUSE
 from common.rest.jobs import FailRequest, Job
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE = timedelta(milliseconds=200)
-LONGEST_PAUSE = timedelta(seconds=5)
 UNTOUCHED = {
     "started": False,
     "retryable": True,
@@ -36,12 +34,12 @@ class HandingBack:
         self._running: set[asyncio.Task[None]] = set()
 
     def give(self, held: HeldJob, *, cancelled: bool = False) -> None:
-        """Hand back a job that nobody started, or say that one that was cancelled is not running."""
+        """Hand back a job that was not started, or say that one that was cancelled is not running."""
         until = held.lease_from + self._client.lease_seconds
         self._spawn(self._give(held.job, until=until, cancelled=cancelled))
 
     def withdraw(self, claim_id: UUID) -> None:
-        """Find out what a claim got whose answer nobody waited for, and hand that back."""
+        """Find out what a claim got whose answer came too late, and hand that back."""
         self._spawn(self._withdraw(claim_id, until=self._clock.monotonic() + self._client.lease_seconds))
 
     async def settled(self, *, within: float) -> None:

@@ -51,7 +51,7 @@ class HeldJobs:
         return max((held for held in self if held.job.id == task_id), key=lambda held: held.job.attempt, default=None)
 
     def drop(self, task_id: UUID, attempt: int) -> None:
-        """The server knows how it ended, or gave it to somebody else."""
+        """The server knows how it ended, or gave it to another worker."""
         self._jobs.pop((task_id, attempt), None)
         if not self._jobs:
             self.some.clear()

@@ -82,7 +82,7 @@ class JobClaimer:
             raise
 
     def hand_out(self, held: HeldJob) -> None:
-        """Give a job to whoever waits, or back."""
+        """Give a job to a slot that waits, or back."""
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.done():
@@ -93,7 +93,7 @@ class JobClaimer:
         self._stop_unwanted()
 
     async def run(self) -> None:
-        """Claim while somebody waits, until cancelled."""
+        """Claim while a slot waits, until cancelled."""
         await self._registered.wait()
         await keep_running("claims", self._claim_round, health=self._health)
 
@@ -120,7 +120,7 @@ class JobClaimer:
             await asyncio.sleep(max(0.0, IDLE_SECONDS - took))
 
     def _stop_unwanted(self) -> None:
-        """Ask no longer when nobody waits any more."""
+        """Stop asking when no slot waits any more."""
         if not self._waiting:
             self._is_wanted.clear()
             for asking in self._asking:

@@ -1,6 +1,6 @@
 """Turn claimed jobs into grants, and keep their leases.
 
-A claim may have waited at the server for long, so nobody here knows when the lease of what it brought began. Such a job
+A claim may have waited at the server for long, so the beginning of the lease that it brought is not known. Such a job
 is renewed before it is granted: its lease then counts from when the renewal was sent.
 """
 

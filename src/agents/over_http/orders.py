@@ -78,8 +78,8 @@ class Orders:
     async def _say(self, update: StatusUpdate) -> None:
         """Say it in its turn.
 
-        Who is cancelled waits no longer, but what was begun is said to its end: the server would hear it all the same,
-        perhaps after what is said next, such as the goodbye.
+        A cancelled caller waits no longer, but what was begun is said to its end: the server would hear it all the
+        same, perhaps after what is said next, such as the goodbye.
         """
         saying = asyncio.ensure_future(self._say_in_turn(update))
         saying.add_done_callback(_forget)
@@ -115,7 +115,7 @@ class Orders:
 
 
 def _forget(said: "asyncio.Future[None]") -> None:
-    """Look at how it ended, for perhaps nobody waits for that any more."""
+    """Retrieve how it ended: perhaps the caller was cancelled."""
     if not said.cancelled() and (failure := said.exception()) is not None:
         log.debug("orders.not_said", extra={"reason": str(failure)})
 

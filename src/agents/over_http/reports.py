@@ -1,7 +1,7 @@
 """Bring output and results to the server, and say what is stored there.
 
 A job's reports go one after another, in the order in which they were made; those of different jobs side by side. The
-pieces of output that a result carries go ahead of it. A lost answer is asked for again by whoever publishes.
+pieces of output that a result carries go ahead of it. After a lost answer the publisher sends again.
 """
 
 import asyncio

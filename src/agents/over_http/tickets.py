@@ -48,7 +48,7 @@ class TicketConsumer:
         self._settled.ring()
 
     async def requeue(self, *deliveries: Delivery) -> None:
-        """Hand back what nobody started; a job that was granted is reported on by its slot."""
+        """Hand back what was not started; a job that was granted is reported on by its slot."""
         for delivery in deliveries:
             job = cast("HeldJob", delivery.tag)
             if delivery in self._held and not job.is_granted:

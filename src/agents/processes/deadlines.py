@@ -14,20 +14,23 @@ class Deadlines:
     def hold(self, attempt: Attempt, keeper: Keeper) -> None:
         """Have a program killed when the lease of its attempt nears its end."""
         self._keepers.setdefault(attempt, []).append(keeper)
-        keeper.kill_at(_deadline(attempt))
+        keeper.kill_at(deadline_of(attempt))
 
     def renewed(self, attempt: Attempt) -> None:
         """Pass on that the lease of an attempt now ends later."""
         for keeper in self._keepers.get(attempt, ()):
-            keeper.kill_at(_deadline(attempt))
+            keeper.kill_at(deadline_of(attempt))
 
     def done(self, attempt: Attempt) -> None:
         """Forget an attempt that has ended."""
         self._keepers.pop(attempt, None)
 
 
-def _deadline(attempt: Attempt) -> float:
-    """After the agent's own kill, a tenth of the lease before its end (see `LeaseRenewer`), and before that end."""
+def deadline_of(attempt: Attempt) -> float:
+    """Return when the keepers of an attempt kill, on the monotonic clock.
+
+    That is after the agent's own kill, a tenth of the lease before its end (see `LeaseRenewer`), and before that end.
+    """
     if not is_on(Safeguard.SELF_FENCING):
         return math.inf
     return attempt.lease_until - attempt.grant.lease_seconds / 20

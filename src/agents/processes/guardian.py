@@ -81,7 +81,7 @@ class Guardian:
                 os.write(channel, b'{"keeper": %d}\n' % pid)
 
     def _reap(self) -> None:
-        """Collect keepers that have ended, and kill what those have left that were killed."""
+        """Reap ended keepers; kill the children of killed ones."""
         for pid, kept in list(self._keepers.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:

@@ -3,7 +3,8 @@
 The guardian forks it for each program. It is a child subreaper: whatever loses its parent becomes its child, also a
 process that called `setsid`, forked twice or dropped its environment. So everything that the program started is below
 it, and it has killed everything when the kernel says that it has no child. Their ids cannot be given to another process
-before it has reaped them, and it reaps none of them before all are dead.
+before it has reaped them, and it reaps none of them before all are dead. Outside Linux it owns the program alone, and
+kills it with its process group.
 
 The agent speaks to it over a socket, in lines; a socket that closes means that the agent is gone, and all is killed:
 
@@ -27,7 +28,7 @@ from contextlib import suppress
 from typing import Any
 
 from agents.processes.program import PR_SET_CHILD_SUBREAPER, NotStarted, prctl, start
-from agents.processes.table import children_of, descendants, kill_tree, look_at
+from agents.processes.table import are_shown, children_of, descendants, kill_tree, ticks_of
 
 LONGEST_SLEEP = 3600.0
 # How long what was killed may take to die before it is looked for again.
@@ -96,17 +97,19 @@ class Keeper:
     def start(self, launch: Mapping[str, Any], files: list[int]) -> None:
         """Raises `NotStarted`."""
         self._is_sandboxed = launch["sandboxed"]
+        self._deadline = launch["kill_at"]
         self._program = start(launch, files)
         for file in files:
             os.close(file)
-        seen = look_at(self._program)
-        self.say(started=self._program, ticks=0 if seen is None else seen.start_ticks)
+        self.say(started=self._program, ticks=ticks_of(self._program))
 
     def run(self) -> None:
         sources: list[socket.socket | int] = [self._channel, self._woken]
         while not self._reap():
             left = self._deadline - time.monotonic()
-            ready, _, _ = select.select(sources, [], [], max(0.0, min(left, LONGEST_SLEEP)))
+            # The end of a process that is no child here wakes nothing.
+            longest = LONGEST_PAUSE if self._has_ended and not self._owns_all() else LONGEST_SLEEP
+            ready, _, _ = select.select(sources, [], [], max(0.0, min(left, longest)))
             if self._woken in ready:
                 self._pause(0)
                 if self._is_terminating and not self._is_sandboxed:
@@ -161,7 +164,7 @@ class Keeper:
                     self._killed += 1
                 pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            if not self._is_clean:
+            if not self._is_clean and (self._owns_all() or not _signal(os.killpg, self._program, 0)):
                 self._is_clean = True
                 news["clean"] = self._killed
         if news:
@@ -175,7 +178,8 @@ class Keeper:
                 _signal(os.kill, seen.pid, signal.SIGTERM)
                 _signal(os.kill, seen.pid, signal.SIGCONT)
             return
-        for group in {_group(pid) for pid in children_of(os.getpid())} - {0} - self._asked:
+        groups = {_group(pid) for pid in children_of(os.getpid())} if self._owns_all() else {self._program}
+        for group in groups - {0} - self._asked:
             self._asked.add(group)
             _signal(os.killpg, group, signal.SIGTERM)
             _signal(os.killpg, group, signal.SIGCONT)  # a stopped process takes no other signal
@@ -187,27 +191,30 @@ class Keeper:
             os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
         pause = SHORTEST_PAUSE
         while not self._is_clean:
-            while kill_tree(self._children()):
-                self._pause(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-            self._reap()
+            while kill_tree(children_of(os.getpid())):
+                pause = self._pause(pause)
+            if not self._owns_all():
+                _signal(os.killpg, self._program, signal.SIGKILL)
+            if not self._reap():
+                pause = self._pause(pause)
 
-    def _children(self) -> list[int]:
-        # Where nothing is listed, there is still the program with its group.
-        return children_of(os.getpid()) or [self._program]
+    def _owns_all(self) -> bool:
+        """Whether all that the program starts stays below this process and is seen there; else it has its group."""
+        return prctl is not None and are_shown()
 
-    def _pause(self, seconds: float) -> None:
-        """Wait until a child has ended, but not for long."""
+    def _pause(self, seconds: float) -> float:
+        """Wait until a child has ended, but not for long; return how long the next pause may be."""
         select.select([self._woken], [], [], seconds)
         with suppress(BlockingIOError):
             os.read(self._woken, READ_BYTES)
+        return min(2 * seconds, LONGEST_PAUSE)
 
     def _leave(self) -> None:
         """Let live what is left, and stay as its parent: it has another one no more."""
         self.say(clean=0)
         self._channel.close()
         signal.set_wakeup_fd(-1)
-        while not self._reap(options=0):
+        while self._owns_all() and not self._reap(options=0):
             pass
 
 
@@ -220,6 +227,10 @@ def _group(pid: int) -> int:
     return 0 if group == os.getpgrp() else group
 
 
-def _signal(send: Callable[[int, int], None], target: int, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
+def _signal(send: Callable[[int, int], None], target: int, number: int) -> bool:
+    """Send a signal, 0 for none; return whether there was a process that could get it."""
+    try:
         send(target, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True

@@ -7,33 +7,34 @@ import asyncio
 import errno
 import json
 import logging
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from agents.processes.guardian import KEEP, MAY_LEAVE
+from agents.processes.keeper import HEADER_BYTES
 from agents.processes.program import Step
-from agents.processes.table import look_at
+from agents.processes.table import ticks_of
 
 log = logging.getLogger(__name__)
 
 # Isolated and without site-packages, so that it starts at once; it finds this package where this file is.
 PROGRAM = "import sys; sys.path.append(sys.argv[1]); from agents.processes.guardian import main; main()"
 COMMAND = (sys.executable, "-I", "-S", "-c", PROGRAM, str(Path(__file__).parent.parent.parent))
-# How long a keeper may take to begin, and to clean up, before it is taken for lost.
+# How long a keeper may take to begin, and to clean up, before it is taken for lost; what it kills may wait for a disk.
 KEEPER_SECONDS = 10.0
 # How long the guardian may take to end once the agent has no more work for it.
 END_SECONDS = 2.0
 READ_BYTES = 4096
-HEADER_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Launch:
     """What a keeper starts: the first of `paths` that exists, with exactly this environment and within these walls.
 
     `limits` are pairs for `setrlimit`; `user` is (groups, gid, uid). `may_leave`: it may be told to leave running what
-    the program has started.
+    the program has started. `kill_at`: the first deadline, see `Keeper.kill_at`.
     """
 
     paths: Sequence[str]
@@ -53,6 +54,7 @@ class Launch:
     network_off: bool = False
     sandboxed: bool = False
     may_leave: bool = False
+    kill_at: float = math.inf
 
     def text(self) -> bytes:
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
@@ -65,6 +67,14 @@ class NotBegun(Exception):
         super().__init__(step, number)
         self.step = step
         self.errno = number
+
+
+class Starter(Protocol):
+    """Has programs started; see `Keepers`, and `agents.processes.programs` for those of one attempt."""
+
+    async def start(self, launch: Launch, files: Sequence[int]) -> "Keeper":
+        """See `Keepers.start`."""
+        ...
 
 
 class Keeper:
@@ -87,18 +97,27 @@ class Keeper:
         self.ended: asyncio.Future[int] = self._loop.create_future()
         self.clean: asyncio.Future[int] = self._loop.create_future()
 
-    async def begin(self, launch: Launch, files: Sequence[int]) -> None:
-        """Have the program started. Raises `NotBegun`, and `OSError` when the keeper is lost."""
+    async def begin(self, launch: Launch, files: Sequence[int], *, telling: Callable[[], None]) -> None:
+        """Have the program started; `telling` is called right before the keeper gets the launch.
+
+        Raises `NotBegun`, `TimeoutError` for a keeper that says nothing, and `OSError` for one that is lost.
+        """
         text = launch.text()
         # A fresh buffer has room for so little.
         socket.send_fds(self._channel, [len(text).to_bytes(HEADER_BYTES, "big")], list(files))
         self._loop.add_reader(self._channel, self._hear)
-        async with asyncio.timeout(KEEPER_SECONDS):
-            self.keeper_pid = await self._forked
-            seen = look_at(self.keeper_pid)
-            self.keeper_ticks = 0 if seen is None else seen.start_ticks
-            await self._loop.sock_sendall(self._channel, text)
-            said = await self._begun
+        try:
+            async with asyncio.timeout(KEEPER_SECONDS):
+                self.keeper_pid = await self._forked
+                self.keeper_ticks = ticks_of(self.keeper_pid)
+                telling()
+                await self._loop.sock_sendall(self._channel, text)
+                await asyncio.wait({self._begun})
+        except TimeoutError:
+            self._hear()  # when the agent itself was paused, the answer is there
+            if not self._begun.done():
+                raise
+        said = self._begun.result()
         if "failed" in said:
             raise NotBegun(Step(said["step"]), said["failed"])
         self.pid, self.start_ticks = said["started"], said["ticks"]
@@ -108,9 +127,12 @@ class Keeper:
         self._say("terminate")
 
     async def leave(self) -> None:
-        """Let live what the program has left running."""
+        """Let live what the program has left running. A keeper that does not answer is logged, and leaves later."""
         self._say("leave")
-        await self._is_clean()
+        self._signal(signal.SIGCONT)  # something that the program left may have stopped it
+        if not await self._is_clean():
+            log.error("work.keeper_silent", extra={"pid": self.pid, "keeper": self.keeper_pid})
+            self._lose()
 
     def kill_at(self, deadline: float) -> None:
         """Have all of it killed at this time on the monotonic clock, also when the agent hangs by then."""
@@ -122,19 +144,15 @@ class Keeper:
         if await self._is_clean():
             return
         # It hangs, or was stopped. The guardian kills what it kept, and only then is its channel closed.
-        seen = look_at(self.keeper_pid)
-        if seen is not None and seen.start_ticks == self.keeper_ticks:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(self.keeper_pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         if not await self._is_clean():
             log.error("work.cannot_be_killed", extra={"pid": self.pid, "keeper": self.keeper_pid})
             self._lose()
 
     def close(self) -> None:
         if self._channel.fileno() >= 0:
-            if self.keeper_pid and not self.clean.done():
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(self.keeper_pid, signal.SIGCONT)  # its program may have stopped it
+            if not self.clean.done():
+                self._signal(signal.SIGCONT)  # its program may have stopped it
             self._loop.remove_reader(self._channel)
             self._channel.close()
             self._lose()
@@ -142,6 +160,12 @@ class Keeper:
     async def _is_clean(self) -> bool:
         done, _ = await asyncio.wait({self.clean}, timeout=KEEPER_SECONDS)
         return bool(done)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to the keeper, and not to another process that has got its id since."""
+        if self.keeper_pid and ticks_of(self.keeper_pid) == self.keeper_ticks:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self.keeper_pid, number)
 
     def _say(self, line: str) -> None:
         with suppress(OSError):  # gone, or stopped: the guardian, or `kill`, sees to that
@@ -164,7 +188,8 @@ class Keeper:
 
     def _take(self, said: Mapping[str, Any]) -> None:
         if "keeper" in said:
-            self._forked.set_result(said["keeper"])
+            if not self._forked.done():
+                self._forked.set_result(said["keeper"])
         elif not self._begun.done():
             self._begun.set_result(said)
         if "ended" in said and not self.ended.done():
@@ -206,10 +231,13 @@ class Keepers:
         """End the guardian, when nothing is left that it must wait for."""
         self._end()
 
-    async def start(self, launch: Launch, files: Sequence[int]) -> Keeper:
+    async def start(
+        self, launch: Launch, files: Sequence[int], *, telling: Callable[[], None] = lambda: None
+    ) -> Keeper:
         """Have a program started with these files as its input, output and errors.
 
-        Raises `NotBegun`, and `OSError` for what is wrong with the host.
+        Raises `NotBegun`, and `OSError` for what is wrong with the host. `telling` is called right before a keeper gets
+        the order: an `OSError` without that call means that nothing ran, one after it that the program may have run.
         """
         ours, theirs = socket.socketpair()
         with theirs:
@@ -218,7 +246,7 @@ class Keepers:
             try:
                 self._ask(theirs, MAY_LEAVE if launch.may_leave else KEEP)
                 theirs.close()
-                await keeper.begin(launch, files)
+                await keeper.begin(launch, files, telling=telling)
             except TimeoutError:
                 if keeper.keeper_pid:
                     await keeper.kill()

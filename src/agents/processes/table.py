@@ -1,10 +1,10 @@
 """Find the processes of an attempt in /proc, and kill exactly those. Elsewhere it finds nothing.
 
-An id alone proves nothing, because the kernel gives it to somebody else once it is free. A group is ours when its
+An id alone proves nothing, because the kernel gives it to another process once it is free. A group is ours when its
 leader started when it was noted, or, once the leader is gone, when a member carries the ids of the attempt in its
-environment: as long as a group has members its id is not given away. Whoever left the group, but carries the ids, is
-ours, too. Every process is killed through a handle that was taken before it was looked at, so that the one killed is
-the one that was seen.
+environment: as long as a group has members its id is not given away. A process that left the group, but carries the
+ids, is ours, too. Every process is killed through a handle that was taken before it was looked at, so that the one
+killed is the one that was seen.
 
 Nothing but the standard library: the guardian, which loads nothing else, shares it.
 """
@@ -17,6 +17,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 PROC = "/proc"
+# The variables by which a program, and what it starts, is known to belong to an attempt.
+TASK_VARIABLE, ATTEMPT_VARIABLE = "CHIFFON_TASK_ID", "CHIFFON_ATTEMPT"
 LOOK_SECONDS = 0.02
 ZOMBIE = "Z"
 # Whether this kernel lists the children of a process.
@@ -41,6 +43,11 @@ class Target(NamedTuple):
     groups: tuple[tuple[int, int], ...]
 
 
+def are_shown() -> bool:
+    """Return whether this host shows its processes."""
+    return os.path.isdir(f"{PROC}/self")  # noqa: PTH112 - pathlib loads slowly
+
+
 def look_at(pid: int) -> Seen | None:
     """Return what a process is; None when there is none. A zombie still counts: it keeps the id."""
     text = _read(pid, "stat").decode(errors="replace")
@@ -49,6 +56,12 @@ def look_at(pid: int) -> Seen | None:
     if not fields:
         return None
     return Seen(pid, state=fields[0], parent=int(fields[1]), group=int(fields[2]), start_ticks=int(fields[19]))
+
+
+def ticks_of(pid: int) -> int:
+    """Return when a process started by the kernel's count; 0 when there is none, or where it cannot be seen."""
+    seen = look_at(pid)
+    return 0 if seen is None else seen.start_ticks
 
 
 def children_of(pid: int) -> list[int]:
@@ -98,7 +111,7 @@ def kill_tree(children: Collection[int]) -> bool:
 def kill_all(targets: Collection[Target], *, within: float) -> set[int]:
     """Kill what belongs to any of the targets; return the ids of the processes that were killed.
 
-    It looks again until it has twice found nobody, for at most `within` seconds: a process that forks while it is
+    It looks again until it has twice found none, for at most `within` seconds: a process that forks while it is
     killed leaves a child, and one that is just becoming another program has no environment for a moment.
     """
     killed: set[int] = set()
@@ -113,7 +126,7 @@ def kill_all(targets: Collection[Target], *, within: float) -> set[int]:
 
 
 def _find(targets: Collection[Target]) -> list[Seen]:
-    ids = {(target.task_id, target.attempt): target for target in targets}
+    ids = {(target.task_id, str(target.attempt)): target for target in targets}
     alive = [seen for seen in _everyone() if seen.state != ZOMBIE]
     carriers = {seen.pid: target for seen in alive if (target := ids.get(_ids(seen.pid))) is not None}
     groups = {leader for target in targets for leader, ticks in target.groups if _is_leader(leader, ticks)}
@@ -129,11 +142,11 @@ def _is_leader(pid: int, start_ticks: int) -> bool:
     return now is not None and now.start_ticks == start_ticks
 
 
-def _ids(pid: int) -> tuple[str, int]:
-    """Return the task and the attempt that a process runs for; ("", 0) when its environment names none."""
-    variables = dict(entry.partition(b"=")[::2] for entry in _read(pid, "environ").split(b"\0"))
-    task_id, attempt = variables.get(b"CHIFFON_TASK_ID", b""), variables.get(b"CHIFFON_ATTEMPT", b"")
-    return (task_id.decode(errors="replace"), int(attempt)) if attempt.isdigit() else ("", 0)
+def _ids(pid: int) -> tuple[str, str]:
+    """Return the task and the attempt that a process runs for; empty texts when its environment names none."""
+    entries = _read(pid, "environ").decode(errors="replace").split("\0")
+    variables = dict(entry.partition("=")[::2] for entry in entries)
+    return variables.get(TASK_VARIABLE, ""), variables.get(ATTEMPT_VARIABLE, "")
 
 
 def _kill(target: Seen) -> bool:
@@ -164,5 +177,5 @@ def _read(pid: int, name: str) -> bytes:
     try:
         with open(f"{PROC}/{pid}/{name}", "rb") as file:  # noqa: PTH123 - pathlib loads slowly
             return file.read()
-    except OSError:  # gone, or somebody else's
+    except OSError:  # gone, or of another user
         return b""

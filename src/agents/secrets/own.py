@@ -11,7 +11,7 @@ def own_secrets(settings: AgentSettings, shared: SharedSettings) -> Iterator[str
     """Return the passwords in the addresses that the settings name."""
     for url in filter(None, (shared.broker_url, settings.server_url)):
         parts = urlsplit(url)
-        # A password that is the user's name, as in guest:guest, is nobody's secret, and hiding that word helps nobody.
+        # A password that is the user's name, as in guest:guest, is no secret, and hiding that word has no use.
         if parts.password and parts.password != parts.username:
             yield parts.password
             yield unquote(parts.password)

@@ -90,8 +90,8 @@ def collect_parameters(
         raise Usage("give either --script or a program after --, not both")
     if script is not None:
         text = parameters["script"] = read_text(script)
-        if text.startswith("#!"):
-            parameters.setdefault("shell", _interpreter(script, text))
+        if text.startswith("#!") and "shell" not in parameters:
+            parameters["shell"] = _interpreter(script, text)
     if argv:
         parameters["argv"] = list(argv)
     if max_duration is not None:

@@ -10,6 +10,7 @@ from uuid import uuid4
 from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.environment import inherited
 from agents.processes.keepers import Keepers
+from agents.processes.table import ATTEMPT_VARIABLE, TASK_VARIABLE
 from agents.settings import DEFAULT_ENV_ALLOW
 from agents.stopping import StopReason, StopSignal
 from chiffon.in_process.model import Execution, WorkFailed
@@ -36,7 +37,7 @@ async def run_program(execution: Execution, start: Start, keepers: Keepers) -> A
         context = ExecutionContext(
             workspace=Path(workspace),
             inherited=inherited(DEFAULT_ENV_ALLOW),
-            ids={"CHIFFON_TASK_ID": execution.execution_id, "CHIFFON_ATTEMPT": str(execution.attempt)},
+            ids={TASK_VARIABLE: execution.execution_id, ATTEMPT_VARIABLE: str(execution.attempt)},
             write=write,
             stop=stop,
             kill_grace_seconds=KILL_GRACE_SECONDS,

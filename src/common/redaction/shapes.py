@@ -1,4 +1,4 @@
-"""What tokens look like, whoever made them.
+"""What tokens look like, of whatever origin.
 
 A shape begins with one of its `anchors`. `head` matches from there to the first character that is hidden and as far as
 it takes to be sure; then everything is hidden until the shape's `run` ends. `partial` matches whatever may still become

@@ -1,6 +1,6 @@
 """Hide secrets in bytes that come in pieces, whatever the pieces.
 
-A piece that may be the beginning of a secret is held back until more comes or somebody asks for it; everything else
+A piece that may be the beginning of a secret is held back until more comes or it is asked for; everything else
 goes on at once. What is held is bounded by the longest known form and the longest head of a token.
 """
 

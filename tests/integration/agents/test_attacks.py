@@ -210,6 +210,8 @@ async def test_a_recorded_grant_is_not_run_again_after_a_restart(site: Site) -> 
         await site.emptied()
 
     assert site.ran == ["once"]
+    # Nothing of it goes back as untouched.
+    assert [result.started for result in site.orchestrator.results[task_id]] == [True]
 
 
 async def test_without_the_signature_the_forged_answer_is_seen_to_run(

@@ -33,7 +33,7 @@ async def test_what_was_started_and_not_ended_is_found(tmp_path: Path) -> None:
     ended, left = make_grant(), make_grant(fence=9)
     async with Journal(JournalFile(path)) as journal:
         for grant in (ended, left):
-            await journal.started(grant, boot_id=BOOT, agent_pid=1)
+            await journal.started(grant, host_boot_id=BOOT, agent_pid=1)
             journal.process_started(grant, pid=100, start_ticks=5, keeper_pid=99, keeper_ticks=4)
         journal.ended(Ended(task_id=ended.work.task_id, fence=1, status=ResultStatus.COMPLETED))
 
@@ -43,13 +43,24 @@ async def test_what_was_started_and_not_ended_is_found(tmp_path: Path) -> None:
     assert [(process.pid, process.start_ticks) for process in one.processes] == [(100, 5)]
 
 
+async def test_the_boot_of_the_host_has_the_name_that_earlier_versions_read_and_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    async with Journal(JournalFile(path)) as journal:
+        await journal.started(make_grant(), host_boot_id=BOOT, agent_pid=1)
+
+    [line] = lines_of(JournalFile(path))
+
+    assert json.loads(line)["boot_id"] == BOOT
+    assert [one.started.host_boot_id for one in unended([line])] == [BOOT]
+
+
 async def test_a_start_is_on_disk_when_the_call_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[bytes] = []
     path = tmp_path / "journal.jsonl"
     monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.read_bytes()))
     grant = make_grant()
     async with Journal(JournalFile(path)) as journal:
-        await journal.started(grant, boot_id=BOOT, agent_pid=1)
+        await journal.started(grant, host_boot_id=BOOT, agent_pid=1)
 
         assert str(grant.work.task_id).encode() in synced[-1]
 
@@ -62,7 +73,7 @@ async def test_the_end_of_an_attempt_goes_with_the_next_start_and_before_it(
     first, second = make_grant(), make_grant()
     written: list[int] = []
     async with Journal(JournalFile(path)) as journal:
-        await journal.started(first, boot_id=BOOT, agent_pid=1)
+        await journal.started(first, host_boot_id=BOOT, agent_pid=1)
         write = os.write
 
         def counting(handle: int, data: bytes) -> int:
@@ -71,7 +82,7 @@ async def test_the_end_of_an_attempt_goes_with_the_next_start_and_before_it(
 
         monkeypatch.setattr(os, "write", counting)
         journal.ended(Ended(task_id=first.work.task_id, fence=1, status=ResultStatus.COMPLETED))
-        await journal.started(second, boot_id=BOOT, agent_pid=1)
+        await journal.started(second, host_boot_id=BOOT, agent_pid=1)
 
     assert written == [2]
     assert [json.loads(line)["event"] for line in lines_of(JournalFile(path))] == ["started", "ended", "started"]
@@ -80,7 +91,7 @@ async def test_the_end_of_an_attempt_goes_with_the_next_start_and_before_it(
 async def test_the_end_of_an_attempt_is_written_soon_also_when_nothing_starts(tmp_path: Path) -> None:
     path, grant = tmp_path / "journal.jsonl", make_grant()
     async with Journal(JournalFile(path)) as journal:
-        await journal.started(grant, boot_id=BOOT, agent_pid=1)
+        await journal.started(grant, host_boot_id=BOOT, agent_pid=1)
         journal.ended(Ended(task_id=grant.work.task_id, fence=1, status=ResultStatus.COMPLETED))
 
         await eventually(lambda: unended(JournalFile(path).read()) == [], timeout=2)
@@ -92,7 +103,7 @@ async def test_the_end_of_an_attempt_is_written_before_the_agent_leaves(
     monkeypatch.setattr(agents.journal, "ENDED_WITHIN", timedelta(minutes=1))
     path, grant = tmp_path / "journal.jsonl", make_grant()
     async with Journal(JournalFile(path)) as journal:
-        await journal.started(grant, boot_id=BOOT, agent_pid=1)
+        await journal.started(grant, host_boot_id=BOOT, agent_pid=1)
         journal.ended(Ended(task_id=grant.work.task_id, fence=1, status=ResultStatus.COMPLETED))
 
     assert unended(JournalFile(path).read()) == []
@@ -104,11 +115,11 @@ async def test_a_torn_last_line_is_left_out_and_harms_no_other(
     path = tmp_path / "journal.jsonl"
     first, second = make_grant(), make_grant()
     async with Journal(JournalFile(path)) as journal:
-        await journal.started(first, boot_id=BOOT, agent_pid=1)
+        await journal.started(first, host_boot_id=BOOT, agent_pid=1)
     with path.open("ab") as file:
         file.write(b'{"event": "started", "task_')
     async with Journal(JournalFile(path)) as journal:
-        await journal.started(second, boot_id=BOOT, agent_pid=1)
+        await journal.started(second, host_boot_id=BOOT, agent_pid=1)
 
     found = unended(JournalFile(path).read())
 

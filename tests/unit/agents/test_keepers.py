@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -18,31 +17,13 @@ import pytest
 
 from agents.attempts import Attempt
 from agents.processes.deadlines import Deadlines
-from agents.processes.keepers import PROGRAM, Keeper, Keepers, Launch
+from agents.processes.keepers import PROGRAM, Keeper, Keepers
 from common.messages import GrantedTask, WorkRequest
 from tests.eventually import eventually
+from tests.unit.agents.conftest import FAMILY, Begin
 from tests.unit.agents.test_process import is_gone
 
 FAR = 3600.0
-# A child in the group of the program, one that left it, and one that left it without a parent and an environment.
-FAMILY = "sleep 600 & setsid sleep 600 & setsid -f env -i /bin/sleep 600; wait"
-
-Begin = Callable[..., Awaitable[Keeper]]
-
-
-@pytest.fixture
-async def begin(keepers: Keepers) -> AsyncIterator[Begin]:
-    """Have a script started by a keeper, which is closed at the end."""
-    with ExitStack() as stack, Path(os.devnull).open("r+b") as nothing:
-
-        async def begun(script: str = FAMILY, **changes: object) -> Keeper:
-            argv = ["/bin/sh", "-c", script]
-            launch = Launch(["/bin/sh"], argv, {"PATH": "/usr/bin:/bin"}, "/", **changes)  # type: ignore[arg-type]
-            keeper = await keepers.start(launch, [nothing.fileno()] * 3)
-            stack.callback(keeper.close)
-            return keeper
-
-        yield begun
 
 
 def make_attempt(*, lease_seconds: float) -> Attempt:
@@ -155,11 +136,17 @@ async def test_a_keeper_that_its_program_stopped_does_not_save_the_program(
 
 
 async def test_a_keeper_that_its_program_stopped_at_once_does_not_save_it_either(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("agents.processes.keepers.KEEPER_SECONDS", 0.5)
+    await (await begin("true")).kill()  # so that the guardian is there
+    monkeypatch.setattr("agents.processes.keepers.KEEPER_SECONDS", 1.0)
+    keeper = None
     with suppress(OSError):  # when it was stopped before it could say that the program runs
-        await (await begin(f"kill -STOP $PPID; {FAMILY}")).kill()
+        keeper = await begin(f"kill -STOP $PPID; touch {tmp_path}/ran; {FAMILY}")
+    await eventually((tmp_path / "ran").exists)
+
+    if keeper is not None:
+        await keeper.kill()
 
     assert guardian().children(recursive=True) == []
 
@@ -218,6 +205,31 @@ async def test_what_may_be_left_lives_on_and_is_reaped_by_its_keeper(begin: Begi
 
     assert not is_gone(left.pid)
     assert left.ppid() == keeper.keeper_pid
+    left.kill()
+    await eventually(partial(is_gone, keeper.keeper_pid))
+
+
+@pytest.mark.parametrize("wakes", [True, False])
+async def test_a_keeper_that_was_stopped_leaves_what_may_be_left(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wakes: bool
+) -> None:
+    keeper = await begin("setsid -f sleep 600", may_leave=True)
+    await keeper.ended
+    owner = psutil.Process(keeper.keeper_pid)
+    [left] = owner.children()
+    owner.suspend()
+    if not wakes:
+        monkeypatch.setattr("agents.processes.keepers.KEEPER_SECONDS", 0.5)
+        monkeypatch.setattr(Keeper, "_signal", lambda keeper, number: None)
+
+    with caplog.at_level(logging.ERROR):
+        await keeper.leave()
+
+    assert keeper.clean.result() == 0
+    assert [record.message for record in caplog.records] == ([] if wakes else ["work.keeper_silent"])
+    keeper.close()
+    owner.resume()
+    assert not is_gone(left.pid)
     left.kill()
     await eventually(partial(is_gone, keeper.keeper_pid))
 

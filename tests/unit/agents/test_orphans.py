@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from agents.journal import ProcessStarted, Started, Unended
-from agents.orphans import boot_id, end_orphans
+from agents.orphans import end_orphans, host_boot_id
 from agents.processes.table import look_at
 from tests.eventually import eventually
 from tests.unit.agents.test_process import is_gone
@@ -27,7 +27,7 @@ def make_started(*, boot: str | None = None) -> Started:
         work_type="shell_script",
         trace_id=uuid4(),
         request_id=uuid4(),
-        boot_id=boot_id() if boot is None else boot,
+        host_boot_id=host_boot_id() if boot is None else boot,
         agent_pid=1,
     )
 
@@ -119,6 +119,15 @@ async def test_an_id_that_was_given_to_somebody_else_is_left_alone(start: Start)
     await line_of(child)
 
     assert await asyncio.to_thread(end_orphans, noted(started, child.pid, ticks_off=-1)) == []
+    assert not is_gone(child.pid)
+
+
+async def test_a_process_that_names_no_possible_attempt_is_left_alone(start: Start) -> None:
+    started = make_started()
+    child = await start("echo $$; exec sleep 60", {**ids_of(started), "CHIFFON_ATTEMPT": "1" * 5000})
+    await line_of(child)
+
+    assert await asyncio.to_thread(end_orphans, Unended(started, ())) == []
     assert not is_gone(child.pid)
 
 

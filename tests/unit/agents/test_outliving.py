@@ -12,7 +12,7 @@ import psutil
 import pytest
 import uvloop
 
-from agents.executors.process import Ending, Finished, run_process
+from agents.executors.process import DRAIN_SECONDS, Cut, Ending, Finished, run_process
 from agents.processes.keepers import Keeper, Keepers
 from agents.stopping import StopReason, StopSignal
 from common.messages import ResultStatus, Stream
@@ -107,6 +107,42 @@ async def test_a_program_that_leaves_nothing_behind_has_no_cut_output(tmp_path: 
     assert len(output) == 300_000
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_output_that_is_taken_late_and_held_by_nothing_is_not_cut(
+    tmp_path: Path, keepers: Keepers, end_daemon: Callable[[int], None], leaves: bool
+) -> None:
+    gate, taken = asyncio.Event(), bytearray()
+
+    async def take_late(_stream: Stream, data: bytes) -> None:
+        await gate.wait()
+        taken.extend(data)
+
+    def open_later(keeper: Keeper) -> None:
+        later = 2 * DRAIN_SECONDS
+        keeper.ended.add_done_callback(lambda _: asyncio.get_running_loop().call_later(later, gate.set))
+
+    command = sh(BOTH, tmp_path, leaves_processes=leaves)
+    finished = await run_process(keepers, command, write=take_late, stop=StopSignal(), started=open_later)
+
+    assert finished == Finished(Ending.EXITED, 0, killed=0 if leaves else 2)
+    assert bytes(taken) == b"ready\n"
+    for name in ("escaped", "cleared"):
+        end_daemon(pid_in(tmp_path / name))
+
+
+async def test_output_that_a_daemon_goes_on_holding_is_said_to_be_cut_because_of_that(
+    tmp_path: Path, end_daemon: Callable[[int], None]
+) -> None:
+    script = "setsid -f sh -c 'echo $$ > escaped; exec sleep 431'; until [ -s escaped ]; do sleep 0.02; done"
+    outcome, _ = await run(tmp_path, script=script, leaves_processes=True)
+
+    assert outcome.status is ResultStatus.COMPLETED
+    assert outcome.error_message == (
+        "Its output was cut: another process still held it 0.5 s after its end, and was left running."
+    )
+    end_daemon(pid_in(tmp_path / "escaped"))
+
+
 @pytest.mark.parametrize("reason", [StopReason.CANCELLED, StopReason.LEASE_LOST, StopReason.AGENT_STOPPING])
 async def test_a_stop_ends_the_reading_of_output_that_nothing_takes(
     tmp_path: Path, keepers: Keepers, reason: StopReason
@@ -120,7 +156,7 @@ async def test_a_stop_ends_the_reading_of_output_that_nothing_takes(
     stop.order(reason, grace=0.1)
 
     finished = await asyncio.wait_for(running, 10)
-    assert finished == Finished(Ending.EXITED, 0, is_cut=True)
+    assert finished == Finished(Ending.EXITED, 0, cut=Cut.UNREAD)
 
 
 async def test_the_longest_duration_covers_the_reading_of_the_output(tmp_path: Path, keepers: Keepers) -> None:
@@ -128,7 +164,7 @@ async def test_the_longest_duration_covers_the_reading_of_the_output(tmp_path: P
 
     finished = await asyncio.wait_for(run_process(keepers, command, write=never, stop=StopSignal()), 10)
 
-    assert finished == Finished(Ending.EXITED, 0, is_cut=True)
+    assert finished == Finished(Ending.EXITED, 0, cut=Cut.UNREAD)
 
 
 async def test_silence_is_bounded_also_when_a_descendant_is_silent_after_the_end(
@@ -138,7 +174,7 @@ async def test_silence_is_bounded_also_when_a_descendant_is_silent_after_the_end
 
     finished = await asyncio.wait_for(run_process(keepers, command, write=output, stop=StopSignal()), 10)
 
-    assert finished == Finished(Ending.EXITED, 0, killed=1, is_cut=True)
+    assert finished == Finished(Ending.EXITED, 0, killed=1, cut=Cut.HELD)
 
 
 def test_a_program_has_three_files_and_no_more(tmp_path: Path, keepers: Keepers) -> None:
@@ -178,6 +214,21 @@ async def test_a_daemon_lives_on_only_when_that_is_asked_for(
     assert [is_gone(pid) is not is_asked for pid in daemons] == [True, True]
     for pid in daemons:
         end_daemon(pid)
+
+
+async def test_a_program_has_ended_well_also_when_its_keeper_is_stopped_afterwards(
+    tmp_path: Path, output: Output, keepers: Keepers, end_daemon: Callable[[int], None]
+) -> None:
+    def stop_at_the_end(keeper: Keeper) -> None:
+        keeper.ended.add_done_callback(lambda _: os.kill(keeper.keeper_pid, signal.SIGSTOP))
+
+    command = sh(BOTH, tmp_path, leaves_processes=True)
+    finished = await run_process(keepers, command, write=output, stop=StopSignal(), started=stop_at_the_end)
+
+    assert finished == Finished(Ending.EXITED, 0)
+    for name in ("escaped", "cleared"):
+        assert not is_gone(pid_in(tmp_path / name))
+        end_daemon(pid_in(tmp_path / name))
 
 
 async def test_what_may_leave_a_daemon_leaves_none_when_it_runs_for_too_long(tmp_path: Path) -> None:

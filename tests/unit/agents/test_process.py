@@ -14,7 +14,7 @@ import psutil
 import pytest
 import uvloop
 
-from agents.executors.process import Command, Ending, Finished, is_of_the_host, run_process
+from agents.executors.process import Command, Cut, Ending, Finished, is_of_the_host, run_process
 from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keeper, Keepers
 from agents.stopping import StopReason, StopSignal
@@ -202,7 +202,7 @@ async def test_a_grandchild_that_holds_the_pipe_does_not_outlive_the_program(
         run_process(keepers, sh("sleep 60 & echo $!", tmp_path), write=output, stop=StopSignal()), 10
     )
 
-    assert finished == Finished(Ending.EXITED, 0, killed=1, is_cut=True)
+    assert finished == Finished(Ending.EXITED, 0, killed=1, cut=Cut.HELD)
     assert is_gone(int(output.stdout))
 
 

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import pwd
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -96,6 +99,66 @@ def test_what_a_program_has_locked_or_linked_is_removed_and_what_links_name_is_n
     remove_tree(tmp_path / "work")
 
     assert [path.name for path in tmp_path.rglob("*")] == ["outside", "kept"]
+
+
+@pytest.fixture
+def open_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory, which every user may change; what is done in it has no rights of root."""
+    place = tmp_path / "place"
+    place.mkdir()
+    place.chmod(0o777)
+    monkeypatch.chdir(place)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    yield Path()
+    if is_root:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o500, 0o555])
+@pytest.mark.parametrize("locked", ["work", "work/one", "work/one/two", "work/one/two/three"])
+def test_a_folder_that_may_not_be_changed_is_removed_at_any_depth_without_the_rights_of_root(
+    open_place: Path, locked: str, mode: int
+) -> None:
+    folder = open_place / "work" / "one" / "two" / "three"
+    folder.mkdir(parents=True)
+    (folder / "file").touch()
+    (open_place / locked).chmod(mode)
+
+    remove_tree(open_place / "work")
+
+    assert list(open_place.iterdir()) == []
+
+
+@pytest.mark.parametrize("swapped", ["inner", "inner/deep"])
+def test_a_folder_that_a_living_program_swaps_for_a_link_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    outside, work = tmp_path / "outside", tmp_path / "work"
+    outside.mkdir(mode=0o755)
+    (outside / "kept").touch()
+    (work / "inner" / "deep").mkdir(parents=True)
+    listed = os.scandir
+
+    @contextmanager
+    def list_and_swap(folder: int) -> Iterator[list[os.DirEntry[str]]]:
+        with listed(folder) as entries:
+            found = list(entries)
+        yield found
+        for entry in found:
+            if entry.name == Path(swapped).name:
+                os.rmdir(entry.name, dir_fd=folder)
+                os.symlink(outside, entry.name, dir_fd=folder)
+
+    if swapped == "inner":
+        (work / "inner" / "deep").rmdir()
+    monkeypatch.setattr(os, "scandir", list_and_swap)
+    with suppress(OSError):
+        remove_tree(work)
+
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o755
+    assert (outside / "kept").exists()
 
 
 async def test_what_cannot_be_removed_is_logged_and_set_aside_and_the_rest_is_removed(

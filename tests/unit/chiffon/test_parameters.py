@@ -44,6 +44,24 @@ def test_a_script_is_read_from_its_file(tmp_path: Path) -> None:
     assert collect_parameters("shell_script", script=str(script)) == {"script": "echo hi\n"}
 
 
+@pytest.mark.parametrize("given", ["pairs", "file"])
+def test_a_shell_that_is_given_runs_the_script_whatever_its_first_line_says(tmp_path: Path, given: str) -> None:
+    script, file = tmp_path / "job.sh", tmp_path / "params.json"
+    script.write_text("#!/bin/bash -e\n", encoding="utf-8")
+    file.write_text('{"shell": "bash"}', encoding="utf-8")
+
+    with pytest.raises(Usage, match="--param shell=PROGRAM"):
+        collect_parameters("shell_script", script=str(script))
+    parameters = collect_parameters(
+        "shell_script",
+        script=str(script),
+        pairs=["shell=bash"] if given == "pairs" else [],
+        params_file=str(file) if given == "file" else None,
+    )
+
+    assert parameters == {"script": "#!/bin/bash -e\n", "shell": "bash"}
+
+
 def test_a_single_parameter_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO('{"message": "old", "other": 1}'))
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from common.json_rules import MAX_DEPTH, check_json
-from common.work import EchoParameters, ShellScriptParameters
+from common.work import PARAMETERS, EchoParameters, Parameters, ShellScriptParameters
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,29 @@ from common.work import EchoParameters, ShellScriptParameters
 def test_parameters_that_are_not_allowed_are_refused_with_the_reason(parameters: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         ShellScriptParameters.model_validate(parameters)
+
+
+def problems_of(model: type[Parameters], name: str, value: object) -> list[str]:
+    """Return what is wrong with one field, whatever else is missing."""
+    try:
+        model.model_validate({name: value})
+    except ValidationError as error:
+        return [problem["type"] for problem in error.errors() if problem["loc"] == (name,)]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        pytest.param(model, name, id=f"{work_type}.{name}")
+        for work_type, model in PARAMETERS.items()
+        for name, field in model.model_fields.items()
+        if field.annotation is bool
+    ],
+)
+def test_a_truth_value_is_true_or_false_and_nothing_that_looks_like_it(model: type[Parameters], name: str) -> None:
+    assert [problems_of(model, name, value) for value in ("on", "true", 1, 0.0)] == [["bool_type"]] * 4
+    assert problems_of(model, name, True) == problems_of(model, name, False) == []
 
 
 def test_an_echo_has_a_message() -> None:
