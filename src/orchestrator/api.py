@@ -204,7 +204,7 @@ async def read_output(
     dependencies=[READ],
     tags=["tasks"],
     summary="What happened to a task",
-    responses={**NOT_FOUND},
+    responses={**NOT_FOUND, **INVALID},
 )
 async def list_events(
     task_id: UUID,
