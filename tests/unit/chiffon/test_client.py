@@ -114,7 +114,7 @@ async def test_a_client_reads_what_a_newer_server_answers(fake: FakeOrchestrator
 
 async def test_a_wrong_field_is_named_and_nothing_is_sent(fake: FakeOrchestrator, url: str) -> None:
     async with Client(url) as client:
-        with pytest.raises(InvalidField, match="^priority: "):
+        with pytest.raises(InvalidField, match=r"^priority: "):
             await client.dispatch("echo", priority=9)
         with pytest.raises(InvalidField, match=r"^hints\.required_capabilities"):
             await client.dispatch("echo", required={"": 1})
