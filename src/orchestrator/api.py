@@ -38,6 +38,7 @@ from orchestrator.identities.access import READ, MayDispatch
 from orchestrator.identities.model import Caller
 from orchestrator.registry.api import Pools, shown
 from orchestrator.service import OrchestratorService
+from orchestrator.tasks.answers import dispatched
 from orchestrator.tasks.model import TaskFilter
 
 __all__ = [
@@ -94,7 +95,7 @@ async def _dispatch(
         approval_id=work.approval_id,
         requested_by=caller,
     )
-    return DispatchResponse.model_validate(known)
+    return dispatched(known)
 
 
 @router.post(
