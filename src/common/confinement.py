@@ -23,7 +23,7 @@ class Confinement(BaseModel):
     own_user: bool = Field(default=False, description="They run as a user other than the agent's.")
     max_memory_bytes: int | None = Field(default=None, ge=1024 * 1024, description="Address space of each process.")
     max_cpu_seconds: int | None = Field(default=None, ge=1, description="Processor time of each process.")
-    max_open_files: int | None = Field(default=None, ge=16)
+    max_open_files: int | None = Field(default=None, ge=16, description="Open files of each process.")
     max_processes: int | None = Field(default=None, ge=1, description="Processes and threads of their user.")
     max_file_bytes: int | None = Field(default=None, ge=0, description="The largest file that they can write.")
 

@@ -208,10 +208,10 @@ class AgentStatus(StrEnum):
 class Resources(Message):
     """How much of the host is in use. GPU figures are None where there is no GPU to ask."""
 
-    cpu_percent: float = Field(ge=0)
-    memory_percent: float = Field(ge=0)
-    gpu_vram_total_gb: float | None = None
-    gpu_vram_available_gb: float | None = None
+    cpu_percent: float = Field(ge=0, description="Processor time in use.")
+    memory_percent: float = Field(ge=0, description="Memory in use.")
+    gpu_vram_total_gb: float | None = Field(default=None, description="Memory of its GPUs.")
+    gpu_vram_available_gb: float | None = Field(default=None, description="Free memory of its GPUs.")
 
 
 class StatusUpdate(Message):

@@ -42,8 +42,8 @@ from orchestrator.identities.access import READ, MayDispatch
 from orchestrator.identities.model import Caller
 from orchestrator.registry.api import Pools, shown
 from orchestrator.service import OrchestratorService, WorkOptions
+from orchestrator.tasks.answers import dispatched, status_of, summary_of
 from orchestrator.tasks.model import TaskFilter
-from orchestrator.tasks.shown import status_of, summary_of
 
 __all__ = [
     "Agent",
@@ -85,7 +85,7 @@ async def _dispatch(
     known = await service.dispatch_work(
         work.task_id, work.work_type, work.parameters, work.priority, **_options(work, trace_id, caller)
     )
-    return DispatchResponse.model_validate(known)
+    return dispatched(known)
 
 
 def _options(work: DispatchRequest, trace_id: UUID, caller: Caller) -> WorkOptions:
@@ -252,7 +252,7 @@ async def read_output(
     dependencies=[READ],
     tags=["tasks"],
     summary="What happened to a task",
-    responses={**NOT_FOUND},
+    responses={**NOT_FOUND, **INVALID},
 )
 async def list_events(
     task_id: UUID,

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from common.broker.base import Broker
 from common.config import SharedSettings
@@ -75,6 +76,7 @@ def create_app(
         description=DESCRIPTION,
         lifespan=_lifespan if orchestrator is None else None,
         dependencies=[NOTHING_IS_DROPPED],
+        generate_unique_id_function=_operation_id,
     )
     if orchestrator is not None:
         _attach(app, orchestrator)
@@ -108,8 +110,13 @@ def create_app(
     hot.update(direct_routes(app))
     describe = app.openapi
     # FastAPI's own way to add to the document.
-    app.openapi = lambda: access.refusals_documented(strict.refusals_documented(describe()))  # type: ignore[method-assign]
+    app.openapi = lambda: access.door_documented(strict.refusals_documented(describe()))  # type: ignore[method-assign]
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    """Return what OpenAPI calls an operation, and generated clients a function: the name of the endpoint's function."""
+    return route.name
 
 
 @asynccontextmanager

@@ -77,7 +77,7 @@ def explain_failure(failure: Exception, arguments: Sequence[str] = ()) -> Exit |
             say(f"chiffon: {failure}")
             return Exit.ERROR
         case Usage() | Invalid():
-            say(f"chiffon: {failure}")
+            say(f"chiffon: {_not_text(arguments) or failure}")
             return Exit.USAGE
         case ChiffonError():
             say(f"chiffon: {failure}")
@@ -86,7 +86,9 @@ def explain_failure(failure: Exception, arguments: Sequence[str] = ()) -> Exit |
             say(f"chiffon: {_of_the_system(failure)}")
             return Exit.ERROR
         case UnicodeError():
-            return _explain_text(failure, arguments)
+            argument = _not_text(arguments)
+            say(f"chiffon: {argument or f'this is not text that can be read: {failure}'}")
+            return Exit.ERROR if argument is None else Exit.USAGE
         case _:
             return None
 
@@ -102,14 +104,13 @@ def _of_the_system(error: OSError) -> str:
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
 
 
-def _explain_text(error: UnicodeError, arguments: Sequence[str]) -> Exit:
+def _not_text(arguments: Sequence[str]) -> str | None:
+    """Name the first argument that is not text; None when all are."""
     for number, argument in enumerate(arguments, start=1):
         # Python keeps bytes that are no text as lone surrogates (PEP 383).
         if not is_text(argument):
-            say(f"chiffon: argument {number} is not {sys.getfilesystemencoding()} text: {os.fsencode(argument)!r}")
-            return Exit.USAGE
-    say(f"chiffon: this is not text that can be read: {error}")
-    return Exit.ERROR
+            return f"argument {number} is not {sys.getfilesystemencoding()} text: {os.fsencode(argument)!r}"
+    return None
 
 
 def is_text(argument: str) -> bool:

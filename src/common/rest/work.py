@@ -12,7 +12,7 @@ from common.work import WORK_TYPE_PATTERN, AgentType
 
 
 class Hints(Request):
-    """Where the work should go."""
+    """Which agents may run the work, and which of them rather."""
 
     agent_type: AgentType | None = Field(default=None, description="Run on this type of agent instead of the usual.")
     agent_id: UUID | None = Field(default=None, description="Run on this agent and no other.")

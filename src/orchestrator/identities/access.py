@@ -19,6 +19,12 @@ from orchestrator.identities.model import Caller, Unauthenticated
 # Who may be asked for nothing: is it alive, what does it offer, and let me become an agent.
 PUBLIC = frozenset({"/health", "/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/api/v1/enrol"})
 
+SCHEME = "token"
+BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token of a person or a service, or the credential of an agent.",
+}
 REFUSALS = {
     "401": "Nobody knows who asks (4001).",
     "403": "Whoever asks may not do this (4003).",
@@ -68,12 +74,14 @@ def caller_of(scope: Scope) -> Caller:
     return caller
 
 
-def refusals_documented(document: dict[str, Any]) -> dict[str, Any]:
-    """Add to an OpenAPI document the answers of the door, for every operation that it guards."""
+def door_documented(document: dict[str, Any]) -> dict[str, Any]:
+    """Add to an OpenAPI document what the door asks for and answers, for every operation that it guards."""
+    document["components"]["securitySchemes"] = {SCHEME: BEARER}
     for path, operations in document["paths"].items():
         if path in PUBLIC:
             continue
         for operation in operations.values():
+            operation["security"] = [{SCHEME: []}]
             for status, description in REFUSALS.items():
                 operation["responses"].setdefault(status, {"description": description, "content": ERROR_CONTENT})
     return document

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from common.rest.tasks import CancelledTrace, DispatchResponse, RerunRequest
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.access import MayDispatch
+from orchestrator.tasks.answers import dispatched
 from orchestrator.tasks.control import TaskControl
 
 Responses = dict[int | str, dict[str, Any]]
@@ -56,4 +57,4 @@ async def rerun_task(
     known = await control.rerun(
         task_id, as_task=ids.task_id, request_id=ids.request_id, trace_id=ids.trace_id, by=caller
     )
-    return DispatchResponse.model_validate(known)
+    return dispatched(known)

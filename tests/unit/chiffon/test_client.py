@@ -6,7 +6,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from chiffon import ApiError, Client, ServerUnreachable
+import chiffon
+from chiffon import ApiError, Client, ServerUnreachable, models
+from common.errors import InvalidField
 from common.lifecycle import Status
 from tests.unit.chiffon.fake_orchestrator import FakeOrchestrator
 
@@ -97,3 +99,31 @@ async def test_waiting_ends_when_the_task_does(fake: FakeOrchestrator, url: str)
         await watched.aclose()
 
     assert status.status is Status.COMPLETED
+
+
+async def test_a_client_reads_what_a_newer_server_answers(fake: FakeOrchestrator, url: str) -> None:
+    fake.add_agent("web-1", labels={"zone": "eu"}, mood="good")
+    fake.add_letter(17, kind="sigh", state="postponed")
+    async with Client(url) as client:
+        [agent] = await client.agents()
+        [letter] = (await client.dead_letters()).items
+
+    assert (agent.hostname, agent.labels) == ("web-1", {"zone": "eu"})
+    assert (letter.kind, letter.state) == ("sigh", "postponed")
+
+
+async def test_a_wrong_field_is_named_and_nothing_is_sent(fake: FakeOrchestrator, url: str) -> None:
+    async with Client(url) as client:
+        with pytest.raises(InvalidField, match=r"^priority: "):
+            await client.dispatch("echo", priority=9)
+        with pytest.raises(InvalidField, match=r"^hints\.required_capabilities"):
+            await client.dispatch("echo", required={"": 1})
+
+    assert not fake.dispatches
+
+
+def test_every_name_of_the_client_can_be_imported() -> None:
+    for name in chiffon.__all__:
+        assert getattr(chiffon, name) is not None
+    for name in models.__all__:
+        assert getattr(models, name) is not None

@@ -1,17 +1,28 @@
-"""Tasks as the REST API answers them: with the parameters that a reader may see."""
+"""Tasks as the REST API answers them, with the parameters that a reader may see."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from common.redaction.text import redacted
 from common.redaction.values import NOTHING
-from common.rest.tasks import TaskStatus, TaskSummary
-from orchestrator.tasks.model import Task
+from common.rest.tasks import DispatchResponse, TaskStatus, TaskSummary
+from orchestrator.tasks.model import Identity, Task
 
 # The longest text of parameters in a list, which may hold two hundred tasks; a task by itself is answered whole.
 LONGEST_IN_LIST = 200
 # Of a list or an object in a list, so many entries.
 MOST_IN_LIST = 20
+
+
+def dispatched(known: Identity) -> DispatchResponse:
+    """Return the ids of a dispatch. Each dispatch is answered with it, and keywords take less time than attributes."""
+    return DispatchResponse(
+        trace_id=known.trace_id,
+        request_id=known.request_id,
+        task_id=known.task_id,
+        status=known.status,
+        approval_id=known.approval_id,
+    )
 
 
 def summary_of(task: Task) -> TaskSummary:
