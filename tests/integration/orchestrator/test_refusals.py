@@ -168,6 +168,56 @@ async def test_one_task_that_is_refused_again_and_again_does_not_trip_an_agent(
     assert agent.tripped_until is None
 
 
+OF_THE_WORK = [
+    ErrorCode.POLICY_REFUSED,
+    ErrorCode.INVALID_REQUEST,
+    ErrorCode.UNSUPPORTED_WORK_TYPE,
+    ErrorCode.SECRET_NOT_AVAILABLE,
+    ErrorCode.CONFINEMENT_NOT_POSSIBLE,
+    ErrorCode.APPROVAL_MISMATCH,
+    ErrorCode.INTERNAL,
+]
+
+
+@pytest.mark.parametrize("code", OF_THE_WORK, ids=lambda code: code.name)
+async def test_different_tasks_that_an_agent_refuses_because_of_the_work_do_not_trip_it(
+    tasks: TaskService, leases: LeaseService, registry: RegistryService, code: ErrorCode
+) -> None:
+    """Or everybody who may dispatch could stop a pool."""
+    agent_id, made = uuid4(), [make_new_task() for _ in range(5)]
+    await registry.record([make_heartbeat(agent_id)])
+    await tasks.dispatch(made, by="caller")
+
+    for task in made:
+        await refused_by(leases, task.task_id, agent_id, error_code=code)
+
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    assert agent.tripped_until is None
+
+
+async def test_an_agent_that_refuses_its_trial_because_of_the_work_may_try_another_task(
+    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
+) -> None:
+    agent_id, made = uuid4(), [make_new_task() for _ in range(5)]
+    await registry.record([make_heartbeat(agent_id)])
+    await tasks.dispatch(made, by="caller")
+    for task in made[:3]:
+        await refused_by(leases, task.task_id, agent_id)
+    async with pool.acquire() as db:
+        await db.execute("UPDATE agent SET tripped_until = now() - interval '1 second'")
+        await db.execute("DELETE FROM outbox WHERE kind = 'order'")
+
+    await refused_by(leases, made[3].task_id, agent_id, error_code=ErrorCode.POLICY_REFUSED)
+
+    [again] = await leases.claim([make_claim(made[4].task_id, agent_id=agent_id)])
+    async with pool.acquire() as db:
+        orders = await outbox.take_orders(db, limit=9, again_after=LEASE)
+    assert again.grant is not None
+    assert [order.body["payload"]["order"]["action"] for order in orders] == ["resume"], (
+        "it may have been told to pause"
+    )
+
+
 async def test_a_grant_that_came_too_late_is_no_refusal(tasks: TaskService, leases: LeaseService, pool: Pool) -> None:
     agent_id, task = uuid4(), make_new_task()
     await tasks.dispatch([task], by="caller")
