@@ -7,7 +7,7 @@ from uuid import UUID
 
 from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Connection
-from orchestrator.outbox.offers import Offers
+from orchestrator.outbox.offers import NOTHING, Offer, Offers
 from orchestrator.registry.model import Agent, Standing
 from orchestrator.registry.rules import labels_with_resources
 
@@ -109,12 +109,14 @@ LIST = """
      ORDER BY agent_type, hostname, agent_id
 """
 
-# Agents that take tickets and may be given one now.
+# Agents that take tickets and may be given one now. One whose clock is off gets none and may not know it: it is told by
+# no order, and compares its clock by rules of its own. It goes on taking tickets from the queue of its pool.
 OFFERS = """
-    SELECT DISTINCT agent_type, work_types
+    SELECT DISTINCT agent.agent_type, agent.work_types, judged.verdict = 'clock_off' AS in_vain
       FROM agent
-     WHERE worker_id IS NULL AND status IN ('online', 'busy') AND last_heartbeat_at >= now() - $1::interval
-       AND agent_may_work(agent_id) IN ('free', 'trial')
+     CROSS JOIN LATERAL (SELECT agent_may_work(agent.agent_id) AS verdict) AS judged
+     WHERE agent.worker_id IS NULL AND agent.status IN ('online', 'busy')
+       AND agent.last_heartbeat_at >= now() - $1::interval AND judged.verdict IN ('free', 'trial', 'clock_off')
 """
 
 LABELS = "SELECT agent_id, labels FROM agent WHERE agent_id = ANY($1::uuid[])"
@@ -266,8 +268,9 @@ async def labels(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, Mapp
 
 
 async def offers(db: Connection, *, offline_after: timedelta) -> Offers:
-    """Return the work types that agents offer which are at work and take tickets."""
-    return Offers.of((row["agent_type"], row["work_types"]) for row in await db.fetch(OFFERS, offline_after))
+    """Return what agents take that are at work and take tickets."""
+    rows = await db.fetch(OFFERS, offline_after)
+    return Offers.of((row["agent_type"], NOTHING if row["in_vain"] else Offer.of(row["work_types"])) for row in rows)
 
 
 async def list_agents(

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from common.lifecycle import Status
+from orchestrator.outbox.offers import Offer
 from orchestrator.placement.model import Aim
 from orchestrator.registry.model import MayWork
 from orchestrator.tasks.model import Task
@@ -42,8 +43,9 @@ class AgentFacts:
     trip_reason: str | None = None
     may_work: MayWork = MayWork.FREE
 
-    def offers(self, work_type: str) -> bool:
-        return not self.work_types or work_type in self.work_types
+    @property
+    def offer(self) -> Offer:
+        return Offer.of(self.work_types)
 
 
 @dataclass(frozen=True, slots=True)

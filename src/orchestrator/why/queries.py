@@ -1,11 +1,11 @@
 """All SQL about why a task waits: reading only, in one snapshot."""
 
-from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection
+from orchestrator.outbox.offers import Offer
 from orchestrator.registry.model import MayWork
 from orchestrator.why.model import AgentFacts, ApprovalFacts, LimitFacts, OrderFacts, TicketFacts
 
@@ -98,9 +98,9 @@ async def agents(db: Connection, agent_type: str, *, offline_after: timedelta) -
     ]
 
 
-async def ticket(db: Connection, task_id: UUID, *, work_types: Collection[str] | None) -> TicketFacts | None:
-    """Return the ticket of a task, before which only tickets of these work types go; None when it has none."""
-    row = await db.fetchrow(TICKET, task_id, None if work_types is None else sorted(work_types))
+async def ticket(db: Connection, task_id: UUID, *, offer: Offer) -> TicketFacts | None:
+    """Return the ticket of a task, before which only tickets of such work go; None when it has none."""
+    row = await db.fetchrow(TICKET, task_id, None if offer.types is None else sorted(offer.types))
     return None if row is None else TicketFacts(**row)
 
 

@@ -28,6 +28,7 @@ from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.ledger import events_of
 
 OFFLINE = timedelta(seconds=30)
+DUE_AT = "SELECT due_at FROM outbox WHERE task_id = $1"
 CODES = [
     ErrorCode.AUTHENTICATION_FAILED,
     ErrorCode.RESOURCE_LIMIT,
@@ -166,6 +167,25 @@ async def test_one_task_that_is_refused_again_and_again_does_not_trip_an_agent(
 
     [agent] = await registry.list_agents(agent_type=None, status=None)
     assert agent.tripped_until is None
+
+
+async def test_a_ticket_that_was_of_no_use_comes_back_no_sooner_than_its_next_attempt(
+    tasks: TaskService, pool: Pool
+) -> None:
+    """The agent that found no use for it may say so late, when the task has run elsewhere and waits."""
+    task = make_new_task(idempotent=True, max_attempts=3)
+    await tasks.dispatch([task], by="caller")
+    patient = LeaseService(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(minutes=10), jitter=0.0))
+    agent_id = uuid4()
+    await patient.claim([make_claim(task.task_id, agent_id=agent_id)])
+    await patient.accept([make_result(task.task_id, agent_id, status=ResultStatus.FAILED, retryable=True)])
+    async with pool.acquire() as db:
+        due_at = await db.fetchval(DUE_AT, task.task_id)
+
+    await patient.return_tickets([task.task_id])
+
+    async with pool.acquire() as db:
+        assert await db.fetchval(DUE_AT, task.task_id) == due_at
 
 
 OF_THE_WORK = [
