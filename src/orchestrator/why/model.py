@@ -87,6 +87,15 @@ class ApprovalFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalFacts:
+    """How often agents gave a task back before anything of it ran, and which of them was the last, and why."""
+
+    times: int
+    agent_id: UUID
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything that decides why a task waits, as it was at one moment."""
 
@@ -98,6 +107,7 @@ class Facts:
     order: OrderFacts | None = None
     limit: LimitFacts | None = None
     approval: ApprovalFacts | None = None
+    refusal: RefusalFacts | None = None
     broker_failure: str | None = None
     relay_failure: str | None = None
 

@@ -150,6 +150,27 @@ async def test_an_agent_that_keeps_refusing_trips_and_everybody_is_told_why(
     assert "last by web" in told[BlockerKind.REFUSED]
 
 
+async def test_why_names_the_agent_that_refused_and_not_the_one_that_ran_the_task_after_it(
+    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
+) -> None:
+    async def well() -> Failures:
+        return Failures(None, None)
+
+    refusing, running, task = uuid4(), uuid4(), make_new_task(max_attempts=2)
+    await registry.record([make_heartbeat(refusing, hostname="web"), make_heartbeat(running, hostname="db")])
+    await tasks.dispatch([task], by="caller")
+    await refused_by(leases, task.task_id, refusing, error_code=ErrorCode.POLICY_REFUSED, error_message="Not here.")
+    await leases.claim([make_claim(task.task_id, agent_id=running, fence=1)])
+    timed_out = {"error_code": ErrorCode.TIMEOUT, "error_message": "It ran too long.", "retryable": True}
+    await leases.accept([refusal(task.task_id, running, attempt=2, started=True, **timed_out)])
+
+    blockers = (await WhyService(pool, offline_after=OFFLINE, failures=well).explain(task.task_id)).blockers
+
+    [told] = [blocker.message for blocker in blockers if blocker.kind is BlockerKind.REFUSED]
+    expected = f"It was given back 1 time before anything of it ran, last by web ({refusing}): Not here."
+    assert told == f"{expected} Other agents go first."
+
+
 async def test_one_task_that_is_refused_again_and_again_does_not_trip_an_agent(
     tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
 ) -> None:
