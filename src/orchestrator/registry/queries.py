@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Connection
 from orchestrator.outbox.offers import NOTHING, Offer, Offers
@@ -40,14 +42,15 @@ LOCK = SHUT_OUT + " UNION ALL SELECT * FROM (" + REGISTERED + IN_ORDER + ") AS l
 # Most results are well and find a row of failures that is empty: those need no lock.
 LOCK_FOR_BREAKER = REGISTERED + " AND (agent.failures_in_row > 0 OR agent.agent_id = ANY($2::uuid[]))" + IN_ORDER
 
-# A row's lists travel as text: PostgreSQL has no arrays of arrays of different lengths. A new process may speak through
+# A row's lists travel as JSON: PostgreSQL has no arrays of arrays of different lengths. A new process may speak through
 # the broker where the one before spoke HTTP; one that still does says so again.
 UPSERT = """
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
                        started_at, labels, clock_off_by, boot_id)
     SELECT new.agent_id, new.agent_type, new.status, new.hostname, new.version,
-           string_to_array(new.work_types, ','), new.slots,
-           string_to_array(new.current_tasks, ',')::uuid[], new.resources, new.started_at, new.labels,
+           ARRAY(SELECT jsonb_array_elements_text(new.work_types::jsonb)), new.slots,
+           ARRAY(SELECT jsonb_array_elements_text(new.current_tasks::jsonb))::uuid[], new.resources, new.started_at,
+           new.labels,
            CASE WHEN new.sent_at IS NULL THEN (SELECT clock_off_by FROM agent WHERE agent.agent_id = new.agent_id)
                 WHEN abs(extract(epoch FROM new.sent_at - now())) > $14 THEN new.sent_at - now() END,
            new.boot_id
@@ -70,7 +73,8 @@ UPSERT = """
 # back. Whoever is not returned must be looked at.
 BEAT = """
     WITH held AS MATERIALIZED (
-        SELECT new.agent_id, string_to_array(new.current_tasks, ',')::uuid[] AS current_tasks, new.resources, new.labels
+        SELECT new.agent_id, ARRAY(SELECT jsonb_array_elements_text(new.current_tasks::jsonb))::uuid[] AS current_tasks,
+               new.resources, new.labels
           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
                       $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[])
                  AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
@@ -78,7 +82,7 @@ BEAT = """
           JOIN agent USING (agent_id)
          WHERE agent.started_at = new.started_at AND agent.status = new.status AND agent.agent_type = new.agent_type
            AND agent.hostname = new.hostname AND agent.version = new.version AND agent.slots = new.slots
-           AND agent.work_types = string_to_array(new.work_types, ',')
+           AND agent.work_types = ARRAY(SELECT jsonb_array_elements_text(new.work_types::jsonb))
            AND agent.boot_id IS NOT DISTINCT FROM new.boot_id AND agent_may_work(agent.agent_id) = 'free'
            AND coalesce(abs(extract(epoch FROM new.sent_at - now())) <= $14, true)
          ORDER BY agent.agent_id
@@ -250,9 +254,9 @@ def _columns(updates: Collection[StatusUpdate], skew: timedelta) -> tuple[Any, .
         [update.status for update in updates],
         [update.hostname for update in updates],
         [update.version for update in updates],
-        [",".join(update.work_types) for update in updates],
+        [to_json(update.work_types).decode() for update in updates],
         [update.slots for update in updates],
-        [",".join(map(str, update.current_tasks)) for update in updates],
+        [to_json(update.current_tasks).decode() for update in updates],
         [update.resources.model_dump() for update in updates],
         [update.started_at for update in updates],
         [labels_with_resources(update) for update in updates],
