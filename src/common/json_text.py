@@ -5,12 +5,10 @@ must be what runs. The text is UTF-8, with or without a byte order mark.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from common.json_rules import MAX_DEPTH
-
-Path = tuple[str | int, ...]
 
 LONGEST_SHOWN = 100
 
@@ -42,7 +40,7 @@ def read_json(text: bytes | str) -> Any:
     try:
         return _READER.decode(decoded)
     except _HasOne:
-        path, name = _first_repeated(_PAIRS_READER.decode(decoded), ()) or ((), "")
+        path, name = _find_repeated(_PAIRS_READER.decode(decoded))
         raise NameTwice(f"has the name {name[:LONGEST_SHOWN]!r} twice", path) from None
     except json.JSONDecodeError as error:
         raise NotJson(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
@@ -78,17 +76,34 @@ _READER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number)
 _PAIRS_READER = json.JSONDecoder(object_pairs_hook=_Pairs)
 
 
-def _first_repeated(value: Any, path: Path) -> tuple[Path, str] | None:
-    """Return where an object is that has a name twice, and the name."""
+def _find_repeated(value: Any) -> tuple[Sequence[str | int], str]:
+    """Return where an object is that has a name twice, and the name.
+
+    Each name is looked at once: anybody can send a text of millions of them.
+    """
+    path: list[str | int] = []
+    levels = [_parts(value)]
+    while True:
+        if isinstance(value, _Pairs) and (name := _repeated(value)) is not None:
+            return path, name
+        while (part := next(levels[-1], None)) is None:
+            levels.pop()
+            path.pop()
+        step, value = part
+        path.append(step)
+        levels.append(_parts(value))
+
+
+def _parts(value: Any) -> Iterator[tuple[str | int, Any]]:
     if isinstance(value, _Pairs):
-        names = [name for name, _ in value]
-        for name, inner in value:
-            if names.count(name) > 1:
-                return path, name
-            if (found := _first_repeated(inner, (*path, name))) is not None:
-                return found
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            if (found := _first_repeated(inner, (*path, index))) is not None:
-                return found
+        return iter(value)
+    return enumerate(value) if isinstance(value, list) else iter(())
+
+
+def _repeated(pairs: _Pairs) -> str | None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
     return None

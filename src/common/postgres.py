@@ -2,6 +2,8 @@
 
 The ledger and the bus inside PostgreSQL share this. A failover can leave sessions open that will never write again: on
 a server that is a standby by now, or that shuts down. One error that says so condemns every session of its `Database`.
+A statement that runs out of time says nothing of its server, which may only be slow. Servers that are gone without
+closing their connections are found by `Database.check`, on a session that has nothing else to do.
 """
 
 import asyncio
@@ -39,6 +41,8 @@ CONNECTION_EXCEPTIONS = "08"
 ENDING = ("57P01", "57P02", "57P03", "57P04", "57P05")
 
 CONNECT = timedelta(seconds=5)
+# A server that leaves a question without work unanswered for so long is taken for gone.
+SILENCE = timedelta(seconds=5)
 # A statement that is given up must be cancelled over another connection, which a dead server never answers.
 RELEASE_SECONDS = 1.0
 WRITES = "read-write"
@@ -69,8 +73,7 @@ def is_useless(error: BaseException) -> bool:
             code = str(found.sqlstate)
             if code == READ_ONLY or code.startswith(CONNECTION_EXCEPTIONS) or code in ENDING:
                 return True
-        # A server that is not there any more does not close its connections: statements run out of time.
-        elif isinstance(found, OSError | asyncpg.InternalClientError):  # TimeoutError is an OSError
+        elif isinstance(found, ConnectionError | asyncpg.InternalClientError):
             return True
         found = found.__cause__ or found.__context__
     return False
@@ -82,10 +85,18 @@ class Database:
     `settings` are made in every session after connecting, because PgBouncer refuses them as startup parameters.
     """
 
-    def __init__(self, url: str, *, settings: Mapping[str, str] | None = None, connect: timedelta = CONNECT) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        settings: Mapping[str, str] | None = None,
+        connect: timedelta = CONNECT,
+        silence: timedelta = SILENCE,
+    ) -> None:
         self.url = url
         self._settings = settings or {}
         self._connect = connect
+        self._silence = silence.total_seconds()
         # The one that worked last comes first: a dead host must not cost every session its patience.
         self._hosts = list(each_host(url))
         self._condemned: list[Callable[[], Awaitable[None]]] = []
@@ -117,7 +128,7 @@ class Database:
 
     @contextmanager
     def condemnations(self, tell: Callable[[], Awaitable[None]]) -> Iterator[None]:
-        """Have somebody told, while inside, when no session that is open now can be relied on."""
+        """While inside, call `tell` when all open sessions are given up."""
         self._condemned.append(tell)
         try:
             yield
@@ -131,13 +142,16 @@ class Database:
         for tell in tuple(self._condemned):
             await tell()
 
-    async def check(self, connection: Connection, *, seconds: float) -> None:
-        """Return when a session can write; otherwise condemn every session and raise one of `OUTAGE`."""
+    async def check(self, connection: Connection) -> None:
+        """Return when a session that does nothing else answers that it can write.
+
+        Otherwise condemn every session and raise one of `OUTAGE`.
+        """
         try:
-            if await connection.fetchval(IS_READ_ONLY, timeout=seconds) == "on":
+            if await connection.fetchval(IS_READ_ONLY, timeout=self._silence) == "on":
                 raise ConnectionError("the session has become read-only")
         except OUTAGE as failure:
-            if is_useless(failure):
+            if isinstance(failure, TimeoutError) or is_useless(failure):
                 await self.condemn(failure)
             raise
 

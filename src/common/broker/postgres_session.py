@@ -104,7 +104,11 @@ class Session:
     async def _sweep_until_lost(self) -> None:
         assert self._connection is not None
         while not self._lost.is_set():
-            await queries.sweep(self._connection, timeout=SWEEP_DEADLINE)
+            try:
+                await queries.sweep(self._connection, timeout=SWEEP_DEADLINE)
+            except TimeoutError:
+                # A sweep that is slow is left to the next one, as long as the server answers.
+                await self.database.check(self._connection)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SWEEP_EVERY.total_seconds()):
                     await self._lost.wait()

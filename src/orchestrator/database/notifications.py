@@ -10,7 +10,6 @@ from common.postgres import Connection, Database
 CLOSE_SECONDS = 2
 # A server that is a standby by now, or that is gone without a word, says nothing; so it is asked.
 CHECK_EVERY = timedelta(seconds=3)
-CHECK_SECONDS = 3
 
 
 async def listen(database: Database, channel: str, heard: Callable[[str], None]) -> Never:
@@ -41,7 +40,7 @@ async def listen(database: Database, channel: str, heard: Callable[[str], None])
             while not is_lost:
                 await lost.wait(CHECK_EVERY)
                 if not is_lost:
-                    await database.check(connection, seconds=CHECK_SECONDS)
+                    await database.check(connection)
         raise ConnectionError("the connection that listens was lost")
     finally:
         await connection.close(timeout=CLOSE_SECONDS)

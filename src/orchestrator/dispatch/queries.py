@@ -105,7 +105,11 @@ TAKEN = """
      WHERE agent_may_work(a.agent_id) <> 'shut_out'
 """
 
-OFFERED = "SELECT agent_id, work_types FROM agent WHERE agent_id = ANY($1::uuid[]) AND agent_type = $2"
+# An agent that names no type of work gets none in advance: it takes tickets.
+OFFERED = """
+    SELECT agent_id, work_types FROM agent
+     WHERE agent_id = ANY($1::uuid[]) AND agent_type = $2 AND agent_may_work(agent_id) IN ('free', 'trial')
+"""
 
 
 async def store(
@@ -147,6 +151,6 @@ async def taken(db: Connection, claims: Sequence[tuple[UUID, UUID]]) -> dict[tup
 
 
 async def offered(db: Connection, agent_ids: Collection[UUID], agent_type: str) -> dict[UUID, frozenset[str]]:
-    """Return the kinds of work that agents can do, of those that are of this type."""
+    """Return the types of work that agents name, of those that are of this pool and may have work."""
     rows = await db.fetch(OFFERED, list(agent_ids), agent_type)
     return {row["agent_id"]: frozenset(row["work_types"]) for row in rows}

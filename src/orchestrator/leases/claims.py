@@ -20,8 +20,9 @@ from orchestrator.registry.rules import SHUT_OUT, BreakerPolicy
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
 
-# How long a ticket rests that came to an agent which had refused its task.
-PAUSE = timedelta(seconds=1)
+# How long a ticket rests that came to an agent which may not have its task. That agent may take it again at once: what
+# it is told comes later than the ticket, and a host whose clock is ahead takes a pause for over.
+REST = timedelta(seconds=1)
 # Who claims, and what.
 Wanted = tuple[UUID, ClaimedTask]
 
@@ -60,7 +61,6 @@ class Claims:
         refusals: list[tuple[UUID, RefusedTask]] = []
         repeated: list[Leased] = []
         barred: list[UUID] = []
-        again: list[UUID] = []
         async with transaction(self._pool) as db:
             known = await tasks.lock_claimable(db, sorted({task.task_id for _, task in wanted}))
             now = await tasks.time_of(db, known.values())
@@ -82,7 +82,6 @@ class Claims:
                         reason = consent.withheld(task) or bounds.refusal(task.aim, agent_id)
                         if reason is None and task.task_id in refused_lately.get(agent_id, ()):
                             reason = REFUSED_LATELY
-                            again.append(task.task_id)
                         if reason is None and (reason := await gate.refusal(db, agent_id)) is None:
                             winners[claim.task_id] = (agent_id, claim)
                         else:
@@ -94,12 +93,8 @@ class Claims:
                     case Refuse(reason=reason):
                         refusals.append((agent_id, refused(claim, reason)))
             await outbox.add_orders(db, gate.orders())
-            # The ticket is used up and nobody runs the task: others get it at once.
-            await outbox.make_due(
-                db, [task_id for task_id in barred if task_id not in winners and task_id not in again]
-            )
-            # The same agent may take the ticket again at once.
-            await outbox.make_due(db, [task_id for task_id in again if task_id not in winners], after=PAUSE)
+            # The ticket is used up and nobody runs the task.
+            await outbox.make_due(db, [task_id for task_id in barred if task_id not in winners], after=REST)
             await consent.use(db, [known[task_id] for task_id in winners])
             leased = await self._lease_out(db, known, winners)
         return Judged(leased, repeated, refusals, frozenset(consent.found))

@@ -121,7 +121,7 @@ class PlaceTickets:
 
 
 def _able(hosts: Mapping[UUID, Host], work_type: str) -> list[Host]:
-    return [host for host in hosts.values() if host.can(work_type)]
+    return [host for host in hosts.values() if host.offer.takes(work_type)]
 
 
 def _ticket(waiting: Waiting, agent_id: UUID, *, ttl: timedelta) -> Outgoing:

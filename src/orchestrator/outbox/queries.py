@@ -154,9 +154,13 @@ REMOVE_NEEDLESS_TICKETS = """
  RETURNING task_id
 """
 
+# A ticket that is not published may wait for a later attempt, and goes on waiting.
 MAKE_DUE = """
-    UPDATE outbox SET due_at = now() + $2::interval, published_at = NULL
-     WHERE kind = 'ticket' AND task_id = ANY($1::uuid[]) AND (published_at IS NOT NULL OR $2::interval > '0')
+    UPDATE outbox
+       SET due_at = CASE WHEN published_at IS NULL THEN greatest(due_at, now() + $2::interval)
+                         ELSE now() + $2::interval END,
+           published_at = NULL
+     WHERE kind = 'ticket' AND task_id = ANY($1::uuid[])
 """
 
 MAKE_DUE_IF_MORE_THAN = """
@@ -214,7 +218,7 @@ async def remove_tickets(db: Connection, task_ids: Sequence[UUID]) -> None:
 
 
 async def make_due(db: Connection, task_ids: Sequence[UUID], *, after: timedelta = timedelta(0)) -> None:
-    """Have the tickets of tasks published again, at once or `after` a while: the agent that took them runs nothing."""
+    """Have the tickets of tasks published again, no sooner than `after`: the agents that took them run nothing."""
     if task_ids:
         await db.execute(MAKE_DUE, list(task_ids), after)
 
@@ -228,7 +232,7 @@ async def take_tickets(
     ageing: timedelta,
     offers: Offers = ANYTHING,
 ) -> tuple[list[Waiting], dict[str, int]]:
-    """Take the best due tickets of each queue that all its agents offer, as many as its window has room for.
+    """Take the best due tickets of each queue that all its agents take, as many as its window has room for.
 
     They are due again after `ttl`. Return them, and for how many of each queue there was room.
     """
@@ -239,7 +243,7 @@ async def take_tickets(
         window,
         ttl,
         ageing,
-        list(offers.pools),
+        offers.choosy(),
         [agent_type for agent_type, _ in pairs],
         [work_type for _, work_type in pairs],
     )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from orchestrator.outbox.offers import ANY, Offer
+
 RECIPIENT_PREFIX = "aim:"
 
 
@@ -29,19 +31,13 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """An agent that may have work now. `free`: how many more tickets it may get.
-
-    `offers`: for which work types; empty for any.
-    """
+    """An agent that may have work now. `free`: how many more tickets it may get, and `offer` of which work."""
 
     agent_id: UUID
     agent_type: str
     labels: Mapping[str, Any]
     free: int
-    offers: frozenset[str] = frozenset()
-
-    def can(self, work_type: str) -> bool:
-        return not self.offers or work_type in self.offers
+    offer: Offer = ANY
 
 
 @dataclass(frozen=True, slots=True)

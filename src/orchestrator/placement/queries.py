@@ -8,7 +8,7 @@ import asyncpg
 
 from orchestrator.database.pool import Connection
 from orchestrator.outbox.model import Waiting
-from orchestrator.outbox.offers import Offers
+from orchestrator.outbox.offers import Offer, Offers
 from orchestrator.placement.model import RECIPIENT_PREFIX, Aim, Host, Line
 
 # Rows are written in the order of their keys, so that two dispatches never wait for each other in a circle; one that is
@@ -27,8 +27,8 @@ GET = "SELECT aim, agent_type, agent_id, requires, prefers FROM aim WHERE aim = 
 ALL = "SELECT aim, agent_type, agent_id, requires, prefers FROM aim"
 
 # The lines of which a ticket is due and must be placed: one step in the index for each line, however many tickets it
-# has. A line is the tickets of one work type in one queue: that of an aim, or of a pool of which not every agent offers
-# such work.
+# has. A line is the tickets of one work type in one queue: that of an aim, or of a pool of which some agents take such
+# work and not all.
 DUE = """
     WITH RECURSIVE line AS (
         (SELECT recipient, work_type FROM outbox WHERE kind = 'ticket' ORDER BY recipient, work_type LIMIT 1)
@@ -42,7 +42,10 @@ DUE = """
          ) AS next
     )
     SELECT recipient, work_type FROM line
-     WHERE (starts_with(recipient, $1) OR (recipient, work_type) IN (SELECT * FROM unnest($2::text[], $3::text[])))
+     WHERE (starts_with(recipient, $1)
+            OR (recipient, work_type) NOT IN (SELECT * FROM unnest($2::text[], $3::text[]))
+               AND (recipient = ANY($6::text[])
+                    OR (recipient, work_type) IN (SELECT * FROM unnest($4::text[], $5::text[]))))
        AND EXISTS (SELECT FROM outbox
                     WHERE kind = 'ticket' AND outbox.recipient = line.recipient AND outbox.work_type = line.work_type
                       AND due_at <= now())
@@ -123,8 +126,16 @@ async def everything(db: Connection) -> list[Aim]:
 
 async def due(db: Connection, offers: Offers) -> list[Line]:
     """Return the lines that have tickets to place."""
-    pairs = offers.for_some()
-    rows = await db.fetch(DUE, RECIPIENT_PREFIX, [pool for pool, _ in pairs], [work_type for _, work_type in pairs])
+    for_all, for_one = offers.for_all(), offers.for_one()
+    rows = await db.fetch(
+        DUE,
+        RECIPIENT_PREFIX,
+        [pool for pool, _ in for_all],
+        [work_type for _, work_type in for_all],
+        [pool for pool, _ in for_one],
+        [work_type for _, work_type in for_one],
+        offers.with_any(),
+    )
     return [Line(row["recipient"], row["work_type"]) for row in rows]
 
 
@@ -132,7 +143,7 @@ async def hosts(db: Connection, *, offline_after: timedelta) -> list[Host]:
     """Return the agents that may be sent work now."""
     rows = await db.fetch(HOSTS, offline_after)
     return [
-        Host(row["agent_id"], row["agent_type"], row["labels"], max(0, row["free"]), frozenset(row["work_types"]))
+        Host(row["agent_id"], row["agent_type"], row["labels"], max(0, row["free"]), Offer.of(row["work_types"]))
         for row in rows
     ]
 

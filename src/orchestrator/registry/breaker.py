@@ -48,11 +48,7 @@ async def record_outcomes(
 async def _orders(
     db: Connection, standings: Mapping[UUID, Standing], counts: Mapping[UUID, Count], *, now: datetime
 ) -> list[NewOrder]:
-    changed = [
-        agent_id
-        for agent_id, count in counts.items()
-        if count.tripped or (count.until is None and standings[agent_id].tripped_until is not None)
-    ]
+    changed = [agent_id for agent_id, count in counts.items() if count.until != standings[agent_id].tripped_until]
     after = await queries.standings(db, changed) if changed else {}
     return [NewOrder(agent_id, standing_order(standing, now=now) or Resume()) for agent_id, standing in after.items()]
 

@@ -5,9 +5,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Connection
-from orchestrator.outbox.offers import Offers
+from orchestrator.outbox.offers import NOTHING, Offer, Offers
 from orchestrator.registry.model import Agent, Standing
 from orchestrator.registry.rules import labels_with_resources
 
@@ -40,14 +42,15 @@ LOCK = SHUT_OUT + " UNION ALL SELECT * FROM (" + REGISTERED + IN_ORDER + ") AS l
 # Most results are well and find a row of failures that is empty: those need no lock.
 LOCK_FOR_BREAKER = REGISTERED + " AND (agent.failures_in_row > 0 OR agent.agent_id = ANY($2::uuid[]))" + IN_ORDER
 
-# A row's lists travel as text: PostgreSQL has no arrays of arrays of different lengths. A new process may speak through
+# A row's lists travel as JSON: PostgreSQL has no arrays of arrays of different lengths. A new process may speak through
 # the broker where the one before spoke HTTP; one that still does says so again.
 UPSERT = """
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
                        started_at, labels, clock_off_by, boot_id)
     SELECT new.agent_id, new.agent_type, new.status, new.hostname, new.version,
-           string_to_array(new.work_types, ','), new.slots,
-           string_to_array(new.current_tasks, ',')::uuid[], new.resources, new.started_at, new.labels,
+           ARRAY(SELECT jsonb_array_elements_text(new.work_types::jsonb)), new.slots,
+           ARRAY(SELECT jsonb_array_elements_text(new.current_tasks::jsonb))::uuid[], new.resources, new.started_at,
+           new.labels,
            CASE WHEN new.sent_at IS NULL THEN (SELECT clock_off_by FROM agent WHERE agent.agent_id = new.agent_id)
                 WHEN abs(extract(epoch FROM new.sent_at - now())) > $14 THEN new.sent_at - now() END,
            new.boot_id
@@ -70,7 +73,8 @@ UPSERT = """
 # back. Whoever is not returned must be looked at.
 BEAT = """
     WITH held AS MATERIALIZED (
-        SELECT new.agent_id, new.status, string_to_array(new.current_tasks, ',')::uuid[] AS current_tasks,
+        SELECT new.agent_id, new.status,
+               ARRAY(SELECT jsonb_array_elements_text(new.current_tasks::jsonb))::uuid[] AS current_tasks,
                new.resources, new.labels
           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
                       $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[])
@@ -81,7 +85,7 @@ BEAT = """
            -- That an agent runs something, the events of its tasks tell.
            AND (agent.status = new.status OR agent.status IN ('online', 'busy') AND new.status IN ('online', 'busy'))
            AND agent.hostname = new.hostname AND agent.version = new.version AND agent.slots = new.slots
-           AND agent.work_types = string_to_array(new.work_types, ',')
+           AND agent.work_types = ARRAY(SELECT jsonb_array_elements_text(new.work_types::jsonb))
            AND agent.boot_id IS NOT DISTINCT FROM new.boot_id AND agent_may_work(agent.agent_id) = 'free'
            AND coalesce(abs(extract(epoch FROM new.sent_at - now())) <= $14, true)
          ORDER BY agent.agent_id
@@ -121,12 +125,14 @@ FORGET = """
  RETURNING agent_id
 """
 
-# Agents that take tickets and may be given one now.
+# Agents that take tickets and may be given one now. One whose clock is off gets none and may not know it: it is told by
+# no order, and compares its clock by rules of its own. It goes on taking tickets from the queue of its pool.
 OFFERS = """
-    SELECT DISTINCT agent_type, work_types
+    SELECT DISTINCT agent.agent_type, agent.work_types, judged.verdict = 'clock_off' AS in_vain
       FROM agent
-     WHERE worker_id IS NULL AND status IN ('online', 'busy') AND last_heartbeat_at >= now() - $1::interval
-       AND agent_may_work(agent_id) IN ('free', 'trial')
+     CROSS JOIN LATERAL (SELECT agent_may_work(agent.agent_id) AS verdict) AS judged
+     WHERE agent.worker_id IS NULL AND agent.status IN ('online', 'busy')
+       AND agent.last_heartbeat_at >= now() - $1::interval AND judged.verdict IN ('free', 'trial', 'clock_off')
 """
 
 LABELS = "SELECT agent_id, labels FROM agent WHERE agent_id = ANY($1::uuid[])"
@@ -260,9 +266,9 @@ def _columns(updates: Collection[StatusUpdate], skew: timedelta) -> tuple[Any, .
         [update.status for update in updates],
         [update.hostname for update in updates],
         [update.version for update in updates],
-        [",".join(update.work_types) for update in updates],
+        [to_json(update.work_types).decode() for update in updates],
         [update.slots for update in updates],
-        [",".join(map(str, update.current_tasks)) for update in updates],
+        [to_json(update.current_tasks).decode() for update in updates],
         [update.resources.model_dump() for update in updates],
         [update.started_at for update in updates],
         [labels_with_resources(update) for update in updates],
@@ -278,8 +284,9 @@ async def labels(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, Mapp
 
 
 async def offers(db: Connection, *, offline_after: timedelta) -> Offers:
-    """Return the work types that agents offer which are at work and take tickets."""
-    return Offers.of((row["agent_type"], row["work_types"]) for row in await db.fetch(OFFERS, offline_after))
+    """Return what agents take that are at work and take tickets."""
+    rows = await db.fetch(OFFERS, offline_after)
+    return Offers.of((row["agent_type"], NOTHING if row["in_vain"] else Offer.of(row["work_types"])) for row in rows)
 
 
 async def list_agents(

@@ -2,7 +2,8 @@
 
 The breaker counts failures that are the agent's or its host's fault, one after another. After `failures` of them the
 agent is *tripped*: it gets no work for `pause`. Then it may try one task; if that fails too it is tripped again at
-once, and any result that is the work's own begins the count anew.
+once, and any result that is the work's own begins the count anew. What an agent refuses because of the work says
+nothing of its host, and whoever dispatches could cause it: it neither counts nor begins anything anew.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,9 @@ from common.orders import Drain, Pause
 from orchestrator.registry.model import Agent, MayWork, Standing
 
 INFRASTRUCTURE = frozenset({ErrorCode.AGENT_UNAVAILABLE, ErrorCode.RESOURCE_LIMIT})
+# With these an agent refuses work because of its host: no disk, no process, no sandbox; a clock that is off, or keys
+# that it does not know, so that no signature is valid. All other refusals are about the work.
+OF_THE_HOST = frozenset({ErrorCode.RESOURCE_LIMIT, ErrorCode.AUTHENTICATION_FAILED})
 LEAVING = frozenset({AgentStatus.DRAINING, AgentStatus.OFFLINE})
 # What the column holds; the count has no meaning beyond the limit.
 MOST_COUNTED = 1000
@@ -106,7 +110,8 @@ def standing_order(standing: Standing, *, now: datetime) -> Pause | Drain | None
         case MayWork.PAUSED:
             return Pause(until=max(ends), note=standing.pause_note or "")
         case MayWork.TRIPPED:
-            return Pause(until=max(ends), note=_because("too many failures in a row, the last", standing.trip_reason))
+            last = f", the last: {standing.trip_reason}" if standing.trip_reason else ""
+            return Pause(until=max(ends), note=f"too many failures in a row{last}")
         case MayWork.FREE | MayWork.TRIAL | MayWork.CLOCK_OFF:
             # An agent compares its clock itself, with each answer to a heartbeat.
             return None
@@ -162,26 +167,29 @@ def is_infrastructure(error_code: int | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended, as far as it tells of its agent. `lost`: nobody heard of its end."""
+    """How an attempt ended, as far as it tells of its agent.
+
+    `lost`: nobody heard of its end. `untried`: nothing of it ran, for no fault of the host, so that nothing was shown.
+    """
 
     infrastructure: bool
     lost: bool = False
+    untried: bool = False
     reason: str | None = None
 
 
 def agent_outcome(outcome: str, error_code: int | None, *, counts: bool, reason: str | None = None) -> Outcome | None:
     """Return what the end of an attempt tells of its agent; None when it tells nothing.
 
-    `counts`: something of it ran. What an agent refuses before that is its host's trouble, whatever the code.
+    `counts`: something of it ran.
     """
     match outcome:
         case "lost":
             return Outcome(infrastructure=True, lost=True, reason=reason)
         case "completed":
             return Outcome(infrastructure=False)
-        case "failed" if not counts and error_code in (None, ErrorCode.AGENT_UNAVAILABLE):
-            # A grant that came too late, or that a worker had no use for, was handed back in good order.
-            return None
+        case "failed" if not counts and error_code not in OF_THE_HOST:
+            return Outcome(infrastructure=False, untried=True)
         case "failed":
             return Outcome(infrastructure=not counts or is_infrastructure(error_code), reason=reason)
         case _:
@@ -203,7 +211,10 @@ def count_outcomes(standing: Standing, outcomes: Sequence[Outcome], *, now: date
     failures, until, tripped = standing.failures_in_row, standing.tripped_until, False
     reason = standing.trip_reason
     for outcome in outcomes:
-        if not outcome.infrastructure:
+        if outcome.untried:
+            # If that was the one task after a trip, another may be it at once.
+            until = None if until is None else min(until, now)
+        elif not outcome.infrastructure:
             failures, until, tripped, reason = 0, None, False, None
         elif outcome.lost or standing.status not in LEAVING:
             # What an agent that says it leaves could not finish is no failure of it.

@@ -2,19 +2,21 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from common.canonical import canonical_json
 from common.errors import Conflict, ErrorCode, Invalid, InvalidField
 from common.fields import place_in, problem_in
 from common.labels import check_task_labels
 from common.rest.tasks import HIGHEST_LIMIT, LONGEST_KEY, LONGEST_NAME, LONGEST_WAIT
 from common.visible import is_hidden
-from common.work import PARAMETERS
+from common.work import PARAMETERS, content_of
 from orchestrator.keys.model import has_keys
-from orchestrator.tasks.model import ATTEMPTS_IF_IDEMPOTENT, NORMAL_PRIORITY, Identity, NewTask
+from orchestrator.tasks.model import ATTEMPTS_IF_IDEMPOTENT, NORMAL_PRIORITY, Identity, NewTask, Task, digest_of
 
 # How the concurrency keys begin that a fan-out gives its tasks. Queries name it, too.
 FAN_OUT = "fan-out:"
@@ -124,15 +126,47 @@ def is_known(task: NewTask, known: Iterable[Identity]) -> bool:
     return any(task.task_id == identity.task_id or task.request_id == identity.request_id for identity in known)
 
 
-def recognise(task: NewTask, known: Iterable[Identity]) -> Identity:
-    """Return the task that was dispatched before under one of these ids, or raise `IdempotencyConflict`."""
+def written_differently(tasks: Iterable[NewTask], known: Iterable[Identity]) -> list[UUID]:
+    """Return the known tasks of which one of these has an id but not the digest, so that only their rows can tell."""
+    digests: dict[UUID, set[bytes]] = {}
+    for task in tasks:
+        for id in (task.task_id, task.request_id):
+            digests.setdefault(id, set()).add(task.digest)
+    return [
+        one.task_id
+        for one in known
+        if (digests.get(one.task_id, set()) | digests.get(one.request_id, set())) - {one.digest}
+    ]
+
+
+def recognise(task: NewTask, known: Iterable[Identity], stored: Mapping[UUID, Task]) -> Identity:
+    """Return the task that was dispatched before under one of these ids, or raise `IdempotencyConflict`.
+
+    `stored` are the rows of those that were `written_differently`.
+    """
     found = {
         identity for identity in known if task.task_id == identity.task_id or task.request_id == identity.request_id
     }
-    digest = task.digest
     for identity in found:
-        if identity.digest != digest or len(found) > 1:
+        if len(found) > 1 or not (
+            identity.digest == task.digest or is_same(task, stored[identity.task_id], identity.digest)
+        ):
             if identity.task_id == task.task_id:
                 raise IdempotencyConflict("task_id", task.task_id, identity.task_id)
             raise IdempotencyConflict("request_id", task.request_id, identity.task_id)
     return found.pop()
+
+
+def is_same(task: NewTask, stored: Task, digest: bytes) -> bool:
+    """Return whether a task asks for what a stored one did in other words: 10.0 is 10, a default may be left out.
+
+    The limit of a concurrency key is in the digest of the stored task only.
+    """
+    before = stored.asked(concurrency_limit=task.concurrency_limit, stop_after=task.stop_after)
+    if _value_of(before) != _value_of(task.asked):
+        return False
+    return task.concurrency_key is None or digest_of(before) == digest
+
+
+def _value_of(asked: Mapping[str, Any]) -> bytes:
+    return canonical_json({**asked, "parameters": content_of(asked["work_type"], asked["parameters"])})

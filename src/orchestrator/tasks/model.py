@@ -1,6 +1,7 @@
 """A task as it is dispatched and as the ledger holds it."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -10,11 +11,10 @@ from uuid import UUID, uuid5
 
 import asyncpg
 
-from common.canonical import canonical_json, work_digest
+from common.canonical import work_digest
 from common.confinement import UNCONFINED, Confinement
 from common.lifecycle import Status
 from common.policy.model import Effect, Ruling
-from common.work import content_of
 from orchestrator.identities.model import Caller
 from orchestrator.placement.model import Aim, recipient_of
 from orchestrator.placement.rules import aim_of
@@ -25,6 +25,8 @@ NORMAL_PRIORITY = 3
 AGEING = timedelta(minutes=10)
 # Names the approvals that tasks wait for, each after its task.
 APPROVALS = UUID("5f0d3c0e-6a0b-5d0e-9c41-7b1f6a3f2e58")
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def precedence_of(priority: int) -> int:
@@ -122,34 +124,24 @@ class NewTask:
             policy_version=self.ruling.policy_version,
         )
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is asked for, without the ids, as it was written."""
+        return _asked(
+            self,
+            precedence=self.effective_precedence,
+            concurrency_limit=self.concurrency_limit,
+            stop_after=self.stop_after,
+            expires_after=self.expires_after,
+        )
+
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 over what is asked for, without the ids: the same digest means the same work.
+        """SHA-256 over what is asked for, as it was written: the same digest means the same work.
 
-        Compared by value: 10.0 is 10, and a default that is spelled out is one that was left out.
+        Another digest may be that of the same work in other words; see `dispatch.is_same`.
         """
-        content = {
-            "work_type": self.work_type,
-            "parameters": content_of(self.work_type, self.parameters),
-            "hints": dict(self.hints),
-            "priority": self.priority,
-            "idempotent": self.idempotent,
-            "max_attempts": self.max_attempts,
-        }
-        # What was not asked for leaves the digest as it was before one could ask for it.
-        optional = {
-            "ordering_key": self.ordering_key,
-            "concurrency_key": self.concurrency_key,
-            "concurrency_limit": self.concurrency_limit,
-            "rerun_of": None if self.rerun_of is None else str(self.rerun_of),
-            "precedence": None if self.effective_precedence == precedence_of(self.priority) else self.precedence,
-            "name": self.name or None,
-            "labels": dict(self.labels) or None,
-            "stop_after": self.stop_after,
-            "expires_after_seconds": None if self.expires_after is None else self.expires_after.total_seconds(),
-        }
-        content |= {name: value for name, value in optional.items() if value is not None}
-        return hashlib.sha256(canonical_json(content)).digest()
+        return digest_of(self.asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +244,16 @@ class Task:
         """How often the work may have been started."""
         return self.attempt - self.unstarted
 
+    def asked(self, *, concurrency_limit: int | None, stop_after: int | None) -> dict[str, Any]:
+        """Return what was asked for, without the ids, if it was with these limits: a row does not hold them."""
+        return _asked(
+            self,
+            precedence=self.precedence,
+            concurrency_limit=concurrency_limit,
+            stop_after=stop_after,
+            expires_after=None if self.expires_at is None else self.expires_at - self.created_at,
+        )
+
     @classmethod
     def from_row(cls, row: asyncpg.Record | Mapping[str, Any]) -> "Task":
         typed = {
@@ -260,3 +262,42 @@ class Task:
             "confinement": Confinement(**row["confinement"]) if row["confinement"] else UNCONFINED,
         }
         return cls(**{**row, **typed})
+
+
+def digest_of(asked: Mapping[str, Any]) -> bytes:
+    """Return SHA-256 over what is asked for.
+
+    Every release has computed this text, and compares it with what others stored; so it never changes.
+    """
+    return hashlib.sha256(_encode(asked).encode()).digest()
+
+
+def _asked(
+    task: NewTask | Task,
+    *,
+    precedence: int,
+    concurrency_limit: int | None,
+    stop_after: int | None,
+    expires_after: timedelta | None,
+) -> dict[str, Any]:
+    always = {
+        "work_type": task.work_type,
+        "parameters": dict(task.parameters),
+        "hints": dict(task.hints),
+        "priority": task.priority,
+        "idempotent": task.idempotent,
+        "max_attempts": task.max_attempts,
+    }
+    # What was not asked for leaves the digest as it was before one could ask for it.
+    optional = {
+        "ordering_key": task.ordering_key,
+        "concurrency_key": task.concurrency_key,
+        "concurrency_limit": concurrency_limit,
+        "rerun_of": None if task.rerun_of is None else str(task.rerun_of),
+        "precedence": None if precedence == precedence_of(task.priority) else precedence,
+        "name": task.name or None,
+        "labels": dict(task.labels) or None,
+        "stop_after": stop_after,
+        "expires_after_seconds": None if expires_after is None else expires_after.total_seconds(),
+    }
+    return always | {name: value for name, value in optional.items() if value is not None}

@@ -23,7 +23,7 @@ from orchestrator.placement import queries as placement
 from orchestrator.tasks import events as told
 from orchestrator.tasks import queries
 from orchestrator.tasks.consent import question_of, uses_of
-from orchestrator.tasks.dispatch import IdempotencyConflict, is_known, recognise
+from orchestrator.tasks.dispatch import IdempotencyConflict, is_known, recognise, written_differently
 from orchestrator.tasks.model import AGEING, Identity, NewTask, Task, TaskFilter
 
 log = logging.getLogger(__name__)
@@ -152,6 +152,8 @@ class TaskService:
         inserted = {id(task) for task in new}
         rest = [task for task in tasks if id(task) not in inserted]
         known = await queries.identities(db, rest) if rest else []
+        differing = written_differently(rest, known)
+        stored = await queries.get(db, differing) if differing else {}
         answers: list[Identity | BaseException] = []
         for task in tasks:
             if id(task) in inserted:
@@ -161,7 +163,7 @@ class TaskService:
                 answers.append(refused[id(task)])
                 continue
             try:
-                answers.append(recognise(task, known))
+                answers.append(recognise(task, known, stored))
             except IdempotencyConflict as conflict:
                 answers.append(conflict)
         return answers
@@ -180,9 +182,10 @@ class TaskService:
             return await queries.newest(db, wanted, limit=limit)
 
     async def cancel(self, task_id: UUID, *, by: str) -> None:
-        """Cancel a task that has not ended; the agent of a running one is told to stop it. Once more changes nothing.
+        """Cancel a task that has not ended; the agent of a running one is told to stop it.
 
-        Raises `TaskNotFound`, and `TaskHasEnded` for a task that has ended otherwise.
+        Cancelling a cancelled task changes nothing. Raises `TaskNotFound`, and `TaskHasEnded` for a task that has
+        ended otherwise.
         """
         async with transaction(self._pool) as db:
             # First seen, then held, then locked: a task that is stored just now is unknown, or its keys are known.

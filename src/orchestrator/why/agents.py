@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from common.rest.why import BlockerKind
+from orchestrator.outbox.offers import ANY, Offer, PoolOffer
 from orchestrator.placement.model import Aim
 from orchestrator.placement.rules import suits, unmet
 from orchestrator.registry.model import MayWork
@@ -18,7 +19,7 @@ def agents_in_the_way(facts: Facts) -> Iterator[Blocker]:
     if not online:
         yield _nobody(facts)
         return
-    offering = [agent for agent in online if agent.offers(facts.task.work_type)]
+    offering = [agent for agent in online if agent.offer.takes(facts.task.work_type)]
     if not offering:
         yield _not_offered(facts.task, online)
         return
@@ -46,17 +47,14 @@ def _online(agents: Iterable[AgentFacts]) -> list[AgentFacts]:
     return [agent for agent in agents if agent.online and agent.may_work is not MayWork.SHUT_OUT]
 
 
-def offered(agents: Iterable[AgentFacts]) -> set[str] | None:
-    """Return the work types whose tickets can go now; None when any can."""
-    able = [agent for agent in _online(agents) if not _is_held_back(agent)]
-    if not able or any(not agent.work_types for agent in able):
-        return None
-    return {work_type for agent in able for work_type in agent.work_types}
+def offered(agents: Iterable[AgentFacts]) -> Offer:
+    """Return the work of which tickets can go now."""
+    able = [agent.offer for agent in _online(agents) if not _is_held_back(agent)]
+    return PoolOffer.of(able).by_one if able else ANY
 
 
 def is_set_aside(facts: Facts) -> bool:
-    work_types = offered(facts.agents)
-    return work_types is not None and facts.task.work_type not in work_types
+    return not offered(facts.agents).takes(facts.task.work_type)
 
 
 def _is_held_back(agent: AgentFacts) -> bool:

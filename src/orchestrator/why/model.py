@@ -8,6 +8,7 @@ from uuid import UUID
 
 from common.lifecycle import Status
 from common.rest.why import BlockerKind
+from orchestrator.outbox.offers import Offer
 from orchestrator.placement.model import Aim
 from orchestrator.registry.model import MayWork
 from orchestrator.tasks.model import Task
@@ -42,8 +43,9 @@ class AgentFacts:
     trip_reason: str | None = None
     may_work: MayWork = MayWork.FREE
 
-    def offers(self, work_type: str) -> bool:
-        return not self.work_types or work_type in self.work_types
+    @property
+    def offer(self) -> Offer:
+        return Offer.of(self.work_types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,15 @@ class ApprovalFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalFacts:
+    """How often agents gave a task back before anything of it ran, and which of them was the last, and why."""
+
+    times: int
+    agent_id: UUID
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything that decides why a task waits, as it was at one moment."""
 
@@ -96,6 +107,7 @@ class Facts:
     order: OrderFacts | None = None
     limit: LimitFacts | None = None
     approval: ApprovalFacts | None = None
+    refusal: RefusalFacts | None = None
     broker_failure: str | None = None
     relay_failure: str | None = None
 

@@ -1,13 +1,13 @@
 """All SQL about why a task waits: reading only, in one snapshot."""
 
-from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection
+from orchestrator.outbox.offers import Offer
 from orchestrator.registry.model import MayWork
-from orchestrator.why.model import AgentFacts, ApprovalFacts, LimitFacts, OrderFacts, TicketFacts
+from orchestrator.why.model import AgentFacts, ApprovalFacts, LimitFacts, OrderFacts, RefusalFacts, TicketFacts
 
 NOW = "SELECT now()"
 
@@ -74,6 +74,14 @@ LIMIT = """
      WHERE own.task_id = $1
 """
 
+# What came too late (5002), or was handed back without a code, was not refused; as for `leases.queries.REFUSED_LATELY`.
+REFUSAL = """
+    SELECT count(*) OVER () AS times, agent_id, error_message AS reason
+      FROM attempt
+     WHERE task_id = $1 AND NOT started AND error_code <> 5002
+     ORDER BY number DESC
+     LIMIT 1
+"""
 
 APPROVAL = """
     SELECT approval_id, approvers, roles, expires_at,
@@ -98,9 +106,9 @@ async def agents(db: Connection, agent_type: str, *, offline_after: timedelta) -
     ]
 
 
-async def ticket(db: Connection, task_id: UUID, *, work_types: Collection[str] | None) -> TicketFacts | None:
-    """Return the ticket of a task, before which only tickets of these work types go; None when it has none."""
-    row = await db.fetchrow(TICKET, task_id, None if work_types is None else sorted(work_types))
+async def ticket(db: Connection, task_id: UUID, *, offer: Offer) -> TicketFacts | None:
+    """Return the ticket of a task, before which only tickets of such work go; None when it has none."""
+    row = await db.fetchrow(TICKET, task_id, None if offer.types is None else sorted(offer.types))
     return None if row is None else TicketFacts(**row)
 
 
@@ -116,6 +124,12 @@ async def limit(db: Connection, task_id: UUID) -> LimitFacts | None:
     """Return who shares the limit of a task's concurrency key; None for a key without a limit."""
     row = await db.fetchrow(LIMIT, task_id)
     return None if row is None else LimitFacts(**row)
+
+
+async def refusal(db: Connection, task_id: UUID) -> RefusalFacts | None:
+    """Return what agents did that refused a task; None when none did."""
+    row = await db.fetchrow(REFUSAL, task_id)
+    return None if row is None else RefusalFacts(**row)
 
 
 async def approval(db: Connection, task_id: UUID) -> ApprovalFacts | None:

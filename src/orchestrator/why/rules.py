@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-from common.errors import ErrorCode
 from common.lifecycle import Status
 from common.rest.why import BlockerKind
 from orchestrator.tasks.model import Task
@@ -110,15 +109,15 @@ def _retry(facts: Facts) -> Iterator[Blocker]:
 
 def _refused(facts: Facts) -> Iterator[Blocker]:
     """Say why an agent gave the task back before anything of it ran."""
-    task = facts.task
-    if not task.unstarted or task.error_code in (None, ErrorCode.AGENT_UNAVAILABLE):
+    refusal = facts.refusal
+    if refusal is None:
         return
-    known = next((agent for agent in facts.agents if agent.agent_id == task.agent_id), None)
-    who = f"agent {task.agent_id}" if known is None else name_of(known)
+    known = next((agent for agent in facts.agents if agent.agent_id == refusal.agent_id), None)
+    who = f"agent {refusal.agent_id}" if known is None else name_of(known)
     refs = None if known is None else [AgentRef(known.agent_id, known.hostname)]
-    reason = (task.error_message or "no reason was given").rstrip(".")
-    times = f"it was given back {counted(task.unstarted, 'time')}"
-    message = f"Before anything of it ran {times}, last by {who}: {reason}. Other agents go first."
+    reason = (refusal.reason or "no reason was given").rstrip(".")
+    times = counted(refusal.times, "time")
+    message = f"It was given back {times} before anything of it ran, last by {who}: {reason}. Other agents go first."
     yield Blocker(BlockerKind.REFUSED, message, agents=refs)
 
 

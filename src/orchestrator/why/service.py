@@ -55,8 +55,9 @@ class WhyService:
             now,
             aim=aim_of(task.agent_type, task.hints, task.confinement) if task.aim else None,
             agents=agents,
-            ticket=await queries.ticket(db, task.task_id, work_types=offered(agents)),
+            ticket=await queries.ticket(db, task.task_id, offer=offered(agents)),
             approval=await queries.approval(db, task.task_id) if task.status is Status.AWAITING_APPROVAL else None,
+            refusal=await queries.refusal(db, task.task_id) if task.unstarted else None,
             order=None if task.ordering_key is None else await queries.order(db, task.task_id),
             limit=None if task.concurrency_key is None else await queries.limit(db, task.task_id),
         )

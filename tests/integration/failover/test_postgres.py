@@ -10,26 +10,10 @@ from orchestrator.database.migrate import upgrade
 from tests.eventually import eventually
 from tests.integration.failover.load import Load
 from tests.integration.system.deployment import open_system
-from tests.services.postgres import Postgres, start_embedded_postgres
+from tests.services.postgres import Postgres
 from tests.services.replicated_postgres import replicated_postgres
 
 pytestmark = pytest.mark.xdist_group("failover_postgres")
-
-
-@pytest.fixture(scope="session")
-async def own_postgres() -> AsyncIterator[Postgres]:
-    """A server that these tests may stop."""
-    server = await start_embedded_postgres(durable=True)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def own_url(own_postgres: Postgres) -> str:
-    """The URL of an empty ledger on it."""
-    url = await own_postgres.create_database()
-    await upgrade(url)
-    return url
 
 
 @pytest.fixture

@@ -9,14 +9,16 @@ import pytest
 from common.messages import StatusUpdate
 from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
+from orchestrator.dispatch import queries as dispatch
 from orchestrator.events.model import Kind
+from orchestrator.leases.claims import REST
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
 from orchestrator.why.service import Failures, WhyService
 from tests.factories import make_claim, make_heartbeat, make_new_task
-from tests.integration.orchestrator.conftest import LEASE
+from tests.integration.orchestrator.conftest import AGEING, LEASE
 from tests.integration.orchestrator.ledger import events_of
 
 HOURS = timedelta(hours=5)
@@ -47,6 +49,36 @@ async def test_an_agent_whose_clock_is_off_gets_no_work_until_it_is_right_and_ev
     assert right.grant is not None
     offs = [event.data["off_by_seconds"] is not None for event in await events_of(pool) if event.kind == "agent.clock"]
     assert offs == [True, False]
+
+
+async def test_a_ticket_that_comes_to_an_agent_whose_clock_is_off_rests_before_it_is_published_again(
+    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
+) -> None:
+    """Told or not, the agent would take it again at once, and that without end."""
+    agent_id, task = uuid4(), make_new_task()
+    await registry.record([make_heartbeat(agent_id, sent_at=datetime.now(UTC) + HOURS)])
+    await tasks.dispatch([task], by="caller")
+    async with pool.acquire() as db:
+        await outbox.take_tickets(db, ["infra"], window=9, ttl=LEASE, ageing=AGEING)
+
+    await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+
+    async with pool.acquire() as db:
+        due_now, _ = await outbox.take_tickets(db, ["infra"], window=9, ttl=LEASE, ageing=AGEING)
+        await db.execute("UPDATE outbox SET due_at = due_at - $1::interval", REST)
+        due_later, _ = await outbox.take_tickets(db, ["infra"], window=9, ttl=LEASE, ageing=AGEING)
+    assert due_now == []
+    assert len(due_later) == 1
+
+
+async def test_what_an_agent_whose_clock_is_off_claims_in_advance_is_not_served(
+    registry: RegistryService, pool: Pool
+) -> None:
+    off, right = uuid4(), uuid4()
+    await registry.record([make_heartbeat(off, sent_at=datetime.now(UTC) + HOURS), make_heartbeat(right)])
+
+    async with pool.acquire() as db:
+        assert set(await dispatch.offered(db, [off, right], "infra")) == {right}
 
 
 async def test_a_heartbeat_without_a_time_says_nothing_of_the_clock(registry: RegistryService, pool: Pool) -> None:

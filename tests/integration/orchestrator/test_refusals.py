@@ -28,6 +28,7 @@ from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.ledger import events_of
 
 OFFLINE = timedelta(seconds=30)
+DUE_AT = "SELECT due_at FROM outbox WHERE task_id = $1"
 CODES = [
     ErrorCode.AUTHENTICATION_FAILED,
     ErrorCode.RESOURCE_LIMIT,
@@ -149,6 +150,27 @@ async def test_an_agent_that_keeps_refusing_trips_and_everybody_is_told_why(
     assert "last by web" in told[BlockerKind.REFUSED]
 
 
+async def test_why_names_the_agent_that_refused_and_not_the_one_that_ran_the_task_after_it(
+    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
+) -> None:
+    async def well() -> Failures:
+        return Failures(None, None)
+
+    refusing, running, task = uuid4(), uuid4(), make_new_task(max_attempts=2)
+    await registry.record([make_heartbeat(refusing, hostname="web"), make_heartbeat(running, hostname="db")])
+    await tasks.dispatch([task], by="caller")
+    await refused_by(leases, task.task_id, refusing, error_code=ErrorCode.POLICY_REFUSED, error_message="Not here.")
+    await leases.claim([make_claim(task.task_id, agent_id=running, fence=1)])
+    timed_out = {"error_code": ErrorCode.TIMEOUT, "error_message": "It ran too long.", "retryable": True}
+    await leases.accept([refusal(task.task_id, running, attempt=2, started=True, **timed_out)])
+
+    blockers = (await WhyService(pool, offline_after=OFFLINE, failures=well).explain(task.task_id)).blockers
+
+    [told] = [blocker.message for blocker in blockers if blocker.kind is BlockerKind.REFUSED]
+    expected = f"It was given back 1 time before anything of it ran, last by web ({refusing}): Not here."
+    assert told == f"{expected} Other agents go first."
+
+
 async def test_one_task_that_is_refused_again_and_again_does_not_trip_an_agent(
     tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
 ) -> None:
@@ -166,6 +188,75 @@ async def test_one_task_that_is_refused_again_and_again_does_not_trip_an_agent(
 
     [agent] = await registry.list_agents(agent_type=None, status=None)
     assert agent.tripped_until is None
+
+
+async def test_a_ticket_that_was_of_no_use_comes_back_no_sooner_than_its_next_attempt(
+    tasks: TaskService, pool: Pool
+) -> None:
+    """The agent that found no use for it may say so late, when the task has run elsewhere and waits."""
+    task = make_new_task(idempotent=True, max_attempts=3)
+    await tasks.dispatch([task], by="caller")
+    patient = LeaseService(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(minutes=10), jitter=0.0))
+    agent_id = uuid4()
+    await patient.claim([make_claim(task.task_id, agent_id=agent_id)])
+    await patient.accept([make_result(task.task_id, agent_id, status=ResultStatus.FAILED, retryable=True)])
+    async with pool.acquire() as db:
+        due_at = await db.fetchval(DUE_AT, task.task_id)
+
+    await patient.return_tickets([task.task_id])
+
+    async with pool.acquire() as db:
+        assert await db.fetchval(DUE_AT, task.task_id) == due_at
+
+
+OF_THE_WORK = [
+    ErrorCode.POLICY_REFUSED,
+    ErrorCode.INVALID_REQUEST,
+    ErrorCode.UNSUPPORTED_WORK_TYPE,
+    ErrorCode.SECRET_NOT_AVAILABLE,
+    ErrorCode.CONFINEMENT_NOT_POSSIBLE,
+    ErrorCode.APPROVAL_MISMATCH,
+    ErrorCode.INTERNAL,
+]
+
+
+@pytest.mark.parametrize("code", OF_THE_WORK, ids=lambda code: code.name)
+async def test_different_tasks_that_an_agent_refuses_because_of_the_work_do_not_trip_it(
+    tasks: TaskService, leases: LeaseService, registry: RegistryService, code: ErrorCode
+) -> None:
+    """Or everybody who may dispatch could stop a pool."""
+    agent_id, made = uuid4(), [make_new_task() for _ in range(5)]
+    await registry.record([make_heartbeat(agent_id)])
+    await tasks.dispatch(made, by="caller")
+
+    for task in made:
+        await refused_by(leases, task.task_id, agent_id, error_code=code)
+
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    assert agent.tripped_until is None
+
+
+async def test_an_agent_that_refuses_its_trial_because_of_the_work_may_try_another_task(
+    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
+) -> None:
+    agent_id, made = uuid4(), [make_new_task() for _ in range(5)]
+    await registry.record([make_heartbeat(agent_id)])
+    await tasks.dispatch(made, by="caller")
+    for task in made[:3]:
+        await refused_by(leases, task.task_id, agent_id)
+    async with pool.acquire() as db:
+        await db.execute("UPDATE agent SET tripped_until = now() - interval '1 second'")
+        await db.execute("DELETE FROM outbox WHERE kind = 'order'")
+
+    await refused_by(leases, made[3].task_id, agent_id, error_code=ErrorCode.POLICY_REFUSED)
+
+    [again] = await leases.claim([make_claim(made[4].task_id, agent_id=agent_id)])
+    async with pool.acquire() as db:
+        orders = await outbox.take_orders(db, limit=9, again_after=LEASE)
+    assert again.grant is not None
+    assert [order.body["payload"]["order"]["action"] for order in orders] == ["resume"], (
+        "it may have been told to pause"
+    )
 
 
 async def test_a_grant_that_came_too_late_is_no_refusal(tasks: TaskService, leases: LeaseService, pool: Pool) -> None:

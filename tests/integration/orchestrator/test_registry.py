@@ -1,6 +1,6 @@
 """The registry knows which agents there are, and notices when one falls silent."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -9,6 +9,7 @@ import pytest
 from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
+from orchestrator.registry import queries
 from orchestrator.registry.service import RegistryService
 from tests.factories import make_heartbeat
 from tests.integration.orchestrator.ledger import events_of
@@ -29,6 +30,22 @@ async def test_the_first_heartbeat_registers_an_agent(registry: RegistryService,
     assert list(agent.current_tasks) == heartbeat.current_tasks
     assert list(agent.work_types) == ["echo", "shell_script"]
     assert [event.kind for event in await events_of(pool)] == [Kind.AGENT_REGISTERED]
+
+
+@pytest.mark.parametrize("work_types", [["a,b", "c"], [""], [], [' "quoted" {}\\ ', "NULL"], ["größe"]], ids=str)
+async def test_the_work_types_of_an_agent_are_kept_as_it_names_them(
+    registry: RegistryService, pool: Pool, work_types: list[str]
+) -> None:
+    heartbeat = make_heartbeat(work_types=work_types)
+
+    await registry.record([heartbeat, make_heartbeat()])
+    async with pool.acquire() as db:
+        without_news = await queries.beat(db, [heartbeat], skew=timedelta(minutes=5))
+
+    agents = await registry.list_agents(agent_type=None, status=None)
+    [agent] = [agent for agent in agents if agent.agent_id == heartbeat.agent_id]
+    assert agent.work_types == work_types
+    assert without_news == {heartbeat.agent_id}, "the same again is no news"
 
 
 async def test_events_tell_of_changes_and_not_of_every_heartbeat(registry: RegistryService, pool: Pool) -> None:

@@ -1,6 +1,6 @@
 """Work that no agent offers is set aside and holds up nothing, in any amount; what some offer is placed on those."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -121,6 +121,64 @@ async def test_work_that_only_some_agents_of_a_pool_offer_goes_to_those_alone(
     assert await tickets_in(broker, "work.infra") == [common.task_id]
     assert await tickets_in(broker, topology.own_work_queue(able).name) == [task.task_id for task in placed]
     assert await broker.depth(topology.own_work_queue(unable).name) == 0
+
+
+async def test_an_agent_that_names_no_work_takes_what_another_of_its_pool_does_not(
+    tasks: TaskService, registry: RegistryService, pool: Pool, broker: MemoryBroker
+) -> None:
+    choosy, willing = uuid4(), uuid4()
+    await broker.declare(topology.own_work_queue(choosy), topology.own_work_queue(willing))
+    await registry.record(
+        [make_heartbeat(choosy, work_types=["echo"], slots=9), make_heartbeat(willing, work_types=[])]
+    )
+    [placed] = await dispatched(tasks, 1, "render")
+    [common] = await dispatched(tasks, 1, "echo")
+
+    await relay(pool, broker).run_once()
+    await PlaceTickets(pool, broker, offline_after=OFFLINE, ttl=TTL, ageing=AGEING).run_once()
+
+    assert await tickets_in(broker, "work.infra") == [common.task_id]
+    assert await tickets_in(broker, topology.own_work_queue(willing).name) == [placed.task_id]
+    assert await broker.depth(topology.own_work_queue(choosy).name) == 0
+
+
+async def test_an_agent_whose_clock_is_off_leaves_the_tickets_of_its_pool_to_others(
+    tasks: TaskService, registry: RegistryService, pool: Pool, broker: MemoryBroker
+) -> None:
+    """It may not know, and would take one after another in vain."""
+    off, right = uuid4(), uuid4()
+    await broker.declare(topology.own_work_queue(right))
+    wrong_time = datetime.now(UTC) + timedelta(hours=1)
+    await registry.record([make_heartbeat(off, work_types=["echo"], sent_at=wrong_time)])
+    [task] = await dispatched(tasks, 1, "echo")
+    placing = PlaceTickets(pool, broker, offline_after=OFFLINE, ttl=TTL, ageing=AGEING)
+
+    await relay(pool, broker).run_once()
+    alone = await placing.run_once()
+    await registry.record([make_heartbeat(right, work_types=["echo"])])
+    await relay(pool, broker).run_once()
+    await placing.run_once()
+
+    assert alone == 0
+    assert await broker.depth("work.infra") == 0
+    assert await tickets_in(broker, topology.own_work_queue(right).name) == [task.task_id]
+
+
+async def test_the_tickets_of_a_pool_go_to_an_agent_again_when_its_clock_is_right(
+    tasks: TaskService, registry: RegistryService, pool: Pool, broker: MemoryBroker
+) -> None:
+    agent_id = uuid4()
+    wrong_time = datetime.now(UTC) - timedelta(hours=1)
+    await registry.record([make_heartbeat(agent_id, work_types=["echo"], sent_at=wrong_time)])
+    [task] = await dispatched(tasks, 1, "echo")
+    publisher = relay(pool, broker)
+    await publisher.run_once()
+    assert await broker.depth("work.infra") == 0
+
+    await registry.record([make_heartbeat(agent_id, work_types=["echo"], sent_at=datetime.now(UTC))])
+    await publisher.run_once()
+
+    assert await tickets_in(broker, "work.infra") == [task.task_id]
 
 
 async def test_aimed_work_that_its_agent_does_not_offer_does_not_hold_up_what_it_offers(

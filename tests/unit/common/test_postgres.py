@@ -17,13 +17,14 @@ USELESS = (
     asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
     asyncpg.IdleSessionTimeoutError("terminating connection due to idle-session timeout"),
     ConnectionResetError(),
-    TimeoutError(),
 )
 USABLE = (
     asyncpg.UniqueViolationError("duplicate key"),
     asyncpg.DeadlockDetectedError("deadlock detected"),
     asyncpg.LockNotAvailableError("canceling statement due to lock timeout"),
     ValueError("no number"),
+    TimeoutError(),
+    FileNotFoundError("no file of that name"),
 )
 
 

@@ -6,10 +6,12 @@ from uuid import uuid4
 
 import pytest
 
+from common.errors import ErrorCode
 from common.messages import AgentStatus
 from common.orders import Drain, Pause
 from orchestrator.registry.model import Standing
 from orchestrator.registry.rules import (
+    OF_THE_HOST,
     Barred,
     BreakerPolicy,
     Count,
@@ -24,10 +26,11 @@ from orchestrator.registry.rules import (
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 SOON, PAST = NOW + timedelta(seconds=30), NOW - timedelta(seconds=30)
 POLICY = BreakerPolicy(failures=3, pause=timedelta(seconds=60))
-FAILED, WELL, LOST = (
+FAILED, WELL, LOST, UNTRIED = (
     Outcome(infrastructure=True),
     Outcome(infrastructure=False),
     Outcome(infrastructure=True, lost=True),
+    Outcome(infrastructure=False, untried=True),
 )
 
 
@@ -110,7 +113,7 @@ def test_what_a_leaving_agent_could_not_finish_is_no_failure_of_it_but_a_lost_le
         ("failed", 5002, True, FAILED),
         ("failed", 5005, True, FAILED),
         ("failed", 5005, False, FAILED),
-        ("failed", 5002, False, None),
+        ("failed", 3001, True, WELL),
         ("lost", 5002, True, LOST),
         ("cancelled", None, True, None),
     ],
@@ -119,3 +122,35 @@ def test_only_what_is_the_agents_or_its_hosts_fault_counts(
     outcome: str, error_code: int | None, counts: bool, expected: Outcome | None
 ) -> None:
     assert agent_outcome(outcome, error_code, counts=counts) == expected
+
+
+@pytest.mark.parametrize("code", [ErrorCode.RESOURCE_LIMIT, ErrorCode.AUTHENTICATION_FAILED])
+def test_a_refusal_because_of_the_host_counts(code: ErrorCode) -> None:
+    assert agent_outcome("failed", code, counts=False) == FAILED
+
+
+@pytest.mark.parametrize("code", [None, *sorted(set(ErrorCode) - OF_THE_HOST)])
+def test_a_refusal_because_of_the_work_says_nothing_of_the_host(code: ErrorCode | None) -> None:
+    standing = make_standing(failures_in_row=2)
+
+    outcome = agent_outcome("failed", code, counts=False)
+
+    assert outcome == UNTRIED
+    assert count_outcomes(standing, [UNTRIED] * 9, now=NOW, policy=POLICY) == Count(2, None, tripped=False)
+
+
+def test_after_a_trial_that_was_refused_because_of_the_work_another_task_may_be_tried() -> None:
+    on_trial = make_standing(failures_in_row=3, tripped_until=SOON)
+
+    assert count_outcomes(on_trial, [UNTRIED], now=NOW, policy=POLICY) == Count(3, NOW, tripped=False)
+
+
+@pytest.mark.parametrize(
+    ("reason", "note"),
+    [(None, "too many failures in a row"), ("no disk", "too many failures in a row, the last: no disk")],
+)
+def test_a_tripped_agent_is_told_its_last_failure_where_one_is_known(reason: str | None, note: str) -> None:
+    verdict = judge_standing(make_standing(tripped_until=SOON, failures_in_row=5, trip_reason=reason), now=NOW)
+
+    assert isinstance(verdict, Barred)
+    assert verdict.order == Pause(until=SOON, note=note)
