@@ -7,6 +7,7 @@ from common.rest.agents import Agent
 from common.rest.approvals import Approval, ApprovalDetail, ApprovalPage, ApprovalState, Comment, Vote
 from common.rest.audit import AuditEvent, AuditPage, AuditResult
 from common.rest.base import Answer
+from common.rest.capacity import AgentCapacity, Capacity
 from common.rest.dead_letters import (
     DeadLetter,
     DeadLetterDetail,
@@ -45,6 +46,7 @@ from common.rest.why import Blocker, BlockerKind, Why, WhyAgent
 __all__ = [
     "FINAL_EVENTS",
     "Agent",
+    "AgentCapacity",
     "Answer",
     "Approval",
     "ApprovalDetail",
@@ -57,6 +59,7 @@ __all__ = [
     "Blocker",
     "BlockerKind",
     "CancelledTrace",
+    "Capacity",
     "Comment",
     "DeadLetter",
     "DeadLetterDetail",

@@ -1,6 +1,7 @@
 """What people who run Chiffon do through the client: hold agents back, settle dead letters, cancel and repeat work."""
 
-from collections.abc import AsyncGenerator, Sequence
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,6 +10,7 @@ from chiffon.http import Http
 from common.rest.agents import Agent, NoteRequest, PauseRequest
 from common.rest.audit import AuditEvent, AuditPage
 from common.rest.bodies import body_of
+from common.rest.capacity import Capacity
 from common.rest.dead_letters import (
     DeadLetter,
     DeadLetterDetail,
@@ -52,6 +54,14 @@ class Operations:
     async def resume_agent(self, agent_id: AnyId) -> Agent:
         """Give an agent work again, whether it was paused, drained or tripped."""
         return Agent.model_validate(await self._http.post(f"/api/v1/agents/{agent_id}/resume", repeatable=True))
+
+    async def capacity(
+        self, required: Mapping[str, Any] | None = None, *, agent_type: str | None = None, work_type: str | None = None
+    ) -> Capacity:
+        """Return which agents could take work with these requirements now."""
+        require = [f"{name}={json.dumps(value)}" for name, value in (required or {}).items()]
+        query = {"require": require or None, "agent_type": agent_type, "work_type": work_type}
+        return Capacity.model_validate(await self._http.get("/api/v1/agents/capacity", query))
 
     async def forget_agent(self, agent_id: AnyId) -> Agent:
         """Forget an agent that is offline: it is not listed any more, until it is started again."""

@@ -10,12 +10,14 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import ValidationError
 
 from common.errors import ChiffonError, InvalidField
-from common.labels import check_task_labels
+from common.json_text import NotJson, read_json
+from common.labels import check_labels, check_task_labels
 from common.lifecycle import Status
 from common.messages import LONGEST_NAME as LONGEST_IDENTITY
 from common.messages import AgentStatus, Stream
 from common.moment import Moment
 from common.rest.agents import Agent
+from common.rest.capacity import Capacity
 from common.rest.errors import ErrorResponse
 from common.rest.events import Event, EventPage
 from common.rest.tasks import (
@@ -44,6 +46,7 @@ from orchestrator.registry.api import Pools, shown
 from orchestrator.service import OrchestratorService, WorkOptions
 from orchestrator.tasks.answers import dispatched, status_of, summary_of
 from orchestrator.tasks.model import TaskFilter
+from orchestrator.why.answers import capacity_answer
 
 __all__ = [
     "Agent",
@@ -294,6 +297,45 @@ async def list_agents(
     """Return the agents, and how each is; those that are gone only if they are asked for."""
     found = await service.list_agents(agent_type=agent_type, status=status, with_gone=gone)
     return [shown(agent, pools) for agent in found]
+
+
+@router.get(
+    "/agents/capacity",
+    dependencies=[READ],
+    tags=["agents"],
+    summary="Which agents could take work now",
+    responses={**INVALID},
+)
+async def get_capacity(
+    service: Service,
+    require: Annotated[
+        list[str] | None,
+        Query(description="A label that the agent must have, as NAME=VALUE; of a number at least as much. Repeat it."),
+    ] = None,
+    work_type: AnyWorkType | None = None,
+    agent_type: Annotated[str | None, Query(pattern=AGENT_TYPE_PATTERN)] = None,
+) -> Capacity:
+    """Return of each agent whether it could begin work with these requirements now, by the labels that place work."""
+    requires = _requirements(require or ())
+    found = await service.agent_capacity(requires, agent_type=agent_type, work_type=work_type)
+    return capacity_answer(found)
+
+
+def _requirements(given: Sequence[str]) -> dict[str, Any]:
+    """Return the labels that a query requires, whose values may be JSON; raises `InvalidField`."""
+    named: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise InvalidField("query.require", f"must be NAME=VALUE, not {text!r}")
+        try:
+            named[name] = read_json(value.encode())
+        except NotJson:
+            named[name] = value
+    try:
+        return check_labels(named)
+    except ValueError as problem:
+        raise InvalidField("query.require", str(problem)) from None
 
 
 @router.post("/cancel/{task_id}", tags=["tasks"], summary="Cancel a task", responses={**ENDED, **NOT_FOUND, **INVALID})

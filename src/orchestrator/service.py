@@ -38,6 +38,7 @@ from orchestrator.tasks.dispatch import (
 )
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 from orchestrator.tasks.service import TaskService
+from orchestrator.why.capacity import AgentCapacity
 from orchestrator.why.model import Explanation
 from orchestrator.why.service import WhyService
 
@@ -234,6 +235,12 @@ class OrchestratorService:
     async def explain_wait(self, task_id: UUID) -> Explanation:
         """Return whether a task waits and for what; raises `TaskNotFound`."""
         return await self._why.explain(task_id)
+
+    async def agent_capacity(
+        self, requires: Mapping[str, Any], *, agent_type: str | None = None, work_type: str | None = None
+    ) -> list[AgentCapacity]:
+        """Return of each agent whether it could take work with these requirements now."""
+        return await self._why.capacity(requires, agent_type=agent_type, work_type=work_type)
 
     async def cancel_task(self, task_id: UUID, *, by: str = ANYBODY.name) -> None:
         """Cancel a task; raises `TaskNotFound`, and `TaskHasEnded`, a ValueError, for one that has ended otherwise."""

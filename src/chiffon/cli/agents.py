@@ -11,7 +11,8 @@ from cyclopts.validators import Number
 from chiffon.cli.console import print_json, say
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit, Usage
-from chiffon.cli.show import print_agents
+from chiffon.cli.parameters import collect_pairs
+from chiffon.cli.show import print_agents, print_capacity
 from chiffon.client import Client
 from common.messages import AgentStatus
 from common.rest.agents import Agent
@@ -56,6 +57,41 @@ def agents(
             print_agents(found)
             for pool in sorted({agent.agent_type for agent in found if not agent.routed}):
                 say(not_routed(pool))
+        return Exit.OK
+
+    return target.run(work)
+
+
+@app.command
+def capacity(
+    *,
+    require: Annotated[list[str] | None, Parameter(name="--require", negative=())] = None,
+    agent_type: str | None = None,
+    work_type: str | None = None,
+    target: Target = HERE,
+) -> int:
+    """Show which agents could take work now, and why the others could not.
+
+    ```
+    chiffon agents capacity --require cores=8 --require zone=eu --work-type shell_script
+    ```
+
+    Parameters
+    ----------
+    require
+        A label that the agent must have, as NAME=VALUE; of a number at least that much. Repeat it for more.
+    agent_type
+        Only agents of this type.
+    work_type
+        Only for this kind of work.
+    """
+
+    async def work(client: Client) -> int:
+        found = await client.capacity(collect_pairs(require or ()), agent_type=agent_type, work_type=work_type)
+        if target.is_json:
+            print_json(found)
+        else:
+            print_capacity(found)
         return Exit.OK
 
     return target.run(work)

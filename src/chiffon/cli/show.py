@@ -9,6 +9,7 @@ from chiffon.cli.console import print_fields, print_json, print_table
 from common.lifecycle import Status
 from common.rest.agents import Agent
 from common.rest.audit import AuditEvent
+from common.rest.capacity import Capacity
 from common.rest.dead_letters import DeadLetter, DeadLetterDetail
 from common.rest.events import Event
 from common.rest.tasks import TaskStatus, TaskSummary
@@ -117,6 +118,22 @@ def print_agents(agents: Sequence[Agent]) -> None:
                 ",".join(agent.work_types),
             )
             for agent in agents
+        ),
+    )
+
+
+def print_capacity(found: Capacity) -> None:
+    print_table(
+        ("NAME", "TYPE", "CAN", "FREE SLOTS", "WHY NOT"),
+        (
+            (
+                one_line(agent.name),
+                agent.agent_type,
+                "yes" if agent.can else "no",
+                f"{agent.free_slots}/{agent.slots}",
+                one_line("; ".join(agent.reasons)),
+            )
+            for agent in found.agents
         ),
     )
 

@@ -1,7 +1,6 @@
 """Say which agents cannot take a task, and why: a pure decision over facts of one moment."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from common.rest.why import BlockerKind
 from orchestrator.outbox.offers import ANY, Offer, PoolOffer
@@ -11,7 +10,7 @@ from orchestrator.registry.model import MayWork
 from orchestrator.registry.rules import off_by
 from orchestrator.tasks.model import Task
 from orchestrator.why.model import SHOWN, AgentFacts, AgentRef, Blocker, Facts
-from orchestrator.why.words import by, counted, name_of, noted, time_of
+from orchestrator.why.words import by, counted, name_of, noted, requirement, time_of
 
 
 def agents_in_the_way(facts: Facts) -> Iterator[Blocker]:
@@ -94,7 +93,7 @@ def _nobody_suits(aim: Aim, online: Sequence[AgentFacts], known: Sequence[AgentF
     near.sort(key=lambda agent: len(unmet(aim, agent.labels)))
     named = "; ".join(f"{name_of(agent)} {_lacks(aim, agent)}" for agent in near[:SHOWN])
     refs = [AgentRef(agent.agent_id, agent.hostname) for agent in near[:SHOWN]]
-    wanted = ", ".join(_requirement(name, value) for name, value in aim.requires.items())
+    wanted = ", ".join(requirement(name, value) for name, value in aim.requires.items())
     message = f"No agent of the type {aim.agent_type!r} that is online has {wanted}: {named}."
     return Blocker(BlockerKind.NO_SUITABLE_AGENT, message, agents=refs)
 
@@ -104,11 +103,6 @@ def _lacks(aim: Aim, agent: AgentFacts) -> str:
     return "; ".join(
         f"has {name} = {agent.labels[name]}" if name in agent.labels else f"has no {name}" for name in lacking
     )
-
-
-def _requirement(name: str, value: Any) -> str:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{name} {'>=' if is_number else '='} {value}"
 
 
 def _all_busy(able: Sequence[AgentFacts]) -> Blocker:

@@ -19,12 +19,14 @@ SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class AgentFacts:
-    """An agent of the type that the task needs. `running` counts the ledger's leases, not what the agent says.
+    """An agent, as far as it decides about work. `running` counts the ledger's leases, not what the agent says.
 
     `work_types` is what it offers; empty while it has not said.
     """
 
     agent_id: UUID
+    name: str
+    agent_type: str
     hostname: str
     online: bool
     last_heartbeat_at: datetime

@@ -12,7 +12,7 @@ from orchestrator.why.model import AgentFacts, ApprovalFacts, LimitFacts, OrderF
 NOW = "SELECT now()"
 
 AGENTS = """
-    SELECT agent.agent_id, agent.hostname,
+    SELECT agent.agent_id, agent_name(agent.agent_id) AS name, agent.agent_type, agent.hostname,
            agent.status <> 'offline' AND agent.last_heartbeat_at >= now() - $2::interval AS online,
            agent.last_heartbeat_at, agent.slots, coalesce(busy.running, 0) AS running,
            agent.work_types, agent.labels,
@@ -24,8 +24,8 @@ AGENTS = """
       FROM agent
       LEFT JOIN (SELECT agent_id, count(*) AS running FROM task WHERE status = 'running' GROUP BY agent_id) AS busy
         ON busy.agent_id = agent.agent_id
-     WHERE agent.agent_type = $1
-     ORDER BY agent.hostname, agent.agent_id
+     WHERE ($1::text IS NULL OR agent.agent_type = $1)
+     ORDER BY name, agent.agent_id
 """
 
 TICKET = """
@@ -98,8 +98,8 @@ async def now(db: Connection) -> datetime:
     return time
 
 
-async def agents(db: Connection, agent_type: str, *, offline_after: timedelta) -> list[AgentFacts]:
-    """Return every agent of a type; one that has been silent for `offline_after` is not online."""
+async def agents(db: Connection, agent_type: str | None, *, offline_after: timedelta) -> list[AgentFacts]:
+    """Return every agent of a type, or of all; one that has been silent for `offline_after` is not online."""
     return [
         AgentFacts(**{**row, "may_work": MayWork(row["may_work"])})
         for row in await db.fetch(AGENTS, agent_type, offline_after)

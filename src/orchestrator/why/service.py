@@ -1,19 +1,21 @@
 """The use case of this folder: explain why a task waits."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection, Pool
+from orchestrator.placement.model import Aim
 from orchestrator.placement.rules import aim_of
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
 from orchestrator.tasks.service import TaskNotFound
 from orchestrator.why import queries, rules
 from orchestrator.why.agents import offered
+from orchestrator.why.capacity import AgentCapacity, capacity_of
 from orchestrator.why.model import Explanation, Facts
 
 
@@ -44,6 +46,14 @@ class WhyService:
             broker, relay = await self._failures()
             facts = replace(facts, broker_failure=broker, relay_failure=relay)
         return rules.explain(facts)
+
+    async def capacity(
+        self, requires: Mapping[str, Any], *, agent_type: str | None, work_type: str | None
+    ) -> list[AgentCapacity]:
+        """Return of each agent whether it could take work with these requirements now."""
+        async with self._pool.acquire() as db:
+            agents = await queries.agents(db, agent_type, offline_after=self._offline_after)
+        return capacity_of(agents, Aim("", agent_type or "", None, requires, {}), work_type)
 
     async def _read(self, db: Connection, task: Task) -> Facts:
         now = await queries.now(db)

@@ -1,12 +1,13 @@
 """Short pieces of the sentences that explain why a task waits."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from orchestrator.why.model import AgentFacts
 
 
 def name_of(agent: AgentFacts) -> str:
-    return f"{agent.hostname} ({agent.agent_id})"
+    return f"{agent.name} ({agent.agent_id})"
 
 
 def counted(number: int, noun: str) -> str:
@@ -23,3 +24,9 @@ def noted(note: str | None) -> str:
 
 def time_of(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def requirement(name: str, value: Any) -> str:
+    """Say what of a label is wanted."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{name} {'>=' if is_number else '='} {value}"

@@ -28,7 +28,7 @@ def test_an_agent_takes_what_it_names_and_one_that_names_nothing_anything(offer:
         ([NOTHING, ONE], "", "x"),
         ([NOTHING, ANY], "", "xyz"),
     ],
-    ids=str,
+    ids=["nobody", "one", "one-both", "one-two", "one-any", "any", "nothing", "nothing-one", "nothing-any"],
 )
 def test_only_what_all_agents_of_a_pool_take_is_published_and_what_some_take_is_placed(
     agents: Sequence[Offer], published: str, placed: str

@@ -30,6 +30,8 @@ def pending(**values: Any) -> Any:
 def agent(number: int = 1, **values: Any) -> AgentFacts:
     given_: dict[str, Any] = {
         "agent_id": UUID(int=number),
+        "name": f"host-{number}",
+        "agent_type": "infra",
         "hostname": f"host-{number}",
         "online": True,
         "last_heartbeat_at": AGO,
