@@ -50,6 +50,7 @@ async def _start(name: str, site: Site, arguments: Sequence[str], *, may_leave: 
         "CHIFFON_BROKER_URL": site.broker_url,
         "CHIFFON_SIGNING_KEYS_DIR": str(site.signing_keys),
         "CHIFFON_AUDIT_CHECKPOINTS_FILE": str(site.checkpoints),
+        "CHIFFON_AGENT_NAME": name,
         "CHIFFON_AGENT_TRUSTED_KEYS": str(site.trusted_keys),
     }
     command = [sys.executable, "-m", "chiffon", *arguments]

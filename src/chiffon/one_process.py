@@ -65,6 +65,7 @@ class OneProcess:
         for agent_type, name in site.agent_names:
             settings = AgentSettings.load(
                 type=agent_type,
+                name=name,
                 slots=site.slots,
                 state_dir=site.agent_state(name),
                 trusted_keys=site.trusted_keys,
