@@ -27,6 +27,8 @@ EXAMPLES = 10
 GUARDED_EXAMPLES = 4
 SHORT_WAIT_SECONDS = 0.2
 SCHEMA = schemathesis.openapi.from_dict(create_app().openapi())
+# Each caller sends its own token or none: made-up ones would shut the address out.
+SCHEMA.config.generation.update(with_security_parameters=False)
 OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations() if isinstance(found, Ok)}
 load_all_checks()
 
