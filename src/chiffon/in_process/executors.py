@@ -1,7 +1,8 @@
 """What the work types of every agent get, and how their ends count, inside one process."""
 
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,7 @@ from agents.processes.keepers import Keepers
 from agents.processes.table import ATTEMPT_VARIABLE, TASK_VARIABLE
 from agents.settings import DEFAULT_ENV_ALLOW
 from agents.stopping import StopReason, StopSignal
+from agents.workspace import Workspaces
 from chiffon.in_process.model import Execution, WorkFailed
 from common.errors import ErrorCode
 from common.messages import MAX_TAIL_BYTES, ResultStatus, Stream, WorkRequest
@@ -29,26 +31,38 @@ async def run_program(execution: Execution, start: Start, keepers: Keepers) -> A
         output[stream] += data
         del output[stream][:-MAX_TAIL_BYTES]  # the end of it, as a task of an agent shows
 
-    with tempfile.TemporaryDirectory(prefix="chiffon-") as workspace:
-        context = ExecutionContext(
-            workspace=Path(workspace),
-            inherited=inherited(DEFAULT_ENV_ALLOW),
-            ids={TASK_VARIABLE: execution.execution_id, ATTEMPT_VARIABLE: str(execution.attempt)},
-            write=write,
-            stop=stop,
-            kill_grace_seconds=KILL_GRACE_SECONDS,
-            keepers=keepers,
-        )
-        work = WorkRequest(task_id=uuid4(), work_type=execution.command, parameters=dict(execution.payload))
-        try:
-            outcome = await start(work, context)
-        except OSError as error:
-            message = f"The host failed: {error}."
-            raise WorkFailed(message, code=ErrorCode.RESOURCE_LIMIT, retryable=True) from error
-        finally:
-            stop.order(StopReason.AGENT_STOPPING, grace=0)
+    work = WorkRequest(task_id=uuid4(), work_type=execution.command, parameters=dict(execution.payload))
+    try:
+        with _place() as workspaces:
+            async with workspaces.open(work.task_id, execution.attempt) as workspace:
+                context = ExecutionContext(
+                    workspace=workspace,
+                    inherited=inherited(DEFAULT_ENV_ALLOW),
+                    ids={TASK_VARIABLE: execution.execution_id, ATTEMPT_VARIABLE: str(execution.attempt)},
+                    write=write,
+                    stop=stop,
+                    kill_grace_seconds=KILL_GRACE_SECONDS,
+                    keepers=keepers,
+                )
+                outcome = await start(work, context)
+    except OSError as error:
+        message = f"The host failed: {error}."
+        raise WorkFailed(message, code=ErrorCode.RESOURCE_LIMIT, retryable=True) from error
+    finally:
+        stop.order(StopReason.AGENT_STOPPING, grace=0)
     texts = {stream.value: bytes(data).decode(errors="replace") for stream, data in output.items()}
     if outcome.status is not ResultStatus.COMPLETED:
         message = outcome.error_message or "It was stopped."
         raise WorkFailed(message, code=outcome.error_code, retryable=outcome.retryable)
     return {"exit_code": outcome.exit_code, **texts}
+
+
+@contextmanager
+def _place() -> Iterator[Workspaces]:
+    """Make a directory for a workspace; it goes when the workspace is gone."""
+    root = Path(tempfile.mkdtemp(prefix="chiffon-"))
+    try:
+        yield Workspaces(root)
+    finally:
+        with suppress(OSError):  # what could not be removed is logged, and still in it
+            root.rmdir()
