@@ -1,6 +1,8 @@
 """Work runs in this process, once, whatever the backend: the URL alone says which."""
 
 import asyncio
+import sys
+import tempfile
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -65,6 +67,21 @@ async def test_an_execution_id_that_comes_again_is_the_same_execution_and_runs_o
         with pytest.raises(ExecutionConflict):
             await service.submit_execution("count", {"n": 2}, "approval-1", "e-1")
     assert len(runs) == 1
+
+
+async def test_a_workspace_of_any_depth_is_gone_and_changes_nothing_about_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    nest = "import os\nfor _ in range(2000):\n    os.mkdir('d'); os.chdir('d')"
+
+    async with OrchestratorService() as service:
+        await service.start_worker()
+        program = await service.submit_execution("shell_script", {"argv": [sys.executable, "-c", nest]})
+        ended = await service.outcome(program.execution_id, timeout=PATIENCE)
+
+    assert (ended.status, ended.error_message) == (Status.COMPLETED, None)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("retries", "attempts", "status"), [(0, 1, Status.FAILED), (1, 2, Status.COMPLETED)])
