@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from common.errors import ChiffonError
 from common.lifecycle import Status
 from common.messages import AgentStatus, Stream
+from common.moment import Moment
 from common.work import AGENT_TYPE_PATTERN, AnyWorkType
 from orchestrator.events.schemas import EventOut, EventPage
 from orchestrator.http.context import trace_of
 from orchestrator.http.direct import direct
 from orchestrator.http.errors import ERROR_CONTENT, ErrorResponse, problem_of, validation_problem
-from orchestrator.http.moment import Moment
 from orchestrator.http.pagination import decode_cursor, encode_cursor
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ, MayDispatch

@@ -7,11 +7,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import StringConstraints
 
 from common.json_rules import SafeText
+from common.moment import Moment
 from orchestrator.audit.model import Question, Result
 from orchestrator.audit.schemas import AuditPage
 from orchestrator.audit.service import AuditService
 from orchestrator.http.errors import ERROR_CONTENT
-from orchestrator.http.moment import Moment
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import requires
 from orchestrator.identities.permissions import Permission

@@ -1,7 +1,7 @@
 """The queue API: each endpoint translates a request into a call of the service, and its answer back."""
 
 import asyncio
-from datetime import UTC, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID, uuid4
@@ -232,7 +232,7 @@ async def report(worker_id: WorkerName, said: WorkerReport, jobs: Jobs, caller: 
         slots=said.slots,
         current_tasks=said.current_jobs,
         resources=Resources(**said.resources.model_dump()),
-        started_at=(said.started_at or await jobs.running_since(worker)).astimezone(UTC),
+        started_at=said.started_at or await jobs.running_since(worker),
         labels=said.labels,
         sent_at=said.sent_at,
         boot_id=said.boot_id,

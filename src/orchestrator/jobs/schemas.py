@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
@@ -12,10 +12,10 @@ from pydantic_core import PydanticCustomError
 from common.json_rules import Number, SafeObject, SafeText, Truth, WholeNumber
 from common.labels import Labels
 from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, AgentStatus, GrantedTask, Stream
+from common.moment import Moment
 from common.policy.model import Effect
 from common.seal import KeyId, Seal
 from common.work import AGENT_TYPE_PATTERN, AnyWorkType
-from orchestrator.http.moment import Moment
 from orchestrator.jobs.model import Job, JobStatus, Taken
 from orchestrator.jobs.rules import AFFINITY_KEY, STATUS_OF
 from orchestrator.tasks.dispatch import LONGEST_KEY
@@ -266,7 +266,7 @@ class WorkerReport(CamelCase):
     trusted_keys: Annotated[list[KeyId], Field(max_length=100)] | None = Field(
         default=None, description="The keys whose signatures count for the worker; none for one that checks none."
     )
-    sent_at: AwareDatetime | None = Field(default=None, description="The time by the worker's clock.")
+    sent_at: Moment | None = Field(default=None, description="The time by the worker's clock.")
     boot_id: UUID | None = Field(default=None, description="A random name of the worker's process.")
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from common.json_rules import SafeText, WholeNumber
 from common.messages import AgentStatus, Resources
-from orchestrator.http.moment import Moment
+from common.moment import Moment
 from orchestrator.registry import model as registry
 
 NOTE_LENGTH = 500
