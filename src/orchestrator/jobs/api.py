@@ -161,7 +161,7 @@ async def heartbeat(job_id: UUID, beat: HeartbeatRequest, jobs: Jobs, caller: Ma
     """Have the lease run anew. `cancelled` says that the job is to be stopped."""
     lease = timedelta(seconds=beat.lease_seconds)
     job, cancelled = await jobs.heartbeat(job_id, _own(caller, beat.worker_id), attempt=beat.attempt, lease=lease)
-    return HeartbeatAnswer.model_validate(JobOut.of(job).model_dump(by_alias=True) | {"cancelled": cancelled})
+    return HeartbeatAnswer.model_construct(**dict(JobOut.of(job)), cancelled=cancelled)
 
 
 @router.post("/jobs/{job_id}/progress", summary="Say where a job stands", responses={**NOT_FOUND, **LOST})

@@ -165,7 +165,11 @@ RESUME = """
      WHERE agent_id = $1
 """
 
-REFUSE_BOOT = "UPDATE agent SET boot_refused = $2 WHERE agent_id = $1"
+REFUSE_BOOTS = """
+    UPDATE agent SET boot_refused = new.boot_id
+      FROM unnest($1::uuid[], $2::uuid[]) AS new (agent_id, boot_id)
+     WHERE agent.agent_id = new.agent_id
+"""
 
 SET_BREAKER = """
     UPDATE agent SET failures_in_row = new.failures, tripped_until = new.until, trip_reason = new.reason
@@ -236,9 +240,10 @@ async def begin_trial(db: Connection, agent_id: UUID, *, pause: timedelta) -> bo
     return await db.fetchval(BEGIN_TRIAL, agent_id, pause) is not None
 
 
-async def refuse_boot(db: Connection, agent_id: UUID, boot_id: UUID) -> None:
-    """Note that the word of one process of an agent does not count."""
-    await db.execute(REFUSE_BOOT, agent_id, boot_id)
+async def refuse_boots(db: Connection, boots: Mapping[UUID, UUID]) -> None:
+    """Note the process of each of these locked agents whose word does not count."""
+    if boots:
+        await db.execute(REFUSE_BOOTS, list(boots), list(boots.values()))
 
 
 async def beat(db: Connection, updates: Collection[StatusUpdate], *, skew: timedelta) -> set[UUID]:

@@ -39,7 +39,7 @@ class RegistryService:
     async def record(self, updates: Sequence[StatusUpdate]) -> dict[UUID, Leave]:
         """Store heartbeats, in the order in which they came, and tell of agents that are new or changed.
 
-        Return what agents are ordered of which two processes run.
+        Return a Leave order for each agent of which two processes run.
         """
         latest = {update.agent_id: update for update in updates}
         async with self._pool.acquire() as db:
@@ -70,6 +70,7 @@ class RegistryService:
     ) -> tuple[dict[UUID, Leave], list[NewEvent]]:
         """Return the order for each agent of which two processes run, and the events of those found just now."""
         refused: dict[UUID, Leave] = {}
+        new: dict[UUID, UUID] = {}
         found: list[NewEvent] = []
         for agent_id, update in updates.items():
             standing = before.get(agent_id)
@@ -78,10 +79,11 @@ class RegistryService:
                 continue
             refused[agent_id] = Leave(boot_id=boot_id, reason=TWO_PROCESSES)
             if boot_id != standing.boot_refused:
-                await queries.refuse_boot(db, agent_id, boot_id)
+                new[agent_id] = boot_id
                 log.warning("agent.two_processes", extra={"agent_id": agent_id, "refused": boot_id})
                 about = {"reason": TWO_PROCESSES, "refused": str(boot_id), "hostname": update.hostname}
                 found.append(NewEvent(Kind.AGENT_DUPLICATE, "orchestrator", about, agent_id=agent_id))
+        await queries.refuse_boots(db, new)
         await outbox.add_orders(db, [NewOrder(agent_id, order) for agent_id, order in refused.items()])
         return refused, found
 
