@@ -116,8 +116,9 @@ class Claims:
 
     async def _alike(self, db: Connection, wanted: Sequence[Wanted]) -> dict[Choice, list[Wanted]]:
         """Put together the claims that may get the same tasks."""
-        known = await queries.workers(db, {one.worker.agent_id for one in wanted})
-        refused = await leases.refused_lately(db, known, within=REFUSAL_MEMORY)
+        askers = {one.worker.agent_id for one in wanted}
+        known = await queries.workers(db, askers)
+        refused = await leases.refused_lately(db, askers, within=REFUSAL_MEMORY)
         aims = await aims_within(db, {agent_id: labels for agent_id, (_, labels) in known.items()})
         alike: dict[Choice, list[Wanted]] = defaultdict(list)
         for one in wanted:
