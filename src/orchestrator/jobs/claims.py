@@ -18,7 +18,7 @@ from orchestrator.leases.rules import REFUSAL_MEMORY
 from orchestrator.leases.service import LeaseService
 from orchestrator.placement.bounds import aims_within
 from orchestrator.registry.gate import Gate
-from orchestrator.registry.rules import STANDARD, BreakerPolicy
+from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
 
@@ -44,13 +44,19 @@ class Claims:
     """
 
     def __init__(
-        self, pool: Pool, leases: LeaseService, *, since: datetime, grace: timedelta, breaker: BreakerPolicy = STANDARD
+        self,
+        pool: Pool,
+        leases: LeaseService,
+        *,
+        since: datetime,
+        grace: timedelta,
+        breaker: BreakerPolicy | None = None,
     ) -> None:
         self._pool = pool
         self._leases = leases
         self._since = since
         self._grace = grace
-        self._breaker = breaker
+        self._breaker = breaker or BreakerPolicy()
 
     async def give(self, wanted: Sequence[Wanted]) -> list[Task | None]:
         """Lease the best tasks to those who ask, in the order in which they asked.

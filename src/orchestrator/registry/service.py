@@ -15,10 +15,10 @@ from orchestrator.outbox.model import NewOrder
 from orchestrator.registry import queries
 from orchestrator.registry.model import Agent, Standing
 from orchestrator.registry.rules import second_process, standing_order
+from orchestrator.settings import STANDARD
 
 log = logging.getLogger(__name__)
 
-STANDARD_SKEW = timedelta(minutes=5)
 TWO_PROCESSES = "an earlier process with the same agent id still runs: give each agent a state directory of its own"
 
 WORKING = frozenset({AgentStatus.ONLINE, AgentStatus.BUSY})
@@ -31,7 +31,7 @@ class RegistryService:
     A clock may differ from the database's by `clock_skew`; an agent whose clock differs by more gets no work.
     """
 
-    def __init__(self, pool: Pool, *, offline_after: timedelta, clock_skew: timedelta = STANDARD_SKEW) -> None:
+    def __init__(self, pool: Pool, *, offline_after: timedelta, clock_skew: timedelta = STANDARD.clock_skew) -> None:
         self._pool = pool
         self._offline_after = offline_after
         self._skew = clock_skew
