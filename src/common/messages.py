@@ -3,7 +3,6 @@
 All are frozen. Unknown fields are ignored, so that a newer peer can add some.
 """
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Self
 from uuid import UUID
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
 
 from common.confinement import UNCONFINED, Confinement
 from common.labels import Labels
+from common.moment import Moment
 from common.policy.model import Effect
 from common.seal import KeyId, Seal
 from common.work import AgentType, AnyWorkType
@@ -231,11 +231,11 @@ class StatusUpdate(Message):
     slots: int = Field(ge=1)
     current_tasks: list[UUID] = Field(default_factory=list, max_length=MOST_TASKS)
     resources: Resources
-    started_at: datetime
+    started_at: Moment
     labels: Labels = Field(default_factory=dict)
     beat_id: UUID | None = None
     trusted_keys: list[KeyId] | None = Field(default=None, max_length=100)
-    sent_at: datetime | None = None
+    sent_at: Moment | None = None
     boot_id: UUID | None = None
 
 

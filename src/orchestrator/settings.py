@@ -182,3 +182,7 @@ class OrchestratorSettings(Settings):
     def agent_types(self) -> tuple[str, ...]:
         """Every type of agent that some work is routed to, in a fixed order."""
         return tuple(sorted(set(self.routes.values())))
+
+
+# The defaults as they are written above, whatever the environment says: for parts that are made without settings.
+STANDARD = OrchestratorSettings.model_construct()

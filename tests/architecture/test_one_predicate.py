@@ -9,6 +9,7 @@ import orchestrator
 
 # Statements that set or show these facts. Whether an agent may have work is for `agent_may_work` alone.
 STORE_OR_SHOW = {
+    "orchestrator.registry.queries.UPSERT",
     "orchestrator.registry.queries.PAUSE",
     "orchestrator.registry.queries.DRAIN",
     "orchestrator.registry.queries.END_DRAINS",
@@ -26,7 +27,7 @@ STORE_OR_SHOW = {
 }
 # Identities ask it of people and services, too.
 OTHER_SUBJECT = "orchestrator.identities.queries."
-FACTS = re.compile(r"\b(draining|paused_until|tripped_until|disabled_at)\b")
+FACTS = re.compile(r"\b(draining|paused_until|tripped_until|disabled_at|clock_off_by)\b")
 # The first column of an order that picks: anything else than the rank would be another order.
 PICKS = re.compile(r"ORDER BY (?:\w+\.)?(priority|precedence)\b")
 

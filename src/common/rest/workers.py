@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from common.json_rules import Number, SafeText, WholeNumber
 from common.labels import Labels
@@ -47,7 +47,7 @@ class WorkerReport(CamelRequest):
     trusted_keys: Annotated[list[KeyId], Field(max_length=100)] | None = Field(
         default=None, description="The keys whose signatures count for the worker; none for one that checks none."
     )
-    sent_at: AwareDatetime | None = Field(default=None, description="The time by the worker's clock.")
+    sent_at: Moment | None = Field(default=None, description="The time by the worker's clock.")
     boot_id: UUID | None = Field(default=None, description="A random name of the worker's process.")
 
 

@@ -1,4 +1,4 @@
-"""Nothing of a request is dropped, and nothing of it is read in two ways.
+"""Refuse unknown or repeated parameters and ambiguous bodies.
 
 Every parameter must be one that the route knows, and be there once unless the route takes several. Every body must be
 JSON, in one encoding, with no name twice in an object. This holds for all routes, WebSockets included.
@@ -74,7 +74,7 @@ class ReadBodies:
 
 
 async def _content(receive: Receive) -> tuple[bytes, Message]:
-    """Return the content of a request, and the one message that says the same; of one that was left, what says so."""
+    """Return the body and one ASGI message that carries it; after a disconnect, empty bytes and the disconnect."""
     parts: list[bytes] = []
     while True:
         message = await receive()

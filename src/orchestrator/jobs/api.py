@@ -1,7 +1,7 @@
 """The queue API: each endpoint translates a request into a call of the service, and its answer back."""
 
 import asyncio
-from datetime import UTC, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID, uuid4
@@ -158,7 +158,7 @@ async def heartbeat_job(job_id: UUID, beat: HeartbeatRequest, jobs: Jobs, caller
     """Have the lease run anew. `cancelled` says that the job is to be stopped."""
     lease = timedelta(seconds=beat.lease_seconds)
     job, cancelled = await jobs.heartbeat(job_id, _own(caller, beat.worker_id), attempt=beat.attempt, lease=lease)
-    return HeartbeatAnswer(**dict(answers.job(job)), cancelled=cancelled)
+    return HeartbeatAnswer.model_construct(**dict(answers.job(job)), cancelled=cancelled)
 
 
 @router.post("/jobs/{job_id}/progress", summary="Say where a job stands", responses={**NOT_FOUND, **LOST})
@@ -229,7 +229,7 @@ async def heartbeat_worker(worker_id: WorkerName, said: WorkerReport, jobs: Jobs
         slots=said.slots,
         current_tasks=said.current_jobs,
         resources=Resources(**said.resources.model_dump()),
-        started_at=(said.started_at or await jobs.running_since(worker)).astimezone(UTC),
+        started_at=said.started_at or await jobs.running_since(worker),
         labels=said.labels,
         sent_at=said.sent_at,
         boot_id=said.boot_id,

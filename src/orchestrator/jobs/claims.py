@@ -18,7 +18,7 @@ from orchestrator.leases.rules import REFUSAL_MEMORY
 from orchestrator.leases.service import LeaseService
 from orchestrator.placement.bounds import aims_within
 from orchestrator.registry.gate import Gate
-from orchestrator.registry.rules import STANDARD, BreakerPolicy
+from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
 
@@ -44,13 +44,19 @@ class Claims:
     """
 
     def __init__(
-        self, pool: Pool, leases: LeaseService, *, since: datetime, grace: timedelta, breaker: BreakerPolicy = STANDARD
+        self,
+        pool: Pool,
+        leases: LeaseService,
+        *,
+        since: datetime,
+        grace: timedelta,
+        breaker: BreakerPolicy | None = None,
     ) -> None:
         self._pool = pool
         self._leases = leases
         self._since = since
         self._grace = grace
-        self._breaker = breaker
+        self._breaker = breaker or BreakerPolicy()
 
     async def give(self, wanted: Sequence[Wanted]) -> list[Task | None]:
         """Lease the best tasks to those who ask, in the order in which they asked.
@@ -116,8 +122,9 @@ class Claims:
 
     async def _alike(self, db: Connection, wanted: Sequence[Wanted]) -> dict[Choice, list[Wanted]]:
         """Put together the claims that may get the same tasks."""
-        known = await queries.workers(db, {one.worker.agent_id for one in wanted})
-        refused = await leases.refused_lately(db, known, within=REFUSAL_MEMORY)
+        askers = {one.worker.agent_id for one in wanted}
+        known = await queries.workers(db, askers)
+        refused = await leases.refused_lately(db, askers, within=REFUSAL_MEMORY)
         aims = await aims_within(db, {agent_id: labels for agent_id, (_, labels) in known.items()})
         alike: dict[Choice, list[Wanted]] = defaultdict(list)
         for one in wanted:

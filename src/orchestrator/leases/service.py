@@ -54,9 +54,10 @@ from orchestrator.leases.rules import (
 )
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.room import Room
-from orchestrator.output.limit import MAX_OUTPUT_BYTES, capped
+from orchestrator.output.limit import capped
 from orchestrator.output.service import chunks_of_result, store_chunks
-from orchestrator.registry.rules import STANDARD, BreakerPolicy
+from orchestrator.registry.rules import BreakerPolicy
+from orchestrator.settings import STANDARD
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
 from orchestrator.tasks.service import TaskService
@@ -79,8 +80,8 @@ class LeaseService:
         *,
         lease: timedelta,
         policy: RetryPolicy,
-        breaker: BreakerPolicy = STANDARD,
-        max_output_bytes: int = MAX_OUTPUT_BYTES,
+        breaker: BreakerPolicy | None = None,
+        max_output_bytes: int = STANDARD.max_output_bytes,
         room: Room | None = None,
         relay: Wake | None = None,
         own: OwnEvents | None = None,
@@ -90,10 +91,10 @@ class LeaseService:
         self._pool = pool
         self._room = room or Room()
         self._relay = relay or Wake()
-        self._breaker = breaker
+        self._breaker = breaker or BreakerPolicy()
         self._lease = lease
         self._policy = policy
-        self._claims = Claims(pool, lease=lease, breaker=breaker)
+        self._claims = Claims(pool, lease=lease, breaker=self._breaker)
         self._tasks = TaskService(pool)
         self._max_output = max_output_bytes
 

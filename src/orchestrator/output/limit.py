@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from common.messages import OutputChunk, Stream, WorkResult
 
-MAX_OUTPUT_BYTES = 64 * 1024 * 1024
-
 
 def within(chunks: Sequence[OutputChunk], limit: int) -> list[OutputChunk]:
     """Return the pieces that begin within the limit; the last of them may reach beyond it by its own length."""

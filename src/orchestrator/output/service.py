@@ -8,8 +8,9 @@ from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.output import queries
-from orchestrator.output.limit import MAX_OUTPUT_BYTES, within
+from orchestrator.output.limit import within
 from orchestrator.output.model import NewChunk, Page, StoredChunk, cut
+from orchestrator.settings import STANDARD
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
 from orchestrator.tasks.service import TaskNotFound
@@ -20,7 +21,7 @@ TAIL_PIECES = 32
 class OutputService:
     """Stores and reads what tasks wrote: of each stream of an attempt about `max_output_bytes`."""
 
-    def __init__(self, pool: Pool, *, max_output_bytes: int = MAX_OUTPUT_BYTES) -> None:
+    def __init__(self, pool: Pool, *, max_output_bytes: int = STANDARD.max_output_bytes) -> None:
         self._pool = pool
         self._max_output = max_output_bytes
 

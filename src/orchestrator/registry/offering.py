@@ -7,8 +7,7 @@ from datetime import timedelta
 from orchestrator.database.pool import Pool
 from orchestrator.outbox.offers import ANYTHING, Offers
 from orchestrator.registry import queries
-
-STANDARD_OFFLINE_AFTER = timedelta(seconds=30)
+from orchestrator.settings import STANDARD
 
 
 class Offering:
@@ -18,7 +17,7 @@ class Offering:
         self,
         pool: Pool,
         *,
-        offline_after: timedelta = STANDARD_OFFLINE_AFTER,
+        offline_after: timedelta = STANDARD.agent_offline_after,
         fresh_for: timedelta = timedelta(0),
         now: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -42,9 +42,13 @@ LOCK = SHUT_OUT + " UNION ALL SELECT * FROM (" + REGISTERED + IN_ORDER + ") AS l
 # Most results are well and find a row of failures that is empty: those need no lock.
 LOCK_FOR_BREAKER = REGISTERED + " AND (agent.failures_in_row > 0 OR agent.agent_id = ANY($2::uuid[]))" + IN_ORDER
 
+# How far a clock is ahead, at most 1000 years: the first and the last time that can be written are infinite for
+# PostgreSQL.
+AHEAD = "greatest(least(new.sent_at, now() + interval '1000 years'), now() - interval '1000 years') - now()"
+
 # A row's lists travel as JSON: PostgreSQL has no arrays of arrays of different lengths. A new process may speak through
 # the broker where the one before spoke HTTP; one that still does says so again.
-UPSERT = """
+UPSERT = f"""
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
                        started_at, labels, clock_off_by, boot_id)
     SELECT new.agent_id, new.agent_type, new.status, new.hostname, new.version,
@@ -52,7 +56,7 @@ UPSERT = """
            ARRAY(SELECT jsonb_array_elements_text(new.current_tasks::jsonb))::uuid[], new.resources, new.started_at,
            new.labels,
            CASE WHEN new.sent_at IS NULL THEN (SELECT clock_off_by FROM agent WHERE agent.agent_id = new.agent_id)
-                WHEN abs(extract(epoch FROM new.sent_at - now())) > $14 THEN new.sent_at - now() END,
+                WHEN abs(extract(epoch FROM {AHEAD})) > $14 THEN {AHEAD} END,
            new.boot_id
       FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
                   $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[])
@@ -67,11 +71,11 @@ UPSERT = """
            boot_id = excluded.boot_id,
            boot_before = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.boot_before ELSE agent.boot_id END,
            worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
-"""
+"""  # noqa: S608 - constants only
 
 # What most heartbeats are: a process says the same as before, but for what changes all the time, and nothing holds it
 # back. Whoever is not returned must be looked at.
-BEAT = """
+BEAT = f"""
     WITH held AS MATERIALIZED (
         SELECT new.agent_id, new.status,
                ARRAY(SELECT jsonb_array_elements_text(new.current_tasks::jsonb))::uuid[] AS current_tasks,
@@ -87,7 +91,7 @@ BEAT = """
            AND agent.hostname = new.hostname AND agent.version = new.version AND agent.slots = new.slots
            AND agent.work_types = ARRAY(SELECT jsonb_array_elements_text(new.work_types::jsonb))
            AND agent.boot_id IS NOT DISTINCT FROM new.boot_id AND agent_may_work(agent.agent_id) = 'free'
-           AND coalesce(abs(extract(epoch FROM new.sent_at - now())) <= $14, true)
+           AND (new.sent_at IS NULL OR abs(extract(epoch FROM {AHEAD})) <= $14)
          ORDER BY agent.agent_id
            FOR UPDATE OF agent
     )
@@ -97,7 +101,7 @@ BEAT = """
       FROM held
      WHERE agent.agent_id = held.agent_id
  RETURNING agent.agent_id
-"""
+"""  # noqa: S608 - constants only
 
 LIST = """
     SELECT agent_id, agent_name(agent_id) AS name, agent_type, status_now AS status, hostname, version, work_types,
@@ -173,7 +177,11 @@ RESUME = """
      WHERE agent_id = $1
 """
 
-REFUSE_BOOT = "UPDATE agent SET boot_refused = $2 WHERE agent_id = $1"
+REFUSE_BOOTS = """
+    UPDATE agent SET boot_refused = new.boot_id
+      FROM unnest($1::uuid[], $2::uuid[]) AS new (agent_id, boot_id)
+     WHERE agent.agent_id = new.agent_id
+"""
 
 SET_BREAKER = """
     UPDATE agent SET failures_in_row = new.failures, tripped_until = new.until, trip_reason = new.reason
@@ -244,9 +252,10 @@ async def begin_trial(db: Connection, agent_id: UUID, *, pause: timedelta) -> bo
     return await db.fetchval(BEGIN_TRIAL, agent_id, pause) is not None
 
 
-async def refuse_boot(db: Connection, agent_id: UUID, boot_id: UUID) -> None:
-    """Note that the word of one process of an agent does not count."""
-    await db.execute(REFUSE_BOOT, agent_id, boot_id)
+async def refuse_boots(db: Connection, boots: Mapping[UUID, UUID]) -> None:
+    """Note the process of each of these locked agents whose word does not count."""
+    if boots:
+        await db.execute(REFUSE_BOOTS, list(boots), list(boots.values()))
 
 
 async def beat(db: Connection, updates: Collection[StatusUpdate], *, skew: timedelta) -> set[UUID]:

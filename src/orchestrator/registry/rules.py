@@ -17,6 +17,7 @@ from common.labels import labels_of
 from common.messages import AgentStatus, StatusUpdate
 from common.orders import Drain, Pause
 from orchestrator.registry.model import Agent, MayWork, Standing
+from orchestrator.settings import STANDARD
 
 INFRASTRUCTURE = frozenset({ErrorCode.AGENT_UNAVAILABLE, ErrorCode.RESOURCE_LIMIT})
 # With these an agent refuses work because of its host: no disk, no process, no sandbox; a clock that is off, or keys
@@ -34,11 +35,8 @@ SHUT_OUT_PAUSE = timedelta(hours=1)
 class BreakerPolicy:
     """How many failures in a row trip an agent, and for how long."""
 
-    failures: int = 5
-    pause: timedelta = timedelta(seconds=60)
-
-
-STANDARD = BreakerPolicy()
+    failures: int = STANDARD.breaker_failures
+    pause: timedelta = STANDARD.breaker_pause
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from orchestrator.outbox.model import NewOrder
 from orchestrator.registry import queries
 from orchestrator.registry.model import Agent, Standing
 from orchestrator.registry.rules import second_process, standing_order
+from orchestrator.settings import STANDARD
 
 log = logging.getLogger(__name__)
 
-STANDARD_SKEW = timedelta(minutes=5)
 TWO_PROCESSES = "an earlier process with the same agent id still runs: give each agent a state directory of its own"
 
 WORKING = frozenset({AgentStatus.ONLINE, AgentStatus.BUSY})
@@ -38,7 +38,7 @@ class RegistryService:
         *,
         offline_after: timedelta,
         gone_after: timedelta | None = None,
-        clock_skew: timedelta = STANDARD_SKEW,
+        clock_skew: timedelta = STANDARD.clock_skew,
     ) -> None:
         self._pool = pool
         self._offline_after = offline_after
@@ -48,7 +48,7 @@ class RegistryService:
     async def record(self, updates: Sequence[StatusUpdate]) -> dict[UUID, Leave]:
         """Store heartbeats, in the order in which they came, and tell of agents that are new or changed.
 
-        Return what agents are ordered of which two processes run.
+        Return a Leave order for each agent of which two processes run.
         """
         latest = {update.agent_id: update for update in updates}
         async with self._pool.acquire() as db:
@@ -79,6 +79,7 @@ class RegistryService:
     ) -> tuple[dict[UUID, Leave], list[NewEvent]]:
         """Return the order for each agent of which two processes run, and the events of those found just now."""
         refused: dict[UUID, Leave] = {}
+        new: dict[UUID, UUID] = {}
         found: list[NewEvent] = []
         for agent_id, update in updates.items():
             standing = before.get(agent_id)
@@ -87,10 +88,11 @@ class RegistryService:
                 continue
             refused[agent_id] = Leave(boot_id=boot_id, reason=TWO_PROCESSES)
             if boot_id != standing.boot_refused:
-                await queries.refuse_boot(db, agent_id, boot_id)
+                new[agent_id] = boot_id
                 log.warning("agent.two_processes", extra={"agent_id": agent_id, "refused": boot_id})
                 about = {"reason": TWO_PROCESSES, "refused": str(boot_id), "hostname": update.hostname}
                 found.append(NewEvent(Kind.AGENT_DUPLICATE, "orchestrator", about, agent_id=agent_id))
+        await queries.refuse_boots(db, new)
         await outbox.add_orders(db, [NewOrder(agent_id, order) for agent_id, order in refused.items()])
         return refused, found
 

@@ -21,8 +21,6 @@ from orchestrator.placement.rules import aim_of
 
 ATTEMPTS_IF_IDEMPOTENT = 3
 NORMAL_PRIORITY = 3
-# How long a wait is worth one level of priority.
-AGEING = timedelta(minutes=10)
 # Names the approvals that tasks wait for, each after its task.
 APPROVALS = UUID("5f0d3c0e-6a0b-5d0e-9c41-7b1f6a3f2e58")
 

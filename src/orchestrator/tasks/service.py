@@ -20,11 +20,12 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder, NewTicket
 from orchestrator.outbox.room import Places, Room
 from orchestrator.placement import queries as placement
+from orchestrator.settings import STANDARD
 from orchestrator.tasks import events as told
 from orchestrator.tasks import queries
 from orchestrator.tasks.consent import question_of, uses_of
 from orchestrator.tasks.dispatch import IdempotencyConflict, is_known, recognise, written_differently
-from orchestrator.tasks.model import AGEING, Identity, NewTask, Task, TaskFilter
+from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,9 @@ class TaskService:
     `ageing` is how long a wait is worth one level of priority, `ttl` how long a published ticket counts.
     """
 
-    def __init__(self, pool: Pool, *, ageing: timedelta = AGEING, ttl: timedelta = timedelta(seconds=30)) -> None:
+    def __init__(
+        self, pool: Pool, *, ageing: timedelta = STANDARD.priority_ageing, ttl: timedelta = STANDARD.ticket_ttl
+    ) -> None:
         self._pool = pool
         self._ageing = ageing
         self._ttl = ttl

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +79,7 @@ async def test_a_workspace_of_any_depth_is_gone_and_changes_nothing_about_the_re
     async with OrchestratorService() as service:
         await service.start_worker()
         program = await service.submit_execution("shell_script", {"argv": [sys.executable, "-c", nest]})
+        await service.approve(program.execution_id, by="ann")
         ended = await service.outcome(program.execution_id, timeout=PATIENCE)
 
     assert (ended.status, ended.error_message) == (Status.COMPLETED, None)

@@ -36,6 +36,28 @@ BAD_INPUT: tuple[tuple[str, Json, str], ...] = (
 )
 
 
+ODD_TIMES = (
+    ("0001-01-01T00:00:00+14:00", 422),
+    ("9999-12-31T23:59:59-14:00", 422),
+    ("2026-11-22T10:00:00", 422),
+    (5, 422),
+    ("0001-01-01T00:00:00Z", 200),
+    ("9999-12-31T23:59:59.999999Z", 200),
+)
+
+
+@pytest.mark.parametrize("field", ["startedAt", "sentAt"])
+@pytest.mark.parametrize(("time", "status"), ODD_TIMES, ids=str)
+async def test_a_time_of_a_worker_is_kept_or_refused_by_its_name(
+    queue: httpx2.AsyncClient, field: str, time: object, status: int
+) -> None:
+    answers = [await queue.post("/api/queue/workers/w-1/heartbeat", json={field: time}) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [status] * 2
+    if status == 422:
+        assert [error["field"] for error in answers[0].json()["errors"]] == [f"body.{field}"]
+
+
 async def test_a_job_shows_everything_that_is_known_of_it(queue: httpx2.AsyncClient) -> None:
     made = await create(queue, payload={"scene": 7}, priority=12, affinityKey="gpu", maxAttempts=2)
 

@@ -20,6 +20,7 @@ from orchestrator.why.service import Failures, WhyService
 from tests.factories import make_claim, make_heartbeat, make_new_task
 from tests.integration.orchestrator.conftest import AGEING, LEASE
 from tests.integration.orchestrator.ledger import events_of
+from tests.integration.orchestrator.statements import open_counting_pool
 
 HOURS = timedelta(hours=5)
 
@@ -96,15 +97,16 @@ class Process:
 
     def __init__(self, registry: RegistryService, agent_id: UUID) -> None:
         self._registry = registry
-        self._agent_id = agent_id
+        self.agent_id = agent_id
         self.boot_id = uuid4()
         self._started_at = datetime.now(UTC)
 
+    def update(self, **values: Any) -> StatusUpdate:
+        given = {"boot_id": self.boot_id, "started_at": self._started_at, "sent_at": datetime.now(UTC), **values}
+        return make_heartbeat(self.agent_id, **given)
+
     async def beat(self, **values: Any) -> dict[UUID, Any]:
-        update: StatusUpdate = make_heartbeat(
-            self._agent_id, boot_id=self.boot_id, started_at=self._started_at, sent_at=datetime.now(UTC), **values
-        )
-        return dict(await self._registry.record([update]))
+        return dict(await self._registry.record([self.update(**values)]))
 
 
 async def test_the_later_of_two_processes_with_one_identity_is_refused_and_an_event_says_why(
@@ -129,6 +131,25 @@ async def test_the_later_of_two_processes_with_one_identity_is_refused_and_an_ev
     async with pool.acquire() as db:
         orders = await outbox.take_orders(db, limit=9, again_after=LEASE)
     assert {order.body["payload"]["order"]["boot_id"] for order in orders} == {str(second.boot_id)}
+
+
+async def test_a_fleet_that_was_copied_costs_no_more_statements_than_one_agent_of_it(
+    ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_counting_pool(ledger_url, monkeypatch) as (pool, statements):
+        registry = RegistryService(pool, offline_after=LEASE)
+
+        async def asked_for(count: int) -> list[str]:
+            firsts = [Process(registry, uuid4()) for _ in range(count)]
+            for first in firsts:
+                await first.beat()
+                await Process(registry, first.agent_id).beat()
+            with statements.counted() as asked:
+                found = await registry.record([first.update() for first in firsts])
+            assert found.keys() == {first.agent_id for first in firsts}
+            return asked
+
+        assert await asked_for(5) == await asked_for(1)
 
 
 async def test_an_agent_that_is_started_again_is_no_second_process(registry: RegistryService, pool: Pool) -> None:

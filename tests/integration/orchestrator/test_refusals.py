@@ -1,6 +1,6 @@
 """Work that an agent refuses before anything of it ran goes back untouched, and to another agent first."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,7 +14,8 @@ from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
 from orchestrator.jobs import queries as jobs
-from orchestrator.jobs.model import Choice
+from orchestrator.jobs.claims import Claims
+from orchestrator.jobs.model import Choice, Wanted, Worker
 from orchestrator.leases import queries as lease_queries
 from orchestrator.leases.rules import REFUSAL_MEMORY, REFUSED_LATELY
 from orchestrator.leases.service import LeaseService
@@ -120,6 +121,22 @@ async def test_over_http_too_a_refused_task_goes_to_others_first(
 
     assert refused == {agent_id: {task.task_id}}
     assert (for_it, for_others) == ([], [task.task_id])
+
+
+async def test_a_worker_that_is_not_registered_does_not_get_back_what_it_refused_just_now(
+    tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id, task = uuid4(), make_new_task()
+    await tasks.dispatch([task], by="caller")
+    await refused_by(leases, task.task_id, agent_id)
+    claims = Claims(pool, leases, since=datetime.now(UTC), grace=LEASE)
+
+    def wanted(agent_id: UUID) -> Wanted:
+        return Wanted(Worker(str(agent_id), agent_id), uuid4(), repeatable=True, lease=LEASE)
+
+    assert await claims.give([wanted(agent_id)]) == [None]
+    [given] = await claims.give([wanted(uuid4())])
+    assert given is not None
 
 
 async def test_an_agent_that_keeps_refusing_trips_and_everybody_is_told_why(

@@ -1,6 +1,7 @@
 """`chiffon rabbitmq`: what is right stays as it is, what is not is named and changed, and a person can do the same."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import requests
 from pydantic import SecretStr
 
 from chiffon.cli.app import run
@@ -16,12 +18,16 @@ from chiffon.rabbitmq import plan
 from chiffon.rabbitmq.commands import command_of
 from chiffon.rabbitmq.management import ManagementRefused, open_management
 from chiffon.rabbitmq.steps import Rights, User
+from common.broker.base import QueueType
 from common.broker.connect import open_broker
 from common.broker.rabbitmq_user import user_of_agent
+from tests.eventually import eventually
 from tests.integration.system.rights import Rabbit, make_rabbit
 from tests.services.rabbitmq_node import InstalledNode, Node
 
 ADMIN_PASSWORD = "guest"
+SURVIVING = Path(__file__).parents[3] / "docs" / "how-to" / "survive-failures.md"
+DELIVERY_LIMIT = re.compile(r"`rabbitmqctl (\S+) -p chiffon (\S+) '([^']+)' '([^']+)' --apply-to quorum_queues`")
 # One thread is enough for a command, and to start more takes most of its time.
 FEW_THREADS = {"RABBITMQ_CTL_ERL_ARGS": "+S 1:1 +A 1 +sbwt none"}
 
@@ -102,6 +108,47 @@ async def test_what_is_printed_for_doing_by_hand_leaves_nothing_to_change(rabbit
 
     assert done.returncode == 0, done.stderr + done.stdout
     assert await rabbit.apply(steps) == []
+
+
+async def test_the_delivery_limit_that_is_documented_holds_in_every_queue_beside_the_limits_of_setup(
+    rabbit: Rabbit,
+) -> None:
+    found = DELIVERY_LIMIT.search(SURVIVING.read_text(encoding="utf-8"))
+    assert found is not None
+    command, name, pattern, definition = found.groups()
+    vhost, agent_id = rabbit.settings.vhost, uuid4()
+    await rabbit.apply(
+        [
+            *plan.setup(
+                vhost=vhost,
+                user=rabbit.settings.user,
+                password="p",
+                new_password=False,
+                admin="guest",
+                agent_types=["infra"],
+                queue_type=QueueType.QUORUM,
+            ),
+            *plan.add_agent(agent_id, "infra", vhost=vhost, password="p", queue_type=QueueType.QUORUM),
+        ]
+    )
+
+    # Versions before 4 know no limit, and so no -1; nor do they tell queues apart by their type.
+    limit = definition.replace("-1", "30")
+    rabbit.node.ctl(command, "-p", vhost, name, pattern, limit, "--apply-to", "queues")
+
+    queues = {"dead", "work.infra", "replies.results", "replies.heartbeats", f"control.{agent_id}"}
+
+    def in_force() -> dict[str, dict[str, object]] | None:
+        answer = requests.get(
+            f"{rabbit.settings.management_url}/api/queues/{vhost}", auth=("guest", ADMIN_PASSWORD), timeout=30
+        )
+        held = {one["name"]: dict(one.get("effective_policy_definition") or {}) for one in answer.json()}
+        return held if queues <= {name for name, limits in held.items() if limits} else None
+
+    held = await eventually(in_force, timeout=30)
+    assert held is not None
+    assert {name for name in queues if held[name].get("delivery-limit") != 30} == set()
+    assert held["replies.results"]["overflow"] == "reject-publish"
 
 
 def test_the_command_hands_out_each_credential_once_and_into_a_private_file(

@@ -148,6 +148,13 @@ def test_a_heartbeat_holds_lists_of_the_largest_size_and_no_larger(field: str, m
         messages.StatusUpdate.model_validate({**said, field: [item] * (most + 1)})
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-11-22T10:00:00", 5])
+@pytest.mark.parametrize("field", ["started_at", "sent_at"])
+def test_a_heartbeat_names_times_with_their_zone_that_a_ledger_can_keep(field: str, time: object) -> None:
+    with pytest.raises(ValidationError, match=field):
+        messages.StatusUpdate.model_validate({**make_heartbeat().model_dump(mode="json"), field: time})
+
+
 def test_a_claim_and_a_renewal_hold_lists_of_the_largest_size_and_no_larger() -> None:
     claimed, lease = make_claim(uuid4()).tasks, [LEASE]
 
