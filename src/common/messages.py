@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
 from common.confinement import UNCONFINED, Confinement
 from common.labels import Labels
 from common.policy.model import Effect
+from common.result import Result
 from common.seal import KeyId, Seal
 from common.work import AgentType, AnyWorkType
 
@@ -173,7 +174,8 @@ class WorkResult(Message):
     `output` is the end of what it wrote (both streams as they came, at most 16 KiB); `chunks` are those not yet sent;
     `output_bytes` says how much each stream holds in all, so that a reader knows when it has everything, and
     `output_dropped` how much more it wrote, beyond the limit. `started` is false for a task that is handed back
-    untouched: that attempt does not count. `artifacts_path` is where the worker says that it put what it made.
+    untouched: that attempt does not count. `artifacts_path` is where the worker says that it put what it made, `result`
+    what it returned, if anything.
     """
 
     task_id: UUID
@@ -192,6 +194,7 @@ class WorkResult(Message):
     output_bytes: dict[Stream, int] = Field(default_factory=dict)
     output_dropped: dict[Stream, int] = Field(default_factory=dict)
     artifacts_path: str | None = None
+    result: Result = None
 
 
 class AgentStatus(StrEnum):

@@ -5,14 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from agents.executors.enclosure import OPEN, Enclosure
 from agents.permitted import Permitted
 from agents.processes.keepers import Keeper, Keepers
+from agents.redaction.json_values import hidden_in
 from agents.stopping import StopSignal
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream
+from common.result import canonical_result
 
 WriteOutput = Callable[[Stream, bytes], Awaitable[None]]
 ProcessStarted = Callable[[Keeper], None]
@@ -41,7 +43,8 @@ async def _no_secrets(name: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an attempt ended. `cancelled` means that it was stopped because `context.stop` was ordered, for whatever
-    reason. `retryable`: another attempt, if the task has one left, may end differently.
+    reason. `retryable`: another attempt, if the task has one left, may end differently. `result` is what the work
+    returned: JSON, at most `MAX_RESULT_BYTES` of it.
     """
 
     status: ResultStatus
@@ -49,6 +52,7 @@ class Outcome:
     error_message: str | None = None
     error_code: ErrorCode | None = None
     retryable: bool = False
+    result: JsonValue = None
 
     @classmethod
     def failed(
@@ -61,9 +65,22 @@ class Outcome:
     ) -> Self:
         return cls(ResultStatus.FAILED, exit_code, message, code, retryable)
 
-    def with_texts(self, change: Callable[[str], str]) -> Self:
-        """Return the same with every text changed."""
-        return self if self.error_message is None else replace(self, error_message=change(self.error_message))
+    def leaving(self, hide: Callable[[str], str]) -> Self:
+        """Return the same as it leaves this host: `hide` takes the secrets out of every text.
+
+        With a result that cannot be kept, work that was completed has failed, and says why.
+        """
+        message = None if self.error_message is None else hide(self.error_message)
+        if self.result is None:
+            return self if message is None else replace(self, error_message=message)
+        try:
+            result = canonical_result(hidden_in(canonical_result(self.result), hide))
+            return replace(self, error_message=message, result=result)
+        except ValueError as problem:
+            reason = f"The result of the work {problem}."
+        if self.status is ResultStatus.COMPLETED:
+            return type(self).failed(reason, exit_code=self.exit_code)
+        return replace(self, error_message=message, result=None).also_saying(reason)
 
     def also_saying(self, text: str) -> Self:
         """Return the same with another sentence in its message."""

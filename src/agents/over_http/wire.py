@@ -175,6 +175,7 @@ def result_request(result: WorkResult) -> tuple[str, Body]:
         "attempt": result.attempt,
         "resultSummary": _storable(result.output),
         "exitCode": result.exit_code,
+        "result": result.result,
         "durationMs": result.duration_ms,
         "outputBytes": _by_stream(result.output_bytes),
         "outputDropped": _by_stream(result.output_dropped) or None,

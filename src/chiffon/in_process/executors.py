@@ -40,7 +40,7 @@ async def run_program(execution: Execution, start: Start, keepers: Keepers) -> A
         )
         work = WorkRequest(task_id=uuid4(), work_type=execution.command, parameters=dict(execution.payload))
         try:
-            outcome = await start(work, context)
+            outcome = (await start(work, context)).leaving(str)
         except OSError as error:
             message = f"The host failed: {error}."
             raise WorkFailed(message, code=ErrorCode.RESOURCE_LIMIT, retryable=True) from error
@@ -50,4 +50,5 @@ async def run_program(execution: Execution, start: Start, keepers: Keepers) -> A
     if outcome.status is not ResultStatus.COMPLETED:
         message = outcome.error_message or "It was stopped."
         raise WorkFailed(message, code=outcome.error_code, retryable=outcome.retryable)
-    return {"exit_code": outcome.exit_code, **texts}
+    result = {} if outcome.result is None else {"result": outcome.result}
+    return {"exit_code": outcome.exit_code, **texts, **result}

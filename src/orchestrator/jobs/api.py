@@ -212,6 +212,7 @@ def _common(end: EndRequest) -> dict[str, Any]:
         "summary": end.result_summary or "",
         "artifacts_path": end.artifacts_path,
         "exit_code": end.exit_code,
+        "result": end.result,
         "duration_ms": end.duration_ms,
         "output_bytes": end.output_bytes,
         "output_dropped": end.output_dropped,

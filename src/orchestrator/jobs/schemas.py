@@ -13,6 +13,7 @@ from common.json_rules import Number, SafeObject, SafeText, Truth, WholeNumber
 from common.labels import Labels
 from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, AgentStatus, GrantedTask, Stream
 from common.policy.model import Effect
+from common.result import Result
 from common.seal import KeyId, Seal
 from common.work import AGENT_TYPE_PATTERN, AnyWorkType
 from orchestrator.http.moment import Moment
@@ -222,6 +223,7 @@ class EndRequest(OwnerRequest):
     result_summary: SafeText | None = Field(default=None, max_length=MAX_TAIL_BYTES, description="What came of it.")
     artifacts_path: SafeText | None = Field(default=None, max_length=LONGEST_TEXT, description="Where its files are.")
     exit_code: WholeNumber | None = Field(default=None, ge=LOWEST, le=HIGHEST)
+    result: Result = Field(default=None, description="What it returned: JSON, at most 65536 bytes of it.")
     duration_ms: WholeNumber | None = Field(default=None, ge=0, le=LARGEST)
     output_bytes: dict[Stream, Annotated[WholeNumber, Field(ge=0, le=LARGEST)]] | None = Field(
         default=None, description="How much each stream holds in all, so that readers know when they have everything."

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import pytest
+
 from agents.over_http.orders import standing
 from agents.over_http.wire import Job, Orders, result_request
 from common.messages import AgentStatus, Resources, ResultStatus, StatusUpdate, Stream, WorkResult
@@ -51,6 +53,13 @@ def test_a_result_names_its_attempt_and_what_it_wrote() -> None:
         "durationMs": 5,
         "outputBytes": {"stdout": 7},
     }
+
+
+@pytest.mark.parametrize("status", ResultStatus)
+def test_what_the_work_returned_goes_with_its_end(status: ResultStatus) -> None:
+    _, body = result_request(make_result(status, result={"web1": {"ok": 3}}))
+
+    assert body["result"] == {"web1": {"ok": 3}}
 
 
 def test_a_failure_a_stop_and_untouched_work_are_told_apart() -> None:

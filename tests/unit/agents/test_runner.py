@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +36,7 @@ from common.errors import ErrorCode
 from common.loop import Health
 from common.messages import GrantedTask, ResultStatus, Stream, WorkRequest, WorkResult, WorkStatus
 from common.protocol import decode
+from common.result import MAX_RESULT_BYTES
 
 AGENT = UUID(int=7)
 
@@ -276,14 +278,40 @@ async def test_only_infrastructure_and_the_executor_itself_call_for_another_atte
     assert result.retryable is retryable
 
 
-async def test_neither_output_nor_error_nor_spool_holds_a_secret(tmp_path: Path) -> None:
+async def test_what_an_executor_returns_is_in_the_result_that_is_kept_and_sent(tmp_path: Path) -> None:
+    async def tell(context: ExecutionContext) -> Outcome:
+        return Outcome(ResultStatus.COMPLETED, result={"hosts": ["web1"], "changed": 2})
+
+    result, _ = await run(make_attempt(), tmp_path / "work", tell)
+
+    assert result.result == {"hosts": ["web1"], "changed": 2}
+    spool = Spool(tmp_path / "spool")
+    [key] = spool.open()
+    kept = spool.read(key)
+    assert kept is not None
+    assert kept.envelope().payload == result
+
+
+async def test_a_result_that_is_too_large_fails_the_work_and_says_so(tmp_path: Path) -> None:
+    async def tell(context: ExecutionContext) -> Outcome:
+        return Outcome(ResultStatus.COMPLETED, result="x" * MAX_RESULT_BYTES)
+
+    result, _ = await run(make_attempt(), tmp_path / "work", tell)
+
+    assert (result.status, result.error_code, result.retryable) == (ResultStatus.FAILED, None, False)
+    assert result.error_message == "The result of the work must have at most 65536 bytes of JSON, not 65538."
+
+
+async def test_neither_output_nor_error_nor_result_nor_spool_holds_a_secret(tmp_path: Path) -> None:
     async def tell(context: ExecutionContext) -> Outcome:
         await context.write(Stream.STDOUT, b"token chf_0123456789abcdefghij")
-        return Outcome.failed("refused: amqp://user:hunter2@host/")
+        failed = Outcome.failed("refused: amqp://user:hunter2@host/")
+        return replace(failed, result={"url": "amqp://user:hunter2@host/", "chf_0123456789abcdefghij": 1})
 
     result, _ = await run(make_attempt(), tmp_path / "work", tell, queue=PROGRESS)
 
     assert result.output == "token [redacted]"
+    assert result.result == {"[redacted]": 1, "url": "amqp://user:[redacted]@host/"}
     assert result.error_message == "refused: amqp://user:[redacted]@host/"
     [kept] = (tmp_path / "spool").glob("*.jsonl")
     assert "hunter2" not in kept.read_text()
