@@ -55,7 +55,21 @@ class EchoParameters(Parameters):
     message: SafeText = Field(default="", max_length=65_536, description="The text to return.")
 
 
-class ShellScriptParameters(Parameters):
+class ProgramLimits(Parameters):
+    """How long a program may run, and be silent."""
+
+    max_duration_seconds: Number = Field(
+        default=3600.0, gt=0, le=MAX_DURATION_SECONDS, description="The program is stopped after this many seconds."
+    )
+    max_silence_seconds: Number | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_DURATION_SECONDS,
+        description="The program is stopped when it has written nothing, on either stream, for this many seconds.",
+    )
+
+
+class ShellScriptParameters(ProgramLimits):
     """Run a program: either `argv`, started without a shell, or `script`, given to `shell`."""
 
     argv: list[SafeText] | None = Field(
@@ -74,16 +88,6 @@ class ShellScriptParameters(Parameters):
     stdin: Annotated[SafeText, StringConstraints(max_length=262_144)] | SecretReference = Field(
         default="", description='Text for the program\'s standard input, at most 262144, or `{"secret": "NAME"}`.'
     )
-    max_duration_seconds: Number = Field(
-        default=3600.0, gt=0, le=MAX_DURATION_SECONDS, description="The program is stopped after this many seconds."
-    )
-    max_silence_seconds: Number | None = Field(
-        default=None,
-        gt=0,
-        le=MAX_DURATION_SECONDS,
-        description="The program is stopped when it has written nothing, on either stream, for this many seconds.",
-    )
-
     leaves_processes: bool = Field(
         default=False,
         description="What the program has started lives on when it has ended by itself; otherwise it is killed.",

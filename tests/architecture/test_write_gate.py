@@ -17,7 +17,8 @@ KNOWS_THE_EXECUTORS = {
     "agents.executors.process": {"src/agents/resources.py", "src/agents/secrets/resolve.py"},
 }
 HARMLESS = {"agents.executors.base", "agents.executors.environment", "agents.executors.enforcement"}
-CHANGES_AN_OUTCOME = "src/agents/executors/base.py"
+# Here `execute` checks the parameters before `carry_out`, and an outcome is changed.
+BASE = "src/agents/executors/base.py"
 
 
 def test_only_a_gate_starts_an_executor() -> None:
@@ -27,6 +28,18 @@ def test_only_a_gate_starts_an_executor() -> None:
         if module.path not in (*GATES, *STARTS_SQL)
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Attribute) and node.attr == "execute" and not _is_passage(module, node)
+    ]
+
+    assert not strays, "\n".join(strays)
+
+
+def test_only_an_executor_itself_carries_out_its_work() -> None:
+    strays = [
+        module.at(node, "calls or hands out .carry_out")
+        for module in modules("src")
+        if module.path != BASE
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and node.attr == "carry_out"
     ]
 
     assert not strays, "\n".join(strays)
@@ -42,7 +55,7 @@ def test_only_a_gate_makes_permitted_work() -> None:
     replaced = [
         module.at(call, f"calls {name}")
         for module in _near()
-        if module.path != CHANGES_AN_OUTCOME
+        if module.path != BASE
         if any(imported == "agents.permitted" for _, imported in imported_names(module.tree))
         for call, name in called_names(module.tree)
         if name in ("replace", "dataclasses.replace", "copy", "copy.copy", "copy.replace", "object.__new__")

@@ -1,11 +1,13 @@
 """What an executor is, what it gets, and what it answers."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
-from pydantic import JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from agents.executors.enclosure import OPEN, Enclosure
 from agents.permitted import Permitted
@@ -15,6 +17,9 @@ from agents.stopping import StopSignal
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream
 from common.result import canonical_result
+from common.work import SecretReference
+
+P = TypeVar("P", bound=BaseModel)
 
 WriteOutput = Callable[[Stream, bytes], Awaitable[None]]
 ProcessStarted = Callable[[Keeper], None]
@@ -126,17 +131,79 @@ class ExecutionContext:
     secret: ResolveSecret = _no_secrets
     enclosure: Enclosure = OPEN
 
+    async def text_of(self, given: str | SecretReference) -> str:
+        """Return a text, or the value of the secret that stands in its place. Raises `SecretUnavailable`."""
+        return given if isinstance(given, str) else await self.secret(given.secret)
 
-class Executor(Protocol):
-    """Runs one work type. `needs_workspace`: whether it uses the directory of the attempt; otherwise none is made."""
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The settings of an agent from which its executors see what they may offer."""
+
+    playbooks_dir: Path | None = None
+
+
+class Executor(ABC, Generic[P]):
+    """Runs one work type: the seam for work of other kinds; see docs/how-to/add-an-executor.md.
+
+    `kind` is the name of the work type, `parameters` the model of its parameters, whose docstring and JSON Schema
+    callers are shown. `needs_workspace`: whether it uses the directory of the attempt; otherwise none is made.
+    `watches_stop`: whether it obeys `context.stop` itself, like all that run programs; otherwise its coroutine is
+    cancelled when the stop is ordered.
+    """
 
     kind: ClassVar[str]
-    needs_workspace: ClassVar[bool]
+    parameters: ClassVar[type[BaseModel]]
+    needs_workspace: ClassVar[bool] = False
+    watches_stop: ClassVar[bool] = False
+
+    @classmethod
+    def offer(cls, _host: Host) -> Self | None:
+        """Return the executor if this host can run such work, else None; asked once, at the agent's start."""
+        return cls()
+
+    @property
+    def labels(self) -> Mapping[str, Any]:
+        """What the agent announces that it has because of this executor, for work that asks for it."""
+        return {}
 
     async def execute(self, work: Permitted, context: ExecutionContext) -> Outcome:
-        """Run to the end and return the outcome, also for a failure.
+        """Check the parameters and carry the work out to its end; return the outcome, also for a failure.
 
         Whatever was started has ended when this returns. Once `context.stop` is ordered it returns soon, by `kill_at`
         and the moment that killing takes.
         """
-        ...
+        try:
+            parameters = cast("P", self.parameters.model_validate(work.parameters))
+        except ValidationError as error:
+            return Outcome.invalid_parameters(error)
+        try:
+            if self.watches_stop:
+                return await self.carry_out(parameters, context)
+            return await _until_stopped(self.carry_out(parameters, context), context.stop)
+        except SecretUnavailable as error:
+            return Outcome.without_secret(error) if context.stop.reason is None else Outcome(ResultStatus.CANCELLED)
+
+    @abstractmethod
+    async def carry_out(self, parameters: P, context: ExecutionContext) -> Outcome:
+        """Do the work; called by `execute` only. What it raises is a failure of the executor, told by its name only.
+
+        `SecretUnavailable` and `OSError`, for what the host lacks, are told in words.
+        """
+
+
+async def _until_stopped(work: Coroutine[Any, Any, Outcome], stop: StopSignal) -> Outcome:
+    """Return what work returns; cancel it when the stop is ordered."""
+    working, ordered = asyncio.create_task(work, name="executor"), asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({working, ordered}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})
+            if working.cancelled():
+                return Outcome(ResultStatus.CANCELLED)
+        return working.result()
+    finally:
+        working.cancel()
+        ordered.cancel()
+        await asyncio.gather(working, ordered, return_exceptions=True)

@@ -39,7 +39,7 @@ class WriteGate:
     def __init__(self, ask: Gate, keepers: Keepers) -> None:
         self._keepers = keepers
         self._ask = ask
-        self._built_in: Mapping[str, Executor] = executors()
+        self._built_in: Mapping[str, Executor[Any]] = executors()
         self._own: dict[str, Run] = {}
 
     @property

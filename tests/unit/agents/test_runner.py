@@ -12,12 +12,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from agents.attempts import Attempt, Attempts
-from agents.executors.base import ExecutionContext, Outcome
+from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.executors.process import Command, run_process
 from agents.handover import Handover
 from agents.journal import Journal
 from agents.journal_file import JournalFile
-from agents.permitted import Permitted
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keeper, Keepers
 from agents.processes.table import look_at
@@ -37,20 +36,23 @@ from common.loop import Health
 from common.messages import GrantedTask, ResultStatus, Stream, WorkRequest, WorkResult, WorkStatus
 from common.protocol import decode
 from common.result import MAX_RESULT_BYTES
+from common.work import Parameters
 
 AGENT = UUID(int=7)
 
 
-class Scripted:
+class Scripted(Executor[Parameters]):
     """An executor that does what the test says."""
 
     kind: ClassVar[str] = "scripted"
+    parameters = Parameters
     needs_workspace: ClassVar[bool] = True
+    watches_stop: ClassVar[bool] = True
 
     def __init__(self, do: Callable[[ExecutionContext], Awaitable[Outcome]]) -> None:
         self._do = do
 
-    async def execute(self, work: Permitted, context: ExecutionContext) -> Outcome:
+    async def carry_out(self, parameters: Parameters, context: ExecutionContext) -> Outcome:
         return await self._do(context)
 
 
