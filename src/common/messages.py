@@ -207,10 +207,17 @@ class AgentStatus(StrEnum):
 
 
 class Resources(Message):
-    """How much of the host is in use. GPU figures are None where there is no GPU to ask."""
+    """How much of the host is in use. Figures are None where nothing reports them.
+
+    `load` is the average of the last minute, `memory_free_gb` what programs can still get. GPU figures are those of one
+    GPU: the memory of the largest, and the most that is free on one.
+    """
 
     cpu_percent: float = Field(ge=0)
     memory_percent: float = Field(ge=0)
+    cores: int | None = Field(default=None, ge=1)
+    load: float | None = Field(default=None, ge=0)
+    memory_free_gb: float | None = Field(default=None, ge=0)
     gpu_vram_total_gb: float | None = None
     gpu_vram_available_gb: float | None = None
 

@@ -112,8 +112,16 @@ class ShellScriptParameters(ProgramLimits):
         return self
 
 
+class MetricsParameters(Parameters):
+    """Measure the agent's host: processor, load, memory, disks, uptime and GPUs."""
+
+    seconds: Number = Field(
+        default=0.5, ge=0.1, le=60, description="For how long the use of the processor is measured."
+    )
+
+
 PARAMETERS: Mapping[str, type[Parameters]] = MappingProxyType(
-    {"echo": EchoParameters, "shell_script": ShellScriptParameters}
+    {"echo": EchoParameters, "shell_script": ShellScriptParameters, "metrics": MetricsParameters}
 )
 
 

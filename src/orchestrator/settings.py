@@ -9,7 +9,7 @@ from pydantic import Field
 from common.config import Settings
 from common.work import AgentType, WorkType
 
-DEFAULT_ROUTES: dict[str, str] = {"echo": "infra", "shell_script": "infra"}
+DEFAULT_ROUTES: dict[str, str] = {"echo": "infra", "shell_script": "infra", "ansible": "infra", "metrics": "desktop"}
 
 
 class OrchestratorSettings(Settings):

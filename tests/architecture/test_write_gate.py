@@ -14,7 +14,7 @@ KNOWS_THE_EXECUTORS = {
     "agents.executors.registry": {"src/agents/main.py", "src/chiffon/in_process/gate.py"},
     "agents.permitted": {*GATES},
     # These ask the host's own tools, and the commands that its settings name; no work has a say in what they run.
-    "agents.executors.process": {"src/agents/resources.py", "src/agents/secrets/resolve.py"},
+    "agents.executors.process": {"src/agents/gpus.py", "src/agents/secrets/resolve.py"},
 }
 HARMLESS = {"agents.executors.base", "agents.executors.environment", "agents.executors.enforcement"}
 # Here `execute` checks the parameters before `carry_out`, and an outcome is changed.

@@ -248,6 +248,9 @@ class FailRequest(EndRequest):
 class WorkerResources(CamelCase):
     cpu_percent: Number = Field(default=0, ge=0)
     memory_percent: Number = Field(default=0, ge=0)
+    cores: WholeNumber | None = Field(default=None, ge=1, le=HIGHEST)
+    load: Number | None = Field(default=None, ge=0)
+    memory_free_gb: Number | None = Field(default=None, ge=0)
     gpu_vram_total_gb: Number | None = Field(default=None, ge=0)
     gpu_vram_available_gb: Number | None = Field(default=None, ge=0)
 

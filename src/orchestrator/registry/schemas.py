@@ -25,7 +25,7 @@ class Agent(BaseModel):
     agent_type: str = Field(examples=["infra"])
     status: AgentStatus = Field(description="online, busy (every slot is taken), draining, or offline (silent)")
     resources: Resources
-    labels: dict[str, Any] = Field(default_factory=dict, description="What it says that it has, and its GPU memory.")
+    labels: dict[str, Any] = Field(default_factory=dict, description="What it says that it has, and what its host has.")
     last_heartbeat_at: datetime
     hostname: str
     version: str

@@ -25,7 +25,7 @@ async def test_the_first_heartbeat_registers_the_agent(
 
     first = orchestrator.heartbeats[0]
     assert (first.agent_type, first.hostname, first.slots) == ("infra", "a-host", 3)
-    assert first.work_types == ["echo", "shell_script"]
+    assert first.work_types == ["echo", "metrics", "shell_script"]
     assert first.status is AgentStatus.ONLINE
     assert 0 < first.resources.memory_percent <= 100
     await eventually(lambda: len(orchestrator.heartbeats) >= 3)

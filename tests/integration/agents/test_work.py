@@ -121,7 +121,7 @@ async def test_a_work_type_without_an_executor_is_reported_and_not_claimed(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
 ) -> None:
     await start_agent(slots=1)
-    ticket = Ticket(task_id=uuid4(), work_type="ansible", fence=0)
+    ticket = Ticket(task_id=uuid4(), work_type="unheard_of", fence=0)
     await orchestrator.publish_work(encode(TicketEnvelope(from_agent=ORCHESTRATOR, to_agent="infra", payload=ticket)))
     following = await orchestrator.dispatch("echo", message="next")
 
