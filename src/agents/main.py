@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
+from agents.executors.base import Host
 from agents.executors.enforcement import Enforcement, probe
 from agents.executors.environment import inherited
 from agents.executors.registry import executors
@@ -47,7 +48,7 @@ async def run_agent(
     this process because an earlier one with the same identity still runs.
     """
     safeguards.check()
-    known = executors()
+    known = executors(Host(settings.playbooks_dir))
     async with AsyncExitStack() as stack:
         known_secrets = Values(own_secrets(settings, shared))
         stack.enter_context(hidden_in_logs(known_secrets))

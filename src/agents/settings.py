@@ -158,6 +158,11 @@ class AgentSettings(Settings):
         description="How much one attempt may write in a second, twice that in the first; a program that writes faster "
         "is slowed down, and nothing of its output is lost for that.",
     )
+    playbooks_dir: Path | None = Field(
+        default=None,
+        description="The directory of the playbooks and inventories that work of the type ansible may use; without it, "
+        "or without ansible-playbook, the agent does not offer such work.",
+    )
     keep_workspaces: bool = Field(
         default=False, description="Keep the directory of each attempt after its end, to look into it."
     )
@@ -176,7 +181,7 @@ class AgentSettings(Settings):
             raise ValueError(f"must have at most {MOST_LABELS - len(ANNOUNCED)} labels")
         return value
 
-    @field_validator("state_dir", "trusted_keys", "policy_file")
+    @field_validator("state_dir", "trusted_keys", "policy_file", "playbooks_dir")
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
         # Work runs in a directory of its own, from which a relative path would lead elsewhere.

@@ -10,16 +10,20 @@ from types import MappingProxyType
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    JsonValue,
     StringConstraints,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from common.json_rules import Number, SafeText
+from common.json_rules import Number, SafeText, Truth, check_json
 
 WORK_TYPE_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 AGENT_TYPE_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
@@ -35,6 +39,7 @@ SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.
 
 MAX_DURATION_SECONDS = 7 * 24 * 3600
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HOST = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:\[\]-]*")
 
 
 class Parameters(BaseModel):
@@ -112,6 +117,84 @@ class ShellScriptParameters(ProgramLimits):
         return self
 
 
+def _kind_of(value: Any) -> str:
+    is_reference = isinstance(value, SecretReference) or (isinstance(value, dict) and value.keys() == {"secret"})
+    return "secret" if is_reference else "value"
+
+
+ExtraVariable = Annotated[
+    Annotated[SecretReference, Tag("secret")] | Annotated[JsonValue, Tag("value")], Discriminator(_kind_of)
+]
+
+
+class AnsibleParameters(ProgramLimits):
+    """Run a playbook of the agent's host with ansible-playbook."""
+
+    playbook: SafeText = Field(
+        min_length=1, max_length=4096, description="The playbook: a path in the agent's `playbooks_dir`."
+    )
+    inventory: SafeText | None = Field(
+        default=None,
+        min_length=1,
+        max_length=65_536,
+        description="Host names with commas (`web1,web2`, or `web1,` for one), or a path in the agent's "
+        "`playbooks_dir`; without it that of the host's `ansible.cfg`.",
+    )
+    limit: SafeText | None = Field(
+        default=None, min_length=1, max_length=65_536, description="Only hosts that match this pattern."
+    )
+    tags: list[SafeText] = Field(default_factory=list, max_length=256, description="Only tasks with one of these tags.")
+    extra_vars: Annotated[dict[str, ExtraVariable], AfterValidator(check_json)] = Field(
+        default_factory=dict,
+        max_length=256,
+        description='Variables, which are never evaluated as templates; a value may be `{"secret": "NAME"}`.',
+    )
+    check: Truth = Field(default=False, description="Change nothing, and say what would be changed.")
+
+    @field_validator("playbook")
+    @classmethod
+    def _stays_inside(cls, value: str) -> str:
+        if value.startswith("/") or ".." in value.split("/"):
+            raise ValueError("must be a path in the agent's playbooks_dir: relative, and without '..'")
+        return value
+
+    @field_validator("inventory")
+    @classmethod
+    def _hosts_are_names(cls, value: str | None) -> str | None:
+        if value is None or "," not in value:
+            return None if value is None else cls._stays_inside(value)
+        for host in filter(None, value.split(",")):
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is no name or address of a host")
+        return value
+
+    @field_validator("limit")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        if value is not None and "@" in value:
+            raise ValueError("must be a pattern of hosts: '@', which names a file, is not allowed")
+        return value
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_are_single(cls, value: list[str]) -> list[str]:
+        if any(not tag or "," in tag for tag in value):
+            raise ValueError("each must be one tag, without a comma")
+        return value
+
+    @field_validator("extra_vars")
+    @classmethod
+    def _names_are_the_plays(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not _ENVIRONMENT_NAME.fullmatch(name):
+                raise ValueError(f"has a name that is not allowed: {name!r}; use letters, digits and '_'")
+            if name.startswith("ansible_"):
+                raise ValueError(
+                    f"has a name that is not allowed: {name!r}; those with 'ansible_' belong to inventories"
+                )
+        return value
+
+
 class MetricsParameters(Parameters):
     """Measure the agent's host: processor, load, memory, disks, uptime and GPUs."""
 
@@ -121,7 +204,12 @@ class MetricsParameters(Parameters):
 
 
 PARAMETERS: Mapping[str, type[Parameters]] = MappingProxyType(
-    {"echo": EchoParameters, "shell_script": ShellScriptParameters, "metrics": MetricsParameters}
+    {
+        "echo": EchoParameters,
+        "shell_script": ShellScriptParameters,
+        "ansible": AnsibleParameters,
+        "metrics": MetricsParameters,
+    }
 )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agents.executors.base import ExecutionContext, Executor, Outcome
+from agents.executors.base import ExecutionContext, Executor, Host, Outcome
 from agents.executors.registry import executors
 from agents.permitted import Permitted
 from agents.processes.keepers import Keepers
@@ -39,7 +39,7 @@ class WriteGate:
     def __init__(self, ask: Gate, keepers: Keepers) -> None:
         self._keepers = keepers
         self._ask = ask
-        self._built_in: Mapping[str, Executor[Any]] = executors()
+        self._built_in: Mapping[str, Executor[Any]] = executors(Host())
         self._own: dict[str, Run] = {}
 
     @property
