@@ -18,6 +18,7 @@ from chiffon.http import Http, check_address
 from chiffon.models import Agent, BatchResult, Dispatched, Event, EventPage, OutputPage, TaskPage, TaskStatus, Why
 from chiffon.operations import AnyId as AnyId
 from chiffon.operations import Operations
+from common.rest.work_types import KnownWorkType
 
 DEFAULT_SERVER = "http://127.0.0.1:8420"
 NORMAL_PRIORITY = 3
@@ -169,6 +170,10 @@ class Client(Approvals, Operations, Access):
         """Return the agents that ever registered, with what they last said of themselves."""
         found = await self._http.get("/api/v1/agents", {"agent_type": agent_type, "status": status})
         return [Agent.model_validate(agent) for agent in found]
+
+    async def work_types(self) -> list[KnownWorkType]:
+        """Return what may be dispatched, and which agents offer it now."""
+        return [KnownWorkType.model_validate(known) for known in await self._http.get("/api/v1/work-types")]
 
     async def cancel(self, task_id: AnyId) -> None:
         """Cancel a task; when this returns, it will not start, and is being stopped if it runs."""

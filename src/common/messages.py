@@ -14,6 +14,7 @@ from common.confinement import UNCONFINED, Confinement
 from common.labels import Labels
 from common.policy.model import Effect
 from common.result import Result
+from common.schemas import Schemas
 from common.seal import KeyId, Seal
 from common.work import AgentType, AnyWorkType
 
@@ -227,7 +228,8 @@ class StatusUpdate(Message):
 
     `labels` is what it says that it has, for work that needs it. A heartbeat with a `beat_id` is answered with `Heard`.
     `trusted_keys` names the keys whose signatures count for it; None: it checks none. `sent_at` is the time by its own
-    clock, `boot_id` a random name of its process.
+    clock, `boot_id` a random name of its process. `schemas` are those of its work types that are not built in, until a
+    heartbeat of its process was answered.
     """
 
     agent_id: UUID
@@ -245,6 +247,7 @@ class StatusUpdate(Message):
     trusted_keys: list[KeyId] | None = Field(default=None, max_length=100)
     sent_at: datetime | None = None
     boot_id: UUID | None = None
+    schemas: Schemas = Field(default_factory=dict)
 
 
 class Lease(Message):

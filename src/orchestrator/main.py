@@ -43,6 +43,7 @@ from orchestrator.registry import api as fleet
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tasks import api as tasks
 from orchestrator.wiring import Orchestrator, open_orchestrator
+from orchestrator.work_types import api as work_types
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ def create_app(
     app.add_middleware(RequestContext, on_error=errors.unexpected)
     app.include_router(api.router)
     app.include_router(tasks.router)
+    app.include_router(work_types.router)
     app.include_router(fleet.router)
     app.include_router(dead_letters.router)
     app.include_router(jobs.router)
@@ -134,6 +136,8 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.identities = orchestrator.identities
     app.state.audit = orchestrator.audit
     app.state.pools = orchestrator.pools
+    app.state.registry = orchestrator.registry
+    app.state.routes = orchestrator.routes
 
 
 class _Server(uvicorn.Server):

@@ -75,6 +75,8 @@ BODIES = (
     "WhyResponse",
     "WhyBlocker",
     "WhyAgent",
+    "KnownWorkType",
+    "OfferingAgent",
     "Agent",
     "Resources",
     "PauseRequest",

@@ -12,6 +12,8 @@ STARTS_SQL = ("src/chiffon/in_process/store.py", "src/chiffon/in_process/queries
 # What only these may import; with the executors themselves, which may know each other.
 KNOWS_THE_EXECUTORS = {
     "agents.executors.registry": {"src/agents/main.py", "src/chiffon/in_process/gate.py"},
+    # The public face of executors.
+    "agents.executors.programs": {"src/chiffon/executors.py"},
     "agents.permitted": {*GATES},
     # These ask the host's own tools, and the commands that its settings name; no work has a say in what they run.
     "agents.executors.process": {"src/agents/gpus.py", "src/agents/secrets/resolve.py"},

@@ -162,9 +162,8 @@ class Executor(ABC, Generic[P]):
         """Return the executor if this host can run such work, else None; asked once, at the agent's start."""
         return cls()
 
-    @property
     def labels(self) -> Mapping[str, Any]:
-        """What the agent announces that it has because of this executor, for work that asks for it."""
+        """Return what the agent announces that it has because of this executor, for work that asks for it."""
         return {}
 
     async def execute(self, work: Permitted, context: ExecutionContext) -> Outcome:

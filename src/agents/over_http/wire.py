@@ -156,6 +156,7 @@ def heartbeat_body(update: StatusUpdate) -> Body:
         **({} if update.trusted_keys is None else {"trustedKeys": list(update.trusted_keys)}),
         **({} if update.sent_at is None else {"sentAt": update.sent_at.isoformat()}),
         **({} if update.boot_id is None else {"bootId": str(update.boot_id)}),
+        **({"schemas": dict(update.schemas)} if update.schemas else {}),
     }
 
 

@@ -57,6 +57,11 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "rerun": Command("chiffon.cli.rerun:rerun", "Work", "Run a task that has ended once more, as a new task."),
         "tasks": Command("chiffon.cli.tasks:tasks", "Work", "List tasks, newest first."),
         "watch": Command("chiffon.cli.watch:watch", "Work", "Print what happens, as it happens."),
+        "work-types": Command(
+            "chiffon.cli.work_types:work_types",
+            "Work",
+            "List the work types, their pools, and the agents that offer them now.",
+        ),
         "agents": Command("chiffon.cli.agents:app", "Work", "List the agents, or pause, drain and resume one."),
         "identities": Command(
             "chiffon.cli.identities:app", "Access", "List who is known, make somebody known, shut out."

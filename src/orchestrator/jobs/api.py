@@ -237,6 +237,7 @@ async def report(worker_id: WorkerName, said: WorkerReport, jobs: Jobs, caller: 
         labels=said.labels,
         sent_at=said.sent_at,
         boot_id=said.boot_id,
+        schemas=said.schemas,
     )
     order, cancelled = await jobs.report(worker, update)
     orders = []

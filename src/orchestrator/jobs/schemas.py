@@ -14,6 +14,7 @@ from common.labels import Labels
 from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, AgentStatus, GrantedTask, Stream
 from common.policy.model import Effect
 from common.result import Result
+from common.schemas import Schemas
 from common.seal import KeyId, Seal
 from common.work import AGENT_TYPE_PATTERN, AnyWorkType
 from orchestrator.http.moment import Moment
@@ -273,6 +274,9 @@ class WorkerReport(CamelCase):
     )
     sent_at: AwareDatetime | None = Field(default=None, description="The time by the worker's clock.")
     boot_id: UUID | None = Field(default=None, description="A random name of the worker's process.")
+    schemas: Schemas = Field(
+        default_factory=dict, description="JSON Schema of the parameters of its own work types; said once is enough."
+    )
 
 
 class OrderOut(CamelCase):

@@ -11,6 +11,9 @@ import asyncpg
 
 from common.messages import AgentStatus
 
+# Where the schemas of an agent's own work types are kept, among its resources.
+SCHEMAS = "schemas"
+
 
 @dataclass(frozen=True, slots=True)
 class Agent:
@@ -40,6 +43,12 @@ class Agent:
     tripped_until: datetime | None = None
     trip_reason: str | None = None
     clock_off_seconds: float | None = None
+
+    @property
+    def schemas(self) -> Mapping[str, Any]:
+        """The JSON Schemas that it announced, by work type; it may not offer all of these any longer."""
+        found: Mapping[str, Any] = self.resources.get(SCHEMAS, {})
+        return found
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> "Agent":

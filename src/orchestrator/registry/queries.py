@@ -9,7 +9,7 @@ from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Connection
 from orchestrator.outbox.offers import Offers
 from orchestrator.registry.model import Agent, Standing
-from orchestrator.registry.rules import labels_with_resources
+from orchestrator.registry.rules import labels_with_resources, resources_with_schemas
 
 REGISTERED = """
     SELECT agent.agent_id, agent.status, agent.started_at, agent.paused_until, agent.paused_by, agent.pause_note,
@@ -41,7 +41,8 @@ LOCK = SHUT_OUT + " UNION ALL SELECT * FROM (" + REGISTERED + IN_ORDER + ") AS l
 LOCK_FOR_BREAKER = REGISTERED + " AND (agent.failures_in_row > 0 OR agent.agent_id = ANY($2::uuid[]))" + IN_ORDER
 
 # A row's lists travel as text: PostgreSQL has no arrays of arrays of different lengths. A new process may speak through
-# the broker where the one before spoke HTTP; one that still does says so again.
+# the broker where the one before spoke HTTP; one that still does says so again. Resources are merged, because the
+# schemas of an agent's own work types are announced once and stand among them.
 UPSERT = """
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
                        started_at, labels, clock_off_by, boot_id)
@@ -59,7 +60,8 @@ UPSERT = """
         ON CONFLICT (agent_id) DO UPDATE
        SET agent_type = excluded.agent_type, status = excluded.status, hostname = excluded.hostname,
            version = excluded.version, work_types = excluded.work_types, slots = excluded.slots,
-           current_tasks = excluded.current_tasks, resources = excluded.resources, started_at = excluded.started_at,
+           current_tasks = excluded.current_tasks, resources = agent.resources || excluded.resources,
+           started_at = excluded.started_at,
            labels = excluded.labels, last_heartbeat_at = now(), clock_off_by = excluded.clock_off_by,
            boot_id = excluded.boot_id,
            boot_before = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.boot_before ELSE agent.boot_id END,
@@ -85,7 +87,7 @@ BEAT = """
            FOR UPDATE OF agent
     )
     UPDATE agent
-       SET current_tasks = held.current_tasks, resources = held.resources, labels = held.labels,
+       SET current_tasks = held.current_tasks, resources = agent.resources || held.resources, labels = held.labels,
            last_heartbeat_at = now()
       FROM held
      WHERE agent.agent_id = held.agent_id
@@ -251,7 +253,7 @@ def _columns(updates: Collection[StatusUpdate], skew: timedelta) -> tuple[Any, .
         [",".join(update.work_types) for update in updates],
         [update.slots for update in updates],
         [",".join(map(str, update.current_tasks)) for update in updates],
-        [update.resources.model_dump() for update in updates],
+        [resources_with_schemas(update) for update in updates],
         [update.started_at for update in updates],
         [labels_with_resources(update) for update in updates],
         [update.sent_at for update in updates],

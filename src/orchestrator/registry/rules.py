@@ -15,7 +15,7 @@ from common.errors import ErrorCode
 from common.labels import labels_of
 from common.messages import AgentStatus, StatusUpdate
 from common.orders import Drain, Pause
-from orchestrator.registry.model import MayWork, Standing
+from orchestrator.registry.model import SCHEMAS, MayWork, Standing
 
 INFRASTRUCTURE = frozenset({ErrorCode.AGENT_UNAVAILABLE, ErrorCode.RESOURCE_LIMIT})
 LEAVING = frozenset({AgentStatus.DRAINING, AgentStatus.OFFLINE})
@@ -101,6 +101,11 @@ def labels_with_resources(update: StatusUpdate) -> dict[str, Any]:
         "gpu_vram_available_gb": host.gpu_vram_available_gb,
     }
     return {**{name: value for name, value in measured.items() if value is not None}, **labels_of(update.labels)}
+
+
+def resources_with_schemas(update: StatusUpdate) -> dict[str, Any]:
+    """Return how much of the host is in use, and the schemas of work types if they were announced."""
+    return {**update.resources.model_dump(), **({SCHEMAS: update.schemas} if update.schemas else {})}
 
 
 def standing_order(standing: Standing, *, now: datetime) -> Pause | Drain | None:
