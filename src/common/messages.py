@@ -247,7 +247,7 @@ class StatusUpdate(Message):
     trusted_keys: list[KeyId] | None = Field(default=None, max_length=100)
     sent_at: datetime | None = None
     boot_id: UUID | None = None
-    schemas: Schemas = Field(default_factory=dict)
+    schemas: Schemas = Field(default_factory=dict, exclude_if=lambda schemas: not schemas)
 
 
 class Lease(Message):
