@@ -40,7 +40,8 @@ async def chiffon(place: Place, *, agents: int = 1, settings: Mapping[str, str] 
         **(settings or {}),
     }
     state = place.folder / "up"
-    flags = ["--agents", str(agents), "--slots", str(SLOTS), "--port", "0", "--state-dir", str(state)]
+    flags = ["--agents", str(agents), "--agent-types", "infra", "--slots", str(SLOTS), "--port", "0"]
+    flags += ["--state-dir", str(state)]
     command: list[str | Path] = [OWN_PYTHON, "-m", "chiffon", "up", *flags]
     log = place.folder / "up.log"
     async with running(command, {**place.environment(), **variables}, log, piped=True) as process:

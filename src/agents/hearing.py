@@ -32,6 +32,11 @@ class Hearing:
     def is_deaf(self) -> bool:
         return self._deaf_since is not None
 
+    @property
+    def has_heard(self) -> bool:
+        """Whether any beat of this process was answered."""
+        return self._heard_at is not None
+
     def sent(self, *, at: float) -> None:
         """A beat was stored by the broker, so an answer is due."""
         if self._unanswered == 0:

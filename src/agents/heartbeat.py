@@ -91,6 +91,7 @@ class Heartbeat:
                 beat_id=beat_id,
                 sent_at=self._clock.now(),
                 boot_id=identity.boot_id,
+                schemas={} if self._hearing.has_heard else dict(identity.schemas),
                 trusted_keys=None if self._trust is None else self._trust.key_ids,
             ),
         )

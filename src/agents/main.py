@@ -6,9 +6,10 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
+from agents.executors.base import Host
 from agents.executors.enforcement import Enforcement, probe
 from agents.executors.environment import inherited
-from agents.executors.registry import executors
+from agents.executors.registry import announced_labels, announced_schemas, executors
 from agents.processes.keepers import Keepers
 from agents.registration import open_identity
 from agents.secrets.own import own_secrets
@@ -42,12 +43,13 @@ async def run_agent(
     """Run one agent until `stop` is set, or until it was drained, then leave gracefully.
 
     `broker` is given when everything runs in one process. `started` is set when the agent begins to work. Raises
-    `StartupRefused` when the broker, or the server that takes its place, cannot be reached, or the agent's state is in
-    use or unusable, when the agent hears nothing for longer than the settings allow, or when the orchestrator refuses
-    this process because an earlier one with the same identity still runs.
+    `StartupRefused` when the broker, or the server that takes its place, cannot be reached, when the agent's state is
+    in use or unusable, when an executor of the settings cannot be used, when the agent hears nothing for longer than
+    the settings allow, or when the orchestrator refuses this process because an earlier one with the same identity
+    still runs.
     """
     safeguards.check()
-    known = executors()
+    known = executors(Host(settings.playbooks_dir), settings.executors)
     async with AsyncExitStack() as stack:
         known_secrets = Values(own_secrets(settings, shared))
         stack.enter_context(hidden_in_logs(known_secrets))
@@ -58,7 +60,9 @@ async def run_agent(
         stack.enter_context(log_context(agent_id=identity.agent_id))
         trust = _trust(settings)
         enforcement = await _enforcement(settings, keepers)
-        identity = replace(identity, labels={**identity.labels, "enforces": sorted(enforcement.possible)})
+        own = {**identity.labels, "enforces": sorted(enforcement.possible)}
+        labels = announced_labels(known.values(), own)
+        identity = replace(identity, labels=labels, schemas=announced_schemas(known))
         way = await stack.enter_async_context(open_way(settings, shared, identity, broker=broker))
         agent = await stack.enter_async_context(
             build_agent(

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 from agents.settings import AgentSettings
 from common.errors import StartupRefused
+from common.schemas import JsonSchema
 from common.version import VERSION
 
 IDENTITY_FILE = "identity.json"
@@ -50,7 +51,10 @@ class StateUnusable(StartupRefused):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The part of an agent's heartbeats that never changes. `boot_id` is a random id of this process."""
+    """The part of an agent's heartbeats that never changes.
+
+    `schemas` are those of its own work types, `boot_id` is a random id of this process.
+    """
 
     agent_id: UUID
     agent_type: str
@@ -60,6 +64,7 @@ class Identity:
     slots: int
     started_at: datetime
     labels: Mapping[str, Any] = field(default_factory=dict)
+    schemas: Mapping[str, JsonSchema] = field(default_factory=dict)
     boot_id: UUID = field(default_factory=uuid4)
 
 

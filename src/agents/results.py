@@ -61,6 +61,7 @@ def work_result(
             error_message=outcome.error_message,
             error_code=outcome.error_code,
             exit_code=outcome.exit_code,
+            result=outcome.result,
             duration_ms=duration_ms,
             agent_id=agent_id,
             attempt=grant.attempt,

@@ -98,7 +98,7 @@ class Runner:
         async with self._log_stream(grant, send) as stream:
             outcome, began, ran = await self._execute(attempt, stream)
             ended_at = self._clock.now()
-            outcome = as_reported(outcome, attempt.stop.reason).with_texts(stream.redacted)
+            outcome = as_reported(outcome, attempt.stop.reason).leaving(stream.redacted)
             duration_ms = int((self._clock.monotonic() - started) * 1000)
 
             def written(chunks: Sequence[OutputChunk]) -> WrittenResult:

@@ -15,6 +15,7 @@ from common.confinement import UNCONFINED, Confinement
 from common.labels import MOST_LABELS, Labels
 from common.work import AgentType
 
+ExecutorClass = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 # Labels that an agent adds by itself.
@@ -158,6 +159,17 @@ class AgentSettings(Settings):
         description="How much one attempt may write in a second, twice that in the first; a program that writes faster "
         "is slowed down, and nothing of its output is lost for that.",
     )
+    executors: Annotated[list[ExecutorClass], NoDecode] = Field(
+        default_factory=list,
+        max_length=50,
+        description="Executors of your own, as `module:Class`, which the agent imports when it starts; separated by "
+        "commas or a JSON list.",
+    )
+    playbooks_dir: Path | None = Field(
+        default=None,
+        description="The directory of the playbooks and inventories that work of the type ansible may use; without it, "
+        "or without ansible-playbook, the agent does not offer such work.",
+    )
     keep_workspaces: bool = Field(
         default=False, description="Keep the directory of each attempt after its end, to look into it."
     )
@@ -176,13 +188,13 @@ class AgentSettings(Settings):
             raise ValueError(f"must have at most {MOST_LABELS - len(ANNOUNCED)} labels")
         return value
 
-    @field_validator("state_dir", "trusted_keys", "policy_file")
+    @field_validator("state_dir", "trusted_keys", "policy_file", "playbooks_dir")
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
         # Work runs in a directory of its own, from which a relative path would lead elsewhere.
         return None if value is None else value.expanduser().absolute()
 
-    @field_validator("env_allow", mode="before")
+    @field_validator("env_allow", "executors", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         if not isinstance(value, str):

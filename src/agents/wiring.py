@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from agents.agent import Agent
@@ -61,7 +62,7 @@ async def build_agent(
     settings: AgentSettings,
     identity: Identity,
     broker: Broker,
-    executors: Mapping[str, Executor],
+    executors: Mapping[str, Executor[Any]],
     trust: Trust | None,
     keepers: Keepers,
     *,

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.journal import Journal
@@ -43,7 +44,7 @@ class Refusal:
 class Passage:
     """One piece of work on its way through the gate. `began`: something of it may have run."""
 
-    def __init__(self, gate: "WriteGate", grant: GrantedTask, executor: Executor, permitted: Permitted) -> None:
+    def __init__(self, gate: "WriteGate", grant: GrantedTask, executor: Executor[Any], permitted: Permitted) -> None:
         self._gate = gate
         self._grant = grant
         self._executor = executor
@@ -73,7 +74,7 @@ class WriteGate:
 
     def __init__(
         self,
-        executors: Mapping[str, Executor],
+        executors: Mapping[str, Executor[Any]],
         *,
         agent_type: str,
         journal: Journal,

@@ -32,6 +32,7 @@ from common.rest.tasks import (
     TaskStatus,
 )
 from common.rest.why import Why
+from common.rest.work_types import KnownWorkType
 
 DEFAULT_SERVER = "http://127.0.0.1:8420"
 NORMAL_PRIORITY = 3
@@ -210,6 +211,10 @@ class Client(Approvals, Operations, Access):
         query = {"agent_type": agent_type, "status": status, "gone": "true" if gone else None}
         found = await self._http.get("/api/v1/agents", query)
         return [Agent.model_validate(agent) for agent in found]
+
+    async def work_types(self) -> list[KnownWorkType]:
+        """Return what may be dispatched, and which agents offer it now."""
+        return [KnownWorkType.model_validate(known) for known in await self._http.get("/api/v1/work-types")]
 
     async def cancel(self, task_id: AnyId) -> None:
         """Cancel a task; when this returns, it will not start, and is being stopped if it runs."""

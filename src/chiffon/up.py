@@ -6,7 +6,7 @@ and the agents share this process, because that broker lives in one.
 """
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,11 +34,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to start. `port` None is the one of the settings, 0 a free one; not `durable` is for what is thrown away."""
+    """What to start: `agents` says how many of each type.
+
+    `port` None is the one of the settings, 0 a free one; not `durable` is for what is thrown away.
+    """
 
     state_dir: Path
-    agents: int = 2
-    agent_types: Sequence[str] = ("infra",)
+    agents: Mapping[str, int]
     slots: int | None = None
     port: int | None = None
     durable: bool = True
@@ -150,8 +152,7 @@ def _mode(site: Site) -> Mode:
 
 
 def _names(plan: Plan) -> tuple[tuple[str, str], ...]:
-    numbers = range(1, plan.agents + 1)
-    return tuple((kind, f"{kind}-{number}") for kind in plan.agent_types for number in numbers)
+    return tuple((kind, f"{kind}-{number}") for kind, count in plan.agents.items() for number in range(1, count + 1))
 
 
 async def _is_ready(client: Client) -> bool:

@@ -36,6 +36,8 @@ def check_json(value: Any) -> Any:
             check_text(item)
         elif isinstance(item, dict):
             for key, inner in item.items():
+                if not isinstance(key, str):
+                    raise ValueError("must have texts as names")  # noqa: TRY004 - pydantic reports it
                 check_text(key)
                 waiting.append((inner, depth + 1))
         elif isinstance(item, list):

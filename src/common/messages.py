@@ -13,6 +13,8 @@ from common.confinement import UNCONFINED, Confinement
 from common.labels import Labels
 from common.moment import Moment
 from common.policy.model import Effect
+from common.result import Result
+from common.schemas import Schemas
 from common.seal import KeyId, Seal
 from common.work import AgentType, AnyWorkType
 
@@ -173,8 +175,8 @@ class WorkResult(Message):
     `output` is the end of what it wrote (both streams as they came, at most 16 KiB); `chunks` are those not yet sent;
     `output_bytes` says how much each stream holds in all, so that a reader knows when it has everything, and
     `output_dropped` how much more it wrote, beyond the limit. `started` is false for a task that is handed back
-    untouched: that attempt does not count. `artifacts_path` is where the worker says that it put what it made.
-    `result` is what the executor returned.
+    untouched: that attempt does not count. `artifacts_path` is where the worker says that it put what it made, `result`
+    what the executor returned, if anything.
     """
 
     task_id: UUID
@@ -193,7 +195,7 @@ class WorkResult(Message):
     output_bytes: dict[Stream, int] = Field(default_factory=dict)
     output_dropped: dict[Stream, int] = Field(default_factory=dict)
     artifacts_path: str | None = None
-    result: JsonValue = None
+    result: Result = None
 
 
 class AgentStatus(StrEnum):
@@ -206,12 +208,19 @@ class AgentStatus(StrEnum):
 
 
 class Resources(Message):
-    """How much of the host is in use. GPU figures are None where there is no GPU to ask."""
+    """How much of the host is in use. Figures are None where nothing reports them.
+
+    `load` is the average of the last minute, `memory_free_gb` what programs can still get. GPU figures are those of one
+    GPU: the memory of the largest, and the most that is free on one.
+    """
 
     cpu_percent: float = Field(ge=0, description="Processor time in use.")
     memory_percent: float = Field(ge=0, description="Memory in use.")
-    gpu_vram_total_gb: float | None = Field(default=None, description="Memory of its GPUs.")
-    gpu_vram_available_gb: float | None = Field(default=None, description="Free memory of its GPUs.")
+    cores: int | None = Field(default=None, ge=1, description="Its logical processors.")
+    load: float | None = Field(default=None, ge=0, description="Its load, the average of the last minute.")
+    memory_free_gb: float | None = Field(default=None, ge=0, description="Memory that programs can still get.")
+    gpu_vram_total_gb: float | None = Field(default=None, description="Memory of its largest GPU.")
+    gpu_vram_available_gb: float | None = Field(default=None, description="The most memory that is free on one GPU.")
 
 
 class StatusUpdate(Message):
@@ -219,7 +228,8 @@ class StatusUpdate(Message):
 
     `labels` is what it says that it has, for work that needs it. A heartbeat with a `beat_id` is answered with `Heard`.
     `trusted_keys` names the keys whose signatures count for it; None: it checks none. `sent_at` is the time by its own
-    clock, `boot_id` a random name of its process.
+    clock, `boot_id` a random name of its process. `schemas` are those of its work types that are not built in, until a
+    heartbeat of its process was answered.
     """
 
     agent_id: UUID
@@ -237,6 +247,7 @@ class StatusUpdate(Message):
     trusted_keys: list[KeyId] | None = Field(default=None, max_length=100)
     sent_at: Moment | None = None
     boot_id: UUID | None = None
+    schemas: Schemas = Field(default_factory=dict, exclude_if=lambda schemas: not schemas)
 
 
 class Lease(Message):

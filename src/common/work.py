@@ -10,16 +10,20 @@ from types import MappingProxyType
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    JsonValue,
     StringConstraints,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from common.json_rules import Number, SafeText, Truth
+from common.json_rules import Number, SafeText, Truth, check_json
 
 WORK_TYPE_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 AGENT_TYPE_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
@@ -35,6 +39,7 @@ SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.
 
 MAX_DURATION_SECONDS = 7 * 24 * 3600
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HOST = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:\[\]-]*")
 
 
 class Parameters(BaseModel):
@@ -55,7 +60,21 @@ class EchoParameters(Parameters):
     message: SafeText = Field(default="", max_length=65_536, description="The text to return.")
 
 
-class ShellScriptParameters(Parameters):
+class ProgramLimits(Parameters):
+    """How long a program may run, and be silent."""
+
+    max_duration_seconds: Number = Field(
+        default=3600.0, gt=0, le=MAX_DURATION_SECONDS, description="The program is stopped after this many seconds."
+    )
+    max_silence_seconds: Number | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_DURATION_SECONDS,
+        description="The program is stopped when it has written nothing, on either stream, for this many seconds.",
+    )
+
+
+class ShellScriptParameters(ProgramLimits):
     """Run a program: either `argv`, started without a shell, or `script`, given to `shell`."""
 
     argv: list[SafeText] | None = Field(
@@ -74,16 +93,6 @@ class ShellScriptParameters(Parameters):
     stdin: Annotated[SafeText, StringConstraints(max_length=262_144)] | SecretReference = Field(
         default="", description='Text for the program\'s standard input, at most 262144, or `{"secret": "NAME"}`.'
     )
-    max_duration_seconds: Number = Field(
-        default=3600.0, gt=0, le=MAX_DURATION_SECONDS, description="The program is stopped after this many seconds."
-    )
-    max_silence_seconds: Number | None = Field(
-        default=None,
-        gt=0,
-        le=MAX_DURATION_SECONDS,
-        description="The program is stopped when it has written nothing, on either stream, for this many seconds.",
-    )
-
     leaves_processes: Truth = Field(
         default=False,
         description="What the program has started lives on when it has ended by itself; otherwise it is killed.",
@@ -108,12 +117,105 @@ class ShellScriptParameters(Parameters):
         return self
 
 
+def _kind_of(value: Any) -> str:
+    is_reference = isinstance(value, SecretReference) or (isinstance(value, dict) and value.keys() == {"secret"})
+    return "secret" if is_reference else "value"
+
+
+ExtraVariable = Annotated[
+    Annotated[SecretReference, Tag("secret")] | Annotated[JsonValue, Tag("value")], Discriminator(_kind_of)
+]
+
+
+class AnsibleParameters(ProgramLimits):
+    """Run a playbook of the agent's host with ansible-playbook."""
+
+    playbook: SafeText = Field(
+        min_length=1, max_length=4096, description="The playbook: a path in the agent's `playbooks_dir`."
+    )
+    inventory: SafeText | None = Field(
+        default=None,
+        min_length=1,
+        max_length=65_536,
+        description="Host names with commas (`web1,web2`, or `web1,` for one), or a path in the agent's "
+        "`playbooks_dir`; without it that of the host's `ansible.cfg`.",
+    )
+    limit: SafeText | None = Field(
+        default=None, min_length=1, max_length=65_536, description="Only hosts that match this pattern."
+    )
+    tags: list[SafeText] = Field(default_factory=list, max_length=256, description="Only tasks with one of these tags.")
+    extra_vars: Annotated[dict[str, ExtraVariable], AfterValidator(check_json)] = Field(
+        default_factory=dict,
+        max_length=256,
+        description='Variables, which are never evaluated as templates; a value may be `{"secret": "NAME"}`.',
+    )
+    check: Truth = Field(default=False, description="Change nothing, and say what would be changed.")
+
+    @field_validator("playbook")
+    @classmethod
+    def _stays_inside(cls, value: str) -> str:
+        if value.startswith("/") or ".." in value.split("/"):
+            raise ValueError("must be a path in the agent's playbooks_dir: relative, and without '..'")
+        return value
+
+    @field_validator("inventory")
+    @classmethod
+    def _hosts_are_names(cls, value: str | None) -> str | None:
+        if value is None or "," not in value:
+            return None if value is None else cls._stays_inside(value)
+        for host in filter(None, value.split(",")):
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is no name or address of a host")
+        return value
+
+    @field_validator("limit")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        if value is not None and "@" in value:
+            raise ValueError("must be a pattern of hosts: '@', which names a file, is not allowed")
+        return value
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_are_single(cls, value: list[str]) -> list[str]:
+        if any(not tag or "," in tag for tag in value):
+            raise ValueError("each must be one tag, without a comma")
+        return value
+
+    @field_validator("extra_vars")
+    @classmethod
+    def _names_are_the_plays(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not _ENVIRONMENT_NAME.fullmatch(name):
+                raise ValueError(f"has a name that is not allowed: {name!r}; use letters, digits and '_'")
+            if name.startswith("ansible_"):
+                raise ValueError(
+                    f"has a name that is not allowed: {name!r}; those with 'ansible_' belong to inventories"
+                )
+        return value
+
+
+class MetricsParameters(Parameters):
+    """Measure the agent's host: processor, load, memory, disks, uptime and GPUs."""
+
+    seconds: Number = Field(
+        default=0.5, ge=0.1, le=60, description="For how long the use of the processor is measured."
+    )
+
+
 PARAMETERS: Mapping[str, type[Parameters]] = MappingProxyType(
-    {"echo": EchoParameters, "shell_script": ShellScriptParameters}
+    {
+        "echo": EchoParameters,
+        "shell_script": ShellScriptParameters,
+        "ansible": AnsibleParameters,
+        "metrics": MetricsParameters,
+    }
 )
 
 # Which type of agent runs which type of work, unless the settings of the orchestrator say otherwise.
-DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType({"echo": "infra", "shell_script": "infra"})
+DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType(
+    {"echo": "infra", "shell_script": "infra", "ansible": "infra", "metrics": "desktop"}
+)
 
 
 def content_of(work_type: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -46,6 +46,7 @@ from orchestrator.registry import api as fleet
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tasks import api as tasks
 from orchestrator.wiring import Orchestrator, open_orchestrator
+from orchestrator.work_types import api as work_types
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ def create_app(
     app.add_middleware(RequestContext, on_error=errors.unexpected)
     app.include_router(api.router)
     app.include_router(tasks.router)
+    app.include_router(work_types.router)
     app.include_router(fleet.router)
     app.include_router(fan_outs.router)
     app.include_router(dead_letters.router)
@@ -146,6 +148,8 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.identities = orchestrator.identities
     app.state.audit = orchestrator.audit
     app.state.pools = orchestrator.pools
+    app.state.registry = orchestrator.registry
+    app.state.routes = orchestrator.routes
 
 
 class _Server(uvicorn.Server):

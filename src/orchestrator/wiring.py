@@ -103,6 +103,8 @@ class Orchestrator:
     identities: Identities
     audit: AuditService
     pools: Collection[str]
+    registry: RegistryService
+    routes: Mapping[str, str]
 
 
 @asynccontextmanager
@@ -241,6 +243,8 @@ async def open_orchestrator(
             build_identities(settings, pool, trusted_keys=tuple if signer is None else signer.public_keys),
             audit,
             frozenset({*settings.agent_types, HTTP_POOL}),
+            registry,
+            settings.routes,
         )
 
 

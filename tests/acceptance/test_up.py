@@ -21,7 +21,7 @@ shared = pytest.mark.xdist_group("acceptance/up")
 @pytest.fixture(scope="module")
 async def running() -> AsyncIterator[Up]:
     """One that the tests share which neither end it nor any part of it."""
-    async with up("--agents", "1", "--agent-types", "infra,desktop") as opened:
+    async with up("--agents", "1") as opened:
         yield opened
 
 
@@ -65,6 +65,14 @@ async def test_the_outcome_of_real_work_is_the_exit_status(running: Up) -> None:
     assert status == 0
     assert out == "out\n"
     assert "err\n" in err
+
+
+@shared
+async def test_this_host_is_measured_without_any_setting(running: Up) -> None:
+    status, out, err = await chiffon("dispatch", "metrics", "--wait", "-o", "json", "--server", running.url)
+
+    assert status == 0, err
+    assert json.loads(json.loads(out)["output"])["cpu"]["cores"] == psutil.cpu_count()
 
 
 async def test_nothing_outlives_a_killed_up(prepared: Path) -> None:

@@ -79,6 +79,8 @@ BODIES = (
     "Why",
     "Blocker",
     "WhyAgent",
+    "KnownWorkType",
+    "OfferingAgent",
     "Agent",
     "Resources",
     "PauseRequest",

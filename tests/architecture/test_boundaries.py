@@ -64,6 +64,7 @@ MAY_READ_ENVIRONMENT = {
     "src/agents/settings.py": "XDG_STATE_HOME, for where state is kept by default",
     "src/agents/secrets/resolve.py": "a secret may come from a variable of the agent",
     "src/agents/executors/environment.py": "the allow-list of variables that a command inherits",
+    "src/agents/executors/ansible_summary.py": "Ansible runs it, and its executor names the file there",
     "src/chiffon/*postgres*.py": "initdb and pg_ctl inherit it",
     "src/chiffon/credentials.py": "CHIFFON_TOKEN, for every program that uses the client, and XDG_CONFIG_HOME",
     "src/chiffon/child_processes.py": "the processes of `chiffon up` inherit it",

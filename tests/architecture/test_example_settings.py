@@ -19,6 +19,7 @@ NOT_SHOWN = {
     "broker_identities",
     "admin_password",
     "admin_password_file",
+    "playbooks_dir",
     "policy_file",
     "run_as",
     "tls_cert_file",

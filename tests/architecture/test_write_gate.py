@@ -13,12 +13,15 @@ STARTS_SQL = tuple(f"src/chiffon/in_process/{name}.py" for name in ("store", "qu
 # What only these may import; with the executors themselves, which may know each other.
 KNOWS_THE_EXECUTORS = {
     "agents.executors.registry": {"src/agents/main.py", "src/chiffon/in_process/gate.py"},
+    # The public face of executors.
+    "agents.executors.programs": {"src/chiffon/executors.py"},
     "agents.permitted": {*GATES},
     # These ask the host's own tools, and the commands that its settings name; no work has a say in what they run.
-    "agents.executors.process": {"src/agents/resources.py", "src/agents/secrets/resolve.py"},
+    "agents.executors.process": {"src/agents/gpus.py", "src/agents/secrets/resolve.py"},
 }
 HARMLESS = {"agents.executors.base", "agents.executors.environment", "agents.executors.enforcement"}
-CHANGES_AN_OUTCOME = "src/agents/executors/base.py"
+# Here `execute` checks the parameters before `carry_out`, and an outcome is changed.
+BASE = "src/agents/executors/base.py"
 
 
 def test_only_a_gate_starts_an_executor() -> None:
@@ -28,6 +31,18 @@ def test_only_a_gate_starts_an_executor() -> None:
         if module.path not in (*GATES, *STARTS_SQL)
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Attribute) and node.attr == "execute" and not _is_passage(module, node)
+    ]
+
+    assert not strays, "\n".join(strays)
+
+
+def test_only_an_executor_itself_carries_out_its_work() -> None:
+    strays = [
+        module.at(node, "calls or hands out .carry_out")
+        for module in modules("src")
+        if module.path != BASE
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and node.attr == "carry_out"
     ]
 
     assert not strays, "\n".join(strays)
@@ -43,7 +58,7 @@ def test_only_a_gate_makes_permitted_work() -> None:
     replaced = [
         module.at(call, f"calls {name}")
         for module in _near()
-        if module.path != CHANGES_AN_OUTCOME
+        if module.path != BASE
         if any(imported == "agents.permitted" for _, imported in imported_names(module.tree))
         for call, name in called_names(module.tree)
         if name in ("replace", "dataclasses.replace", "copy", "copy.copy", "copy.replace", "object.__new__")

@@ -1,11 +1,13 @@
 """What an executor is, what it gets, and what it answers."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from agents.executors.enclosure import OPEN, Enclosure
 from agents.permitted import Permitted
@@ -13,6 +15,11 @@ from agents.processes.keepers import Keeper, Starter
 from agents.stopping import StopSignal
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream
+from common.redaction.json_values import hidden_in
+from common.result import canonical_result
+from common.work import SecretReference
+
+P = TypeVar("P", bound=BaseModel)
 
 WriteOutput = Callable[[Stream, bytes], Awaitable[None]]
 ProcessStarted = Callable[[Keeper], None]
@@ -41,7 +48,8 @@ async def _no_secrets(name: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an attempt ended. `cancelled` means that it was stopped because `context.stop` was ordered, for whatever
-    reason. `retryable`: another attempt, if the task has one left, may end differently.
+    reason. `retryable`: another attempt, if the task has one left, may end differently. `result` is what the work
+    returned: JSON, at most `MAX_RESULT_BYTES` of it.
     """
 
     status: ResultStatus
@@ -49,6 +57,7 @@ class Outcome:
     error_message: str | None = None
     error_code: ErrorCode | None = None
     retryable: bool = False
+    result: JsonValue = None
 
     @classmethod
     def failed(
@@ -61,9 +70,22 @@ class Outcome:
     ) -> Self:
         return cls(ResultStatus.FAILED, exit_code, message, code, retryable)
 
-    def with_texts(self, change: Callable[[str], str]) -> Self:
-        """Return the same with every text changed."""
-        return self if self.error_message is None else replace(self, error_message=change(self.error_message))
+    def leaving(self, hide: Callable[[str], str]) -> Self:
+        """Return the same as it leaves this host: `hide` takes the secrets out of every text.
+
+        With a result that cannot be kept, work that was completed has failed, and says why.
+        """
+        message = None if self.error_message is None else hide(self.error_message)
+        if self.result is None:
+            return self if message is None else replace(self, error_message=message)
+        try:
+            result = canonical_result(hidden_in(canonical_result(self.result), hide))
+            return replace(self, error_message=message, result=result)
+        except ValueError as problem:
+            reason = f"The result of the work {problem}."
+        if self.status is ResultStatus.COMPLETED:
+            return type(self).failed(reason, exit_code=self.exit_code)
+        return replace(self, error_message=message, result=None).also_saying(reason)
 
     def also_saying(self, text: str) -> Self:
         """Return the same with another sentence in its message."""
@@ -109,21 +131,81 @@ class ExecutionContext:
     secret: ResolveSecret = _no_secrets
     enclosure: Enclosure = OPEN
 
+    async def text_of(self, given: str | SecretReference) -> str:
+        """Return a text, or the value of the secret that stands in its place. Raises `SecretUnavailable`."""
+        return given if isinstance(given, str) else await self.secret(given.secret)
 
-class Executor(Protocol):
-    """Runs one work type. `needs_workspace`: whether it uses the directory of the attempt; otherwise none is made.
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The settings of an agent from which its executors see what they may offer."""
+
+    playbooks_dir: Path | None = None
+
+
+class Executor(ABC, Generic[P]):
+    """Runs one work type: the seam for work of other kinds; see docs/how-to/add-an-executor.md.
+
+    `kind` is the name of the work type, `parameters` the model of its parameters, whose docstring and JSON Schema
+    callers are shown. `needs_workspace`: whether it uses the directory of the attempt; otherwise none is made.
+    `watches_stop`: whether it obeys `context.stop` itself, like all that run programs; otherwise its coroutine is
+    cancelled when the stop is ordered.
 
     One that needs a workspace does its work by programs of `context.keepers` alone. So an `OSError` that it raises
     before any of them may have run hands the work back untouched; any other end counts as an attempt.
     """
 
     kind: ClassVar[str]
-    needs_workspace: ClassVar[bool]
+    parameters: ClassVar[type[BaseModel]]
+    needs_workspace: ClassVar[bool] = False
+    watches_stop: ClassVar[bool] = False
+
+    @classmethod
+    def offer(cls, _host: Host) -> Self | None:
+        """Return the executor if this host can run such work, else None; asked once, at the agent's start."""
+        return cls()
+
+    def labels(self) -> Mapping[str, Any]:
+        """Return what the agent announces that it has because of this executor, for work that asks for it."""
+        return {}
 
     async def execute(self, work: Permitted, context: ExecutionContext) -> Outcome:
-        """Run to the end and return the outcome, also for a failure.
+        """Check the parameters and carry the work out to its end; return the outcome, also for a failure.
 
         Whatever was started has ended when this returns. Once `context.stop` is ordered it returns soon, by `kill_at`
         and the moment that killing takes.
         """
-        ...
+        try:
+            parameters = cast("P", self.parameters.model_validate(work.parameters))
+        except ValidationError as error:
+            return Outcome.invalid_parameters(error)
+        try:
+            if self.watches_stop:
+                return await self.carry_out(parameters, context)
+            return await _until_stopped(self.carry_out(parameters, context), context.stop)
+        except SecretUnavailable as error:
+            return Outcome.without_secret(error) if context.stop.reason is None else Outcome(ResultStatus.CANCELLED)
+
+    @abstractmethod
+    async def carry_out(self, parameters: P, context: ExecutionContext) -> Outcome:
+        """Do the work; called by `execute` only. What it raises is a failure of the executor, told by its name only.
+
+        `SecretUnavailable` and `OSError`, for what the host lacks, are told in words.
+        """
+
+
+async def _until_stopped(work: Coroutine[Any, Any, Outcome], stop: StopSignal) -> Outcome:
+    """Return what work returns; cancel it when the stop is ordered."""
+    working, ordered = asyncio.create_task(work, name="executor"), asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({working, ordered}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})
+            if working.cancelled():
+                return Outcome(ResultStatus.CANCELLED)
+        return working.result()
+    finally:
+        working.cancel()
+        ordered.cancel()
+        await asyncio.gather(working, ordered, return_exceptions=True)

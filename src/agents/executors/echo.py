@@ -2,22 +2,16 @@
 
 from typing import ClassVar
 
-from pydantic import ValidationError
-
-from agents.executors.base import ExecutionContext, Outcome
-from agents.permitted import Permitted
+from agents.executors.base import ExecutionContext, Executor, Outcome
 from common.messages import ResultStatus, Stream
 from common.work import EchoParameters
 
 
-class EchoExecutor:
+class EchoExecutor(Executor[EchoParameters]):
     kind: ClassVar[str] = "echo"
-    needs_workspace: ClassVar[bool] = False
+    parameters = EchoParameters
+    watches_stop: ClassVar[bool] = True  # it is over at once
 
-    async def execute(self, work: Permitted, context: ExecutionContext) -> Outcome:
-        try:
-            parameters = EchoParameters.model_validate(work.parameters)
-        except ValidationError as error:
-            return Outcome.invalid_parameters(error)
+    async def carry_out(self, parameters: EchoParameters, context: ExecutionContext) -> Outcome:
         await context.write(Stream.STDOUT, parameters.message.encode())
         return Outcome(ResultStatus.COMPLETED)

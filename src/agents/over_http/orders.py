@@ -69,7 +69,9 @@ class Orders:
             return
         running = [held.job.id for held in self._held if held.is_granted]
         try:
-            await self._say(latest.model_copy(update={"current_tasks": running, "beat_id": None, "sent_at": None}))
+            await self._say(
+                latest.model_copy(update={"current_tasks": running, "beat_id": None, "sent_at": None, "schemas": {}})
+            )
             self._failures = 0
         except ServerAway as failure:
             self._failures += 1

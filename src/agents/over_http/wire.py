@@ -60,6 +60,7 @@ def heartbeat(update: StatusUpdate) -> Fields:
         "trusted_keys": update.trusted_keys,
         "sent_at": update.sent_at,
         "boot_id": update.boot_id,
+        "schemas": update.schemas or None,
     }
 
 
@@ -75,6 +76,7 @@ def end(result: WorkResult) -> tuple[type[OwnerRequest], Fields]:
         "result_summary": _storable(result.output),
         "artifacts_path": result.artifacts_path,
         "exit_code": result.exit_code,
+        "result": result.result,
         "duration_ms": result.duration_ms,
         "output_bytes": result.output_bytes,
         "output_dropped": result.output_dropped or None,

@@ -48,7 +48,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "chiffon.cli.rabbitmq:app", "Start", "Set RabbitMQ up, with a user of its own for each agent."
         ),
         "dispatch": Command("chiffon.cli.dispatch:dispatch", "Work", "Hand in a task."),
-        "status": Command("chiffon.cli.status:status", "Work", "Show where a task stands."),
+        "status": Command("chiffon.cli.status:status", "Work", "Show where a task stands, or work on several agents."),
         "why": Command("chiffon.cli.why:why", "Work", "Say what a task waits for."),
         "logs": Command("chiffon.cli.logs:logs", "Work", "Print what a task wrote, from the start."),
         "cancel": Command(
@@ -57,6 +57,11 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "rerun": Command("chiffon.cli.rerun:rerun", "Work", "Run a task that has ended once more, as a new task."),
         "tasks": Command("chiffon.cli.tasks:tasks", "Work", "List tasks, newest first."),
         "watch": Command("chiffon.cli.watch:watch", "Work", "Print what happens, as it happens."),
+        "work-types": Command(
+            "chiffon.cli.work_types:work_types",
+            "Work",
+            "List the work types, their pools, and the agents that offer them now.",
+        ),
         "agents": Command("chiffon.cli.agents:app", "Work", "List the agents, or pause, drain and resume one."),
         "identities": Command(
             "chiffon.cli.identities:app", "Access", "List who is known, make somebody known, shut out."

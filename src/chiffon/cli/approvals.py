@@ -166,7 +166,7 @@ def ask(work_type: str, /, *argv: str, params_file: TextSource = None, note: str
     Parameters
     ----------
     work_type
-        What kind of work it is: shell_script, echo.
+        What kind of work it is: chiffon work-types lists them.
     argv
         After `--`: the program and its arguments, for shell_script.
     params_file

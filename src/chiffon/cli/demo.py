@@ -47,7 +47,7 @@ async def _demo(server: str | None, token: str | None) -> int:
         async with Client(server, token=token) as client:
             return Exit.OK if await run_demo(client) else Exit.ERROR
     state = _temporary_directory()
-    plan = Plan(state_dir=state, agents=2, slots=2, port=0, durable=False)
+    plan = Plan(state_dir=state, agents={"infra": 2}, slots=2, port=0, durable=False)
     succeeded = False
     try:
         async with everything(plan, say) as running, Client(running.site.url, token=running.token) as client:

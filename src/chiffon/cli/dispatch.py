@@ -67,7 +67,7 @@ def dispatch(
     Parameters
     ----------
     work_type
-        What kind of work it is: shell_script, echo.
+        What kind of work it is: chiffon work-types lists them.
     argv
         After `--`: the program and its arguments, for shell_script.
     param

@@ -11,8 +11,8 @@ from chiffon.cli.stopping import run_until_stopped
 
 def up(
     *,
-    agents: int = 2,
-    agent_types: str = "infra",
+    agents: int | None = None,
+    agent_types: str = "infra,desktop",
     slots: int | None = None,
     port: int | None = None,
     in_process: Annotated[bool, Flag] = False,
@@ -34,9 +34,9 @@ def up(
     Parameters
     ----------
     agents
-        How many agents of each type.
+        How many agents of each type; by default 2 of the first type and 1 of each other.
     agent_types
-        The types of agents, separated by commas.
+        The types of agents, separated by commas. By default those to which work is routed as the settings come.
     slots
         How many tasks an agent runs at the same time.
     in_process
@@ -51,8 +51,7 @@ def up(
 
     plan = Plan(
         state_dir=(state_dir or default_state_dir()).expanduser().resolve(),
-        agents=agents,
-        agent_types=tuple(name.strip() for name in agent_types.split(",")),
+        agents=_counts(agent_types, agents),
         slots=slots,
         port=port,
         in_process=in_process,
@@ -74,3 +73,9 @@ def up(
             return Exit.ERROR
 
     return run_until_stopped(work)
+
+
+def _counts(agent_types: str, each: int | None) -> dict[str, int]:
+    """Return how many agents of each type are started."""
+    names = [name.strip() for name in agent_types.split(",")]
+    return {name: (2 if name == names[0] else 1) if each is None else each for name in names}

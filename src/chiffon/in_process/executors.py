@@ -48,7 +48,7 @@ async def run_program(execution: Execution, start: Start, keepers: Keepers) -> A
                     kill_grace_seconds=KILL_GRACE_SECONDS,
                     keepers=keepers,
                 )
-                outcome = await _run(start, work, context)
+                outcome = (await _run(start, work, context)).leaving(str)
     except OSError as error:
         message = f"The host failed: {error}."
         raise WorkFailed(message, code=ErrorCode.RESOURCE_LIMIT, retryable=True) from error
@@ -56,7 +56,8 @@ async def run_program(execution: Execution, start: Start, keepers: Keepers) -> A
     if outcome.status is not ResultStatus.COMPLETED:
         message = outcome.error_message or "It was stopped."
         raise WorkFailed(message, code=outcome.error_code, retryable=outcome.retryable)
-    return {"exit_code": outcome.exit_code, **texts}
+    result = {} if outcome.result is None else {"result": outcome.result}
+    return {"exit_code": outcome.exit_code, **texts, **result}
 
 
 async def _run(start: Start, work: WorkRequest, context: ExecutionContext) -> Outcome:

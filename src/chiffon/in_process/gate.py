@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agents.executors.base import ExecutionContext, Executor, Outcome
+from agents.executors.base import ExecutionContext, Executor, Host, Outcome
 from agents.executors.registry import executors
 from agents.permitted import Permitted
 from agents.processes.keepers import Keepers
@@ -46,7 +46,7 @@ class WriteGate:
         self._keepers = keepers
         self._asks_people = ask is None
         self._ask = ask or self._ask_approval
-        self._built_in: Mapping[str, Executor] = executors()
+        self._built_in: Mapping[str, Executor[Any]] = executors(Host())
         self._own: dict[str, Run] = {}
         self._effects = {
             command: Effect.READ if command in BUILT_IN_READS else Effect.WRITE for command in self._built_in

@@ -23,7 +23,7 @@ class Agent(Answer):
     agent_type: str = Field(description="The pool that it belongs to.", examples=["infra"])
     status: AgentStatus = Field(description="online, busy (it runs something), draining, or offline (silent)")
     resources: Resources = Field(description="How much of its host is in use.")
-    labels: dict[str, Any] = Field(default_factory=dict, description="What it says that it has, and its GPU memory.")
+    labels: dict[str, Any] = Field(default_factory=dict, description="What it says that it has, and what its host has.")
     last_heartbeat_at: datetime = Field(description="When it was last heard of.")
     hostname: str = Field(description="Its host.")
     version: str = Field(description="Its version of Chiffon.")

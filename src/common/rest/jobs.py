@@ -18,6 +18,7 @@ from common.policy.model import Effect
 from common.rest.base import OrNewer
 from common.rest.camel import CamelAnswer, CamelRequest
 from common.rest.tasks import LONGEST_KEY
+from common.result import Result
 from common.work import AnyWorkType
 
 LONGEST_NAME = 200
@@ -197,6 +198,7 @@ class EndRequest(OwnerRequest):
     exit_code: WholeNumber | None = Field(
         default=None, ge=LOWEST, le=HIGHEST, description="The exit status of its program."
     )
+    result: Result = Field(default=None, description="What it returned: JSON, at most 65536 bytes of it.")
     duration_ms: WholeNumber | None = Field(default=None, ge=0, le=LARGEST, description="How long the attempt ran.")
     output_bytes: Sizes | None = Field(
         default=None, description="How much each stream holds in all, so that readers know when they have everything."

@@ -11,7 +11,8 @@ from common.labels import Labels
 from common.messages import AgentStatus
 from common.moment import Moment
 from common.rest.camel import CamelAnswer, CamelRequest
-from common.rest.jobs import LONGEST_NAME, JobSeal
+from common.rest.jobs import HIGHEST, LONGEST_NAME, JobSeal
+from common.schemas import Schemas
 from common.seal import KeyId
 from common.work import AGENT_TYPE_PATTERN, AnyWorkType
 
@@ -21,8 +22,13 @@ class WorkerResources(CamelRequest):
 
     cpu_percent: Number = Field(default=0, ge=0, description="Processor time in use.")
     memory_percent: Number = Field(default=0, ge=0, description="Memory in use.")
-    gpu_vram_total_gb: Number | None = Field(default=None, ge=0, description="Memory of its GPUs.")
-    gpu_vram_available_gb: Number | None = Field(default=None, ge=0, description="Free memory of its GPUs.")
+    cores: WholeNumber | None = Field(default=None, ge=1, le=HIGHEST, description="Its logical processors.")
+    load: Number | None = Field(default=None, ge=0, description="Its load, the average of the last minute.")
+    memory_free_gb: Number | None = Field(default=None, ge=0, description="Memory that programs can still get.")
+    gpu_vram_total_gb: Number | None = Field(default=None, ge=0, description="Memory of its largest GPU.")
+    gpu_vram_available_gb: Number | None = Field(
+        default=None, ge=0, description="The most memory that is free on one GPU."
+    )
 
 
 class WorkerReport(CamelRequest):
@@ -49,6 +55,9 @@ class WorkerReport(CamelRequest):
     )
     sent_at: Moment | None = Field(default=None, description="The time by the worker's clock.")
     boot_id: UUID | None = Field(default=None, description="A random name of the worker's process.")
+    schemas: Schemas = Field(
+        default_factory=dict, description="JSON Schema of the parameters of its own work types; said once is enough."
+    )
 
 
 class WorkerOrder(CamelAnswer):

@@ -18,7 +18,14 @@ from orchestrator.identities.access import READ
 from orchestrator.placement.rules import AGENT_ID
 from orchestrator.service import WorkOptions
 
-router = APIRouter(prefix="/api/v1/fan-outs", tags=["tasks"], responses={500: {"content": ERROR_CONTENT}})
+router = APIRouter(
+    prefix="/api/v1/fan-outs",
+    tags=["tasks"],
+    responses={
+        422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."},
+        500: {"content": ERROR_CONTENT},
+    },
+)
 
 
 async def get_fan_outs(request: Request) -> FanOutService:

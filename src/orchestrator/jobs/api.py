@@ -209,6 +209,7 @@ def _common(end: EndRequest) -> dict[str, Any]:
         "summary": end.result_summary or "",
         "artifacts_path": end.artifacts_path,
         "exit_code": end.exit_code,
+        "result": end.result,
         "duration_ms": end.duration_ms,
         "output_bytes": end.output_bytes,
         "output_dropped": end.output_dropped,
@@ -233,6 +234,7 @@ async def heartbeat_worker(worker_id: WorkerName, said: WorkerReport, jobs: Jobs
         labels=said.labels,
         sent_at=said.sent_at,
         boot_id=said.boot_id,
+        schemas=said.schemas,
     )
     order, cancelled = await jobs.report(worker, update)
     return WorkerOrders(

@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from pydantic import JsonValue
+
 from common.messages import GrantedTask, ResultStatus, Stream
 from common.seal import Seal
 from orchestrator.tasks.model import Task
@@ -97,5 +99,6 @@ class Ending:
     duration_ms: int | None = None
     output_bytes: Mapping[Stream, int] | None = None
     output_dropped: Mapping[Stream, int] | None = None
+    result: JsonValue = None
     retryable: bool = False
     started: bool = True

@@ -293,4 +293,5 @@ def _result(own: OwnAttempt, ending: Ending) -> WorkResult:
         output_bytes=dict(ending.output_bytes or {}),
         output_dropped=dict(ending.output_dropped or {}),
         artifacts_path=ending.artifacts_path,
+        result=ending.result,
     )

@@ -18,7 +18,8 @@ class Agent:
 
     `name` is the one under which it enrolled, and else that of its host.
     A pause or a trip that is over is not shown any more. `clock_off_seconds` is how far its clock is ahead, or behind
-    when negative; None while that is within what is allowed.
+    when negative; None while that is within what is allowed. `schemas` are the JSON Schemas that it announced, by work
+    type; it may not offer all of these any longer.
     """
 
     agent_id: UUID
@@ -42,6 +43,7 @@ class Agent:
     tripped_until: datetime | None = None
     trip_reason: str | None = None
     clock_off_seconds: float | None = None
+    schemas: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def free_slots(self) -> int:

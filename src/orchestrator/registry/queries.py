@@ -47,21 +47,21 @@ LOCK_FOR_BREAKER = REGISTERED + " AND (agent.failures_in_row > 0 OR agent.agent_
 AHEAD = "greatest(least(new.sent_at, now() + interval '1000 years'), now() - interval '1000 years') - now()"
 
 # A row's lists travel as JSON: PostgreSQL has no arrays of arrays of different lengths. A new process may speak through
-# the broker where the one before spoke HTTP; one that still does says so again.
+# the broker where the one before spoke HTTP; one that still does says so again. Schemas are announced once, and kept.
 UPSERT = f"""
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                       started_at, labels, clock_off_by, boot_id)
+                       started_at, labels, clock_off_by, boot_id, schemas)
     SELECT new.agent_id, new.agent_type, new.status, new.hostname, new.version,
            ARRAY(SELECT jsonb_array_elements_text(new.work_types::jsonb)), new.slots,
            ARRAY(SELECT jsonb_array_elements_text(new.current_tasks::jsonb))::uuid[], new.resources, new.started_at,
            new.labels,
            CASE WHEN new.sent_at IS NULL THEN (SELECT clock_off_by FROM agent WHERE agent.agent_id = new.agent_id)
-                WHEN abs(extract(epoch FROM {AHEAD})) > $14 THEN {AHEAD} END,
-           new.boot_id
+                WHEN abs(extract(epoch FROM {AHEAD})) > $15 THEN {AHEAD} END,
+           new.boot_id, new.schemas
       FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
-                  $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[])
+                  $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[], $14::jsonb[])
              AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                     started_at, labels, sent_at, boot_id)
+                     started_at, labels, sent_at, boot_id, schemas)
      ORDER BY new.agent_id
         ON CONFLICT (agent_id) DO UPDATE
        SET agent_type = excluded.agent_type, status = excluded.status, hostname = excluded.hostname,
@@ -69,6 +69,7 @@ UPSERT = f"""
            current_tasks = excluded.current_tasks, resources = excluded.resources, started_at = excluded.started_at,
            labels = excluded.labels, last_heartbeat_at = now(), clock_off_by = excluded.clock_off_by,
            boot_id = excluded.boot_id,
+           schemas = CASE WHEN excluded.schemas = '{{}}' THEN agent.schemas ELSE excluded.schemas END,
            boot_before = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.boot_before ELSE agent.boot_id END,
            worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
 """  # noqa: S608 - constants only
@@ -79,11 +80,11 @@ BEAT = f"""
     WITH held AS MATERIALIZED (
         SELECT new.agent_id, new.status,
                ARRAY(SELECT jsonb_array_elements_text(new.current_tasks::jsonb))::uuid[] AS current_tasks,
-               new.resources, new.labels
+               new.resources, new.labels, new.schemas
           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
-                      $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[])
+                      $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[], $14::jsonb[])
                  AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                         started_at, labels, sent_at, boot_id)
+                         started_at, labels, sent_at, boot_id, schemas)
           JOIN agent USING (agent_id)
          WHERE agent.started_at = new.started_at AND agent.agent_type = new.agent_type
            -- That an agent runs something, the events of its tasks tell.
@@ -91,13 +92,14 @@ BEAT = f"""
            AND agent.hostname = new.hostname AND agent.version = new.version AND agent.slots = new.slots
            AND agent.work_types = ARRAY(SELECT jsonb_array_elements_text(new.work_types::jsonb))
            AND agent.boot_id IS NOT DISTINCT FROM new.boot_id AND agent_may_work(agent.agent_id) = 'free'
-           AND (new.sent_at IS NULL OR abs(extract(epoch FROM {AHEAD})) <= $14)
+           AND (new.sent_at IS NULL OR abs(extract(epoch FROM {AHEAD})) <= $15)
          ORDER BY agent.agent_id
            FOR UPDATE OF agent
     )
     UPDATE agent
        SET status = held.status, current_tasks = held.current_tasks, resources = held.resources,
-           labels = held.labels, last_heartbeat_at = now()
+           labels = held.labels, last_heartbeat_at = now(),
+           schemas = CASE WHEN held.schemas = '{{}}' THEN agent.schemas ELSE held.schemas END
       FROM held
      WHERE agent.agent_id = held.agent_id
  RETURNING agent.agent_id
@@ -105,7 +107,7 @@ BEAT = f"""
 
 LIST = """
     SELECT agent_id, agent_name(agent_id) AS name, agent_type, status_now AS status, hostname, version, work_types,
-           slots, current_tasks, resources, labels, started_at, last_heartbeat_at,
+           slots, current_tasks, resources, labels, schemas, started_at, last_heartbeat_at,
            CASE WHEN paused_until > now() THEN paused_until END AS paused_until,
            CASE WHEN paused_until > now() THEN paused_by END AS paused_by,
            CASE WHEN paused_until > now() THEN pause_note END AS pause_note,
@@ -283,6 +285,7 @@ def _columns(updates: Collection[StatusUpdate], skew: timedelta) -> tuple[Any, .
         [labels_with_resources(update) for update in updates],
         [update.sent_at for update in updates],
         [update.boot_id for update in updates],
+        [update.schemas for update in updates],
         skew.total_seconds(),
     )
 

@@ -89,10 +89,18 @@ def judge_standing(standing: Standing | None, *, now: datetime) -> Free | Trial 
 
 
 def labels_with_resources(update: StatusUpdate) -> dict[str, Any]:
-    """Return what an agent says that it has, and what its host measures: free GPU memory can be asked for, too."""
+    """Return what an agent says that it has, and what its host measures, so that work can ask for it.
+
+    A number that work asks for means at least as much; so the load counts as the cores that it leaves idle.
+    """
+    host = update.resources
+    idle = None if host.cores is None or host.load is None else round(max(0.0, host.cores - host.load), 2)
     measured = {
-        "gpu_vram_total_gb": update.resources.gpu_vram_total_gb,
-        "gpu_vram_available_gb": update.resources.gpu_vram_available_gb,
+        "cores": host.cores,
+        "idle_cores": idle,
+        "memory_free_gb": host.memory_free_gb,
+        "gpu_vram_total_gb": host.gpu_vram_total_gb,
+        "gpu_vram_available_gb": host.gpu_vram_available_gb,
     }
     return {**{name: value for name, value in measured.items() if value is not None}, **labels_of(update.labels)}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.executors.registry import ExecutorUnusable
 from agents.main import run_agent
 from agents.registration import IdentityInUse
 from agents.settings import AgentSettings
@@ -25,10 +26,47 @@ async def test_the_first_heartbeat_registers_the_agent(
 
     first = orchestrator.heartbeats[0]
     assert (first.agent_type, first.hostname, first.slots) == ("infra", "a-host", 3)
-    assert first.work_types == ["echo", "shell_script"]
+    assert first.work_types == ["echo", "metrics", "shell_script"]
     assert first.status is AgentStatus.ONLINE
     assert 0 < first.resources.memory_percent <= 100
     await eventually(lambda: len(orchestrator.heartbeats) >= 3)
+
+
+OWN = "tests.unit.agents.executor_classes:Labelled"
+
+
+async def test_a_type_of_ones_own_is_announced_until_the_orchestrator_has_answered(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    orchestrator.hears = False
+    await start_agent(executors=[OWN], labels={"zone": "eu"})
+    await eventually(lambda: len(orchestrator.heartbeats) >= 3)
+    unheard = list(orchestrator.heartbeats)
+    orchestrator.hears = True
+
+    await eventually(lambda: not orchestrator.heartbeats[-1].schemas)
+
+    assert all(beat.schemas.keys() == {"labelled"} for beat in unheard)
+    assert "labelled" in orchestrator.heartbeats[-1].work_types
+    labels = orchestrator.heartbeats[-1].labels
+    assert (labels["renders"], labels["zone"]) == (True, "eu")
+
+
+async def test_built_in_types_are_announced_by_name_only(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    await start_agent()
+
+    assert [beat.schemas for beat in orchestrator.heartbeats] == [{} for _ in orchestrator.heartbeats]
+
+
+async def test_an_executor_that_cannot_be_used_is_named_before_anything_starts(tmp_path: Path) -> None:
+    settings = AgentSettings(state_dir=tmp_path / "agent", executors=["no.such.module:Class"])
+
+    with pytest.raises(ExecutorUnusable, match=r"\[agent\] executors: 'no.such.module:Class'"):
+        await run_agent(settings, SharedSettings(broker_url="memory://"), stop=asyncio.Event())
+
+    assert not (tmp_path / "agent").exists()
 
 
 async def test_the_heartbeat_names_what_runs(orchestrator: ScriptedOrchestrator, start_agent: StartAgent) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from agents.main import run_agent
@@ -84,7 +85,26 @@ async def test_work_is_claimed_run_and_reported_with_all_that_it_wrote(server: Q
     assert (job.status, job.attempt) == ("failed", 1)
     assert (job.output("stdout"), job.output("stderr")) == ("out\n", "err\n")
     assert (end["exitCode"], end["retryable"], end["outputBytes"]) == (3, True, {"stdout": 4, "stderr": 4})
-    assert server.beats[0]["workTypes"] == ["echo", "shell_script"]
+    assert server.beats[0]["workTypes"] == ["echo", "metrics", "shell_script"]
+
+
+async def test_a_type_of_ones_own_is_announced_once(server: QueueServer, start: StartAgent) -> None:
+    await start(executors=["tests.unit.agents.executor_classes:Nothing"])
+    job = server.add("nothing")
+
+    assert "errorMessage" not in await ended(job)
+    await eventually(lambda: len(server.beats) >= 3)
+
+    assert server.beats[0]["schemas"].keys() == {"nothing"}
+    assert server.beats[0]["schemas"]["nothing"]["type"] == "object"
+    assert "schemas" not in server.beats[-1]
+
+
+async def test_what_the_work_returned_is_told_with_its_end(server: QueueServer, start: StartAgent) -> None:
+    job = server.add("metrics", seconds=0.1)
+    await start()
+
+    assert (await ended(job))["result"]["cpu"]["cores"] == psutil.cpu_count()
 
 
 async def test_output_travels_in_numbered_pieces_whose_offsets_leave_no_hole(

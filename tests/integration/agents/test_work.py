@@ -117,11 +117,23 @@ async def test_a_refused_ticket_is_dropped(
     assert await broker.depth("dead") == 0
 
 
+async def test_what_the_work_returned_is_in_its_result(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    await start_agent()
+
+    result = await orchestrator.ended(await orchestrator.dispatch("metrics", seconds=0.1))
+
+    assert result.status is ResultStatus.COMPLETED
+    assert isinstance(result.result, dict)
+    assert result.result.keys() >= {"cpu", "load", "memory", "swap", "disks", "uptime_seconds", "gpus"}
+
+
 async def test_a_work_type_without_an_executor_is_reported_and_not_claimed(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
 ) -> None:
     await start_agent(slots=1)
-    ticket = Ticket(task_id=uuid4(), work_type="ansible", fence=0)
+    ticket = Ticket(task_id=uuid4(), work_type="unheard_of", fence=0)
     await orchestrator.publish_work(encode(TicketEnvelope(from_agent=ORCHESTRATOR, to_agent="infra", payload=ticket)))
     following = await orchestrator.dispatch("echo", message="next")
 

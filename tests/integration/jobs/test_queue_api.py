@@ -33,6 +33,8 @@ BAD_INPUT: tuple[tuple[str, Json, str], ...] = (
     ("/jobs/claim", {"workerId": "w" * 201, "leaseSeconds": 5}, "workerId"),
     ("/jobs/claim", {"workerId": "w", "leaseSeconds": 5, "waitSeconds": 61}, "waitSeconds"),
     ("/jobs/claim", {"workerId": "w", "leaseSeconds": 5, "allowedTypes": None}, "allowedTypes"),
+    (f"/jobs/{uuid4()}/complete", {"workerId": "w", "result": "x" * 65_536}, "result"),
+    (f"/jobs/{uuid4()}/complete", {"workerId": "w", "result": {"a": "\x00"}}, "result"),
 )
 
 
@@ -105,6 +107,7 @@ async def test_a_worker_takes_a_job_to_its_end(queue: httpx2.AsyncClient) -> Non
         attempt=1,
         resultSummary="seven frames",
         artifactsPath="/out/7",
+        result={"frames": 7},
         outputBytes={"stdout": 2, "stderr": 0},
     )
 

@@ -48,6 +48,23 @@ async def test_the_work_types_of_an_agent_are_kept_as_it_names_them(
     assert without_news == {heartbeat.agent_id}, "the same again is no news"
 
 
+async def test_schemas_that_were_announced_once_are_kept_and_a_later_word_replaces_them(
+    registry: RegistryService,
+) -> None:
+    first = make_heartbeat(work_types=["render"], schemas={"render": {"description": "old"}})
+    plain = first.model_copy(update={"schemas": {}})
+    restarted = first.model_copy(update={"boot_id": uuid4(), "schemas": {"render": {"description": "new"}}})
+
+    seen = []
+    for heartbeat in (first, plain, plain.model_copy(update={"status": AgentStatus.BUSY}), restarted, plain):
+        await registry.record([heartbeat])
+        [agent] = await registry.list_agents(agent_type=None, status=None)
+        seen.append(agent.schemas["render"]["description"])
+
+    assert seen == ["old", "old", "old", "new", "new"]
+    assert agent.resources["cpu_percent"] == first.resources.cpu_percent
+
+
 async def test_events_tell_of_changes_and_not_of_every_heartbeat(registry: RegistryService, pool: Pool) -> None:
     first = make_heartbeat()
     busy = first.model_copy(update={"status": AgentStatus.BUSY})

@@ -38,6 +38,19 @@ async def test_work_goes_to_the_agent_that_has_what_it_needs(system: System) -> 
     assert {task.status for task in tasks} == {"completed"}
 
 
+async def test_work_asks_for_what_the_host_measures_without_a_label_of_the_operator(system: System) -> None:
+    await system.start_agent(name="host")
+    await agent_named(system, "host")
+
+    fits = await system.client.dispatch("echo", required={"cores": 1, "idle_cores": 0, "memory_free_gb": 0.01})
+    too_large = await system.client.dispatch("echo", required={"cores": 100_000})
+    [task] = await system.finished(fits.task_id)
+
+    assert task.status == "completed"
+    blockers = {blocker.kind: blocker.message for blocker in (await system.client.why(too_large.task_id)).blockers}
+    assert "cores >= 100000" in blockers["no_suitable_agent"]
+
+
 async def test_work_that_nobody_can_take_says_so_and_starts_when_somebody_can(system: System) -> None:
     await system.start_agent(name="small", labels={"gpu_memory_gb": 8})
     await agent_named(system, "small")

@@ -70,6 +70,13 @@ def test_a_result_names_its_attempt_and_what_it_wrote() -> None:
     }
 
 
+@pytest.mark.parametrize("status", ResultStatus)
+def test_what_the_work_returned_goes_with_its_end(status: ResultStatus) -> None:
+    _, body = result_request(make_result(status, result={"web1": {"ok": 3}}))
+
+    assert body["result"] == {"web1": {"ok": 3}}
+
+
 def test_a_failure_a_stop_and_untouched_work_are_told_apart() -> None:
     failed = result_request(make_result(ResultStatus.FAILED, error_message="no", error_code=5002, retryable=True))
     stopped = result_request(make_result(ResultStatus.CANCELLED))
@@ -152,6 +159,9 @@ def test_a_heartbeat_and_a_piece_of_output_are_what_the_queue_api_takes() -> Non
         "resources": {
             "cpuPercent": 1.0,
             "memoryPercent": 2.0,
+            "cores": None,
+            "load": None,
+            "memoryFreeGb": None,
             "gpuVramTotalGb": None,
             "gpuVramAvailableGb": None,
         },
@@ -167,6 +177,13 @@ def test_a_heartbeat_and_a_piece_of_output_are_what_the_queue_api_takes() -> Non
         "number": 2,
         "text": "x",
     }
+
+
+def test_schemas_are_said_where_there_are_any() -> None:
+    own = {"render": {"description": "Render a scene."}}
+    update = make_update().model_copy(update={"schemas": own})
+
+    assert body_of(WorkerReport, **wire.heartbeat(update))["schemas"] == own
 
 
 def test_to_leave_is_more_than_to_wait_and_what_is_not_known_is_not_followed() -> None:

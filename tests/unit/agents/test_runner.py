@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,12 +12,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from agents.attempts import Attempt, Attempts
-from agents.executors.base import ExecutionContext, Outcome
+from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.executors.process import Command, run_process
 from agents.handover import Handover
 from agents.journal import Journal
 from agents.journal_file import JournalFile
-from agents.permitted import Permitted
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keeper, Keepers
 from agents.processes.table import look_at
@@ -35,20 +35,24 @@ from common.errors import ErrorCode
 from common.loop import Health
 from common.messages import GrantedTask, ResultStatus, Stream, WorkRequest, WorkResult, WorkStatus
 from common.protocol import decode
+from common.result import MAX_RESULT_BYTES
+from common.work import Parameters
 
 AGENT = UUID(int=7)
 
 
-class Scripted:
+class Scripted(Executor[Parameters]):
     """An executor that does what the test says."""
 
     kind: ClassVar[str] = "scripted"
+    parameters = Parameters
     needs_workspace: ClassVar[bool] = True
+    watches_stop: ClassVar[bool] = True
 
     def __init__(self, do: Callable[[ExecutionContext], Awaitable[Outcome]]) -> None:
         self._do = do
 
-    async def execute(self, work: Permitted, context: ExecutionContext) -> Outcome:
+    async def carry_out(self, parameters: Parameters, context: ExecutionContext) -> Outcome:
         return await self._do(context)
 
 
@@ -276,14 +280,40 @@ async def test_only_infrastructure_and_the_executor_itself_call_for_another_atte
     assert result.retryable is retryable
 
 
-async def test_neither_output_nor_error_nor_spool_holds_a_secret(tmp_path: Path) -> None:
+async def test_what_an_executor_returns_is_in_the_result_that_is_kept_and_sent(tmp_path: Path) -> None:
+    async def tell(context: ExecutionContext) -> Outcome:
+        return Outcome(ResultStatus.COMPLETED, result={"hosts": ["web1"], "changed": 2})
+
+    result, _ = await run(make_attempt(), tmp_path / "work", tell)
+
+    assert result.result == {"hosts": ["web1"], "changed": 2}
+    spool = Spool(tmp_path / "spool")
+    [key] = spool.open()
+    kept = spool.read(key)
+    assert kept is not None
+    assert kept.envelope().payload == result
+
+
+async def test_a_result_that_is_too_large_fails_the_work_and_says_so(tmp_path: Path) -> None:
+    async def tell(context: ExecutionContext) -> Outcome:
+        return Outcome(ResultStatus.COMPLETED, result="x" * MAX_RESULT_BYTES)
+
+    result, _ = await run(make_attempt(), tmp_path / "work", tell)
+
+    assert (result.status, result.error_code, result.retryable) == (ResultStatus.FAILED, None, False)
+    assert result.error_message == "The result of the work must have at most 65536 bytes of JSON, not 65538."
+
+
+async def test_neither_output_nor_error_nor_result_nor_spool_holds_a_secret(tmp_path: Path) -> None:
     async def tell(context: ExecutionContext) -> Outcome:
         await context.write(Stream.STDOUT, b"token chf_0123456789abcdefghij")
-        return Outcome.failed("refused: amqp://user:hunter2@host/")
+        failed = Outcome.failed("refused: amqp://user:hunter2@host/")
+        return replace(failed, result={"url": "amqp://user:hunter2@host/", "chf_0123456789abcdefghij": 1})
 
     result, _ = await run(make_attempt(), tmp_path / "work", tell, queue=PROGRESS)
 
     assert result.output == "token [redacted]"
+    assert result.result == {"[redacted]": 1, "url": "amqp://user:[redacted]@host/"}
     assert result.error_message == "refused: amqp://user:[redacted]@host/"
     [kept] = (tmp_path / "spool").glob("*.jsonl")
     assert "hunter2" not in kept.read_text()

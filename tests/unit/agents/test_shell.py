@@ -4,20 +4,17 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
-from agents.executors.base import ExecutionContext, Outcome, SecretUnavailable
+from agents.executors.base import Outcome, SecretUnavailable
 from agents.executors.environment import inherited
 from agents.executors.shell import ShellExecutor
-from agents.permitted import Permitted
 from agents.processes.keepers import Keepers
 from agents.stopping import StopReason, StopSignal
 from common.errors import ErrorCode
-from common.messages import ResultStatus, Stream, WorkRequest
-
-IDS = {"CHIFFON_TASK_ID": "the-task", "CHIFFON_TRACE_ID": "the-trace", "CHIFFON_ATTEMPT": "1"}
+from common.messages import ResultStatus
+from tests.unit.agents.executing import IDS, Output, execute, make_context
 
 
 async def secret(name: str) -> str:
@@ -35,26 +32,12 @@ async def run(
     **parameters: Any,
 ) -> tuple[Outcome, str]:
     """Return how the work ended and everything it wrote."""
-    output = bytearray()
-
-    async def write(stream: Stream, data: bytes) -> None:
-        output.extend(data)
-
-    work = WorkRequest.model_validate(
-        {"task_id": uuid4(), "work_type": "shell_script", "parameters": {**parameters, "env": variables or {}}}
-    )
+    output = Output()
     with Keepers() as keepers:
-        context = ExecutionContext(
-            workspace=tmp_path,
-            inherited={"PATH": "/usr/bin:/bin"} if env is None else env,
-            ids=IDS,
-            write=write,
-            stop=stop or StopSignal(),
-            kill_grace_seconds=2.0,
-            keepers=keepers,
-            secret=secret,
-        )
-        return await ShellExecutor().execute(Permitted(work), context), output.decode()
+        changes = {"secret": secret, **({} if env is None else {"inherited": env})}
+        context = make_context(tmp_path, keepers, output, stop=stop or StopSignal(), **changes)
+        outcome = await execute(ShellExecutor(), {**parameters, "env": variables or {}}, context)
+    return outcome, output.text
 
 
 async def test_arguments_reach_the_program_without_a_shell(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ class FakeOrchestrator:
         self.blockers: list[dict[str, Any]] = []
         self.feeds: list[dict[str, str]] = []
         self.agents: list[dict[str, Any]] = []
+        self.work_types: list[dict[str, Any]] = []
         self.letters: list[dict[str, Any]] = []
         self.orders: list[tuple[str, str, dict[str, Any]]] = []
         self.cuts: list[tuple[int, int]] = []
@@ -58,6 +59,7 @@ class FakeOrchestrator:
                 Route("/api/v1/tasks/{task_id}/events", self._events),
                 Route("/api/v1/tasks/{task_id}/why", self._why),
                 Route("/api/v1/agents", self._agents),
+                Route("/api/v1/work-types", self._work_types),
                 Route("/api/v1/agents/{agent_id}/{order}", self._order, methods=["POST"]),
                 Route("/api/v1/traces/{trace_id}/cancel", self._cancel_trace, methods=["POST"]),
                 Route("/api/v1/tasks/{task_id}/rerun", self._rerun, methods=["POST"]),
@@ -144,6 +146,9 @@ class FakeOrchestrator:
         if task_id not in self.tasks:
             return problem(404, 2001, "No task has this id.")
         return JSONResponse({"task_id": task_id, "status": "pending", "waiting": True, "blockers": self.blockers})
+
+    async def _work_types(self, request: Request) -> Response:
+        return JSONResponse(self.work_types)
 
     async def _agents(self, request: Request) -> Response:
         return JSONResponse(self.agents)

@@ -1,6 +1,7 @@
 """The commands of people who run Chiffon: what they send, what they print, and their exit statuses."""
 
 import json
+import re
 from uuid import uuid4
 
 import pytest
@@ -10,6 +11,37 @@ from chiffon.cli.outcome import Exit
 from tests.unit.chiffon.fake_orchestrator import FakeOrchestrator
 
 FIRST, SECOND = "aaaa1111-0000-4000-8000-000000000001", "aaaa2222-0000-4000-8000-000000000002"
+
+# chiffon work-types
+
+
+def test_work_types_are_listed_with_their_agents(
+    fake: FakeOrchestrator, url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    agents = [
+        {"agent_id": str(uuid4()), "name": name, "hostname": "host", "agent_type": "infra"}
+        for name in ("d", "c", "b", "a", "a")
+    ]
+    schema = {"type": "object"}
+    fake.work_types = [
+        {"name": "echo", "pool": "infra", "description": "Say\x1b it.\nAnd more.", "checked": True, "agents": agents},
+        {"name": "own", "pool": None, "parameters": schema, "checked": False, "agents": []},
+    ]
+
+    assert run(["work-types", "--server", url]) == Exit.OK
+    assert [line.split("  ") for line in _squeezed(capfd.readouterr().out)] == [
+        ["TYPE", "POOL", "AGENTS", "DESCRIPTION"],
+        ["echo", "infra", "5 (a, b, c, …)", "Say\\x1b it."],
+        ["own", "-", "0", "-"],
+    ]
+
+    assert run(["work-types", "-o", "json", "--server", url]) == Exit.OK
+    assert json.loads(capfd.readouterr().out)[1]["parameters"] == schema
+
+
+def _squeezed(printed: str) -> list[str]:
+    return [re.sub(" {2,}", "  ", line) for line in printed.splitlines()]
+
 
 # chiffon agents
 

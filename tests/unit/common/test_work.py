@@ -6,7 +6,14 @@ import pytest
 from pydantic import ValidationError
 
 from common.json_rules import MAX_DEPTH, check_json
-from common.work import PARAMETERS, EchoParameters, Parameters, ShellScriptParameters
+from common.work import (
+    PARAMETERS,
+    AnsibleParameters,
+    EchoParameters,
+    Parameters,
+    SecretReference,
+    ShellScriptParameters,
+)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +61,48 @@ def problems_of(model: type[Parameters], name: str, value: object) -> list[str]:
 def test_a_truth_value_is_true_or_false_and_nothing_that_looks_like_it(model: type[Parameters], name: str) -> None:
     assert [problems_of(model, name, value) for value in ("on", "true", 1, 0.0)] == [["bool_type"]] * 4
     assert problems_of(model, name, True) == problems_of(model, name, False) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problem"),
+    [
+        ({}, "playbook"),
+        ({"playbook": "/etc/site.yml"}, "relative, and without"),
+        ({"playbook": "a/../../site.yml"}, "relative, and without"),
+        ({"playbook": "../a,b.yml"}, "relative, and without"),
+        ({"playbook": "a.yml", "inventory": "/etc/hosts"}, "relative, and without"),
+        ({"playbook": "a.yml", "inventory": "web1,-x"}, "'-x' is no name or address of a host"),
+        ({"playbook": "a.yml", "inventory": "web1,/etc/passwd"}, "'/etc/passwd' is no name"),
+        ({"playbook": "a.yml", "limit": "@/etc/passwd"}, "names a file"),
+        ({"playbook": "a.yml", "limit": "web1,@/etc/passwd"}, "names a file"),
+        ({"playbook": "a.yml", "tags": ["a,b"]}, "one tag"),
+        ({"playbook": "a.yml", "tags": "a"}, "list"),
+        ({"playbook": "a.yml", "extra_vars": {"a-b": 1}}, "'a-b'"),
+        ({"playbook": "a.yml", "extra_vars": {"ansible_ssh_common_args": "x"}}, "belong to inventories"),
+        ({"playbook": "a.yml", "extra_vars": {"db": {"secret": "no name"}}}, "extra_vars.db.secret"),
+        ({"playbook": "a.yml", "extra_vars": {"a": "\x00"}}, "NUL"),
+        ({"playbook": "a.yml", "check": "yes"}, "boolean"),
+        ({"playbook": "a.yml", "forks": 5}, "Extra inputs"),
+    ],
+    ids=str,
+)
+def test_a_playbook_is_refused_with_the_reason(parameters: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        AnsibleParameters.model_validate(parameters)
+
+
+def test_a_variable_is_a_value_or_stands_for_a_secret() -> None:
+    given = {"a": {"secret": "db"}, "b": {"secret": "db", "more": 1}, "c": [1, {"d": None}], "e": "{{ x }}"}
+
+    parameters = AnsibleParameters.model_validate({"playbook": "a.yml", "extra_vars": given})
+
+    assert parameters.extra_vars == {**given, "a": SecretReference(secret="db")}
+    assert parameters.model_dump(exclude_defaults=True) == {"playbook": "a.yml", "extra_vars": given}
+
+
+@pytest.mark.parametrize("inventory", ["hosts", "prod/hosts.yml", "web1,", "web1,10.0.0.1,[2001:db8::1]:22,h[1:9]"])
+def test_an_inventory_is_a_path_or_a_list_of_hosts(inventory: str) -> None:
+    assert AnsibleParameters.model_validate({"playbook": "a.yml", "inventory": inventory}).inventory == inventory
 
 
 def test_an_echo_has_a_message() -> None:

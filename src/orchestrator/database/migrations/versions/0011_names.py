@@ -1,4 +1,5 @@
-"""Names and labels of tasks, the identity that asked for each, the result that an executor returned, and fan-outs.
+"""Names and labels of tasks, the identity that asked for each, the result that an executor returned, fan-outs,
+and the schemas that agents announce.
 
 Expand step: the old program goes on working beside it, and looks at none of this.
 """
@@ -25,6 +26,8 @@ STATEMENTS = (
     # The tasks of one fan-out share a concurrency key. After so many of them have failed, none of the rest is admitted.
     "CREATE INDEX task_fan_out ON task (concurrency_key) WHERE concurrency_key LIKE 'fan-out:%'",
     "ALTER TABLE concurrency_limit ADD COLUMN stop_after integer CHECK (stop_after > 0)",
+    # JSON Schemas of the parameters of an agent's own work types.
+    "ALTER TABLE agent ADD COLUMN schemas jsonb NOT NULL DEFAULT '{}'",
     # An agent has the name under which it enrolled, and else that of its host.
     """
     CREATE FUNCTION agent_name(id uuid) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$
