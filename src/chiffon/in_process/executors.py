@@ -1,5 +1,6 @@
 """What the work types of every agent get, and how their ends count, inside one process."""
 
+import os
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from uuid import uuid4
 from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.environment import inherited
 from agents.processes.keepers import Keepers
+from agents.progress_file import VARIABLE as PROGRESS
 from agents.settings import DEFAULT_ENV_ALLOW
 from agents.stopping import StopReason, StopSignal
 from chiffon.in_process.model import Execution, WorkFailed
@@ -32,7 +34,11 @@ async def run_program(execution: Execution, start: Start, keepers: Keepers) -> A
         context = ExecutionContext(
             workspace=Path(workspace),
             inherited=inherited(DEFAULT_ENV_ALLOW),
-            ids={"CHIFFON_TASK_ID": execution.execution_id, "CHIFFON_ATTEMPT": str(execution.attempt)},
+            ids={
+                "CHIFFON_TASK_ID": execution.execution_id,
+                "CHIFFON_ATTEMPT": str(execution.attempt),
+                PROGRESS: os.devnull,  # a program that reports where it stands runs here as well
+            },
             write=write,
             stop=stop,
             kill_grace_seconds=KILL_GRACE_SECONDS,
