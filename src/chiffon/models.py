@@ -48,6 +48,7 @@ class TaskStatus(Answer):
     priority: int
     status: Status
     progress: str | None = None
+    percent: int | None = None
     output: str | None = None
     error_message: str | None = None
     error_code: int | None = None

@@ -13,6 +13,7 @@ from common.json_rules import Number, SafeObject, SafeText, Truth, WholeNumber
 from common.labels import Labels
 from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, AgentStatus, GrantedTask, Stream
 from common.policy.model import Effect
+from common.progress import LONGEST_REPORT
 from common.seal import KeyId, Seal
 from common.work import AGENT_TYPE_PATTERN, AnyWorkType
 from orchestrator.http.moment import Moment
@@ -202,7 +203,10 @@ class HeartbeatAnswer(JobOut):
 
 
 class ProgressRequest(OwnerRequest):
-    progress: SafeText = Field(max_length=LONGEST_TEXT, description="Where it stands, for people.")
+    progress: SafeText = Field(
+        max_length=LONGEST_REPORT,
+        description="Where it stands, with a percentage first if there is one: `40% copying`.",
+    )
 
 
 class OutputRequest(OwnerRequest):

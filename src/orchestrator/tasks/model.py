@@ -14,6 +14,7 @@ from common.canonical import canonical_json, work_digest
 from common.confinement import UNCONFINED, Confinement
 from common.lifecycle import Status
 from common.policy.model import Effect, Ruling
+from common.progress import percent_of
 from common.work import content_of
 from orchestrator.identities.model import Caller
 from orchestrator.placement.model import Aim, recipient_of
@@ -174,6 +175,19 @@ class TaskFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class Progressed:
+    """A report of a running task that was stored just now, with what an event about it carries."""
+
+    task_id: UUID
+    fence: int
+    attempt: int
+    trace_id: UUID
+    request_id: UUID
+    agent_id: UUID
+    progress: str
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A row of `task`.
 
@@ -224,6 +238,11 @@ class Task:
     confinement: Confinement = UNCONFINED
     approval_id: UUID | None = None
     read_at: datetime | None = field(default=None, compare=False)
+
+    @property
+    def percent(self) -> int | None:
+        """How much of the work is done, of 100, by its last report."""
+        return percent_of(self.progress)
 
     @property
     def queue(self) -> str:

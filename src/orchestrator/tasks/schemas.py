@@ -154,7 +154,8 @@ class TaskSummary(BaseModel):
     agent_type: str
     priority: int
     status: Status = Field(description="awaiting_approval, pending, running, completed, failed or cancelled")
-    progress: str = Field(default="", description="Human-readable progress")
+    progress: str = Field(default="", description="The last report of the current or last attempt.")
+    percent: int | None = Field(default=None, description="How much is done, of 100, when that report says it.")
     error_message: str | None = None
     error_code: int | None = Field(default=None, description="5001 timeout, 5002 agent lost or stopped, …")
     exit_code: int | None = None

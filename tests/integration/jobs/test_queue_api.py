@@ -33,6 +33,8 @@ BAD_INPUT: tuple[tuple[str, Json, str], ...] = (
     ("/jobs/claim", {"workerId": "w" * 201, "leaseSeconds": 5}, "workerId"),
     ("/jobs/claim", {"workerId": "w", "leaseSeconds": 5, "waitSeconds": 61}, "waitSeconds"),
     ("/jobs/claim", {"workerId": "w", "leaseSeconds": 5, "allowedTypes": None}, "allowedTypes"),
+    (f"/jobs/{uuid4()}/progress", {"workerId": "w", "progress": "x" * 206}, "progress"),
+    (f"/jobs/{uuid4()}/progress", {"workerId": "w"}, "progress"),
 )
 
 
@@ -64,8 +66,10 @@ async def test_a_worker_takes_a_job_to_its_end(queue: httpx2.AsyncClient) -> Non
     assert beat["cancelled"] is False
     assert beat["leaseExpiresAt"] > taken["leaseExpiresAt"]
     assert beat == await get(queue, made["id"]) | {"cancelled": False}
-    moved = await post(queue, f"/jobs/{made['id']}/progress", workerId="worker-1", attempt=1, progress="half")
+    moved = await post(queue, f"/jobs/{made['id']}/progress", workerId="worker-1", attempt=1, progress="50% half")
     assert moved["status"] == "running"
+    known = (await queue.get(f"/api/v1/status/{made['id']}")).json()
+    assert (known["progress"], known["percent"]) == ("50% half", 50)
     await post(
         queue,
         f"/jobs/{made['id']}/output",
