@@ -1,4 +1,4 @@
-"""Bring output and results to the server, and say what is stored there.
+"""Bring output, progress and results to the server, and say what is stored there.
 
 A job's reports go one after another, in the order in which they were made; those of different jobs side by side. The
 pieces of output that a result carries go ahead of it. A lost answer is asked for again by whoever publishes.
@@ -13,7 +13,7 @@ from uuid import UUID
 from agents.over_http.client import QueueClient, Refused
 from agents.over_http.held import HeldJobs
 from agents.over_http.inbox import Inbox
-from agents.over_http.wire import output_body, result_request
+from agents.over_http.wire import output_body, progress_body, result_request
 from common.messages import Lease, OutputChunk, ProtocolError, Stored, WorkResult, WorkStatus
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ class Reports:
             match report:
                 case WorkStatus():
                     await self._output(report.task_id, report.attempt, report.chunks)
+                    if report.progress:
+                        await self._progress(report)
                 case WorkResult():
                     await self._output(report.task_id, report.attempt, report.chunks)
                     await self._result(report)
@@ -57,6 +59,13 @@ class Reports:
                 await self._client.report(task_id, "output", output_body(chunk, attempt=attempt))
             except Refused as refusal:
                 _log_refusal("output.refused", task_id, refusal)
+
+    async def _progress(self, status: WorkStatus) -> None:
+        """Say where a job stands. Of a lease that is over nobody wants to know."""
+        try:
+            await self._client.report(status.task_id, "progress", progress_body(status))
+        except Refused as refusal:
+            _log_refusal("progress.refused", status.task_id, refusal)
 
     async def _result(self, result: WorkResult) -> None:
         what, body = result_request(result)

@@ -9,7 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 from pydantic.alias_generators import to_camel, to_snake
 
 from common.confinement import UNCONFINED, Confinement
-from common.messages import GrantedTask, Lease, OutputChunk, ResultStatus, StatusUpdate, Stream, WorkRequest, WorkResult
+from common.messages import (
+    GrantedTask,
+    Lease,
+    OutputChunk,
+    ResultStatus,
+    StatusUpdate,
+    Stream,
+    WorkRequest,
+    WorkResult,
+    WorkStatus,
+)
 from common.policy.model import Effect
 from common.seal import Seal
 
@@ -167,6 +177,10 @@ def output_body(chunk: OutputChunk, *, attempt: int) -> Body:
         "number": chunk.number,
         "text": chunk.text,
     }
+
+
+def progress_body(status: WorkStatus) -> Body:
+    return {"attempt": status.attempt, "progress": status.progress}
 
 
 def result_request(result: WorkResult) -> tuple[str, Body]:
