@@ -119,6 +119,13 @@ class Event(Answer):
     def ends_a_task(self) -> bool:
         return self.kind in FINAL_EVENTS
 
+    @property
+    def progress(self) -> str | None:
+        """A report of where the task stands, empty when an attempt begins; None for an event that is about neither."""
+        if self.kind == "task.progress":
+            return str(self.data["progress"])
+        return "" if self.kind == "task.claimed" else None
+
 
 class EventPage(Answer):
     items: list[Event]

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from cyclopts import Parameter
 
 from chiffon.cli.console import print_json, say
-from chiffon.cli.follow import follow_task
+from chiffon.cli.follow import follow_task, wait_for_task
 from chiffon.cli.options import HERE, Flag, Target
 from chiffon.cli.outcome import Exit, exit_of_work
 from chiffon.cli.parameters import collect_pairs, collect_parameters
@@ -133,7 +133,7 @@ def dispatch(
             say(f"Dispatched task {task}.")
             return await follow_task(client, task, as_json=target.is_json)
         if wait:
-            status = await client.wait(task)
+            status = await wait_for_task(client, task, as_json=target.is_json)
             print_task(status, as_json=target.is_json)
             return exit_of_work(status.status, status.error_code)
         if target.is_json:

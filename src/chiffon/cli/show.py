@@ -27,7 +27,7 @@ def print_task(task: TaskStatus, *, as_json: bool) -> None:
             ("created", task.created_at),
             ("waited", _waited(task)),
             ("ran", None if task.duration_ms is None else seconds(timedelta(milliseconds=task.duration_ms))),
-            ("progress", task.progress),
+            ("progress", one_line(task.progress or "")),
         )
     )
     if task.output:
@@ -35,7 +35,7 @@ def print_task(task: TaskStatus, *, as_json: bool) -> None:
 
 
 def print_tasks(tasks: Sequence[TaskStatus]) -> None:
-    columns = ("TASK", "STATUS", "WORK", "PRIORITY", "AGENT TYPE", "ATTEMPT", "CREATED", "RAN")
+    columns = ("TASK", "STATUS", "WORK", "PRIORITY", "AGENT TYPE", "ATTEMPT", "CREATED", "RAN", "PROGRESS")
     print_table(
         columns,
         (
@@ -48,10 +48,16 @@ def print_tasks(tasks: Sequence[TaskStatus]) -> None:
                 task.attempt,
                 task.created_at,
                 None if task.duration_ms is None else seconds(timedelta(milliseconds=task.duration_ms)),
+                _progress(task),
             )
             for task in tasks
         ),
     )
+
+
+def _progress(task: TaskStatus) -> str | None:
+    """Return where a task stands that runs; of others the status says it."""
+    return one_line(task.progress) if task.status is Status.RUNNING and task.progress else None
 
 
 def print_agents(agents: Sequence[Agent]) -> None:

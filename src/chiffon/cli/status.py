@@ -3,6 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
+from chiffon.cli.follow import wait_for_task
 from chiffon.cli.options import HERE, Flag, Target
 from chiffon.cli.outcome import Exit, exit_of_work
 from chiffon.cli.show import print_task
@@ -28,7 +29,7 @@ def status(task_id: UUID, /, *, wait: Annotated[bool, Flag] = False, target: Tar
     """
 
     async def work(client: Client) -> int:
-        task = await (client.wait(task_id) if wait else client.status(task_id))
+        task = await (wait_for_task(client, task_id, as_json=target.is_json) if wait else client.status(task_id))
         print_task(task, as_json=target.is_json)
         return exit_of_work(task.status, task.error_code) if wait else Exit.OK
 
