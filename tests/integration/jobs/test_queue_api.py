@@ -155,6 +155,23 @@ async def test_a_job_that_is_handed_back_untouched_costs_no_attempt(queue: httpx
     assert done["status"] == "succeeded"
 
 
+async def test_a_cancelled_job_takes_no_progress_and_its_worker_may_still_say_that_it_stopped(
+    queue: httpx2.AsyncClient,
+) -> None:
+    path = f"/jobs/{(await create(queue))['id']}"
+    await claim(queue)
+    await post(queue, f"{path}/progress", workerId="worker-1", attempt=1, progress="10% begun")
+    await post(queue, f"{path}/cancel")
+
+    told = await post(queue, f"{path}/progress", workerId="worker-1", attempt=1, progress="20% unaware")
+    await post(queue, f"{path}/fail", workerId="worker-1", attempt=1, errorMessage="stopped", cancelled=True)
+    later = await post(queue, f"{path}/progress", status=409, workerId="worker-1", attempt=1, progress="30% late")
+
+    assert told["status"] == "cancelled"
+    assert later["error_code"] == 2005
+    assert (await queue.get(f"/api/v1/status/{told['id']}")).json()["progress"] == "10% begun"
+
+
 async def test_a_cancelled_job_tells_its_worker_and_takes_no_result(queue: httpx2.AsyncClient) -> None:
     job = await create(queue)
     await claim(queue)
