@@ -74,7 +74,7 @@ def work(payload, why, report):
         done = time.monotonic() - began
         if do != "sleep" or done >= seconds:
             break
-        if done >= reported + 1:  # more often than once in a second is for nobody
+        if done >= reported + 1:  # one report a second is enough for a reader
             reported = done
             report(f"{100 * done / seconds:.0f}% slept for {done:.0f} of {seconds:g} seconds")
         time.sleep(0.1)

@@ -121,7 +121,7 @@ class _File:
 class WriteWatch:
     """Rings a bell when something in a folder is written: inotify, where the system has it.
 
-    Each watch rings once. So a program that writes without a pause costs no more than the one who asks again.
+    Each watch rings once, so that a program that writes without a pause causes no more events than were asked for.
     """
 
     def __init__(self) -> None:

@@ -131,7 +131,7 @@ class Runner:
                 _log_end(attempt, outcome, duration_ms=duration_ms)
 
             def queue() -> str:
-                # Behind its own output and progress, in the same queue, so that those who watch see the end last.
+                # Behind its own output and progress, in the same queue, so that readers see the end last.
                 return PROGRESS if stream.has_sent or progress.has_sent else RESULTS
 
             unsent = stream.finish()

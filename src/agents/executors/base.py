@@ -38,7 +38,7 @@ def _nobody_notes(_keeper: Keeper) -> None:
     pass
 
 
-def _nobody_watches(message: str, percent: float | None = None) -> None:
+def _not_reported(message: str, percent: float | None = None) -> None:
     pass
 
 
@@ -103,8 +103,9 @@ class ExecutionContext:
     `kill_grace_seconds` how long a program that is stopped for the executor's own reasons has to end. `keepers` start
     programs; `process_started` must be told the keeper of each as soon as it runs: it learns until when the lease
     holds, and the journal names it. `secret` looks up a secret of the host by its name, or raises `SecretUnavailable`.
-    `enclosure` are the walls around every program that it starts. `progress` says how far the work is, as often as one
-    likes: a message, and how much of it is done, of 100; programs say it in the file that `ids` names.
+    `enclosure` are the walls around every program that it starts. `progress` reports how far the work is: a
+    message, and how much of it is done, of 100; it may be called at any rate. Programs write that to the file that `ids`
+    names.
     """
 
     workspace: Path
@@ -117,7 +118,7 @@ class ExecutionContext:
     process_started: ProcessStarted = _nobody_notes
     secret: ResolveSecret = _no_secrets
     enclosure: Enclosure = OPEN
-    progress: ReportProgress = _nobody_watches
+    progress: ReportProgress = _not_reported
 
 
 class Executor(Protocol):

@@ -61,7 +61,7 @@ class Reports:
                 _log_refusal("output.refused", task_id, refusal)
 
     async def _progress(self, status: WorkStatus) -> None:
-        """Say where a job stands. Of a lease that is over nobody wants to know."""
+        """Say where a job stands. A report of a lease that is over is dropped."""
         try:
             await self._client.report(status.task_id, "progress", progress_body(status))
         except Refused as refusal:

@@ -53,8 +53,8 @@ def dispatch(
     ```
 
     Prints the id of the task and returns; sending the same id again does not run it twice. With --wait or -f it stays
-    to the end, and the outcome is the exit status: 0 completed, 10 failed, 11 cancelled, 12 ran out of time. Ctrl-C
-    then only detaches; it never cancels the task.
+    to the end and shows where the task stands, and the outcome is the exit status: 0 completed, 10 failed,
+    11 cancelled, 12 ran out of time. Ctrl-C then only detaches; it never cancels the task.
 
     Parameters
     ----------

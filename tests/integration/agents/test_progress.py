@@ -168,7 +168,7 @@ async def test_gigabytes_and_garbage_are_survived(
         'cd /; mv "$(dirname "$(dirname "$CHIFFON_PROGRESS")")" {folder}/moved',
     ],
 )
-async def test_a_file_that_is_replaced_by_something_else_says_nothing_and_harms_nobody(
+async def test_a_file_that_is_replaced_by_something_else_says_nothing_and_does_no_harm(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path, change: str
 ) -> None:
     await start_agent()

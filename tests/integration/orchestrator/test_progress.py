@@ -1,4 +1,4 @@
-"""A report of progress is kept for the attempt that runs, told once, and believed of nobody else."""
+"""A report of progress is stored for the live attempt only, and told once."""
 
 from uuid import UUID, uuid4
 

@@ -1,4 +1,4 @@
-"""What a program says of its progress reaches everyone who watches, over a bus and over HTTP."""
+"""A program's progress reaches status, list, events, WebSocket and terminal, over a bus and over HTTP."""
 
 import json
 import os
