@@ -1,13 +1,14 @@
 """Follow the file in which a program says where it stands: `echo "40 copying files" > "$CHIFFON_PROGRESS"`.
 
 It is a regular file, which takes whatever is written and never makes a program wait. Only its end is read, at most once
-in a second, and only after something was written. A program may do to the file and its folder what it likes: anything
-but a regular file of its own says nothing.
+in a second, and only after something was written. A program may remove or replace the file and its folder: anything but
+a regular file of its own reports nothing.
 """
 
 import asyncio
 import logging
 import os
+import re
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -31,7 +32,10 @@ FIRST_LOOK = timedelta(seconds=0.5)
 # How long a program that has begun to write may take for the rest of it.
 SETTLE = timedelta(seconds=0.02)
 LOOK_EVERY = timedelta(seconds=1)
+# How often a file that was found empty is looked at again, before the next second.
+TRIES = 40
 READ_BYTES = 16 * 1024
+LINE_END = re.compile(rb"[\r\n]")
 
 Take = Callable[[bytes], None]
 
@@ -85,7 +89,7 @@ class _File:
         try:
             if self._following is not None:
                 await asyncio.wait({self._following})
-            await self._look()
+            await self._finds_it_empty()
         finally:
             os.close(self._folder)
 
@@ -100,17 +104,26 @@ class _File:
             while not self._over.is_set():
                 watch = self._watch.ring_once(self._folder, self._bell)
                 # After that, so that nothing written between the two is missed.
-                await self._look()
+                for _ in range(TRIES):
+                    if not await self._finds_it_empty():
+                        break
+                    await self._pause(SETTLE.total_seconds())
                 await (self._bell.wait(LOOK_EVERY) if watch is None else self._bell.rung())
                 await self._pause(max(SETTLE.total_seconds(), next_look - now()))
                 next_look = now() + LOOK_EVERY.total_seconds()
         finally:
             self._watch.forget(watch)
 
-    async def _look(self) -> None:
+    async def _finds_it_empty(self) -> bool:
+        """Look at the file; return whether it is there and holds nothing: its writer may just have emptied it."""
         file = _opened(self._folder)
-        if file is not None:
-            self._take(await asyncio.to_thread(_end_of, file))
+        if file is None:
+            return False
+        if os.fstat(file).st_size == 0:
+            os.close(file)
+            return True
+        self._take(await asyncio.to_thread(_end_of, file))
+        return False
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -211,4 +224,4 @@ def _end_of(file: int) -> bytes:
     finally:
         os.close(file)
     # A line that has begun before is left out: the beginning of a secret in it would not be known.
-    return data if start == 0 else data.partition(b"\n")[2]
+    return data if start == 0 else b"".join(LINE_END.split(data, maxsplit=1)[1:])

@@ -104,7 +104,7 @@ class ExecutionContext:
     programs; `process_started` must be told the keeper of each as soon as it runs: it learns until when the lease
     holds, and the journal names it. `secret` looks up a secret of the host by its name, or raises `SecretUnavailable`.
     `enclosure` are the walls around every program that it starts. `progress` reports how far the work is: a
-    message, and how much of it is done, of 100; it may be called at any rate. Programs write that to the file that `ids`
+    message, and how much of it is done, of 100; it may be called at any rate. Programs write that to a file that `ids`
     names.
     """
 

@@ -101,8 +101,10 @@ async def test_work_that_says_nothing_is_not_reported_on(
     assert orchestrator.statuses == []
 
 
+# A file that is emptied again and again is empty most of the time, so that only its end is sure to be seen.
+@pytest.mark.parametrize(("mode", "at_least"), [("w", 1), ("a", 2)])
 async def test_a_flood_of_reports_is_thinned_out_and_holds_up_neither_the_program_nor_others(
-    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, mode: str, at_least: int
 ) -> None:
     await start_agent(slots=2)
     flood = f"""{sys.executable} -I -S - <<'EOF'
@@ -110,8 +112,8 @@ import os, time
 until, number = time.monotonic() + 2.5, 0
 while time.monotonic() < until:
     number += 1
-    with open(os.environ["CHIFFON_PROGRESS"], "w") as file:
-        file.write(f"{{number % 100}} number {{number}}")
+    with open(os.environ["CHIFFON_PROGRESS"], "{mode}") as file:
+        file.write(f"{{number % 100}} number {{number}}\\n")
 print(number)
 EOF"""
     task = await orchestrator.shell(flood)
@@ -124,7 +126,7 @@ EOF"""
     assert written > 100
     assert reports(orchestrator, other) == ["50% quiet"]
     # One at once, one in each second that followed, and the last.
-    assert 2 <= len(reports(orchestrator, task)) <= ran + 2
+    assert at_least <= len(reports(orchestrator, task)) <= ran + 2
     assert reports(orchestrator, task)[-1] == f"{written % 100}% number {written}"
 
 
@@ -151,6 +153,19 @@ async def test_gigabytes_and_garbage_are_survived(
 
     assert (await orchestrator.ended(task)).status is ResultStatus.COMPLETED
     assert reports(orchestrator, task)[-1] == "50% alive"
+
+
+async def test_a_line_that_is_written_over_and_over_is_read_as_a_terminal_shows_it(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    await start_agent()
+    task = await orchestrator.shell(
+        'for i in $(seq 30000); do printf "%d%% step\\r" $((i / 300)); done > "$CHIFFON_PROGRESS"'
+    )
+
+    await orchestrator.ended(task)
+
+    assert reports(orchestrator, task)[-1] == "100% step"
 
 
 @pytest.mark.parametrize(
