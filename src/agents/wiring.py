@@ -27,6 +27,7 @@ from agents.leftovers import unended, used_claims
 from agents.own_tickets import OwnTickets
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keepers
+from agents.progress_file import ProgressFiles
 from agents.recovery import recover
 from agents.registration import Identity, StateUnusable
 from agents.renew import LeaseRenewer
@@ -117,6 +118,7 @@ async def build_agent(
                 executors, agent_type=identity.agent_type, journal=journal, seals=seals, used=used, policy=policy
             ),
             workspaces=workspaces,
+            progress_files=stack.enter_context(ProgressFiles()),
             reporter=reporter,
             handover=handover,
             journal=journal,

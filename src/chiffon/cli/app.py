@@ -48,7 +48,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "chiffon.cli.rabbitmq:app", "Start", "Set RabbitMQ up, with a user of its own for each agent."
         ),
         "dispatch": Command("chiffon.cli.dispatch:dispatch", "Work", "Hand in a task."),
-        "status": Command("chiffon.cli.status:status", "Work", "Show where a task stands."),
+        "status": Command("chiffon.cli.status:status", "Work", "Show where a task stands, or work on several agents."),
         "why": Command("chiffon.cli.why:why", "Work", "Say what a task waits for."),
         "logs": Command("chiffon.cli.logs:logs", "Work", "Print what a task wrote, from the start."),
         "cancel": Command(

@@ -25,7 +25,7 @@ def fork():
     raise BlockingIOError(11, "no room")
 os.fork = fork
 """
-ENDS_BEFORE_IT_READS_THE_ORDER = "keeper._order = lambda channel: os._exit(1)"
+ENDS_BEFORE_IT_READS_THE_LAUNCH = "keeper._launch = lambda channel: os._exit(1)"
 CANNOT_FORK_THE_PROGRAM = """
 start = keeper.start
 def cannot(launch, files):
@@ -69,7 +69,7 @@ def name_of(process: psutil.Process) -> str:
     ("fault", "has_run", "counts"),
     [
         pytest.param(CANNOT_FORK_A_KEEPER, False, False, id="no keeper"),
-        pytest.param(ENDS_BEFORE_IT_READS_THE_ORDER, False, True, id="a keeper that is lost with the launch"),
+        pytest.param(ENDS_BEFORE_IT_READS_THE_LAUNCH, False, True, id="a keeper that is lost with the launch"),
         pytest.param(CANNOT_FORK_THE_PROGRAM, False, False, id="no fork"),
         pytest.param(CANNOT_BUILD_A_WALL, False, False, id="no wall"),
         pytest.param(CANNOT_EXECUTE, False, False, id="no memory for the program"),
