@@ -1,6 +1,7 @@
 """Work that an agent refuses before anything of it ran goes back untouched, and to another agent first."""
 
-from datetime import timedelta
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,10 +11,11 @@ from common.errors import ErrorCode
 from common.lifecycle import Status
 from common.messages import ResultStatus, WorkResult
 from common.retry import RetryPolicy
-from orchestrator.database.pool import Pool
+from orchestrator.database.pool import Connection, Pool
 from orchestrator.events.model import Kind
 from orchestrator.jobs import queries as jobs
-from orchestrator.jobs.model import Choice
+from orchestrator.jobs.claims import Claims
+from orchestrator.jobs.model import Choice, Wanted, Worker
 from orchestrator.leases import queries as lease_queries
 from orchestrator.leases.rules import REFUSAL_MEMORY, REFUSED_LATELY
 from orchestrator.leases.service import LeaseService
@@ -119,6 +121,30 @@ async def test_over_http_too_a_refused_task_goes_to_others_first(
 
     assert refused == {agent_id: {task.task_id}}
     assert (for_it, for_others) == ([], [task.task_id])
+
+
+async def test_over_http_what_is_refused_while_a_claim_is_answered_goes_to_others_first_too(
+    tasks: TaskService, leases: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_id, refused, other = uuid4(), make_new_task(), make_new_task(priority=1)
+    await tasks.dispatch([refused, other], by="caller")
+    await leases.claim([make_claim(refused.task_id, agent_id=agent_id)])
+    choose, refusals = jobs.choose, [refusal(refused.task_id, agent_id)]
+
+    async def after_a_refusal(db: Connection, choice: Choice, count: int, *, besides: Collection[UUID]) -> list[UUID]:
+        if refusals:
+            await leases.accept([refusals.pop()])
+            async with pool.acquire() as relay:
+                await outbox.take_tickets(relay, ["infra"], window=9, ttl=LEASE, ageing=LEASE)
+        return await choose(db, choice, count, besides=besides)
+
+    monkeypatch.setattr(jobs, "choose", after_a_refusal)
+    claims = Claims(pool, leases, since=datetime.now(UTC), grace=LEASE)
+    worker = Worker(str(agent_id), agent_id)
+    [got] = await claims.give([Wanted(worker, uuid4(), repeatable=True, lease=LEASE)])
+
+    assert got is not None
+    assert (got.task_id, refusals) == (other.task_id, [])
 
 
 async def test_an_agent_that_keeps_refusing_trips_and_everybody_is_told_why(
