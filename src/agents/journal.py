@@ -38,6 +38,8 @@ class Entry(BaseModel):
 
 
 class Started(Entry):
+    """Lines of earlier versions do not say when the agent's process started, nor in which namespace its id counts."""
+
     event: Literal["started"] = "started"
     attempt: int
     work_type: str
@@ -45,6 +47,8 @@ class Started(Entry):
     request_id: UUID
     boot_id: str
     agent_pid: int
+    agent_ticks: int = 0
+    pid_namespace: int = 0
     claim_id: UUID | None = None
 
 
@@ -98,7 +102,9 @@ class Journal:
         await self._batcher.__aexit__(kind, error, trace)
         self._file.close()
 
-    async def started(self, grant: GrantedTask, *, boot_id: str, agent_pid: int) -> None:
+    async def started(
+        self, grant: GrantedTask, *, boot_id: str, agent_pid: int, agent_ticks: int = 0, pid_namespace: int = 0
+    ) -> None:
         """Return when it is on disk that the attempt starts. Raises `OSError`: then it must not start."""
         entry = Started(
             task_id=grant.work.task_id,
@@ -109,6 +115,8 @@ class Journal:
             request_id=grant.request_id,
             boot_id=boot_id,
             agent_pid=agent_pid,
+            agent_ticks=agent_ticks,
+            pid_namespace=pid_namespace,
             claim_id=grant.claim_id,
         )
         await self._batcher.submit(_line(entry, is_durable=True))

@@ -8,23 +8,14 @@ import os
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 
 from agents.journal import ProcessStarted, Unended
+from agents.life import boot_id
 from agents.processes.table import LOOK_SECONDS, ZOMBIE, Target, kill_all, look_at
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 KILL_SECONDS = 5.0
 # How long a keeper may take; what it kills may have to wait for a disk before it dies.
 KEEPER_SECONDS = 10.0
-
-
-def boot_id() -> str:
-    """Return what tells this run of the host from every other; empty when the host does not say."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
 
 
 def end_orphans(left: Unended) -> list[int]:

@@ -13,6 +13,7 @@ import psutil
 from agents.processes.keepers import PROGRAM
 
 ROOT = Path(__file__).parents[3]
+END_SECONDS = 40
 
 
 class AgentProcess:
@@ -29,6 +30,11 @@ class AgentProcess:
     def sees(self, path: Path) -> Path:
         """Return how a path of the agent's is called here, where it has mounts of its own."""
         return Path(f"/proc/{self._process.pid}/root{path}")
+
+    async def ended(self) -> int:
+        """Wait until it has ended by itself, and return its exit status."""
+        async with asyncio.timeout(END_SECONDS):
+            return await self._process.wait()
 
     async def kill(self, *, with_keepers: bool = False) -> None:
         """As a crash would: nothing in it gets a chance. `with_keepers`: nor does its guardian, or any keeper."""
