@@ -12,7 +12,15 @@ from orchestrator.events import queries as events
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
 from orchestrator.leases.answers import refused
-from orchestrator.leases.rules import REFUSAL_MEMORY, REFUSED_LATELY, Give, GiveAgain, Refuse, judge_claim
+from orchestrator.leases.rules import (
+    REFUSAL_MEMORY,
+    REFUSED_LATELY,
+    Give,
+    GiveAgain,
+    Refuse,
+    judge_claim,
+    rest_after,
+)
 from orchestrator.outbox import queries as outbox
 from orchestrator.placement.bounds import Bounds
 from orchestrator.registry.gate import Gate
@@ -20,8 +28,6 @@ from orchestrator.registry.rules import SHUT_OUT, BreakerPolicy
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Task
 
-# How long a ticket rests that came to an agent which had refused its task.
-PAUSE = timedelta(seconds=1)
 # Who claims, and what.
 Wanted = tuple[UUID, ClaimedTask]
 
@@ -60,7 +66,7 @@ class Claims:
         refusals: list[tuple[UUID, RefusedTask]] = []
         repeated: list[Leased] = []
         barred: list[UUID] = []
-        again: list[UUID] = []
+        resting: dict[UUID, timedelta] = {}
         async with transaction(self._pool) as db:
             known = await tasks.lock_claimable(db, sorted({task.task_id for _, task in wanted}))
             now = await tasks.time_of(db, known.values())
@@ -80,9 +86,10 @@ class Claims:
                     case Give():
                         task = known[claim.task_id]
                         reason = consent.withheld(task) or bounds.refusal(task.aim, agent_id)
-                        if reason is None and task.task_id in refused_lately.get(agent_id, ()):
+                        ago = refused_lately.get(agent_id, {}).get(task.task_id)
+                        if reason is None and ago is not None:
                             reason = REFUSED_LATELY
-                            again.append(task.task_id)
+                            resting[task.task_id] = rest_after(ago)
                         if reason is None and (reason := await gate.refusal(db, agent_id)) is None:
                             winners[claim.task_id] = (agent_id, claim)
                         else:
@@ -96,17 +103,19 @@ class Claims:
             await outbox.add_orders(db, gate.orders())
             # The ticket is used up and nobody runs the task: others get it at once.
             await outbox.make_due(
-                db, [task_id for task_id in barred if task_id not in winners and task_id not in again]
+                db, [task_id for task_id in barred if task_id not in winners and task_id not in resting]
             )
             # The same agent may take the ticket again at once.
-            await outbox.make_due(db, [task_id for task_id in again if task_id not in winners], after=PAUSE)
+            for rest in set(resting.values()):
+                alike = [task_id for task_id, other in resting.items() if other == rest and task_id not in winners]
+                await outbox.make_due(db, alike, after=rest)
             await consent.use(db, [known[task_id] for task_id in winners])
             leased = await self._lease_out(db, known, winners)
         return Judged(leased, repeated, refusals, frozenset(consent.found))
 
     async def _refused_lately(
         self, db: Connection, known: Mapping[UUID, Task], claimers: Collection[UUID]
-    ) -> Mapping[UUID, set[UUID]]:
+    ) -> Mapping[UUID, Mapping[UUID, timedelta]]:
         if not any(task.unstarted for task in known.values()):
             return {}
         return await queries.refused_lately(db, claimers, within=REFUSAL_MEMORY)

@@ -85,6 +85,17 @@ class ApprovalFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalFacts:
+    """An agent that gave a task back before anything of it ran: how often, when last, and why."""
+
+    agent_id: UUID
+    hostname: str | None
+    times: int
+    at: datetime
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything that decides why a task waits, as it was at one moment."""
 
@@ -96,6 +107,7 @@ class Facts:
     order: OrderFacts | None = None
     limit: LimitFacts | None = None
     approval: ApprovalFacts | None = None
+    refusals: Sequence[RefusalFacts] = ()
     broker_failure: str | None = None
     relay_failure: str | None = None
 

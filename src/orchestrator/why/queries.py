@@ -7,7 +7,7 @@ from uuid import UUID
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection
 from orchestrator.registry.model import MayWork
-from orchestrator.why.model import AgentFacts, ApprovalFacts, LimitFacts, OrderFacts, TicketFacts
+from orchestrator.why.model import AgentFacts, ApprovalFacts, LimitFacts, OrderFacts, RefusalFacts, TicketFacts
 
 NOW = "SELECT now()"
 
@@ -83,6 +83,18 @@ APPROVAL = """
      WHERE task_id = $1
 """
 
+# The last one first. A grant that came too late (5002) is no fault of the agent.
+REFUSALS = """
+    SELECT last.agent_id, agent.hostname, last.times, attempt.ended_at AS at, attempt.error_message AS reason
+      FROM (SELECT agent_id, count(*) AS times, max(number) AS number
+              FROM attempt
+             WHERE task_id = $1 AND NOT started AND error_code <> 5002
+             GROUP BY agent_id) AS last
+      JOIN attempt ON attempt.task_id = $1 AND attempt.number = last.number
+      LEFT JOIN agent ON agent.agent_id = last.agent_id
+     ORDER BY last.number DESC
+"""
+
 
 async def now(db: Connection) -> datetime:
     """Return the time of the snapshot, by the database's clock."""
@@ -122,3 +134,8 @@ async def approval(db: Connection, task_id: UUID) -> ApprovalFacts | None:
     """Return the approval of a task; None when it has none."""
     row = await db.fetchrow(APPROVAL, task_id)
     return None if row is None else ApprovalFacts(**row)
+
+
+async def refusals(db: Connection, task_id: UUID) -> list[RefusalFacts]:
+    """Return the agents that gave a task back before anything of it ran, the last one first."""
+    return [RefusalFacts(**row) for row in await db.fetch(REFUSALS, task_id)]

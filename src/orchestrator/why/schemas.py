@@ -18,7 +18,9 @@ class WhyAgent(BaseModel):
     hostname: str
     running: int | None = Field(default=None, description="How many tasks it runs, by the ledger.")
     slots: int | None = Field(default=None, description="How many it can run at a time.")
-    since: datetime | None = Field(default=None, description="When it was last heard of, or began to run the task.")
+    since: datetime | None = Field(
+        default=None, description="When it was last heard of, began to run the task, or gave it back."
+    )
 
 
 class WhyBlocker(BaseModel):
