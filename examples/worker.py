@@ -64,15 +64,19 @@ def keep(job, attempt, why, ended):
             why.append("cancelled" if status == 200 else "lost")
 
 
-def work(payload, why):
-    """Do the job, unless there is a reason `why` it must stop; return how to report it, and with what."""
-    do, until = payload.get("do"), time.monotonic() + payload.get("seconds", 0)
+def work(payload, why, report):
+    """Do the job, unless there is a reason `why` it must stop; return how to report its end, and with what."""
+    do, seconds, began, reported = payload.get("do"), payload.get("seconds", 0), time.monotonic(), 0
     while not why:
         if "writeTo" in payload:
             with open(payload["writeTo"], "a") as file:
                 file.write(payload["text"] + "\n")
-        if do != "sleep" or time.monotonic() >= until:
+        done = time.monotonic() - began
+        if do != "sleep" or done >= seconds:
             break
+        if done >= reported + 1:  # one report a second is enough for a reader
+            reported = done
+            report(f"{100 * done / seconds:.0f}% slept for {done:.0f} of {seconds:g} seconds")
         time.sleep(0.1)
     if do in ("succeed", "sleep"):
         return "complete", {"resultSummary": payload["text"]}
@@ -84,14 +88,21 @@ def work(payload, why):
 def run(job):
     """Do a job while its lease is kept, and say how it ended, unless it is no longer ours."""
     why, ended, own = [], threading.Event(), {"attempt": job["attempt"]}
+
+    def report(text):
+        """Say where the work stands. It is not worth waiting for: what is lost is said again a second later."""
+        status, _ = call(f"{job['id']}/progress", LEASE / 20, **own, progress=text)
+        if status == 409:
+            why.append("lost")
+
     keeper = threading.Thread(target=keep, args=(job["id"], job["attempt"], why, ended))
     keeper.start()
-    how, said = work(job["payload"], why)
+    how, said = work(job["payload"], why, report)
     ended.set()
     keeper.join()
-    if why == ["cancelled"]:
+    if "cancelled" in why:
         how, said = "fail", {"errorMessage": "stopped", "cancelled": True}
-    if why != ["lost"]:
+    if "lost" not in why:
         call(f"{job['id']}/{how}", 60, **own, **said)
 
 

@@ -13,6 +13,7 @@ from agents.ears import AgentDeaf, Ears
 from agents.handover import Handover
 from agents.heartbeat import Heartbeat
 from agents.own_tickets import OwnTickets
+from agents.recovery import LateRecovery
 from agents.registration import AgentRefused
 from agents.renew import LeaseRenewer
 from agents.resources import ResourceMonitor
@@ -36,7 +37,10 @@ LOOK = timedelta(seconds=1)
 
 
 class Agent:
-    """Owns everything that runs in this process on behalf of the agent. `left`: results of an earlier life."""
+    """Owns everything that runs in this process on behalf of the agent.
+
+    `left`: results of an earlier life. `late_recovery` is for attempts of one that may still run elsewhere.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Agent:
         handover: Handover,
         availability: Availability,
         left: Sequence[Key],
+        late_recovery: LateRecovery,
         stop_grace: timedelta,
         kill_grace: timedelta,
     ) -> None:
@@ -70,6 +75,7 @@ class Agent:
         self._handover = handover
         self._availability = availability
         self._left = left
+        self._late_recovery = late_recovery
         self._stop_grace = stop_grace.total_seconds()
         self._kill_grace = kill_grace.total_seconds()
 
@@ -93,6 +99,7 @@ class Agent:
                 group.create_task(self._ears.run(self._control.reopen), name="ears"),
                 group.create_task(self._handover.run(), name="handover"),
                 group.create_task(self._resources.watch_gpu(), name="gpu"),
+                group.create_task(self._late_recovery.run(), name="late recovery"),
             ]
             # Before anything new: tasks, and those behind them, wait for these.
             await asyncio.wait({stopping, sending}, return_when=asyncio.FIRST_COMPLETED)

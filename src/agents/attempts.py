@@ -46,7 +46,7 @@ class Attempt:
 class Attempts:
     """All attempts from the grant until the result is with the broker.
 
-    `LeaseKeeper` says in `looks_at` when it looks again; `sooner` rings when one is added that is due before.
+    `LeaseRenewer` says in `looks_at` when it looks again; `sooner` rings when one is added that is due before.
 
     An order to cancel may overtake the grant that it is about, because they come from different places; it then meets
     the attempt when that is added.

@@ -63,6 +63,7 @@ class Handover:
         self._resend_after = resend_after
         self._health = health
         self._owed: dict[Key, _Owed] = {}
+        self._expected: frozenset[Key] = frozenset()
         # When `run` looks again; who has something for it before that rings.
         self._looks_at = -math.inf
         self._sooner = Wake()
@@ -87,9 +88,13 @@ class Handover:
     def __len__(self) -> int:
         return len(self._owed)
 
+    def expect(self, keys: Iterable[Key]) -> None:
+        """Note attempts of an earlier life whose results may be owed later."""
+        self._expected = frozenset(keys)
+
     def owes(self, key: Key) -> bool:
         """Say whether a result of this attempt is on its way, also one that an earlier life of this agent left."""
-        return key in self._owed
+        return key in self._owed or key in self._expected
 
     async def keep(self, result: WrittenResult) -> None:
         """Return when the result is on disk, or when that is known to be impossible."""

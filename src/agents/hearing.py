@@ -9,6 +9,8 @@ import logging
 import math
 from datetime import timedelta
 
+from common.loop import Wake
+
 log = logging.getLogger(__name__)
 
 MISSED_BEATS = 3
@@ -16,17 +18,22 @@ LONGEST_PATIENCE = timedelta(minutes=10)
 
 
 class Hearing:
-    """Judges by the beats that were sent and those that were heard. Times are on the monotonic clock."""
+    """Judges by the beats that were sent and those that were heard. Times are on the monotonic clock.
+
+    `news` rings for each answer.
+    """
 
     def __init__(self, *, every: timedelta, give_up_after: timedelta | None) -> None:
         self._patience = MISSED_BEATS * every.total_seconds() + max(every.total_seconds(), 1.0)
         self._give_up_after = None if give_up_after is None else give_up_after.total_seconds()
         self._unanswered = 0
         self._waiting_since = 0.0
+        self._first_heard_at: float | None = None
         self._heard_at: float | None = None
         self._deaf_since: float | None = None
         self._reconnects = 0
         self._reconnected_at = -math.inf
+        self.news = Wake()
 
     @property
     def is_deaf(self) -> bool:
@@ -36,6 +43,12 @@ class Hearing:
     def has_heard(self) -> bool:
         """Whether any beat of this process was answered."""
         return self._heard_at is not None
+
+    def has_heard_for(self, span: timedelta) -> bool:
+        """Whether so much time lies between the first answer and the last."""
+        if self._first_heard_at is None or self._heard_at is None:
+            return False
+        return self._heard_at - self._first_heard_at >= span.total_seconds()
 
     def sent(self, *, at: float) -> None:
         """A beat was stored by the broker, so an answer is due."""
@@ -48,6 +61,9 @@ class Hearing:
         if self._deaf_since is not None:
             log.warning("agent.hears_again", extra={"deaf_seconds": round(at - self._deaf_since, 1)})
         self._heard_at = at
+        if self._first_heard_at is None:
+            self._first_heard_at = at
+        self.news.ring()
         self._deaf_since = None
         self._reconnects = 0
         self._unanswered = 0

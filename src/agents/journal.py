@@ -38,7 +38,10 @@ class Entry(BaseModel):
 
 
 class Started(Entry):
-    """`host_boot_id` tells runs of the host apart; earlier versions read and write it by the name in the file."""
+    """`host_boot_id` tells runs of the host apart; earlier versions read and write it by the name in the file.
+
+    Lines of earlier versions do not say when the agent's process started, nor in which namespace its id counts.
+    """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -49,6 +52,8 @@ class Started(Entry):
     request_id: UUID
     host_boot_id: str = Field(validation_alias="boot_id", serialization_alias="boot_id")
     agent_pid: int
+    agent_ticks: int = 0
+    pid_namespace: int = 0
     claim_id: UUID | None = None
 
 
@@ -102,7 +107,9 @@ class Journal:
         await self._batcher.__aexit__(kind, error, trace)
         self._file.close()
 
-    async def started(self, grant: GrantedTask, *, host_boot_id: str, agent_pid: int) -> None:
+    async def started(
+        self, grant: GrantedTask, *, host_boot_id: str, agent_pid: int, agent_ticks: int = 0, pid_namespace: int = 0
+    ) -> None:
         """Return when it is on disk that the attempt starts. Raises `OSError`: then it must not start."""
         entry = Started(
             task_id=grant.work.task_id,
@@ -113,6 +120,8 @@ class Journal:
             request_id=grant.request_id,
             host_boot_id=host_boot_id,
             agent_pid=agent_pid,
+            agent_ticks=agent_ticks,
+            pid_namespace=pid_namespace,
             claim_id=grant.claim_id,
         )
         await self._batcher.submit(_line(entry, is_durable=True))

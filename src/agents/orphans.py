@@ -8,22 +8,13 @@ import os
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 
 from agents.journal import ProcessStarted, Unended
+from agents.life import host_boot_id
 from agents.processes.keepers import KEEPER_SECONDS
 from agents.processes.table import LOOK_SECONDS, ZOMBIE, Target, kill_all, look_at
 
-HOST_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 KILL_SECONDS = 5.0
-
-
-def host_boot_id() -> str:
-    """Return what tells this run of the host from every other; empty when the host does not say."""
-    try:
-        return HOST_BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
 
 
 def end_orphans(left: Unended) -> list[int]:

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from agents.availability import Availability
 from agents.executors.base import Outcome
 from agents.handover import Handover
+from agents.hearing import Hearing
 from agents.journal import Ended, Journal, Started, Unended
 from agents.orphans import end_orphans
 from agents.results import work_result
@@ -19,6 +21,8 @@ from common.messages import GrantedTask, ResultStatus, WorkRequest
 log = logging.getLogger(__name__)
 
 RESTARTED = "The agent restarted while the work was running."
+
+Recover = Callable[[Sequence[Unended]], Awaitable[list[Key]]]
 
 
 async def recover(
@@ -91,3 +95,37 @@ def _grant(left: Unended) -> GrantedTask:
         fence=started.fence,
         lease_seconds=1,
     )
+
+
+class LateRecovery:
+    """Puts in order attempts whose process may still run, on another host or in another container.
+
+    An earlier process that still runs is heard by the orchestrator, which then refuses this one. So it waits until the
+    answers to this process span `after`.
+    """
+
+    def __init__(
+        self,
+        doubtful: Sequence[Unended],
+        recover: Recover,
+        handover: Handover,
+        hearing: Hearing,
+        availability: Availability,
+        *,
+        after: timedelta,
+    ) -> None:
+        self._doubtful = doubtful
+        self._recover = recover
+        self._handover = handover
+        self._hearing = hearing
+        self._availability = availability
+        self._after = after
+
+    async def run(self) -> None:
+        if not self._doubtful:
+            return
+        log.info("work.recovered_later", extra={"attempts": len(self._doubtful), "after": self._after.total_seconds()})
+        while not self._hearing.has_heard_for(self._after):
+            await self._hearing.news.rung()
+        if self._availability.refusal is None:
+            await self._handover.send_left(await self._recover(self._doubtful))

@@ -28,6 +28,14 @@ class IdentityInUse(StartupRefused):
         )
 
 
+class CopyOfRunningAgent(StartupRefused):
+    def __init__(self, state_dir: Path, pid: int) -> None:
+        super().__init__(
+            f"The agent whose state is in {state_dir} still runs, as process {pid}, so this is a copy of its state. "
+            "Start this agent with an empty directory, in CHIFFON_AGENT_STATE_DIR or [agent] state_dir, and enrol it."
+        )
+
+
 class AgentRefused(StartupRefused):
     """Another process with the same identity still runs, with a copy of this one's state."""
 

@@ -46,7 +46,11 @@ class Reporter:
 
     async def send(self, queue: str, envelope: Envelope) -> None:
         """Return when the envelope is stored in the reply queue, however long that takes."""
-        await self.send_report(Report(queue, envelope.type, encode(envelope)))
+        await self.post(queue, envelope)
+
+    def post(self, queue: str, envelope: Envelope) -> asyncio.Future[None]:
+        """Return what is done when the envelope is stored; it goes behind all that was handed in before."""
+        return self.hand_in(Report(queue, envelope.type, encode(envelope)))
 
     async def send_report(self, report: Report) -> None:
         """Do the same with what is encoded already."""

@@ -1,7 +1,9 @@
 """Run one attempt from its grant to its result."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -17,6 +19,8 @@ from agents.processes.deadlines import Deadlines, deadline_of
 from agents.processes.keepers import Keeper, Keepers
 from agents.processes.programs import Programs
 from agents.processes.table import ATTEMPT_VARIABLE, TASK_VARIABLE
+from agents.progress import Progress
+from agents.progress_file import PROGRESS_VARIABLE, ProgressFiles, file_in
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
 from agents.secrets.resolve import Secrets
@@ -43,6 +47,7 @@ class Runner:
         *,
         gate: WriteGate,
         workspaces: Workspaces,
+        progress_files: ProgressFiles,
         reporter: Reporter,
         handover: Handover,
         journal: Journal,
@@ -60,6 +65,7 @@ class Runner:
         self._agent_id = agent_id
         self._gate = gate
         self._workspaces = workspaces
+        self._progress_files = progress_files
         self._reporter = reporter
         self._handover = handover
         self._journal = journal
@@ -95,8 +101,13 @@ class Runner:
         async def send(chunks: Sequence[OutputChunk]) -> None:
             await self._reporter.send(PROGRESS, self._status(grant, chunks))
 
+        def hand_in(report: str) -> asyncio.Future[None]:
+            return self._reporter.post(PROGRESS, self._status(grant, progress=report))
+
         async with self._log_stream(grant, send) as stream:
-            outcome, began, ran = await self._execute(attempt, stream)
+            with Progress(hand_in, hidden=stream.redacted) as progress:
+                outcome, began, ran = await self._execute(attempt, stream, progress)
+                progress.finish()
             ended_at = self._clock.now()
             outcome = as_reported(outcome, attempt.stop.reason).leaving(stream.redacted)
             duration_ms = int((self._clock.monotonic() - started) * 1000)
@@ -121,25 +132,28 @@ class Runner:
                     self._journal.ended(_ended(attempt, outcome, at=ended_at))
                 _log_end(attempt, outcome, duration_ms=duration_ms)
 
+            def queue() -> str:
+                # Behind its own output and progress, in the same queue, so that readers see the end last.
+                return PROGRESS if stream.has_sent or progress.has_sent else RESULTS
+
             unsent = stream.finish()
             result = written(unsent)
             if stream.is_done:
-                await self._handover.hand_over(result, queue=PROGRESS if stream.has_sent else RESULTS, kept=kept)
+                await self._handover.hand_over(result, queue=queue(), kept=kept)
                 return
             # On disk with all output that may not have arrived, before anything waits for the broker.
             await self._handover.keep(result)
             kept()
             rest = await stream.close()
             last = result if rest == unsent else written(rest)
-            # Behind its own output, in the same queue, so that those who watch see the end last.
-            await self._handover.send(last, queue=PROGRESS if stream.has_sent else RESULTS)
+            await self._handover.send(last, queue=queue())
 
     def _log_stream(self, grant: GrantedTask, send: SendChunks) -> LogStream:
         return LogStream(
             send, limit=grant.max_output_bytes, per_second=self._output_per_second, known=self._known_secrets
         )
 
-    async def _execute(self, attempt: Attempt, stream: LogStream) -> tuple[Outcome, bool, bool]:
+    async def _execute(self, attempt: Attempt, stream: LogStream, progress: Progress) -> tuple[Outcome, bool, bool]:
         """Return how the attempt ended, whether the journal says that it began, and whether anything of it ran.
 
         What did not run goes back to the queue, and to another agent first.
@@ -152,10 +166,13 @@ class Runner:
             return passage.outcome, False, False
         programs = Programs(self._keepers, kill_at=lambda: deadline_of(attempt))
         try:
-            async with self._workspaces.open(
-                attempt.task_id, grant.attempt, is_needed=passage.needs_workspace
-            ) as workspace:
-                outcome = await passage.execute(self._context(attempt, passage, workspace, stream, programs))
+            needed = passage.needs_workspace
+            async with self._workspaces.open(attempt.task_id, grant.attempt, is_needed=needed) as workspace:
+                file = self._progress_files.followed(workspace, progress.read) if needed else nullcontext()
+                async with file:
+                    outcome = await passage.execute(
+                        self._context(attempt, passage, workspace, stream, progress, programs)
+                    )
         except CannotConfine as error:
             outcome = Outcome.failed(str(error), code=ErrorCode.CONFINEMENT_NOT_POSSIBLE)
             return outcome, passage.began, False
@@ -170,7 +187,13 @@ class Runner:
         return outcome, passage.began, passage.began
 
     def _context(
-        self, attempt: Attempt, passage: Passage, workspace: Path, stream: LogStream, programs: Programs
+        self,
+        attempt: Attempt,
+        passage: Passage,
+        workspace: Path,
+        stream: LogStream,
+        progress: Progress,
+        programs: Programs,
     ) -> ExecutionContext:
         """Return what an executor needs."""
         grant = attempt.grant
@@ -199,6 +222,7 @@ class Runner:
                 TASK_VARIABLE: str(attempt.task_id),
                 "CHIFFON_TRACE_ID": str(grant.trace_id),
                 ATTEMPT_VARIABLE: str(grant.attempt),
+                PROGRESS_VARIABLE: str(file_in(workspace)),
             },
             write=stream.write,
             stop=attempt.stop,
@@ -207,9 +231,12 @@ class Runner:
             process_started=process_started,
             secret=secret,
             enclosure=self._enforcement.enclosure(passage.confinement),
+            progress=progress.say,
         )
 
-    def _status(self, grant: GrantedTask, chunks: Sequence[OutputChunk]) -> WorkStatusEnvelope:
+    def _status(
+        self, grant: GrantedTask, chunks: Sequence[OutputChunk] = (), *, progress: str = ""
+    ) -> WorkStatusEnvelope:
         return WorkStatusEnvelope(
             from_agent=str(self._agent_id),
             to_agent=ORCHESTRATOR,
@@ -220,6 +247,7 @@ class Runner:
                 agent_id=self._agent_id,
                 attempt=grant.attempt,
                 fence=grant.fence,
+                progress=progress,
                 chunks=list(chunks),
             ),
         )

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -19,17 +20,19 @@ from agents.executors.base import Executor
 from agents.executors.enforcement import Enforcement
 from agents.given import GivenWork
 from agents.handover import Handover
-from agents.hearing import Hearing
+from agents.hearing import MISSED_BEATS, Hearing
 from agents.heartbeat import Heartbeat
 from agents.intake import Intake
 from agents.journal import Journal
 from agents.journal_file import JournalFile
 from agents.leftovers import unended, used_claims
+from agents.life import Fate, fate_of
 from agents.own_tickets import OwnTickets
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keepers
-from agents.recovery import recover
-from agents.registration import Identity, StateUnusable
+from agents.progress_file import ProgressFiles
+from agents.recovery import LateRecovery, recover
+from agents.registration import CopyOfRunningAgent, Identity, StateUnusable
 from agents.renew import LeaseRenewer
 from agents.reporter import Reporter
 from agents.resources import ResourceMonitor
@@ -55,6 +58,8 @@ from common.redaction.values import Values
 
 # Below the state directory.
 WORKSPACES = "work"
+# So long an earlier process with the same identity may be silent, whatever its settings, before it counts as gone.
+LEAST_SILENCE = timedelta(seconds=30)
 
 
 @asynccontextmanager
@@ -72,9 +77,9 @@ async def build_agent(
     enforcement: Enforcement | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Agent]:
-    """Build an agent that is ready to run. What an earlier life left running is dead when this returns.
+    """Build an agent that is ready to run. What an earlier life left running on this host is dead when this returns.
 
-    Without `trust` it runs whatever the broker delivers.
+    Without `trust` it runs whatever the broker delivers. Raises `CopyOfRunningAgent` and `StateUnusable`.
     """
     clock, health, attempts, availability = clock or SystemClock(), Health(), Attempts(), Availability()
     skew = timedelta(seconds=settings.clock_skew_seconds)
@@ -111,13 +116,16 @@ async def build_agent(
         reporter = await stack.enter_async_context(Reporter(broker, agent_id))
         capacity = Capacity(settings.slots)
         standing = StandingClaimer(broker, agent_id, identity.agent_type, capacity, availability, clock, health=health)
-        journal, handover, left, used = await _open_state(stack, settings, identity, reporter, clock, health)
+        journal, handover, left, late_recovery, used = await _open_state(
+            stack, settings, identity, reporter, clock, health, hearing, availability
+        )
         runner = Runner(
             agent_id,
             gate=WriteGate(
                 executors, agent_type=identity.agent_type, journal=journal, seals=seals, used=used, policy=policy
             ),
             workspaces=workspaces,
+            progress_files=stack.enter_context(ProgressFiles()),
             reporter=reporter,
             handover=handover,
             journal=journal,
@@ -205,6 +213,7 @@ async def build_agent(
             handover=handover,
             availability=availability,
             left=left,
+            late_recovery=late_recovery,
             stop_grace=timedelta(seconds=settings.stop_grace_seconds),
             kill_grace=kill_grace,
         )
@@ -226,10 +235,12 @@ async def _open_state(
     reporter: Reporter,
     clock: Clock,
     health: Health,
-) -> tuple[Journal, Handover, list[Key], UsedClaims]:
+    hearing: Hearing,
+    availability: Availability,
+) -> tuple[Journal, Handover, list[Key], LateRecovery, UsedClaims]:
     """Open the journal and the spool, and put in order what they hold.
 
-    Return with them the results to send first, and the claims that earlier lives have used.
+    Return with them the results to send first, what is to be done later, and the claims that earlier lives have used.
     """
     file, spool = JournalFile(settings.state_dir / "journal.jsonl"), Spool(settings.state_dir / "spool")
     try:
@@ -238,12 +249,20 @@ async def _open_state(
     except OSError as error:
         raise StateUnusable(settings.state_dir, error) from None
     unfinished, used = await asyncio.to_thread(lambda: (unended(lines), UsedClaims(used_claims(lines))))
+    fates = {fate: [one for one in unfinished if fate_of(one.started) is fate] for fate in Fate}
+    if fates[Fate.RUNS]:
+        raise CopyOfRunningAgent(settings.state_dir, fates[Fate.RUNS][0].started.agent_pid)
     journal = await stack.enter_async_context(Journal(file))
     resend_after = timedelta(seconds=settings.result_resend_seconds)
     handover = await stack.enter_async_context(
         Handover(spool, reporter, clock, resend_after=resend_after, health=health)
     )
-    owed = await recover(
-        unfinished, agent_id=identity.agent_id, spooled=spooled, spool=spool, journal=journal, handover=handover
+    recovering = partial(
+        recover, agent_id=identity.agent_id, spooled=spooled, spool=spool, journal=journal, handover=handover
     )
-    return journal, handover, [*spooled, *owed], used
+    owed = await recovering(fates[Fate.OVER])
+    doubtful = fates[Fate.UNKNOWN]
+    handover.expect(Key(one.started.task_id, one.started.fence) for one in doubtful)
+    after = max(timedelta(seconds=settings.heartbeat_seconds) * MISSED_BEATS, LEAST_SILENCE)
+    late = LateRecovery(doubtful, recovering, handover, hearing, availability, after=after)
+    return journal, handover, [*spooled, *owed], late, used

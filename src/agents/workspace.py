@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 # A leftover that cannot be removed is renamed, so that no attempt finds it in its place; each start tries it again.
 ASIDE = ".aside-"
+# In each directory, for the file in which a program says where it stands; see `agents.progress_file`.
+PROGRESS_FOLDER = ".progress"
 
 
 class Workspaces:
@@ -23,7 +25,8 @@ class Workspaces:
         self._keep = keep
 
     def open(self, task_id: UUID, attempt: int, *, is_needed: bool = True) -> AbstractAsyncContextManager[Path]:
-        """Give an attempt an empty directory; it is removed afterwards unless workspaces are kept.
+        """Give an attempt an empty directory, but for `PROGRESS_FOLDER`; it is removed afterwards unless workspaces are
+        kept.
 
         When none is needed, only its name is given. What cannot be removed is logged and set aside: it is the host's
         trouble, and changes nothing about how the attempt ended.
@@ -50,6 +53,7 @@ class Workspaces:
         except FileNotFoundError:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.mkdir(mode=0o700)
+        (path / PROGRESS_FOLDER).mkdir(mode=0o700)
 
     def remove_leftovers(self) -> int:
         """Remove what a crash left behind, unless workspaces are kept; return how many are gone."""

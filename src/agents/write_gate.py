@@ -6,14 +6,13 @@ journal, on disk. Only then does it become `Permitted`, which is all that an exe
 """
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.journal import Journal
-from agents.orphans import host_boot_id
+from agents.life import own_life
 from agents.permitted import Permitted
 from agents.seal_check import SealCheck
 from agents.used_claims import UsedClaims
@@ -88,7 +87,7 @@ class WriteGate:
         self._seals = seals
         self._used = used
         self._policy = policy
-        self._host_boot_id = host_boot_id()
+        self._life = own_life()
 
     async def admit(self, grant: GrantedTask, seal: Seal | None) -> Passage | Refusal:
         """Let work through, or say why not. What was let through once is not let through again."""
@@ -115,7 +114,13 @@ class WriteGate:
 
     async def note(self, grant: GrantedTask) -> None:
         """Return when the journal says, on disk, that the work starts."""
-        await self._journal.started(grant, host_boot_id=self._host_boot_id, agent_pid=os.getpid())
+        await self._journal.started(
+            grant,
+            host_boot_id=self._life.host_boot_id,
+            agent_pid=self._life.pid,
+            agent_ticks=self._life.start_ticks,
+            pid_namespace=self._life.pid_namespace,
+        )
 
     def _work(self, grant: GrantedTask) -> Work:
         return Work(grant.work.work_type, self._agent_type, grant.work.parameters, grant.work.hints)

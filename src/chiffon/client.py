@@ -1,6 +1,6 @@
 """The Python client of the orchestrator."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -248,8 +248,10 @@ class Client(Approvals, Operations, Access):
                 if isinstance(item, Event):
                     yield item
 
-    async def wait(self, task_id: AnyId) -> TaskStatus:
-        """Return the status of a task once it is final."""
+    async def wait(self, task_id: AnyId, *, progress: Callable[[str], None] = lambda _: None) -> TaskStatus:
+        """Return the status of a task once it is final; meanwhile call `progress` with each report of where it stands,
+        and with an empty text when an attempt begins.
+        """
         async with aclosing(self._follow(Filter(task_id=task_id), None)) as items:
             async for item in items:
                 # The status is asked for once the feed is open, so an end between the two is not missed.
@@ -257,6 +259,9 @@ class Client(Approvals, Operations, Access):
                     status = await self.status(task_id)
                     if status.is_final:
                         return status
+                    progress(status.progress)
+                elif item.progress is not None:
+                    progress(item.progress)
         raise AssertionError("a feed ends with an error only")
 
     async def fan_out(self, fan_out_id: AnyId) -> FanOut:

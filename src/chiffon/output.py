@@ -5,7 +5,7 @@ the stored output, so that nothing is missing whatever way it arrived.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import timedelta
 from typing import NamedTuple
@@ -83,10 +83,16 @@ class Transcript:
 
 
 async def read_output(
-    client: Client, task_id: AnyId, *, follow: bool = False, stream: Stream | None = None
+    client: Client,
+    task_id: AnyId,
+    *,
+    follow: bool = False,
+    stream: Stream | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> AsyncGenerator[Piece, None]:
     """Yield the pieces that a task wrote until now or, with `follow`, until it ends; `stream` picks one of the two.
 
+    `progress` is called with each report that came between them, and with an empty text when an attempt begins.
     Raises `ApiError` (404) when there is no such task.
     """
     wanted = list(Stream) if stream is None else [stream]
@@ -95,6 +101,8 @@ async def read_output(
     events = watch_to_the_end(client, task_id) if follow else _so_far(client, task_id)
     async with aclosing(events):
         async for event in events:
+            if event.progress is not None:
+                progress(event.progress)
             for piece in transcript.take_event(event):
                 if piece.stream in wanted:
                     yield piece

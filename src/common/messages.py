@@ -13,6 +13,7 @@ from common.confinement import UNCONFINED, Confinement
 from common.labels import Labels
 from common.moment import Moment
 from common.policy.model import Effect
+from common.progress import LONGEST_REPORT
 from common.result import Result
 from common.schemas import Schemas
 from common.seal import KeyId, Seal
@@ -153,13 +154,13 @@ class OutputChunk(Message):
 
 
 class WorkStatus(Message):
-    """Progress and output of a task that runs."""
+    """Progress and output of a task that runs. `progress` is a report as of `common.progress`; empty: none."""
 
     task_id: UUID
     agent_id: UUID
     attempt: int = Field(ge=1)
     fence: int = Field(ge=1)
-    progress: str = ""
+    progress: str = Field(default="", max_length=LONGEST_REPORT)
     chunks: list[OutputChunk] = Field(default_factory=list)
 
 

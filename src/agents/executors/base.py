@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
@@ -28,6 +28,10 @@ ProcessStarted = Callable[[Keeper], None]
 ResolveSecret = Callable[[str], Awaitable[str]]
 
 
+class ReportProgress(Protocol):
+    def __call__(self, message: str, percent: float | None = None) -> None: ...
+
+
 class SecretUnavailable(Exception):
     """A secret that work refers to cannot be had; `may_come`: another attempt may find it."""
 
@@ -38,6 +42,10 @@ class SecretUnavailable(Exception):
 
 
 def _nobody_notes(_keeper: Keeper) -> None:
+    pass
+
+
+def _not_reported(message: str, percent: float | None = None) -> None:
     pass
 
 
@@ -117,7 +125,8 @@ class ExecutionContext:
     `kill_grace_seconds` how long a program that is stopped for the executor's own reasons has to end. `keepers` start
     programs; `process_started` must be told the keeper of each as soon as it runs: it learns until when the lease
     holds, and the journal names it. `secret` looks up a secret of the host by its name, or raises `SecretUnavailable`.
-    `enclosure` are the walls around every program that it starts.
+    `enclosure` are the walls around every program that it starts. `progress` reports how far the work is: a message,
+    and how much of it is done, of 100; it may be called at any rate. Programs write that to a file that `ids` names.
     """
 
     workspace: Path
@@ -130,6 +139,7 @@ class ExecutionContext:
     process_started: ProcessStarted = _nobody_notes
     secret: ResolveSecret = _no_secrets
     enclosure: Enclosure = OPEN
+    progress: ReportProgress = _not_reported
 
     async def text_of(self, given: str | SecretReference) -> str:
         """Return a text, or the value of the secret that stands in its place. Raises `SecretUnavailable`."""

@@ -30,6 +30,7 @@ from common.rest.jobs import (
     HeartbeatRequest,
     OutputRequest,
     OwnerRequest,
+    ProgressRequest,
 )
 from common.rest.workers import WorkerOrders, WorkerReport
 from common.trust import trust_for
@@ -49,7 +50,7 @@ LONGEST_RETRY_AFTER = 60.0
 
 # Where each report of a job goes.
 REPORTS: Mapping[type[OwnerRequest], str] = MappingProxyType(
-    {OutputRequest: "output", CompleteRequest: "complete", FailRequest: "fail"}
+    {OutputRequest: "output", ProgressRequest: "progress", CompleteRequest: "complete", FailRequest: "fail"}
 )
 
 Model = TypeVar("Model", bound=Answer)
@@ -134,7 +135,7 @@ class QueueClient:
         return _read(HeartbeatAnswer, await self._post(f"/jobs/{job_id}/heartbeat", HeartbeatRequest, asked))
 
     async def report(self, job_id: UUID, model: type[OwnerRequest], said: Fields) -> None:
-        """Send output or the end of a job; the same again is answered as before."""
+        """Send output, progress or the end of a job; the same again is answered as before."""
         await self._post(f"/jobs/{job_id}/{REPORTS[model]}", model, {"worker_id": self._worker_id, **said})
 
     async def beat(self, update: StatusUpdate) -> Told:

@@ -1,4 +1,4 @@
-"""Bring output and results to the server, and say what is stored there.
+"""Bring output, progress and results to the server, and say what is stored there.
 
 A job's reports go one after another, in the order in which they were made; those of different jobs side by side. The
 pieces of output that a result carries go ahead of it. After a lost answer the publisher sends again.
@@ -13,9 +13,9 @@ from uuid import UUID
 from agents.over_http.client import QueueClient, Refused
 from agents.over_http.held import HeldJobs
 from agents.over_http.inbox import Inbox
-from agents.over_http.wire import end, message, output
+from agents.over_http.wire import end, message, output, progress
 from common.messages import Lease, OutputChunk, ProtocolError, Stored, WorkResult, WorkStatus
-from common.rest.jobs import FailRequest, OutputRequest
+from common.rest.jobs import FailRequest, OutputRequest, ProgressRequest
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class Reports:
             match report:
                 case WorkStatus():
                     await self._output(report.task_id, report.attempt, report.chunks)
+                    if report.progress:
+                        await self._progress(report)
                 case WorkResult():
                     await self._output(report.task_id, report.attempt, report.chunks)
                     await self._result(report)
@@ -58,6 +60,13 @@ class Reports:
                 await self._client.report(task_id, OutputRequest, output(chunk, attempt=attempt))
             except Refused as refusal:
                 _log_refusal("output.refused", task_id, refusal)
+
+    async def _progress(self, status: WorkStatus) -> None:
+        """Say where a job stands. A report of a lease that is over is dropped."""
+        try:
+            await self._client.report(status.task_id, ProgressRequest, progress(status))
+        except Refused as refusal:
+            _log_refusal("progress.refused", status.task_id, refusal)
 
     async def _result(self, result: WorkResult) -> None:
         try:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from common.messages import GrantedTask, OutputChunk, ResultStatus, StatusUpdate, WorkRequest, WorkResult
+from common.messages import GrantedTask, OutputChunk, ResultStatus, StatusUpdate, WorkRequest, WorkResult, WorkStatus
 from common.rest.jobs import (
     LONGEST_NAME,
     LONGEST_TEXT,
@@ -67,6 +67,11 @@ def heartbeat(update: StatusUpdate) -> Fields:
 def output(chunk: OutputChunk, *, attempt: int) -> Fields:
     """Return a piece of output, as an `OutputRequest`."""
     return {"attempt": attempt, **dict(chunk)}
+
+
+def progress(status: WorkStatus) -> Fields:
+    """Return where a job stands, as a `ProgressRequest`."""
+    return {"attempt": status.attempt, "progress": status.progress}
 
 
 def end(result: WorkResult) -> tuple[type[OwnerRequest], Fields]:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from chiffon.cli.agents import find_agent
 from chiffon.cli.console import print_json, say
 from chiffon.cli.fan_out import parse_batch, parse_on, print_accepted, say_skipped, wait_for_fan_out
-from chiffon.cli.follow import follow_task
+from chiffon.cli.follow import follow_task, wait_for_task
 from chiffon.cli.options import HERE, Flag, Target, TextSource
 from chiffon.cli.outcome import Exit, Usage, exit_of_work
 from chiffon.cli.parameters import collect_pairs, collect_parameters, collect_texts
@@ -61,8 +61,8 @@ def dispatch(
     ```
 
     Prints the id of the task and returns; sending the same id again does not run it twice. With --wait or -f it stays
-    to the end, and the outcome is the exit status: 0 completed, 10 failed, 11 cancelled, 12 ran out of time. Ctrl-C
-    then only detaches; it never cancels the task.
+    to the end and shows where the task stands, and the outcome is the exit status: 0 completed, 10 failed,
+    11 cancelled, 12 ran out of time. Ctrl-C then only detaches; it never cancels the task.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def dispatch(
             say(f"Dispatched task {task}.")
             return await follow_task(client, task, as_json=target.is_json)
         if wait:
-            status = await client.wait(task)
+            status = await wait_for_task(client, task, as_json=target.is_json)
             print_task(status, as_json=target.is_json)
             return exit_of_work(status.status, status.error_code)
         if target.is_json:

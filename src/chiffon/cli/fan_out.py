@@ -1,12 +1,12 @@
 """Work on several agents at a time, on a terminal: which agents, how far it is, and what came of it."""
 
-import sys
 from contextlib import aclosing
 from typing import Any
 
 from chiffon.cli.console import print_json, print_table, say
 from chiffon.cli.outcome import Usage, exit_of_work
 from chiffon.cli.parameters import collect_pairs
+from chiffon.cli.progress_line import ProgressLine
 from chiffon.cli.show import one_line
 from chiffon.client import AnyId, Client
 from common.rest.fan_outs import FanOut
@@ -49,14 +49,10 @@ def say_skipped(accepted: DispatchResponse) -> None:
 
 async def wait_for_fan_out(client: Client, fan_out_id: AnyId, *, as_json: bool) -> int:
     """Show how far a fan-out is until it has ended, then print it; return the exit status for the outcome."""
-    shown = ""
     async with aclosing(client.watch_fan_out(fan_out_id)) as states:
-        async for found in states:
-            if (line := _progress(found)) != shown:
-                shown = line
-                _say_over(line)
-    if sys.stderr.isatty():
-        say("")
+        with ProgressLine(else_lines=True) as line:
+            async for found in states:
+                line.show(_progress(found))
     print_fan_out(found, as_json=as_json)
     return exit_of_work(found.status, None)
 
@@ -86,12 +82,3 @@ def print_fan_out(found: FanOut, *, as_json: bool) -> None:
 def _progress(found: FanOut) -> str:
     counts = ", ".join(f"{number} {status}" for status, number in sorted(found.counts.items()) if number)
     return f"{len(found.tasks)} agents: {counts}"
-
-
-def _say_over(line: str) -> None:
-    """Say how far it is: over the line before on a terminal, each on its own line elsewhere."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{line}")
-        sys.stderr.flush()
-    else:
-        say(line)

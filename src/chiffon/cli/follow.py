@@ -1,15 +1,23 @@
-"""Print what a task writes until it ends, and turn its end into an exit status."""
+"""Stay with a task until it ends: print what it writes, show where it stands, and turn its end into an exit status."""
 
 import sys
 from contextlib import aclosing
 
 from chiffon.cli.console import print_json, say
 from chiffon.cli.outcome import exit_of_work
+from chiffon.cli.progress_line import ProgressLine
 from chiffon.cli.show import describe_end
 from chiffon.cli.streams import is_read
 from chiffon.client import AnyId, Client
 from chiffon.output import read_output, watch_to_the_end
 from common.messages import Stream
+from common.rest.tasks import TaskStatus
+
+
+async def wait_for_task(client: Client, task_id: AnyId, *, as_json: bool) -> TaskStatus:
+    """Return a task when it has ended; meanwhile show where it stands."""
+    with ProgressLine(else_lines=not as_json) as line:
+        return await client.wait(task_id, progress=line.show)
 
 
 async def follow_task(client: Client, task_id: AnyId, *, as_json: bool, stream: Stream | None = None) -> int:
@@ -29,11 +37,20 @@ async def follow_task(client: Client, task_id: AnyId, *, as_json: bool, stream: 
 async def print_output(client: Client, task_id: AnyId, *, follow: bool, stream: Stream | None = None) -> None:
     """Print a task's standard output to ours and its standard error to ours, in the order in which they came."""
     ours = {Stream.STDOUT: sys.stdout, Stream.STDERR: sys.stderr}
-    async with aclosing(read_output(client, task_id, follow=follow, stream=stream)) as pieces:
-        async for piece in pieces:
-            ours[piece.stream].write(piece.text)
-            ours[piece.stream].flush()
-            if piece.dropped:
-                say(f"The last {piece.dropped} bytes of {piece.stream} were not kept: they are beyond the limit.")
-            if not follow and not is_read():
-                return
+    with ProgressLine() as line:
+        reading = read_output(client, task_id, follow=follow, stream=stream, progress=line.show if follow else _ignore)
+        async with aclosing(reading) as pieces:
+            async for piece in pieces:
+                to = ours[piece.stream]
+                with line.aside(piece.text, on_terminal=to.isatty()):
+                    to.write(piece.text)
+                    to.flush()
+                    if piece.dropped:
+                        what = f"The last {piece.dropped} bytes of {piece.stream}"
+                        say(f"{what} were not kept: they are beyond the limit.")
+                if not follow and not is_read():
+                    return
+
+
+def _ignore(_report: str) -> None:
+    pass

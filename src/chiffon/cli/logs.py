@@ -32,6 +32,7 @@ def logs(
 
     The task's standard output goes to standard output, its standard error to standard error, in the order in which it
     wrote them. With -f it stays until the task ends, and the outcome is the exit status, as for `chiffon dispatch`.
+    At a terminal the last line shows where the task stands.
 
     Parameters
     ----------

@@ -4,6 +4,7 @@ from typing import Annotated
 from uuid import UUID, uuid4
 
 from chiffon.cli.console import print_json, say
+from chiffon.cli.follow import wait_for_task
 from chiffon.cli.options import HERE, Flag, Target
 from chiffon.cli.outcome import Exit, exit_of_work
 from chiffon.cli.show import print_task
@@ -33,7 +34,7 @@ def rerun(task_id: UUID, /, *, wait: Annotated[bool, Flag] = False, target: Targ
     async def work(client: Client) -> int:
         accepted = await client.rerun(task_id, as_task=again)
         if wait:
-            status = await client.wait(again)
+            status = await wait_for_task(client, again, as_json=target.is_json)
             print_task(status, as_json=target.is_json)
             return exit_of_work(status.status, status.error_code)
         if target.is_json:

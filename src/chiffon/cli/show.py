@@ -50,7 +50,7 @@ def print_task(task: TaskStatus, *, as_json: bool) -> None:
 
 
 def print_tasks(tasks: Sequence[TaskSummary]) -> None:
-    columns = ("TASK", "STATUS", "WORK", "WHAT", "FOR", "AGENT", "PRIORITY", "ATTEMPT", "CREATED", "RAN")
+    columns = ("TASK", "STATUS", "WORK", "WHAT", "FOR", "AGENT", "PRIORITY", "ATTEMPT", "CREATED", "RAN", "PROGRESS")
     print_table(
         columns,
         (
@@ -65,10 +65,16 @@ def print_tasks(tasks: Sequence[TaskSummary]) -> None:
                 task.attempt,
                 task.created_at,
                 None if task.duration_ms is None else seconds(timedelta(milliseconds=task.duration_ms)),
+                _progress(task),
             )
             for task in tasks
         ),
     )
+
+
+def _progress(task: TaskSummary) -> str | None:
+    """Return where a task stands that runs; of others the status says it."""
+    return one_line(task.progress) if task.status is Status.RUNNING and task.progress else None
 
 
 def what(task: TaskSummary) -> str:

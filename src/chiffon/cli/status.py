@@ -4,6 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from chiffon.cli.fan_out import print_fan_out, wait_for_fan_out
+from chiffon.cli.follow import wait_for_task
 from chiffon.cli.options import HERE, Flag, Target
 from chiffon.cli.outcome import Exit, exit_of_work
 from chiffon.cli.show import print_task
@@ -32,7 +33,7 @@ def status(task_id: UUID, /, *, wait: Annotated[bool, Flag] = False, target: Tar
 
     async def work(client: Client) -> int:
         try:
-            task = await (client.wait(task_id) if wait else client.status(task_id))
+            task = await (wait_for_task(client, task_id, as_json=target.is_json) if wait else client.status(task_id))
         except ApiError as error:
             if error.error_code != ErrorCode.TASK_NOT_FOUND:
                 raise

@@ -1,6 +1,7 @@
 """What the work types of every agent get, and how their ends count, inside one process."""
 
 import asyncio
+import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.environment import inherited
 from agents.processes.keepers import Keepers
 from agents.processes.table import ATTEMPT_VARIABLE, TASK_VARIABLE
+from agents.progress_file import PROGRESS_VARIABLE
 from agents.settings import DEFAULT_ENV_ALLOW
 from agents.stopping import StopReason, StopSignal
 from agents.workspace import Workspaces
@@ -42,7 +44,11 @@ async def run_program(execution: Execution, start: Start, keepers: Keepers) -> A
                 context = ExecutionContext(
                     workspace=workspace,
                     inherited=inherited(DEFAULT_ENV_ALLOW),
-                    ids={TASK_VARIABLE: execution.execution_id, ATTEMPT_VARIABLE: str(execution.attempt)},
+                    ids={
+                        TASK_VARIABLE: execution.execution_id,
+                        ATTEMPT_VARIABLE: str(execution.attempt),
+                        PROGRESS_VARIABLE: os.devnull,  # a program that reports where it stands runs here as well
+                    },
                     write=write,
                     stop=stop,
                     kill_grace_seconds=KILL_GRACE_SECONDS,

@@ -30,6 +30,13 @@ class Event(Answer):
         """True when this is the last event of a task but for late output."""
         return self.kind in FINAL_EVENTS
 
+    @property
+    def progress(self) -> str | None:
+        """A report of where the task stands, empty when an attempt begins; None for an event that is about neither."""
+        if self.kind == "task.progress":
+            return str(self.data["progress"])
+        return "" if self.kind == "task.claimed" else None
+
 
 class EventPage(Answer):
     """A page of events, oldest first."""

@@ -15,6 +15,7 @@ from common.json_rules import Number, SafeObject, SafeText, Truth, WholeNumber
 from common.labels import Labels
 from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, Stream
 from common.policy.model import Effect
+from common.progress import LONGEST_REPORT
 from common.rest.base import OrNewer
 from common.rest.camel import CamelAnswer, CamelRequest
 from common.rest.tasks import LONGEST_KEY
@@ -174,7 +175,10 @@ class HeartbeatAnswer(Job):
 class ProgressRequest(OwnerRequest):
     """Where a job stands."""
 
-    progress: SafeText = Field(max_length=LONGEST_TEXT, description="Where it stands, for people.")
+    progress: SafeText = Field(
+        max_length=LONGEST_REPORT,
+        description="Where it stands, with a percentage first if there is one: `40% copying`.",
+    )
 
 
 class OutputRequest(OwnerRequest):

@@ -41,7 +41,9 @@ class WhyAgent(Answer):
     hostname: str = Field(description="Its host.")
     running: int | None = Field(default=None, description="How many tasks it runs, by the ledger.")
     slots: int | None = Field(default=None, description="How many it can run at a time.")
-    since: datetime | None = Field(default=None, description="When it was last heard of, or began to run the task.")
+    since: datetime | None = Field(
+        default=None, description="When it was last heard of, began to run the task, or gave it back."
+    )
 
 
 class Blocker(Answer):

@@ -41,7 +41,10 @@ FanOuts = Annotated[FanOutService, Depends(get_fan_outs)]
     "/{fan_out_id}",
     dependencies=[READ],
     summary="How a fan-out stands",
-    responses={404: {"content": ERROR_CONTENT, "description": "There is no such fan-out (2001)."}},
+    responses={
+        404: {"content": ERROR_CONTENT, "description": "There is no such fan-out (2001)."},
+        422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."},
+    },
 )
 async def get_fan_out(fan_out_id: UUID, fan_outs: FanOuts) -> FanOut:
     """Return the tasks of a fan-out, one for each agent, and how they stand together."""

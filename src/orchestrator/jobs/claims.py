@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -36,6 +36,10 @@ class _Withheld(Exception):
         self.task_ids = task_ids
 
 
+class _RefusedMeanwhile(Exception):
+    """A task was just leased to the worker that had refused it while its claim was being answered."""
+
+
 class Claims:
     """Answers claims: the best task that each may have, which is its own from then on, or None.
 
@@ -67,6 +71,9 @@ class Claims:
         while True:
             try:
                 return await self._give(wanted)
+            except _RefusedMeanwhile:
+                # Nobody got anything, and now the refusal is seen from the beginning.
+                continue
             except _Withheld as found:
                 # Nobody got anything: what must not run is cancelled, and the next best tried.
                 await self._leases.withdraw(found.task_ids)
@@ -78,10 +85,19 @@ class Claims:
             given |= {one.key: task_id for task_id, one in chosen.items()}
             await self._lease_out(db, chosen)
             known = await tasks.get(db, list(given.values())) if given else {}
+            await self._check_refusals(db, chosen, known)
             await self._check(db, [known[task_id] for task_id in chosen])
             claimed = [(known[task_id], one.worker.agent_id) for task_id, one in chosen.items()]
             await events.append(db, *(told.claimed(task, agent_id, task.attempt) for task, agent_id in claimed))
         return [known[given[one.key]] if one.key in given else None for one in wanted]
+
+    async def _check_refusals(self, db: Connection, chosen: Mapping[UUID, Wanted], known: Mapping[UUID, Task]) -> None:
+        """See again who refused what, now that the tasks are locked; raises to undo it all where that has changed."""
+        returned = [(one.worker.agent_id, task_id) for task_id, one in chosen.items() if known[task_id].unstarted]
+        if returned:
+            refused = await leases.refused_lately(db, {agent_id for agent_id, _ in returned}, within=REFUSAL_MEMORY)
+            if any(task_id in refused.get(agent_id, ()) for agent_id, task_id in returned):
+                raise _RefusedMeanwhile
 
     async def _check(self, db: Connection, leased: Sequence[Task]) -> None:
         """Have the approvals of tasks that were just leased count as used; raises to undo it all for what may not."""

@@ -173,16 +173,17 @@ class JobService:
             kept = await leases.renew(db, [(worker.agent_id, Lease(task_id=job_id, fence=own.fence))], lease=lease)
         if not kept:
             task, own = await self._own(job_id, worker, own.number)
-            if task.status is not Status.CANCELLED or own.outcome != "cancelled" or own.stop_reported:
+            if not _is_to_stop(task, own):
                 raise NotTheOwner(_not_running(task, own))
         return await self.get(job_id), not kept
 
     async def progress(self, job_id: UUID, worker: Worker, *, attempt: int | None, text: str) -> Job:
-        """Say where a job stands."""
+        """Say where a job stands. Of one that was cancelled nothing is kept: the job that is returned shows it."""
         task, own = await self._own(job_id, worker, attempt)
-        if task.status is not Status.RUNNING or task.fence != own.fence:
-            raise NotTheOwner(_not_running(task, own))
-        await self._output.store([_status(own, progress=text)])
+        if not _is_to_stop(task, own):
+            if task.status is not Status.RUNNING or task.fence != own.fence:
+                raise NotTheOwner(_not_running(task, own))
+            await self._output.store([_status(own, progress=text)])
         return await self.get(job_id)
 
     async def write(self, job_id: UUID, worker: Worker, chunk: OutputChunk, *, attempt: int | None) -> None:
@@ -259,6 +260,11 @@ class JobService:
             self._relay.ring()
         except Exception:  # its lease ends by itself
             log.exception("job.not_handed_back", extra={"task_id": task.task_id})
+
+
+def _is_to_stop(task: Task, own: OwnAttempt) -> bool:
+    """Whether this attempt was cancelled while it ran, and its worker has yet to say that it has stopped."""
+    return task.status is Status.CANCELLED and own.outcome == "cancelled" and not own.stop_reported
 
 
 def _not_running(task: Task, own: OwnAttempt) -> str:

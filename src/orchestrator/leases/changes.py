@@ -50,7 +50,7 @@ class Changes:
         """Let a task wait again. A refusal that `is_repeated` says nothing new of its agent."""
         self.ends.append(end)
         self.requeued.append(end)
-        self.tickets.append(told.new_ticket(task, at))
+        self.tickets.append(told.new_ticket(task, at, is_returned=task.unstarted > 0 or not end.counts))
         self.events.append(told.requeued(task, end, at))
         if not is_repeated:
             self._note_outcome(task, end)

@@ -12,7 +12,15 @@ from orchestrator.events import queries as events
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
 from orchestrator.leases.answers import refused
-from orchestrator.leases.rules import REFUSAL_MEMORY, REFUSED_LATELY, Give, GiveAgain, Refuse, judge_claim
+from orchestrator.leases.rules import (
+    REFUSAL_MEMORY,
+    REFUSED_LATELY,
+    Give,
+    GiveAgain,
+    Refuse,
+    judge_claim,
+    rest_after,
+)
 from orchestrator.outbox import queries as outbox
 from orchestrator.placement.bounds import Bounds
 from orchestrator.registry.gate import Gate
@@ -61,6 +69,7 @@ class Claims:
         refusals: list[tuple[UUID, RefusedTask]] = []
         repeated: list[Leased] = []
         barred: list[UUID] = []
+        resting: dict[UUID, timedelta] = {}
         async with transaction(self._pool) as db:
             known = await tasks.lock_claimable(db, sorted({task.task_id for _, task in wanted}))
             now = await tasks.time_of(db, known.values())
@@ -80,8 +89,10 @@ class Claims:
                     case Give():
                         task = known[claim.task_id]
                         reason = consent.withheld(task) or bounds.refusal(task.aim, agent_id)
-                        if reason is None and task.task_id in refused_lately.get(agent_id, ()):
+                        ago = refused_lately.get(agent_id, {}).get(task.task_id)
+                        if reason is None and ago is not None:
                             reason = REFUSED_LATELY
+                            resting[task.task_id] = rest_after(ago)
                         if reason is None and (reason := await gate.refusal(db, agent_id)) is None:
                             winners[claim.task_id] = (agent_id, claim)
                         else:
@@ -94,14 +105,19 @@ class Claims:
                         refusals.append((agent_id, refused(claim, reason)))
             await outbox.add_orders(db, gate.orders())
             # The ticket is used up and nobody runs the task.
-            await outbox.make_due(db, [task_id for task_id in barred if task_id not in winners], after=REST)
+            at_once = [task_id for task_id in barred if task_id not in winners and task_id not in resting]
+            await outbox.make_due(db, at_once, after=REST)
+            # The same agent may take the ticket again at once.
+            for rest in set(resting.values()):
+                alike = [task_id for task_id, other in resting.items() if other == rest and task_id not in winners]
+                await outbox.make_due(db, alike, after=rest)
             await consent.use(db, [known[task_id] for task_id in winners])
             leased = await self._lease_out(db, known, winners)
         return Judged(leased, repeated, refusals, frozenset(consent.found))
 
     async def _refused_lately(
         self, db: Connection, known: Mapping[UUID, Task], claimers: Collection[UUID]
-    ) -> Mapping[UUID, set[UUID]]:
+    ) -> Mapping[UUID, Mapping[UUID, timedelta]]:
         if not any(task.unstarted for task in known.values()):
             return {}
         return await queries.refused_lately(db, claimers, within=REFUSAL_MEMORY)

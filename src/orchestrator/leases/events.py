@@ -43,8 +43,8 @@ def refused(task: Task, result: WorkResult, reason: str) -> NewEvent:
     return _about(Kind.TASK_RESULT_REFUSED, task, result.agent_id, result.attempt, about)
 
 
-def new_ticket(task: Task, at: datetime) -> NewTicket:
-    """Return the ticket for the next attempt of a task that goes back to waiting."""
+def new_ticket(task: Task, at: datetime, *, is_returned: bool) -> NewTicket:
+    """Return the ticket for the next attempt of a task that goes back to waiting; see `NewTicket.is_returned`."""
     return NewTicket(
         task.task_id,
         task.trace_id,
@@ -55,6 +55,7 @@ def new_ticket(task: Task, at: datetime) -> NewTicket:
         fence=task.fence,
         due_at=at,
         aim=task.aim,
+        is_returned=is_returned,
     )
 
 

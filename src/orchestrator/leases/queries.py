@@ -45,10 +45,18 @@ ATTEMPTS = """
 
 # A grant that came too late (5002), or was handed back without a code, is no fault of the agent.
 REFUSED_LATELY = """
-    SELECT DISTINCT agent_id, task_id
+    SELECT agent_id, task_id, now() - max(ended_at) AS ago
       FROM attempt
      WHERE agent_id = ANY($1::uuid[]) AND NOT started AND ended_at > now() - $2::interval
        AND error_code <> 5002
+     GROUP BY agent_id, task_id
+"""
+
+REFUSALS = """
+    SELECT task_id, agent_id, now() - max(ended_at) AS ago
+      FROM attempt
+     WHERE task_id = ANY($1::uuid[]) AND NOT started AND ended_at IS NOT NULL AND error_code <> 5002
+     GROUP BY task_id, agent_id
 """
 
 # Here and below `coalesce` keeps the planner off the index of what runs: it takes that for short when it last looked
@@ -177,11 +185,21 @@ async def claim(db: Connection, claims: Sequence[tuple[UUID, UUID, UUID, timedel
     return {row["task_id"]: (row["attempt"], row["fence"]) for row in rows}
 
 
-async def refused_lately(db: Connection, agent_ids: Collection[UUID], *, within: timedelta) -> dict[UUID, set[UUID]]:
-    """Return the tasks that each agent refused within that time before anything of them ran."""
-    refused: dict[UUID, set[UUID]] = {}
+async def refused_lately(
+    db: Connection, agent_ids: Collection[UUID], *, within: timedelta
+) -> dict[UUID, dict[UUID, timedelta]]:
+    """Return the tasks that each agent refused within that time before anything of them ran, and how long ago."""
+    refused: dict[UUID, dict[UUID, timedelta]] = {}
     for row in await db.fetch(REFUSED_LATELY, list(agent_ids), within):
-        refused.setdefault(row["agent_id"], set()).add(row["task_id"])
+        refused.setdefault(row["agent_id"], {})[row["task_id"]] = row["ago"]
+    return refused
+
+
+async def refusals(db: Connection, task_ids: Collection[UUID]) -> dict[UUID, dict[UUID, timedelta]]:
+    """Return for each task which agents refused it before anything of it ran, and how long ago they last did."""
+    refused: dict[UUID, dict[UUID, timedelta]] = {}
+    for row in await db.fetch(REFUSALS, list(task_ids)):
+        refused.setdefault(row["task_id"], {})[row["agent_id"]] = row["ago"]
     return refused
 
 

@@ -11,10 +11,14 @@ from common.messages import ClaimedTask, ResultStatus, WorkResult
 from common.retry import GiveUp, Retry, RetryPolicy
 from orchestrator.tasks.model import Task
 
-# A task that is handed back untouched more often than this fails, for something is wrong with where it goes.
-MOST_UNSTARTED = 100
+# So many attempts the ledger can count. A task that is handed back untouched gets there only after decades.
+MOST_ATTEMPTS = 32_000
+# It waits at least this part of its age, so that its attempts grow with the logarithm of that.
+PART_OF_AGE = 100
 # An agent that refused a task gets it again after this; meanwhile it goes to others.
 REFUSAL_MEMORY = timedelta(seconds=60)
+# How long a ticket rests at least that came to an agent which had refused its task.
+SHORTEST_REST = timedelta(seconds=1)
 REFUSED_LATELY = "the agent refused this task just now, so that others go first"
 AGENT_LOST = "agent lost: it stopped renewing its lease"
 
@@ -122,7 +126,7 @@ def judge_result(
     if attempt.by_shut_out:
         return Stale("the agent's identity was disabled")
     if task.status is Status.RUNNING and task.fence == result.fence:
-        return _judge_live(task, result, now=now, policy=policy, chance=chance)
+        return _judge_live(task, attempt, result, now=now, policy=policy, chance=chance)
     if attempt.outcome == "cancelled" and result.status is ResultStatus.CANCELLED and attempt.output_bytes is None:
         return Stopped()
     if attempt.outcome == result.status:
@@ -137,19 +141,32 @@ def judge_completed(result: WorkResult) -> Finish | None:
     return Finish(next_status(Status.RUNNING, Change.SUCCEED))
 
 
+def is_refusal(result: WorkResult) -> bool:
+    """Say whether an agent would not start the work; a grant that came too late for it says nothing of the agent."""
+    is_untouched = result.status is ResultStatus.FAILED and not result.started
+    return is_untouched and result.error_code not in (None, ErrorCode.AGENT_UNAVAILABLE)
+
+
+def rest_after(refused_ago: timedelta) -> timedelta:
+    """Return how long a ticket rests for which there was only an agent that refused its task so long ago.
+
+    Each time twice as long, so that what all refuse costs little, and another agent gets it soon all the same.
+    """
+    return max(SHORTEST_REST, timedelta(seconds=round(refused_ago.total_seconds())))
+
+
 def _judge_live(
-    task: Task, result: WorkResult, *, now: datetime, policy: RetryPolicy, chance: float
+    task: Task, attempt: Attempt, result: WorkResult, *, now: datetime, policy: RetryPolicy, chance: float
 ) -> Finish | Requeue:
     match result.status:
         case ResultStatus.COMPLETED:
             return Finish(next_status(task.status, Change.SUCCEED))
         case ResultStatus.CANCELLED:
             return Finish(next_status(task.status, Change.CANCEL))
-        case ResultStatus.FAILED if not result.started and task.unstarted < MOST_UNSTARTED:
+        case ResultStatus.FAILED if not result.started and task.attempt < MOST_ATTEMPTS:
             next_status(task.status, Change.RETRY)
-            # At once the first time; a place that hands back again and again is asked ever more slowly.
-            at = now + policy.wait(task.unstarted) if task.unstarted else now
-            return Requeue(at, counts=False)
+            is_news = not task.unstarted or (is_refusal(result) and not attempt.refused_before)
+            return Requeue(now if is_news else now + _patience(task, now=now, policy=policy), counts=False)
         case ResultStatus.FAILED:
             decision = policy.decide(
                 retryable=result.retryable, attempt=task.starts, max_attempts=task.max_attempts, now=now, chance=chance
@@ -160,6 +177,11 @@ def _judge_live(
                     return Requeue(at)
                 case GiveUp():
                     return Finish(next_status(task.status, Change.FAIL))
+
+
+def _patience(task: Task, *, now: datetime, policy: RetryPolicy) -> timedelta:
+    """Return how long a task waits that is handed back again, by agents that were asked before."""
+    return max(policy.wait(task.unstarted), (now - task.created_at) / PART_OF_AGE)
 
 
 def judge_lost(task: Task, *, now: datetime, policy: RetryPolicy, chance: float = 0.5) -> Finish | Requeue:

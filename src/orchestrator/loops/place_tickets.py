@@ -12,14 +12,14 @@ from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
 from common.protocol import ORCHESTRATOR, TicketEnvelope, encode
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.leases import queries as leases
-from orchestrator.leases.rules import REFUSAL_MEMORY
+from orchestrator.leases.rules import REFUSAL_MEMORY, rest_after
 from orchestrator.loops.agent_queues import give_queues
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import Waiting
 from orchestrator.outbox.room import Room
 from orchestrator.placement import queries
 from orchestrator.placement.model import Aim, Host, Line
-from orchestrator.placement.rules import anybody, place
+from orchestrator.placement.rules import anybody, place, place_again
 from orchestrator.registry.offering import Offering
 
 log = logging.getLogger(__name__)
@@ -63,35 +63,43 @@ class PlaceTickets:
             return 0
         async with transaction(self._pool) as db:
             await outbox.one_relay_at_a_time(db)
-            places = await self._place(db, due)
+            places, passed_over = await self._place(db, due)
         for waiting, agent_id in places:
             await self._send(waiting, agent_id)
-        return len(places)
+        return len(places) + passed_over
 
-    async def _place(self, db: Connection, due: Sequence[Line]) -> list[tuple[Waiting, UUID]]:
-        """Give the best tickets of all lines, in their order, each to the best agent that has room for such work."""
+    async def _place(self, db: Connection, due: Sequence[Line]) -> tuple[list[tuple[Waiting, UUID]], int]:
+        """Give the best tickets of all lines, in their order, each to the best agent that has room for such work.
+
+        Return with them how many were passed over, so that those behind them have their turn.
+        """
         hosts = {host.agent_id: host for host in await queries.hosts(db, offline_after=self._offline_after)}
         aims = await self._aims(db, due)
         room = {line: len(place(aim, _able(hosts, line.work_type), AT_ONCE)) for line, aim in aims.items()}
         tickets = await queries.take(db, {line: free for line, free in room.items() if free}, ageing=self._ageing)
-        refused = await leases.refused_lately(db, hosts, within=REFUSAL_MEMORY) if tickets else {}
+        refusals = await leases.refusals(db, [_task_id(waiting) for waiting in tickets]) if tickets else {}
         places: list[tuple[Waiting, UUID]] = []
+        resting: dict[int, timedelta] = {}
         for waiting in tickets:
-            payload = waiting.body["payload"]
-            line, task_id = Line(waiting.recipient, payload["work_type"]), UUID(payload["task_id"])
-            able = [host for host in _able(hosts, line.work_type) if task_id not in refused.get(host.agent_id, ())]
-            for agent_id in place(aims[line], able, 1):
+            line = Line(waiting.recipient, waiting.body["payload"]["work_type"])
+            refused = refusals.get(_task_id(waiting), {})
+            agent_id = place_again(aims[line], _able(hosts, line.work_type), refused, memory=REFUSAL_MEMORY)
+            if agent_id is not None:
                 hosts[agent_id] = replace(hosts[agent_id], free=hosts[agent_id].free - 1)
                 places.append((waiting, agent_id))
+            elif refused:
+                resting[waiting.id] = rest_after(min(refused.values()))
+        for rest in set(resting.values()):
+            await outbox.put_back(db, [id for id, other in resting.items() if other == rest], after=rest)
         await queries.placed(db, [(waiting.id, agent_id) for waiting, agent_id in places], ttl=self._ttl)
-        return places
+        return places, len(resting)
 
     async def _aims(self, db: Connection, due: Sequence[Line]) -> dict[Line, Aim]:
         known = await queries.get(db, {line.aim for line in due if line.aim})
         for key in {line.aim for line in due if line.aim} - known.keys():
             log.error("placement.unknown_aim", extra={"aim": key})
         return {
-            line: known[line.aim] if line.aim else anybody(line.recipient)
+            line: known[line.aim] if line.aim else anybody(line.pool)
             for line in due
             if not line.aim or line.aim in known
         }
@@ -118,6 +126,10 @@ class PlaceTickets:
         self._forgot_at = time.monotonic()
         async with self._pool.acquire() as db:
             await queries.forget(db)
+
+
+def _task_id(waiting: Waiting) -> UUID:
+    return UUID(waiting.body["payload"]["task_id"])
 
 
 def _able(hosts: Mapping[UUID, Host], work_type: str) -> list[Host]:

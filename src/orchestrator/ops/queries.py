@@ -1,6 +1,6 @@
 """All SQL about the snapshot: reading only, through indexes of what waits and runs."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -8,7 +8,7 @@ import asyncpg
 
 from orchestrator.database.pool import Connection
 from orchestrator.ops.model import Holder, Pool
-from orchestrator.placement.model import RECIPIENT_PREFIX
+from orchestrator.placement.model import RECIPIENT_PREFIX, pool_of
 
 NOW = "SELECT now()"
 
@@ -58,7 +58,7 @@ async def pools(db: Connection) -> list[Pool]:
     """Return what waits, for each queue."""
     lines: dict[str, list[asyncpg.Record]] = defaultdict(list)
     for row in await db.fetch(POOLS):
-        lines[row["recipient"]].append(row)
+        lines[pool_of(row["recipient"]) or row["recipient"]].append(row)
     return [_pool(recipient, rows) for recipient, rows in lines.items()]
 
 
@@ -80,11 +80,14 @@ async def dead_letters(db: Connection) -> dict[str, int]:
 
 def _pool(recipient: str, rows: Sequence[asyncpg.Record]) -> Pool:
     is_aim = recipient.startswith(RECIPIENT_PREFIX)
+    by_priority: Counter[int] = Counter()
+    for row in rows:
+        by_priority[row["priority"]] += row["ready"]
     ages = [row["oldest_seconds"] for row in rows if row["oldest_seconds"] is not None]
     return Pool(
         pool="" if is_aim else recipient,
         aim=recipient.removeprefix(RECIPIENT_PREFIX) if is_aim else "",
-        by_priority={row["priority"]: row["ready"] for row in rows if row["ready"]},
+        by_priority={priority: ready for priority, ready in by_priority.items() if ready},
         published=sum(row["published"] for row in rows),
         retries=sum(row["retries"] for row in rows),
         oldest_seconds=max(ages, default=None),

@@ -11,7 +11,11 @@ from common.orders import Drain, Leave, Pause, Resume
 
 @dataclass(frozen=True, slots=True)
 class NewTicket:
-    """A ticket to publish for a task that waits. `due_at` None means now; `aim` is empty for anybody of the pool."""
+    """A ticket to publish for a task that waits. `due_at` None means now; `aim` is empty for anybody of the pool.
+
+    One that `is_returned` is for a task that was handed back untouched: it is placed on an agent, so that others than
+    those that refused the task go first.
+    """
 
     task_id: UUID
     trace_id: UUID
@@ -22,11 +26,14 @@ class NewTicket:
     fence: int
     due_at: datetime | None = None
     aim: str = ""
+    is_returned: bool = False
 
     @property
     def recipient(self) -> str:
-        """The queue of the outbox: that of the pool, or of an aim within it."""
-        return f"aim:{self.aim}" if self.aim else self.agent_type
+        """The queue of the outbox: that of the pool, or of what is placed in it, or of an aim within it."""
+        if self.aim:
+            return f"aim:{self.aim}"
+        return f"aim:~{self.agent_type}" if self.is_returned else self.agent_type
 
     @property
     def message(self) -> Ticket:

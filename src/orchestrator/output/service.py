@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from common.messages import MAX_TAIL_BYTES, Stream, WorkResult, WorkStatus
+from common.progress import on_one_line, percent_of
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
@@ -12,7 +13,7 @@ from orchestrator.output.limit import within
 from orchestrator.output.model import NewChunk, Page, StoredChunk, cut
 from orchestrator.settings import STANDARD
 from orchestrator.tasks import queries as tasks
-from orchestrator.tasks.model import Task
+from orchestrator.tasks.model import Progressed, Task
 from orchestrator.tasks.service import TaskNotFound
 
 TAIL_PIECES = 32
@@ -30,10 +31,10 @@ class OutputService:
         async with transaction(self._pool) as db:
             new = [new for status in statuses for new in chunks_of(status, limit=self._max_output)]
             stored = await queries.store(db, new)
-            latest = {s.task_id: (s.task_id, s.fence, s.progress, s) for s in statuses if s.progress}
-            moved = await tasks.set_progress(db, [item[:3] for item in latest.values()]) if latest else {}
-            progress = [_progressed(latest[task_id][3], *ids) for task_id, ids in moved.items()]
-            await events.append(db, *map(written, stored), *progress)
+            latest = {(s.task_id, s.fence, s.agent_id): on_one_line(s.progress) for s in statuses if s.progress}
+            reports = [(*attempt, text) for attempt, text in latest.items() if text]
+            progressed = await tasks.set_progress(db, reports)
+            await events.append(db, *map(written, stored), *map(_progressed, progressed))
 
     async def read(self, task_id: UUID, *, attempt: int | None, stream: Stream, offset: int, limit: int) -> Page:
         """Return a page of a task's output, of its last attempt unless another is named; raises `TaskNotFound`."""
@@ -92,16 +93,16 @@ def written(stored: StoredChunk) -> NewEvent:
     )
 
 
-def _progressed(status: WorkStatus, trace_id: UUID, request_id: UUID) -> NewEvent:
+def _progressed(report: Progressed) -> NewEvent:
     return NewEvent(
         Kind.TASK_PROGRESS,
-        actor=str(status.agent_id),
-        task_id=status.task_id,
-        trace_id=trace_id,
-        request_id=request_id,
-        agent_id=status.agent_id,
-        attempt=status.attempt,
-        data={"progress": status.progress},
+        actor=str(report.agent_id),
+        task_id=report.task_id,
+        trace_id=report.trace_id,
+        request_id=report.request_id,
+        agent_id=report.agent_id,
+        attempt=report.attempt,
+        data={"progress": report.progress, "percent": percent_of(report.progress)},
     )
 
 

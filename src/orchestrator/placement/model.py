@@ -8,6 +8,9 @@ from uuid import UUID
 from orchestrator.outbox.offers import ANY, Offer
 
 RECIPIENT_PREFIX = "aim:"
+# Before the name of a pool: tickets of its tasks that an agent handed back, which are placed so that others go first.
+# No key of an aim begins like that.
+RETURNED_PREFIX = "aim:~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +45,27 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The tickets of one work type in one queue of the outbox: that of an aim, or of a pool."""
+    """The tickets of one work type in one queue of the outbox: that of an aim, or one of a pool."""
 
     recipient: str
     work_type: str
 
     @property
+    def pool(self) -> str:
+        """The pool; empty for an aim."""
+        return pool_of(self.recipient)
+
+    @property
     def aim(self) -> str:
         """The key of the aim; empty for a pool."""
-        return self.recipient.removeprefix(RECIPIENT_PREFIX) if self.recipient.startswith(RECIPIENT_PREFIX) else ""
+        return "" if self.pool else self.recipient.removeprefix(RECIPIENT_PREFIX)
+
+
+def pool_of(recipient: str) -> str:
+    """Return the pool for which the tickets of a queue of the outbox are; empty when they are for an aim."""
+    if recipient.startswith(RETURNED_PREFIX):
+        return recipient.removeprefix(RETURNED_PREFIX)
+    return "" if recipient.startswith(RECIPIENT_PREFIX) else recipient
 
 
 def recipient_of(key: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -84,6 +85,20 @@ def place(aim: Aim, hosts: Sequence[Host], count: int) -> list[UUID]:
         room[best] -= 1
         placed.append(best)
     return placed
+
+
+def place_again(
+    aim: Aim, hosts: Sequence[Host], refused: Mapping[UUID, timedelta], *, memory: timedelta
+) -> UUID | None:
+    """Return which agent gets a ticket that some have refused, so long ago; None when there is nobody to ask.
+
+    One that has not comes first, then the one that did so longest ago, if that is longer than `memory`.
+    """
+    if best := place(aim, [host for host in hosts if host.agent_id not in refused], 1):
+        return best[0]
+    again = [host for host in hosts if host.agent_id in refused and refused[host.agent_id] > memory]
+    again.sort(key=lambda host: refused[host.agent_id], reverse=True)
+    return next((host.agent_id for host in again if place(aim, [host], 1)), None)
 
 
 def unmet(aim: Aim, labels: Mapping[str, Any]) -> list[str]:

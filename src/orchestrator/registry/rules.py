@@ -162,6 +162,11 @@ def second_process(standing: Standing | None, *, boot_id: UUID | None, sent_at: 
     return None
 
 
+def is_replaced(standing: Standing | None, *, boot_id: UUID | None) -> bool:
+    """Return whether a heartbeat is that of the process before the one whose word counts."""
+    return standing is not None and boot_id is not None and boot_id == standing.boot_before
+
+
 def _because(text: str, note: str | None) -> str:
     return f"{text}: {note}" if note else text
 

@@ -14,7 +14,7 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder
 from orchestrator.registry import queries
 from orchestrator.registry.model import Agent, Standing
-from orchestrator.registry.rules import second_process, standing_order
+from orchestrator.registry.rules import is_replaced, second_process, standing_order
 from orchestrator.settings import STANDARD
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class RegistryService:
             # Who was shut out is not known here any more, and so falls silent.
             latest = {one: update for one, update in latest.items() if one not in before or not before[one].shut_out}
             refused, found = await self._refuse_second_processes(db, latest, before)
-            latest = {one: update for one, update in latest.items() if not _is_of(update, refused)}
+            latest = {one: update for one, update in latest.items() if _counts(update, before.get(one), refused)}
             await queries.record(db, latest.values(), skew=self._skew)
             back = [agent_id for agent_id, update in latest.items() if _is_back(update, before.get(agent_id))]
             await queries.end_drains(db, back)
@@ -140,10 +140,15 @@ class RegistryService:
         return len(silent)
 
 
-def _is_of(update: StatusUpdate, refused: Mapping[UUID, Leave]) -> bool:
-    """Return whether a heartbeat is that of a process which was refused."""
+def _counts(update: StatusUpdate, before: Standing | None, refused: Mapping[UUID, Leave]) -> bool:
+    """Return whether a heartbeat is that of the process whose word counts.
+
+    One of the process before, which does not show that it still runs, may have been on its way for long.
+    """
     order = refused.get(update.agent_id)
-    return order is not None and order.boot_id == update.boot_id
+    if order is not None:
+        return order.boot_id != update.boot_id
+    return not is_replaced(before, boot_id=update.boot_id)
 
 
 def _clock_news(before: Standing | None, after: Standing) -> NewEvent | None:

@@ -15,6 +15,7 @@ from common.canonical import work_digest
 from common.confinement import UNCONFINED, Confinement
 from common.lifecycle import Status
 from common.policy.model import Effect, Ruling
+from common.progress import percent_of
 from orchestrator.identities.model import Caller
 from orchestrator.placement.model import Aim, recipient_of
 from orchestrator.placement.rules import aim_of
@@ -174,6 +175,19 @@ class TaskFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class Progressed:
+    """A report of a running task that was stored just now, with what an event about it carries."""
+
+    task_id: UUID
+    fence: int
+    attempt: int
+    trace_id: UUID
+    request_id: UUID
+    agent_id: UUID
+    progress: str
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A row of `task`.
 
@@ -231,6 +245,11 @@ class Task:
     result: Any = None
     agent_name: str | None = field(default=None, compare=False)
     read_at: datetime | None = field(default=None, compare=False)
+
+    @property
+    def percent(self) -> int | None:
+        """How much of the work is done, of 100, by its last report."""
+        return percent_of(self.progress)
 
     @property
     def queue(self) -> str:

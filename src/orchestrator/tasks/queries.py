@@ -7,7 +7,7 @@ from uuid import UUID
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection
 from orchestrator.tasks.columns import COLUMNS, columns
-from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
+from orchestrator.tasks.model import Identity, NewTask, Progressed, Task, TaskFilter
 
 # ON CONFLICT covers both keys, task_id and request_id, also between rows of one call. A task with a key is not admitted
 # yet: `keys.admission` does that. Rows are numbered in the order of the call.
@@ -157,11 +157,13 @@ OF_FAN_OUT = f"""
 
 NOW = "SELECT now()"
 
+# What the ledger says already changes nothing, so that a report that comes twice is one.
 SET_PROGRESS = """
     UPDATE task SET progress = new.progress, updated_at = now()
-      FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS new (task_id, fence, progress)
-     WHERE task.task_id = new.task_id AND task.fence = new.fence AND task.status = 'running'
- RETURNING task.task_id, task.trace_id, task.request_id
+      FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[]) AS new (task_id, fence, agent_id, progress)
+     WHERE task.task_id = new.task_id AND task.fence = new.fence AND task.agent_id = new.agent_id
+       AND task.status = 'running' AND task.progress <> new.progress
+ RETURNING task.task_id, task.fence, task.attempt, task.trace_id, task.request_id, task.agent_id, task.progress
 """
 
 
@@ -312,10 +314,10 @@ async def open_of_trace(db: Connection, trace_id: UUID, *, after: UUID, limit: i
     return [row["task_id"] for row in await db.fetch(OPEN_OF_TRACE, trace_id, after, limit)]
 
 
-async def set_progress(db: Connection, progress: Sequence[tuple[UUID, int, str]]) -> dict[UUID, tuple[UUID, UUID]]:
-    """Store (task_id, fence, progress) of tasks that still run under that fence; return trace and request of each."""
-    ordered = sorted(progress)
-    rows = await db.fetch(
-        SET_PROGRESS, [item[0] for item in ordered], [item[1] for item in ordered], [item[2] for item in ordered]
-    )
-    return {row["task_id"]: (row["trace_id"], row["request_id"]) for row in rows}
+async def set_progress(db: Connection, reports: Sequence[tuple[UUID, int, UUID, str]]) -> list[Progressed]:
+    """Store (task_id, fence, agent_id, report) where that agent runs the task under that fence; return what is new."""
+    if not reports:
+        return []
+    ordered = sorted(reports)
+    lists = ([report[number] for report in ordered] for number in range(4))
+    return [Progressed(*row) for row in await db.fetch(SET_PROGRESS, *lists)]

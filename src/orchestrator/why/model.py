@@ -90,10 +90,12 @@ class ApprovalFacts:
 
 @dataclass(frozen=True, slots=True)
 class RefusalFacts:
-    """How often agents gave a task back before anything of it ran, and which of them was the last, and why."""
+    """An agent that gave a task back before anything of it ran: how often, when last, and why."""
 
-    times: int
     agent_id: UUID
+    hostname: str | None
+    times: int
+    at: datetime
     reason: str | None
 
 
@@ -109,7 +111,7 @@ class Facts:
     order: OrderFacts | None = None
     limit: LimitFacts | None = None
     approval: ApprovalFacts | None = None
-    refusal: RefusalFacts | None = None
+    refusals: Sequence[RefusalFacts] = ()
     broker_failure: str | None = None
     relay_failure: str | None = None
 

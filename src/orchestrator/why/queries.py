@@ -74,21 +74,25 @@ LIMIT = """
      WHERE own.task_id = $1
 """
 
-# What came too late (5002), or was handed back without a code, was not refused; as for `leases.queries.REFUSED_LATELY`.
-REFUSAL = """
-    SELECT count(*) OVER () AS times, agent_id, error_message AS reason
-      FROM attempt
-     WHERE task_id = $1 AND NOT started AND error_code <> 5002
-     ORDER BY number DESC
-     LIMIT 1
-"""
-
 APPROVAL = """
     SELECT approval_id, approvers, roles, expires_at,
            (SELECT count(*) FROM approval_vote AS vote
              WHERE vote.approval_id = approval.approval_id AND vote.yes) AS yes
       FROM approval
      WHERE task_id = $1
+"""
+
+# The last one first. What came too late (5002), or was handed back without a code, was not refused; as for
+# `leases.queries.REFUSED_LATELY`.
+REFUSALS = """
+    SELECT last.agent_id, agent.hostname, last.times, attempt.ended_at AS at, attempt.error_message AS reason
+      FROM (SELECT agent_id, count(*) AS times, max(number) AS number
+              FROM attempt
+             WHERE task_id = $1 AND NOT started AND error_code <> 5002
+             GROUP BY agent_id) AS last
+      JOIN attempt ON attempt.task_id = $1 AND attempt.number = last.number
+      LEFT JOIN agent ON agent.agent_id = last.agent_id
+     ORDER BY last.number DESC
 """
 
 
@@ -126,13 +130,12 @@ async def limit(db: Connection, task_id: UUID) -> LimitFacts | None:
     return None if row is None else LimitFacts(**row)
 
 
-async def refusal(db: Connection, task_id: UUID) -> RefusalFacts | None:
-    """Return what agents did that refused a task; None when none did."""
-    row = await db.fetchrow(REFUSAL, task_id)
-    return None if row is None else RefusalFacts(**row)
-
-
 async def approval(db: Connection, task_id: UUID) -> ApprovalFacts | None:
     """Return the approval of a task; None when it has none."""
     row = await db.fetchrow(APPROVAL, task_id)
     return None if row is None else ApprovalFacts(**row)
+
+
+async def refusals(db: Connection, task_id: UUID) -> list[RefusalFacts]:
+    """Return the agents that gave a task back before anything of it ran, the last one first."""
+    return [RefusalFacts(**row) for row in await db.fetch(REFUSALS, task_id)]

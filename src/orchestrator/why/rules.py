@@ -6,8 +6,8 @@ from common.lifecycle import Status
 from common.rest.why import BlockerKind
 from orchestrator.tasks.model import Task
 from orchestrator.why.agents import agents_in_the_way, is_set_aside
-from orchestrator.why.model import SHOWN, AgentFacts, AgentRef, Blocker, Explanation, Facts
-from orchestrator.why.words import counted, name_of, time_of
+from orchestrator.why.model import SHOWN, AgentFacts, AgentRef, Blocker, Explanation, Facts, RefusalFacts
+from orchestrator.why.words import counted, time_of
 
 
 def explain(facts: Facts) -> Explanation:
@@ -108,17 +108,23 @@ def _retry(facts: Facts) -> Iterator[Blocker]:
 
 
 def _refused(facts: Facts) -> Iterator[Blocker]:
-    """Say why an agent gave the task back before anything of it ran."""
-    refusal = facts.refusal
-    if refusal is None:
+    """Say which agents gave the task back before anything of it ran, and why."""
+    refusals = facts.refusals
+    if not refusals:
         return
-    known = next((agent for agent in facts.agents if agent.agent_id == refusal.agent_id), None)
-    who = f"agent {refusal.agent_id}" if known is None else name_of(known)
-    refs = None if known is None else [AgentRef(known.agent_id, known.hostname)]
-    reason = (refusal.reason or "no reason was given").rstrip(".")
-    times = counted(refusal.times, "time")
-    message = f"It was given back {times} before anything of it ran, last by {who}: {reason}. Other agents go first."
-    yield Blocker(BlockerKind.REFUSED, message, agents=refs)
+    shown = refusals[:SHOWN]
+    named = "; ".join(map(_refusal, shown))
+    times = counted(sum(one.times for one in refusals), "time")
+    others = f" Those are the last {SHOWN} of {len(refusals)} agents." if len(refusals) > SHOWN else ""
+    message = f"Before anything of it ran it was given back {times}: {named}.{others} Other agents go first."
+    refs = [AgentRef(one.agent_id, one.hostname, since=one.at) for one in shown if one.hostname is not None]
+    yield Blocker(BlockerKind.REFUSED, message, at=shown[0].at, agents=refs)
+
+
+def _refusal(one: RefusalFacts) -> str:
+    who = f"agent {one.agent_id}" if one.hostname is None else f"{one.hostname} ({one.agent_id})"
+    reason = (one.reason or "no reason was given").rstrip(".")
+    return f"by {who} {counted(one.times, 'time')}, last at {time_of(one.at)}: {reason}"
 
 
 def _is_retry(facts: Facts) -> bool:

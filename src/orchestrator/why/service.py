@@ -67,7 +67,7 @@ class WhyService:
             agents=agents,
             ticket=await queries.ticket(db, task.task_id, offer=offered(agents)),
             approval=await queries.approval(db, task.task_id) if task.status is Status.AWAITING_APPROVAL else None,
-            refusal=await queries.refusal(db, task.task_id) if task.unstarted else None,
+            refusals=await queries.refusals(db, task.task_id) if task.unstarted else (),
             order=None if task.ordering_key is None else await queries.order(db, task.task_id),
             limit=None if task.concurrency_key is None else await queries.limit(db, task.task_id),
         )

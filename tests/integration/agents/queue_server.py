@@ -48,6 +48,7 @@ class FakeJob:
     lease_until: float = 0.0
     cancelled: bool = False
     pieces: dict[tuple[int, int], Body] = field(default_factory=dict)
+    progress: list[str] = field(default_factory=list)
     ends: list[Body] = field(default_factory=list)
 
     def shown(self) -> Body:
@@ -241,7 +242,11 @@ class QueueServer:
             return 200, job.shown()
         if (job.owner, job.attempt) != (body["workerId"], body["attempt"]) or not self._is_live(job):
             return _problem(409, 2002)
-        handlers: dict[str, Callable[[FakeJob, Body], Answer]] = {"heartbeat": self._renew, "output": self._keep}
+        handlers: dict[str, Callable[[FakeJob, Body], Answer]] = {
+            "heartbeat": self._renew,
+            "output": self._keep,
+            "progress": self._note,
+        }
         return handlers.get(what, self._end)(job, body)
 
     def _renew(self, job: FakeJob, body: Body) -> Answer:
@@ -253,6 +258,11 @@ class QueueServer:
     def _keep(self, job: FakeJob, body: Body) -> Answer:
         job.pieces[body["attempt"], body["number"]] = body
         return 200, {}
+
+    def _note(self, job: FakeJob, body: Body) -> Answer:
+        assert not job.ends, "a report of progress came behind the end"
+        job.progress.append(body["progress"])
+        return 200, job.shown()
 
     def _end(self, job: FakeJob, body: Body) -> Answer:
         if body.get("started") is False:

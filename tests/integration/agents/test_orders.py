@@ -119,7 +119,7 @@ async def test_a_drain_can_be_taken_back_while_something_runs(
     following = await orchestrator.dispatch("echo", message="again")
 
     assert await orchestrator.ended(following)
-    await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.ONLINE)
+    await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.BUSY)
     gate.touch()
     await orchestrator.ended(running)
     assert not agent.ended.done()

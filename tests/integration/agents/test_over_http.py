@@ -124,6 +124,22 @@ async def test_output_travels_in_numbered_pieces_whose_offsets_leave_no_hole(
     assert end["outputBytes"]["stdout"] == 600_006
 
 
+@pytest.mark.parametrize("fault", [None, Fault.LOST, Fault.BUSY])
+async def test_progress_travels_ahead_of_the_end_also_when_an_answer_is_lost(
+    server: QueueServer, start: StartAgent, fault: Fault | None
+) -> None:
+    if fault is not None:
+        server.faults["/progress"] += [fault] * 2
+    job = server.shell("echo 40 copying > $CHIFFON_PROGRESS; sleep 1; echo 100 done > $CHIFFON_PROGRESS; echo out")
+    await start()
+
+    await ended(job)
+
+    assert list(dict.fromkeys(job.progress)) == ["40% copying", "100% done"]
+    assert (job.status, job.output()) == ("succeeded", "out\n")
+    assert not any(server.faults.values())
+
+
 async def test_an_idle_agent_asks_seldom_and_gets_a_new_job_at_once(server: QueueServer, start: StartAgent) -> None:
     await start(slots=8)
     await eventually(lambda: server.said("/claim"))

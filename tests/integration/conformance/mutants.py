@@ -24,6 +24,8 @@ class Mutant:
 
 REPORT = """        call(f"{job['id']}/{how}", 60, **own, **said)\n"""
 
+WORK = """    how, said = work(job["payload"], why, report)\n"""
+
 STRICT = """                told = json.load(answer)
                 return answer.status, told if set(told) <= {"job", "cancelled", "id", "status"} else {}
 """
@@ -33,7 +35,7 @@ MUTANTS = (
     Mutant(
         "does the work twice",
         "once-in-order",
-        (('    how, said = work(job["payload"], why)\n', '    how, said = work(job["payload"], why)\n' * 2),),
+        ((WORK, WORK * 2),),
     ),
     Mutant("forgets what is retryable", "reports-failure", (('payload.get("retryable", False)', "False"),)),
     Mutant(

@@ -5,11 +5,13 @@ import json
 import re
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from chiffon.cli.app import run
 from chiffon.cli.outcome import Exit
+from chiffon.client import Client
 from chiffon.conformance.cases import CASES
 from chiffon.conformance.run import Verdict, try_worker
 from chiffon.conformance.stage import Patience
@@ -123,6 +125,26 @@ async def test_a_worker_that_somebody_else_starts_is_tried_too(server: str) -> N
     ]
     assert b"NOT TRIED  killed" in said
     assert kit.returncode == 0
+
+
+async def test_the_example_says_how_far_it_is(server: str) -> None:
+    work_type, job = f"reports-{uuid4()}", {"do": "sleep", "seconds": 2.5, "text": "rested"}
+    environment = {"QUEUE_WORK_TYPE": work_type, "QUEUE_LEASE_SECONDS": "30"}
+    async with Client(server) as client:
+        made = await client.http.post("/api/queue/jobs", {"type": work_type, "payload": job}, repeatable=False)
+        worker = await asyncio.create_subprocess_exec(sys.executable, str(EXAMPLE), server, env=environment)
+        try:
+            task = await client.wait(made["id"])
+        finally:
+            worker.kill()
+            await worker.wait()
+        events = (await client.events(made["id"])).items
+
+    reports = [str(event.data["progress"]) for event in events if event.kind == "task.progress"]
+    assert (task.status, task.output, task.progress) == ("completed", "rested", reports[-1])
+    assert 1 <= len(reports) <= 2
+    assert re.fullmatch(r"[0-9]{2}% slept for [12] of 2.5 seconds", reports[0])
+    assert task.percent == int(reports[-1].partition("%")[0])
 
 
 @pytest.mark.parametrize(

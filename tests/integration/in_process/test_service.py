@@ -41,7 +41,8 @@ async def test_what_is_submitted_is_run_by_the_worker_and_its_result_is_kept(url
         await service.start_worker()
 
         ended = await service.outcome("e-1", timeout=PATIENCE)
-        program = await service.submit_execution("shell_script", {"argv": ["echo", "hello"]})
+        script = "echo 50 half > $CHIFFON_PROGRESS && echo hello"
+        program = await service.submit_execution("shell_script", {"script": script})
         await service.approve(program.execution_id, by="ben")
         output = await service.outcome(program.execution_id, timeout=PATIENCE)
 

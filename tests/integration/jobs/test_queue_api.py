@@ -35,6 +35,8 @@ BAD_INPUT: tuple[tuple[str, Json, str], ...] = (
     ("/jobs/claim", {"workerId": "w", "leaseSeconds": 5, "allowedTypes": None}, "allowedTypes"),
     (f"/jobs/{uuid4()}/complete", {"workerId": "w", "result": "x" * 65_536}, "result"),
     (f"/jobs/{uuid4()}/complete", {"workerId": "w", "result": {"a": "\x00"}}, "result"),
+    (f"/jobs/{uuid4()}/progress", {"workerId": "w", "progress": "x" * 206}, "progress"),
+    (f"/jobs/{uuid4()}/progress", {"workerId": "w"}, "progress"),
 )
 
 
@@ -88,8 +90,10 @@ async def test_a_worker_takes_a_job_to_its_end(queue: httpx2.AsyncClient) -> Non
     assert beat["cancelled"] is False
     assert beat["leaseExpiresAt"] > taken["leaseExpiresAt"]
     assert beat == await get(queue, made["id"]) | {"cancelled": False}
-    moved = await post(queue, f"/jobs/{made['id']}/progress", workerId="worker-1", attempt=1, progress="half")
+    moved = await post(queue, f"/jobs/{made['id']}/progress", workerId="worker-1", attempt=1, progress="50% half")
     assert moved["status"] == "running"
+    known = (await queue.get(f"/api/v1/status/{made['id']}")).json()
+    assert (known["progress"], known["percent"]) == ("50% half", 50)
     await post(
         queue,
         f"/jobs/{made['id']}/output",
@@ -174,6 +178,23 @@ async def test_a_job_that_is_handed_back_untouched_costs_no_attempt(queue: httpx
     assert await claim(queue, "worker-2") is not None
     done = await post(queue, f"/jobs/{job['id']}/complete", workerId="worker-2")
     assert done["status"] == "succeeded"
+
+
+async def test_a_cancelled_job_takes_no_progress_and_its_worker_may_still_say_that_it_stopped(
+    queue: httpx2.AsyncClient,
+) -> None:
+    path = f"/jobs/{(await create(queue))['id']}"
+    await claim(queue)
+    await post(queue, f"{path}/progress", workerId="worker-1", attempt=1, progress="10% begun")
+    await post(queue, f"{path}/cancel")
+
+    told = await post(queue, f"{path}/progress", workerId="worker-1", attempt=1, progress="20% unaware")
+    await post(queue, f"{path}/fail", workerId="worker-1", attempt=1, errorMessage="stopped", cancelled=True)
+    later = await post(queue, f"{path}/progress", status=409, workerId="worker-1", attempt=1, progress="30% late")
+
+    assert told["status"] == "cancelled"
+    assert later["error_code"] == 2005
+    assert (await queue.get(f"/api/v1/status/{told['id']}")).json()["progress"] == "10% begun"
 
 
 async def test_a_cancelled_job_tells_its_worker_and_takes_no_result(queue: httpx2.AsyncClient) -> None:

@@ -106,7 +106,11 @@ class Process:
         return make_heartbeat(self.agent_id, **given)
 
     async def beat(self, **values: Any) -> dict[UUID, Any]:
-        return dict(await self._registry.record([self.update(**values)]))
+        return await self.look(sent_at=datetime.now(UTC), **values)
+
+    async def look(self, **values: Any) -> dict[UUID, Any]:
+        given = {"boot_id": self.boot_id, "started_at": self._started_at, **values}
+        return dict(await self._registry.record([make_heartbeat(self.agent_id, **given)]))
 
 
 async def test_the_later_of_two_processes_with_one_identity_is_refused_and_an_event_says_why(
@@ -168,7 +172,28 @@ async def test_a_heartbeat_that_arrives_after_its_process_was_replaced_shows_not
     agent_id = uuid4()
     first = Process(registry, agent_id)
     await first.beat()
-    late = make_heartbeat(agent_id, boot_id=first.boot_id, sent_at=datetime.now(UTC))
-    await Process(registry, agent_id).beat()
+    late = make_heartbeat(agent_id, boot_id=first.boot_id, sent_at=datetime.now(UTC), hostname="before")
+    second = Process(registry, agent_id)
+    await second.beat()
 
     assert await registry.record([late]) == {}
+    assert await second.beat() == {}
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    assert agent.hostname == "host-1"
+    assert not [event for event in await events_of(pool) if event.kind == Kind.AGENT_DUPLICATE]
+
+
+async def test_a_look_for_orders_that_does_not_say_when_it_was_sent_does_not_make_the_earlier_process_the_later_one(
+    registry: RegistryService, pool: Pool
+) -> None:
+    """Over HTTP an agent that runs something looks for orders between its heartbeats."""
+    agent_id = uuid4()
+    first, second = Process(registry, agent_id), Process(registry, agent_id)
+    await first.beat()
+    await second.beat()
+
+    assert await first.look() == {}
+    assert await second.beat() == {}
+    found = await first.beat()
+
+    assert found[agent_id].boot_id == second.boot_id

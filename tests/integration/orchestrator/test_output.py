@@ -139,7 +139,7 @@ async def test_an_event_of_output_carries_its_text(output: OutputService, task: 
         "sha256": digest,
         "text": "seen",
     }
-    assert told[Kind.TASK_PROGRESS] == {"progress": "half way"}
+    assert told[Kind.TASK_PROGRESS] == {"progress": "half way", "percent": None}
     assert len({(event.task_id, event.trace_id, event.request_id) for event in events}) == 1
 
 

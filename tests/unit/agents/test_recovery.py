@@ -1,19 +1,24 @@
 """Recovery treats each leftover of an earlier process by itself: one that fails does not stop the others."""
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
+from agents.availability import Availability
 from agents.handover import Handover
+from agents.hearing import Hearing
 from agents.journal import Journal, Started, Unended
 from agents.journal_file import JournalFile
-from agents.orphans import host_boot_id
-from agents.recovery import recover
+from agents.life import host_boot_id
+from agents.recovery import LateRecovery, recover
 from agents.reporter import Reporter
 from agents.spool import Spool
+from agents.spool_lines import Key
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES
 from common.clock import SystemClock
@@ -67,3 +72,56 @@ async def test_an_attempt_that_cannot_be_put_in_order_does_not_keep_the_others_f
     assert [record.message for record in caplog.records] == ["work.not_recovered"]
     ended = [line for line in JournalFile(tmp_path / "journal.jsonl").read() if b'"ended"' in line]
     assert len(ended) == 2
+
+
+class Late:
+    """A late recovery that waits for answers which span a minute."""
+
+    def __init__(self, handover: Handover) -> None:
+        self.left = make_unended()
+        self.recovered: list[Unended] = []
+        self.hearing = Hearing(every=timedelta(seconds=10), give_up_after=None)
+        self.gate = Availability()
+        late = LateRecovery([self.left], self._recover, handover, self.hearing, self.gate, after=timedelta(seconds=60))
+        self.running = asyncio.create_task(late.run())
+
+    async def _recover(self, left: Sequence[Unended]) -> list[Key]:
+        self.recovered += left
+        return []
+
+
+@pytest.fixture
+async def late(tmp_path: Path) -> AsyncIterator[Late]:
+    spool = Spool(tmp_path / "spool")
+    spool.open()
+    async with (
+        Reporter(MemoryBroker(), AGENT) as reporter,
+        Handover(spool, reporter, SystemClock(), resend_after=timedelta(minutes=1), health=Health()) as handover,
+    ):
+        late = Late(handover)
+        yield late
+        late.running.cancel()
+
+
+async def test_what_may_still_run_elsewhere_is_recovered_when_the_orchestrator_would_have_refused_this_process(
+    late: Late,
+) -> None:
+    for at in (100, 130, 159):
+        late.hearing.heard(at=at)
+        await asyncio.sleep(0)
+    before = list(late.recovered)
+
+    late.hearing.heard(at=160)
+    await late.running
+
+    assert (before, late.recovered) == ([], [late.left])
+
+
+async def test_a_process_that_is_refused_recovers_nothing_that_may_still_run_elsewhere(late: Late) -> None:
+    late.hearing.heard(at=100)
+    late.gate.refuse("an earlier process still runs")
+
+    late.hearing.heard(at=160)
+    await late.running
+
+    assert late.recovered == []

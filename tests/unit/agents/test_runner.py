@@ -20,6 +20,7 @@ from agents.journal_file import JournalFile
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keeper, Keepers
 from agents.processes.table import look_at
+from agents.progress_file import ProgressFiles
 from agents.reporter import Reporter
 from agents.runner import Runner
 from agents.seal_check import SealCheck
@@ -75,8 +76,9 @@ async def run(
     do: Callable[[ExecutionContext], Awaitable[Outcome]],
     *,
     queue: str = RESULTS,
+    ahead: list[WorkStatus] | None = None,
 ) -> tuple[WorkResult, Attempts]:
-    """Run an attempt and return its stored result."""
+    """Run an attempt and return its stored result; `ahead` gets what came before it in the queue."""
     broker, attempts = MemoryBroker(), Attempts()
     attempts.add(attempt)
     await broker.declare(*REPLY_QUEUES)
@@ -98,6 +100,7 @@ async def run(
                 used=UsedClaims(),
             ),
             workspaces=Workspaces(state),
+            progress_files=stack.enter_context(ProgressFiles()),
             reporter=reporter,
             handover=handover,
             journal=journal,
@@ -112,6 +115,8 @@ async def run(
     async with broker.consume(queue, prefetch=10) as consumer:
         envelope = decode((await consumer.receive())[-1].body)
         while isinstance(envelope.payload, WorkStatus):
+            if ahead is not None:
+                ahead.append(envelope.payload)
             envelope = decode((await consumer.receive())[-1].body)
     assert isinstance(envelope.payload, WorkResult)
     assert (envelope.trace_id, envelope.request_id) == (attempt.grant.trace_id, attempt.grant.request_id)
@@ -136,6 +141,21 @@ def journaled(state: Path) -> list[dict[str, Any]]:
 
 async def succeed(context: ExecutionContext) -> Outcome:
     return Outcome(ResultStatus.COMPLETED)
+
+
+async def test_an_executor_says_how_far_it_is_and_the_last_word_comes_before_the_result(tmp_path: Path) -> None:
+    async def report(context: ExecutionContext) -> Outcome:
+        for number in range(101):
+            context.progress("counting", number)
+        return Outcome(ResultStatus.COMPLETED)
+
+    ahead: list[WorkStatus] = []
+    attempt = make_attempt()
+    result, _ = await run(attempt, tmp_path / "work", report, queue=PROGRESS, ahead=ahead)
+
+    assert [status.progress for status in ahead] == ["0% counting", "100% counting"]
+    assert {(status.task_id, status.attempt, status.fence) for status in ahead} == {(attempt.task_id, 1, 1)}
+    assert (result.status, result.output) == (ResultStatus.COMPLETED, "")
 
 
 async def test_an_executor_that_raises_fails_the_task_without_telling_its_secrets(tmp_path: Path) -> None:

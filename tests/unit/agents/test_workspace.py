@@ -12,15 +12,15 @@ from uuid import uuid4
 import pytest
 
 from agents.removal import remove_tree
-from agents.workspace import Workspaces
+from agents.workspace import PROGRESS_FOLDER, Workspaces
 
 
-async def test_a_workspace_is_empty_and_only_for_the_agents_user(tmp_path: Path) -> None:
+async def test_a_workspace_is_new_and_only_for_the_agents_user(tmp_path: Path) -> None:
     task_id = uuid4()
     (tmp_path / "work" / f"{task_id}-1" / "old").mkdir(parents=True)
 
     async with Workspaces(tmp_path / "work").open(task_id, 1) as path:
-        assert list(path.iterdir()) == []
+        assert [one.name for one in path.iterdir()] == [PROGRESS_FOLDER]
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
@@ -182,7 +182,7 @@ async def test_what_cannot_be_removed_is_logged_and_set_aside_and_the_rest_is_re
     [left] = (tmp_path / "work").iterdir()
     assert [one.name for one in left.iterdir()] == ["immutable"]
     async with workspaces.open(task_id, 1) as again:  # its place is free
-        assert list(again.iterdir()) == []
+        assert [one.name for one in again.iterdir()] == [PROGRESS_FOLDER]
     (tmp_path / "work" / "removable").mkdir()
     assert workspaces.remove_leftovers() == 1
     monkeypatch.undo()

@@ -1,5 +1,6 @@
 """Who may take a task that aims at certain agents, and who gets it."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from common.confinement import Confinement
 from orchestrator.placement.model import Aim, Host
-from orchestrator.placement.rules import aim_of, has, place, suits, unmet
+from orchestrator.placement.rules import aim_of, anybody, has, place, place_again, suits, unmet
 
 ONE, TWO, THREE = (UUID(int=number) for number in (1, 2, 3))
 
@@ -111,3 +112,31 @@ def test_nobody_gets_more_than_there_is_room_for_and_no_room_is_left_that_was_as
     assert len(placed) == min(count, sum(one.free for one in able))
     for one in hosts:
         assert placed.count(one.agent_id) <= (one.free if one in able else 0)
+
+
+@pytest.mark.parametrize(
+    ("refused", "free", "expected"),
+    [
+        ({}, (1, 1, 1), ONE),
+        ({ONE: 5, TWO: 90}, (1, 1, 1), THREE),
+        ({ONE: 300, TWO: 5, THREE: 90}, (1, 1, 1), ONE),
+        ({ONE: 300, TWO: 5, THREE: 90}, (0, 1, 1), THREE),
+        ({ONE: 300, TWO: 200}, (1, 1, 0), ONE),
+        ({ONE: 60, TWO: 5, THREE: 59}, (1, 1, 1), None),
+    ],
+    ids=[
+        "nobody refused",
+        "one did not",
+        "longest ago",
+        "longest ago with room",
+        "who did not is busy",
+        "all just now",
+    ],
+)
+def test_what_some_have_refused_goes_to_others_first_and_then_to_who_did_so_longest_ago(
+    refused: dict[UUID, int], free: tuple[int, int, int], expected: UUID | None
+) -> None:
+    hosts = [host(agent_id, free=room) for agent_id, room in zip((ONE, TWO, THREE), free, strict=True)]
+    ago = {agent_id: timedelta(seconds=seconds) for agent_id, seconds in refused.items()}
+
+    assert place_again(anybody("infra"), hosts, ago, memory=timedelta(seconds=60)) == expected

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from common.errors import ErrorCode
 from common.lifecycle import Status
 from common.messages import ClaimedTask, ResultStatus
 from common.retry import RetryPolicy
@@ -113,10 +114,31 @@ def test_a_task_that_was_handed_back_untouched_waits_again_at_once_and_its_attem
     untouched = result(status=ResultStatus.FAILED, retryable=True, started=False)
 
     verdict = judge_result(running(max_attempts=1), attempt(), untouched, now=NOW, policy=POLICY)
-    endless = judge_result(running(unstarted=100, attempt=101), attempt(), untouched, now=NOW, policy=POLICY)
 
     assert verdict == Requeue(NOW, counts=False)
-    assert endless == Finish(Status.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("age", "waits"),
+    [(timedelta(0), POLICY.cap), (timedelta(days=1), timedelta(days=1) / 100), (timedelta(days=365), timedelta(3.65))],
+    ids=["new", "a day old", "a year old"],
+)
+def test_work_that_agents_refuse_again_waits_ever_longer_and_never_fails(age: timedelta, waits: timedelta) -> None:
+    refusal = result(status=ResultStatus.FAILED, started=False, error_code=ErrorCode.POLICY_REFUSED)
+    task = running(unstarted=5000, attempt=5001, max_attempts=1, created_at=NOW - age)
+
+    first = judge_result(task, attempt(), refusal, now=NOW, policy=POLICY)
+    again = judge_result(task, attempt(refused_before=True), refusal, now=NOW, policy=POLICY)
+
+    assert first == Requeue(NOW, counts=False), "others may not have been asked yet"
+    assert again == Requeue(NOW + waits, counts=False)
+
+
+def test_no_attempt_is_made_that_the_ledger_cannot_count() -> None:
+    untouched = result(status=ResultStatus.FAILED, started=False, error_code=ErrorCode.POLICY_REFUSED)
+    task = running(unstarted=31_999, attempt=32_000, max_attempts=1)
+
+    assert judge_result(task, attempt(), untouched, now=NOW, policy=POLICY) == Finish(Status.FAILED)
 
 
 @pytest.mark.parametrize(
