@@ -37,6 +37,11 @@ async def end(db: Connection, task_ids: Collection[UUID], *, by: str) -> list[Ne
     return [told.cancelled(*one, by=by) for one in ended]
 
 
+async def named(db: Connection, approval_ids: Collection[UUID]) -> Mapping[UUID, Approval]:
+    """Return those approvals that there are, locked."""
+    return await queries.lock(db, sorted(approval_ids)) if approval_ids else {}
+
+
 async def check_uses(db: Connection, uses: Mapping[int, Use]) -> dict[int, ApprovalMismatch]:
     """Return those of the uses, by their numbers, that do not count, and why. The approvals stay locked."""
     if not uses:

@@ -1,11 +1,32 @@
 """What a new task has to do with approvals: the one that it brings along, or the question that it has to wait for."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from common.canonical import canonical_json
+from common.work import content_of
 from orchestrator.approvals.asking import Use
-from orchestrator.approvals.model import NewApproval
+from orchestrator.approvals.model import Approval, NewApproval
 from orchestrator.identities.model import ANYBODY
 from orchestrator.tasks.model import NewTask
+
+
+def in_words_of(task: NewTask, approval: Approval | None) -> NewTask:
+    """Return a task in the words of the approval that it brings along, where its parameters say the same.
+
+    What runs is then literally what people saw, also when the dispatch spells out a default, or leaves one out. Words
+    for which the policy has another rule are not what was approved: people saw the rule, too.
+    """
+    if approval is None or approval.rule != task.ruling.rule or not _says_the_same(task, approval):
+        return task
+    return replace(task, parameters=approval.parameters)
+
+
+def _says_the_same(task: NewTask, approval: Approval) -> bool:
+    if task.parameters == approval.parameters:
+        return True
+    asked, approved = (content_of(task.work_type, given.parameters) for given in (task, approval))
+    return canonical_json(asked) == canonical_json(approved)
 
 
 def uses_of(tasks: Iterable[NewTask]) -> dict[int, Use]:

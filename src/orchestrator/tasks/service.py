@@ -23,7 +23,7 @@ from orchestrator.placement import queries as placement
 from orchestrator.settings import STANDARD
 from orchestrator.tasks import events as told
 from orchestrator.tasks import queries
-from orchestrator.tasks.consent import question_of, uses_of
+from orchestrator.tasks.consent import in_words_of, question_of, uses_of
 from orchestrator.tasks.dispatch import IdempotencyConflict, is_known, recognise, written_differently
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 
@@ -107,6 +107,9 @@ class TaskService:
         if not is_on(Safeguard.DEDUPE):
             tasks = [replace(task, task_id=uuid4(), request_id=uuid4()) for task in tasks]
         await admission.hold(db, Keys.of(tasks))
+        approvals = await asking.named(db, {task.approval_id for task in tasks if task.approval_id is not None})
+        if approvals:
+            tasks = [in_words_of(task, approvals.get(task.approval_id)) if task.approval_id else task for task in tasks]
         uses = uses_of(tasks)
         refused = await asking.check_uses(db, uses)
         allowed = [task for task in tasks if id(task) not in refused]

@@ -97,7 +97,7 @@ async def test_what_runs_is_found_by_its_id_however_much_began_since_the_planner
         sql, arguments = {
             "HELD": (queries.HELD, (agents, [claim_id for _, _, claim_id, _ in claims[:AT_ONCE]])),
             "RENEW": (leases.RENEW, (some, fences, agents, lease)),
-            "END": (leases.END, (some, fences, ["completed"] * AT_ONCE, texts, texts, *[nothing] * 8)),
+            "END": (leases.END, (some, fences, ["completed"] * AT_ONCE, texts, texts, *[nothing] * 9)),
             "REQUEUE": (leases.REQUEUE, (some, fences, nothing, nothing, [True] * AT_ONCE)),
         }[statement]
         answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments)
