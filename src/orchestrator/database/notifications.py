@@ -44,4 +44,7 @@ async def listen(database: Database, channel: str, heard: Callable[[str], None])
                     await database.check(connection, seconds=CHECK_SECONDS)
         raise ConnectionError("the connection that listens was lost")
     finally:
-        await connection.close(timeout=CLOSE_SECONDS)
+        if is_lost:  # there is nobody to say goodbye to
+            connection.terminate()
+        else:
+            await connection.close(timeout=CLOSE_SECONDS)
