@@ -100,6 +100,8 @@ class Database:
         # The one that worked last comes first: a dead host must not cost every session its patience.
         self._hosts = list(each_host(url))
         self._condemned: list[Callable[[], Awaitable[None]]] = []
+        # The sessions that are in use, and the generation of each.
+        self._lent: dict[Connection, int] = {}
         # How often every session was condemned: what was under way then has an unknown outcome.
         self.generation = 0
 
@@ -142,10 +144,20 @@ class Database:
         for tell in tuple(self._condemned):
             await tell()
 
+    def lent(self, connection: Connection) -> None:
+        """A session is in use from now on."""
+        self._lent[connection] = self.generation
+
+    def returned(self, connection: Connection) -> None:
+        """A session is not in use any more."""
+        del self._lent[connection]
+
     async def check(self, connection: Connection) -> None:
         """Return when a session that does nothing else answers that it can write.
 
-        Otherwise condemn every session and raise one of `OUTAGE`.
+        Otherwise condemn every session and raise one of `OUTAGE`. A session that can write proves that the server
+        answers. Statements that still wait in condemned sessions are ended then: their connections may be dead without
+        having been closed.
         """
         try:
             if await connection.fetchval(IS_READ_ONLY, timeout=self._silence) == "on":
@@ -154,6 +166,9 @@ class Database:
             if isinstance(failure, TimeoutError) or is_useless(failure):
                 await self.condemn(failure)
             raise
+        for lent, generation in tuple(self._lent.items()):
+            if generation < self.generation:
+                lent.terminate()
 
     async def check_pooling(self) -> None:
         """Raise `Pooled` when two sessions share one of the server's; raises one of `OUTAGE` without a server."""
@@ -226,10 +241,16 @@ class _Lent(Acquired):
 
     pool: Pool
 
+    async def __aenter__(self) -> Any:
+        connection = await super().__aenter__()
+        self.pool.database.lent(connection)
+        return connection
+
     async def __aexit__(self, *exception: object) -> None:
         self.done = True
         connection, self.connection = self.connection, None
         assert connection is not None
+        self.pool.database.returned(connection)
         error = exception[1]
         # Before it goes back, so that nobody is given it again.
         if isinstance(error, BaseException) and is_useless(error):

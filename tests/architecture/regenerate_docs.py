@@ -166,6 +166,8 @@ PAGES: Mapping[str, Parts] = {
         "lost-agent": timelines.lost_agent,
         "agent-cut-off": timelines.agent_cut_off,
         "lost-broker": timelines.lost_broker,
+        "silent-connections": timelines.silent_connections,
+        "kept-leases": timelines.kept_leases,
         "broker-back": timelines.broker_back,
         "harmless-outage": timelines.harmless_outage,
     },

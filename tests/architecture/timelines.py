@@ -12,17 +12,19 @@ from uuid import UUID
 
 from agents import reporter
 from agents.attempts import Attempt, Attempts
+from agents.over_http.leases import RENEWAL_PATIENCE
 from agents.processes import deadlines
 from agents.renew import REPEATED_AFTER, LeaseRenewer
 from agents.settings import AgentSettings
 from agents.stopping import StopReason, StopSignal
-from common import loop
+from common import loop, postgres
 from common.broker import rabbitmq, rabbitmq_connection
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import FORGET_AGENTS_AFTER
 from common.loop import Wake
 from common.messages import GrantedTask, WorkRequest
 from common.retry import Retry, RetryPolicy
+from orchestrator.database import notifications
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.probe import MISSED
 from orchestrator.loops.reap_leases import ReapLeases
@@ -198,6 +200,60 @@ def harmless_outage() -> str:
     return f"An outage of at most {seconds:g} seconds stops no work."
 
 
+def silent_connections() -> str:
+    """Return what happens when nothing passes over open connections from 0 on, and new ones work."""
+    lease, (first, last) = _Lease(), _silence()
+    heartbeat, asked = rabbitmq_connection.HEARTBEAT_SECONDS, notifications.CHECK_EVERY.total_seconds()
+    patience = lease.end * RENEWAL_PATIENCE
+    return _table(
+        Step(
+            first,
+            last,
+            "An agent or orchestrator that has not heard RabbitMQ opens a new connection. Where it is heard and does "
+            f"not confirm a publish, that happens {rabbitmq.DEADLINE.total_seconds():g} seconds after the publish.",
+            f"{rabbitmq_connection.SILENT_HEARTBEATS} times the AMQP heartbeat of {heartbeat} seconds; "
+            "`common/broker/rabbitmq_connection.py`",
+        ),
+        Step(
+            2 * heartbeat,
+            3 * heartbeat,
+            "RabbitMQ closes its end, and delivers again what was not acknowledged there.",
+            "the same heartbeat; RabbitMQ",
+        ),
+        Step(
+            postgres.SILENCE.total_seconds() + asked,
+            asked + postgres.SILENCE.total_seconds() + loop.FIRST_PAUSE.total_seconds() + asked,
+            "An orchestrator uses new sessions at PostgreSQL. Statements that wait in the old ones are ended, and what "
+            "they were for is done again.",
+            "`database/notifications.py`, `common/postgres.py`",
+        ),
+        Step(
+            patience,
+            lease.renewal + patience,
+            "An agent over HTTP repeats a renewal that was not answered, over a new connection.",
+            "an eighth of the lease; `agents/over_http/leases.py`",
+        ),
+    )
+
+
+def kept_leases() -> str:
+    """Return which leases last over connections that fall silent."""
+    _, last = _silence()
+    seconds = next(seconds for seconds in range(1, 3600) if _Lease(seconds).spare >= last)
+    return (
+        f"No work is stopped by that where `lease_seconds` is at least {seconds}. For shorter leases let RabbitMQ be "
+        "heard more often:\nput `?heartbeat=2`, in seconds, behind `broker_url` of orchestrators and agents."
+    )
+
+
+def _silence() -> tuple[float, float]:
+    """Return how long after RabbitMQ was last heard there is a new connection, at least and at most."""
+    heartbeat = rabbitmq_connection.HEARTBEAT_SECONDS
+    limit, look = rabbitmq_connection.SILENT_HEARTBEATS * heartbeat, rabbitmq_connection.LOOK.total_seconds()
+    # RabbitMQ was heard when it sent its last heartbeat, which it does twice in the time.
+    return limit - heartbeat / 2 - look, limit + look + rabbitmq_connection.FIRST_PAUSE.total_seconds()
+
+
 class _Order(StopSignal):
     """Notes the grace of the order to stop, which needs no event loop then."""
 
@@ -211,11 +267,12 @@ class _Order(StopSignal):
 
 
 class _Lease:
-    """The moments of a lease of default length, by the agent that sent its last renewal at 0 and hears no answer."""
+    """The moments of a lease, of default length, by the agent that sent its last renewal at 0 and hears no answer."""
 
-    def __init__(self) -> None:
-        seconds, order = _orchestrator("lease_seconds"), _Order()
-        assert seconds == _agent("lease_seconds"), "the page says one figure for both ways to the orchestrator"
+    def __init__(self, seconds: float | None = None) -> None:
+        order, usual = _Order(), _orchestrator("lease_seconds")
+        assert usual == _agent("lease_seconds"), "the page says one figure for both ways to the orchestrator"
+        seconds = seconds or usual
         work = WorkRequest(task_id=NOBODY, work_type="echo")
         ids = {"claim_id": NOBODY, "trace_id": NOBODY, "request_id": NOBODY}
         grant = GrantedTask(work=work, attempt=1, fence=1, lease_seconds=seconds, **ids)
@@ -238,6 +295,11 @@ class _Lease:
         self.kill = self.stop + order.grace
         self.deadline = deadlines.deadline_of(attempt)
         self.end = attempt.lease_until
+
+    @property
+    def spare(self) -> float:
+        """For how long renewals may be in vain, if the second that is sent after that is answered."""
+        return self.stop - self.renewal - 2 * self.repeat
 
     def since(self, moment: float) -> tuple[float, float]:
         """Return when this is after a loss, before which the last renewal was sent at some time."""

@@ -140,7 +140,7 @@ class AmqpBus(RemoteBus):
     """RabbitMQ behind a proxy: other tests use the same node, so only the way to it is disturbed."""
 
     def __init__(self, proxy: Proxy, url: str, node: Node) -> None:
-        self.url = urlsplit(url)._replace(netloc=proxy.netloc_for(url)).geturl()
+        self.url = proxy.url
         self.user = urlsplit(url).username
         self._proxy = proxy
         self._node = node

@@ -1,7 +1,6 @@
 """Every test of the contract runs on every backend; those about outages, on the backends that have a server to lose."""
 
 from collections.abc import AsyncIterator
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -42,9 +41,7 @@ async def bus_database(postgres: Postgres) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def proxy(amqp_url: str) -> AsyncIterator[Proxy]:
-    parts = urlsplit(amqp_url)
-    assert parts.hostname is not None
-    async with Proxy(parts.hostname, parts.port or 5672) as proxy:
+    async with Proxy(amqp_url) as proxy:
         yield proxy
 
 

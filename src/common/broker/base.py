@@ -15,7 +15,8 @@ Guarantees, proven for every backend by `tests/contract/test_broker.py`:
   the name of the queue that it came from, before it is gone from that queue.
 - **The sender is proven or unknown.** `Delivery.sender` is the user as whom the publisher logged in, checked by the
   broker itself. Only RabbitMQ knows users; elsewhere it is None, and whoever reaches the bus is trusted.
-- **Reconnecting is the broker's business.** A consumer that waits in `receive` goes on after an outage. Settling a
+- **Reconnecting is the broker's business.** A consumer that waits in `receive` goes on after an outage, also when a
+  connection fell silent and nobody closed it, however long or short callers wait for a publish. Settling a
   delivery of a connection that is gone does nothing: the message has been, or will be, delivered again. Whoever sees
   from the outside that a connection is alive and yet deaf can ask for a new one with `reconnect`.
 

@@ -3,6 +3,9 @@
 A *generation* is a connection with everything opened on it. It is thrown away whole when anything in it closes, and a
 new one is made after a pause; nothing is repaired in place, because the library's own repairs leave consumers deaf
 that believe they are alive.
+
+The other end can vanish without closing the connection. RabbitMQ sends heartbeats, so a connection that is silent for
+long is dead, whether or not anything is sent on it.
 """
 
 import asyncio
@@ -24,7 +27,12 @@ from common.urls import each_host, hide_password, place
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = "15"
+# RabbitMQ sends two in this time. It recommends 5 to 20 seconds; an agent must notice a dead connection, make another
+# and renew before it stops work whose lease it cannot renew.
+HEARTBEAT_SECONDS = 5
+# Silence for so many times that means that a connection is dead. The library waits for more than three times that.
+SILENT_HEARTBEATS = 2
+LOOK = timedelta(seconds=1)
 # Where the broker sets no limit.
 LARGEST_FRAME = 131_072
 CLOSE_DEADLINE = timedelta(seconds=5)
@@ -72,6 +80,8 @@ class Generation(Generic[Prepared]):
     ) -> None:
         self.lost = asyncio.Event()
         self.wire = connection.wire
+        # For how long RabbitMQ may say nothing; zero where no heartbeats were agreed upon.
+        self.silence = SILENT_HEARTBEATS * connection.heartbeat
         self._connection = connection
         self._deadline = deadline
         self._on_lost = on_lost
@@ -91,6 +101,12 @@ class Generation(Generic[Prepared]):
             self._on_lost(reason)
             for tell in self._losers:
                 tell()
+
+    def give_up(self, reason: str) -> None:
+        """Condemn a connection whose other end does not answer, and close its socket without waiting for an answer."""
+        if not self.lost.is_set():
+            self.condemn(reason)
+            self.wire.abort()
 
     def when_lost(self, tell: Callable[[], None]) -> None:
         """Have somebody told, at once, when this generation is void."""
@@ -245,13 +261,26 @@ class Link(Generic[Prepared]):
                 log.warning("broker.connect_failed", extra={"connection": self._name, "reason": repr(failure)})
             else:
                 log.info("broker.connected", extra={"connection": self._name})
-                await generation.lost.wait()
+                await self._until_lost(generation)
                 await generation.close()
                 self._generation = None
                 was_open = loop.time() - opened > STABLE_AFTER_SECONDS or self._dropped
                 self._dropped = False
             failures = 1 if was_open else failures + 1
             await asyncio.sleep(full_jitter(failures, base=FIRST_PAUSE, cap=LONGEST_PAUSE).total_seconds())
+
+    async def _until_lost(self, generation: Generation[Prepared]) -> None:
+        """Return when a generation is lost; give it up when RabbitMQ has fallen silent."""
+        quiet = timedelta()
+        while not generation.lost.is_set():
+            generation.wire.was_heard = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK.total_seconds()):
+                    await generation.lost.wait()
+            # Looks are counted instead of seconds: a process that was stopped for long has not listened.
+            quiet = timedelta() if generation.wire.was_heard else quiet + LOOK
+            if generation.silence and quiet >= generation.silence:
+                generation.give_up(f"RabbitMQ was not heard for {quiet.total_seconds():g} s")
 
     def drop(self, reason: str) -> None:
         """Condemn the current generation, if there is one."""

@@ -19,6 +19,7 @@ TRANSIENT, PERSISTENT = 1, 2
 # and the connection is replaced ever more rarely.
 FIRST_PATIENCE_SECONDS, LONGEST_PATIENCE_SECONDS = 1.0, 60.0
 CONTENT_TYPE = "application/json"
+UNCONFIRMED = "a publish was not confirmed in time"
 
 
 @dataclass(slots=True)
@@ -95,8 +96,9 @@ class Publisher:
     async def publish(self, messages: Sequence[Message]) -> None:
         """Store the messages; see `base.Broker.publish`."""
         generation: Generation[PublishingChannel] | None = None
+        batch: Batch | None = None
         try:
-            async with asyncio.timeout(self._deadline.total_seconds()):
+            async with asyncio.timeout(self._deadline.total_seconds()) as deadline:
                 generation = await self._link.generation()
                 generation.check_not_blocked()
                 publishing = generation.prepared
@@ -104,13 +106,19 @@ class Publisher:
                     await self._check_exchanges(generation, missing)
                 batch = _send(publishing.channel, messages)
                 await batch.done
+        except asyncio.CancelledError:
+            # A caller that waits for less than the deadline must not keep a dead connection alive: what it sent is
+            # looked at when the deadline is over.
+            if generation is not None and batch is not None and (at := deadline.when()) is not None:
+                asyncio.get_running_loop().call_at(at, _judge, generation, batch)
+            raise
         except TimeoutError:
             if generation is not None:
                 # It is known why, and the connection is well: what waits in it is stored when the alarm is over.
                 generation.check_not_blocked()
                 # What waits in this connection must not be sent after the caller was told that it is unknown, and a
                 # connection that is dead without knowing it is replaced this way.
-                generation.condemn("a publish was not confirmed in time")
+                generation.give_up(UNCONFIRMED)
             raise BrokerUnavailable(
                 f"RabbitMQ did not confirm a publish within {self._deadline.total_seconds():g} s."
             ) from None
@@ -140,6 +148,12 @@ class Publisher:
                 except AMQPChannelError as refusal:
                     raise BrokerUnavailable(f"RabbitMQ refuses the exchange {name!r}: {refusal}") from refusal
             generation.prepared.exchanges.add(name)
+
+
+def _judge(generation: Generation[PublishingChannel], batch: Batch) -> None:
+    """Give a connection up that has not confirmed everything, unless it is blocked."""
+    if batch.missing and generation.wire.said.alarm is None:
+        generation.give_up(UNCONFIRMED)
 
 
 def _send(channel: ConfirmingChannel, messages: Sequence[Message]) -> Batch:

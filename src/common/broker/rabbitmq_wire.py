@@ -8,6 +8,7 @@ has *tapped* a channel is handed the frames that it takes, within the call that 
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Protocol, cast
 
 from aio_pika import Connection
@@ -120,7 +121,10 @@ def _alarm(reason: str) -> str:
 
 
 class Wire(asyncio.StreamReaderProtocol):
-    """The protocol of the socket, `below`. An exception while it reads closes the connection."""
+    """The protocol of the socket, `below`. An exception while it reads closes the connection.
+
+    `was_heard` is set whenever something was read; whoever watches for silence takes it away.
+    """
 
     below: asyncio.Transport
 
@@ -135,6 +139,7 @@ class Wire(asyncio.StreamReaderProtocol):
         self._outgoing: list[bytes] = []
         self._late: list[Callable[[], bytes]] = []
         self._sign_of_life_due = 0.0
+        self.was_heard = False
 
     def tap(self, channel: int, tap: Tap) -> None:
         """Hand a channel's frames to a tap from now on."""
@@ -182,6 +187,7 @@ class Wire(asyncio.StreamReaderProtocol):
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
+        self.was_heard = True
         data = self._rest + data
         self._rest = b""
         if self._is_amqp:
@@ -264,6 +270,12 @@ class WiredConnection(Connection):
         """Why RabbitMQ closed the connection, if it said so."""
         wire = getattr(self._factory, "wire", None)
         return None if wire is None else wire.said.refusal
+
+    @property
+    def heartbeat(self) -> timedelta:
+        """The heartbeat timeout that both sides agreed upon, once it is connected; zero for none."""
+        assert self.transport is not None
+        return timedelta(seconds=self.transport.connection.connection_tune.heartbeat or 0)
 
     @property
     def wire(self) -> Wire:

@@ -43,4 +43,7 @@ async def listen(database: Database, channel: str, heard: Callable[[str], None])
                     await database.check(connection)
         raise ConnectionError("the connection that listens was lost")
     finally:
-        await connection.close(timeout=CLOSE_SECONDS)
+        if is_lost:  # there is nobody to say goodbye to
+            connection.terminate()
+        else:
+            await connection.close(timeout=CLOSE_SECONDS)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,9 +20,7 @@ from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
 
 @pytest.fixture
 async def proxy(amqp_url: str) -> AsyncIterator[Proxy]:
-    parts = urlsplit(amqp_url)
-    assert parts.hostname is not None
-    async with Proxy(parts.hostname, parts.port or 5672) as proxy:
+    async with Proxy(amqp_url) as proxy:
         yield proxy
 
 

@@ -7,7 +7,6 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -37,9 +36,7 @@ async def orchestrator(broker: Broker) -> AsyncIterator[ScriptedOrchestrator]:
 
 @pytest.fixture
 async def proxy(amqp_url: str) -> AsyncIterator[Proxy]:
-    parts = urlsplit(amqp_url)
-    assert parts.hostname is not None
-    async with Proxy(parts.hostname, parts.port or 5672) as proxy:
+    async with Proxy(amqp_url) as proxy:
         yield proxy
 
 
@@ -117,14 +114,13 @@ async def test_a_result_that_was_not_stored_when_the_agent_was_killed_is_sent_ag
 
 
 async def test_work_of_an_agent_that_is_cut_off_is_dead_before_its_lease_ends(
-    amqp_url: str, proxy: Proxy, orchestrator: ScriptedOrchestrator, tmp_path: Path
+    proxy: Proxy, orchestrator: ScriptedOrchestrator, tmp_path: Path
 ) -> None:
     orchestrator.lease_seconds = 5.0
     state_dir, stamps = tmp_path / "agent", tmp_path / "stamps"
-    url = urlsplit(amqp_url)._replace(netloc=proxy.netloc_for(amqp_url)).geturl()
     # The program and its child both ignore SIGTERM.
     script = f"trap '' TERM; echo $$; while :; do date +%s.%N >> {stamps}; sleep 0.02; done & echo $!; wait"
-    async with agent_process(url, state_dir, slots=1, kill_grace_seconds=60):
+    async with agent_process(proxy.url, state_dir, slots=1, kill_grace_seconds=60):
         await eventually(lambda: orchestrator.heartbeats, timeout=30)
         task = await orchestrator.shell(script)
         await eventually(lambda: len(orchestrator.output(task).split()) == 2)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -30,16 +29,8 @@ def reconnects_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def way(amqp_url: str) -> AsyncIterator[Proxy]:
     """The only way to the broker; a test can close it."""
-    parts = urlsplit(amqp_url)
-    assert parts.hostname is not None
-    async with Proxy(parts.hostname, parts.port or 5672) as proxy:
+    async with Proxy(amqp_url) as proxy:
         yield proxy
-
-
-@pytest.fixture
-def far_broker(way: Proxy, amqp_url: str) -> str:
-    """The URL of the broker at the other end of the way."""
-    return urlsplit(amqp_url)._replace(netloc=way.netloc_for(amqp_url)).geturl()
 
 
 @pytest.mark.xdist_group("own_rabbitmq")
@@ -66,9 +57,9 @@ async def test_a_dispatch_is_answered_while_the_broker_is_away_and_runs_once_whe
 
 
 async def test_an_orchestrator_says_that_it_is_not_ready_while_the_broker_is_away(
-    far_broker: str, way: Proxy, ledger_url: str, tmp_path: Path
+    way: Proxy, ledger_url: str, tmp_path: Path
 ) -> None:
-    async with open_system(far_broker, ledger_url, tmp_path, **QUICK) as system:
+    async with open_system(way.url, ledger_url, tmp_path, **QUICK) as system:
 
         async def not_ready() -> bool:
             return not await system.client.ready()
@@ -81,7 +72,7 @@ async def test_an_orchestrator_says_that_it_is_not_ready_while_the_broker_is_awa
 
 
 async def test_work_that_ends_while_the_broker_is_away_is_not_lost_and_not_run_again(
-    far_broker: str, way: Proxy, ledger_url: str, pool: Pool, tmp_path: Path
+    way: Proxy, ledger_url: str, pool: Pool, tmp_path: Path
 ) -> None:
     task_id, starts, gate = uuid4(), tmp_path / "starts", tmp_path / "gate"
 
@@ -89,7 +80,7 @@ async def test_work_that_ends_while_the_broker_is_away_is_not_lost_and_not_run_a
         async with pool.acquire() as db:
             return bool(await db.fetchval("SELECT lease_expires_at < now() FROM task WHERE task_id = $1", task_id))
 
-    async with open_system(far_broker, ledger_url, tmp_path, lease_seconds=4, probe_seconds=0.5) as system:
+    async with open_system(way.url, ledger_url, tmp_path, lease_seconds=4, probe_seconds=0.5) as system:
         await system.start_agent(kill_grace_seconds=0.5)
         script = f"echo start >> {starts}; while [ ! -e {gate} ]; do sleep 0.05; done"
         await system.client.dispatch("shell_script", {"script": script}, task_id=task_id, idempotent=True)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import httpx2
@@ -256,10 +255,7 @@ async def test_connections_that_break_all_the_time_lose_nothing_and_do_nothing_t
     orchestrator: Server, tmp_path: Path
 ) -> None:
     client, ran = orchestrator.client, tmp_path / "ran"
-    address = urlsplit(client.base_url)
-    assert address.hostname is not None
-    assert address.port is not None
-    async with Proxy(address.hostname, address.port) as proxy:
+    async with Proxy(client.base_url) as proxy:
 
         async def breaking() -> None:
             # By what went through and not by time, so that something does on a machine that is slow.
@@ -269,8 +265,7 @@ async def test_connections_that_break_all_the_time_lose_nothing_and_do_nothing_t
                     await asyncio.sleep(0.01)
                 proxy.cut()
 
-        url = f"http://127.0.0.1:{proxy.port}"
-        async with agent_process(url, tmp_path / "agent", slots=4, result_resend_seconds=0.5):
+        async with agent_process(proxy.url, tmp_path / "agent", slots=4, result_resend_seconds=0.5):
             task_id = await shell(client, "echo first")
             await ended(client, task_id)
             trouble = asyncio.create_task(breaking())

@@ -39,6 +39,9 @@ class Transport(asyncio.Transport):
     def close(self) -> None:
         self._closed = True
 
+    def abort(self) -> None:
+        self._closed = True
+
 
 class Connected:
     """A wire without a network: `receive` is what comes from the broker, `seen` what the library is given."""
