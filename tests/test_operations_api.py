@@ -32,6 +32,7 @@ AGENT_ID, TASK_ID, TRACE_ID = uuid4(), uuid4(), uuid4()
 @pytest.fixture
 def fleet() -> AsyncMock:
     fake: AsyncMock = create_autospec(FleetService, instance=True)
+    fake.find.return_value = AGENT_ID
     for order in (fake.pause, fake.drain, fake.resume):
         order.return_value = make_agent(agent_id=AGENT_ID)
     return fake

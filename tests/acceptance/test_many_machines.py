@@ -24,7 +24,7 @@ async def running() -> AsyncIterator[Up]:
 
 
 async def names(running: Up) -> list[str]:
-    status, out, _ = await chiffon("agents", "--server", running.url)
+    status, out, _ = await chiffon("agents", "--agent-type", "infra", "--server", running.url)
     assert status == 0
     return [line.split()[0] for line in out.splitlines()[1:]]
 

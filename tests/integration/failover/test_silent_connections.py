@@ -13,6 +13,7 @@ import pytest
 
 from common.broker import rabbitmq_connection
 from common.config import SharedSettings
+from common.postgres import Database
 from orchestrator.database import notifications
 from orchestrator.database.pool import Connection, Pool, open_pool
 from tests.contract.proxy import Proxy
@@ -30,7 +31,7 @@ def ask_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have servers asked as often as short leases need it."""
     monkeypatch.setattr(rabbitmq_connection, "HEARTBEAT_SECONDS", 1)
     monkeypatch.setattr(notifications, "CHECK_EVERY", timedelta(seconds=0.5))
-    monkeypatch.setattr(notifications, "CHECK_SECONDS", 1)
+    monkeypatch.setitem(Database.__init__.__kwdefaults__ or {}, "silence", timedelta(seconds=1))
 
 
 async def completes_with_its_first_attempt(system: System, silenced: Proxy, pool: Pool) -> None:

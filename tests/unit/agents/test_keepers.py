@@ -42,8 +42,15 @@ def make_attempt(*, lease_seconds: float) -> Attempt:
 async def family_of(keeper: Keeper, *, size: int = 4) -> list[psutil.Process]:
     """Return the program and all that it started, once they are all there."""
     owner = psutil.Process(keeper.keeper_pid)
-    await eventually(lambda: len([one for one in owner.children(recursive=True) if one.name() == "sleep"]) == size - 1)
+    await eventually(lambda: sum(map(_sleeps, owner.children(recursive=True))) == size - 1)
     return owner.children(recursive=True)
+
+
+def _sleeps(process: psutil.Process) -> bool:
+    try:
+        return bool(process.name() == "sleep")
+    except psutil.NoSuchProcess:  # between its start and here it became another, and ended
+        return False
 
 
 async def all_gone(processes: list[psutil.Process]) -> None:
