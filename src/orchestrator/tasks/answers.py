@@ -1,6 +1,7 @@
 """Tasks as the REST API answers them, with the parameters that a reader may see."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from common.redaction.text import redacted
@@ -10,6 +11,8 @@ from orchestrator.tasks.model import Identity, Task
 
 # The longest text of parameters in a list, which may hold two hundred tasks; a task by itself is answered whole.
 LONGEST_IN_LIST = 200
+# So much more of a text is looked at, so that a token at its end is still known for one.
+BEYOND = 1000
 # Of a list or an object in a list, so many entries.
 MOST_IN_LIST = 20
 
@@ -28,7 +31,7 @@ def dispatched(known: Identity) -> DispatchResponse:
 def summary_of(task: Task) -> TaskSummary:
     """Return a task for a list, with its parameters shortened."""
     summary = TaskSummary.model_validate(task)
-    return summary.model_copy(update={"parameters": _shortened(_redacted(task.parameters)), "result": None})
+    return summary.model_copy(update={"parameters": _beginning(task.parameters), "result": None})
 
 
 def status_of(task: Task, output: str) -> TaskStatus:
@@ -51,15 +54,16 @@ def _redacted(value: Any) -> Any:
             return value
 
 
-def _shortened(value: Any) -> Any:
+def _beginning(value: Any) -> Any:
+    """Return the first of every text, list and object, redacted, and say how much more there is."""
     match value:
         case str() if len(value) > LONGEST_IN_LIST:
-            return f"{value[:LONGEST_IN_LIST]}… ({len(value)} characters)"
+            return f"{_redacted(value[: LONGEST_IN_LIST + BEYOND])[:LONGEST_IN_LIST]}… ({len(value)} characters)"
         case Mapping():
-            kept = {name: _shortened(inner) for name, inner in list(value.items())[:MOST_IN_LIST]}
+            kept = {name: _beginning(inner) for name, inner in islice(value.items(), MOST_IN_LIST)}
             return kept if len(value) <= MOST_IN_LIST else {**kept, "…": f"{len(value) - MOST_IN_LIST} more"}
         case list():
-            kept_items = [_shortened(inner) for inner in value[:MOST_IN_LIST]]
-            return kept_items if len(value) <= MOST_IN_LIST else [*kept_items, f"… {len(value) - MOST_IN_LIST} more"]
+            first = [_beginning(inner) for inner in value[:MOST_IN_LIST]]
+            return first if len(value) <= MOST_IN_LIST else [*first, f"… {len(value) - MOST_IN_LIST} more"]
         case _:
-            return value
+            return _redacted(value)
