@@ -1,13 +1,15 @@
 """The same work on each of several agents: which agents, at what pace, and how it stands."""
 
+import re
 from collections import Counter
 from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
-from common.json_rules import SafeText, WholeNumber
+from common.json_rules import SafeText
 from common.labels import Labels
 from common.lifecycle import Status
 from common.messages import LONGEST_NAME
@@ -15,10 +17,30 @@ from common.rest.base import Answer, Request
 from common.rest.events import Event
 
 MOST_AGENTS = 1000
-BATCH_PATTERN = r"^(100|[1-9][0-9]?)%$"
+BATCH_PATTERN = r"(100|[1-9][0-9]?)%"
 
 AgentName = Annotated[SafeText, Field(min_length=1, max_length=LONGEST_NAME)]
-Batch = Annotated[WholeNumber, Field(ge=1, le=MOST_AGENTS)] | Annotated[str, Field(pattern=BATCH_PATTERN)]
+
+
+def _batch(value: Any) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_AGENTS
+    if is_number or (isinstance(value, str) and re.fullmatch(BATCH_PATTERN, value)):
+        return value
+    raise PydanticCustomError("batch", f"must be a number from 1 to {MOST_AGENTS}, or a percentage from 1% to 100%")
+
+
+Batch = Annotated[
+    int | str,
+    BeforeValidator(_batch),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MOST_AGENTS},
+                {"type": "string", "pattern": f"^{BATCH_PATTERN}$"},
+            ]
+        }
+    ),
+]
 
 
 class On(Request):

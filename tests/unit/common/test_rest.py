@@ -11,10 +11,13 @@ from common.errors import InvalidField
 from common.rest.agents import PauseRequest
 from common.rest.base import Request
 from common.rest.bodies import body_of
+from common.rest.fan_outs import On
 from common.rest.identities import IdentityRequest, PrincipalKind, Role, TokenRequest, WhoAmI
 from common.rest.jobs import ClaimRequest
 from common.rest.tasks import DispatchRequest
 from common.rest.why import Blocker, BlockerKind
+
+WRONG_BATCHES = ["0%", "101%", "10", "10 %", 0, 1001, 5.5, True]
 
 ID = UUID("7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11")
 WHO: dict[str, Any] = {
@@ -121,3 +124,17 @@ def test_a_refusal_does_not_repeat_what_was_given() -> None:
         )
 
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("batch", [1, 1000, "1%", "100%"])
+def test_a_batch_is_a_number_of_agents_or_a_percentage(batch: int | str) -> None:
+    assert DispatchRequest(task_id=ID, work_type="echo", on=On(all=True), batch=batch).batch == batch
+
+
+@pytest.mark.parametrize("batch", WRONG_BATCHES)
+def test_a_batch_that_is_none_is_refused_with_what_is_allowed(batch: Any) -> None:
+    with pytest.raises(ValidationError) as refused:
+        DispatchRequest(task_id=ID, work_type="echo", on=On(all=True), batch=batch)
+
+    [problem] = refused.value.errors()
+    assert problem["msg"] == "must be a number from 1 to 1000, or a percentage from 1% to 100%"
