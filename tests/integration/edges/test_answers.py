@@ -5,6 +5,7 @@ from uuid import uuid4
 import pytest
 import requests
 
+from tests.eventually import eventually
 from tests.fuzz.running import Running
 
 
@@ -25,7 +26,10 @@ def test_a_cancelled_task_is_cancelled_once_more_without_harm(orchestrator: Runn
 @pytest.mark.parametrize(
     "path", ["/health", "/ready", "/api/v1/tasks", "/api/v1/status/7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11"]
 )
-def test_head_is_answered_as_get_without_the_content(orchestrator: Running, path: str) -> None:
+async def test_head_is_answered_as_get_without_the_content(orchestrator: Running, path: str) -> None:
+    # Just after its start it is not ready yet, and a moment later it is.
+    await eventually(lambda: requests.get(f"{orchestrator.http}/ready", timeout=30).ok, timeout=30)
+
     asked = [requests.request(method, orchestrator.http + path, timeout=30) for method in ("HEAD", "GET")]
 
     assert asked[0].status_code == asked[1].status_code

@@ -166,10 +166,13 @@ async def test_output_of_5_mib_arrives_whole_and_in_order(system: System) -> Non
 async def test_a_running_task_is_cancelled_and_its_process_stops(system: System) -> None:
     await system.start_agent()
     task_id = uuid4()
-    await system.client.dispatch(
-        "shell_script", {"script": "trap 'echo stopping; exit 0' TERM; while :; do sleep 0.1; done"}, task_id=task_id
-    )
-    await eventually(lambda: _is_status(system, task_id, "running"))
+    script = "trap 'echo stopping; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+    await system.client.dispatch("shell_script", {"script": script}, task_id=task_id)
+
+    async def obeys() -> bool:
+        return "ready" in (await system.client.output(task_id, stream=Stream.STDOUT)).text
+
+    await eventually(obeys, timeout=30)
 
     await system.client.cancel(task_id)
 

@@ -127,8 +127,8 @@ async def test_after_a_cancel_the_next_of_the_key_starts_when_the_program_before
 ) -> None:
     await system.start_agent(slots=4)
     path, first, second = tmp_path / "moments", uuid4(), uuid4()
-    stubborn = f"echo 'first start '$(date +%s%N) >> {path}; trap 'sleep 0.7; echo first end $(date +%s%N) >> {path};"
-    stubborn += " exit 1' TERM; while true; do sleep 0.05; done"
+    stubborn = f"trap 'sleep 0.7; echo first end $(date +%s%N) >> {path}; exit 1' TERM;"
+    stubborn += f" echo 'first start '$(date +%s%N) >> {path}; while true; do sleep 0.05; done"
     await system.client.dispatch("shell_script", {"script": stubborn}, task_id=first, ordering_key="web-1")
     await system.client.dispatch("shell_script", script(path, "second", 0), task_id=second, ordering_key="web-1")
     await eventually(path.exists)
