@@ -84,5 +84,6 @@ async def test_a_process_with_a_copy_of_a_running_agents_state_is_refused_and_en
     [ended] = await own_system.finished(task.task_id)
     [agent] = await agents_of(own_system, "original")
     assert ended.status == "completed"
-    assert (agent.hostname, agent.status) == ("original", "online")
+    assert agent.hostname == "original"
+    assert agent.status in ("online", "busy")
     assert {"agent.refused", "agent.two_processes"} <= {record.msg for record in caplog.records}

@@ -253,7 +253,7 @@ async def test_grandchildren_die_with_an_agent_that_is_killed(workspaces: Path) 
     root = Path(__file__).parents[3]
     agent = subprocess.Popen([sys.executable, "-c", AGENT, str(workspaces), script, str(root)])
     try:
-        await eventually(_sleepers)
+        await eventually(_sleepers, timeout=60)
         [sleeper, *_] = _sleepers()
     finally:
         os.kill(agent.pid, signal.SIGKILL)
