@@ -208,10 +208,10 @@ async def ledger_says(world: World, question: Callable[[Ledger], bool], *, timeo
 
 
 async def holds_output(world: World) -> bool:
-    """Say whether the broker holds output that it has confirmed."""
+    """Say whether the broker holds output that it has confirmed: an agent sends the second piece only then."""
     async with broker_channel(world) as channel:
         queue = await channel.declare_queue("replies.progress", passive=True)
-    return bool(queue.declaration_result.message_count)
+    return (queue.declaration_result.message_count or 0) > 1
 
 
 async def is_consumed(world: World, name: str) -> bool:
