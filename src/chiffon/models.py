@@ -1,4 +1,4 @@
-"""What the client's calls return: the models of `common.rest`, under one roof.
+"""The answers that the client's calls return: the models of `common.rest`, under one name.
 
 Answers are frozen, and fields that this version does not know are ignored.
 """

@@ -16,7 +16,7 @@ from common.work import ProgramLimits
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What an executor runs in the attempt's workspace. `env` comes on top of what all work may see of the agent's.
+    """A program to run in the attempt's workspace. `env` is added to the agent's variables that all work may see.
 
     What is in the workspace belongs to the user as whom the program runs.
     """

@@ -1,4 +1,4 @@
-"""What an agent's messages are in the queue API, and what its answers are in the messages of the agent."""
+"""Translate an agent's messages into requests of the queue API, and its answers into messages of the agent."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -39,7 +39,7 @@ READ_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a keeper starts: the first of `paths` that exists, with exactly this environment and within these walls.
+    """A program to start: the first of `paths` that exists, with exactly this environment and within these walls.
 
     `limits` are pairs for `setrlimit`; `user` is (groups, gid, uid). `may_leave`: it may be told to leave running what
     the program has started. `kill_at`: the first deadline, see `Keeper.kill_at`.

@@ -1,4 +1,4 @@
-"""What all requests have in common, and all answers."""
+"""The bases of all requests and of all answers."""
 
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, TypeVar, cast, get_args
@@ -16,13 +16,13 @@ from pydantic_core import CoreSchema, core_schema
 
 
 class Request(BaseModel):
-    """What a caller sends. An unknown field is refused: it may be a typing error."""
+    """The base of requests. An unknown field is refused: it may be a typing error."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
 
 class Answer(BaseModel):
-    """What the orchestrator answers. An unknown field is ignored: a newer server may send some.
+    """The base of answers. An unknown field is ignored: a newer server may send some.
 
     A field that is added later has a default, so that a newer client reads the answers of an older server.
     """
