@@ -169,20 +169,23 @@ async def test_a_revoked_token_is_refused_within_a_second_on_http_and_on_an_open
             await site.identities.revoke(issued.token.token_id, by="test")
         elif how == "disable":
             await site.identities.disable(issued.token.principal_id, by="test")
-        began = loop.time()
+        began = last_accepted = asked = loop.time()
         while (answer := await client.get("/api/v1/tasks")).status_code == 200:
+            last_accepted = asked
             await asyncio.sleep(0.01)
-        refused = loop.time() - began
+            asked = loop.time()
+        refused = loop.time()
         with pytest.raises(ConnectionClosed) as closed:
             await read_all(open_)
-        ended = loop.time() - began
+        ended = loop.time()
 
     assert answer.json()["error_code"] == 4001
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4401
     if how != "expire":
-        assert refused < 1
-        assert ended < 1.2
+        # When the request came counts: a slow machine may answer it late. An open WebSocket is looked at twice a second.
+        assert last_accepted - began < 1
+        assert ended - max(refused, began + 1) < 0.5
 
 
 async def test_a_wrong_token_is_tried_some_times_and_then_has_to_wait_while_others_go_on(

@@ -70,3 +70,15 @@ def test_lines_below_the_level_are_not_written(capsys: pytest.CaptureFixture[str
     log.warning("quiet")
 
     assert lines(capsys) == []
+
+
+def test_a_frame_that_crosses_the_close_of_its_channel_is_no_error_and_other_reports_stay(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logs(service="agent", level="INFO", style="json")
+    library = logging.getLogger("aiormq.connection")
+
+    library.error("Got frame for closed channel %d: %r", 5, "CloseOk")
+    library.error("Unexpected frame %r", "Blocked")
+
+    assert [line["event"] for line in lines(capsys)] == ["Unexpected frame 'Blocked'"]
