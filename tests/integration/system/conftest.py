@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.system.deployment import System, open_system
+from tests.integration.system.processes import Server, server
 from tests.integration.system.rights import Guarded, open_guarded
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq import start_managed_rabbitmq
@@ -69,3 +70,18 @@ async def guarded(module_guarded: Guarded, tmp_path: Path) -> AsyncIterator[Guar
     """The module's, without agents and with no work that waits."""
     async with module_guarded.system.for_one_test(tmp_path) as lent:
         yield Guarded(module_guarded.rabbit, lent)
+
+
+@pytest.fixture(scope="module")
+def bus_url(rabbitmq: Node) -> str:
+    """The broker's URL of the module's `orchestrator`."""
+    return rabbitmq.new_vhost_url()
+
+
+@pytest.fixture(scope="module")
+async def orchestrator(
+    bus_url: str, module_ledger: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
+    """A process that the tests of a module share which leave it as it is; each has agents and tasks of its own."""
+    async with server(bus_url, module_ledger, tmp_path_factory.mktemp("server")) as running:
+        yield running

@@ -2,7 +2,7 @@
 
 import errno
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,28 +14,14 @@ from chiffon.models import Event
 from common.errors import ErrorCode
 from tests.eventually import eventually
 from tests.integration.agents.agent_process import agent_process
-from tests.integration.system.processes import Server, server
-from tests.integration.system.test_over_http import ended, identity, online
-from tests.services.rabbitmq_node import Node
+from tests.integration.system.process_agents import ended, identity, online
+from tests.integration.system.processes import Server
 
 pytestmark = pytest.mark.xdist_group("system/full_disk")
 
 SCRIPT = {"script": "echo ran"}
 PROGRAM = {"argv": ["cat"], "stdin": "ran\n"}
 FILLING, MOST_FILES = "filling", 1000
-
-
-@pytest.fixture(scope="module")
-def bus_url(rabbitmq: Node) -> str:
-    return rabbitmq.new_vhost_url()
-
-
-@pytest.fixture(scope="module")
-async def orchestrator(
-    bus_url: str, module_ledger: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
-    async with server(bus_url, module_ledger, tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture(params=["bus", "http"])

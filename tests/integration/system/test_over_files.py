@@ -7,8 +7,8 @@ import pytest
 
 from tests.eventually import eventually
 from tests.integration.agents.agent_process import agent_process
+from tests.integration.system.process_agents import all_dead, ended, shell, written
 from tests.integration.system.processes import server
-from tests.integration.system.test_over_http import all_dead, ended, shell, written
 
 
 async def test_tasks_run_over_a_directory_and_nothing_is_left_in_it(ledger_url: str, tmp_path: Path) -> None:

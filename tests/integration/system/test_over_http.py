@@ -1,95 +1,27 @@
 """Agents over HTTP in a whole Chiffon: a real orchestrator, real agents and real servers, each a process of its own."""
 
 import asyncio
-import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx2
 import pytest
 
-from agents.registration import IDENTITY_FILE
 from chiffon.client import Client
-from chiffon.models import TaskStatus
 from common.messages import AgentStatus
 from tests.contract.proxy import Proxy
 from tests.eventually import eventually
 from tests.integration.agents.agent_process import agent_process
-from tests.integration.system import deployment
+from tests.integration.system.process_agents import all_dead, ended, identity, kinds, online, shell, written
 from tests.integration.system.processes import Server, server
 from tests.services.ports import free_ports
-from tests.services.rabbitmq_node import Node
-from tests.unit.agents.test_process import is_gone
 
 pytestmark = pytest.mark.xdist_group("system/over_http")
 
 
-@pytest.fixture(scope="module")
-def bus_url(rabbitmq: Node) -> str:
-    return rabbitmq.new_vhost_url()
-
-
-@pytest.fixture(scope="module")
-async def orchestrator(
-    bus_url: str, module_ledger: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
-    """The one that the tests share which leave it as it is; each has agents and tasks of its own."""
-    async with server(bus_url, module_ledger, tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-async def ended(client: Client, *task_ids: UUID, timeout: float = 40) -> list[TaskStatus]:
-    async with asyncio.timeout(timeout):
-        return await deployment.ended(client, *task_ids)
-
-
-async def shell(client: Client, script: str, **options: Any) -> UUID:
-    task_id = uuid4()
-    await client.dispatch("shell_script", {"script": script}, task_id=task_id, **options)
-    return task_id
-
-
-async def written(client: Client, task_id: UUID, *, lines: int, stream: str = "stdout") -> str:
-    """Return what a task has written, once there are so many lines."""
-
-    async def enough() -> str:
-        text = (await client.output(task_id, stream=stream)).text
-        return text if text.count("\n") >= lines else ""
-
-    return await eventually(enough, timeout=20)
-
-
-async def kinds(client: Client, task_id: UUID) -> Counter[str]:
-    return Counter(event.kind for event in (await client.events(task_id)).items)
-
-
-def identity(state_dir: Path) -> UUID:
-    return UUID(json.loads((state_dir / IDENTITY_FILE).read_text())["agent_id"])
-
-
-async def all_dead(pids: Sequence[int]) -> None:
-    for pid in pids:
-        await eventually(partial(is_gone, pid))
-
-
 async def _is_offline(client: Client, agent_id: UUID) -> bool:
     return {agent.agent_id: agent.status for agent in await client.agents()}[agent_id] is AgentStatus.OFFLINE
-
-
-async def online(client: Client, *state_dirs: Path) -> list[UUID]:
-    """Return the ids of agents once all of them have registered."""
-    await eventually(lambda: all((folder / IDENTITY_FILE).exists() for folder in state_dirs), timeout=20)
-    ids = [identity(folder) for folder in state_dirs]
-
-    async def all_are() -> bool:
-        return {agent.agent_id for agent in await client.agents(status="online")} >= set(ids)
-
-    await eventually(all_are, timeout=20)
-    return ids
 
 
 async def test_a_dispatched_task_is_run_over_http_and_its_output_and_result_are_complete(

@@ -1,6 +1,5 @@
 """Work that every host refuses waits, says which and why, and runs on the first that does not: real processes."""
 
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -12,9 +11,8 @@ from chiffon.client import Client
 from chiffon.models import Blocker
 from tests.eventually import eventually
 from tests.integration.agents.agent_process import agent_process
-from tests.integration.system.processes import Server, server
-from tests.integration.system.test_over_http import ended, kinds, online, shell
-from tests.services.rabbitmq_node import Node
+from tests.integration.system.process_agents import ended, kinds, online, shell
+from tests.integration.system.processes import Server
 
 pytestmark = pytest.mark.xdist_group("system/refused_by_all")
 
@@ -26,19 +24,6 @@ name = "echo only"
 work_type = "echo"
 effect = "read"
 """
-
-
-@pytest.fixture(scope="module")
-def bus_url(rabbitmq: Node) -> str:
-    return rabbitmq.new_vhost_url()
-
-
-@pytest.fixture(scope="module")
-async def orchestrator(
-    bus_url: str, module_ledger: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
-    async with server(bus_url, module_ledger, tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 async def refusals(client: Client, task_id: UUID, count: int) -> Blocker:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -12,19 +12,10 @@ from agents.life import BOOT_ID
 from agents.registration import IDENTITY_FILE
 from chiffon.client import Client
 from tests.integration.agents.agent_process import agent_process
-from tests.integration.system.processes import Server, server
-from tests.integration.system.test_over_http import ended, identity, shell, written
-from tests.services.rabbitmq_node import Node
+from tests.integration.system.process_agents import ended, identity, shell, written
+from tests.integration.system.processes import Server
 
 pytestmark = pytest.mark.xdist_group("system/two_processes")
-
-
-@pytest.fixture(scope="module")
-async def orchestrator(
-    rabbitmq: Node, module_ledger: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
-    async with server(rabbitmq.new_vhost_url(), module_ledger, tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 async def held(client: Client, gate: Path, starts: Path, **options: object) -> UUID:
