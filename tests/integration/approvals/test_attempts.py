@@ -1,7 +1,7 @@
 """A yes is for as many attempts as people saw, to the one who asked, and until it holds no longer."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,6 +18,9 @@ from orchestrator.approvals.rules import ApprovalMismatch
 from orchestrator.approvals.service import ApprovalService
 from orchestrator.database.pool import Pool
 from orchestrator.identities.model import Caller
+from orchestrator.jobs.claims import Claims
+from orchestrator.jobs.model import Wanted
+from orchestrator.jobs.rules import worker_of
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.expire_approvals import ExpireApprovals
 from orchestrator.tasks.dispatch import asked_terms
@@ -284,6 +287,22 @@ async def test_a_claim_whose_answer_was_lost_gets_it_again_only_while_the_approv
     assert late.grant is None
     assert late.refusal is not None
     assert late.refusal.tasks[0].reason == "its approval does not hold any more"
+
+
+async def test_a_repeated_claim_over_http_gets_its_job_again_only_while_the_approval_holds(
+    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, pool: Pool, asker: Caller
+) -> None:
+    task = make_risky_task(asker)
+    await tasks.dispatch([task], by="caller")
+    await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
+    claims = Claims(pool, leases, since=datetime.now(UTC), grace=timedelta(0))
+    wanted = Wanted(worker_of("worker-1"), uuid4(), repeatable=True, lease=timedelta(seconds=30))
+    [first], [again] = await claims.give([wanted]), await claims.give([wanted])
+    assert first is not None
+    assert again == first
+    await pool.execute("UPDATE approval SET valid_until = now()")
+
+    assert await claims.give([wanted]) == [None]
 
 
 async def test_a_rerun_of_approved_work_asks_anew_for_as_many_attempts(
