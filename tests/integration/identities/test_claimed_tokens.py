@@ -9,7 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from common.rest.identities import Role
+from chiffon.cli.app import run
+from chiffon.cli.outcome import Exit
 from orchestrator.database.pool import Pool
 from orchestrator.identities.service import IdentityService
 from tests.eventually import eventually
@@ -205,3 +206,39 @@ async def test_who_approves_is_shown_the_terms(site: Site) -> None:
     assert '"max_attempts": 20' in found["shown"]
     other = (await root.post("/api/v1/approvals", json=WORK | terms | {"max_attempts": 19})).json()
     assert (other["digest"], other["approved_digest"] == found["approved_digest"]) == (found["digest"], False)
+
+
+async def test_the_command_line_asks_on_terms_and_shows_them_and_the_tokens_of_votes(
+    site: Site, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = await first_administrator(site)
+    alice = await made_for(site, root, "alice", "operator")
+    own = await claimed(site, await made_for(site, root, "bob", "approver"))
+
+    status, approval_id = await chiffon(
+        site, alice, capfd, *"approvals ask echo --param message=hello --max-attempts 3 --expires-after 60".split()
+    )
+    assert status == 0
+    asked = (await alice.get(f"/api/v1/approvals/{approval_id.strip()}")).json()
+    assert (asked["max_attempts"], asked["work"]["terms"]["expires_after_seconds"]) == (3, 60)
+    assert (await vote(own, f"/api/v1/approvals/{asked['approval_id']}"))[0] == 200
+
+    status, shown = await chiffon(site, alice, capfd, "approvals", "show", asked["approval_id"])
+
+    assert status == 0
+    token_id = (await own.get("/api/v1/whoami")).json()["token_id"]
+    assert "3 times" in shown
+    assert '"max_attempts": 3' in shown
+    assert f"yes  bob  (token {token_id}, made by root, owned for 0:0" in shown
+    work = ("dispatch", "echo", "--param", "message=hello", "--approval", asked["approval_id"])
+    assert (await chiffon(site, alice, capfd, *work, "--expires-after", "60"))[0] == Exit.CONFLICT
+    assert (await chiffon(site, alice, capfd, *work, "--expires-after", "60", "--max-attempts", "3"))[0] == Exit.OK
+
+
+async def chiffon(
+    site: Site, caller: httpx2.AsyncClient, capfd: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str]:
+    """Run a command as somebody; return its exit status and what it prints."""
+    token = caller.headers["authorization"].partition(" ")[2]
+    status = await asyncio.to_thread(run, [*arguments, "--server", site.url, "--token", token])
+    return int(status), capfd.readouterr().out
