@@ -119,7 +119,7 @@ async def create_token(wanted: TokenRequest, services: Services, caller: MayAdmi
     "/tokens/claim",
     status_code=HTTPStatus.CREATED,
     summary="Claim the token that this is sent with",
-    responses={**TAKEN},
+    responses={**TAKEN, **NOT_FOUND},
 )
 async def claim_token(services: Services, caller: Anybody) -> NewToken:
     """Replace the token that this request is sent with by one that nobody else has seen; the old one counts no more.
