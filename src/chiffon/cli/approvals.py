@@ -276,12 +276,13 @@ def _run(get: Callable[[Client], Awaitable[ApprovalDetail]], target: Target, *, 
 
 def _print_list(approvals: Sequence[Approval]) -> None:
     print_table(
-        ("APPROVAL", "STATE", "YES", "WORK", "TARGET", "RULE", "BY", "UNTIL"),
+        ("APPROVAL", "STATE", "YES", "STARTS", "WORK", "TARGET", "RULE", "BY", "UNTIL"),
         (
             (
                 one.approval_id,
                 one.state,
                 f"{one.yes}/{one.approvers}",
+                one.max_attempts,
                 one.work_type,
                 one.target,
                 visible(one.rule),

@@ -8,9 +8,11 @@ from orchestrator.events.model import Kind, NewEvent
 
 
 def requested(new: NewApproval) -> NewEvent:
+    """Return the event of a question; it names the token with which it was asked, and who made that."""
+    asker = new.requested_by
     return NewEvent(
         Kind.APPROVAL_REQUESTED,
-        actor=new.requested_by.name,
+        actor=asker.name,
         task_id=new.task_id,
         trace_id=new.trace_id,
         data={
@@ -24,6 +26,8 @@ def requested(new: NewApproval) -> NewEvent:
             "rule": new.rule,
             "approvers": new.demand.approvers,
             "roles": list(new.demand.roles),
+            "token_id": None if asker.token_id is None else str(asker.token_id),
+            "token_created_by": None if asker.token is None else asker.token.created_by,
         },
     )
 

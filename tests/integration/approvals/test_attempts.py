@@ -89,6 +89,20 @@ async def test_one_yes_for_one_attempt_lets_no_task_of_twenty_in(
     assert await pool.fetchval("SELECT count(*) FROM task") == 0
 
 
+async def test_a_task_that_waits_for_its_approval_shows_how_often_it_would_start(
+    tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller
+) -> None:
+    task = make_risky_task(asker, max_attempts=20)
+    await tasks.dispatch([task], by="caller")
+
+    found = (await approvals.get(await approval_of(tasks, task))).approval
+
+    assert (found.max_attempts, found.terms) == (20, task.terms)
+    asked = await pool.fetchval("SELECT data FROM event WHERE kind = 'approval.requested'")
+    assert (asked["terms"]["max_attempts"], asked["approved_digest"]) == (20, found.approved_digest.hex())
+    assert (asked["token_id"], asked["token_created_by"]) == (str(asker.token_id), "root")
+
+
 async def test_who_asks_for_twenty_attempts_gets_them_and_people_saw_the_number(
     tasks: TaskService, leases: LeaseService, approvals: ApprovalService, asker: Caller
 ) -> None:
