@@ -65,6 +65,12 @@ class NewApproval:
         return approved_digest(self.digest, self.terms)
 
     @property
+    def known_to(self) -> frozenset[str]:
+        """Who else knows the token with which it is asked."""
+        token = self.requested_by.token
+        return frozenset() if token is None else token.known_to - {self.requested_by.name}
+
+    @property
     def waits(self) -> timedelta:
         """How long people have to answer."""
         wanted = timedelta(minutes=self.demand.request_minutes)
@@ -106,7 +112,8 @@ class Comment:
 class Approval:
     """A row of `approval`. It waits until `expires_at`; once approved, no attempt begins after `valid_until`.
 
-    `digest` is that of the work, `approved_digest` that of the work and its `terms`.
+    `digest` is that of the work, `approved_digest` that of the work and its `terms`. `known_to` are those who know the
+    token with which it was asked, besides its owner.
     """
 
     approval_id: UUID
@@ -126,6 +133,7 @@ class Approval:
     valid_for: timedelta
     requester_id: UUID
     requested_by: str
+    known_to: Sequence[str]
     note: str
     task_id: UUID | None
     trace_id: UUID | None

@@ -18,15 +18,15 @@ NOW = "SELECT now()"
 INSERT = """
     INSERT INTO approval (approval_id, digest, work_type, target, parameters, hints, effect, policy_version, rule,
                           approvers, roles, valid_for, requester_id, requested_by, note, task_id, trace_id, expires_at,
-                          terms, approved_digest)
+                          terms, approved_digest, known_to)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, make_interval(mins => $12), $13, $14, $15, $16, $17,
-            now() + $18::interval, $19, $20)
+            now() + $18::interval, $19, $20, $21)
 """
 
 SELECT = """
     SELECT approval_id, state, digest, approved_digest, work_type, target, parameters, hints, terms, effect,
-           policy_version, rule, approvers, roles, valid_for, requester_id, requested_by, note, task_id, trace_id,
-           created_at, expires_at, decided_at, valid_until, reason,
+           policy_version, rule, approvers, roles, valid_for, requester_id, requested_by, known_to, note, task_id,
+           trace_id, created_at, expires_at, decided_at, valid_until, reason,
            (SELECT count(*) FROM approval_vote AS vote
              WHERE vote.approval_id = approval.approval_id AND vote.yes)::int AS yes
       FROM approval
@@ -253,4 +253,5 @@ def _row(new: NewApproval) -> tuple[object, ...]:
         new.waits,
         dict(new.terms),
         new.approved_digest,
+        sorted(new.known_to),
     )

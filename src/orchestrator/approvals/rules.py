@@ -87,7 +87,9 @@ def check_voter(approval: Approval, by: Caller) -> None:
 
 
 def check_token(approval: Approval, by: Caller) -> None:
-    """Raise `Forbidden` for a token that another knows, too, or that exists through the one who asks."""
+    """Raise `Forbidden` for a token that another knows, too, or that exists through the one who asks; and for a person
+    who knows the token with which it was asked.
+    """
     token = by.token
     if token is None:
         raise Forbidden("Only a token tells who approves or rejects, and this request has none.")
@@ -100,6 +102,11 @@ def check_token(approval: Approval, by: Caller) -> None:
         raise Forbidden(
             f"{approval.requested_by!r}, who asks for this, made this token of {by.name!r}, or one it comes from: "
             "use a token that another administrator made."
+        )
+    if by.name in approval.known_to:
+        raise Forbidden(
+            f"{by.name!r} made the token with which {approval.requested_by!r} asks for this, and knows it, too: let "
+            f"another person answer, or let {approval.requested_by!r} claim it (chiffon tokens claim) and ask again."
         )
 
 

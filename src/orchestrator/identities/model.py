@@ -35,6 +35,11 @@ class Provenance:
     makers: frozenset[str]
     claimed_at: datetime | None
 
+    @property
+    def known_to(self) -> frozenset[str]:
+        """Who can have seen it: nobody but its owner, once it is claimed."""
+        return self.makers if self.claimed_at is None else frozenset()
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:

@@ -149,12 +149,29 @@ async def test_no_detour_over_tokens_of_others_lets_who_asks_vote(site: Site) ->
 
 async def test_a_token_that_its_owner_made_needs_no_claim(site: Site) -> None:
     root = await first_administrator(site)
-    ann = await made_for(site, root, "ann", "operator")
+    ann = await claimed(site, await made_for(site, root, "ann", "operator"))
 
     own = await made_for(site, root, "root", known=True)
     status, found = await vote(own, await asked(ann))
 
     assert (status, found["state"]) == (200, "approved")
+
+
+async def test_nobody_approves_what_is_asked_with_a_token_that_they_know(site: Site) -> None:
+    """Who makes a token for another could ask with it, and answer as themselves."""
+    root = await first_administrator(site)
+    bob = await claimed(site, await made_for(site, root, "bob", "admin", "approver"))
+    ann = await made_for(site, root, "ann", "admin")
+    service = await made_for(site, ann, "ci", "operator")
+    by_ann, by_service = await asked(ann), await asked(service)
+
+    as_root = [await vote(root, approval) for approval in (by_ann, by_service)]
+    as_bob = await vote(bob, by_ann)
+    after_a_claim = await vote(root, await asked(await claimed(site, ann)))
+
+    assert [status for status, _ in as_root] == [403, 403]
+    assert "'root' made the token with which 'ann' asks for this, and knows it, too" in as_root[0][1]["error_message"]
+    assert (as_bob[0], after_a_claim[0]) == (200, 200)
 
 
 async def test_first_administrators_of_the_database_approve_for_each_other(site: Site) -> None:
@@ -215,9 +232,8 @@ async def test_the_command_line_asks_on_terms_and_shows_them_and_the_tokens_of_v
     alice = await made_for(site, root, "alice", "operator")
     own = await claimed(site, await made_for(site, root, "bob", "approver"))
 
-    status, approval_id = await chiffon(
-        site, alice, capfd, *"approvals ask echo --param message=hello --max-attempts 3 --expires-after 60".split()
-    )
+    work = ("echo", "--param", "message=hello", "--expires-after", "60")
+    status, approval_id = await chiffon(site, alice, capfd, "approvals", "ask", *work, "--max-attempts", "3")
     assert status == 0
     asked = (await alice.get(f"/api/v1/approvals/{approval_id.strip()}")).json()
     assert (asked["max_attempts"], asked["work"]["terms"]["expires_after_seconds"]) == (3, 60)
@@ -230,9 +246,9 @@ async def test_the_command_line_asks_on_terms_and_shows_them_and_the_tokens_of_v
     assert "3 times" in shown
     assert '"max_attempts": 3' in shown
     assert f"yes  bob  (token {token_id}, made by root, owned for 0:0" in shown
-    work = ("dispatch", "echo", "--param", "message=hello", "--approval", asked["approval_id"])
-    assert (await chiffon(site, alice, capfd, *work, "--expires-after", "60"))[0] == Exit.CONFLICT
-    assert (await chiffon(site, alice, capfd, *work, "--expires-after", "60", "--max-attempts", "3"))[0] == Exit.OK
+    dispatch = ("dispatch", *work, "--approval", asked["approval_id"])
+    assert (await chiffon(site, alice, capfd, *dispatch))[0] == Exit.CONFLICT
+    assert (await chiffon(site, alice, capfd, *dispatch, "--max-attempts", "3"))[0] == Exit.OK
 
 
 async def chiffon(

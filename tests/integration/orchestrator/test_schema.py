@@ -87,7 +87,7 @@ async def test_the_first_administrators_of_a_ledger_approve_after_its_upgrade_as
                 *(ids[0], name, ["admin", "approver"], maker),
             )
             await db.execute(
-                "INSERT INTO token (token_id, principal_id, purpose, digest, created_by) VALUES ($1, $2, 'api', $3, $4)",
+                "INSERT INTO token (token_id, principal_id, purpose, digest, created_by) SELECT $1, $2, 'api', $3, $4",
                 *(ids[1], ids[0], digest_of(name), maker),
             )
 

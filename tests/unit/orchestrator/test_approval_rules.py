@@ -40,6 +40,7 @@ def make_approval(**values: Any) -> Approval:
         valid_for=timedelta(minutes=5),
         requester_id=PEOPLE[0],
         requested_by="ann",
+        known_to=(),
         note="",
         task_id=None,
         trace_id=None,
@@ -67,10 +68,13 @@ callers = st.builds(
     ),
 )
 approvals = st.builds(
-    lambda requester, roles, approvers: make_approval(requester_id=requester, roles=sorted(roles), approvers=approvers),
+    lambda requester, roles, approvers, known_to: make_approval(
+        requester_id=requester, roles=sorted(roles), approvers=approvers, known_to=known_to
+    ),
     st.sampled_from(PEOPLE),
     st.sets(st.sampled_from(Role), min_size=1),
     st.integers(1, 3),
+    st.lists(st.sampled_from(["p1", "p2", "p3", "p4"]), max_size=2),
 )
 
 
@@ -85,6 +89,7 @@ def test_a_vote_counts_exactly_for_another_person_of_a_role_that_counts(
         and caller.token is not None
         and caller.token.claimed_at is not None
         and "ann" not in caller.token.makers
+        and caller.name not in approval.known_to
     )
     if not may:
         with pytest.raises(Forbidden):

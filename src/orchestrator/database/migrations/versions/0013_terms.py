@@ -13,10 +13,12 @@ depends_on = None
 STATEMENTS = (
     "SET LOCAL lock_timeout = '3s'",
     # How often, when and until when the work may run, and the digest of the work and that, which people approve.
+    # `known_to` are those who know the token with which it was asked, besides its owner.
     """
     ALTER TABLE approval
         ADD COLUMN terms           jsonb NOT NULL DEFAULT '{}',
-        ADD COLUMN approved_digest bytea NOT NULL DEFAULT '' CHECK (length(approved_digest) IN (0, 32))
+        ADD COLUMN approved_digest bytea NOT NULL DEFAULT '' CHECK (length(approved_digest) IN (0, 32)),
+        ADD COLUMN known_to        text[] NOT NULL DEFAULT '{}'
     """,
     """
     ALTER TABLE approval_vote
