@@ -26,10 +26,12 @@ from common.protocol import ORCHESTRATOR, WorkResultEnvelope, WorkResults
 from common.rest.identities import PrincipalKind, Role
 from common.rest.jobs import Job, JobStatus
 from common.unreadable import Unreadable
-from orchestrator.identities.model import Caller
+from orchestrator.identities.model import Caller, Provenance
 from orchestrator.identities.permissions import permissions_of
 from orchestrator.tasks.model import NewTask
 
+# A token that an administrator made, and that its owner claimed.
+OWN_TOKEN = Provenance("root", frozenset({"root"}), datetime(2026, 11, 1, tzinfo=UTC))
 RULING = Ruling("anything", "1-test", Effect.WRITE)
 
 
@@ -55,9 +57,12 @@ def make_caller(
     *roles: Role,
     kind: PrincipalKind = PrincipalKind.PERSON,
     principal_id: UUID | None = None,
+    token: Provenance | None = None,
 ) -> Caller:
     given = frozenset(roles or [Role.OPERATOR])
-    return Caller(principal_id or uuid4(), kind, name, given, permissions_of(given), token_id=uuid4())
+    return Caller(
+        principal_id or uuid4(), kind, name, given, permissions_of(given), token_id=uuid4(), token=token or OWN_TOKEN
+    )
 
 
 ANN = make_caller("ann")

@@ -61,6 +61,10 @@ class Access:
         body = body_of(TokenRequest, principal_id=principal_id, scopes=scopes, note=note, expires_in_seconds=seconds)
         return NewToken.model_validate(await self._http.post("/api/v1/tokens", body, repeatable=False))
 
+    async def claim_token(self) -> NewToken:
+        """Claim the token that this client sends, which counts no more; only the answer holds the new one."""
+        return NewToken.model_validate(await self._http.post("/api/v1/tokens/claim", repeatable=False))
+
     async def revoke_token(self, token_id: AnyId) -> Token:
         """Let a token count no more."""
         return Token.model_validate(await self._http.post(f"/api/v1/tokens/{token_id}/revoke", repeatable=True))

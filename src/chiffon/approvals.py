@@ -1,6 +1,7 @@
 """What people do about approvals through the client: ask, look, say yes or no, remark."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -48,10 +49,30 @@ class Approvals:
         parameters: Mapping[str, Any] | None = None,
         *,
         hints: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        idempotent: bool = False,
+        max_attempts: int | None = None,
+        ordering_key: str | None = None,
+        concurrency_key: str | None = None,
+        concurrency_limit: int | None = None,
+        expires_after: timedelta | None = None,
         note: str = "",
     ) -> ApprovalDetail:
-        """Ask for an approval of work without dispatching it."""
-        body = body_of(ApprovalRequest, work_type=work_type, parameters=parameters, hints=hints, note=note)
+        """Ask for an approval of work on these terms without dispatching it; the dispatch must name the same."""
+        body = body_of(
+            ApprovalRequest,
+            work_type=work_type,
+            parameters=parameters,
+            hints=hints,
+            priority=priority,
+            idempotent=idempotent,
+            max_attempts=max_attempts,
+            ordering_key=ordering_key,
+            concurrency_key=concurrency_key,
+            concurrency_limit=concurrency_limit,
+            expires_after_seconds=None if expires_after is None else expires_after.total_seconds(),
+            note=note,
+        )
         return ApprovalDetail.model_validate(await self._http.post("/api/v1/approvals", body, repeatable=False))
 
     async def approve(self, approval_id: UUID | str, *, comment: str = "") -> ApprovalDetail:

@@ -39,6 +39,23 @@ NORMAL_PRIORITY = 3
 NOT_READY = 503
 
 
+def hints_of(
+    *,
+    agent_type: str | None = None,
+    agent_id: AnyId | None = None,
+    required: Mapping[str, Any] | None = None,
+    preferred: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return where work should go, as a dispatch and a request for an approval say it."""
+    hints = {
+        "agent_type": agent_type,
+        "agent_id": agent_id,
+        "required_capabilities": required or None,
+        "preferred": preferred or None,
+    }
+    return {name: hint for name, hint in hints.items() if hint is not None}
+
+
 class Client(Approvals, Operations, Access):
     """Speaks to one orchestrator; use it as an async context manager.
 
@@ -113,19 +130,13 @@ class Client(Approvals, Operations, Access):
         `on` is {"all": True}, {"labels": {…}} or {"agents": [names or ids]}; `task_id` is then the id of the fan-out.
         `batch` agents work at a time, a number or a percentage like "10%"; after `stop_after_failures` none begins.
         """
-        hints = {
-            "agent_type": agent_type,
-            "agent_id": agent_id,
-            "required_capabilities": required or None,
-            "preferred": preferred or None,
-        }
         body = body_of(
             DispatchRequest,
             task_id=task_id or uuid4(),
             work_type=work_type,
             parameters=parameters,
             priority=priority,
-            hints={name: hint for name, hint in hints.items() if hint is not None},
+            hints=hints_of(agent_type=agent_type, agent_id=agent_id, required=required, preferred=preferred),
             request_id=request_id,
             trace_id=trace_id,
             idempotent=idempotent,

@@ -10,7 +10,6 @@ from uuid import UUID
 from common.batching import Batcher
 from common.broker.base import Broker
 from common.broker.topology import every_queue
-from common.errors import InvalidField
 from common.ids import new_request_id, new_trace_id
 from common.loop import Wake
 from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkResult
@@ -33,6 +32,7 @@ from orchestrator.tasks.dispatch import (
     check_keys,
     check_name,
     check_parameters,
+    check_priority,
     check_wait,
     waits_in_line,
 )
@@ -145,8 +145,7 @@ class OrchestratorService:
         requested_by: Caller = ANYBODY,
     ) -> NewTask:
         """Return checked work; raises `UnknownWorkType` and `InvalidField` (both ValueError), and `RefusedByPolicy`."""
-        if not 1 <= priority <= 5:
-            raise InvalidField("priority", "must be from 1 (background) to 5 (critical)")
+        check_priority(priority)
         work = self.work_of(work_type, parameters, hints or {})
         check_keys(ordering_key, concurrency_key, concurrency_limit)
         check_wait(expires_after)

@@ -67,6 +67,7 @@ from orchestrator.service import OrchestratorService
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.signing.signer import Signer, open_signer
 from orchestrator.tasks.control import TaskControl
+from orchestrator.tasks.dispatch import asked_terms
 from orchestrator.tasks.service import TaskService
 from orchestrator.why.service import WhyService
 
@@ -173,7 +174,7 @@ async def open_orchestrator(
             publish=new.send,
         )
         jobs = await _jobs(settings, pool, service, tasks, leases, output, registry, policy, relay, signer)
-        approvals = ApprovalService(pool, service.work_of, policy.rule, relay)
+        approvals = ApprovalService(pool, service.work_of, asked_terms, policy.rule, relay)
         await stack.enter_async_context(jobs.results)
         probes = ProbeService(pool, uuid4())
         await _connect(service)
@@ -201,7 +202,7 @@ async def open_orchestrator(
             ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
             ("recover", recovering, Wake(), SECOND),
-            ("expire_approvals", ExpireApprovals(approvals), Wake(), SECOND),
+            ("expire_approvals", ExpireApprovals(approvals, tasks, relay), Wake(), SECOND),
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
             ("free_keys", FreeKeys(KeyService(pool), relay), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry), Wake(), SECOND),

@@ -30,6 +30,14 @@ async def test_commands_find_the_token_of_up_and_nobody_else_is_let_in(tmp_path:
         status, _, err = await chiffon("dispatch", "echo", *at, **as_ben)
         assert (status, "4003" in err) == (1, True)
         assert token.strip() not in err
+        own = tmp_path / "own.token"
+        status, out, err = await chiffon("tokens", "claim", "--file", str(own), *at, **as_ben)
+        assert status == 0, err
+        assert (out, own.stat().st_mode & 0o777) == ("", 0o600)
+        status, _, err = await chiffon("tasks", *at, **as_ben)
+        assert (status, "4001" in err) == (1, True), "the token that was made for him counts no more"
+        as_ben = {"CHIFFON_TOKEN_FILE": str(own)}
+        assert (await chiffon("tasks", *at, **as_ben))[0] == 0
 
         status, invitation, err = await chiffon("agents", "enrol", "web-1", *at)
         assert status == 0, err

@@ -47,7 +47,7 @@ MEANINGS: Mapping[str, str] = {
     "policy_refused": "No rule of the policy lets this work run; the message names the rule that came closest.",
     "approval_not_found": "No approval has this id.",
     "approval_not_possible": "The approval is decided, has run out, or is not for this person to decide.",
-    "approval_mismatch": "The approval is of something else than this work, or of what it was before it was edited.",
+    "approval_mismatch": "The approval is not the caller's, not of this work on these terms, or holds no longer.",
     "approval_denied": "People rejected the work, did not answer in time, or it did not begin in time after their yes.",
     "confinement_not_possible": "The agent's host cannot shut the work in as its rule demands.",
     "unauthenticated": "The request carries no token, or one that is not known, has run out or was revoked.",

@@ -122,7 +122,7 @@ SUBCOMMANDS = {
     "agent": ("enrol",),
     "agents": ("enrol", "capacity", "pause", "drain", "resume", "forget"),
     "identities": ("create", "disable"),
-    "tokens": ("create", "revoke", "bootstrap"),
+    "tokens": ("create", "claim", "revoke", "bootstrap"),
     "approvals": ("list", "show", "approve", "reject", "comment", "ask"),
     "policy": ("check", "explain"),
     "dead-letters": ("list", "show", "replay", "discard"),

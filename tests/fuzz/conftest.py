@@ -8,6 +8,7 @@ from common.rest.identities import PrincipalKind, Role
 from orchestrator.database.migrate import upgrade
 from orchestrator.database.pool import open_pool
 from orchestrator.identities.service import IdentityService
+from tests.factories import OWN_TOKEN
 from tests.fuzz.running import Running, running_orchestrator
 from tests.services.postgres import Postgres
 
@@ -41,9 +42,11 @@ async def tokens(guarded_ledger_url: str) -> dict[str, str | None]:
         identities = IdentityService(pool)
         admin = (await identities.bootstrap("admin")).secret
         viewer = await identities.create(PrincipalKind.PERSON, "viewer", [Role.VIEWER], by="test")
+        # Its own, so that no example claims it and is given another in its place.
+        own = await identities.issue(viewer.principal_id, by=viewer.name, with_token=OWN_TOKEN)
         return {
             "admin": admin,
-            "viewer": (await identities.issue(viewer.principal_id, by="test")).secret,
+            "viewer": own.secret,
             "nobody": None,
         }
 

@@ -66,7 +66,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "identities": Command(
             "chiffon.cli.identities:app", "Access", "List who is known, make somebody known, shut out."
         ),
-        "tokens": Command("chiffon.cli.tokens:app", "Access", "List, make and revoke tokens."),
+        "tokens": Command("chiffon.cli.tokens:app", "Access", "List, make, claim and revoke tokens."),
         "whoami": Command("chiffon.cli.whoami:whoami", "Access", "Show whose token is used, and what it may do."),
         "dead-letters": Command(
             "chiffon.cli.dead_letters:app",

@@ -1,17 +1,19 @@
 """`chiffon approvals`: what waits for people, and their yes or no."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal
+from datetime import timedelta
+from typing import Annotated, Literal
 from uuid import UUID
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
+from chiffon.cli.agents import find_agent
 from chiffon.cli.console import print_fields, print_json, print_table, say
-from chiffon.cli.options import HERE, Target, TextSource
+from chiffon.cli.options import HERE, Flag, Target, TextSource
 from chiffon.cli.outcome import Exit
-from chiffon.cli.parameters import collect_parameters
-from chiffon.client import Client
-from common.rest.approvals import Approval, ApprovalDetail
+from chiffon.cli.parameters import collect_pairs, collect_parameters
+from chiffon.client import NORMAL_PRIORITY, Client, hints_of
+from common.rest.approvals import Approval, ApprovalDetail, Vote
 from common.visible import visible
 
 State = Literal["waiting", "approved", "used", "rejected", "expired", "cancelled", "all"]
@@ -154,14 +156,37 @@ def comment(approval: UUID, text: str, /, *, target: Target = HERE) -> int:
 
 
 @app.command
-def ask(work_type: str, /, *argv: str, params_file: TextSource = None, note: str = "", target: Target = HERE) -> int:
+def ask(
+    work_type: str,
+    /,
+    *argv: str,
+    param: Annotated[list[str] | None, Parameter(name="--param", negative=(), allow_leading_hyphen=True)] = None,
+    params_file: TextSource = None,
+    script: TextSource = None,
+    priority: Annotated[int, Parameter(name=["--priority", "-p"])] = NORMAL_PRIORITY,
+    agent_type: str | None = None,
+    agent: str | None = None,
+    require: Annotated[list[str] | None, Parameter(name="--require", negative=())] = None,
+    prefer: Annotated[list[str] | None, Parameter(name="--prefer", negative=())] = None,
+    idempotent: Annotated[bool, Flag] = False,
+    max_attempts: int | None = None,
+    max_duration: float | None = None,
+    ordering_key: str | None = None,
+    concurrency_key: str | None = None,
+    concurrency_limit: int | None = None,
+    expires_after: float | None = None,
+    note: str = "",
+    target: Target = HERE,
+) -> int:
     """Ask for an approval of work without dispatching it.
 
     ```
     chiffon approvals ask shell_script --note "new kernel" -- reboot
+    chiffon approvals ask shell_script --max-attempts 3 --expires-after 600 -- ./deploy.sh
     ```
 
-    Prints the id of the approval. Once it is approved: chiffon dispatch shell_script --approval ID -- reboot
+    Prints the id of the approval. Once it is approved: chiffon dispatch shell_script --approval ID -- reboot, with the
+    same options as here. What is not the same is refused, and so is a dispatch by anybody else.
 
     Parameters
     ----------
@@ -169,15 +194,62 @@ def ask(work_type: str, /, *argv: str, params_file: TextSource = None, note: str
         What kind of work it is: chiffon work-types lists them.
     argv
         After `--`: the program and its arguments, for shell_script.
+    param
+        A parameter as KEY=VALUE; VALUE may be JSON. Repeat it for more.
     params_file
         A file with a JSON object of parameters; `-` reads standard input.
+    script
+        A file whose text is run by a shell, for shell_script; `-` reads standard input.
+    priority
+        5 critical, 4 high, 3 normal, 2 low, 1 background.
+    agent_type
+        Run it on agents of this type.
+    agent
+        Run it on this agent: its name, its id, or the beginning of its id.
+    require
+        A label that the agent must have, as NAME=VALUE; of a number at least that much. Repeat it for more.
+    prefer
+        A label that the agent should rather have, as NAME=VALUE. Repeat it for more.
+    idempotent
+        The work may be started again when an agent is lost.
+    max_attempts
+        Start it at most this often; by default once, or 3 times with --idempotent.
+    max_duration
+        Stop it after this many seconds.
+    ordering_key
+        Start it when everything dispatched before it with this key has ended.
+    concurrency_key
+        Share a limit with all tasks of this key; needs --concurrency-limit.
+    concurrency_limit
+        At most so many tasks of the concurrency key run at a time.
+    expires_after
+        Cancel it if it still waits so many seconds after its dispatch.
     note
         Why, for those who are asked.
     """
-    parameters = collect_parameters(work_type, params_file=params_file, argv=argv)
+    parameters = collect_parameters(
+        work_type, pairs=param or (), params_file=params_file, script=script, argv=argv, max_duration=max_duration
+    )
 
     async def work(client: Client) -> int:
-        asked = await client.ask(work_type, parameters, note=note)
+        asked = await client.ask(
+            work_type,
+            parameters,
+            hints=hints_of(
+                agent_type=agent_type,
+                agent_id=None if agent is None else await find_agent(client, agent),
+                required=collect_pairs(require or ()),
+                preferred=collect_pairs(prefer or ()),
+            ),
+            priority=priority,
+            idempotent=idempotent,
+            max_attempts=max_attempts,
+            ordering_key=ordering_key,
+            concurrency_key=concurrency_key,
+            concurrency_limit=concurrency_limit,
+            expires_after=None if expires_after is None else timedelta(seconds=expires_after),
+            note=note,
+        )
         if target.is_json:
             print_json(asked)
         else:
@@ -204,12 +276,13 @@ def _run(get: Callable[[Client], Awaitable[ApprovalDetail]], target: Target, *, 
 
 def _print_list(approvals: Sequence[Approval]) -> None:
     print_table(
-        ("APPROVAL", "STATE", "YES", "WORK", "TARGET", "RULE", "BY", "UNTIL"),
+        ("APPROVAL", "STATE", "YES", "STARTS", "WORK", "TARGET", "RULE", "BY", "UNTIL"),
         (
             (
                 one.approval_id,
                 one.state,
                 f"{one.yes}/{one.approvers}",
+                one.max_attempts,
                 one.work_type,
                 one.target,
                 visible(one.rule),
@@ -235,11 +308,20 @@ def _print(found: ApprovalDetail) -> None:
             ("waits until", found.expires_at),
             ("holds until", found.valid_until),
             ("reason", None if found.reason is None else visible(found.reason)),
+            ("may start", "once" if found.max_attempts == 1 else f"{found.max_attempts} times"),
             ("digest", found.digest),
+            ("approved", found.approved_digest),
         )
     )
     for vote in found.votes:
-        print(f"{'yes' if vote.yes else 'no'}  {visible(vote.name)}  {visible(vote.comment)}".rstrip())
+        print(f"{'yes' if vote.yes else 'no'}  {visible(vote.name)}  {_token(vote)}  {visible(vote.comment)}".rstrip())
     for remark in found.comments:
         print(f"{visible(remark.name)}: {visible(remark.text)}")
     print(f"\nThis is what runs:\n{found.shown}")
+
+
+def _token(vote: Vote) -> str:
+    if vote.token_id is None or vote.token_age_seconds is None:
+        return "(token not recorded)"
+    age = timedelta(seconds=round(vote.token_age_seconds))
+    return f"(token {vote.token_id}, made by {visible(vote.token_created_by or '?')}, owned for {age})"

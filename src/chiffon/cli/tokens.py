@@ -14,6 +14,7 @@ from chiffon.cli.identities import find_identity
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
 from chiffon.client import Client
+from common.rest.identities import Token
 
 app = App(name="tokens", group_commands="Commands", result_action="return_value")
 
@@ -22,12 +23,13 @@ Scope = Literal["read", "dispatch", "operate", "approve", "audit", "administer"]
 
 @app.default
 def tokens(*, identity: str | None = None, target: Target = HERE) -> int:
-    """List, make and revoke tokens.
+    """List, make, claim and revoke tokens.
 
     ```
     chiffon tokens
     chiffon tokens --identity ann -o json
     chiffon tokens create backup --scope dispatch --days 90 --note "nightly job"
+    chiffon tokens claim --file own.token
     chiffon tokens revoke 0b8f5a0e-6d0c-4c5e-9a0b-5f3c1d2e4f60
     chiffon tokens bootstrap ann
     ```
@@ -53,12 +55,13 @@ def tokens(*, identity: str | None = None, target: Target = HERE) -> int:
                 "all" if one.scopes is None else ", ".join(one.scopes),
                 one.last_used_at,
                 one.expires_at,
+                one.claimed_at,
                 one.revoked_at,
                 one.note,
             )
             for one in found
         ]
-        print_table(("TOKEN", "OF", "FOR", "SCOPES", "LAST USED", "EXPIRES", "REVOKED", "NOTE"), rows)
+        print_table(("TOKEN", "OF", "FOR", "SCOPES", "LAST USED", "EXPIRES", "CLAIMED", "REVOKED", "NOTE"), rows)
         return Exit.OK
 
     return target.run(work)
@@ -102,6 +105,45 @@ def create(
         else:
             print(made.token)
             say(f"This is token {made.token_id}; it is shown this once. Send it as CHIFFON_TOKEN.")
+            if made.claimed_at is None:
+                say("To approve, its owner claims it first: chiffon tokens claim")
+        return Exit.OK
+
+    return target.run(work)
+
+
+@app.command
+def claim(*, file: Path | None = None, target: Target = HERE) -> int:
+    """Replace your token by one that nobody else has seen, and print it, this once.
+
+    ```
+    CHIFFON_TOKEN_FILE=ben.token chiffon tokens claim --file own.token
+    ```
+
+    A token that somebody else made lets you approve only once you have claimed it. The old one counts no more.
+
+    Parameters
+    ----------
+    file
+        Write the token there, readable for this user only, instead of printing it.
+    """
+    from chiffon.credentials import TokenUnreadable, write_token
+
+    async def work(client: Client) -> int:
+        claimed = await client.claim_token()
+        if file is not None:
+            try:
+                write_token(file, claimed.token)
+            except OSError as error:
+                # The old token counts no more, so that this one must not be lost.
+                print(claimed.token)
+                raise TokenUnreadable(file, error.strerror or str(error)) from None
+        if target.is_json:
+            print_json(claimed if file is None else Token.model_validate(claimed.model_dump(exclude={"token"})))
+            return Exit.OK
+        if file is None:
+            print(claimed.token)
+        say(f"This is token {claimed.token_id}, in the place of the one that was sent, which counts no more.")
         return Exit.OK
 
     return target.run(work)

@@ -1,4 +1,4 @@
-"""Approvals of executions: a yes or a no of one person, or neither in time."""
+"""Approvals of executions: a yes or a no of one person, or neither in time. A yes is for one attempt, in time."""
 
 from datetime import datetime, timedelta
 
@@ -30,7 +30,10 @@ class ApprovalForbidden(ChiffonError):
 
 
 class Approvals:
-    """Takes the answers of people, one transaction each. An execution waits for one as long as `wait`."""
+    """Takes the answers of people, one transaction each.
+
+    An execution waits for an answer as long as `wait`, and once approved must begin within the same time.
+    """
 
     def __init__(self, store: Store, clock: Clock, wait: timedelta) -> None:
         self._store = store
@@ -38,7 +41,7 @@ class Approvals:
         self._wait = wait
 
     def expires_at(self) -> datetime:
-        """Return until when what begins to wait now can be approved."""
+        """Return until when what begins to wait now can be approved, or may begin once it is."""
         return self._clock.now() + self._wait
 
     async def approve(self, execution_id: str, *, by: str) -> tuple[Execution, bool]:
@@ -58,7 +61,14 @@ class Approvals:
             _check_open(execution, now)
             # A refused execution never began, so its end is taken back; every other move is in the table.
             after = Status.PENDING if execution.refused else next_status(execution.status, Change.APPROVE)
-            queries.let_go(db, execution_id, after, approved_by=by, approval_id=execution.approval_id)
+            queries.let_go(
+                db,
+                execution_id,
+                after,
+                approved_by=by,
+                approval_id=execution.approval_id,
+                approval_expires_at=self.expires_at(),
+            )
             queries.note(db, execution_id, "approval.approved", {"by": by, "digest": execution.digest}, now)
             return self._store.find(db, execution_id).execution, True
 
@@ -86,14 +96,15 @@ class Approvals:
         return await self._store.transaction(work)
 
     async def expire(self) -> int:
-        """Cancel the executions that were not approved in time; return how many."""
+        """Cancel the executions that were not approved in time, or did not begin in time; return how many."""
 
         def work(db: Connection) -> int:
             now = self._clock.now()
             overdue = queries.overdue(db, now)
-            for execution_id in overdue:
-                after = next_status(Status.AWAITING_APPROVAL, Change.CANCEL)
-                _end(db, execution_id, after, "not approved in time", now)
+            for execution_id, status in overdue:
+                waited = status is Status.AWAITING_APPROVAL
+                reason = "not approved in time" if waited else "approved, and not begun in time"
+                _end(db, execution_id, next_status(status, Change.CANCEL), reason, now)
                 queries.note(db, execution_id, "approval.expired", {"by": EXPIRY}, now)
             return len(overdue)
 

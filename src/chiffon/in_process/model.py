@@ -73,7 +73,8 @@ class Execution:
     """One piece of work and where it stands. Times are in UTC. `result` is what its executor returned.
 
     `digest` is SHA-256 over exactly the command and the payload, in hex. `refused`: a gate refused to start it, so that
-    nothing ran, and it can be approved. Approvals are possible until `approval_expires_at`.
+    nothing ran, and it can be approved. Approvals are possible until `approval_expires_at`; what is approved
+    must begin before then, and begins once.
     """
 
     execution_id: str

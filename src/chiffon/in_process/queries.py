@@ -48,11 +48,12 @@ def find(db: Connection, execution_id: str) -> Claim | None:
 
 
 def begin(db: Connection, execution_id: str, at: datetime) -> bool:
-    """Start an attempt; False when the execution does not wait."""
+    """Start an attempt; False when the execution does not wait, or was approved too long ago."""
     done = db.execute(
         "UPDATE execution SET status = 'running', attempt = attempt + 1, fence = fence + 1, started_at = ?,"
-        " error_message = NULL, error_code = NULL WHERE execution_id = ? AND status = 'pending'",
-        (_text(at), execution_id),
+        " error_message = NULL, error_code = NULL WHERE execution_id = ? AND status = 'pending'"
+        " AND (approved_by IS NULL OR approval_expires_at > ?)",
+        (_text(at), execution_id, _text(at)),
     )
     return done.rowcount == 1
 
@@ -89,13 +90,19 @@ def refuse(
 
 
 def let_go(
-    db: Connection, execution_id: str, status: Status, *, approved_by: str | None, approval_id: str | None
+    db: Connection,
+    execution_id: str,
+    status: Status,
+    *,
+    approved_by: str | None,
+    approval_id: str | None,
+    approval_expires_at: datetime | None,
 ) -> None:
-    """Have an execution wait to be run, with the person who approved it and the id of its approval."""
+    """Have an execution wait to be run, with the person who approved it, the id of its approval, and its time."""
     db.execute(
-        "UPDATE execution SET status = ?, approved_by = ?, approval_id = ?, refused = 0, finished_at = NULL,"
-        " error_message = NULL, error_code = NULL WHERE execution_id = ?",
-        (status, approved_by, approval_id, execution_id),
+        "UPDATE execution SET status = ?, approved_by = ?, approval_id = ?, approval_expires_at = ?, refused = 0,"
+        " finished_at = NULL, error_message = NULL, error_code = NULL WHERE execution_id = ?",
+        (status, approved_by, approval_id, _text(approval_expires_at), execution_id),
     )
 
 
@@ -108,13 +115,14 @@ def end(db: Connection, execution_id: str, status: Status, *, error: tuple[str, 
     )
 
 
-def overdue(db: Connection, now: datetime) -> list[str]:
-    """Return the ids of the executions that were not approved in time."""
+def overdue(db: Connection, now: datetime) -> list[tuple[str, Status]]:
+    """Return the executions that were not approved in time, or approved and not begun in time, and how they stand."""
     rows = db.execute(
-        "SELECT execution_id FROM execution WHERE status = 'awaiting_approval' AND approval_expires_at <= ?",
+        "SELECT execution_id, status FROM execution WHERE approval_expires_at <= ?"
+        " AND (status = 'awaiting_approval' OR (status = 'pending' AND approved_by IS NOT NULL))",
         (_text(now),),
     ).fetchall()
-    return [row[0] for row in rows]
+    return [(row[0], Status(row[1])) for row in rows]
 
 
 def note(db: Connection, execution_id: str, kind: str, data: Any, at: datetime) -> None:

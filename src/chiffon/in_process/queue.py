@@ -226,7 +226,7 @@ class QueueService:
             approval_id=job.approval_id,
             requested_by=job.requested_by,
             status=Status.AWAITING_APPROVAL if needs_approval else Status.PENDING,
-            max_attempts=self._max_attempts,
+            max_attempts=1 if needs_approval else self._max_attempts,
             created_at=self._clock.now(),
             approval_expires_at=self._approvals.expires_at() if needs_approval else None,
         )

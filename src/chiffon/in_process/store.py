@@ -76,6 +76,7 @@ class Store:
                 Status.PENDING,
                 approved_by=known.approved_by,
                 approval_id=execution.approval_id,
+                approval_expires_at=known.approval_expires_at,
             )
             self._note(db, execution_id, "execution.resubmitted", {"approval_id": execution.approval_id})
             return self.find(db, execution_id).execution, True
@@ -112,8 +113,12 @@ class Store:
         return await self._finish(claim, Change.SUCCEED, result=result, error=(None, None))
 
     async def fail(self, claim: Claim, message: str, *, code: int | None, retryable: bool) -> Status | None:
-        """Store that an attempt failed; return where the execution stands then, None when that attempt is over."""
-        may_retry = retryable and claim.execution.attempt < claim.execution.max_attempts
+        """Store that an attempt failed; return where the execution stands then, None when that attempt is over.
+
+        An approval is for one attempt, which may have done its work: it is not repeated.
+        """
+        execution = claim.execution
+        may_retry = retryable and execution.approved_by is None and execution.attempt < execution.max_attempts
         change = Change.RETRY if may_retry else Change.FAIL
         counted = await self._finish(claim, change, result=None, error=(message, code))
         return next_status(Status.RUNNING, change) if counted else None
@@ -149,13 +154,11 @@ class Store:
     async def reconcile(self) -> tuple[list[Execution], list[Execution]]:
         """Settle what an earlier process left running, which is dead: back to waiting while a retry remains.
 
-        An approval is for one run, which may have done its work: it is not repeated. Returns what is put back, and what
-        failed by that.
+        Returns what is put back, and what failed by that.
         """
         back, failed = list[Execution](), list[Execution]()
         for claim in await self.transaction(lambda db: queries.with_status(db, Status.RUNNING)):
-            may_repeat = claim.execution.approved_by is None
-            status = await self.fail(claim, WORKER_LOST, code=ErrorCode.AGENT_UNAVAILABLE, retryable=may_repeat)
+            status = await self.fail(claim, WORKER_LOST, code=ErrorCode.AGENT_UNAVAILABLE, retryable=True)
             (back if status is Status.PENDING else failed).append(claim.execution)
         return back, failed
 

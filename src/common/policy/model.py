@@ -41,7 +41,10 @@ class ApprovalDemand(BaseModel):
     )
     request_minutes: int = Field(default=A_DAY, ge=1, le=30 * A_DAY, description="How long the request waits for them.")
     valid_minutes: int = Field(
-        default=60, ge=SHORTEST_VALIDITY, le=30 * A_DAY, description="The work must begin so soon after the last yes."
+        default=60,
+        ge=SHORTEST_VALIDITY,
+        le=30 * A_DAY,
+        description="No attempt begins later than this after the last yes.",
     )
 
 

@@ -10,7 +10,19 @@ from pydantic import Field
 from common.json_rules import SafeText
 from common.policy.model import Effect
 from common.rest.base import Answer, OrNewer, Request
-from common.rest.work import Hints, WorkHints, WorkParameters, WorkTypeName
+from common.rest.work import (
+    ConcurrencyKey,
+    ConcurrencyLimit,
+    ExpiresAfterSeconds,
+    Hints,
+    Idempotent,
+    MaxAttempts,
+    OrderingKey,
+    Priority,
+    WorkHints,
+    WorkParameters,
+    WorkTypeName,
+)
 
 LONGEST_TEXT = 2000
 
@@ -27,11 +39,18 @@ class ApprovalState(StrEnum):
 
 
 class ApprovalRequest(Request):
-    """Work that needs an approval, as in a dispatch."""
+    """Work that needs an approval, and its terms, as in the dispatch that is to use it."""
 
     work_type: WorkTypeName
     parameters: WorkParameters = Field(default_factory=dict)
     hints: WorkHints = Field(default_factory=Hints)
+    priority: Priority = 3
+    idempotent: Idempotent = False
+    max_attempts: MaxAttempts = None
+    ordering_key: OrderingKey = None
+    concurrency_key: ConcurrencyKey = None
+    concurrency_limit: ConcurrencyLimit = None
+    expires_after_seconds: ExpiresAfterSeconds = None
     note: SafeText = Field(default="", max_length=LONGEST_TEXT, description="Why, for those who are asked.")
     trace_id: UUID | None = Field(default=None, description="What it belongs to; else the request's X-Trace-Id.")
 
@@ -61,6 +80,11 @@ class Vote(Answer):
     yes: bool = Field(description="Yes or no.")
     comment: str = Field(description="The remark or the reason.")
     at: datetime = Field(description="When.")
+    token_id: UUID | None = Field(description="The token that it was sent with.")
+    token_created_by: str | None = Field(description="Who made that token.")
+    token_age_seconds: float | None = Field(
+        description="For how long its owner alone had had that token, since it was claimed."
+    )
 
 
 class Comment(Answer):
@@ -84,6 +108,8 @@ class Approval(Answer):
     rule: str = Field(description="The rule of the policy that asks.")
     policy_version: str = Field(description="The policy that was asked.")
     digest: str = Field(description="SHA-256 over exactly the work, its target and the policy's version, in hex.")
+    approved_digest: str = Field(description="SHA-256 over `digest` and the terms, in hex: what people approve.")
+    max_attempts: int = Field(description="How often the work may start by this approval.")
     approvers: int = Field(description="So many people must say yes.")
     yes: int = Field(description="So many did.")
     roles: list[str] = Field(description="Of those who answer, each has one of these.")
@@ -92,14 +118,17 @@ class Approval(Answer):
     created_at: datetime = Field(description="When it was asked for.")
     expires_at: datetime = Field(description="It waits for answers until then.")
     decided_at: datetime | None = Field(description="When it was decided.")
-    valid_until: datetime | None = Field(description="Once approved: the work must begin before then.")
+    valid_until: datetime | None = Field(description="Once approved: no attempt begins after this.")
     reason: str | None = Field(description="Why it was rejected or has expired.")
 
 
 class ApprovalDetail(Approval):
     """An approval with the work, and with what people said."""
 
-    work: dict[str, Any] = Field(description="What will run, as data.")
+    work: dict[str, Any] = Field(
+        description="What will run, as data; `terms` in it is how often, with which priority and keys, and how long it "
+        "may wait."
+    )
     shown: str = Field(
         description="The same as JSON text for people, in which control, bidirectional and other characters that "
         "cannot be seen are written out. Read as JSON it is `work`."

@@ -136,6 +136,9 @@ class Token(Answer):
     used_at: datetime | None = Field(description="When an agent enrolled with it.")
     revoked_at: datetime | None = Field(description="When it was revoked.")
     revoked_by: str | None = Field(description="Who revoked it.")
+    claimed_at: datetime | None = Field(
+        description="Since when its owner alone knows it; null: who made it does, too, and it lets nobody approve."
+    )
 
 
 class NewToken(Token):

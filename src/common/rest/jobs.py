@@ -18,7 +18,7 @@ from common.policy.model import Effect
 from common.progress import LONGEST_REPORT
 from common.rest.base import OrNewer
 from common.rest.camel import CamelAnswer, CamelRequest
-from common.rest.tasks import LONGEST_KEY
+from common.rest.work import LONGEST_KEY
 from common.result import Result
 from common.work import AnyWorkType
 

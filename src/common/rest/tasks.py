@@ -1,13 +1,13 @@
 """Dispatching work, and tasks as callers see them."""
 
-from datetime import datetime, timedelta
-from typing import Annotated, Any, ClassVar, Self
+from datetime import datetime
+from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, model_validator
 
 from common.errors import ErrorCode
-from common.json_rules import Number, SafeText, Truth, WholeNumber
+from common.json_rules import SafeText, WholeNumber
 from common.labels import TaskLabels
 from common.lifecycle import Status
 from common.messages import Stream
@@ -15,17 +15,24 @@ from common.policy.model import Effect
 from common.rest.base import Answer, Request
 from common.rest.errors import ErrorResponse
 from common.rest.fan_outs import MOST_AGENTS, Batch, FanOutTask, On, SkippedAgent
-from common.rest.work import Hints, WorkHints, WorkParameters, WorkTypeName
+from common.rest.work import (
+    ConcurrencyKey,
+    ConcurrencyLimit,
+    ExpiresAfterSeconds,
+    Hints,
+    Idempotent,
+    MaxAttempts,
+    OrderingKey,
+    Priority,
+    WorkHints,
+    WorkParameters,
+    WorkTypeName,
+)
 
 TASK_ID = "7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11"
 
-LONGEST_KEY = 200
 LONGEST_NAME = 200
-HIGHEST_LIMIT = 1000
-LONGEST_WAIT = timedelta(days=30)
 MOST_AT_ONCE = 1000
-
-Key = Annotated[SafeText, Field(min_length=1, max_length=LONGEST_KEY)]
 
 
 class DispatchRequest(Request):
@@ -47,9 +54,7 @@ class DispatchRequest(Request):
     task_id: UUID = Field(description="Chosen by the caller; the same id with the same content is the same task.")
     work_type: WorkTypeName
     parameters: WorkParameters = Field(default_factory=dict)
-    priority: WholeNumber = Field(
-        default=3, ge=1, le=5, description="5 critical, 4 high, 3 normal, 2 low, 1 background."
-    )
+    priority: Priority = 3
     hints: WorkHints = Field(default_factory=Hints)
     request_id: UUID | None = Field(
         default=None, description="Idempotency key: sent again with the same content, it gets the same answer."
@@ -57,47 +62,17 @@ class DispatchRequest(Request):
     trace_id: UUID | None = Field(
         default=None, description="Correlates everything that belongs together; else the request's X-Trace-Id."
     )
-    idempotent: Truth = Field(default=False, description="The work does no harm when it is started more than once.")
-    max_attempts: WholeNumber | None = Field(
-        default=None,
-        ge=1,
-        le=20,
-        description="How often it may start: by default once, or 3 times if idempotent. More than 1 holds also for "
-        "work that is not marked idempotent.",
-    )
-    ordering_key: Key | None = Field(
-        default=None,
-        description="Tasks with the same key run one after another, in the order of their dispatch: the next starts "
-        "when the one before has ended, with all its retries, whatever became of it.",
-        examples=["deploy/web-1"],
-    )
-    concurrency_key: Key | None = Field(
-        default=None,
-        description="Of the tasks with the same key at most `concurrency_limit` run at a time, the higher priority "
-        "first, the older first among equals.",
-        examples=["registry-pulls"],
-    )
-    concurrency_limit: WholeNumber | None = Field(
-        default=None,
-        ge=1,
-        le=HIGHEST_LIMIT,
-        description="How many tasks of `concurrency_key` may run at a time; required with it and only allowed with it. "
-        "The limit of the newest dispatch holds for all that wait.",
-        examples=[4],
-    )
+    idempotent: Idempotent = False
+    max_attempts: MaxAttempts = None
+    ordering_key: OrderingKey = None
+    concurrency_key: ConcurrencyKey = None
+    concurrency_limit: ConcurrencyLimit = None
     approval_id: UUID | None = Field(
         default=None,
-        description="An approval that was asked for beforehand, for exactly this work; it counts once (else 409/3004).",
+        description="An approval that the same person or service asked for beforehand, for exactly this work on "
+        "exactly these terms; it counts once (else 409/3004).",
     )
-    expires_after_seconds: Number | None = Field(
-        default=None,
-        gt=0,
-        le=LONGEST_WAIT.total_seconds(),
-        allow_inf_nan=False,
-        description="The limit on waiting: a task that waits this long after its dispatch is cancelled (error 5001). "
-        "It says nothing about how long a task may run.",
-        examples=[3600],
-    )
+    expires_after_seconds: ExpiresAfterSeconds = None
     name: SafeText = Field(
         default="", max_length=LONGEST_NAME, description="What people call it, in lists.", examples=["nightly backup"]
     )

@@ -5,6 +5,7 @@ from typing import Any
 from common.rest import approvals as rest
 from common.visible import visible_json
 from orchestrator.approvals.model import Approval, Discussed
+from orchestrator.approvals.rules import approved_content
 
 
 def approval(found: Approval) -> rest.Approval:
@@ -15,13 +16,7 @@ def approval(found: Approval) -> rest.Approval:
 def detail(found: Discussed) -> rest.ApprovalDetail:
     """Return an approval with the work, and with what people said."""
     asked = found.approval
-    work = {
-        "work_type": asked.work_type,
-        "target": asked.target,
-        "parameters": dict(asked.parameters),
-        "hints": dict(asked.hints),
-        "policy_version": asked.policy_version,
-    }
+    work = {**approved_content(asked), "terms": dict(asked.terms)}
     return rest.ApprovalDetail(
         **_fields(asked),
         work=work,
@@ -33,4 +28,5 @@ def detail(found: Discussed) -> rest.ApprovalDetail:
 
 def _fields(found: Approval) -> dict[str, Any]:
     same = {name: getattr(found, name) for name in rest.Approval.model_fields}
-    return {**same, "digest": found.digest.hex(), "roles": list(found.roles)}
+    digests = {"digest": found.digest.hex(), "approved_digest": found.approved_digest.hex()}
+    return {**same, **digests, "roles": list(found.roles)}

@@ -1,5 +1,6 @@
 """The REST endpoints of approvals: ask, list, look, approve, reject, comment."""
 
+from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -84,12 +85,25 @@ async def request_approval(
 ) -> ApprovalDetail:
     """Ask whether work may run, without dispatching it.
 
-    Once it is approved, a dispatch of exactly this work may name it as `approval_id`; it counts once.
+    Once it is approved, a dispatch by the same person or service of exactly this work on the same terms may name it as
+    `approval_id`; it counts once.
     """
     hints = order.hints.model_dump(mode="json", exclude_none=True)
     trace_id = order.trace_id or trace_of(request.scope)
     asked = await service.request(
-        order.work_type, order.parameters, hints, note=order.note, trace_id=trace_id, by=caller
+        order.work_type,
+        order.parameters,
+        hints,
+        note=order.note,
+        trace_id=trace_id,
+        by=caller,
+        priority=order.priority,
+        idempotent=order.idempotent,
+        max_attempts=order.max_attempts,
+        ordering_key=order.ordering_key,
+        concurrency_key=order.concurrency_key,
+        concurrency_limit=order.concurrency_limit,
+        expires_after=(None if order.expires_after_seconds is None else timedelta(seconds=order.expires_after_seconds)),
     )
     return answers.detail(asked)
 

@@ -1,7 +1,6 @@
 """What happens to approvals inside the transactions that store, end and lease tasks. Those write the events."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -9,19 +8,9 @@ from common.rest.approvals import ApprovalState
 from orchestrator.approvals import events as told
 from orchestrator.approvals import queries
 from orchestrator.approvals.model import Approval, NewApproval, StoredWork
-from orchestrator.approvals.rules import ApprovalMismatch, judge_use, withhold
+from orchestrator.approvals.rules import ApprovalMismatch, Use, judge_use, withhold
 from orchestrator.database.pool import Connection
 from orchestrator.events.model import NewEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """A new task that names an approval which was asked for before."""
-
-    approval_id: UUID
-    task_id: UUID
-    trace_id: UUID
-    digest: bytes
 
 
 async def ask(db: Connection, new: Sequence[NewApproval]) -> list[NewEvent]:
@@ -51,7 +40,7 @@ async def check_uses(db: Connection, uses: Mapping[int, Use]) -> dict[int, Appro
     first: dict[UUID, UUID] = {}
     refused: dict[int, ApprovalMismatch] = {}
     for number, use in uses.items():
-        problem = judge_use(known.get(use.approval_id), use.digest, task_id=use.task_id, now=now)
+        problem = judge_use(known.get(use.approval_id), use, now=now)
         if problem is None and first.setdefault(use.approval_id, use.task_id) != use.task_id:
             problem = f"it is used already, by the task {first[use.approval_id]}"
         if problem is not None:
@@ -83,7 +72,7 @@ class Consent:
         return cls(await queries.lock(db, sorted(ids)) if ids else {}, now)
 
     def withheld(self, work: StoredWork) -> str | None:
-        """Say why a task must not run; None when it may."""
+        """Say why no attempt of a task may begin; None when one may."""
         approval = None if work.approval_id is None else self._approvals.get(work.approval_id)
         reason = withhold(work, approval, now=self._now)
         if reason is not None:

@@ -17,15 +17,16 @@ NOW = "SELECT now()"
 
 INSERT = """
     INSERT INTO approval (approval_id, digest, work_type, target, parameters, hints, effect, policy_version, rule,
-                          approvers, roles, valid_for, requester_id, requested_by, note, task_id, trace_id, expires_at)
+                          approvers, roles, valid_for, requester_id, requested_by, note, task_id, trace_id, expires_at,
+                          terms, approved_digest, known_to)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, make_interval(mins => $12), $13, $14, $15, $16, $17,
-            now() + $18::interval)
+            now() + $18::interval, $19, $20, $21)
 """
 
 SELECT = """
-    SELECT approval_id, state, digest, work_type, target, parameters, hints, effect, policy_version, rule, approvers,
-           roles, valid_for, requester_id, requested_by, note, task_id, trace_id, created_at, expires_at, decided_at,
-           valid_until, reason,
+    SELECT approval_id, state, digest, approved_digest, work_type, target, parameters, hints, terms, effect,
+           policy_version, rule, approvers, roles, valid_for, requester_id, requested_by, known_to, note, task_id,
+           trace_id, created_at, expires_at, decided_at, valid_until, reason,
            (SELECT count(*) FROM approval_vote AS vote
              WHERE vote.approval_id = approval.approval_id AND vote.yes)::int AS yes
       FROM approval
@@ -67,12 +68,17 @@ OVERDUE = """
 """
 
 ADD_VOTE = """
-    INSERT INTO approval_vote (approval_id, principal_id, name, yes, comment) VALUES ($1, $2, $3, $4, $5)
+    INSERT INTO approval_vote (approval_id, principal_id, name, yes, comment, token_id, token_created_by, token_age)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, now() - $8::timestamptz)
+ RETURNING principal_id, name, yes, comment, at, token_id, token_created_by, token_age
 """
 
-VOTES = (
-    "SELECT principal_id, name, yes, comment, at FROM approval_vote WHERE approval_id = $1 ORDER BY at, principal_id"
-)
+VOTES = """
+    SELECT principal_id, name, yes, comment, at, token_id, token_created_by, token_age
+      FROM approval_vote
+     WHERE approval_id = $1
+     ORDER BY at, principal_id
+"""
 
 ADD_COMMENT = "INSERT INTO approval_comment (approval_id, principal_id, name, text) VALUES ($1, $2, $3, $4)"
 
@@ -160,9 +166,13 @@ async def lock_overdue(db: Connection, approval_ids: Collection[UUID]) -> list[A
     return [Approval.from_row(row) for row in await db.fetch(LOCK_OVERDUE, list(approval_ids))]
 
 
-async def add_vote(db: Connection, approval_id: UUID, by: Caller, *, yes: bool, comment: str) -> None:
-    """Store what a person said; the approval is locked."""
-    await db.execute(ADD_VOTE, approval_id, by.principal_id, by.name, yes, comment)
+async def add_vote(db: Connection, approval_id: UUID, by: Caller, *, yes: bool, comment: str) -> Vote:
+    """Store what a person said, and with which token; the approval is locked."""
+    assert by.token is not None, "a vote without a token does not count"
+    token = (by.token_id, by.token.created_by, by.token.claimed_at)
+    row = await db.fetchrow(ADD_VOTE, approval_id, by.principal_id, by.name, yes, comment, *token)
+    assert row is not None
+    return Vote(**row)
 
 
 async def votes(db: Connection, approval_id: UUID) -> list[Vote]:
@@ -241,4 +251,7 @@ def _row(new: NewApproval) -> tuple[object, ...]:
         new.task_id,
         new.trace_id,
         new.waits,
+        dict(new.terms),
+        new.approved_digest,
+        sorted(new.known_to),
     )

@@ -1,15 +1,16 @@
 """Who may answer, when it is decided, and what an approval is good for: pure decisions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from common.canonical import work_digest
+from common.canonical import canonical_json, work_digest
 from common.errors import Conflict, ErrorCode
 from common.rest.approvals import ApprovalState
 from common.rest.identities import PrincipalKind
-from orchestrator.approvals.model import Approval, StoredWork, Vote
+from orchestrator.approvals.model import Approval, StoredWork, Terms, Vote, approved_digest
 from orchestrator.identities.model import Caller, Forbidden
 
 
@@ -26,6 +27,19 @@ class ApprovalMismatch(Conflict):
 
     def __init__(self, approval_id: UUID, problem: str) -> None:
         super().__init__(f"approval_id {approval_id} does not let this run: {problem}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A new task that names an approval which was asked for before, with what it would run, and who dispatches it."""
+
+    approval_id: UUID
+    task_id: UUID
+    trace_id: UUID
+    digest: bytes
+    content: Mapping[str, Any]
+    terms: Terms
+    by: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +74,40 @@ def judge_vote(approval: Approval, votes: Iterable[Vote], by: Caller, *, yes: bo
 
 
 def check_voter(approval: Approval, by: Caller) -> None:
-    """Raise `Forbidden` unless the caller may answer: another person than the one who asks, of a role that counts."""
+    """Raise `Forbidden` unless the caller may answer: another person than the one who asks, of a role that counts,
+    with a token of their own.
+    """
     if by.kind is not PrincipalKind.PERSON:
         raise Forbidden(f"{by.name!r} is no person: only people approve or reject.")
     if by.principal_id == approval.requester_id:
         raise Forbidden("Nobody approves or rejects a request of their own; to withdraw it, cancel the task.")
     if not by.roles & set(approval.roles):
         raise Forbidden(f"{by.name!r} has none of the roles that count here: {', '.join(approval.roles)}.")
+    check_token(approval, by)
+
+
+def check_token(approval: Approval, by: Caller) -> None:
+    """Raise `Forbidden` for a token that another knows, too, or that exists through the one who asks; and for a person
+    who knows the token with which it was asked.
+    """
+    token = by.token
+    if token is None:
+        raise Forbidden("Only a token tells who approves or rejects, and this request has none.")
+    if token.claimed_at is None:
+        raise Forbidden(
+            f"{token.created_by!r} made this token of {by.name!r} and knows it, too: claim it first "
+            "(chiffon tokens claim), and approve or reject with the token that takes its place."
+        )
+    if approval.requested_by in token.makers:
+        raise Forbidden(
+            f"{approval.requested_by!r}, who asks for this, made this token of {by.name!r}, or one it comes from: "
+            "use a token that another administrator made."
+        )
+    if by.name in approval.known_to:
+        raise Forbidden(
+            f"{by.name!r} made the token with which {approval.requested_by!r} asks for this, and knows it, too: let "
+            f"another person answer, or let {approval.requested_by!r} claim it (chiffon tokens claim) and ask again."
+        )
 
 
 def check_open(approval: Approval, *, now: datetime) -> None:
@@ -79,21 +120,41 @@ def check_open(approval: Approval, *, now: datetime) -> None:
         raise ApprovalNotPossible(f"The approval {approval.approval_id} waited for an answer until {_time(approval)}.")
 
 
-def judge_use(approval: Approval | None, digest: bytes, *, task_id: UUID, now: datetime) -> str | None:
+def judge_use(approval: Approval | None, use: Use, *, now: datetime) -> str | None:
     """Say why an approval does not let a new task run; None when it does, or did so before for this very task."""
     if approval is None:
         return "there is no such approval"
-    if approval.digest != digest:
-        return "it is for other content, another target or another version of the policy"
-    if approval.task_id == task_id:
+    if approval.requester_id != use.by:
+        return f"{approval.requested_by!r} asked for it, and nobody else may use it"
+    if approval.digest != use.digest:
+        return (
+            f"it is for other content; what differs: {', '.join(_differing(approved_content(approval), use.content))}"
+        )
+    if differing := _differing(approval.terms, use.terms):
+        return "it is for other terms: " + "; ".join(
+            f"{name} is {_json(use.terms.get(name))}, and was approved as {_json(approval.terms.get(name))}"
+            for name in differing
+        )
+    if approval.task_id == use.task_id:
         return None
     if approval.task_id is not None:
         return f"it is used already, by the task {approval.task_id}"
     if approval.state is not ApprovalState.APPROVED:
         return f"it is {approval.state}"
-    if approval.valid_until is None or approval.valid_until <= now:
+    if _has_lapsed(approval, now=now):
         return "it does not hold any more"
     return None
+
+
+def approved_content(approval: Approval) -> dict[str, Any]:
+    """Return what an approval is for, besides its terms."""
+    return {
+        "work_type": approval.work_type,
+        "target": approval.target,
+        "parameters": dict(approval.parameters),
+        "hints": dict(approval.hints),
+        "policy_version": approval.policy_version,
+    }
 
 
 def digest_of(work: StoredWork) -> bytes:
@@ -108,7 +169,7 @@ def digest_of(work: StoredWork) -> bytes:
 
 
 def withhold(work: StoredWork, approval: Approval | None, *, now: datetime) -> str | None:
-    """Say why a task that waits must not run; None when it may. `approval` is the one that it names."""
+    """Say why an attempt of a task must not begin; None when it may. `approval` is the one that the task names."""
     if work.work_digest is None and not work.policy_version:
         return None  # from before there were policies
     if (digest := digest_of(work)) != work.work_digest:
@@ -117,15 +178,32 @@ def withhold(work: StoredWork, approval: Approval | None, *, now: datetime) -> s
         return None
     if approval is None or (approval.digest, approval.task_id) != (digest, work.task_id):
         return "what is stored is not what was approved"
-    match approval.state:
-        case ApprovalState.USED:
-            return None
-        case ApprovalState.APPROVED if approval.valid_until is not None and approval.valid_until > now:
-            return None
-        case ApprovalState.APPROVED:
-            return "its approval does not hold any more"
-        case _:
-            return f"its approval is {approval.state}"
+    terms = work.terms(
+        concurrency_limit=approval.terms.get("concurrency_limit"),
+        stop_after=approval.terms.get("stop_after_failures"),
+    )
+    if approved_digest(digest, terms) != approval.approved_digest:
+        differing = ", ".join(_differing(approval.terms, terms))
+        return f"it is stored with other terms than were approved; what differs: {differing}"
+    if approval.state not in (ApprovalState.APPROVED, ApprovalState.USED):
+        return f"its approval is {approval.state}"
+    if _has_lapsed(approval, now=now):
+        return "its approval does not hold any more"
+    return None
+
+
+def _has_lapsed(approval: Approval, *, now: datetime) -> bool:
+    return approval.valid_until is None or approval.valid_until <= now
+
+
+def _differing(approved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Return the names of the values that are not the same."""
+    names = dict.fromkeys((*approved, *given))
+    return [name for name in names if canonical_json(approved.get(name)) != canonical_json(given.get(name))]
+
+
+def _json(value: Any) -> str:
+    return canonical_json(value).decode()
 
 
 def _time(approval: Approval) -> str:

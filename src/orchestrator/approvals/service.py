@@ -5,7 +5,7 @@ Every one that touches a task follows the order of locks of `keys.admission`: ke
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Unpack
 from uuid import UUID, uuid4
 
 from common.canonical import work_digest
@@ -16,7 +16,15 @@ from common.policy.model import Work
 from common.rest.approvals import ApprovalState
 from orchestrator.approvals import events as told
 from orchestrator.approvals import queries
-from orchestrator.approvals.model import Approval, ApprovalFilter, Discussed, NewApproval, WaitingTask
+from orchestrator.approvals.model import (
+    Approval,
+    ApprovalFilter,
+    AskedTerms,
+    Discussed,
+    NewApproval,
+    Terms,
+    WaitingTask,
+)
 from orchestrator.approvals.rules import ApprovalNotPossible, Repeats, check_open, judge_vote
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
@@ -33,6 +41,7 @@ log = logging.getLogger(__name__)
 EXPIRY = "orchestrator"
 
 WorkOf = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Work]
+TermsOf = Callable[..., Terms]
 
 
 class ApprovalNotFound(NotFound):
@@ -43,11 +52,15 @@ class ApprovalNotFound(NotFound):
 
 
 class ApprovalService:
-    """Asks people and takes their answers. `work_of` routes and checks what is asked about, `rule` rules about it."""
+    """Asks people and takes their answers.
 
-    def __init__(self, pool: Pool, work_of: WorkOf, rule: RuleWork, relay: Wake) -> None:
+    `work_of` routes and checks what is asked about, `terms_of` checks its `AskedTerms`, and `rule` rules about it.
+    """
+
+    def __init__(self, pool: Pool, work_of: WorkOf, terms_of: TermsOf, rule: RuleWork, relay: Wake) -> None:
         self._pool = pool
         self._work_of = work_of
+        self._terms_of = terms_of
         self._rule = rule
         self._relay = relay
 
@@ -60,13 +73,15 @@ class ApprovalService:
         note: str = "",
         trace_id: UUID | None = None,
         by: Caller,
+        **asked: Unpack[AskedTerms],
     ) -> Discussed:
-        """Ask whether work may run, without dispatching it.
+        """Ask whether work may run on these terms, without dispatching it.
 
         Raises `RefusedByPolicy`, what a dispatch raises for the same work, and `ApprovalNotPossible` when it needs
         nobody's approval.
         """
         work = self._work_of(work_type, parameters, hints)
+        terms = self._terms_of(**asked)
         ruling = self._rule(work)
         if ruling.approval is None:
             raise ApprovalNotPossible(f"The rule {ruling.rule!r} lets this run without an approval: dispatch it.")
@@ -84,6 +99,7 @@ class ApprovalService:
             work.agent_type,
             work.parameters,
             work.hints,
+            terms,
             ruling.effect,
             ruling.policy_version,
             ruling.rule,
@@ -142,9 +158,11 @@ class ApprovalService:
             verdict = judge_vote(approval, votes, by, yes=yes, now=await queries.now(db))
             if isinstance(verdict, Repeats):
                 return await _discussed(db, approval_id)
-            await queries.add_vote(db, approval_id, by, yes=yes, comment=comment)
-            said = told.told(Kind.APPROVAL_VOTED, approval, by=by.name, vote="yes" if yes else "no", comment=comment)
-            happened = [said, *await self._decide(db, approval, task, verdict.state, by=by, comment=comment)]
+            vote = await queries.add_vote(db, approval_id, by, yes=yes, comment=comment)
+            happened = [
+                told.voted(approval, vote),
+                *await self._decide(db, approval, task, verdict.state, by=by, comment=comment),
+            ]
             answer = await _discussed(db, approval_id)
             await events.append(db, *happened)
         self._relay.ring()

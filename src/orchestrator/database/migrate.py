@@ -22,9 +22,16 @@ def last_migration() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
-async def upgrade(database_url: str) -> None:
+def migration_before(revision: str) -> str:
+    """Return the migration that one follows."""
+    before = ScriptDirectory.from_config(_config()).get_revision(revision).down_revision
+    assert isinstance(before, str), "migrations are one chain"
+    return before
+
+
+async def upgrade(database_url: str, *, to: str = "head") -> None:
     """Run the migrations that a database still lacks, each in a transaction. Several callers take turns."""
-    await asyncio.to_thread(command.upgrade, _config(database_url), "head")
+    await asyncio.to_thread(command.upgrade, _config(database_url), to)
 
 
 def upgrade_sql() -> str:

@@ -44,7 +44,8 @@ STORE = (
                           started_at)
         SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
                new.content_digest, new.priority, new.idempotent, new.max_attempts, true, true,
-               now() + new.expires_after, new.rerun_of, new.precedence, task_rank(now(), new.precedence, $27), '',
+               now() + make_interval(secs => extract(epoch FROM new.expires_after)), new.rerun_of, new.precedence,
+               task_rank(now(), new.precedence, $27), '',
                new.effect, new.policy_rule, new.policy_version, new.work_digest, new.confinement, new.name, new.labels,
                new.requested_by,
                CASE WHEN fit.task_id IS NULL THEN 'pending' ELSE 'running' END, fit.agent_id, fit.claim_id, fit.until,

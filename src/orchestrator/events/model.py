@@ -36,6 +36,7 @@ class Kind(StrEnum):
     IDENTITY_CREATED = "identity.created"
     IDENTITY_DISABLED = "identity.disabled"
     TOKEN_CREATED = "token.created"  # noqa: S105 - the name of an event
+    TOKEN_CLAIMED = "token.claimed"  # noqa: S105 - the name of an event
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - the name of an event
     ORCHESTRATOR_STARTED = "orchestrator.started"
     KEYS_CHANGED = "keys.changed"

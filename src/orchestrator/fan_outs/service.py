@@ -50,6 +50,10 @@ class FanOutService:
         template = self._service.task_of(fan_out_id, work_type, parameters, priority, **options)
         if template.concurrency_key is not None:
             raise InvalidField("concurrency_key", "is not allowed with 'on': 'batch' says how many run at a time")
+        if template.approval_id is not None:
+            raise InvalidField(
+                "approval_id", "is not allowed with 'on': the task of each agent has an approval of its own"
+            )
         if AGENT_ID in template.hints:
             raise InvalidField("hints.agent_id", "is not allowed with 'on', which says which agents")
         known = await self._tasks(template.task_id)

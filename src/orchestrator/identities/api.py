@@ -7,6 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from common.errors import Conflict
 from common.rest.identities import (
     Enrolled,
     Enrolment,
@@ -104,9 +105,30 @@ async def create_token(wanted: TokenRequest, services: Services, caller: MayAdmi
     """Make a token of a person or a service. This answer is the only one that ever holds it."""
     lasts = None if wanted.expires_in_seconds is None else timedelta(seconds=wanted.expires_in_seconds)
     issued = await services.service.issue(
-        wanted.principal_id, by=caller.name, scopes=wanted.scopes, note=wanted.note, lasts=lasts
+        wanted.principal_id,
+        by=caller.name,
+        scopes=wanted.scopes,
+        note=wanted.note,
+        lasts=lasts,
+        with_token=caller.token,
     )
     return _new(issued)
+
+
+@router.post(
+    "/tokens/claim",
+    status_code=HTTPStatus.CREATED,
+    summary="Claim the token that this is sent with",
+    responses={**TAKEN, **NOT_FOUND},
+)
+async def claim_token(services: Services, caller: Anybody) -> NewToken:
+    """Replace the token that this request is sent with by one that nobody else has seen; the old one counts no more.
+
+    It works once. A token that another made lets its owner approve only once it is claimed.
+    """
+    if caller.token_id is None:
+        raise Conflict("Nobody is asked for a token here, so there is none to claim.")
+    return _new(await services.service.claim(caller.token_id))
 
 
 @router.get("/tokens", dependencies=[ADMINISTER], summary="List tokens, newest first")

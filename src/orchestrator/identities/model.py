@@ -24,11 +24,29 @@ class Forbidden(ChiffonError):
 
 
 @dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a token comes from.
+
+    `makers` are `created_by` and the makers of the token with which it was made. `claimed_at` is since when its owner
+    alone knows it; None while who made it does, too.
+    """
+
+    created_by: str
+    makers: frozenset[str]
+    claimed_at: datetime | None
+
+    @property
+    def known_to(self) -> frozenset[str]:
+        """Who can have seen it: nobody but its owner, once it is claimed."""
+        return self.makers if self.claimed_at is None else frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who makes a request, as its token says. `name` is what events call the actor.
 
-    All tokens of a person share its `principal_id`. `token_id` is None where nobody was asked for a token, `agent_id`
-    for everybody but agents.
+    All tokens of a person share its `principal_id`. `token_id` and `token` are None where nobody was asked for a token,
+    `agent_id` for everybody but agents.
     """
 
     principal_id: UUID
@@ -38,6 +56,7 @@ class Caller:
     permissions: frozenset[Permission]
     token_id: UUID | None = None
     agent_id: UUID | None = None
+    token: Provenance | None = None
 
     def may(self, permission: Permission) -> bool:
         return permission in self.permissions
@@ -83,6 +102,7 @@ class Bearer:
             permissions_of(roles, scopes),
             token_id=row["token_id"],
             agent_id=row["agent_id"],
+            token=Provenance(row["created_by"], frozenset(row["makers"]), row["claimed_at"]),
         )
         return cls(caller, TokenPurpose(row["purpose"]), row["remaining"])
 
@@ -132,7 +152,10 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token that is to be stored; `lasts` None is without an end, `scopes` None is all that its owner may."""
+    """A token that is to be stored; `lasts` None is without an end, `scopes` None is all that its owner may.
+
+    `makers` and `claimed`: see `Provenance`.
+    """
 
     token_id: UUID
     principal_id: UUID
@@ -141,6 +164,8 @@ class NewToken:
     scopes: frozenset[Permission] | None = None
     note: str = ""
     lasts: timedelta | None = None
+    makers: frozenset[str] = frozenset()
+    claimed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +184,7 @@ class Token:
     used_at: datetime | None
     revoked_at: datetime | None
     revoked_by: str | None
+    claimed_at: datetime | None
 
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> "Token":
@@ -175,4 +201,5 @@ class Token:
             row["used_at"],
             row["revoked_at"],
             row["revoked_by"],
+            row["claimed_at"],
         )

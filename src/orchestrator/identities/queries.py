@@ -10,7 +10,7 @@ from orchestrator.identities.model import Bearer, NewPrincipal, NewToken, Princi
 # A token counts while it and its owner do, by the database's clock.
 BEARER = """
     SELECT p.principal_id, p.kind, p.name, p.roles, p.agent_id, t.token_id, t.purpose, t.scopes,
-           t.expires_at - now() AS remaining
+           t.created_by, t.makers, t.claimed_at, t.expires_at - now() AS remaining
       FROM token t JOIN principal p USING (principal_id)
      WHERE t.digest = $1 AND t.purpose IN ('api', 'agent')
        AND t.revoked_at IS NULL AND p.disabled_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
@@ -54,8 +54,19 @@ PRINCIPAL_NAMED = "SELECT * FROM principal WHERE name = $1 FOR UPDATE"
 DISABLE = "UPDATE principal SET disabled_at = now(), disabled_by = $2 WHERE principal_id = $1 RETURNING *"
 
 ISSUE = """
-    INSERT INTO token (token_id, principal_id, purpose, digest, scopes, note, created_by, expires_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, now() + $8)
+    INSERT INTO token (token_id, principal_id, purpose, digest, scopes, note, created_by, expires_at, makers,
+                       claimed_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, now() + $8, $9, CASE WHEN $10 THEN now() END)
+    RETURNING *
+"""
+
+# What takes the place of a token is like it but for the secret.
+REPLACE = """
+    INSERT INTO token (token_id, principal_id, purpose, digest, scopes, note, created_by, expires_at, makers,
+                       claimed_at)
+    SELECT $2, principal_id, purpose, $3, scopes, note, created_by, expires_at, makers, now()
+      FROM token
+     WHERE token_id = $1
     RETURNING *
 """
 
@@ -151,9 +162,26 @@ async def add_token(db: Connection, new: NewToken, *, by: str) -> Token:
     """Store a token by its digest."""
     scopes = None if new.scopes is None else sorted(new.scopes)
     row = await db.fetchrow(
-        ISSUE, new.token_id, new.principal_id, new.purpose, new.digest, scopes, new.note, by, new.lasts
+        ISSUE,
+        new.token_id,
+        new.principal_id,
+        new.purpose,
+        new.digest,
+        scopes,
+        new.note,
+        by,
+        new.lasts,
+        sorted(new.makers | {by}),
+        new.claimed,
     )
     assert row is not None
+    return Token.from_row(row)
+
+
+async def replace_token(db: Connection, token_id: UUID, *, by_id: UUID, digest: bytes) -> Token:
+    """Store a token that is claimed, with all that a locked one has but its secret."""
+    row = await db.fetchrow(REPLACE, token_id, by_id, digest)
+    assert row is not None, "it is locked"
     return Token.from_row(row)
 
 

@@ -12,7 +12,7 @@ from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.identities import queries
-from orchestrator.identities.model import NewPrincipal, NewToken, Principal, Token
+from orchestrator.identities.model import NewPrincipal, NewToken, Principal, Provenance, Token
 from orchestrator.identities.rules import check_name, check_roles
 from orchestrator.identities.tokens import digest_of, new_token
 
@@ -85,17 +85,63 @@ class IdentityService:
         scopes: Iterable[Permission] | None = None,
         note: str = "",
         lasts: timedelta | None = None,
+        with_token: Provenance | None = None,
     ) -> Issued:
-        """Make a token of a person or a service. Raises `IdentityNotFound` and `IdentityIsDisabled`."""
+        """Make a token of a person or a service. Raises `IdentityNotFound` and `IdentityIsDisabled`.
+
+        `with_token` is the token of the one who makes it. One that its owner makes with a claimed token is claimed.
+        """
         async with transaction(self._pool) as db:
             principal = await self._lock(db, principal_id)
             if principal.kind is PrincipalKind.AGENT:
                 raise Conflict(f"{principal.name!r} is an agent, which gets its credential by enrolling.")
             only = None if scopes is None else frozenset(scopes)
-            issued = await issue(db, principal, TokenPurpose.API, by=by, scopes=only, note=note, lasts=lasts)
+            makers = frozenset() if with_token is None else with_token.makers
+            is_own = by == principal.name and with_token is not None and with_token.claimed_at is not None
+            issued = await issue(
+                db,
+                principal,
+                TokenPurpose.API,
+                by=by,
+                scopes=only,
+                note=note,
+                lasts=lasts,
+                makers=makers,
+                claimed=is_own,
+            )
             await events.append(db, token_created(principal, issued.token, by=by))
         log.info("token.created", extra={"token_id": issued.token.token_id, "identity": principal.name, "by": by})
         return issued
+
+    async def claim(self, token_id: UUID) -> Issued:
+        """Give the owner of a token another in its place, which nobody else has seen; the old one counts no more.
+
+        It works once, also for two at the same moment. Raises `IdentityNotFound`, and `Conflict` for a token that was
+        claimed or revoked before, or is not one of a person or a service.
+        """
+        async with transaction(self._pool) as db:
+            old = await queries.lock_token(db, token_id)
+            if old is None:
+                raise IdentityNotFound(f"No token has the id {token_id}.")
+            if old.purpose is not TokenPurpose.API:
+                raise Conflict("Tokens of people and services are claimed; an agent gets its credential by enrolling.")
+            if old.claimed_at is not None:
+                raise Conflict("This token is claimed already: its owner alone knows it.")
+            if old.revoked_at is not None:
+                raise Conflict(f"This token was claimed or revoked before, by {old.revoked_by!r}.")
+            owner = await self._lock(db, old.principal_id)
+            secret = new_token(TokenPurpose.API)
+            token = await queries.replace_token(db, token_id, by_id=uuid4(), digest=digest_of(secret))
+            await queries.revoke(db, token_id, by=owner.name)
+            about = {
+                "token_id": str(token.token_id),
+                "replaces": str(token_id),
+                "identity": owner.name,
+                "created_by": token.created_by,
+            }
+            await events.append(db, NewEvent(Kind.TOKEN_CLAIMED, owner.name, about))
+        log.info("token.claimed", extra={"token_id": token.token_id, "identity": owner.name, "replaces": token_id})
+        return Issued(token, secret)
 
     async def tokens(self, *, principal_id: UUID | None, limit: int) -> list[Token]:
         """Return what is known of the tokens, newest first."""
@@ -133,7 +179,7 @@ class IdentityService:
                 raise IdentityIsDisabled(name)
             if principal.kind is not PrincipalKind.PERSON:
                 raise IdentityTaken(name)
-            issued = await issue(db, principal, TokenPurpose.API, by=BOOTSTRAP, note="first token")
+            issued = await issue(db, principal, TokenPurpose.API, by=BOOTSTRAP, note="first token", claimed=True)
             await events.append(db, *told, token_created(principal, issued.token, by=BOOTSTRAP))
         return issued
 
@@ -166,12 +212,14 @@ async def issue(
     scopes: frozenset[Permission] | None = None,
     note: str = "",
     lasts: timedelta | None = None,
+    makers: frozenset[str] = frozenset(),
+    claimed: bool = False,
 ) -> Issued:
     """Store a new token of somebody who is locked, and return it. Raises `IdentityIsDisabled`."""
     if principal.disabled_at is not None:
         raise IdentityIsDisabled(principal.name)
     secret = new_token(purpose)
-    new = NewToken(uuid4(), principal.principal_id, purpose, digest_of(secret), scopes, note, lasts)
+    new = NewToken(uuid4(), principal.principal_id, purpose, digest_of(secret), scopes, note, lasts, makers, claimed)
     return Issued(await queries.add_token(db, new, by=by), secret)
 
 

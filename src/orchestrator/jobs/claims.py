@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -86,10 +86,11 @@ class Claims:
             await self._lease_out(db, chosen)
             known = await tasks.get(db, list(given.values())) if given else {}
             await self._check_refusals(db, chosen, known)
-            await self._check(db, [known[task_id] for task_id in chosen])
+            lapsed = await self._check(db, known, chosen)
             claimed = [(known[task_id], one.worker.agent_id) for task_id, one in chosen.items()]
             await events.append(db, *(told.claimed(task, agent_id, task.attempt) for task, agent_id in claimed))
-        return [known[given[one.key]] if one.key in given else None for one in wanted]
+        got = {key: known[task_id] for key, task_id in given.items() if task_id not in lapsed}
+        return [got.get(one.key) for one in wanted]
 
     async def _check_refusals(self, db: Connection, chosen: Mapping[UUID, Wanted], known: Mapping[UUID, Task]) -> None:
         """See again who refused what, now that the tasks are locked; raises to undo it all where that has changed."""
@@ -99,12 +100,17 @@ class Claims:
             if any(task_id in refused.get(agent_id, ()) for agent_id, task_id in returned):
                 raise _RefusedMeanwhile
 
-    async def _check(self, db: Connection, leased: Sequence[Task]) -> None:
-        """Have the approvals of tasks that were just leased count as used; raises to undo it all for what may not."""
-        consent = await Consent.open(db, leased, now=await queries.now(db))
-        if withheld := [task.task_id for task in leased if consent.withheld(task) is not None]:
-            raise _Withheld(sorted(withheld))
-        await consent.use(db, leased)
+    async def _check(self, db: Connection, known: Mapping[UUID, Task], chosen: Collection[UUID]) -> set[UUID]:
+        """Have the approvals of tasks that were just leased count as used; raises to undo it all for what may not.
+
+        Return what was leased before and may not begin any more: the answer of its claim was lost.
+        """
+        consent = await Consent.open(db, known.values(), now=await queries.now(db))
+        withheld = {task.task_id for task in known.values() if consent.withheld(task) is not None}
+        if new := withheld.intersection(chosen):
+            raise _Withheld(sorted(new))
+        await consent.use(db, [known[task_id] for task_id in chosen])
+        return withheld
 
     async def _put_back_lost(self) -> None:
         async with self._pool.acquire() as db:

@@ -81,7 +81,7 @@ class Claims:
             winners: dict[UUID, Wanted] = {}
             for agent_id, claim in wanted:
                 task = known.get(claim.task_id)
-                match _judge(task, claim, agent_id, now, gate):
+                match _judge(task, claim, agent_id, now, gate, consent):
                     case Give() if winners.get(claim.task_id) == (agent_id, claim):
                         pass  # asked twice at once, and granted once
                     case Give() if claim.task_id in winners:
@@ -137,9 +137,14 @@ class Claims:
 
 
 def _judge(
-    task: Task | None, claim: ClaimedTask, agent_id: UUID, now: datetime, gate: Gate
+    task: Task | None, claim: ClaimedTask, agent_id: UUID, now: datetime, gate: Gate, consent: Consent
 ) -> Give | GiveAgain | Refuse:
     verdict = judge_claim(task, claim, agent_id=agent_id, now=now)
-    if isinstance(verdict, GiveAgain) and gate.is_shut_out(agent_id):
+    if not isinstance(verdict, GiveAgain):
+        return verdict
+    if gate.is_shut_out(agent_id):
         return Refuse(SHUT_OUT)
-    return verdict
+    assert task is not None
+    # The first answer was lost, so that the work would begin only now.
+    reason = consent.withheld(task)
+    return verdict if reason is None else Refuse(reason)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from uuid import UUID
 
 from common.canonical import canonical_json
 from common.work import content_of
-from orchestrator.approvals.asking import Use
 from orchestrator.approvals.model import Approval, NewApproval
+from orchestrator.approvals.rules import Use
 from orchestrator.identities.model import ANYBODY
 from orchestrator.tasks.model import NewTask
 
@@ -31,11 +32,19 @@ def _says_the_same(task: NewTask, approval: Approval) -> bool:
 
 def uses_of(tasks: Iterable[NewTask]) -> dict[int, Use]:
     """Return what the tasks bring along, by the identity of each object: one id can stand for two contents."""
-    return {
-        id(task): Use(task.approval_id, task.task_id, task.trace_id, task.work_digest)
-        for task in tasks
-        if task.approval_id is not None
+    return {id(task): _use_of(task, task.approval_id) for task in tasks if task.approval_id is not None}
+
+
+def _use_of(task: NewTask, approval_id: UUID) -> Use:
+    content = {
+        "work_type": task.work_type,
+        "target": task.agent_type,
+        "parameters": dict(task.parameters),
+        "hints": dict(task.hints),
+        "policy_version": task.policy_version,
     }
+    by = (task.requested_by or ANYBODY).principal_id
+    return Use(approval_id, task.task_id, task.trace_id, task.work_digest, content, task.terms, by)
 
 
 def question_of(task: NewTask) -> NewApproval:
@@ -50,6 +59,7 @@ def question_of(task: NewTask) -> NewApproval:
         task.agent_type,
         task.parameters,
         task.hints,
+        task.terms,
         task.ruling.effect,
         task.ruling.policy_version,
         task.ruling.rule,

@@ -12,11 +12,21 @@ from common.canonical import canonical_json
 from common.errors import Conflict, ErrorCode, Invalid, InvalidField
 from common.fields import place_in, problem_in
 from common.labels import check_task_labels
-from common.rest.tasks import HIGHEST_LIMIT, LONGEST_KEY, LONGEST_NAME, LONGEST_WAIT
+from common.rest.tasks import LONGEST_NAME
+from common.rest.work import HIGHEST_LIMIT, LONGEST_KEY, LONGEST_WAIT
 from common.visible import is_hidden
 from common.work import PARAMETERS, content_of
 from orchestrator.keys.model import has_keys
-from orchestrator.tasks.model import ATTEMPTS_IF_IDEMPOTENT, NORMAL_PRIORITY, Identity, NewTask, Task, digest_of
+from orchestrator.tasks.model import (
+    ATTEMPTS_IF_IDEMPOTENT,
+    NORMAL_PRIORITY,
+    Identity,
+    NewTask,
+    Task,
+    digest_of,
+    precedence_of,
+    terms_of,
+)
 
 # How the concurrency keys begin that a fan-out gives its tasks. Queries name it, too.
 FAN_OUT = "fan-out:"
@@ -114,6 +124,39 @@ def attempts(*, idempotent: bool, wanted: int | None) -> int:
     if wanted is not None:
         return wanted
     return ATTEMPTS_IF_IDEMPOTENT if idempotent else 1
+
+
+def check_priority(priority: int) -> None:
+    """Raise `InvalidField` for a priority that there is not."""
+    if not 1 <= priority <= 5:
+        raise InvalidField("priority", "must be from 1 (background) to 5 (critical)")
+
+
+def asked_terms(
+    *,
+    priority: int = NORMAL_PRIORITY,
+    idempotent: bool = False,
+    max_attempts: int | None = None,
+    ordering_key: str | None = None,
+    concurrency_key: str | None = None,
+    concurrency_limit: int | None = None,
+    expires_after: timedelta | None = None,
+) -> dict[str, Any]:
+    """Return the terms that a dispatch with these values would have; raises `InvalidField`."""
+    check_priority(priority)
+    check_keys(ordering_key, concurrency_key, concurrency_limit)
+    check_wait(expires_after)
+    return terms_of(
+        priority=priority,
+        precedence=precedence_of(priority),
+        idempotent=idempotent,
+        max_attempts=attempts(idempotent=idempotent, wanted=max_attempts),
+        ordering_key=ordering_key,
+        concurrency_key=concurrency_key,
+        concurrency_limit=concurrency_limit,
+        stop_after=None,
+        expires_after=expires_after,
+    )
 
 
 def waits_in_line(task: NewTask) -> bool:

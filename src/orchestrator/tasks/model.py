@@ -134,6 +134,17 @@ class NewTask:
             expires_after=self.expires_after,
         )
 
+    @property
+    def terms(self) -> dict[str, Any]:
+        """How often it may run, when, after what and until when: what people approve besides the work."""
+        return _terms(
+            self,
+            precedence=self.effective_precedence,
+            concurrency_limit=self.concurrency_limit,
+            stop_after=self.stop_after,
+            expires_after=self.expires_after,
+        )
+
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 over what is asked for, as it was written: the same digest means the same work.
@@ -271,6 +282,16 @@ class Task:
             expires_after=None if self.expires_at is None else self.expires_at - self.created_at,
         )
 
+    def terms(self, *, concurrency_limit: int | None, stop_after: int | None) -> dict[str, Any]:
+        """Return what `NewTask.terms` was, if it was with these limits."""
+        return _terms(
+            self,
+            precedence=self.precedence,
+            concurrency_limit=concurrency_limit,
+            stop_after=stop_after,
+            expires_after=None if self.expires_at is None else self.expires_at - self.created_at,
+        )
+
     @classmethod
     def from_row(cls, row: asyncpg.Record | Mapping[str, Any]) -> "Task":
         typed = {
@@ -287,6 +308,53 @@ def digest_of(asked: Mapping[str, Any]) -> bytes:
     Every release has computed this text, and compares it with what others stored; so it never changes.
     """
     return hashlib.sha256(_encode(asked).encode()).digest()
+
+
+def terms_of(
+    *,
+    priority: int,
+    precedence: int | None,
+    idempotent: bool,
+    max_attempts: int,
+    ordering_key: str | None,
+    concurrency_key: str | None,
+    concurrency_limit: int | None,
+    stop_after: int | None,
+    expires_after: timedelta | None,
+) -> dict[str, Any]:
+    """Return the terms by the names that a dispatch gives to them; `precedence` where the priority does not say it."""
+    return {
+        "max_attempts": max_attempts,
+        "idempotent": idempotent,
+        "priority": priority,
+        "precedence": None if precedence == precedence_of(priority) else precedence,
+        "ordering_key": ordering_key,
+        "concurrency_key": concurrency_key,
+        "concurrency_limit": concurrency_limit,
+        "stop_after_failures": stop_after,
+        "expires_after_seconds": None if expires_after is None else expires_after.total_seconds(),
+    }
+
+
+def _terms(
+    task: NewTask | Task,
+    *,
+    precedence: int,
+    concurrency_limit: int | None,
+    stop_after: int | None,
+    expires_after: timedelta | None,
+) -> dict[str, Any]:
+    return terms_of(
+        priority=task.priority,
+        precedence=precedence,
+        idempotent=task.idempotent,
+        max_attempts=task.max_attempts,
+        ordering_key=task.ordering_key,
+        concurrency_key=task.concurrency_key,
+        concurrency_limit=concurrency_limit,
+        stop_after=stop_after,
+        expires_after=expires_after,
+    )
 
 
 def _asked(

@@ -19,7 +19,7 @@ INSERT = """
     SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
            new.content_digest, new.priority, new.idempotent, new.max_attempts, new.status, new.ordering_key,
            new.concurrency_key, new.ordering_key IS NULL, coalesce(new.ordering_key, new.concurrency_key) IS NULL,
-           now() + new.expires_after, new.rerun_of, new.precedence,
+           now() + make_interval(secs => extract(epoch FROM new.expires_after)), new.rerun_of, new.precedence,
            task_rank(now(), new.precedence, $28), new.aim, new.effect, new.policy_rule, new.policy_version,
            new.work_digest, new.confinement, new.approval_id, new.name, new.labels, new.requested_by
       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::bytea[],
@@ -132,6 +132,15 @@ EXPIRE = """
      WHERE task.task_id = new.task_id AND task.status = 'pending'
 """
 
+# Retries that wait, of approvals that hold no longer. `task_retry_by_approval` is the index.
+LAPSED = """
+    SELECT task.task_id
+      FROM task JOIN approval ON approval.approval_id = task.approval_id
+     WHERE task.status = 'pending' AND task.attempt > 0 AND task.approval_id IS NOT NULL
+       AND approval.valid_until <= now()
+     LIMIT $1
+"""
+
 # What waits of fan-outs of which as many tasks failed as stop the rest.
 OF_STOPPED_FAN_OUTS = """
     SELECT task.task_id, failures.number
@@ -239,6 +248,11 @@ async def expired(db: Connection, *, limit: int) -> list[UUID]:
 async def lock_expired(db: Connection, task_ids: Sequence[UUID]) -> list[Task]:
     """Return those of the tasks that still wait and may not, locked; what somebody else works on is left out."""
     return [Task.from_row(row) for row in await db.fetch(LOCK_EXPIRED, list(task_ids))]
+
+
+async def lapsed(db: Connection, *, limit: int) -> list[UUID]:
+    """Return tasks that wait for another attempt, which their approvals do not cover any more."""
+    return [row["task_id"] for row in await db.fetch(LAPSED, limit)]
 
 
 async def of_stopped_fan_outs(db: Connection, *, limit: int) -> dict[UUID, int]:

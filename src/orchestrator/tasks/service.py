@@ -271,6 +271,14 @@ class TaskService:
             log.info("task.stopped", extra={"task_id": task.task_id, "trace_id": task.trace_id})
         return len(waiting)
 
+    async def withdraw_lapsed(self, *, limit: int) -> int:
+        """Cancel tasks that wait for another attempt, which their approvals do not cover any more; return how many."""
+        async with self._pool.acquire() as db:
+            found = await queries.lapsed(db, limit=limit)
+        if found:
+            await self.withdraw(found)
+        return len(found)
+
     async def withdraw(self, task_ids: Sequence[UUID]) -> None:
         """Cancel tasks that wait and must not run: altered in the ledger, or approved too long ago; others go on."""
         async with transaction(self._pool) as db:

@@ -15,6 +15,7 @@ from orchestrator.approvals.service import ApprovalService
 from orchestrator.database.pool import Pool
 from orchestrator.identities.model import Caller
 from orchestrator.leases.service import LeaseService
+from orchestrator.tasks.dispatch import asked_terms
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_caller, make_new_task
@@ -57,7 +58,7 @@ def approvals(pool: Pool) -> ApprovalService:
     def work_of(work_type: str, parameters: Mapping[str, Any], hints: Mapping[str, Any]) -> Work:
         return Work(work_type, "infra", parameters, hints)
 
-    return ApprovalService(pool, work_of, lambda _work: risky(), Wake())
+    return ApprovalService(pool, work_of, asked_terms, lambda _work: risky(), Wake())
 
 
 async def approval_of(tasks: TaskService, task: NewTask) -> UUID:

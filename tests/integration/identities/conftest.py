@@ -18,6 +18,7 @@ from orchestrator.database.pool import Pool
 from orchestrator.identities.service import IdentityService, Issued
 from orchestrator.main import serve
 from orchestrator.settings import OrchestratorSettings
+from tests.factories import OWN_TOKEN
 from tests.services.ports import free_ports
 
 Issue = Callable[..., Any]
@@ -53,7 +54,9 @@ class Site:
     async def issue(self, *roles: Role, scopes: list[Permission] | None = None, **more: Any) -> Issued:
         """Make somebody of these roles and return a token."""
         somebody = await self.identities.create(PrincipalKind.PERSON, f"p-{uuid4().hex[:12]}", roles, by="test")
-        return await self.identities.issue(somebody.principal_id, by="test", scopes=scopes, **more)
+        return await self.identities.issue(
+            somebody.principal_id, by=somebody.name, with_token=OWN_TOKEN, scopes=scopes, **more
+        )
 
     async def client(self, token: str | None) -> httpx2.AsyncClient:
         """Return a client that sends a token."""

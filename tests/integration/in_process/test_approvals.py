@@ -20,6 +20,7 @@ from chiffon.in_process import (
     Refusal,
     Status,
     UnknownExecution,
+    WorkFailed,
 )
 from tests.eventually import eventually
 from tests.fakes.clock import FakeClock
@@ -294,6 +295,47 @@ async def test_what_a_gate_refused_runs_once_after_the_yes(url: str, writer: Wri
     assert [(end.status, end.attempt, end.refused) for end in (named, with_id)] == [(Status.COMPLETED, 1, False)] * 2
     assert (replayed.status, with_id.approval_id) == (Status.FAILED, "ticket-1")
     assert writer.written == [{"id": "by name"}, {"id": "by id"}]
+
+
+@pytest.mark.parametrize("gated", [False, True])
+async def test_one_yes_is_for_one_attempt_whatever_retries_says(gated: bool) -> None:
+    began: list[Any] = []
+
+    async def flaky(payload: Mapping[str, Any]) -> Any:
+        began.append(payload)
+        raise WorkFailed("no disk", retryable=True)
+
+    async def gate(execution: Execution) -> Refusal | None:
+        return Refusal("closed") if execution.approved_by is None else None
+
+    async with OrchestratorService(retries=1, gate=gate if gated else None) as service:
+        service.register("flaky", flaky, effect="write")
+        await service.start_worker()
+        asked = await service.submit_execution("flaky", execution_id="w")
+        if gated:
+            await service.outcome("w", timeout=PATIENCE)
+        await service.approve("w", by="ben")
+        ended = await service.outcome("w", timeout=PATIENCE)
+
+    assert (ended.status, ended.attempt, len(began)) == (Status.FAILED, 1, 1)
+    assert gated or asked.max_attempts == 1, "who approves is shown the number"
+
+
+async def test_what_is_approved_and_does_not_begin_in_time_never_runs(writer: Writer) -> None:
+    clock = FakeClock()
+    async with OrchestratorService(approval_wait=timedelta(hours=1), clock=clock) as service:
+        service.register("write", writer, effect="write")
+        await service.submit_execution("write", execution_id="late")
+        clock.advance(seconds=3599)
+        approved = await service.approve("late", by="ben")
+        clock.advance(seconds=3600)
+        assert await service.queue.dequeue() is None
+        await service.start_worker()
+        ended = await service.outcome("late", timeout=PATIENCE)
+
+    assert approved.status is Status.PENDING
+    assert (ended.status, ended.error_code) == (Status.CANCELLED, 3007)
+    assert (ended.error_message, writer.written) == ("approved, and not begun in time", [])
 
 
 async def test_a_refusal_can_be_approved_only_for_a_time(writer: Writer) -> None:

@@ -12,9 +12,10 @@ import pytest
 import orchestrator
 from chiffon.ledger import current_version
 from common.lifecycle import TRANSITIONS, Status
-from orchestrator.database.migrate import last_migration, upgrade, upgrade_sql
+from orchestrator.database.migrate import last_migration, migration_before, upgrade, upgrade_sql
 from orchestrator.database.pool import Connection, Pool, open_pool
 from orchestrator.database.version import HEAD
+from orchestrator.identities.tokens import digest_of
 from orchestrator.tasks import queries as tasks
 from tests.factories import make_new_task
 from tests.integration.orchestrator.conftest import AGEING
@@ -73,6 +74,31 @@ async def test_an_empty_database_is_migrated_to_the_head_and_twice_is_once(datab
     await upgrade(database_url)
 
     assert await current_version(database_url) == HEAD
+
+
+async def test_the_first_administrators_of_a_ledger_approve_after_its_upgrade_as_before(database_url: str) -> None:
+    await upgrade(database_url, to=migration_before("0013"))
+    db = await asyncpg.connect(database_url)
+    try:
+        for name, maker in (("root", "bootstrap"), ("bob", "root")):
+            ids = uuid4(), uuid4()
+            await db.execute(
+                "INSERT INTO principal (principal_id, kind, name, roles, created_by) VALUES ($1, 'person', $2, $3, $4)",
+                *(ids[0], name, ["admin", "approver"], maker),
+            )
+            await db.execute(
+                "INSERT INTO token (token_id, principal_id, purpose, digest, created_by) SELECT $1, $2, 'api', $3, $4",
+                *(ids[1], ids[0], digest_of(name), maker),
+            )
+
+        await upgrade(database_url)
+
+        rows = await db.fetch(
+            "SELECT created_by, makers, claimed_at = created_at AS own FROM token ORDER BY created_by"
+        )
+        assert [tuple(row) for row in rows] == [("bootstrap", ["bootstrap"], True), ("root", ["root"], None)]
+    finally:
+        await db.close()
 
 
 async def test_the_offline_sql_makes_the_same_schema(database_url: str, ledger_url: str) -> None:

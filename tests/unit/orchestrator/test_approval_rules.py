@@ -14,7 +14,7 @@ from common.rest.approvals import ApprovalState
 from common.rest.identities import PrincipalKind, Role
 from orchestrator.approvals.model import Approval, Vote
 from orchestrator.approvals.rules import ApprovalNotPossible, Counts, Repeats, judge_vote
-from orchestrator.identities.model import ANYBODY, Caller, Forbidden
+from orchestrator.identities.model import ANYBODY, Caller, Forbidden, Provenance
 from orchestrator.identities.permissions import permissions_of
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
@@ -26,10 +26,12 @@ def make_approval(**values: Any) -> Approval:
         approval_id=uuid4(),
         state=ApprovalState.WAITING,
         digest=b"d" * 32,
+        approved_digest=b"a" * 32,
         work_type="echo",
         target="infra",
         parameters={},
         hints={},
+        terms={"max_attempts": 1},
         effect=Effect.WRITE,
         policy_version="1-a",
         rule="risky",
@@ -38,6 +40,7 @@ def make_approval(**values: Any) -> Approval:
         valid_for=timedelta(minutes=5),
         requester_id=PEOPLE[0],
         requested_by="ann",
+        known_to=(),
         note="",
         task_id=None,
         trace_id=None,
@@ -51,19 +54,27 @@ def make_approval(**values: Any) -> Approval:
 
 
 callers = st.builds(
-    lambda principal, kind, roles, token: Caller(
-        principal, kind, f"p{principal.int}", frozenset(roles), permissions_of(roles), token_id=token
+    lambda principal, kind, roles, token_id, token: Caller(
+        principal, kind, f"p{principal.int}", frozenset(roles), permissions_of(roles), token_id=token_id, token=token
     ),
     st.sampled_from(PEOPLE),
     st.sampled_from(PrincipalKind),
     st.sets(st.sampled_from(Role)),
     st.uuids(),
+    st.builds(
+        lambda makers, claimed_at: Provenance(makers[0], frozenset(makers), claimed_at),
+        st.lists(st.sampled_from(["ann", "root"]), min_size=1),
+        st.sampled_from([None, NOW]),
+    ),
 )
 approvals = st.builds(
-    lambda requester, roles, approvers: make_approval(requester_id=requester, roles=sorted(roles), approvers=approvers),
+    lambda requester, roles, approvers, known_to: make_approval(
+        requester_id=requester, roles=sorted(roles), approvers=approvers, known_to=known_to
+    ),
     st.sampled_from(PEOPLE),
     st.sets(st.sampled_from(Role), min_size=1),
     st.integers(1, 3),
+    st.lists(st.sampled_from(["p1", "p2", "p3", "p4"]), max_size=2),
 )
 
 
@@ -75,6 +86,10 @@ def test_a_vote_counts_exactly_for_another_person_of_a_role_that_counts(
         caller.kind is PrincipalKind.PERSON
         and caller.principal_id != approval.requester_id
         and bool(caller.roles & set(approval.roles))
+        and caller.token is not None
+        and caller.token.claimed_at is not None
+        and "ann" not in caller.token.makers
+        and caller.name not in approval.known_to
     )
     if not may:
         with pytest.raises(Forbidden):
@@ -114,7 +129,8 @@ def test_where_nobody_is_asked_who_they_are_nobody_approves() -> None:
 
 @pytest.mark.parametrize("state", [state for state in ApprovalState if state is not ApprovalState.WAITING])
 def test_what_is_decided_is_decided(state: ApprovalState) -> None:
-    caller = Caller(PEOPLE[2], PrincipalKind.PERSON, "bob", frozenset({Role.APPROVER}), frozenset())
+    token = Provenance("root", frozenset({"root"}), NOW)
+    caller = Caller(PEOPLE[2], PrincipalKind.PERSON, "bob", frozenset({Role.APPROVER}), frozenset(), token=token)
 
     with pytest.raises(ApprovalNotPossible, match=state):
         judge_vote(make_approval(state=state), [], caller, yes=True, now=NOW)
