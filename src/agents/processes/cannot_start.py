@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 # The kernel reads no more of the first line.
@@ -25,11 +25,14 @@ class CannotStart(Exception):
             super().__init__(f"The program {program!r} cannot be started: {_what_is_missing(there)}.")
 
 
-def paths_of(program: str, env: Mapping[str, str]) -> list[str]:
-    """Return the files that may be meant, in their order, as `execvp` looks for them."""
+def paths_of(program: str) -> list[str]:
+    """Return the files that may be meant, in their order: a name without a slash is looked up in the agent's `PATH`.
+
+    Work has no say in that, whatever `PATH` it gives the program: the name was ruled on, and means what the host says.
+    """
     if "/" in program:
         return [program]
-    return [f"{folder}/{program}" for folder in os.get_exec_path(env)]
+    return [f"{folder}/{program}" for folder in os.get_exec_path() if folder.startswith("/")]
 
 
 def _what_is_missing(path: Path) -> str:

@@ -93,14 +93,17 @@ async def test_a_program_that_does_not_exist_fails_for_good_with_127(tmp_path: P
         ("#!/bin/sh\r\n", "its first line, '#!/bin/sh\\r', ends with a carriage return"),
     ],
 )
-async def test_a_file_that_is_there_is_not_said_to_be_missing(tmp_path: Path, first_line: str, reason: str) -> None:
+async def test_a_file_that_is_there_is_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_line: str, reason: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     program = tmp_path / "program"
     program.write_text(f"{first_line}echo hello\n", newline="")
     program.chmod(0o755)
 
     outcomes = [
         await run(tmp_path, argv=["./program"]),
-        await run(tmp_path, argv=["program"], env={"PATH": str(tmp_path)}),
+        await run(tmp_path, argv=["program"]),
     ]
 
     for outcome, _ in outcomes:
