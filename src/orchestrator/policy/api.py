@@ -53,11 +53,14 @@ async def get_policy(policies: Policies) -> PolicyInForce:
     "/explain",
     dependencies=[requires(Permission.DISPATCH)],
     summary="What the policy says about work",
-    responses={**UNKNOWN},
+    responses={403: {"content": ERROR_CONTENT, "description": "The caller may not dispatch (4003)."}, **UNKNOWN},
 )
 async def explain_policy(
     order: ExplainRequest, policies: Policies, work_of: Annotated[WorkOf, Depends(get_work_of)]
 ) -> Explained:
-    """Say which rule decides about some work, and why the rules before it do not. Nothing is dispatched."""
+    """Say which rule decides about some work, and why the rules before it do not. Nothing is dispatched.
+
+    The caller needs the permission `dispatch`.
+    """
     work = work_of(order.work_type, order.parameters, order.hints.model_dump(mode="json", exclude_none=True))
     return explained(*policies.explain(work))
