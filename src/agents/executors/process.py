@@ -20,8 +20,9 @@ from agents.executors.base import ProcessStarted, WriteOutput
 from agents.executors.enclosure import OPEN, Enclosure
 from agents.executors.process_sandbox import sandboxed
 from agents.executors.pump import Pump
-from agents.processes.cannot_start import CannotStart, paths_of
+from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keeper, Launch, NotBegun, Starter
+from agents.processes.lookup import find, paths_of
 from agents.processes.program import Step
 from agents.stopping import StopSignal
 from common.messages import Stream
@@ -174,8 +175,7 @@ async def _start(keepers: Starter, command: Command, pumps: Sequence[Pump]) -> K
 def _first_program(command: Command, paths: Sequence[str]) -> str:
     """Return a path as it was given, or where a name leads; raises `CannotStart`."""
     program = command.argv[0]
-    runnable = (path for path in paths if Path(path).is_file() and os.access(path, os.X_OK))
-    found = program if "/" in program else next(runnable, None)
+    found = program if "/" in program else find(program)
     if found is None:
         raise CannotStart(program, paths, command.cwd, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
     return found

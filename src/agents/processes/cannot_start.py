@@ -1,7 +1,6 @@
 """Say why a program cannot be started, in the words of what the caller gave."""
 
 import errno
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,16 +22,6 @@ class CannotStart(Exception):
             self.exit_code = 127
         else:
             super().__init__(f"The program {program!r} cannot be started: {_what_is_missing(there)}.")
-
-
-def paths_of(program: str) -> list[str]:
-    """Return the files that may be meant, in their order: a name without a slash is looked up in the agent's `PATH`.
-
-    Work has no say in that, whatever `PATH` it gives the program: the name was ruled on, and means what the host says.
-    """
-    if "/" in program:
-        return [program]
-    return [f"{folder}/{program}" for folder in os.get_exec_path() if folder.startswith("/")]
 
 
 def _what_is_missing(path: Path) -> str:

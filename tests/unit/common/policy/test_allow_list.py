@@ -205,3 +205,8 @@ def test_each_argument_is_one_that_the_rule_names(argv: list[str], is_allowed: b
 def test_a_text_that_cannot_be_encoded_matches_nothing() -> None:
     assert isinstance(asked('allow = { executables = "git", files = "/srv/**" }', argv=["git", "/srv/\ud800"]), Refused)
     assert isinstance(asked('parameters = { "argv.0" = ".*" }', argv=["\ud800"]), Refused)
+
+
+def test_a_text_that_a_rule_demands_as_env_sets_no_variable() -> None:
+    assert isinstance(asked('parameters = { env = "prod" }', "own_type", env="prod"), Ruling)
+    assert isinstance(asked("", "own_type", env="prod"), Refused)
