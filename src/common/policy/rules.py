@@ -149,7 +149,7 @@ def _variables(rule: Rule, parameters: Mapping[str, Any]) -> Iterator[str]:
     if refused := sorted(name for name in given if name not in rule.variables):
         more = len(refused) - MOST_NAMED
         names = ", ".join(map(shown, refused[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
-        yield f"env sets {names}; a rule names each variable that work may set in allow.environment"
+        yield f"env sets {names}, which allow.environment does not name"
 
 
 def _too_much(limits: Limits, parameters: Mapping[str, Any]) -> Iterator[str]:

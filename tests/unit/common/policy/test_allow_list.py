@@ -35,7 +35,7 @@ def test_work_sets_no_variable_that_its_rule_does_not_name(rule: str, name: str)
     answer = asked(rule, argv=["git", "status"], env={"LANG": "C", name: "x"} if "LANG" in rule else {name: "x"})
 
     assert isinstance(answer, Refused)
-    assert f"env sets {name!r};" in answer.reason
+    assert f"env sets {name!r}, which" in answer.reason
 
 
 @pytest.mark.parametrize("name", VARIABLES)
