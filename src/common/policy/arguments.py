@@ -14,8 +14,10 @@ MOST_READINGS = 1024
 # How many characters of an argument a message holds.
 LONGEST_SHOWN = 200
 
+UP = "holds '..', which a link may lead anywhere"
+
 # What ends one name and may begin another: anything but letters, digits and what is usual within a name.
-_SEPARATOR = re.compile(r"[^\w.+%~/-]")
+_SEPARATOR = re.compile(r"[^\w.+~/-]")
 _ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
 _FILE_SCHEME = re.compile(r"file:", re.IGNORECASE)
 _WITH_HOST = re.compile(r"://[^/]")
@@ -38,6 +40,11 @@ def problem_of(arguments: Sequence[str], allowed: Globs) -> str | None:
     return None
 
 
+def goes_up(argument: str) -> bool:
+    """Return whether an argument may name the parent of a folder, which is where a link leads and not what it says."""
+    return ".." in argument and any(_has_parent(piece) for piece in _SEPARATOR.split(argument))
+
+
 def shown(text: str) -> str:
     """Return a text of a caller as a message holds it."""
     return repr(text) if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]!r}…"
@@ -53,11 +60,9 @@ def _doubt(argument: str) -> str | None:
     if len(argument) > LONGEST_SUBJECT:
         return f"has more than {LONGEST_SUBJECT} characters"
     for piece in _SEPARATOR.split(argument):
-        names = piece.split("/")
-        is_attached = piece[:1] in ("-", "+")  # a name may follow the letters of an option
-        if ".." in names or (is_attached and names[0].endswith("..")):
-            return "holds '..', which a link may lead anywhere"
-        if piece.startswith("~") or (is_attached and "~" in piece):
+        if _has_parent(piece):
+            return UP
+        if piece.startswith("~") or (_is_option(piece) and "~" in piece):
             return "holds '~', which may stand for a home directory"
     if "/" not in argument and _FILE_SCHEME.search(argument) is None:
         return None
@@ -70,6 +75,16 @@ def _doubt(argument: str) -> str | None:
     return None
 
 
+def _is_option(piece: str) -> bool:
+    """Return whether a name may follow the letters of an option."""
+    return piece.startswith(("-", "+"))
+
+
+def _has_parent(piece: str) -> bool:
+    names = piece.split("/")
+    return ".." in names or (_is_option(piece) and names[0].endswith(".."))
+
+
 def _readings(argument: str) -> Iterator[str]:
     """Yield each absolute path that an argument may name: from where one may begin to each place where it may end."""
     ends = [*(found.start() for found in _SEPARATOR.finditer(argument)), len(argument)]
@@ -77,7 +92,7 @@ def _readings(argument: str) -> Iterator[str]:
     for number, end in enumerate(ends):
         piece = argument[begin:end]
         slash = piece.find("/")
-        if slash == 0 or (slash > 0 and piece[0] in "-+"):
+        if slash == 0 or (slash > 0 and _is_option(piece)):
             for last in ends[number:]:
                 yield argument[begin + slash : last]
         begin = end + 1

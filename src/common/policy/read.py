@@ -129,6 +129,17 @@ class Rule(Part):
         """Whether it says which programs it is about."""
         return self.allow.executables is not None or not self.parameters.keys().isdisjoint(PROGRAMS)
 
+    @cached_property
+    def names_arguments(self) -> bool:
+        """Whether it says which arguments a program may have."""
+        demanded = (path for path in self.parameters if path.startswith("argv.") and path not in PROGRAMS)
+        return self.allow.arguments is not None or any(demanded)
+
+    @property
+    def names_directory(self) -> bool:
+        """Whether it says where work may run."""
+        return self.allow.directories is not None or self.allow.files is not None or "cwd" in self.parameters
+
 
 class Policy(Part):
     """Rules in their order: the first that matches decides, and what matches none is refused."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.canonical import canonical_json
-from common.policy.arguments import problem_of, shown
+from common.policy.arguments import UP, goes_up, problem_of, shown
 from common.policy.model import Refused, Ruling, Work
 from common.policy.patterns import normal_path
 from common.policy.read import Allow, Limits, Policy, Rule
@@ -87,7 +87,7 @@ def _mismatches(rule: Rule, work: Work) -> Iterator[str]:
 def _violations(rule: Rule, parameters: Mapping[str, Any]) -> Iterator[str]:
     allow = rule.allow
     yield from _program(rule, parameters)
-    if allow.directories is not None or allow.files is not None:
+    if rule.names_directory:
         yield from _directory(allow, parameters.get("cwd"))
     if not allow.lets_any_variable:
         yield from _variables(rule, parameters)
@@ -102,7 +102,7 @@ def _program(rule: Rule, parameters: Mapping[str, Any]) -> Iterator[str]:
     allow, argv, script = rule.allow, parameters.get("argv"), parameters.get("script")
     if script is not None and not allow.lets_scripts_run:
         yield "scripts are not allowed"
-    if not rule.names_program and allow.arguments is None and allow.files is None:
+    if not rule.names_program and not rule.names_arguments and allow.files is None:
         return
     if argv is not None and not _is_command(argv):
         yield "argv is not a list of texts that begins with a program"
@@ -115,11 +115,14 @@ def _program(rule: Rule, parameters: Mapping[str, Any]) -> Iterator[str]:
             yield f"the program {shown(str(program))} is not written without '.', '..' and empty names"
         elif allow.executables is not None and not allow.executables.match(program):
             yield f"the program {shown(program)} is not {allow.executables}"
-    yield from _arguments(allow, (argv or ())[1:])
+    yield from _arguments(rule, (argv or ())[1:])
 
 
-def _arguments(allow: Allow, arguments: Sequence[str]) -> Iterator[str]:
-    if allow.arguments is not None:
+def _arguments(rule: Rule, arguments: Sequence[str]) -> Iterator[str]:
+    allow = rule.allow
+    if rule.names_arguments and (up := next(filter(goes_up, arguments), None)) is not None:
+        yield f"the argument {shown(up)} {UP}"
+    elif allow.arguments is not None:
         refused = next((one for one in arguments if not allow.arguments.match(one)), None)
         if refused is not None:
             yield f"the argument {shown(refused)} is not {allow.arguments}"

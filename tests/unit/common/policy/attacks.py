@@ -94,6 +94,7 @@ SPELLINGS = [
     "-f../etc/shadow",
     "-C..",
     "+f/etc/shadow",
+    "%/etc/shadow",
     "-Wa,-I/etc/shadow",
     "-Isub/etc/shadow",
     "@/etc/shadow",

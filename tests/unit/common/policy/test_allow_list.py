@@ -116,6 +116,7 @@ def test_a_path_beyond_the_files_is_refused_however_it_is_spelled(argument: str,
         "feature/x..v2",
         "release 50%",
         "+%Y-%m-%d",
+        "+%Y/%m/%d",
         "user@host",
         "a=b,c:d",
         "$x",
@@ -200,6 +201,22 @@ def test_each_argument_is_one_that_the_rule_names(argv: list[str], is_allowed: b
     answer = asked('allow = { executables = "git", arguments = ["status", "--short"] }', argv=argv)
 
     assert isinstance(answer, Ruling) is is_allowed
+
+
+@pytest.mark.parametrize("path", ["/srv/app/../../etc/shadow", "--file=/srv/app/..", "-f/srv/app/../x", ".."])
+@pytest.mark.parametrize("rule", ["allow = { arguments = '.*' }", "parameters = { 'argv.1' = '.*' }"])
+def test_a_pattern_for_arguments_lets_no_path_lead_up(rule: str, path: str) -> None:
+    answer = asked(rule, argv=["cat", path])
+
+    assert isinstance(answer, Refused)
+    assert f"the argument {path!r} holds '..'" in answer.reason
+    assert isinstance(asked(rule, argv=["cat", "/srv/app/x..y"]), Ruling)
+
+
+def test_a_pattern_for_the_directory_lets_no_path_lead_up() -> None:
+    for rule in ("allow = { directories = '/srv/.*' }", "parameters = { cwd = '/srv/.*' }"):
+        assert isinstance(asked(rule, "own_type", argv=["x"], cwd="/srv/../etc"), Refused)
+        assert isinstance(asked(rule, "own_type", argv=["x"], cwd="/srv/app"), Ruling)
 
 
 def test_a_text_that_cannot_be_encoded_matches_nothing() -> None:
