@@ -6,7 +6,7 @@ RE2 matches them: no pattern makes it backtrack, and it refuses what it could on
 import posixpath
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import re2
 from pydantic import GetCoreSchemaHandler
@@ -74,14 +74,19 @@ class Patterns:
         texts = core_schema.tuple_schema(
             [core_schema.no_info_after_validator_function(cls._checked, text)],
             variadic_item_index=0,
-            min_length=1,
             max_length=MOST_PATTERNS,
         )
         return core_schema.no_info_after_validator_function(
-            cls,
+            cls._made_of,
             core_schema.no_info_before_validator_function(one_or_many, texts),
             serialization=core_schema.plain_serializer_function_ser_schema(lambda patterns: list(patterns.texts)),
         )
+
+    @classmethod
+    def _made_of(cls, texts: tuple[str, ...]) -> Self:
+        if not texts:
+            raise ValueError("must have at least one")
+        return cls(texts)
 
     @staticmethod
     def _checked(text: str) -> str:

@@ -107,6 +107,8 @@ def _program(rule: Rule, parameters: Mapping[str, Any]) -> Iterator[str]:
     if argv is not None and not _is_command(argv):
         yield "argv is not a list of texts that begins with a program"
         return
+    if argv is not None and script is not None:
+        yield "it gives both argv and script"
     programs = [*(argv or ())[:1], *([] if script is None else [parameters.get("shell", DEFAULT_SHELL)])]
     if allow.executables is not None and not programs:
         yield f"it names no program, which must be {allow.executables}"

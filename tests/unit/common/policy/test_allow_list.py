@@ -179,6 +179,7 @@ def test_a_rule_that_names_programs_refuses_what_may_be_another(parameters: dict
 def test_a_rule_that_demands_a_program_refuses_another_way_to_it() -> None:
     assert isinstance(asked('parameters = { "argv.0" = "/opt/.+" }', argv=["/opt/../bin/sh"]), Refused)
     assert isinstance(asked('parameters = { "shell" = "/opt/.+" }', script="id", shell="/opt/../bin/sh"), Refused)
+    assert isinstance(asked('parameters = { "argv.0" = "/opt/.+" }', "own_type", argv=["/opt/x"], script="id"), Refused)
 
 
 @pytest.mark.parametrize("restriction", ['executables = "/bin/.+"', 'arguments = "x"', 'files = "/srv/**"'])

@@ -133,6 +133,7 @@ def test_the_version_names_what_the_rules_say() -> None:
         (("deploy-[a-z]+", ".{1000}.{1000}.{1000}.{1000}"), "pattern too large"),
         (('"APP_NAME"', '"APP_[A-Z]+"'), "rule 'deploy'.allow.environment.0: Value error, 'APP_[A-Z]+' is no name"),
         (('"APP_NAME"', '"*"'), "rule 'deploy'"),
+        (('["/srv/app/**"]', "[]"), "rule 'deploy'.allow.files: Value error, must have at least one"),
         (("/srv/app/**", "/srv/app**"), "must have '**' as a whole name only"),
         (("/srv/app/**", "srv/app"), "rule 'deploy'.allow.files.0: Value error, must be an absolute path"),
         (("/srv/app/**", "/srv/../app"), "must be an absolute path without"),
