@@ -1,6 +1,5 @@
 """The GPUs of this host, as `nvidia-smi` reports them."""
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from agents.executors.process import Command, run_process
 from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Starter
+from agents.processes.lookup import find
 from agents.stopping import StopSignal
 from common.messages import Stream
 
@@ -31,7 +31,7 @@ class Gpu:
 
 def find_tool() -> str | None:
     """Return the path of `nvidia-smi`; None on a host without it."""
-    return shutil.which(TOOL)
+    return find(TOOL)
 
 
 async def read_gpus(keepers: Starter) -> list[Gpu]:

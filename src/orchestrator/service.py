@@ -13,7 +13,7 @@ from common.broker.topology import every_queue
 from common.ids import new_request_id, new_trace_id
 from common.loop import Wake
 from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkResult
-from common.policy.model import Ruling, Work
+from common.policy.model import Work
 from orchestrator.dispatch.service import Dispatched, DispatchService
 from orchestrator.events.model import Event
 from orchestrator.events.service import EventService
@@ -177,10 +177,6 @@ class OrchestratorService:
         agent_type = self._determine_agent_type(work_type, hints)
         check_parameters(work_type, parameters)
         return Work(work_type, agent_type, parameters, hints)
-
-    def rule(self, work_type: str, parameters: Mapping[str, Any], hints: Mapping[str, Any]) -> Ruling:
-        """Return by which rule of the policy work may run; raises `RefusedByPolicy`."""
-        return self._policy.rule(self.work_of(work_type, parameters, hints))
 
     async def store_together(self, tasks: Sequence[NewTask]) -> Sequence[Identity | BaseException]:
         """Store checked work in one transaction, all or none, and have it done; see `dispatch_work`."""

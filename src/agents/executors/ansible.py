@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from agents.executors import ansible_vars
 from agents.executors.base import ExecutionContext, Executor, Host, Outcome
 from agents.executors.programs import Program
+from agents.processes.lookup import find
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream
 from common.result import MAX_RESULT_BYTES, canonical_result
@@ -51,7 +52,7 @@ class AnsibleExecutor(Executor[AnsibleParameters]):
     def offer(cls, host: Host) -> Self | None:
         if host.playbooks_dir is None:
             return None
-        program = shutil.which(PROGRAM)
+        program = find(PROGRAM)
         if program is None or not host.playbooks_dir.is_dir():
             reason = f"{PROGRAM} is not installed" if program is None else f"{host.playbooks_dir} is no directory"
             log.warning("executor.not_offered", extra={"work_type": cls.kind, "reason": reason})

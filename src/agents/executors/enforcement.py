@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from agents.executors.enclosure import Enclosure, User
 from agents.executors.process import Command, run_process
 from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keepers
+from agents.processes.lookup import find
 from agents.processes.program import unshare
 from agents.stopping import StopSignal
 from common.confinement import EVERYWHERE, UNCONFINED, Confinement
@@ -73,7 +73,7 @@ async def probe(
         possible.add("max_processes")
     if user is not None and user.uid != os.geteuid():
         possible.add("own_user")
-    bubblewrap = shutil.which("bwrap")
+    bubblewrap = find("bwrap")
     network_off, sandbox = await asyncio.gather(
         _works(keepers, Enclosure(Confinement(network_off=True), user)) if unshare is not None else _no(),
         _works(keepers, Enclosure(Confinement(network_off=True, sandbox=True), user, bubblewrap))

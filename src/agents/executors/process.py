@@ -20,8 +20,9 @@ from agents.executors.base import ProcessStarted, WriteOutput
 from agents.executors.enclosure import OPEN, Enclosure
 from agents.executors.process_sandbox import sandboxed
 from agents.executors.pump import Pump
-from agents.processes.cannot_start import CannotStart, paths_of
+from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keeper, Launch, NotBegun, Starter
+from agents.processes.lookup import find, paths_of
 from agents.processes.program import Step
 from agents.stopping import StopSignal
 from common.messages import Stream
@@ -140,10 +141,15 @@ async def run_process(
 
 async def _start(keepers: Starter, command: Command, pumps: Sequence[Pump]) -> Keeper:
     outputs = [pump.writing_end for pump in pumps]
-    argv, enclosure = sandboxed(command.argv, command.cwd, command.enclosure), command.enclosure
+    enclosure = command.enclosure
+    paths, argv = paths_of(command.argv[0]), list(command.argv)
+    if enclosure.is_sandboxed:
+        # Bubblewrap would look a name up in the PATH of the work.
+        argv = sandboxed([_first_program(command, paths), *argv[1:]], command.cwd, enclosure)
+        paths = argv[:1]
     user = enclosure.user
     launch = Launch(
-        paths=paths_of(argv[0], command.env),
+        paths=paths,
         argv=argv,
         env=command.env,
         cwd=str(command.cwd),
@@ -164,6 +170,15 @@ async def _start(keepers: Starter, command: Command, pumps: Sequence[Pump]) -> K
             if failure.step is Step.FORK or is_of_the_host(error):
                 raise error from None
             raise CannotStart(argv[0], launch.paths, command.cwd, error) from None
+
+
+def _first_program(command: Command, paths: Sequence[str]) -> str:
+    """Return a path as it was given, or where a name leads; raises `CannotStart`."""
+    program = command.argv[0]
+    found = program if "/" in program else find(program)
+    if found is None:
+        raise CannotStart(program, paths, command.cwd, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+    return found
 
 
 def _input_file(command: Command) -> IO[bytes]:

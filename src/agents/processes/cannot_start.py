@@ -1,8 +1,7 @@
 """Say why a program cannot be started, in the words of what the caller gave."""
 
 import errno
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 # The kernel reads no more of the first line.
@@ -23,13 +22,6 @@ class CannotStart(Exception):
             self.exit_code = 127
         else:
             super().__init__(f"The program {program!r} cannot be started: {_what_is_missing(there)}.")
-
-
-def paths_of(program: str, env: Mapping[str, str]) -> list[str]:
-    """Return the files that may be meant, in their order, as `execvp` looks for them."""
-    if "/" in program:
-        return [program]
-    return [f"{folder}/{program}" for folder in os.get_exec_path(env)]
 
 
 def _what_is_missing(path: Path) -> str:

@@ -54,7 +54,8 @@ def explain_(work: str, /, *, policy: Path | None = None, printing: Printing = A
     chiffon policy explain work.json --policy policy.toml
     ```
 
-    Exit status 0: it may run, perhaps once it is approved; 10: it is refused.
+    Exit status 0: it may run, perhaps once it is approved; 10: it is refused. A running orchestrator says the same of
+    its own policy at `POST /api/v1/policy/explain`, to callers who may dispatch.
 
     Parameters
     ----------

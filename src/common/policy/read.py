@@ -3,6 +3,7 @@
 import hashlib
 import re
 import tomllib
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -13,29 +14,34 @@ from common.canonical import canonical_json
 from common.confinement import UNCONFINED, Confinement
 from common.errors import StartupRefused
 from common.policy.model import ApprovalDemand, Effect
+from common.policy.patterns import Globs, Patterns, one_or_many
 
-LONGEST_PATTERN = 500
+# Stands for any variable, in a rule that lets anything run.
+ANY = "*"
+LONGEST_NAME = 256
+LONGEST_PARAMETER = 200
+ENV = "env."
+PROGRAMS = frozenset({"argv.0", "shell"})
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class InvalidPolicy(StartupRefused):
     """The file is not a policy; the message names each rule and field that is wrong."""
 
 
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"is not a pattern: {error}") from None
+def _is_a_variable(text: str) -> str:
+    if text != ANY and _VARIABLE.fullmatch(text) is None:
+        raise ValueError(
+            f"{text!r} is no name of a variable: letters, digits and '_' are allowed, and no patterns; "
+            '"*" alone stands for any'
+        )
     return text
 
 
-Pattern = Annotated[str, Field(min_length=1, max_length=LONGEST_PATTERN), AfterValidator(_pattern)]
-Patterns = Annotated[
-    tuple[Pattern, ...],
-    Field(min_length=1, max_length=200),
-    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
-]
-Texts = Annotated[tuple[str, ...], Field(max_length=200)]
+Variable = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(_is_a_variable)]
+Variables = Annotated[tuple[Variable, ...], Field(max_length=200), BeforeValidator(one_or_many)]
+ParameterPath = Annotated[str, Field(min_length=1, max_length=LONGEST_PARAMETER)]
 
 
 class Part(BaseModel):
@@ -43,14 +49,21 @@ class Part(BaseModel):
 
 
 class Allow(Part):
-    """What work that matches may use; None where anything is allowed. Patterns match the whole text."""
+    """What work that matches may use. Patterns match the whole text."""
 
-    executables: Patterns | None = Field(default=None, description="The program: argv[0], or the shell of a script.")
-    scripts: bool | None = Field(default=None, description="Whether scripts may run; no, where executables are named.")
+    executables: Patterns | None = Field(
+        default=None, description="The program as given: argv[0], or the shell of a script; any, without this."
+    )
+    arguments: Patterns | None = Field(default=None, description="Each argument of the program; any, without this.")
+    scripts: bool | None = Field(
+        default=None, description="Whether scripts may run; no, where executables, arguments or files are named."
+    )
     directories: Patterns | None = Field(default=None, description="The working directory, where work names one.")
-    environment: Patterns | None = Field(default=None, description="Names of environment variables that work may set.")
-    files: Texts | None = Field(
-        default=None, description="Globs for arguments that are paths; ** crosses directories, * and ? do not."
+    environment: Variables = Field(
+        default=(), description="Variables that work may set, each by its name; none, without this."
+    )
+    files: Globs | None = Field(
+        default=None, description="Files that arguments may name; ** is one name or more, * and ? stay within a name."
     )
 
     leaves_processes: bool = Field(
@@ -59,7 +72,15 @@ class Allow(Part):
 
     @property
     def lets_scripts_run(self) -> bool:
-        return self.executables is None if self.scripts is None else self.scripts
+        return self.lets_any_program_run if self.scripts is None else self.scripts
+
+    @property
+    def lets_any_program_run(self) -> bool:
+        return self.executables is None and self.arguments is None and self.files is None
+
+    @property
+    def lets_any_variable(self) -> bool:
+        return ANY in self.environment
 
 
 class Limits(Part):
@@ -74,14 +95,50 @@ class Rule(Part):
     work_type: Patterns | None = None
     agent_type: Patterns | None = None
     labels: dict[str, Any] = Field(default_factory=dict, description="Labels that the work requires of its agent.")
-    parameters: dict[str, Patterns] = Field(
+    parameters: dict[ParameterPath, Patterns] = Field(
         default_factory=dict, description="A path such as argv.0 or env.STAGE, and what must stand there."
     )
     effect: Effect
-    allow: Allow | None = None
+    allow: Allow = Allow()
     limits: Limits = Limits()
     confinement: Confinement = UNCONFINED
     approval: ApprovalDemand | None = None
+
+    @model_validator(mode="after")
+    def _any_variable_stands_alone(self) -> Self:
+        allow = self.allow
+        if not allow.lets_any_variable:
+            return self
+        is_fence = self.parameters or allow.directories is not None or not allow.lets_scripts_run
+        if is_fence or not allow.lets_any_program_run or len(allow.environment) > 1:
+            raise ValueError(
+                'allow.environment: "*" lets a program run any other, so it stands alone, and only in a rule whose '
+                "scripts may run, without parameters, executables, arguments, directories and files; "
+                "name the variables instead"
+            )
+        return self
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The variables that the rule names, in `allow.environment` or as `env.NAME` in `parameters`."""
+        demanded = (path.removeprefix(ENV) for path in self.parameters if path.startswith(ENV))
+        return frozenset((*self.allow.environment, *demanded))
+
+    @property
+    def names_program(self) -> bool:
+        """Whether it says which programs it is about."""
+        return self.allow.executables is not None or not self.parameters.keys().isdisjoint(PROGRAMS)
+
+    @cached_property
+    def names_arguments(self) -> bool:
+        """Whether it says which arguments a program may have."""
+        demanded = (path for path in self.parameters if path.startswith("argv.") and path not in PROGRAMS)
+        return self.allow.arguments is not None or any(demanded)
+
+    @property
+    def names_directory(self) -> bool:
+        """Whether it says where work may run."""
+        return self.allow.directories is not None or self.allow.files is not None or "cwd" in self.parameters
 
 
 class Policy(Part):
@@ -92,8 +149,8 @@ class Policy(Part):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        names = [rule.name for rule in self.rule]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        twice = sorted(name for name, times in Counter(rule.name for rule in self.rule).items() if times > 1)
+        if twice:
             raise ValueError(f"two rules have the name {twice[0]!r}")
         return self
 

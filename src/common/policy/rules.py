@@ -1,58 +1,18 @@
 """Which rule decides about work, and what it says: pure."""
 
-import posixpath
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from common.canonical import canonical_json
+from common.policy.arguments import UP, goes_up, problem_of, shown
 from common.policy.model import Refused, Ruling, Work
-from common.policy.read import Allow, Limits, Patterns, Policy, Rule
+from common.policy.patterns import normal_path
+from common.policy.read import Allow, Limits, Policy, Rule
 
-LONGEST_SUBJECT = 4096
-
-# Variables by which a program runs what its caller wants rather than what its command line says. A rule that says what
-# work may use lets one through only where it names it, letter by letter: no pattern reaches them.
-HIJACKING = frozenset(
-    [
-        "BASHOPTS",
-        "BASH_ENV",
-        "DYLD_INSERT_LIBRARIES",
-        "DYLD_LIBRARY_PATH",
-        "ENV",
-        "GCONV_PATH",
-        "GIT_CONFIG",
-        "GIT_CONFIG_GLOBAL",
-        "GIT_EDITOR",
-        "GIT_EXEC_PATH",
-        "GIT_EXTERNAL_DIFF",
-        "GIT_PAGER",
-        "GIT_PROXY_COMMAND",
-        "GIT_SSH",
-        "GIT_SSH_COMMAND",
-        "IFS",
-        "JAVA_TOOL_OPTIONS",
-        "LD_AUDIT",
-        "LD_LIBRARY_PATH",
-        "LD_PRELOAD",
-        "LESSOPEN",
-        "NODE_OPTIONS",
-        "NODE_PATH",
-        "PAGER",
-        "PATH",
-        "PERL5LIB",
-        "PERL5OPT",
-        "PROMPT_COMMAND",
-        "PS4",
-        "PYTHONHOME",
-        "PYTHONPATH",
-        "PYTHONSTARTUP",
-        "RUBYLIB",
-        "RUBYOPT",
-        "SHELLOPTS",
-    ]
-)
+DEFAULT_SHELL = "/bin/sh"
+# How many variables a message names.
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +30,11 @@ class Finding:
 
 def decide(policy: Policy, work: Work) -> Ruling | Refused:
     """Return what the first rule that matches says; work that none matches is refused."""
-    closest: Finding | None = None
     for rule in policy.rule:
-        finding = look(rule, work)
-        if not finding.matches:
-            if closest is None or len(finding.mismatches) < len(closest.mismatches):
-                closest = finding
+        if any(True for _ in _mismatches(rule, work)):
             continue
-        if finding.violations:
-            reason = f"The rule {rule.name!r} does not allow this: {'; '.join(finding.violations)}."
+        if violations := list(_violations(rule, work.parameters)):
+            reason = f"The rule {rule.name!r} does not allow this: {'; '.join(violations)}."
             return Refused(reason, policy.id, rule.name)
         return Ruling(
             rule.name,
@@ -87,6 +43,7 @@ def decide(policy: Policy, work: Work) -> Ruling | Refused:
             rule.approval,
             rule.confinement,
         )
+    closest = min(explain(policy, work), key=lambda finding: len(finding.mismatches), default=None)
     if closest is None:
         return Refused("The policy has no rules.", policy.id)
     reason = f"No rule lets this run. The closest is {closest.rule!r}, and {'; '.join(closest.mismatches)}."
@@ -107,62 +64,100 @@ def look(rule: Rule, work: Work) -> Finding:
     """Hold one rule against some work."""
     if mismatches := list(_mismatches(rule, work)):
         return Finding(rule.name, mismatches)
-    allowed = [] if rule.allow is None else list(_beyond(rule.allow, work.parameters))
-    return Finding(rule.name, (), [*allowed, *_left(rule, work.parameters), *_too_much(rule.limits, work.parameters)])
+    return Finding(rule.name, (), list(_violations(rule, work.parameters)))
 
 
-def _mismatches(rule: Rule, work: Work) -> Iterable[str]:
-    if rule.work_type is not None and not _matches(rule.work_type, work.work_type):
-        yield f"work_type {work.work_type!r} is not {_either(rule.work_type)}"
-    if rule.agent_type is not None and not _matches(rule.agent_type, work.agent_type):
-        yield f"agent_type {work.agent_type!r} is not {_either(rule.agent_type)}"
-    required = work.hints.get("required_capabilities")
-    asked = required if isinstance(required, Mapping) else {}
-    for name, value in rule.labels.items():
-        if asked.get(name) != value:
-            yield f"it does not require the label {name} = {value!r}"
+def _mismatches(rule: Rule, work: Work) -> Iterator[str]:
+    if rule.work_type is not None and not rule.work_type.match(work.work_type):
+        yield f"work_type {work.work_type!r} is not {rule.work_type}"
+    if rule.agent_type is not None and not rule.agent_type.match(work.agent_type):
+        yield f"agent_type {work.agent_type!r} is not {rule.agent_type}"
+    if rule.labels:
+        required = work.hints.get("required_capabilities")
+        asked = required if isinstance(required, Mapping) else {}
+        for name, value in rule.labels.items():
+            if asked.get(name) != value:
+                yield f"it does not require the label {name} = {value!r}"
     for path, patterns in rule.parameters.items():
         found = _at(work.parameters, path)
-        if found is None or not _matches(patterns, found):
-            yield f"parameters.{path} is not {_either(patterns)}"
+        if found is None or not patterns.match(found):
+            yield f"parameters.{path} is not {patterns}"
 
 
-def _beyond(allow: Allow, parameters: Mapping[str, Any]) -> Iterable[str]:
-    argv, is_script = _argv(parameters)
-    if is_script and not allow.lets_scripts_run:
-        yield "scripts are not allowed"
-    if allow.executables is not None and argv and not _matches(allow.executables, argv[0]):
-        yield f"the program {argv[0]!r} is not {_either(allow.executables)}"
-    directory = parameters.get("cwd")
-    if allow.directories is not None and isinstance(directory, str):
-        normal = posixpath.normpath(directory)
-        if not _matches(allow.directories, normal):
-            yield f"the directory {normal!r} is not {_either(allow.directories)}"
-    yield from _variables(allow, parameters)
-    if allow.files is not None:
-        for path in filter(_is_path, argv[1:]):
-            normal = posixpath.normpath(path)
-            if not any(_glob(glob).fullmatch(normal) for glob in allow.files):
-                yield f"the path {normal!r} is not under {_either(allow.files)}"
-
-
-def _variables(allow: Allow, parameters: Mapping[str, Any]) -> Iterable[str]:
-    given = parameters.get("env")
-    for name in sorted(given) if isinstance(given, Mapping) else ():
-        if name in HIJACKING or name.startswith(("LD_", "DYLD_")):
-            if name not in (allow.environment or ()):
-                yield f"the variable {name} makes programs run something else, and is not allowed by its name"
-        elif allow.environment is not None and not _matches(allow.environment, name):
-            yield f"the variable {name!r} is not {_either(allow.environment)}"
-
-
-def _left(rule: Rule, parameters: Mapping[str, Any]) -> Iterable[str]:
+def _violations(rule: Rule, parameters: Mapping[str, Any]) -> Iterator[str]:
+    allow = rule.allow
+    yield from _program(rule, parameters)
+    if rule.names_directory:
+        yield from _directory(allow, parameters.get("cwd"))
+    if not allow.lets_any_variable:
+        yield from _variables(rule, parameters)
     # Also for a rule that allows anything else: what lives on is beyond every limit of the work.
-    if parameters.get("leaves_processes", False) is not False and not (rule.allow and rule.allow.leaves_processes):
+    if parameters.get("leaves_processes", False) is not False and not allow.leaves_processes:
         yield "leaves_processes lets what a program has started live on, and is not allowed"
+    yield from _too_much(rule.limits, parameters)
 
 
-def _too_much(limits: Limits, parameters: Mapping[str, Any]) -> Iterable[str]:
+def _program(rule: Rule, parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which programs the work may not run, and which arguments it may not give them."""
+    allow, argv, script = rule.allow, parameters.get("argv"), parameters.get("script")
+    if script is not None and not allow.lets_scripts_run:
+        yield "scripts are not allowed"
+    if not rule.names_program and not rule.names_arguments and allow.files is None:
+        return
+    if argv is not None and not _is_command(argv):
+        yield "argv is not a list of texts that begins with a program"
+        return
+    if argv is not None and script is not None:
+        yield "it gives both argv and script"
+    programs = [*(argv or ())[:1], *([] if script is None else [parameters.get("shell", DEFAULT_SHELL)])]
+    if allow.executables is not None and not programs:
+        yield f"it names no program, which must be {allow.executables}"
+    for program in programs:
+        if not isinstance(program, str) or (rule.names_program and normal_path(program) != program):
+            yield f"the program {shown(str(program))} is not written without '.', '..' and empty names"
+        elif allow.executables is not None and not allow.executables.match(program):
+            yield f"the program {shown(program)} is not {allow.executables}"
+    yield from _arguments(rule, (argv or ())[1:])
+
+
+def _arguments(rule: Rule, arguments: Sequence[str]) -> Iterator[str]:
+    allow = rule.allow
+    if rule.names_arguments and (up := next(filter(goes_up, arguments), None)) is not None:
+        yield f"the argument {shown(up)} {UP}"
+    elif allow.arguments is not None:
+        refused = next((one for one in arguments if not allow.arguments.match(one)), None)
+        if refused is not None:
+            yield f"the argument {shown(refused)} is not {allow.arguments}"
+    if allow.files is not None and (problem := problem_of(arguments, allow.files)) is not None:
+        yield problem
+
+
+def _directory(allow: Allow, directory: Any) -> Iterator[str]:
+    if directory is None:
+        return
+    if not isinstance(directory, str) or ".." in directory.split("/"):
+        yield f"the directory {shown(str(directory))} is not a path without '..'"
+    elif allow.directories is not None:
+        if not allow.directories.match(normal_path(directory)):
+            yield f"the directory {shown(directory)} is not {allow.directories}"
+    elif allow.files is not None and (problem := problem_of([directory], allow.files)) is not None:
+        yield f"cwd: {problem}"
+
+
+def _variables(rule: Rule, parameters: Mapping[str, Any]) -> Iterator[str]:
+    given = parameters.get("env")
+    if not given or "env" in rule.parameters:  # a text that the rule demands sets no variable
+        return
+    if not isinstance(given, Mapping):
+        yield "env is not an object of variables"
+        return
+    if refused := sorted(name for name in given if name not in rule.variables):
+        more = len(refused) - MOST_NAMED
+        names = ", ".join(map(shown, refused[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+        yield f"env sets {names}, which allow.environment does not name"
+
+
+def _too_much(limits: Limits, parameters: Mapping[str, Any]) -> Iterator[str]:
     if limits.max_duration_seconds is not None:
         wanted = parameters.get("max_duration_seconds")
         if not isinstance(wanted, int | float) or wanted > limits.max_duration_seconds:
@@ -171,13 +166,8 @@ def _too_much(limits: Limits, parameters: Mapping[str, Any]) -> Iterable[str]:
         yield f"the parameters must have at most {limits.max_parameter_bytes} bytes of JSON"
 
 
-def _argv(parameters: Mapping[str, Any]) -> tuple[list[str], bool]:
-    argv = parameters.get("argv")
-    if isinstance(argv, list):
-        return [str(part) for part in argv], False
-    if "script" in parameters:
-        return [str(parameters.get("shell", "/bin/sh"))], True
-    return [], False
+def _is_command(argv: Any) -> bool:
+    return isinstance(argv, list | tuple) and len(argv) > 0 and all(isinstance(part, str) for part in argv)
 
 
 def _at(parameters: Mapping[str, Any], path: str) -> str | None:
@@ -193,22 +183,3 @@ def _at(parameters: Mapping[str, Any], path: str) -> str | None:
     if isinstance(value, str):
         return value
     return None if isinstance(value, Mapping | list) else canonical_json(value).decode()
-
-
-def _matches(patterns: Patterns, text: str) -> bool:
-    # The whole text: an allowed name must not let through what only begins or ends with it.
-    return len(text) <= LONGEST_SUBJECT and any(re.fullmatch(pattern, text) for pattern in patterns)
-
-
-def _either(patterns: Iterable[str]) -> str:
-    return " or ".join(repr(pattern) for pattern in patterns)
-
-
-def _is_path(argument: str) -> bool:
-    return argument.startswith("/") or ".." in argument.split("/")
-
-
-def _glob(glob: str) -> re.Pattern[str]:
-    """Return the pattern of a glob: ** is anything, * anything within one name, ? one character of it."""
-    parts = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(parts.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*|\?)", glob)), re.DOTALL)

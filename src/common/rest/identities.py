@@ -36,7 +36,7 @@ class Permission(StrEnum):
     READ = "read"
     """See tasks, output, events, agents, dead letters, approvals and the look at the whole."""
     DISPATCH = "dispatch"
-    """Dispatch, cancel and rerun work; create and cancel jobs; ask for approvals."""
+    """Dispatch, cancel and rerun work; create and cancel jobs; ask for approvals, and what the policy says of work."""
     OPERATE = "operate"
     """Pause, drain and resume agents; settle dead letters."""
     APPROVE = "approve"

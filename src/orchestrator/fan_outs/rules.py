@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from uuid import UUID, uuid5
 
@@ -12,7 +12,7 @@ from common.messages import AgentStatus
 from orchestrator.fan_outs.model import Pace, Selection, Selector, Skipped, Target
 from orchestrator.placement.rules import has
 from orchestrator.registry.model import Agent
-from orchestrator.registry.rules import agents_meant
+from orchestrator.registry.rules import agents_meant, by_name
 from orchestrator.tasks.dispatch import FAN_OUT
 
 MOST_AGENTS = 1000
@@ -36,15 +36,19 @@ def select(selector: Selector, agents: Sequence[Agent], *, agent_type: str, work
     """
     pool = [agent for agent in agents if agent.agent_type == agent_type]
     if selector.agents is not None:
-        meant = [_named(name, pool, agent_type) for name in selector.agents]
+        known = by_name(pool)
+        meant = [_named(name, known, agent_type) for name in dict.fromkeys(selector.agents)]
         skipped = []
     else:
         meant = [agent for agent in pool if all(has(agent.labels, *label) for label in selector.labels.items())]
         skipped = [Skipped(agent.name, "offline") for agent in meant if agent.status is AgentStatus.OFFLINE]
         meant = [agent for agent in meant if agent.status is not AgentStatus.OFFLINE]
-    unable = [agent for agent in meant if agent.work_types and work_type not in agent.work_types]
-    skipped += [Skipped(agent.name, f"offers no {work_type}") for agent in unable]
-    targets = {agent.agent_id: Target(agent.agent_id, agent.name) for agent in meant if agent not in unable}
+    targets: dict[UUID, Target] = {}
+    for agent in meant:
+        if agent.work_types and work_type not in agent.work_types:
+            skipped.append(Skipped(agent.name, f"offers no {work_type}"))
+        else:
+            targets[agent.agent_id] = Target(agent.agent_id, agent.name)
     if not targets:
         raise InvalidField("on", _nobody(agent_type, skipped))
     if len(targets) > MOST_AGENTS:
@@ -77,14 +81,14 @@ def status_of(statuses: Iterable[Status]) -> Status:
     return Status.CANCELLED if counts[Status.CANCELLED] else Status.COMPLETED
 
 
-def _named(name: str, pool: Sequence[Agent], agent_type: str) -> Agent:
+def _named(name: str, pool: Mapping[str, Sequence[Agent]], agent_type: str) -> Agent:
     found = agents_meant(name, pool)
     if len(found) == 1:
         return found[0]
     if found:
         meant = ", ".join(str(agent.agent_id) for agent in found)
         raise InvalidField("on.agents", f"{name!r} is the name of {len(found)} agents: {meant}; give an id")
-    known = ", ".join(sorted({agent.name for agent in pool})[:20]) or "none"
+    known = ", ".join(sorted({agent.name for agents in pool.values() for agent in agents})[:20]) or "none"
     raise InvalidField("on.agents", f"{name!r} is no agent of the pool {agent_type!r}; known: {known}")
 
 

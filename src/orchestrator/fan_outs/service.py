@@ -59,7 +59,7 @@ class FanOutService:
         known = await self._tasks(template.task_id)
         selection = _again(known) if known else await self._select(template, selector)
         batch = batch_of(pace, len(selection.targets))
-        made = [self._task(template, target, batch, pace.stop_after_failures) for target in selection.targets]
+        made = [_task(template, target, batch, pace.stop_after_failures) for target in selection.targets]
         answers = [_identity(answer) for answer in await self._service.store_together(made)]
         parts = [
             Part(target, answer.task_id, answer.status, answer.approval_id)
@@ -82,19 +82,18 @@ class FanOutService:
         agents = await self._registry.list_agents(agent_type=template.agent_type, status=None)
         return select(selector, agents, agent_type=template.agent_type, work_type=template.work_type)
 
-    def _task(self, template: NewTask, target: Target, batch: int, stop_after: int | None) -> NewTask:
-        """Return the task of one agent; whether it may run there is ruled for itself."""
-        hints = {**template.hints, AGENT_ID: str(target.agent_id)}
-        return replace(
-            template,
-            task_id=id_for(template.task_id, target.agent_id),
-            request_id=uuid5(template.request_id, str(target.agent_id)),
-            hints=hints,
-            ruling=self._service.rule(template.work_type, template.parameters, hints),
-            concurrency_key=key_of(template.task_id),
-            concurrency_limit=batch,
-            stop_after=stop_after,
-        )
+
+def _task(template: NewTask, target: Target, batch: int, stop_after: int | None) -> NewTask:
+    """Return the task of one agent. Its ruling is that of the template: no rule looks at the agent."""
+    return replace(
+        template,
+        task_id=id_for(template.task_id, target.agent_id),
+        request_id=uuid5(template.request_id, str(target.agent_id)),
+        hints={**template.hints, AGENT_ID: str(target.agent_id)},
+        concurrency_key=key_of(template.task_id),
+        concurrency_limit=batch,
+        stop_after=stop_after,
+    )
 
 
 def _again(known: Sequence[Task]) -> Selection:

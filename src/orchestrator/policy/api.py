@@ -6,9 +6,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 
 from common.policy.model import Work
+from common.rest.identities import Permission
 from common.rest.policy import Explained, ExplainRequest, PolicyInForce
 from orchestrator.http.errors import ERROR_CONTENT
-from orchestrator.identities.access import READ
+from orchestrator.identities.access import READ, requires
 from orchestrator.policy.answers import explained, in_force
 from orchestrator.policy.service import PolicyService
 
@@ -48,10 +49,18 @@ async def get_policy(policies: Policies) -> PolicyInForce:
     return in_force(policies.policy, policies.source)
 
 
-@router.post("/explain", dependencies=[READ], summary="What the policy says about work", responses={**UNKNOWN})
+@router.post(
+    "/explain",
+    dependencies=[requires(Permission.DISPATCH)],
+    summary="What the policy says about work",
+    responses={403: {"content": ERROR_CONTENT, "description": "The caller may not dispatch (4003)."}, **UNKNOWN},
+)
 async def explain_policy(
     order: ExplainRequest, policies: Policies, work_of: Annotated[WorkOf, Depends(get_work_of)]
 ) -> Explained:
-    """Say which rule decides about some work, and why the rules before it do not. Nothing is dispatched."""
+    """Say which rule decides about some work, and why the rules before it do not. Nothing is dispatched.
+
+    The caller needs the permission `dispatch`.
+    """
     work = work_of(order.work_type, order.parameters, order.hints.model_dump(mode="json", exclude_none=True))
     return explained(*policies.explain(work))

@@ -16,7 +16,7 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder
 from orchestrator.registry import queries
 from orchestrator.registry.model import Agent
-from orchestrator.registry.rules import agents_meant, standing_order
+from orchestrator.registry.rules import agents_meant, by_name, standing_order
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class FleetService:
         """Return the agent that a name or an id means; raises `AmbiguousName` for a name of several."""
         async with self._pool.acquire() as db:
             known = await queries.list_agents(db, offline_after=self._offline_after)
-        meant = agents_meant(name, known)
+        meant = agents_meant(name, by_name(known))
         if not meant:
             raise AgentNotFound(name)
         if len(meant) > 1:

@@ -6,7 +6,8 @@ once, and any result that is the work's own begins the count anew. What an agent
 nothing of its host, and whoever dispatches could cause it: it neither counts nor begins anything anew.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -235,10 +236,19 @@ def count_outcomes(standing: Standing, outcomes: Sequence[Outcome], *, now: date
     return Count(failures, until, tripped, reason)
 
 
-def agents_meant(name: str, agents: Iterable[Agent]) -> list[Agent]:
-    """Return the agents that a name or an id means: of several of one name, those that are not offline.
+def by_name(agents: Iterable[Agent]) -> Mapping[str, Sequence[Agent]]:
+    """Return agents by their names and by their ids."""
+    known: dict[str, list[Agent]] = defaultdict(list)
+    for agent in agents:
+        for name in {agent.name, str(agent.agent_id)}:
+            known[name].append(agent)
+    return known
+
+
+def agents_meant(name: str, known: Mapping[str, Sequence[Agent]]) -> Sequence[Agent]:
+    """Return the agents that a name or an id means, of those of `by_name`: of several, those that are not offline.
 
     A container that is made anew enrols as another agent of the same name, beside the one that went.
     """
-    found = [agent for agent in agents if name in (agent.name, str(agent.agent_id))]
+    found = known.get(name, ())
     return [agent for agent in found if agent.status is not AgentStatus.OFFLINE] or found

@@ -36,11 +36,13 @@ async def test_what_the_hosts_own_policy_does_not_let_run_fails_and_nothing_of_i
     allowed = await orchestrator.dispatch("shell_script", argv=["printf", "hello"])
     script = await orchestrator.shell(f"touch {witness}")
     hijacked = await orchestrator.dispatch("shell_script", argv=["printf", "x"], env={"LD_PRELOAD": str(witness)})
+    unnamed = await orchestrator.dispatch("shell_script", argv=["printf", "x"], env={"GIT_CONFIG_COUNT": "1"})
     evil = await orchestrator.dispatch("shell_script", argv=["./printf", "x"])
     echo = await orchestrator.dispatch("echo", message="hello")
 
     assert (await orchestrator.ended(allowed)).status is ResultStatus.COMPLETED
-    for task_id, reason in ((script, "scripts"), (hijacked, "LD_PRELOAD"), (evil, "./printf"), (echo, "echo")):
+    refused = {script: "scripts", hijacked: "LD_PRELOAD", unnamed: "GIT_CONFIG_COUNT", evil: "./printf", echo: "echo"}
+    for task_id, reason in refused.items():
         result = await orchestrator.ended(task_id)
         assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.POLICY_REFUSED)
         assert "own policy" in (result.error_message or "")

@@ -29,6 +29,7 @@ approval = { approvers = 1, roles = ["approver"], request_minutes = 60, valid_mi
 [[rule]]
 name = "asks first"
 effect = "write"
+allow = { environment = "X" }
 approval = { approvers = 1, roles = ["approver"], request_minutes = 60, valid_minutes = 5 }
 """
 SHORT = {"script": "true"}

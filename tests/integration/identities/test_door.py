@@ -80,6 +80,16 @@ async def test_every_route_lets_in_only_whose_role_may(site: Site, role: Role) -
             assert refused is not allowed, f"{method} {path}: {answer.text}"
 
 
+async def test_only_a_caller_who_may_dispatch_has_work_explained(site: Site) -> None:
+    asked = {"work_type": "echo", "parameters": {}}
+    answers = {
+        role: (await (await site.somebody(role)).post("/api/v1/policy/explain", json=asked)).status_code
+        for role in (Role.VIEWER, Role.APPROVER, Role.OPERATOR, Role.ADMIN)
+    }
+
+    assert answers == {Role.VIEWER: 403, Role.APPROVER: 403, Role.OPERATOR: 200, Role.ADMIN: 200}
+
+
 async def test_whoever_dispatches_stands_in_the_event_by_name(site: Site) -> None:
     operator = await site.somebody(Role.OPERATOR)
     assert (await operator.post("/api/v1/dispatch", json=ECHO)).status_code == 200

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from agents.executors.base import Outcome, SecretUnavailable
+from agents.executors.enclosure import OPEN, Enclosure
 from agents.executors.environment import inherited
 from agents.executors.shell import ShellExecutor
 from agents.processes.keepers import Keepers
 from agents.stopping import StopReason, StopSignal
+from common.confinement import Confinement
 from common.errors import ErrorCode
 from common.messages import ResultStatus
 from tests.unit.agents.executing import IDS, Output, execute, make_context
@@ -86,6 +88,42 @@ async def test_a_program_that_does_not_exist_fails_for_good_with_127(tmp_path: P
     assert outcome == Outcome.failed("The program 'no-such-program' was not found.", exit_code=127)
 
 
+# What bubblewrap does with the command: a name is looked up in the PATH that it was given for the program.
+SANDBOX = """#!/bin/sh
+while [ "$1" != "--" ]; do shift; done
+shift
+exec "$@"
+"""
+
+
+def program(path: Path, text: str) -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("is_sandboxed", [False, True])
+async def test_a_name_is_looked_up_in_the_path_of_the_agent_and_never_in_that_of_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_sandboxed: bool
+) -> None:
+    program(tmp_path / "own" / "tool", "#!/bin/sh\necho own $0\n")
+    for name in ("tool", "other"):  # `given` lies in the working directory, too
+        program(tmp_path / "given" / name, "#!/bin/sh\necho given\n")
+    monkeypatch.setenv("PATH", f":given:{tmp_path}/own:/usr/bin:/bin")
+    sandbox = Enclosure(Confinement(sandbox=True), bubblewrap=program(tmp_path / "bin" / "sandbox", SANDBOX))
+    variables = {"PATH": f"{tmp_path}/given:given:.:/usr/bin:/bin"}
+
+    async def start(name: str) -> tuple[Outcome, str]:
+        output = Output()
+        with Keepers() as keepers:
+            context = make_context(tmp_path, keepers, output, enclosure=sandbox if is_sandboxed else OPEN)
+            return await execute(ShellExecutor(), {"argv": [name], "env": variables}, context), output.text
+
+    assert await start("tool") == (Outcome(ResultStatus.COMPLETED, exit_code=0), f"own {tmp_path}/own/tool\n")
+    assert await start("other") == (Outcome.failed("The program 'other' was not found.", exit_code=127), "")
+
+
 @pytest.mark.parametrize(
     ("first_line", "reason"),
     [
@@ -93,14 +131,15 @@ async def test_a_program_that_does_not_exist_fails_for_good_with_127(tmp_path: P
         ("#!/bin/sh\r\n", "its first line, '#!/bin/sh\\r', ends with a carriage return"),
     ],
 )
-async def test_a_file_that_is_there_is_not_said_to_be_missing(tmp_path: Path, first_line: str, reason: str) -> None:
-    program = tmp_path / "program"
-    program.write_text(f"{first_line}echo hello\n", newline="")
-    program.chmod(0o755)
+async def test_a_file_that_is_there_is_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_line: str, reason: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    program(tmp_path / "program", f"{first_line}echo hello\n")
 
     outcomes = [
         await run(tmp_path, argv=["./program"]),
-        await run(tmp_path, argv=["program"], env={"PATH": str(tmp_path)}),
+        await run(tmp_path, argv=["program"]),
     ]
 
     for outcome, _ in outcomes:

@@ -24,7 +24,7 @@ work_type = "shell_script"
 agent_type = "infra"
 labels = { stage = "prod" }
 effect = "write"
-allow = { executables = "/usr/bin/deploy-[a-z]+", environment = ["APP_.*", "LD_PRELOAD"], files = ["/srv/app/**"] }
+allow = { executables = "/usr/bin/deploy-[a-z]+", environment = ["APP_NAME", "LD_PRELOAD"], files = ["/srv/app/**"] }
 limits = { max_duration_seconds = 60, max_parameter_bytes = 400 }
 confinement = { network_off = true }
 approval = { approvers = 2, valid_minutes = 30 }
@@ -73,11 +73,6 @@ def test_what_no_rule_matches_is_refused(work: Work) -> None:
         ({"argv": ["/usr/bin/deploy-web-evil"]}, "the program"),
         ({"argv": ["x/usr/bin/deploy-web"]}, "the program"),
         ({"argv": None, "script": "true"}, "scripts are not allowed"),
-        ({"env": {"BASH_ENV": "/tmp/x"}}, "BASH_ENV"),
-        ({"env": {"GIT_SSH_COMMAND": "x"}}, "GIT_SSH_COMMAND"),
-        ({"env": {"PYTHONSTARTUP": "x"}}, "PYTHONSTARTUP"),
-        ({"env": {"IFS": "x"}}, "IFS"),
-        ({"env": {"LD_AUDIT": "x"}}, "LD_AUDIT"),
         ({"env": {"OTHER": "x"}}, "OTHER"),
         ({"argv": ["/usr/bin/deploy-web", "/etc/shadow"]}, "/etc/shadow"),
         ({"argv": ["/usr/bin/deploy-web", "/srv/app/../../etc/shadow"]}, "/etc/shadow"),
@@ -128,7 +123,20 @@ def test_the_version_names_what_the_rules_say() -> None:
         (('effect = "read"', 'effect = "maybe"'), "rule 'facts'.effect"),
         (("valid_minutes = 30", "valid_minutes = 4"), "rule 'deploy'.approval.valid_minutes"),
         (("labels =", "lables ="), "rule 'deploy'.lables"),
-        (("deploy-[a-z]+", "deploy-[a-z"), "rule 'deploy'.allow.executables"),
+        (("deploy-[a-z]+", "deploy-[a-z"), "rule 'deploy'.allow.executables.0"),
+        (
+            ('"uname", "df"', '"uname", "(d)f\\\\1"'),
+            "rule 'facts'.parameters.argv.0.1: Value error, is not a pattern that RE2",
+        ),
+        (("deploy-[a-z]+", "(?!evil)[a-z]+"), "back references, look-around and repetition beyond 1000 are not"),
+        (("deploy-[a-z]+", "(.{1000}){2}"), "invalid repetition size"),
+        (("deploy-[a-z]+", ".{1000}.{1000}.{1000}.{1000}"), "pattern too large"),
+        (('"APP_NAME"', '"APP_[A-Z]+"'), "rule 'deploy'.allow.environment.0: Value error, 'APP_[A-Z]+' is no name"),
+        (('"APP_NAME"', '"*"'), "rule 'deploy'"),
+        (('["/srv/app/**"]', "[]"), "rule 'deploy'.allow.files: Value error, must have at least one"),
+        (("/srv/app/**", "/srv/app**"), "must have '**' as a whole name only"),
+        (("/srv/app/**", "srv/app"), "rule 'deploy'.allow.files.0: Value error, must be an absolute path"),
+        (("/srv/app/**", "/srv/../app"), "must be an absolute path without"),
         (('name = "facts"', 'name = "deploy"'), "two rules have the name 'deploy'"),
         (("version = 7", ""), "version"),
         (("version = 7", "version ="), "not TOML"),
