@@ -9,7 +9,7 @@ from chiffon.client import Client
 from chiffon.errors import ApiError
 from tests.integration.agents.agent_process import agent_process
 from tests.integration.system.processes import server
-from tests.integration.system.test_over_http import ended, online
+from tests.integration.system.process_agents import ended, online
 
 GIT_ONLY = """
 version = 1
