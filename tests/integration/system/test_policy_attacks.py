@@ -8,8 +8,8 @@ import pytest
 from chiffon.client import Client
 from chiffon.errors import ApiError
 from tests.integration.agents.agent_process import agent_process
-from tests.integration.system.processes import server
 from tests.integration.system.process_agents import ended, online
+from tests.integration.system.processes import server
 
 GIT_ONLY = """
 version = 1
