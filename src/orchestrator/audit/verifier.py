@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.audit.model import Checkpoint, End, Finding, Flaw, Row
-from orchestrator.events.chain import link, seal
+from orchestrator.events.chain import entry_of, link
 from orchestrator.events.model import Kind
 
 # How many rows may be missing for the rest, numbered anew, to be recognised.
@@ -51,7 +51,7 @@ class Verifier:
 
     def see(self, row: Row) -> None:
         """Take the next row."""
-        this = _Link(row, seal(row.event).leaf)
+        this = _Link(row, entry_of(row.event).leaf)
         if self._finding is None:
             self._follow(this)
         elif self._suspect is not None:
