@@ -65,7 +65,8 @@ def _way_to(item: Any, value: Any, deepest: int) -> list[str | int] | None:
 def _check_number(item: Any) -> None:
     if isinstance(item, float) and not math.isfinite(item):
         raise ValueError("must not contain NaN or Infinity: JSON has no such numbers")
-    if isinstance(item, int) and abs(item) > MAX_INTEGER:
+    # Floats of that size are integers, too, and PostgreSQL's jsonb writes them as such.
+    if isinstance(item, int | float) and abs(item) > MAX_INTEGER:
         raise ValueError(f"must not contain integers beyond ±{MAX_INTEGER}: write them as texts")
 
 

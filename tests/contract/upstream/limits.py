@@ -54,4 +54,4 @@ def _is_not_kept(value: Any, depth: int) -> bool:
         return "\x00" in value or any(0xD800 <= ord(one) <= 0xDFFF for one in value)
     if isinstance(value, float) and not math.isfinite(value):
         return True
-    return depth > DEEPEST or (isinstance(value, int) and abs(value) > LARGEST_INTEGER)
+    return depth > DEEPEST or (isinstance(value, int | float) and abs(value) > LARGEST_INTEGER)

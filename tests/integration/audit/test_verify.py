@@ -66,6 +66,7 @@ DONE = {
     "the kind": ("UPDATE event SET kind = 'task.failed' WHERE seq = 8", Flaw.EDITED, 8),
     "the time": ("UPDATE event SET at = at - interval '1 microsecond' WHERE seq = 6", Flaw.EDITED, 6),
     "the data": ("UPDATE event SET data = data || '{\"priority\": 5}' WHERE seq = 9", Flaw.EDITED, 9),
+    "the data, to what has no hash": (f"UPDATE event SET data = '{{\"n\": {10**30}}}' WHERE seq = 9", Flaw.EDITED, 9),
     "a task": ("UPDATE event SET task_id = gen_random_uuid() WHERE seq = 2", Flaw.EDITED, 2),
     "a row removed": ("DELETE FROM event WHERE seq = 7", Flaw.REMOVED, 7),
     "the tail removed": ("DELETE FROM event WHERE seq > 12", Flaw.TRUNCATED, 13),

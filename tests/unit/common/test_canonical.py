@@ -133,19 +133,8 @@ def test_what_json_has_no_word_for_is_refused(value: Any) -> None:
 
 
 async def test_a_value_that_was_in_the_ledger_has_the_same_text(database_url: str) -> None:
-    values: list[Any] = [
-        100.0,
-        1e2,
-        100,
-        0.1,
-        1e-7,
-        5e-324,
-        -0.0,
-        2**53 - 1,
-        2.0**53 - 1,
-        "é\u2028",
-        {"x": [1.50], "\ue000": 0},
-    ]
+    numbers: list[Any] = [100.0, 1e2, 100, 0.1, 1e-7, 5e-324, -0.0, 2**53 - 1, 2.0**53 - 1]
+    values = [*numbers, "é\u2028", {"x": [1.50], "\ue000": 0}]
     connection = await asyncpg.connect(database_url)
     try:
         await prepare(connection)
