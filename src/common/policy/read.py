@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from common.canonical import canonical_json
 from common.confinement import UNCONFINED, Confinement
 from common.errors import StartupRefused
+from common.json_rules import MAX_INTEGER, check_json
 from common.policy.model import ApprovalDemand, Effect
 
 LONGEST_PATTERN = 500
@@ -83,11 +84,16 @@ class Rule(Part):
     confinement: Confinement = UNCONFINED
     approval: ApprovalDemand | None = None
 
+    @model_validator(mode="after")
+    def _can_be_hashed(self) -> Self:
+        check_json(self.model_dump(mode="json", exclude_defaults=True))
+        return self
+
 
 class Policy(Part):
     """Rules in their order: the first that matches decides, and what matches none is refused."""
 
-    version: int = Field(ge=1, description="A number for people; raise it with every change.")
+    version: int = Field(ge=1, le=MAX_INTEGER, description="A number for people; raise it with every change.")
     rule: tuple[Rule, ...] = Field(max_length=1000)
 
     @model_validator(mode="after")
