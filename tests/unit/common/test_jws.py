@@ -88,6 +88,7 @@ FORGERIES = {
     "kid is a path": Forgery({**HEADER, "kid": "../../etc/passwd"}),
     "kid is a number": Forgery({**HEADER, "kid": 7}),
     "kid is none": Forgery({**HEADER, "kid": None}),
+    "kid is a list": Forgery({**HEADER, "kid": [KEY.key_id]}),
     "a thief under our kid": Forgery(HEADER, THIEF.key.sign),
     "jwk": Forgery({**HEADER, "jwk": JWK}, THIEF.key.sign),
     "jwk beside our signature": Forgery({**HEADER, "jwk": JWK}),
@@ -153,7 +154,14 @@ def test_an_unknown_key_is_named() -> None:
         verify(sign(THIEF, Purpose.GRANT, CLAIMS), KEYS, Purpose.GRANT)
 
 
-@pytest.mark.parametrize("other", set(Purpose) - {Purpose.GRANT})
+@pytest.mark.parametrize("kid", ["", "../key", "A" * 32, "0" * 31, "0" * 33, "0" * 31 + "\n", 7, None])
+def test_what_is_no_id_of_a_key_is_not_waited_for(kid: Any) -> None:
+    with pytest.raises(NotTrusted, match="kid") as refused:
+        verify(compact({**HEADER, "kid": kid}, CLAIMS.encode(), THIEF.key.sign), KEYS, Purpose.GRANT)
+    assert not isinstance(refused.value, UnknownKey)
+
+
+@pytest.mark.parametrize("other", sorted(set(Purpose) - {Purpose.GRANT}))
 def test_a_signature_counts_for_one_purpose(other: Purpose) -> None:
     for signature in (sign(KEY, other, CLAIMS), GENUINE.replace(GENUINE.split(".")[0], _head(other))):
         with pytest.raises(NotTrusted, match=r"typ|wrong"):
