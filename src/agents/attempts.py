@@ -9,7 +9,6 @@ from uuid import UUID
 from agents.stopping import StopReason, StopSignal
 from common.loop import Wake
 from common.messages import GrantedTask
-from common.seal import Seal
 
 # How many orders to cancel are kept for a grant that they overtook.
 REMEMBERED_CANCELS = 10_000
@@ -20,19 +19,19 @@ class Attempt:
     """One granted task. Times are on the monotonic clock.
 
     `lease_until`: the lease has ended for certain only after this, counted from when the claim or renewal was sent.
-    `renew_at`: when the next renewal is due. `seal`: the signature that came with the grant, not checked yet.
+    `renew_at`: when the next renewal is due. `signature`: what that came with the grant, not checked yet.
     """
 
     grant: GrantedTask
     lease_until: float
     renew_at: float
-    seal: Seal | None = None
+    signature: str | None = None
     stop: StopSignal = field(default_factory=StopSignal)
 
     @classmethod
-    def granted(cls, grant: GrantedTask, *, claimed_at: float, seal: Seal | None = None) -> "Attempt":
+    def granted(cls, grant: GrantedTask, *, claimed_at: float, signature: str | None = None) -> "Attempt":
         lease = grant.lease_seconds
-        return cls(grant, lease_until=claimed_at + lease, renew_at=claimed_at + lease / 3, seal=seal)
+        return cls(grant, lease_until=claimed_at + lease, renew_at=claimed_at + lease / 3, signature=signature)
 
     @property
     def task_id(self) -> UUID:

@@ -14,7 +14,7 @@ from agents.attempts import Attempt, Attempts
 from agents.availability import Availability
 from agents.given import GivenWork
 from agents.replies import reply
-from agents.seal_check import SealCheck
+from agents.signature_check import SignatureCheck
 from agents.standing_claimer import StandingClaimer
 from common.batching import Batcher
 from common.broker.base import Broker, BrokerUnavailable
@@ -23,7 +23,6 @@ from common.clock import Clock
 from common.messages import Claim, ClaimedTask, GrantedTask, RefusedTask, Ticket
 from common.protocol import ORCHESTRATOR, ClaimEnvelope
 from common.safeguards import Safeguard, is_on
-from common.seal import Seal
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class Claimer:
         attempts: Attempts,
         clock: Clock,
         availability: Availability,
-        seals: SealCheck,
+        signatures: SignatureCheck,
         standing: StandingClaimer,
         given: GivenWork,
         *,
@@ -88,7 +87,7 @@ class Claimer:
         self._attempts = attempts
         self._clock = clock
         self._availability = availability
-        self._seals = seals
+        self._signatures = signatures
         self._standing = standing
         self._given = given
         self._timeout = timeout.total_seconds()
@@ -123,29 +122,29 @@ class Claimer:
         finally:
             del self._asked[claimed.claim_id]
 
-    def granted(self, grant: GrantedTask, seal: Seal | None = None) -> Reception:
+    def granted(self, grant: GrantedTask, signature: str | None = None) -> Reception:
         """Take in a grant. A late one must be handed back, because no slot will run it; a forged one is nothing at all.
 
-        One that was claimed in advance begins. The write gate checks the seal of one that is awaited, and can tell the
-        caller what is wrong with it.
+        One that was claimed in advance begins. The write gate checks the signature of one that is awaited, and can tell
+        the caller what is wrong with it.
         """
         asked = self._waiting_for(grant)
         if self._granted.get(grant.claim_id) == (grant.work.task_id, grant.fence):
             return Reception.DUPLICATE
         ahead = self._standing.granted(grant.claim_id) if asked is None else None
         if ahead is not None:
-            attempt = Attempt.granted(grant, claimed_at=ahead.made_at, seal=seal)
+            attempt = Attempt.granted(grant, claimed_at=ahead.made_at, signature=signature)
             if self._given.begin(attempt, has_slot=ahead.has_slot):
                 self._remember(grant)
                 return Reception.AWAITED
         if asked is None or asked.is_answered:
-            if not self._seals.is_genuine(grant, seal):
+            if not self._signatures.is_genuine(grant, signature):
                 return Reception.FORGED
             self._remember(grant)
             is_running = self._attempts.find(grant.work.task_id, grant.fence) is not None
             return Reception.DUPLICATE if is_running else Reception.LATE
         self._remember(grant)
-        attempt = Attempt.granted(grant, claimed_at=asked.claimed_at, seal=seal)
+        attempt = Attempt.granted(grant, claimed_at=asked.claimed_at, signature=signature)
         # Known from here on, so that a cancel that follows in the same breath finds it.
         self._attempts.add(attempt)
         asked.answer(attempt)

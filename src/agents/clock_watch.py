@@ -23,7 +23,7 @@ class ClockWatch:
     def __init__(self, availability: Availability, clock: Clock, *, skew: timedelta) -> None:
         self._availability = availability
         self._clock = clock
-        self._skew = skew
+        self.skew = skew
         self._sent: OrderedDict[UUID, float] = OrderedDict()
         self._is_off = False
 
@@ -42,17 +42,17 @@ class ClockWatch:
         if sent is None:
             return
         took = timedelta(seconds=self._clock.monotonic() - sent)
-        if took > self._skew:
+        if took > self.skew:
             return
         # The orchestrator wrote the answer at some moment of that time: half of it is the best guess.
         theirs = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
         ahead = self._clock.now() - took / 2 - theirs
-        is_off = abs(ahead) > self._skew
+        is_off = abs(ahead) > self.skew
         if is_off is not self._is_off:
             self._is_off = is_off
             seconds = {"seconds_ahead": round(ahead.total_seconds(), 1)}
             if is_off:
-                log.error("agent.clock_off", extra={**seconds, "allowed": self._skew.total_seconds()})
+                log.error("agent.clock_off", extra={**seconds, "allowed": self.skew.total_seconds()})
             else:
                 log.warning("agent.clock_right", extra=seconds)
         self._availability.clock_is(off=is_off)

@@ -28,7 +28,6 @@ from common.loop import Health, keep_running
 from common.messages import CancelTask, GrantedTask, Renewed, Stored
 from common.orders import Drain, Heard, Leave, Order, Pause, Resume, TrustKeys
 from common.protocol import ControlEnvelope, GrantEnvelope, RefusalEnvelope, UnreadableMessage, decode
-from common.seal import Seal
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ class ControlListener:
             case GrantEnvelope():
                 self._standing.allow(envelope.payload.most_standing)
                 for grant in envelope.payload.tasks:
-                    self._take_grant(grant, envelope.payload.seal, group)
+                    self._take_grant(grant, envelope.payload.signature, group)
             case RefusalEnvelope():
                 for refusal in envelope.payload.tasks:
                     self._claimer.refused(refusal)
@@ -151,8 +150,8 @@ class ControlListener:
                 self._clocks.heard(beat_id, at=ordered_at)
             case Pause() | Drain() | Resume() | Leave():
                 self._hold_back(order, ordered_at=ordered_at)
-            case TrustKeys(seals=seals):
-                self._follow_keys(seals)
+            case TrustKeys(signatures=signatures):
+                self._follow_keys(signatures)
             case _:
                 assert_never(order)
 
@@ -172,11 +171,11 @@ class ControlListener:
             case Leave():
                 log.warning("agent.two_processes", extra={"refused": order.boot_id, "reason": order.reason})
 
-    def _follow_keys(self, seals: Sequence[Seal]) -> None:
+    def _follow_keys(self, signatures: Sequence[str]) -> None:
         if self._trust is None:
             return
         try:
-            self._trust.follow(seals)
+            self._trust.follow(signatures, now=self._clock.now(), skew=self._clocks.skew)
         except OSError as failure:  # the next heartbeat is answered with the same
             log.error("trust.not_kept", extra={"reason": str(failure)})  # noqa: TRY400
 
@@ -187,12 +186,12 @@ class ControlListener:
         elif self._attempts.find(order.task_id, order.fence) is None:
             log.info("cancel.not_running", extra={"task_id": order.task_id})
 
-    def _take_grant(self, grant: GrantedTask, seal: Seal | None, group: asyncio.TaskGroup) -> None:
+    def _take_grant(self, grant: GrantedTask, signature: str | None, group: asyncio.TaskGroup) -> None:
         if self._handover.owes(Key(grant.work.task_id, grant.fence)):
             # An earlier life of this agent began it, so it is anything but untouched; how it ended is on its way.
             _log_earlier_life(grant)
             return
-        match self._claimer.granted(grant, seal):
+        match self._claimer.granted(grant, signature):
             case Reception.LATE if self._used.is_of_earlier_life(grant.claim_id):
                 _log_earlier_life(grant)
             case Reception.LATE:

@@ -161,7 +161,7 @@ class Runner:
         grant = attempt.grant
         if attempt.stop.reason is not None:
             return Outcome(ResultStatus.CANCELLED), False, False
-        passage = await self._gate.admit(grant, attempt.seal)
+        passage = await self._gate.admit(grant, attempt.signature)
         if isinstance(passage, Refusal):
             return passage.outcome, False, False
         programs = Programs(self._keepers, kill_at=lambda: deadline_of(attempt))

@@ -1,13 +1,14 @@
 """The public keys that this agent believes, kept on its host.
 
-What a signed statement says is read only after its signature was found to be right. Keys change only by a statement
-that one of them signed; a key that was retired never counts again, whatever is signed later.
+What is signed is read only after the signature was found to be right. Keys change only by claims that one of them
+signed; a key that was retired never counts again, whatever is signed later.
 """
 
 import asyncio
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,9 +16,9 @@ from pydantic import ValidationError
 from agents.durable import sync_folder, write_atomically
 from common.errors import StartupRefused
 from common.safeguards import Safeguard, is_on
-from common.seal import Seal
+from common.signing.claims import KeyClaims, out_of_date
+from common.signing.jws import NotTrusted, Purpose, Signed, UnknownKey, read_unverified, verify
 from common.signing.keys import PublicKey, UnusableKey, read_public_keys
-from common.signing.statements import KeysStatement
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +39,6 @@ class TrustUnusable(StartupRefused):
     """The keys on disk cannot be used."""
 
 
-class NotTrusted(Exception):
-    """A signature that does not count; the message says why, for people."""
-
-
-class UnknownKey(NotTrusted):
-    def __init__(self, key_id: str) -> None:
-        super().__init__(f"it is signed with the key {key_id!r}, which this agent does not trust")
-        self.key_id = key_id
-
-
 class Trust:
     """The keys in use, and the file in which they outlive this process."""
 
@@ -61,17 +52,11 @@ class Trust:
     def key_ids(self) -> list[str]:
         return sorted(self._keys)
 
-    def check(self, seal: Seal) -> bytes:
-        """Return the bytes that a trusted key signed; raises `UnknownKey` and `NotTrusted`."""
-        content = seal.statement.encode(errors="surrogatepass")
+    def check(self, signature: str, purpose: Purpose) -> Signed:
+        """Return what a trusted key signed for this purpose; raises `UnknownKey` and `NotTrusted`."""
         if not is_on(Safeguard.SIGNATURE):
-            return content
-        key = self._keys.get(seal.key_id)
-        if key is None:
-            raise UnknownKey(seal.key_id)
-        if not key.verifies(seal.signature, content):
-            raise NotTrusted("its signature is wrong")
-        return content
+            return read_unverified(signature, purpose)
+        return verify(signature, self._keys, purpose)
 
     async def knows(self, key_id: str, *, within: float) -> bool:
         """Wait until a key is trusted: the news of a new one may be on its way."""
@@ -84,22 +69,19 @@ class Trust:
             return False
         return True
 
-    def follow(self, seals: Sequence[Seal]) -> bool:
-        """Take over the keys that a statement names, if a trusted key signed it; say whether anything changed.
+    def follow(self, signatures: Sequence[str], *, now: datetime, skew: timedelta) -> bool:
+        """Take over the keys that claims name, if a trusted key signed them; say whether anything changed.
 
-        On disk before it is believed. Raises `OSError`.
+        On disk before they are believed. Clocks may differ by `skew`. Raises `OSError`.
         """
-        statement = self._read(seals)
-        if statement is None:
+        claims = self._read(signatures, now=now, skew=skew)
+        if claims is None:
             return False
-        retired = self._retired | set(statement.retired)
+        retired = self._retired | set(claims.retired)
         try:
-            named = {key.key_id: PublicKey.from_text(key.key) for key in statement.keys}
+            named = {named.kid: named.key for named in claims.keys}
         except UnusableKey as error:
             log.warning("trust.unusable_key", extra={"reason": str(error)})
-            return False
-        if any(name != key.key_id for name, key in named.items()):
-            log.warning("trust.misnamed_key")
             return False
         keys = {name: key for name, key in {**self._keys, **named}.items() if name not in retired}
         if not keys or (keys.keys() == self._keys.keys() and retired == self._retired):
@@ -110,17 +92,21 @@ class Trust:
         log.info("trust.changed", extra={"keys": self.key_ids, "retired": sorted(retired)})
         return True
 
-    def _read(self, seals: Sequence[Seal]) -> KeysStatement | None:
-        for seal in seals:
+    def _read(self, signatures: Sequence[str], *, now: datetime, skew: timedelta) -> KeyClaims | None:
+        for signature in signatures:
             try:
-                return KeysStatement.model_validate_json(self.check(seal))
+                claims = KeyClaims.model_validate_json(self.check(signature, Purpose.KEYS).claims)
             except UnknownKey:
                 continue
             except NotTrusted as error:
                 log.warning("trust.forged", extra={"reason": str(error)})
             except ValidationError:
                 log.warning("trust.unreadable")
-        log.warning("trust.ignored", extra={"seals": len(seals)})
+            else:
+                if (reason := out_of_date(claims, now=now, skew=skew)) is None:
+                    return claims
+                log.warning("trust.out_of_date", extra={"reason": reason})
+        log.warning("trust.ignored", extra={"signatures": len(signatures)})
         return None
 
 

@@ -37,9 +37,9 @@ from agents.renew import LeaseRenewer
 from agents.reporter import Reporter
 from agents.resources import ResourceMonitor
 from agents.runner import Runner
-from agents.seal_check import SealCheck, own_claim
 from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings
+from agents.signature_check import SignatureCheck, own_claim
 from agents.slots import Slots
 from agents.spool import Spool
 from agents.spool_lines import Key
@@ -104,7 +104,7 @@ async def build_agent(
             every=heartbeat_every,
             health=health,
         )
-        seals = SealCheck(
+        signatures = SignatureCheck(
             trust,
             agent_id,
             clock,
@@ -122,7 +122,12 @@ async def build_agent(
         runner = Runner(
             agent_id,
             gate=WriteGate(
-                executors, agent_type=identity.agent_type, journal=journal, seals=seals, used=used, policy=policy
+                executors,
+                agent_type=identity.agent_type,
+                journal=journal,
+                signatures=signatures,
+                used=used,
+                policy=policy,
             ),
             workspaces=workspaces,
             progress_files=stack.enter_context(ProgressFiles()),
@@ -148,7 +153,7 @@ async def build_agent(
                 attempts,
                 clock,
                 availability,
-                seals,
+                signatures,
                 standing,
                 given,
                 timeout=timedelta(seconds=settings.claim_timeout_seconds),

@@ -14,14 +14,13 @@ from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.journal import Journal
 from agents.life import own_life
 from agents.permitted import Permitted
-from agents.seal_check import SealCheck
+from agents.signature_check import SignatureCheck
 from agents.used_claims import UsedClaims
 from common.confinement import Confinement
 from common.errors import ErrorCode
 from common.messages import GrantedTask, ResultStatus
 from common.policy.model import Effect, Refused, Ruling, Work
 from common.safeguards import Safeguard, is_on
-from common.seal import Seal
 
 log = logging.getLogger(__name__)
 
@@ -77,21 +76,21 @@ class WriteGate:
         *,
         agent_type: str,
         journal: Journal,
-        seals: SealCheck,
+        signatures: SignatureCheck,
         used: UsedClaims,
         policy: OwnPolicy | None = None,
     ) -> None:
         self._executors = executors
         self._agent_type = agent_type
         self._journal = journal
-        self._seals = seals
+        self._signatures = signatures
         self._used = used
         self._policy = policy
         self._life = own_life()
 
-    async def admit(self, grant: GrantedTask, seal: Seal | None) -> Passage | Refusal:
+    async def admit(self, grant: GrantedTask, signature: str | None) -> Passage | Refusal:
         """Let work through, or say why not. What was let through once is not let through again."""
-        if (problem := await self._seals.refusal(grant, seal)) is not None:
+        if (problem := await self._signatures.refusal(grant, signature)) is not None:
             return self._refused(grant, _not_genuine(grant, problem))
         if not self._used.use(grant.claim_id) and is_on(Safeguard.REPLAY):
             return self._refused(grant, _not_genuine(grant, "this claim was used before"))

@@ -57,7 +57,7 @@ class Site:
     @property
     def checkpoints(self) -> Path:
         """The file of the audit log's checkpoints, unless the settings name another."""
-        return self.checkpoints_file or self.state_dir / "audit" / "checkpoints.jsonl"
+        return self.checkpoints_file or self.state_dir / "audit" / "checkpoints.jws"
 
     @property
     def url(self) -> str:

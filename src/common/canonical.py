@@ -1,26 +1,33 @@
-"""One text for one JSON value, so that both sides compute the same digest of the same work.
+"""One text for one JSON value, by RFC 8785 (JSON Canonicalization Scheme), so that every side computes the same digest.
 
-The rules are those of RFC 8785 (JSON Canonicalization Scheme) except for numbers, which keep their exact decimal value:
-a value that went through PostgreSQL's jsonb, or through another JSON library, has the same canonical text as before.
+A number is the IEEE 754 double that it denotes: 100.0, 1e2 and 100 have one text, also after they went through
+PostgreSQL's jsonb. Integers that a double may not hold exactly have none, because two of them would share a digest.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
-from decimal import Decimal
+from collections.abc import Iterable, Mapping
+from json.encoder import encode_basestring
+from types import NoneType
 from typing import Any
+
+from common.json_rules import MAX_INTEGER
 
 DIGEST_BYTES = 32
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_PLAIN = frozenset({str, bool, NoneType})
+# Below these characters code points and UTF-16 code units sort the same.
+_SURROGATES = "\ud800"
 
 
 def canonical_json(value: Any) -> bytes:
     """Return the canonical text (UTF-8) of a JSON value.
 
-    Raises TypeError for what JSON has no word for, ValueError for NaN, Infinity and lone surrogates.
+    Raises TypeError for what JSON has no word for, ValueError for NaN, Infinity, lone surrogates and integers beyond
+    ±`MAX_INTEGER`.
     """
-    return _encode(_plain(value)).encode()
+    return (_encode(value) if _is_plain(value) else _text(value)).encode()
 
 
 def work_digest(
@@ -46,30 +53,73 @@ def work_digest(
     return hashlib.sha256(canonical_json(content)).digest()
 
 
-def _plain(value: Any) -> Any:
-    # Nearly everything is of one of these types exactly, and that is told much sooner than what is like them.
+def _is_plain(value: Any) -> bool:
+    """Return whether the encoder of the standard library, which is written in C, gives the canonical text.
+
+    It sorts names by code points, and writes some floats in Python's way.
+    """
     kind = type(value)
-    if kind is str or kind is int:
-        return value
-    if kind is dict and all(type(name) is str for name in value):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if value is None or isinstance(value, str | int):  # True and False are ints
-        return value
+    if kind is dict:
+        return _are_in_one_order(value) and _are_plain(value.values())
+    if kind is list or kind is tuple:
+        return _are_plain(value)
+    if kind is int:
+        return bool(-MAX_INTEGER <= value <= MAX_INTEGER)
+    if kind is float:
+        return bool(1e-4 <= abs(value) < MAX_INTEGER and not value.is_integer())
+    return kind in _PLAIN
+
+
+def _are_plain(values: Iterable[Any]) -> bool:
+    return _PLAIN.issuperset(map(type, values)) or all(map(_is_plain, values))
+
+
+def _are_in_one_order(names: Iterable[str]) -> bool:
+    """Return whether code points and UTF-16 code units sort the same; raises TypeError for a name that is no text."""
+    joined = "".join(names)
+    return joined.isascii() or max(joined) < _SURROGATES
+
+
+def _text(value: Any) -> str:
+    """Return the canonical text of any value, part by part."""
+    if isinstance(value, str):
+        return encode_basestring(value)
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, dict | Mapping):  # the first is found at once
-        for name in value:
-            if not isinstance(name, str):
-                raise TypeError(f"a JSON object has texts as names, not {type(name).__name__}")
-        return {name: _plain(inner) for name, inner in value.items()}
+        names = sorted(value) if _are_in_one_order(value) else sorted(value, key=_code_units)
+        return "{" + ",".join([f"{encode_basestring(name)}:{_text(value[name])}" for name in names]) + "}"
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return "[" + ",".join(map(_text, value)) + "]"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        if not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise ValueError(f"an integer beyond ±{MAX_INTEGER} has no canonical text")
+        return int.__repr__(value)
     raise TypeError(f"JSON has no {type(value).__name__}")
 
 
-def _number(value: float) -> float | int:
-    """Write 100.0, 1e2 and 100 alike: jsonb does not keep the difference."""
+def _code_units(name: str) -> bytes:
+    return name.encode("utf-16-be")
+
+
+def _number(value: float) -> str:
+    """Return a number as ECMAScript writes it; Python finds the same digits, and places the point differently."""
     if value != value or value in (float("inf"), float("-inf")):
         raise ValueError("JSON has no NaN and no Infinity")
-    exact = Decimal(repr(value))
-    return int(exact) if exact == exact.to_integral_value() else value
+    if value == 0:
+        return "0"  # also for -0.0
+    mantissa, exponent, power = repr(float(value)).partition("e")
+    if not exponent:
+        return mantissa.removesuffix(".0")
+    sign = "-" if value < 0 else ""
+    digits = mantissa.removeprefix("-").replace(".", "")
+    before_point = int(power) + 1
+    if len(digits) <= before_point <= 21:
+        return sign + digits.ljust(before_point, "0")
+    if -6 < before_point <= 0:
+        return f"{sign}0.{'0' * -before_point}{digits}"
+    return f"{mantissa}e{int(power):+d}"

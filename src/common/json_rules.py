@@ -1,7 +1,8 @@
 """What JSON may contain here, beyond its grammar.
 
-PostgreSQL's jsonb refuses NUL, UTF-8 refuses lone surrogates, JSON has no NaN, and a value nested too deep breaks the
-reader that comes after; so all of these are refused where they come in.
+PostgreSQL's jsonb refuses NUL, UTF-8 refuses lone surrogates, JSON has no NaN, a value nested too deep breaks the
+reader that comes after, and many programs read an integer beyond 2^53 as another one (RFC 7493); so all of these are
+refused where they come in.
 """
 
 import math
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, JsonValue, Strict
 from pydantic_core import PydanticCustomError
 
 MAX_DEPTH = 64
-MAX_INTEGER = 2**63 - 1
+MAX_INTEGER = 2**53 - 1
 
 
 def check_text(text: str) -> str:
@@ -43,15 +44,30 @@ def check_json(value: Any) -> Any:
         elif isinstance(item, list):
             waiting.extend((inner, depth + 1) for inner in item)
         else:
-            _check_number(item)
+            try:
+                _check_number(item)
+            except ValueError as problem:
+                place = ".".join(map(str, _way_to(item, value, MAX_DEPTH) or ()))
+                raise ValueError(f"{problem} ({place})" if place else str(problem)) from None
     return value
+
+
+def _way_to(item: Any, value: Any, deepest: int) -> list[str | int] | None:
+    """Return the names and positions that lead to an item of a value; None when it is not there, or deeper."""
+    if value is item:
+        return []
+    if not deepest:
+        return None
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next(([step, *way] for step, one in inner if (way := _way_to(item, one, deepest - 1)) is not None), None)
 
 
 def _check_number(item: Any) -> None:
     if isinstance(item, float) and not math.isfinite(item):
         raise ValueError("must not contain NaN or Infinity: JSON has no such numbers")
-    if isinstance(item, int) and abs(item) > MAX_INTEGER:
-        raise ValueError(f"must not contain integers beyond ±{MAX_INTEGER}")
+    # Floats of that size are integers, too, and PostgreSQL's jsonb writes them as such.
+    if isinstance(item, int | float) and abs(item) > MAX_INTEGER:
+        raise ValueError(f"must not contain integers beyond ±{MAX_INTEGER}: write them as texts")
 
 
 def _is_number(value: Any) -> Any:

@@ -75,7 +75,7 @@ def _problem(value: Any) -> str | None:
         return None
     if isinstance(value, int | float):
         # A comparison with NaN is false, and one with an infinity or an integer of any size is exact.
-        return None if abs(value) <= MAX_INTEGER else "must be a finite number of 64 bits"
+        return None if abs(value) <= MAX_INTEGER else f"must be a number from -{MAX_INTEGER} to {MAX_INTEGER}"
     texts = value if isinstance(value, list) else [value]
     if len(texts) > MOST_LABELS or not all(isinstance(text, str) for text in texts):
         return f"must be {_KINDS}"

@@ -4,19 +4,19 @@ All are frozen. Unknown fields are ignored, so that a newer peer can add some.
 """
 
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
 
 from common.confinement import UNCONFINED, Confinement
+from common.json_rules import MAX_INTEGER
 from common.labels import Labels
 from common.moment import Moment
 from common.policy.model import Effect
 from common.progress import LONGEST_REPORT
 from common.result import Result
 from common.schemas import Schemas
-from common.seal import KeyId, Seal
 from common.work import AgentType, AnyWorkType
 
 MAX_CHUNK_BYTES = 256 * 1024
@@ -28,6 +28,9 @@ MOST_WORK_TYPES = 100
 # How long a claim in advance counts, in seconds: both sides go by it. An agent that works is heard of many times in it.
 STANDING_SECONDS = 0.5
 LONGEST_NAME = 255
+
+ByteCount = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+KeyId = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Message(BaseModel):
@@ -118,13 +121,13 @@ class GrantedTask(Message):
 
 
 class Grant(Message):
-    """Leases of tasks; `seal` signs exactly what each of them may run.
+    """Leases of tasks; `signature` (`common.signing.jws`) is over exactly what each of them may run.
 
     `most_standing` is how many standing claims the orchestrator takes from one agent.
     """
 
     tasks: list[GrantedTask] = Field(min_length=1)
-    seal: Seal | None = None
+    signature: str | None = None
     most_standing: int = Field(default=0, ge=0)
 
 
@@ -147,9 +150,9 @@ class OutputChunk(Message):
     bytes (UTF-8) of its own stream before it.
     """
 
-    number: int = Field(ge=0)
+    number: int = Field(ge=0, le=MAX_INTEGER)
     stream: Stream
-    offset: int = Field(ge=0)
+    offset: int = Field(ge=0, le=MAX_INTEGER)
     text: str = Field(max_length=MAX_CHUNK_BYTES)
 
 
@@ -186,15 +189,15 @@ class WorkResult(Message):
     error_message: str | None = None
     error_code: int | None = None
     exit_code: int | None = None
-    duration_ms: int = Field(ge=0)
+    duration_ms: int = Field(ge=0, le=MAX_INTEGER)
     agent_id: UUID
     attempt: int = Field(ge=1)
     fence: int = Field(ge=1)
     retryable: bool = False
     started: bool = True
     chunks: list[OutputChunk] = Field(default_factory=list)
-    output_bytes: dict[Stream, int] = Field(default_factory=dict)
-    output_dropped: dict[Stream, int] = Field(default_factory=dict)
+    output_bytes: dict[Stream, ByteCount] = Field(default_factory=dict)
+    output_dropped: dict[Stream, ByteCount] = Field(default_factory=dict)
     artifacts_path: str | None = None
     result: Result = None
 

@@ -7,7 +7,6 @@ from uuid import UUID
 from pydantic import Field
 
 from common.messages import CancelTask, Message, Renewed, Stored
-from common.seal import Seal
 
 
 class Heard(Message):
@@ -48,13 +47,13 @@ class Leave(Message):
 
 
 class TrustKeys(Message):
-    """The orchestrator's keys have changed: the same statement about all of them, signed with each.
+    """The orchestrator's keys have changed: the same claims about all of them, signed with each.
 
     An agent follows it when one of the signatures is of a key that it trusts.
     """
 
     action: Literal["trust_keys"] = "trust_keys"
-    seals: list[Seal] = Field(min_length=1, max_length=100)
+    signatures: list[str] = Field(min_length=1, max_length=100)
 
 
 Order = CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume | Leave | TrustKeys

@@ -14,8 +14,7 @@ from chiffon.rabbitmq.settings import RabbitmqSettings
 from common import messages, orders
 from common.config import SharedSettings
 from common.protocol import MessageEnvelope, WorkResults
-from common.seal import Seal
-from common.signing import statements
+from common.signing import claims
 from common.unreadable import Unreadable
 from common.work import PARAMETERS
 from orchestrator.settings import OrchestratorSettings
@@ -29,11 +28,6 @@ PAYLOADS = (
     messages.Ticket,
     messages.Claim,
     messages.ClaimedTask,
-    Seal,
-    statements.GrantStatement,
-    statements.SealedTask,
-    statements.KeysStatement,
-    statements.NamedKey,
     messages.Grant,
     messages.GrantedTask,
     messages.WorkRequest,
@@ -61,6 +55,7 @@ PAYLOADS = (
     Unreadable,
     messages.Probe,
 )
+CLAIMS = (claims.GrantClaims, claims.SignedTask, claims.KeyClaims, claims.NamedKey, claims.CheckpointClaims)
 BODIES = (
     "DispatchRequest",
     "Hints",
@@ -161,6 +156,7 @@ PAGES: Mapping[str, Parts] = {
         "envelope": partial(doc_tables.fields, MessageEnvelope),
         **{payload.__name__: partial(doc_tables.fields, payload) for payload in PAYLOADS},
     },
+    "reference/signatures.md": {model.__name__: partial(doc_tables.fields, model) for model in CLAIMS},
     "reference/work-types.md": {name: partial(doc_tables.fields, model) for name, model in PARAMETERS.items()},
     "explanation/timelines.md": {
         "lost-agent": timelines.lost_agent,

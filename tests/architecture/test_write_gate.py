@@ -88,7 +88,7 @@ def test_a_gate_checks_before_it_lets_anything_through() -> None:
     calls = called_names(ast.Module([admit], []))
     called = [name for _, name in sorted(calls, key=lambda call: (call[0].lineno, call[0].col_offset))]
 
-    assert called.index("self._seals.refusal") < called.index("Permitted")
+    assert called.index("self._signatures.refusal") < called.index("Permitted")
     assert called.index("self._used.use") < called.index("Permitted")
     assert called.index("self._policy") < called.index("Permitted")
 

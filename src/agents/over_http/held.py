@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from common.rest.jobs import Job, JobGrant
-from common.seal import Seal
 
 
 @dataclass(slots=True, eq=False)
 class HeldJob:
     """`lease_from`: on the monotonic clock, a moment before the server began to count the lease. `claim_id`: what was
-    asked with; `grant` and `seal`: what the server signed.
+    asked with; `grant` and `signature`: what the server signed.
 
     `is_granted`: a slot has it, and reports its end. `is_cancelled`: the slot was told to stop it.
     """
@@ -21,7 +20,7 @@ class HeldJob:
     lease_from: float
     claim_id: UUID
     grant: JobGrant | None = None
-    seal: Seal | None = None
+    signature: str | None = None
     is_granted: bool = False
     is_cancelled: bool = False
 

@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 from agents.over_http.client import QueueClient, Refused, ServerAway
 from agents.over_http.handing_back import HandingBack
 from agents.over_http.held import HeldJob, HeldJobs
-from agents.over_http.wire import seal_of
 from common.backoff import full_jitter
 from common.clock import Clock
 from common.loop import FIRST_PAUSE, LONGEST_PAUSE, Health, keep_running
@@ -138,8 +137,7 @@ class JobClaimer:
             raise
         if answer.job is None:
             return False
-        seal = None if answer.seal is None else seal_of(answer.seal)
-        held = HeldJob(answer.job, asking.since, asking.claim_id, answer.grant, seal)
+        held = HeldJob(answer.job, asking.since, asking.claim_id, answer.grant, answer.signature)
         self._held.add(held)
         self.hand_out(held)
         return True

@@ -57,7 +57,7 @@ class Leases:
         held.is_granted = True
         left = self._lease_seconds - passed
         grant = granted(held.job, held.grant, claim_id=claimed.claim_id, lease_seconds=left)
-        await self._inbox.put(Grant(tasks=[grant], seal=held.seal))
+        await self._inbox.put(Grant(tasks=[grant], signature=held.signature))
 
     async def _freshen(self, held: HeldJob) -> str | None:
         """See to it that enough of the lease is left; return why the job is not to be run, if so."""

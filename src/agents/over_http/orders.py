@@ -13,7 +13,6 @@ from agents.over_http.client import QueueClient, Refused, ServerAway, Told
 from agents.over_http.held import HeldJobs
 from agents.over_http.inbox import Inbox
 from agents.over_http.leases import Leases
-from agents.over_http.wire import seal_of
 from common.backoff import exponential
 from common.loop import Health, keep_running
 from common.messages import AgentStatus, StatusUpdate
@@ -102,7 +101,7 @@ class Orders:
         for job in told.orders.cancelled:
             await self._leases.cancelled(job.job_id, job.attempt)
         if told.orders.keys:
-            await self._inbox.put(TrustKeys(seals=[seal_of(signed) for signed in told.orders.keys]), at=told.at)
+            await self._inbox.put(TrustKeys(signatures=told.orders.keys), at=told.at)
         for order in told.orders.orders:
             match order:
                 case WorkerOrder(action="leave", boot_id=UUID() as boot_id):

@@ -12,10 +12,8 @@ from common.rest.jobs import (
     FailRequest,
     Job,
     JobGrant,
-    JobSeal,
     OwnerRequest,
 )
-from common.seal import Seal
 
 STOPPED = "The work was stopped."
 
@@ -38,10 +36,6 @@ def granted(job: Job, grant: JobGrant | None, *, claim_id: UUID, lease_seconds: 
         max_output_bytes=job.max_output_bytes,
         **terms,
     )
-
-
-def seal_of(signed: JobSeal) -> Seal:
-    return Seal(key_id=signed.key_id, statement=signed.statement, signature=signed.signature)
 
 
 def heartbeat(update: StatusUpdate) -> Fields:

@@ -40,7 +40,7 @@ def verify(
     """Check the whole audit log, and name the first event that was touched; exit status 1 when one was.
 
     ```
-    chiffon audit verify --checkpoints /mnt/elsewhere/checkpoints.jsonl --keys trusted_keys.pem
+    chiffon audit verify --checkpoints /mnt/elsewhere/checkpoints.jws --keys trusted_keys.pem
     ```
 
     It reads the database directly. Without checkpoints, a log that was rewritten by somebody who computed the hashes

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from common.canonical import canonical_json
 from common.confinement import UNCONFINED, Confinement
 from common.errors import StartupRefused
+from common.json_rules import MAX_INTEGER, check_json
 from common.policy.model import ApprovalDemand, Effect
 from common.policy.patterns import Globs, Patterns, one_or_many
 
@@ -118,6 +119,11 @@ class Rule(Part):
             )
         return self
 
+    @model_validator(mode="after")
+    def _can_be_hashed(self) -> Self:
+        check_json(self.model_dump(mode="json", exclude_defaults=True))
+        return self
+
     @cached_property
     def variables(self) -> frozenset[str]:
         """The variables that the rule names, in `allow.environment` or as `env.NAME` in `parameters`."""
@@ -140,11 +146,10 @@ class Rule(Part):
         """Whether it says where work may run."""
         return self.allow.directories is not None or self.allow.files is not None or "cwd" in self.parameters
 
-
 class Policy(Part):
     """Rules in their order: the first that matches decides, and what matches none is refused."""
 
-    version: int = Field(ge=1, description="A number for people; raise it with every change.")
+    version: int = Field(ge=1, le=MAX_INTEGER, description="A number for people; raise it with every change.")
     rule: tuple[Rule, ...] = Field(max_length=1000)
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from common.confinement import Confinement
-from common.json_rules import Number, SafeObject, SafeText, Truth, WholeNumber
+from common.json_rules import MAX_INTEGER, Number, SafeObject, SafeText, Truth, WholeNumber
 from common.labels import Labels
 from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, Stream
 from common.policy.model import Effect
@@ -25,7 +25,6 @@ from common.work import AnyWorkType
 LONGEST_NAME = 200
 LONGEST_TEXT = 4096
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
-SMALLEST, LARGEST = -(2**63), 2**63 - 1
 MOST_ATTEMPTS = 100
 LONGEST_WAIT_SECONDS = 60.0
 
@@ -47,7 +46,7 @@ def _demands(confinement: Confinement) -> dict[str, Any]:
 
 Types = Annotated[list[AnyWorkType], Field(max_length=100)]
 WorkerId = Annotated[SafeText, Field(max_length=LONGEST_NAME, description="What the worker calls itself.")]
-Sizes = dict[Stream, Annotated[WholeNumber, Field(ge=0, le=LARGEST)]]
+Sizes = dict[Stream, Annotated[WholeNumber, Field(ge=0, le=MAX_INTEGER)]]
 # An unknown demand is an error: the worker could not enforce it.
 Demands = Annotated[Confinement, BeforeValidator(_snake_case), PlainSerializer(_demands)]
 
@@ -66,7 +65,7 @@ class JobRequest(CamelRequest):
     """A job to be done."""
 
     type: AnyWorkType = Field(description="What kind of work it is.", examples=["render"])
-    priority: WholeNumber = Field(default=0, ge=SMALLEST, le=LARGEST, description="Higher first; 0 is normal.")
+    priority: WholeNumber = Field(default=0, ge=-MAX_INTEGER, le=MAX_INTEGER, description="Higher first; 0 is normal.")
     payload: SafeObject = Field(description="What the work type needs to know.")
     affinity_key: Annotated[SafeText, Field(max_length=LONGEST_KEY)] | None = Field(
         default=None, description="Kept for workers; it does not change the order."
@@ -124,16 +123,8 @@ class ClaimRequest(CamelRequest):
     )
 
 
-class JobSeal(CamelAnswer):
-    """A signature of the orchestrator; see docs/explanation/signed-work.md."""
-
-    key_id: str = Field(description="The key that signed.")
-    statement: str = Field(description="JSON text; exactly these bytes (UTF-8) are signed.")
-    signature: str = Field(description="Ed25519, base64.")
-
-
 class JobGrant(CamelAnswer):
-    """What else decides what the job may do. With the job it is all that `seal` signs."""
+    """What else decides what the job may do. With the job it is all that the signature covers."""
 
     hints: dict[str, Any] = Field(description="The hints of the dispatch; they are part of the digest.")
     target: str | None = Field(description="The pool that the job is for.")
@@ -148,7 +139,10 @@ class ClaimAnswer(CamelAnswer):
 
     job: Job | None = Field(description="The job, which is the worker's now; null when there is none for it.")
     grant: JobGrant | None = Field(default=None, description="What else decides what the job may do.")
-    seal: JobSeal | None = Field(default=None, description="Null where the orchestrator signs nothing.")
+    signature: str | None = Field(
+        default=None,
+        description="JWS (`chiffon-grant+jwt`) over job and grant for this worker; null where nothing is signed.",
+    )
 
 
 class OwnerRequest(CamelRequest):
@@ -185,7 +179,9 @@ class OutputRequest(OwnerRequest):
     """A piece of what the job wrote."""
 
     stream: Stream = Field(description="stdout or stderr")
-    offset: WholeNumber = Field(ge=0, le=LARGEST, description="How many bytes (UTF-8) of that stream come before it.")
+    offset: WholeNumber = Field(
+        ge=0, le=MAX_INTEGER, description="How many bytes (UTF-8) of that stream come before it."
+    )
     number: WholeNumber = Field(
         ge=0, le=HIGHEST, description="Counts the pieces of the attempt from 0, over both streams."
     )
@@ -203,7 +199,7 @@ class EndRequest(OwnerRequest):
         default=None, ge=LOWEST, le=HIGHEST, description="The exit status of its program."
     )
     result: Result = Field(default=None, description="What it returned: JSON, at most 65536 bytes of it.")
-    duration_ms: WholeNumber | None = Field(default=None, ge=0, le=LARGEST, description="How long the attempt ran.")
+    duration_ms: WholeNumber | None = Field(default=None, ge=0, le=MAX_INTEGER, description="How long the attempt ran.")
     output_bytes: Sizes | None = Field(
         default=None, description="How much each stream holds in all, so that readers know when they have everything."
     )

@@ -8,12 +8,11 @@ from pydantic import Field
 
 from common.json_rules import Number, SafeText, WholeNumber
 from common.labels import Labels
-from common.messages import AgentStatus
+from common.messages import AgentStatus, KeyId
 from common.moment import Moment
 from common.rest.camel import CamelAnswer, CamelRequest
-from common.rest.jobs import HIGHEST, LONGEST_NAME, JobSeal
+from common.rest.jobs import HIGHEST, LONGEST_NAME
 from common.schemas import Schemas
-from common.seal import KeyId
 from common.work import AGENT_TYPE_PATTERN, AnyWorkType
 
 
@@ -82,6 +81,7 @@ class WorkerOrders(CamelAnswer):
 
     orders: list[WorkerOrder] = Field(description="What people ordered; empty when the worker may work.")
     cancelled: list[CancelledJob] = Field(description="Of its current jobs those that it must stop.")
-    keys: list[JobSeal] = Field(
-        default_factory=list, description="The orchestrator's keys have changed: one statement, signed with each."
+    keys: list[str] = Field(
+        default_factory=list,
+        description="The orchestrator's keys have changed: JWS (`chiffon-keys+jwt`) with the same claims, by each key.",
     )

@@ -1,8 +1,6 @@
-"""Ed25519 keys: the only place that uses the cryptographic library for signatures.
+"""Ed25519 keys, as files and messages hold them.
 
 A key is named by what it is: `key_id` is the beginning of SHA-256 over the public key, so that no name can be taken.
-
-An agent only checks, and is spared the part of the library that reads and writes keys of every kind: a megabyte.
 """
 
 import base64
@@ -10,8 +8,15 @@ import binascii
 import hashlib
 import re
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from common.errors import Invalid
 
@@ -26,11 +31,11 @@ class UnusableKey(Invalid):
 
 
 class PublicKey:
-    """Checks signatures. Equal when the keys are."""
+    """Checks signatures (`common.signing.jws`). Equal when the keys are."""
 
     def __init__(self, raw: bytes) -> None:
         try:
-            self._key = Ed25519PublicKey.from_public_bytes(raw)
+            self.key = Ed25519PublicKey.from_public_bytes(raw)
         except ValueError:
             raise UnusableKey("an Ed25519 public key has 32 bytes") from None
         self.raw = raw
@@ -42,18 +47,8 @@ class PublicKey:
     def __hash__(self) -> int:
         return hash(self.raw)
 
-    def verifies(self, signature: str, content: bytes) -> bool:
-        """Say whether a signature (base64) over exactly these bytes was made with the private key."""
-        try:
-            self._key.verify(base64.b64decode(signature, validate=True), content)
-        except (InvalidSignature, binascii.Error, ValueError):
-            return False
-        return True
-
     def pem(self) -> bytes:
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-        return self._key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        return self.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def text(self) -> str:
         """Return the key as base64; see `from_text`."""
@@ -68,10 +63,10 @@ class PublicKey:
 
 
 class PrivateKey:
-    """Makes signatures."""
+    """Makes signatures (`common.signing.jws`)."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
-        self._key = key
+        self.key = key
         self.public = PublicKey(key.public_key().public_bytes_raw())
 
     @property
@@ -85,8 +80,6 @@ class PrivateKey:
     @classmethod
     def from_pem(cls, pem: bytes) -> "PrivateKey":
         """Read a key that is not encrypted; raises `UnusableKey`."""
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
         try:
             key = load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -96,13 +89,7 @@ class PrivateKey:
         return cls(key)
 
     def pem(self) -> bytes:
-        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-    def sign(self, content: bytes) -> str:
-        """Return the signature (base64) over these bytes."""
-        return base64.b64encode(self._key.sign(content)).decode()
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def read_public_keys(pem: bytes) -> list[PublicKey]:

@@ -157,22 +157,25 @@ def approved_content(approval: Approval) -> dict[str, Any]:
     }
 
 
-def digest_of(work: StoredWork) -> bytes:
-    """Return the digest of what a task would run now."""
-    return work_digest(
-        work_type=work.work_type,
-        parameters=work.parameters,
-        hints=work.hints,
-        target=work.agent_type,
-        policy_version=work.policy_version,
-    )
+def digest_of(work: StoredWork) -> bytes | None:
+    """Return the digest of what a task would run now; None for what has none, and so was never dispatched."""
+    try:
+        return work_digest(
+            work_type=work.work_type,
+            parameters=work.parameters,
+            hints=work.hints,
+            target=work.agent_type,
+            policy_version=work.policy_version,
+        )
+    except ValueError:
+        return None
 
 
 def withhold(work: StoredWork, approval: Approval | None, *, now: datetime) -> str | None:
     """Say why an attempt of a task must not begin; None when it may. `approval` is the one that the task names."""
     if work.work_digest is None and not work.policy_version:
         return None  # from before there were policies
-    if (digest := digest_of(work)) != work.work_digest:
+    if (digest := digest_of(work)) is None or digest != work.work_digest:
         return "what is stored is not what was dispatched: its digest differs"
     if work.approval_id is None:
         return None

@@ -7,10 +7,11 @@ from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.audit.checkpoints import CheckingKey, CheckpointsUnusable, check_signature, line_of, parse
+from common.signing.keys import PublicKey
+from orchestrator.audit.checkpoints import CheckpointsUnusable, check_signature, line_of, parse
 from orchestrator.audit.model import Checkpoint
 
-# Lines are about 300 bytes long.
+# Lines are about 400 bytes long.
 TAIL_BYTES = 4096
 
 
@@ -53,7 +54,7 @@ class CheckpointFile:
                 raise
 
 
-def read_checkpoints(path: Path, keys: Mapping[str, CheckingKey] | None) -> Iterator[Checkpoint]:
+def read_checkpoints(path: Path, keys: Mapping[str, PublicKey] | None) -> Iterator[Checkpoint]:
     """Yield the checkpoints that a file holds now, one at a time; with None the signatures are not looked at.
 
     Raises `CheckpointsUnusable`, also while they are read. A last line without an end was cut off by a crash.
@@ -66,7 +67,7 @@ def read_checkpoints(path: Path, keys: Mapping[str, CheckingKey] | None) -> Iter
     return _read(path, file, os.fstat(file.fileno()).st_size, keys)
 
 
-def _read(path: Path, file: BinaryIO, size: int, keys: Mapping[str, CheckingKey] | None) -> Iterator[Checkpoint]:
+def _read(path: Path, file: BinaryIO, size: int, keys: Mapping[str, PublicKey] | None) -> Iterator[Checkpoint]:
     with file:
         number, last = 0, -1
         while file.tell() < size and (line := file.readline()).endswith(b"\n"):

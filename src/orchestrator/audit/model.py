@@ -29,12 +29,11 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What somebody signed: at this time the chain reached this event, and had this hash."""
+    """What `signature` says: at this time the chain reached this event, and had this hash."""
 
     seq: int
     hash: bytes
     at: datetime
-    key_id: str
     signature: str
 
 

@@ -21,15 +21,15 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class Entry:
     """An event's data as text, and its leaf."""
 
     data: str
     leaf: bytes
 
 
-def seal(event: NewEvent | Event) -> Sealed:
-    """Return the leaf of an event. Raises TypeError or ValueError for data that is not JSON."""
+def entry_of(event: NewEvent | Event) -> Entry:
+    """Return what the chain keeps of an event. Raises TypeError or ValueError for data that is not JSON."""
     data = canonical_json(event.data)
     # The names stand in the canonical order, so this is the canonical text of the whole, without walking it again.
     text = b'{"actor":%b,"agent_id":%b,"attempt":%b,"data":%b,"kind":%b,"request_id":%b,"task_id":%b,"trace_id":%b}' % (
@@ -42,7 +42,7 @@ def seal(event: NewEvent | Event) -> Sealed:
         _id(event.task_id),
         _id(event.trace_id),
     )
-    return Sealed(data.decode(), hashlib.sha256(text).digest())
+    return Entry(data.decode(), hashlib.sha256(text).digest())
 
 
 def link(before: bytes, seq: int, at: datetime, leaf: bytes) -> bytes:

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from orchestrator.database.pool import Connection
-from orchestrator.events.chain import seal
+from orchestrator.events.chain import entry_of
 from orchestrator.events.model import Event, NewEvent
 
 # The end of a statement that changes something and writes the events of it. Before it stand CTEs, the last of them
@@ -100,17 +100,17 @@ async def append(db: Connection, *events: NewEvent) -> None:
 
 def columns(events: Sequence[NewEvent]) -> tuple[list[Any], ...]:
     """Return the nine columns of `told`, but for the position, for a statement that ends with `WRITE`."""
-    sealed = [seal(event) for event in events]
+    entries = [entry_of(event) for event in events]
     return (
         [event.kind for event in events],
         [event.actor for event in events],
-        [one.data for one in sealed],
+        [one.data for one in entries],
         [event.task_id for event in events],
         [event.trace_id for event in events],
         [event.request_id for event in events],
         [event.agent_id for event in events],
         [event.attempt for event in events],
-        [one.leaf for one in sealed],
+        [one.leaf for one in entries],
     )
 
 

@@ -1,10 +1,9 @@
-"""Jobs, grants, signatures and orders as the queue API answers them."""
+"""Jobs, grants and orders as the queue API answers them."""
 
 from common.messages import GrantedTask
 from common.orders import Drain, Leave, Pause
 from common.rest import jobs as rest
 from common.rest.workers import WorkerOrder
-from common.seal import Seal
 from orchestrator.jobs.model import Job, Taken
 from orchestrator.jobs.rules import AFFINITY_KEY, STATUS_OF
 
@@ -40,9 +39,7 @@ def claimed(taken: Taken | None) -> rest.ClaimAnswer:
     """Return the answer to a claim: a job with its grant and its signature, or none."""
     if taken is None:
         return rest.ClaimAnswer(job=None)
-    return rest.ClaimAnswer(
-        job=job(taken.job), grant=_grant(taken.grant), seal=None if taken.seal is None else seal(taken.seal)
-    )
+    return rest.ClaimAnswer(job=job(taken.job), grant=_grant(taken.grant), signature=taken.signature)
 
 
 def _grant(grant: GrantedTask) -> rest.JobGrant:
@@ -54,11 +51,6 @@ def _grant(grant: GrantedTask) -> rest.JobGrant:
         approval_id=grant.approval_id,
         confinement=grant.confinement,
     )
-
-
-def seal(given: Seal) -> rest.JobSeal:
-    """Return a signature."""
-    return rest.JobSeal.model_validate(given)
 
 
 def order(given: Pause | Drain | Leave) -> WorkerOrder:

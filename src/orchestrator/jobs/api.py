@@ -240,5 +240,5 @@ async def heartbeat_worker(worker_id: WorkerName, said: WorkerReport, jobs: Jobs
     return WorkerOrders(
         orders=[] if order is None else [answers.order(order)],
         cancelled=[CancelledJob(job_id=task_id, attempt=n) for task_id, n in cancelled],
-        keys=[answers.seal(seal) for seal in jobs.news_of_keys(said.trusted_keys)],
+        keys=list(jobs.news_of_keys(said.trusted_keys)),
     )

@@ -9,7 +9,6 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from common.messages import GrantedTask, ResultStatus, Stream
-from common.seal import Seal
 from orchestrator.tasks.model import Task
 
 
@@ -31,7 +30,7 @@ class Taken:
 
     job: Job
     grant: GrantedTask
-    seal: Seal | None
+    signature: str | None
 
 
 @dataclass(frozen=True, slots=True)

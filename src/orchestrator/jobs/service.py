@@ -14,7 +14,6 @@ from common.loop import Wake
 from common.messages import Lease, OutputChunk, ResultStatus, StatusUpdate, WorkResult, WorkStatus
 from common.orders import Drain, Leave, Pause
 from common.rest.jobs import JobStatus
-from common.seal import Seal
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.identities.model import Caller
 from orchestrator.jobs import queries
@@ -156,10 +155,10 @@ class JobService:
             lease=wanted.lease,
             max_output_bytes=self._max_output,
         )
-        seal = None if self._signer is None else self._signer.seal(wanted.worker.agent_id, [grant])
-        return Taken(Job(task, wanted.worker.name, self._max_output), grant, seal)
+        signature = None if self._signer is None else self._signer.sign(wanted.worker.agent_id, [grant])
+        return Taken(Job(task, wanted.worker.name, self._max_output), grant, signature)
 
-    def news_of_keys(self, trusted: Sequence[str] | None) -> Sequence[Seal]:
+    def news_of_keys(self, trusted: Sequence[str] | None) -> Sequence[str]:
         """Return what a worker that trusts these keys must be told; see `Signer.news_for`."""
         return () if self._signer is None else self._signer.news_for(trusted)
 

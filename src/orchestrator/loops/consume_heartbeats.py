@@ -52,7 +52,7 @@ class ConsumeHeartbeats:
         if self._signer is None:
             return []
         news = [(update.agent_id, self._signer.news_for(update.trusted_keys)) for update in updates]
-        return [(agent_id, TrustKeys(seals=list(seals))) for agent_id, seals in news if seals]
+        return [(agent_id, TrustKeys(signatures=list(signatures))) for agent_id, signatures in news if signatures]
 
 
 def _heard(updates: Sequence[StatusUpdate]) -> list[tuple[UUID, Heard]]:

@@ -82,7 +82,7 @@ def _parts(agent_id: UUID, answer: Answer, signer: Signer | None, most_standing:
     return [
         Grant(
             tasks=tasks,
-            seal=None if signer is None else signer.seal(agent_id, tasks),
+            signature=None if signer is None else signer.sign(agent_id, tasks),
             most_standing=most_standing,
         )
         for tasks in cut

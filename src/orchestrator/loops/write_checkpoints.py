@@ -7,9 +7,10 @@ from pathlib import Path
 
 from common.clock import Clock
 from common.errors import Conflict, StartupRefused
+from common.signing.keys import PrivateKey
 from orchestrator.audit import queries
 from orchestrator.audit.checkpoint_file import CheckpointFile
-from orchestrator.audit.checkpoints import SigningKey, make_checkpoint
+from orchestrator.audit.checkpoints import make_checkpoint
 from orchestrator.audit.model import Checkpoint
 from orchestrator.database.pool import Pool
 from orchestrator.signing.signer import Signer
@@ -43,7 +44,7 @@ class WriteCheckpoints:
     """
 
     def __init__(
-        self, pool: Pool, file: CheckpointFile, key: Callable[[], SigningKey], clock: Clock, *, last: Checkpoint | None
+        self, pool: Pool, file: CheckpointFile, key: Callable[[], PrivateKey], clock: Clock, *, last: Checkpoint | None
     ) -> None:
         self._pool = pool
         self._file = file

@@ -10,12 +10,15 @@ from uuid import UUID
 from common.clock import Clock
 from common.errors import StartupRefused
 from common.messages import GrantedTask
-from common.seal import Seal
+from common.signing.claims import KeyClaims, NamedKey, SignedTask, sign_grant
+from common.signing.jws import Purpose, sign
 from common.signing.keys import PrivateKey
-from common.signing.statements import KeysStatement, NamedKey, SealedTask, sign, sign_grant
 from orchestrator.signing.directory import KeysUnusable, StoredKeys, read_keys
 
 log = logging.getLogger(__name__)
+
+# How long news of keys counts. It is signed anew after half of that.
+NEWS_COUNTS = timedelta(hours=1)
 
 NO_KEYS = (
     "There are no signing keys, and agents run only what is signed. Make one with "
@@ -32,7 +35,8 @@ class Signer:
         self._directory = directory
         self._clock = clock
         self._keys = _some(read_keys(directory), directory)
-        self._announcement: tuple[Seal, ...] = ()
+        self._news: tuple[str, ...] = ()
+        self._news_until = clock.now()
 
     @property
     def key(self) -> PrivateKey:
@@ -46,18 +50,18 @@ class Signer:
         """The names of the keys that are believed, and of those that never are again."""
         return [stored.key.key_id for stored in self._keys.keys], list(self._keys.retired)
 
-    def seal(self, agent_id: UUID, grants: Sequence[GrantedTask]) -> Seal:
+    def sign(self, agent_id: UUID, grants: Sequence[GrantedTask]) -> str:
         """Return one signature for all that a message grants; it holds as long as the leases that it gives."""
         now = self._clock.now()
         valid = timedelta(seconds=max(grant.lease_seconds for grant in grants))
-        sealed = [SealedTask.of(grant, digest=grant.ruled_digest) for grant in grants]
-        return sign_grant(self.key, agent_id, sealed, now=now, valid=valid)
+        tasks = [SignedTask.of(grant, digest=grant.ruled_digest) for grant in grants]
+        return sign_grant(self.key, agent_id, tasks, now=now, valid=valid)
 
     def public_keys(self) -> tuple[str, ...]:
         """Return the keys that count, in PEM, for an agent that is to believe them from now on."""
         return tuple(stored.key.public.pem().decode() for stored in self._keys.keys)
 
-    def news_for(self, trusted: Collection[str] | None) -> tuple[Seal, ...]:
+    def news_for(self, trusted: Collection[str] | None) -> tuple[str, ...]:
         """Return what an agent must be told that trusts these keys; nothing when it knows all, or checks nothing.
 
         The same is signed with each key, because it may trust only one of them.
@@ -67,16 +71,17 @@ class Signer:
         ours = {stored.key.key_id for stored in self._keys.keys}
         if ours <= set(trusted) and not set(self._keys.retired) & set(trusted):
             return ()
-        if not self._announcement:
-            statement = KeysStatement(
-                iat=int(self._clock.now().timestamp()),
-                keys=tuple(
-                    NamedKey(key_id=stored.key.key_id, key=stored.key.public.text()) for stored in self._keys.keys
-                ),
+        now = self._clock.now()
+        if now >= self._news_until:
+            claims = KeyClaims(
+                iat=int(now.timestamp()),
+                exp=int((now + NEWS_COUNTS).timestamp()),
+                keys=tuple(NamedKey.of(stored.key.public) for stored in self._keys.keys),
                 retired=self._keys.retired,
-            )
-            self._announcement = tuple(sign(stored.key, statement) for stored in self._keys.keys)
-        return self._announcement
+            ).model_dump_json()
+            self._news = tuple(sign(stored.key, Purpose.KEYS, claims) for stored in self._keys.keys)
+            self._news_until = now + NEWS_COUNTS / 2
+        return self._news
 
     async def refresh(self) -> bool:
         """Read the directory again; say whether there was news. What cannot be read leaves everything as it was."""
@@ -87,7 +92,7 @@ class Signer:
             return False
         if _names(found) == _names(self._keys):
             return False
-        self._keys, self._announcement = found, ()
+        self._keys, self._news_until = found, self._clock.now()
         log.info("signing.keys_changed", extra={"keys": [one.key.key_id for one in found.keys]})
         return True
 

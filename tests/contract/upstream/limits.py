@@ -18,10 +18,10 @@ KNOWN: Mapping[str, Collection[str]] = {
 LONGEST = {
     "type": 200, "affinityKey": 200, "workerId": 200, "errorMessage": 4096, "resultSummary": 16 * 1024,
 }  # fmt: skip
-HIGHEST = {"maxAttempts": 100, "leaseSeconds": 3600, "priority": 2**63 - 1}
+HIGHEST = {"maxAttempts": 100, "leaseSeconds": 3600, "priority": 2**53 - 1}
 MOST_TYPES = 100
 DEEPEST = 64
-LARGEST_INTEGER = 2**63 - 1
+LARGEST_INTEGER = 2**53 - 1
 
 
 def is_beyond(operation: str, body: Mapping[str, Any]) -> bool:
@@ -30,7 +30,7 @@ def is_beyond(operation: str, body: Mapping[str, Any]) -> bool:
         not body.keys() <= set(KNOWN[operation])
         or any(isinstance(body.get(name), str) and len(body[name]) > most for name, most in LONGEST.items())
         or any(body.get(name, 0) > most for name, most in HIGHEST.items())
-        or body.get("priority", 0) < -LARGEST_INTEGER - 1
+        or body.get("priority", 0) < -LARGEST_INTEGER
         or len(body.get("allowedTypes", ())) > MOST_TYPES
         or any(len(name) > LONGEST["type"] for name in body.get("allowedTypes", ()))
         or any(_is_not_kept(value, depth) for value, depth in _values(body, 0))
@@ -54,4 +54,4 @@ def _is_not_kept(value: Any, depth: int) -> bool:
         return "\x00" in value or any(0xD800 <= ord(one) <= 0xDFFF for one in value)
     if isinstance(value, float) and not math.isfinite(value):
         return True
-    return depth > DEEPEST or (isinstance(value, int) and abs(value) > LARGEST_INTEGER)
+    return depth > DEEPEST or (isinstance(value, int | float) and abs(value) > LARGEST_INTEGER)

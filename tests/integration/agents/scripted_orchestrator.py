@@ -56,9 +56,8 @@ from common.protocol import (
     decode,
     encode,
 )
-from common.seal import Seal
+from common.signing.claims import SignedTask, sign_grant
 from common.signing.keys import PrivateKey
-from common.signing.statements import SealedTask, sign_grant
 from common.unreadable import Unreadable
 from tests.eventually import eventually
 
@@ -153,12 +152,12 @@ class ScriptedOrchestrator:
         await self._broker.publish(Outgoing(control_address(self.agent_id), body, "control"))
 
     async def send_grant(self, grant: GrantedTask) -> None:
-        sealed = Grant(tasks=[grant], seal=None if self.key is None else self.seal(grant))
-        await self.tell(GrantEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=self.answer_with(sealed)))
+        signed = Grant(tasks=[grant], signature=None if self.key is None else self.signature(grant))
+        await self.tell(GrantEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=self.answer_with(signed)))
 
-    def seal(self, grant: GrantedTask) -> Seal:
+    def signature(self, grant: GrantedTask) -> str:
         assert self.key is not None
-        tasks, valid = [SealedTask.of(grant)], timedelta(seconds=self.lease_seconds)
+        tasks, valid = [SignedTask.of(grant)], timedelta(seconds=self.lease_seconds)
         return sign_grant(self.key, self.agent_id, tasks, now=datetime.now(UTC), valid=valid)
 
     async def cancel(self, task_id: UUID) -> None:

@@ -22,11 +22,11 @@ from common.errors import ErrorCode
 from common.messages import Grant, GrantedTask, ResultStatus, WorkRequest
 from common.protocol import ORCHESTRATOR, GrantEnvelope, encode
 from common.safeguards import Safeguard
-from common.seal import Seal
+from common.signing.claims import SignedTask, sign_grant
 from common.signing.keys import PrivateKey
-from common.signing.statements import SealedTask, sign_grant
 from tests.eventually import eventually
 from tests.fuzz.bounds import MORE
+from tests.hand_made_jws import compact, decoded, header_of
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
 
 FLOOD = 1000 * MORE
@@ -147,8 +147,8 @@ async def test_of_thousands_of_forged_mutated_and_repeated_messages_none_is_run(
         for n in range(200):
             grant = forged(site, site.recorded[0].tasks[0], "forged").model_copy(update={"claim_id": uuid4()})
             grant = grant.model_copy(update={"work": grant.work.model_copy(update={"task_id": uuid4()})})
-            seal = (None, site.recorded[0].seal, _sealed(thief, grant, site.orchestrator.agent_id))[n % 3]
-            strangers.append(message(Grant(tasks=[grant], seal=seal)))
+            signature = (None, site.recorded[0].signature, _signed(thief, grant, site.orchestrator.agent_id))[n % 3]
+            strangers.append(message(Grant(tasks=[grant], signature=signature)))
         flood = [mutated(chance.choice(originals), chance) for _ in range(FLOOD)] + strangers + originals * 40
         chance.shuffle(flood)
 
@@ -174,18 +174,15 @@ async def test_the_answer_to_a_claim_is_not_run_when_it_was_forged(attack: str, 
         other = evil.model_copy(update={"work": evil.work.model_copy(update={"task_id": uuid4()})})
         ours = site.orchestrator.key
         assert ours is not None
-        seal = {
+        signature = {
             "unsigned": None,
-            "edited": honest.seal,
-            "by_a_thief": _sealed(thief, evil, agent_id),
-            "for_another_agent": _sealed(ours, evil, agent_id),
-            "of_another_task": _sealed(ours, other, agent_id),
+            "edited": honest.signature,
+            # A key that the agent does not know yet is waited for; the thief gives his the name of one that it knows.
+            "by_a_thief": _by_a_thief(thief, _signed(ours, evil, agent_id)),
+            "for_another_agent": _signed(ours, evil, agent_id),
+            "of_another_task": _signed(ours, other, agent_id),
         }[attack]
-        # A key that the agent does not know yet is waited for; the thief gives his the name of one that it knows.
-        if attack == "by_a_thief":
-            assert seal is not None
-            seal = seal.model_copy(update={"key_id": ours.key_id})
-        return Grant(tasks=[evil], seal=seal)
+        return Grant(tasks=[evil], signature=signature)
 
     site.orchestrator.answer_with = forge
     async with site.agent():
@@ -217,12 +214,12 @@ async def test_a_recorded_grant_is_not_run_again_after_a_restart(site: Site) -> 
 async def test_without_the_signature_the_forged_answer_is_seen_to_run(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def resigned(grant: GrantedTask) -> Seal:
-        return _sealed(PrivateKey.new(), grant, site.orchestrator.agent_id)
+    def resigned(grant: GrantedTask) -> str:
+        return _signed(PrivateKey.new(), grant, site.orchestrator.agent_id)
 
     monkeypatch.setattr(safeguards, "removed", lambda: Safeguard.SIGNATURE)
     site.orchestrator.answer_with = lambda honest: Grant(
-        tasks=[evil := forged(site, honest.tasks[0], "evil")], seal=resigned(evil)
+        tasks=[evil := forged(site, honest.tasks[0], "evil")], signature=resigned(evil)
     )
     async with site.agent():
         await site.orchestrator.ended(await site.orchestrator.shell(site.script("honest")))
@@ -246,5 +243,10 @@ async def test_without_the_protection_the_recorded_grant_is_seen_to_run_again(
     assert site.ran == ["once", "once"]
 
 
-def _sealed(key: PrivateKey, grant: GrantedTask, agent_id: UUID) -> Seal:
-    return sign_grant(key, agent_id, [SealedTask.of(grant)], now=datetime.now(UTC), valid=timedelta(minutes=1))
+def _by_a_thief(thief: PrivateKey, signature: str) -> str:
+    """Return what a signature says, signed by another key under the name of the first."""
+    return compact(header_of(signature), decoded(signature.split(".")[1]), thief.key.sign)
+
+
+def _signed(key: PrivateKey, grant: GrantedTask, agent_id: UUID) -> str:
+    return sign_grant(key, agent_id, [SignedTask.of(grant)], now=datetime.now(UTC), valid=timedelta(minutes=1))

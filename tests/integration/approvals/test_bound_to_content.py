@@ -132,6 +132,8 @@ async def test_of_many_who_use_one_approval_at_once_one_wins(
     "edit",
     [
         'parameters = \'{"message": "rm -rf /"}\'',
+        # A number that has no canonical text: the row has no digest at all.
+        'parameters = \'{"message": "hello", "n": 1e300}\'',
         "work_type = 'shell_script'",
         "agent_type = 'desktop'",
         "policy_version = '9'",

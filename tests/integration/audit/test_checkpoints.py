@@ -22,7 +22,7 @@ def writer(pool: Pool, path: Path) -> WriteCheckpoints:
 
 
 async def test_a_checkpoint_is_written_when_something_happened_and_the_log_agrees(worked: Pool, tmp_path: Path) -> None:
-    path = tmp_path / "checkpoints.jsonl"
+    path = tmp_path / "checkpoints.jws"
     duty = writer(worked, path)
     await duty.run_once()
     await duty.run_once()
@@ -46,7 +46,7 @@ async def test_a_checkpoint_is_written_when_something_happened_and_the_log_agree
 async def test_nothing_is_added_to_checkpoints_that_the_log_contradicts(
     owner: Connection, worked: Pool, tmp_path: Path, statement: str
 ) -> None:
-    path = tmp_path / "checkpoints.jsonl"
+    path = tmp_path / "checkpoints.jws"
     await writer(worked, path).run_once()
     before = path.read_bytes()
     await owner.execute(statement)
@@ -59,5 +59,5 @@ async def test_nothing_is_added_to_checkpoints_that_the_log_contradicts(
 
 async def test_a_file_without_a_key_to_sign_with_is_refused(pool: Pool, tmp_path: Path) -> None:
     with pytest.raises(NothingSigns):
-        open_checkpoints(tmp_path / "checkpoints.jsonl", pool, None, SystemClock())
+        open_checkpoints(tmp_path / "checkpoints.jws", pool, None, SystemClock())
     assert open_checkpoints(None, pool, None, SystemClock()) is None

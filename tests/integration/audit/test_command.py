@@ -14,6 +14,7 @@ from orchestrator.audit.checkpoint_file import CheckpointFile
 from orchestrator.database.pool import Connection, Pool
 from orchestrator.loops.write_checkpoints import WriteCheckpoints
 from orchestrator.signing.directory import add_key, retire_key
+from tests.hand_made_jws import base64url, decoded
 from tests.integration.audit.conftest import work
 
 
@@ -25,7 +26,7 @@ def signing(tmp_path: Path) -> tuple[Path, PrivateKey]:
 
 @pytest.fixture
 async def checkpoints(worked: Pool, tmp_path: Path, signing: tuple[Path, PrivateKey]) -> Path:
-    file = CheckpointFile(tmp_path / "checkpoints.jsonl")
+    file = CheckpointFile(tmp_path / "checkpoints.jws")
     await WriteCheckpoints(worked, file, lambda: signing[1], SystemClock(), last=file.open()).run_once()
     return file.path
 
@@ -77,7 +78,9 @@ async def test_checkpoints_of_a_key_that_was_retired_are_still_believed(
 async def test_a_forged_checkpoint_is_named(
     ledger_url: str, checkpoints: Path, signing: tuple[Path, PrivateKey], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoints.write_bytes(checkpoints.read_bytes().replace(b'"seq": 16', b'"seq": 15'))
+    header, claims, signature = checkpoints.read_text().split(".")
+    edited = base64url(decoded(claims).replace(b'"seq":16', b'"seq":15'))
+    checkpoints.write_text(f"{header}.{edited}.{signature}")
 
     assert await verify(ledger_url, "--checkpoints", str(checkpoints), "--keys", str(signing[0])) == Exit.ERROR
     assert "line 1 (event 15): its signature" in capfd.readouterr().err

@@ -12,7 +12,7 @@ from orchestrator.audit.model import Checkpoint, Finding, Flaw
 from orchestrator.audit.verify import verify
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
-from orchestrator.events.chain import link, seal
+from orchestrator.events.chain import entry_of, link
 from orchestrator.events.model import Event, Kind, NewEvent
 from tests.integration.audit.conftest import work
 
@@ -24,7 +24,7 @@ async def finding_in(db: Connection, checkpoints: Sequence[Checkpoint] = ()) -> 
 async def checkpoint_now(db: Connection) -> Checkpoint:
     row = await db.fetchrow("SELECT seq, hash FROM event_head")
     assert row is not None
-    return Checkpoint(row["seq"], row["hash"], datetime.now(UTC), "key", "")
+    return Checkpoint(row["seq"], row["hash"], datetime.now(UTC), "")
 
 
 async def test_what_the_program_wrote_is_in_order(owner: Connection) -> None:
@@ -66,6 +66,7 @@ DONE = {
     "the kind": ("UPDATE event SET kind = 'task.failed' WHERE seq = 8", Flaw.EDITED, 8),
     "the time": ("UPDATE event SET at = at - interval '1 microsecond' WHERE seq = 6", Flaw.EDITED, 6),
     "the data": ("UPDATE event SET data = data || '{\"priority\": 5}' WHERE seq = 9", Flaw.EDITED, 9),
+    "the data, to what has no hash": (f"UPDATE event SET data = '{{\"n\": {10**30}}}' WHERE seq = 9", Flaw.EDITED, 9),
     "a task": ("UPDATE event SET task_id = gen_random_uuid() WHERE seq = 2", Flaw.EDITED, 2),
     "a row removed": ("DELETE FROM event WHERE seq = 7", Flaw.REMOVED, 7),
     "the tail removed": ("DELETE FROM event WHERE seq > 12", Flaw.TRUNCATED, 13),
@@ -125,7 +126,7 @@ async def test_a_tail_removed_under_a_head_made_to_fit_contradicts_a_checkpoint(
 
 
 async def test_a_log_rewritten_from_some_event_on_contradicts_a_checkpoint(owner: Connection, worked: Pool) -> None:
-    early, late = Checkpoint(4, await _hash_of(owner, 4), datetime.now(UTC), "key", ""), await checkpoint_now(owner)
+    early, late = Checkpoint(4, await _hash_of(owner, 4), datetime.now(UTC), ""), await checkpoint_now(owner)
     await owner.execute("UPDATE event SET actor = 'another' WHERE seq = 6")
     await _chain_anew(owner, since=6)
     await work(worked, tasks=1)
@@ -187,6 +188,6 @@ async def _chain_anew(db: Connection, *, since: int) -> None:
     before = await _hash_of(db, since - 1)
     for row in await db.fetch("SELECT *, NULL AS text FROM event WHERE seq >= $1 ORDER BY seq", since):
         event = Event.from_row(row)
-        before = link(before, event.seq, event.at, seal(event).leaf)
+        before = link(before, event.seq, event.at, entry_of(event).leaf)
         await db.execute("UPDATE event SET hash = $2 WHERE seq = $1", event.seq, before)
     await db.execute("UPDATE event_head SET hash = $1", before)

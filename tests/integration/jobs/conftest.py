@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx2
 import pytest
@@ -15,9 +16,9 @@ from tests.services.ports import free_ports
 
 
 @asynccontextmanager
-async def serving(ledger_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+async def serving(ledger_url: str, **more: Any) -> AsyncIterator[httpx2.AsyncClient]:
     """Run an orchestrator, and give a client of its queue API."""
-    settings = OrchestratorSettings(database_url=ledger_url, port=free_ports(1)[0])
+    settings = OrchestratorSettings(database_url=ledger_url, port=free_ports(1)[0], **more)
     started, stop = asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(
         serve(settings, SharedSettings(broker_url="memory://"), broker=MemoryBroker(), started=started, stop=stop)

@@ -20,7 +20,7 @@ async def end_lease(pool: Pool, job_id: str) -> None:
 
 
 async def test_the_highest_priority_comes_first_and_among_equals_the_oldest(queue: httpx2.AsyncClient) -> None:
-    priorities = [0, 5, -(2**63), 5, 2**63 - 1, 0]
+    priorities = [0, 5, 1 - 2**53, 5, 2**53 - 1, 0]
     made = [(await create(queue, f"type_{n % 3}", priority=priority))["id"] for n, priority in enumerate(priorities)]
 
     taken = [await claim(queue) for _ in made]

@@ -13,7 +13,7 @@ from agents.availability import Availability
 from agents.capacity import Capacity
 from agents.claimer import Claimer, ClaimUnanswered, Reception
 from agents.given import GivenWork
-from agents.seal_check import SealCheck
+from agents.signature_check import SignatureCheck
 from agents.standing_claimer import StandingClaimer
 from agents.stopping import StopReason
 from common.broker.base import BrokerUnavailable, Outgoing
@@ -57,11 +57,11 @@ class Asking:
 async def asking(*, timeout: float = 10.0) -> AsyncIterator[Asking]:
     broker, attempts, availability = Recording(), Attempts(), Availability()
     clock, capacity = SystemClock(), Capacity(4)
-    seals = SealCheck(None, AGENT, clock, skew=timedelta(0))
+    signatures = SignatureCheck(None, AGENT, clock, skew=timedelta(0))
     standing = StandingClaimer(broker, AGENT, "infra", capacity, availability, clock, health=Health())
     given = GivenWork(lambda attempt: attempt.stop.wait(), capacity, availability, attempts)
     async with Claimer(
-        broker, AGENT, attempts, clock, availability, seals, standing, given, timeout=timedelta(seconds=timeout)
+        broker, AGENT, attempts, clock, availability, signatures, standing, given, timeout=timedelta(seconds=timeout)
     ) as claimer:
         yield Asking(claimer, broker, attempts, availability)
         await given.stop()

@@ -116,7 +116,9 @@ async def test_a_job_that_nobody_can_have_claimed_is_no_answer() -> None:
 async def test_what_a_newer_server_adds_to_an_answer_is_ignored() -> None:
     job = make_job(payload={"message": "x"})
     shown = job.model_dump(mode="json", by_alias=True) | {"status": "parked", "mood": "good"}
-    asked = client(lambda _: httpx2.Response(200, json={"job": shown, "grant": None, "seal": None, "weather": "fine"}))
+    asked = client(
+        lambda _: httpx2.Response(200, json={"job": shown, "grant": None, "signature": None, "weather": "fine"})
+    )
 
     got = (await asked.claim(uuid4(), types=["echo"], wait_seconds=0)).job
 

@@ -23,7 +23,7 @@ from agents.processes.table import look_at
 from agents.progress_file import ProgressFiles
 from agents.reporter import Reporter
 from agents.runner import Runner
-from agents.seal_check import SealCheck
+from agents.signature_check import SignatureCheck
 from agents.spool import Spool
 from agents.stopping import StopReason
 from agents.used_claims import UsedClaims
@@ -96,7 +96,7 @@ async def run(
                 {"scripted": Scripted(do)},
                 agent_type="infra",
                 journal=journal,
-                seals=SealCheck(None, AGENT, SystemClock(), skew=timedelta(0)),
+                signatures=SignatureCheck(None, AGENT, SystemClock(), skew=timedelta(0)),
                 used=UsedClaims(),
             ),
             workspaces=Workspaces(state),

@@ -16,7 +16,7 @@ from agents.capacity import Capacity
 from agents.claimer import Claimer, Reception
 from agents.given import GivenWork
 from agents.open_standing_claims import ASKED_AFTER, KEPT_FOR
-from agents.seal_check import SealCheck
+from agents.signature_check import SignatureCheck
 from agents.standing_claimer import StandingClaimer
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
@@ -67,14 +67,14 @@ class Idle:
             self.bus, AGENT, "infra", self.capacity, self.availability, self.clock, health=Health()
         )
         self.given = GivenWork(self._run, self.capacity, self.availability, self.attempts)
-        seals = cast("SealCheck", Seals(is_genuine))
+        signatures = cast("SignatureCheck", Signatures(is_genuine))
         self.claimer = Claimer(
             self.bus,
             AGENT,
             self.attempts,
             self.clock,
             self.availability,
-            seals,
+            signatures,
             self.standing,
             self.given,
             timeout=timedelta(seconds=5),
@@ -100,11 +100,11 @@ class Idle:
         return self.bus.standing[before]
 
 
-class Seals:
+class Signatures:
     def __init__(self, is_genuine: bool) -> None:
         self._is_genuine = is_genuine
 
-    def is_genuine(self, grant: GrantedTask, seal: object) -> bool:
+    def is_genuine(self, grant: GrantedTask, signature: object) -> bool:
         return self._is_genuine
 
 

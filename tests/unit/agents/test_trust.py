@@ -1,35 +1,37 @@
 """Which keys an agent believes, and how that changes."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from agents.trust import (
-    TRUST_FILE,
-    NoTrustedKeys,
-    NotTrusted,
-    Trust,
-    TrustUnusable,
-    UnknownKey,
-    open_trust,
-    remember_keys,
-)
-from common.seal import Seal
+from agents.trust import TRUST_FILE, NoTrustedKeys, Trust, TrustUnusable, open_trust, remember_keys
+from common.signing.claims import KeyClaims, NamedKey
+from common.signing.jws import NotTrusted, Purpose, UnknownKey, sign
 from common.signing.keys import PrivateKey
-from common.signing.statements import KeysStatement, NamedKey, sign
+
+NOW, SKEW, HOUR = datetime(2026, 11, 25, 10, 0, tzinfo=UTC), timedelta(minutes=5), timedelta(hours=1)
 
 
-def statement(*keys: PrivateKey, retired: tuple[PrivateKey, ...] = ()) -> KeysStatement:
-    named = tuple(NamedKey(key_id=key.key_id, key=key.public.text()) for key in keys)
-    return KeysStatement(iat=0, keys=named, retired=tuple(key.key_id for key in retired))
+def news(*keys: PrivateKey, retired: tuple[PrivateKey, ...] = (), issued: datetime = NOW) -> KeyClaims:
+    return KeyClaims(
+        iat=int(issued.timestamp()),
+        exp=int((issued + HOUR).timestamp()),
+        keys=tuple(NamedKey.of(key.public) for key in keys),
+        retired=tuple(key.key_id for key in retired),
+    )
+
+
+def signed(claims: KeyClaims | str, key: PrivateKey, purpose: Purpose = Purpose.KEYS) -> str:
+    return sign(key, purpose, claims if isinstance(claims, str) else claims.model_dump_json())
 
 
 def make_trust(folder: Path, *keys: PrivateKey) -> Trust:
     return Trust(folder / TRUST_FILE, [key.public for key in keys])
 
 
-def signed(text: str, key: PrivateKey) -> Seal:
-    return Seal(key_id=key.key_id, statement=text, signature=key.sign(text.encode()))
+def follow(trust: Trust, *signatures: str, now: datetime = NOW) -> bool:
+    return trust.follow(signatures, now=now, skew=SKEW)
 
 
 def test_an_agent_without_keys_does_not_start_and_says_how_to_get_them(tmp_path: Path) -> None:
@@ -46,25 +48,23 @@ def test_a_file_without_a_usable_key_is_an_error(content: bytes, tmp_path: Path)
         open_trust(tmp_path, bundle)
 
 
-def test_only_what_a_trusted_key_signed_is_read(tmp_path: Path) -> None:
+def test_only_what_a_trusted_key_signed_for_the_purpose_is_read(tmp_path: Path) -> None:
     ours, theirs = PrivateKey.new(), PrivateKey.new()
     trust = make_trust(tmp_path, ours)
 
-    assert trust.check(signed("words", ours)) == b"words"
+    assert trust.check(signed("words", ours), Purpose.KEYS) == (ours.key_id, b"words")
     with pytest.raises(UnknownKey):
-        trust.check(signed("words", theirs))
-    with pytest.raises(NotTrusted):
-        trust.check(signed("words", theirs).model_copy(update={"key_id": ours.key_id}))
-    with pytest.raises(NotTrusted):
-        trust.check(signed("words", ours).model_copy(update={"statement": "other words"}))
+        trust.check(signed("words", theirs), Purpose.KEYS)
+    with pytest.raises(NotTrusted, match="typ"):
+        trust.check(signed("words", ours), Purpose.GRANT)
 
 
 def test_a_new_key_is_trusted_beside_the_old_one_and_survives_a_restart(tmp_path: Path) -> None:
     old, new = PrivateKey.new(), PrivateKey.new()
     trust = make_trust(tmp_path, old)
-    news = statement(old, new)
+    both = news(old, new)
 
-    assert trust.follow([sign(new, news), sign(old, news)])
+    assert follow(trust, signed(both, new), signed(both, old))
 
     again = open_trust(tmp_path, None)
     assert set(again.key_ids) == {old.key_id, new.key_id} == set(trust.key_ids)
@@ -73,16 +73,16 @@ def test_a_new_key_is_trusted_beside_the_old_one_and_survives_a_restart(tmp_path
 
 def test_a_retired_key_never_counts_again_whoever_names_it(tmp_path: Path) -> None:
     old, new = PrivateKey.new(), PrivateKey.new()
-    both, bundle = statement(old, new), tmp_path / "keys.pem"
+    both, bundle = news(old, new), tmp_path / "keys.pem"
     bundle.write_bytes(old.public.pem() + new.public.pem())
     trust = make_trust(tmp_path, old, new)
 
-    assert trust.follow([sign(new, statement(new, retired=(old,)))])
+    assert follow(trust, signed(news(new, retired=(old,)), new))
 
     with pytest.raises(UnknownKey):
-        trust.check(signed("words", old))
-    assert not trust.follow([sign(new, both)])  # recorded before, and sent again
-    assert not trust.follow([sign(old, both)])
+        trust.check(signed("words", old), Purpose.KEYS)
+    assert not follow(trust, signed(both, new))  # recorded before, and sent again
+    assert not follow(trust, signed(both, old))
     remember_keys(tmp_path, bundle.read_bytes())
     assert open_trust(tmp_path, bundle).key_ids == trust.key_ids == [new.key_id]
 
@@ -91,22 +91,51 @@ def test_what_an_unknown_key_announces_is_ignored(tmp_path: Path) -> None:
     ours, thief = PrivateKey.new(), PrivateKey.new()
     trust = make_trust(tmp_path, ours)
 
-    assert not trust.follow([sign(thief, statement(thief, retired=(ours,)))])
-    assert not trust.follow([sign(thief, statement(thief)).model_copy(update={"key_id": ours.key_id})])
+    assert not follow(trust, signed(news(thief, retired=(ours,)), thief))
 
     assert trust.key_ids == [ours.key_id]
     assert not (tmp_path / TRUST_FILE).exists()
 
 
+@pytest.mark.parametrize("age", [HOUR + SKEW + timedelta(seconds=2), -SKEW - timedelta(seconds=2)], ids=str)
+def test_news_that_are_out_of_date_are_ignored(age: timedelta, tmp_path: Path) -> None:
+    ours, other = PrivateKey.new(), PrivateKey.new()
+    trust = make_trust(tmp_path, ours)
+    announced = signed(news(ours, other), ours)
+
+    assert not follow(trust, announced, now=NOW + age)
+    assert trust.key_ids == [ours.key_id]
+    assert follow(trust, announced, now=NOW)
+
+
+@pytest.mark.parametrize("purpose", [Purpose.GRANT, Purpose.CHECKPOINT])
+def test_a_signature_for_another_purpose_announces_nothing(purpose: Purpose, tmp_path: Path) -> None:
+    ours, other = PrivateKey.new(), PrivateKey.new()
+    trust = make_trust(tmp_path, ours)
+
+    assert not follow(trust, signed(news(ours, other), ours, purpose))
+    assert trust.key_ids == [ours.key_id]
+
+
+def test_news_for_another_audience_are_ignored(tmp_path: Path) -> None:
+    ours, other = PrivateKey.new(), PrivateKey.new()
+    trust = make_trust(tmp_path, ours)
+    claims = news(ours, other).model_dump_json()
+
+    assert not follow(trust, signed(claims.replace("chiffon-agents", "chiffon-auditors"), ours))
+    assert trust.key_ids == [ours.key_id]
+
+
 def test_no_key_is_taken_under_the_name_of_another_and_the_last_one_stays(tmp_path: Path) -> None:
     ours, other = PrivateKey.new(), PrivateKey.new()
     trust = make_trust(tmp_path, ours)
-    misnamed = KeysStatement(iat=0, keys=(NamedKey(key_id=ours.key_id, key=other.public.text()),))
+    misnamed = NamedKey.of(other.public).model_copy(update={"kid": ours.key_id})
+    claims = news().model_copy(update={"keys": (misnamed,)})
 
-    assert not trust.follow([sign(ours, misnamed)])
-    assert not trust.follow([sign(ours, statement(retired=(ours,)))])
+    assert not follow(trust, signed(claims, ours))
+    assert not follow(trust, signed(news(retired=(ours,)), ours))
 
-    assert trust.check(signed("words", ours)) == b"words"
+    assert trust.check(signed("words", ours), Purpose.KEYS).claims == b"words"
 
 
 def test_keys_that_enrolment_brings_are_there_at_the_next_start(tmp_path: Path) -> None:

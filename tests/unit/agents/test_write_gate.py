@@ -13,7 +13,7 @@ import pytest
 from agents.executors.echo import EchoExecutor
 from agents.journal import Journal
 from agents.journal_file import JournalFile
-from agents.seal_check import SealCheck
+from agents.signature_check import SignatureCheck
 from agents.trust import TRUST_FILE, Trust
 from agents.used_claims import UsedClaims
 from agents.write_gate import OwnPolicy, Passage, Refusal, WriteGate
@@ -22,9 +22,9 @@ from common.confinement import Confinement
 from common.errors import ErrorCode
 from common.messages import GrantedTask
 from common.policy.model import ApprovalDemand, Effect, Refused, Ruling, Work
-from common.seal import Seal
+from common.signing.claims import SignedTask, sign_grant
+from common.signing.jws import Purpose, Signed
 from common.signing.keys import PrivateKey
-from common.signing.statements import SealedTask, sign_grant
 from tests.factories import make_grant
 from tests.fakes.clock import FakeClock
 
@@ -37,13 +37,13 @@ class Gated:
     key: PrivateKey
     clock: FakeClock
 
-    def seal(self, *grants: GrantedTask, agent_id: UUID = AGENT, key: PrivateKey | None = None) -> Seal:
-        tasks = [SealedTask.of(grant) for grant in grants]
+    def signature(self, *grants: GrantedTask, agent_id: UUID = AGENT, key: PrivateKey | None = None) -> str:
+        tasks = [SignedTask.of(grant) for grant in grants]
         return sign_grant(key or self.key, agent_id, tasks, now=self.clock.now(), valid=LEASE)
 
-    async def problem(self, grant: GrantedTask, seal: Seal | None) -> str:
+    async def problem(self, grant: GrantedTask, signature: str | None) -> str:
         """Return why the gate refuses."""
-        answer = await self.gate.admit(grant, seal)
+        answer = await self.gate.admit(grant, signature)
         assert isinstance(answer, Refusal)
         assert answer.code is ErrorCode.AUTHENTICATION_FAILED
         return answer.reason
@@ -53,14 +53,14 @@ class Gated:
 async def gated(folder: Path, *, policy: OwnPolicy | None = None) -> AsyncIterator[Gated]:
     key, clock = PrivateKey.new(), FakeClock()
     trust = Trust(folder / TRUST_FILE, [key.public])
-    seals = SealCheck(trust, AGENT, clock, skew=SKEW)
+    signatures = SignatureCheck(trust, AGENT, clock, skew=SKEW)
     async with Journal(JournalFile(folder / "journal.jsonl")) as journal:
         yield Gated(
             WriteGate(
                 {"echo": EchoExecutor()},
                 agent_type="infra",
                 journal=journal,
-                seals=seals,
+                signatures=signatures,
                 used=UsedClaims(),
                 policy=policy,
             ),
@@ -77,11 +77,11 @@ async def it(tmp_path: Path) -> AsyncIterator[Gated]:
 
 async def test_what_the_orchestrator_signed_for_this_agent_passes_once(it: Gated) -> None:
     grants = [make_grant(), make_grant()]
-    seal = it.seal(*grants)
+    signature = it.signature(*grants)
 
-    assert isinstance(await it.gate.admit(grants[0], seal), Passage)
-    assert isinstance(await it.gate.admit(grants[1], seal), Passage)
-    assert "used before" in await it.problem(grants[0], seal)
+    assert isinstance(await it.gate.admit(grants[0], signature), Passage)
+    assert isinstance(await it.gate.admit(grants[1], signature), Passage)
+    assert "used before" in await it.problem(grants[0], signature)
 
 
 async def test_nothing_unsigned_passes(it: Gated) -> None:
@@ -91,23 +91,23 @@ async def test_nothing_unsigned_passes(it: Gated) -> None:
 async def test_nothing_passes_that_is_signed_for_another_agent(it: Gated) -> None:
     grant = make_grant()
 
-    assert "another agent" in await it.problem(grant, it.seal(grant, agent_id=uuid4()))
+    assert "another agent" in await it.problem(grant, it.signature(grant, agent_id=uuid4()))
 
 
-async def test_a_seal_counts_for_its_tasks_only(it: Gated) -> None:
-    assert "another task" in await it.problem(make_grant(), it.seal(make_grant()))
+async def test_a_signature_counts_for_its_tasks_only(it: Gated) -> None:
+    assert "another task" in await it.problem(make_grant(), it.signature(make_grant()))
 
 
 async def test_a_grant_runs_until_it_expires_by_clocks_that_may_differ_a_little(it: Gated) -> None:
     grant = make_grant()
-    seal = it.seal(grant)
+    signature = it.signature(grant)
 
     it.clock.advance(seconds=(LEASE + SKEW).total_seconds() + 2)
-    assert "expired" in await it.problem(grant, seal)
+    assert "expired" in await it.problem(grant, signature)
     it.clock.advance(seconds=-2 * (LEASE + SKEW).total_seconds())
-    assert "future" in await it.problem(grant, seal)
+    assert "future" in await it.problem(grant, signature)
     it.clock.advance(seconds=(LEASE + SKEW).total_seconds())
-    assert isinstance(await it.gate.admit(grant, seal), Passage)
+    assert isinstance(await it.gate.admit(grant, signature), Passage)
 
 
 CHANGES: dict[str, Callable[[GrantedTask], dict[str, Any]]] = {
@@ -133,14 +133,14 @@ CHANGES: dict[str, Callable[[GrantedTask], dict[str, Any]]] = {
 @pytest.mark.parametrize("field", CHANGES)
 async def test_nothing_passes_of_which_anything_was_changed(field: str, it: Gated) -> None:
     grant = make_grant()
-    seal = it.seal(grant)
+    signature = it.signature(grant)
     changed = grant.model_copy(update=CHANGES[field](grant))
 
-    answer = await it.gate.admit(changed, seal)
+    answer = await it.gate.admit(changed, signature)
 
     assert isinstance(answer, Refusal)
     assert answer.outcome.retryable is False
-    assert isinstance(await it.gate.admit(grant, seal), Passage)
+    assert isinstance(await it.gate.admit(grant, signature), Passage)
 
 
 def test_every_field_of_a_grant_is_among_those_changes() -> None:
@@ -151,7 +151,7 @@ async def test_work_that_was_edited_after_its_approval_is_said_to_be(it: Gated) 
     grant = make_grant(approval_id=uuid4())
     edited = grant.work.model_copy(update={"parameters": {"message": "rm"}})
 
-    answer = await it.gate.admit(grant.model_copy(update={"work": edited}), it.seal(grant))
+    answer = await it.gate.admit(grant.model_copy(update={"work": edited}), it.signature(grant))
 
     assert isinstance(answer, Refusal)
     assert answer.code is ErrorCode.APPROVAL_MISMATCH
@@ -160,7 +160,7 @@ async def test_work_that_was_edited_after_its_approval_is_said_to_be(it: Gated) 
 async def test_what_no_executor_is_for_is_refused(it: Gated) -> None:
     grant = make_grant("unheard_of")
 
-    answer = await it.gate.admit(grant, it.seal(grant))
+    answer = await it.gate.admit(grant, it.signature(grant))
 
     assert isinstance(answer, Refusal)
     assert answer.code is ErrorCode.UNSUPPORTED_WORK_TYPE
@@ -176,15 +176,15 @@ async def test_the_agents_own_policy_has_the_last_word(tmp_path: Path) -> None:
 
     async with gated(tmp_path, policy=never) as it:
         grant = make_grant()
-        answer = await it.gate.admit(grant, it.seal(grant))
+        answer = await it.gate.admit(grant, it.signature(grant))
         assert isinstance(answer, Refusal)
         assert (answer.code, "not on this host" in answer.reason) == (ErrorCode.POLICY_REFUSED, True)
     async with gated(tmp_path, policy=once_approved) as it:
         unapproved, approved = make_grant(), make_grant(approval_id=uuid4())
-        answer = await it.gate.admit(unapproved, it.seal(unapproved))
+        answer = await it.gate.admit(unapproved, it.signature(unapproved))
         assert isinstance(answer, Refusal)
         assert answer.code is ErrorCode.POLICY_REFUSED
-        assert isinstance(await it.gate.admit(approved, it.seal(approved)), Passage)
+        assert isinstance(await it.gate.admit(approved, it.signature(approved)), Passage)
 
 
 async def test_a_claim_stays_used_after_a_restart(tmp_path: Path) -> None:
@@ -200,25 +200,25 @@ async def test_a_claim_stays_used_after_a_restart(tmp_path: Path) -> None:
     assert known.use(uuid4())
 
 
-async def test_the_seal_of_a_message_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checked: list[Seal] = []
+async def test_the_signature_of_a_message_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
     check = Trust.check
 
-    def counted(trust: Trust, seal: Seal) -> bytes:
-        checked.append(seal)
-        return check(trust, seal)
+    def counted(trust: Trust, signature: str, purpose: Purpose) -> Signed:
+        checked.append(signature)
+        return check(trust, signature, purpose)
 
     monkeypatch.setattr(Trust, "check", counted)
     async with gated(tmp_path) as it:
         grants = [make_grant() for _ in range(16)]
-        seal = it.seal(*grants)
+        signature = it.signature(*grants)
         for grant in grants:
-            assert isinstance(await it.gate.admit(grant, seal), Passage)
+            assert isinstance(await it.gate.admit(grant, signature), Passage)
 
     assert len(checked) == 1
 
 
 async def test_nothing_is_checked_where_signatures_are_off() -> None:
-    seals = SealCheck(None, AGENT, SystemClock(), skew=SKEW)
+    signatures = SignatureCheck(None, AGENT, SystemClock(), skew=SKEW)
 
-    assert await seals.refusal(make_grant(), None) is None
+    assert await signatures.refusal(make_grant(), None) is None

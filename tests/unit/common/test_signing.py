@@ -1,16 +1,19 @@
-"""What a signature says, and that it says nothing once a byte of it was touched."""
+"""Keys as files and messages hold them, and what is signed with them."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import ValidationError
 
+from common.signing.claims import GrantClaims, KeyClaims, NamedKey, SignedTask, digest_of, sign_grant
 from common.signing.keys import PrivateKey, PublicKey, UnusableKey, read_public_keys
-from common.signing.statements import GrantStatement, KeysStatement, SealedTask, digest_of, sign_grant
 from tests.factories import make_grant
+from tests.hand_made_jws import verified_claims
 
 NOW = datetime(2026, 11, 25, 10, 0, tzinfo=UTC)
 
@@ -50,34 +53,43 @@ def test_a_public_key_that_is_cut_short_or_goes_on_is_none(content: str) -> None
         read_public_keys(f"-----BEGIN PUBLIC KEY-----\n{content}\n-----END PUBLIC KEY-----\n".encode())
 
 
-def test_a_signature_counts_for_exactly_its_bytes_and_its_key() -> None:
-    key, content = PrivateKey.new(), b"run this"
-    signature = key.sign(content)
-
-    assert key.public.verifies(signature, content)
-    assert not PrivateKey.new().public.verifies(signature, content)
-    assert not key.public.verifies(signature, b"run that")
-    assert not key.public.verifies("not base64!", content)
-    assert not key.public.verifies("", content)
-
-
 def test_one_signature_covers_everything_that_decides_what_the_tasks_of_a_message_may_do() -> None:
     key, agent_id, grants = PrivateKey.new(), uuid4(), [make_grant(), make_grant()]
 
-    seal = sign_grant(key, agent_id, [SealedTask.of(grant) for grant in grants], now=NOW, valid=timedelta(minutes=1))
+    signature = sign_grant(
+        key, agent_id, [SignedTask.of(grant) for grant in grants], now=NOW, valid=timedelta(minutes=1)
+    )
 
-    assert key.public.verifies(seal.signature, seal.statement.encode())
-    statement = GrantStatement.model_validate_json(seal.statement)
-    assert (statement.aud, statement.exp - statement.iat) == (agent_id, 60)
-    assert [task.digest for task in statement.tasks] == [digest_of(grant) for grant in grants]
+    claims = verified_claims(signature, key.public.raw)
+    assert (claims["aud"], claims["exp"] - claims["iat"]) == (str(agent_id), 60)
+    assert [task["digest"] for task in claims["tasks"]] == [digest_of(grant) for grant in grants]
     # All that a grant says is signed, its work by the digest.
-    assert set(type(grants[0]).model_fields) - {"work"} <= set(SealedTask.model_fields)
+    said = set(type(grants[0]).model_fields) - {"work"}
+    assert [said - set(task) for task in claims["tasks"]] == [set(), set()]
 
 
-def test_a_statement_counts_for_one_purpose_and_says_nothing_that_its_reader_does_not_know() -> None:
-    keys = KeysStatement(iat=0, keys=()).model_dump_json()
+def test_a_key_travels_as_a_json_web_key() -> None:
+    key = PrivateKey.new()
+
+    named = NamedKey.of(key.public)
+
+    read = jwt.PyJWK(named.model_dump()).key
+    assert isinstance(read, Ed25519PublicKey)
+    assert read.public_bytes_raw() == key.public.raw == named.key.raw
+
+
+@pytest.mark.parametrize("x", ["", "AAAA", "!" * 43, "A" * 44, "A" * 43])
+def test_a_json_web_key_that_is_none_or_another_is_refused(x: str) -> None:
+    with pytest.raises(UnusableKey):
+        _ = NamedKey.of(PrivateKey.new().public).model_copy(update={"x": x}).key
+
+
+def test_claims_count_for_one_purpose_and_say_nothing_that_their_reader_does_not_know() -> None:
+    keys = KeyClaims(iat=0, exp=1, keys=()).model_dump_json()
 
     with pytest.raises(ValidationError):
-        GrantStatement.model_validate_json(keys)
+        GrantClaims.model_validate_json(keys)
     with pytest.raises(ValidationError):
-        KeysStatement.model_validate_json(keys.replace('"iat"', '"more":1,"iat"'))
+        KeyClaims.model_validate_json(keys.replace('"iat"', '"more":1,"iat"'))
+    with pytest.raises(ValidationError):
+        KeyClaims.model_validate_json(keys.replace("chiffon-agents", "somebody"))

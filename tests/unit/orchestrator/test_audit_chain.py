@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from common.canonical import canonical_json
 from orchestrator.audit.model import End, Flaw
 from orchestrator.audit.verifier import Verifier
-from orchestrator.events.chain import seal
+from orchestrator.events.chain import entry_of
 from tests.unit.orchestrator import audit_logs as logs
 from tests.unit.orchestrator.audit_logs import BEGIN, Change, Log, checkpoint, make_log, verify
 
@@ -166,7 +166,7 @@ def test_the_leaf_is_over_the_canonical_text_of_the_event() -> None:
         "task_id": str(event.task_id),
         "trace_id": str(event.trace_id),
     }
-    assert seal(event).leaf == hashlib.sha256(canonical_json(whole)).digest()
+    assert entry_of(event).leaf == hashlib.sha256(canonical_json(whole)).digest()
 
 
 def test_an_empty_log_is_as_long_as_its_head_says() -> None:

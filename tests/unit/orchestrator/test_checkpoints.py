@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from common.signing.jws import Purpose, sign
 from common.signing.keys import PrivateKey
 from orchestrator.audit.checkpoint_file import CheckpointFile, read_checkpoints
 from orchestrator.audit.checkpoints import CheckpointsUnusable, line_of, make_checkpoint, parse
 from orchestrator.audit.model import Checkpoint, End
+from tests.hand_made_jws import base64url, decoded, header_of, verified_claims
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 KEY = PrivateKey.new()
@@ -21,7 +23,7 @@ def made(seq: int, *, key: PrivateKey = KEY) -> Checkpoint:
 
 @pytest.fixture
 def file(tmp_path: Path) -> CheckpointFile:
-    return CheckpointFile(tmp_path / "checkpoints.jsonl")
+    return CheckpointFile(tmp_path / "checkpoints.jws")
 
 
 def filled(file: CheckpointFile, *checkpoints: Checkpoint) -> Path:
@@ -61,16 +63,31 @@ def test_what_is_appended_after_the_file_was_opened_is_not_read(file: Checkpoint
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(b'"seq": 2', b'"seq": 3'), (b"0202", b"0203"), (b"T12:00", b"T12:01"), (b'"signature": "', b'"signature": "AA')],
+    [(b'"seq":2', b'"seq":3'), (b"0202", b"0203"), (b'"iat":1', b'"iat":2'), (b"", b"")],
     ids=["number", "hash", "time", "signature"],
 )
 def test_an_edited_line_is_named(file: CheckpointFile, old: bytes, new: bytes) -> None:
     path = filled(file, made(1), made(2), made(9))
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(lines[0] + lines[1].replace(old, new, 1) + lines[2])
+    header, claims, signature = lines[1].decode().rstrip().split(".")
+    edited = base64url(decoded(claims).replace(old, new, 1))
+    signature = signature if edited != claims else "A" * len(signature)
+    path.write_bytes(lines[0] + f"{header}.{edited}.{signature}\n".encode() + lines[2])
 
     with pytest.raises(CheckpointsUnusable, match=r"line 2 .*signature"):
         list(read_checkpoints(path, KEYS))
+
+
+def test_a_checkpoint_is_a_line_that_other_programs_verify(file: CheckpointFile) -> None:
+    [line] = filled(file, made(7)).read_text().splitlines()
+
+    assert verified_claims(line, KEY.public.raw) == {
+        "aud": "chiffon-auditors",
+        "iat": int(NOON.timestamp()),
+        "seq": 7,
+        "hash": "07" * 32,
+    }
+    assert header_of(line) == {"alg": "EdDSA", "kid": KEY.key_id, "typ": "chiffon-checkpoint+jwt"}
 
 
 def test_lines_out_of_order_are_named(file: CheckpointFile) -> None:
@@ -86,13 +103,30 @@ def test_a_checkpoint_of_a_strangers_key_is_not_believed(file: CheckpointFile) -
     assert len(list(read_checkpoints(path, None))) == 1
 
 
+GOOD = '{"aud":"chiffon-auditors","iat":1,"seq":1,"hash":"' + "01" * 32 + '"}'
+
+
 @pytest.mark.parametrize(
-    "line",
-    [b"", b"null", b"[]", b"{}", b'{"seq": 1}', line_of(made(1)).replace(b"1", b'"1"', 1)],
-    ids=["empty", "null", "list", "object", "unsigned", "a number as text"],
+    ("purpose", "claims"),
+    [
+        (Purpose.CHECKPOINT, "null"),
+        (Purpose.CHECKPOINT, "{}"),
+        (Purpose.CHECKPOINT, GOOD.replace("auditors", "agents")),
+        (Purpose.CHECKPOINT, GOOD.replace("01", "zz")),
+        (Purpose.CHECKPOINT, GOOD.replace('"seq":1', '"seq":-1')),
+        (Purpose.CHECKPOINT, GOOD.replace('"iat"', '"more":1,"iat"')),
+        (Purpose.GRANT, GOOD),
+    ],
 )
-def test_what_is_no_checkpoint_is_refused(line: bytes) -> None:
-    with pytest.raises(ValueError, match=r"."):
+def test_what_is_no_checkpoint_is_refused(purpose: Purpose, claims: str) -> None:
+    assert parse(sign(KEY, Purpose.CHECKPOINT, GOOD).encode() + b"\n").seq == 1
+    with pytest.raises(ValueError, match=r"claims|typ"):
+        parse(sign(KEY, purpose, claims).encode() + b"\n")
+
+
+@pytest.mark.parametrize("line", [b"", b"null", b"{}", b"a.b.c", b"\xff", line_of(made(1)) * 2])
+def test_what_is_no_signature_is_no_checkpoint(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"JWS|utf-8"):
         parse(line)
 
 

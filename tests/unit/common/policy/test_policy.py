@@ -139,6 +139,8 @@ def test_the_version_names_what_the_rules_say() -> None:
         (("/srv/app/**", "/srv/../app"), "must be an absolute path without"),
         (('name = "facts"', 'name = "deploy"'), "two rules have the name 'deploy'"),
         (("version = 7", ""), "version"),
+        (("version = 7", f"version = {2**53}"), "version"),
+        (('effect = "read"', f'effect = "read"\nlabels = {{ gpu = {2**53} }}'), "rule 'facts': "),
         (("version = 7", "version ="), "not TOML"),
     ],
 )
