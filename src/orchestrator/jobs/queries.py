@@ -11,9 +11,9 @@ from orchestrator.jobs.model import Choice, OwnAttempt, Worker
 
 NOW = "SELECT now()"
 # The first of each line of tasks of a pool that are alike, from the index `task_claimable`: a backlog of any depth is
-# never read. A task that waits for its next attempt has a ticket that is not due yet. What others hold is skipped; so that it does
-# not leave too few, some more candidates are looked at than are wanted. No index answers the last condition, so that
-# these few are looked up by their ids.
+# never read. A task that waits for its next attempt has a ticket that is not due yet. What others hold is skipped; so
+# that it does not leave too few, some more candidates are looked at than are wanted. No index answers the last
+# condition, so that these few are looked up by their ids.
 CHOOSE = """
     WITH RECURSIVE line AS (
         (SELECT work_type, aim FROM task
