@@ -30,6 +30,7 @@ from orchestrator.outbox import queries as outbox
 from orchestrator.tasks.model import Task
 
 CLAIMERS = 16
+WORKERS = [f"worker-{number}" for number in range(CLAIMERS)]
 LEASE = timedelta(minutes=10)
 GOAL = 1.5
 
@@ -80,7 +81,7 @@ class Backlog:
                 assert task is not None
                 self.taken.append(str(task.task_id))
 
-        await asyncio.gather(*(work(f"worker-{number}") for number in range(CLAIMERS)))
+        await asyncio.gather(*map(work, WORKERS))
         return times
 
     async def _never(self, wanted: Wanted, task: Task) -> None:
@@ -93,6 +94,8 @@ async def open_backlog(stack: AsyncExitStack, url: str, depth: int) -> Backlog:
     leases = LeaseService(pool, lease=LEASE, policy=RetryPolicy())
     async with pool.acquire() as db:
         since = await queries.now(db)
+        for name in WORKERS:
+            await queries.seen(db, worker_of(name), pool="http", types=[], labels={}, has_said_labels=False)
     backlog = Backlog(pool, Claims(pool, leases, since=since, grace=LEASE))
     await backlog.fill(depth)
     await backlog.settle()

@@ -52,6 +52,10 @@ def make_new_task(**values: Any) -> NewTask:
     return NewTask(**{**given, **values})
 
 
+async def unknown(_: UUID) -> None:
+    """Find an agent that neither enrolled nor registered."""
+
+
 def make_caller(
     name: str = "ann",
     *roles: Role,

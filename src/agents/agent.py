@@ -11,6 +11,7 @@ from agents.availability import Availability
 from agents.control import ControlListener
 from agents.ears import AgentDeaf, Ears
 from agents.handover import Handover
+from agents.hearing import Hearing
 from agents.heartbeat import Heartbeat
 from agents.own_tickets import OwnTickets
 from agents.recovery import LateRecovery
@@ -57,6 +58,7 @@ class Agent:
         attempts: Attempts,
         handover: Handover,
         availability: Availability,
+        hearing: Hearing,
         left: Sequence[Key],
         late_recovery: LateRecovery,
         stop_grace: timedelta,
@@ -74,6 +76,7 @@ class Agent:
         self._attempts = attempts
         self._handover = handover
         self._availability = availability
+        self._hearing = hearing
         self._left = left
         self._late_recovery = late_recovery
         self._stop_grace = stop_grace.total_seconds()
@@ -103,6 +106,10 @@ class Agent:
             ]
             # Before anything new: tasks, and those behind them, wait for these.
             await asyncio.wait({stopping, sending}, return_when=asyncio.FIRST_COMPLETED)
+            # An agent that the orchestrator does not know yet is refused what it claims.
+            registered = group.create_task(self._hearing.answered(), name="registration")
+            services.append(registered)
+            await asyncio.wait({stopping, registered}, return_when=asyncio.FIRST_COMPLETED)
             if self._own_tickets is not None:
                 services.append(group.create_task(self._own_tickets.run(), name="own_tickets"))
             slots = group.create_task(self._slots.run(), name="slots")

@@ -5,6 +5,7 @@ every heartbeat with `Heard`; when several in a row were published and none was 
 orchestrator is away. Both look the same from here, so the remedy must be harmless: new connections and consumers.
 """
 
+import asyncio
 import logging
 import math
 from datetime import timedelta
@@ -34,6 +35,11 @@ class Hearing:
         self._reconnects = 0
         self._reconnected_at = -math.inf
         self.news = Wake()
+        self._answered = asyncio.Event()
+
+    async def answered(self) -> None:
+        """Return when a beat of this process was answered, so that the orchestrator knows the agent and its pool."""
+        await self._answered.wait()
 
     @property
     def is_deaf(self) -> bool:
@@ -63,6 +69,7 @@ class Hearing:
         self._heard_at = at
         if self._first_heard_at is None:
             self._first_heard_at = at
+        self._answered.set()
         self.news.ring()
         self._deaf_since = None
         self._reconnects = 0

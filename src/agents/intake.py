@@ -74,7 +74,10 @@ class Intake:
                 trace_id=envelope.trace_id,
                 request_id=envelope.request_id,
                 payload=ProtocolError(
-                    error_code=ErrorCode.UNSUPPORTED_WORK_TYPE, error_message=message, about=ticket.task_id
+                    agent_id=self.agent_id,
+                    error_code=ErrorCode.UNSUPPORTED_WORK_TYPE,
+                    error_message=message,
+                    about=ticket.task_id,
                 ),
             ),
         )

@@ -12,14 +12,12 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from agents.secrets.model import SecretSources
 from common.config import Settings
 from common.confinement import UNCONFINED, Confinement
-from common.labels import MOST_LABELS, Labels
+from common.labels import AUTHORITY, MOST_LABELS, Labels
 from common.work import AgentType
 
 ExecutorClass = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
-# Labels that an agent adds by itself.
-ANNOUNCED = frozenset({"secrets", "enforces"})
 DEFAULT_ENV_ALLOW = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR"]
 
 
@@ -182,10 +180,10 @@ class AgentSettings(Settings):
     @field_validator("labels")
     @classmethod
     def _leave_room_for_announced_labels(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if taken := ANNOUNCED.intersection(value):
+        if taken := AUTHORITY.intersection(value):
             raise ValueError(f"the agent announces {', '.join(sorted(taken))} itself; use another name")
-        if len(value) > MOST_LABELS - len(ANNOUNCED):
-            raise ValueError(f"must have at most {MOST_LABELS - len(ANNOUNCED)} labels")
+        if len(value) > MOST_LABELS - len(AUTHORITY):
+            raise ValueError(f"must have at most {MOST_LABELS - len(AUTHORITY)} labels")
         return value
 
     @field_validator("state_dir", "trusted_keys", "policy_file", "playbooks_dir")

@@ -217,6 +217,7 @@ async def build_agent(
             attempts=attempts,
             handover=handover,
             availability=availability,
+            hearing=hearing,
             left=left,
             late_recovery=late_recovery,
             stop_grace=timedelta(seconds=settings.stop_grace_seconds),

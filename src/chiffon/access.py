@@ -1,7 +1,8 @@
 """What administrators do through the client: make identities, tokens and enrolments, and take them away."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from chiffon.http import Http
 from chiffon.operations import AnyId
@@ -70,11 +71,19 @@ class Access:
         return Token.model_validate(await self._http.post(f"/api/v1/tokens/{token_id}/revoke", repeatable=True))
 
     async def invite_agent(
-        self, name: str, agent_type: str, *, lasting: timedelta = timedelta(minutes=15)
+        self,
+        name: str,
+        agent_type: str,
+        *,
+        labels: Mapping[str, Any] | None = None,
+        lasting: timedelta = timedelta(minutes=15),
     ) -> Enrolment:
-        """Let an agent enrol; the answer is the only one that holds its enrolment token."""
+        """Let an agent enrol; the answer is the only one that holds its enrolment token.
+
+        The pool and the labels are pinned: nothing that the agent says changes them.
+        """
         seconds = round(lasting.total_seconds())
-        body = body_of(EnrolmentRequest, name=name, agent_type=agent_type, ttl_seconds=seconds)
+        body = body_of(EnrolmentRequest, name=name, agent_type=agent_type, labels=labels or None, ttl_seconds=seconds)
         return Enrolment.model_validate(await self._http.post("/api/v1/enrolments", body, repeatable=False))
 
     async def enrol(self, token: str) -> Enrolled:

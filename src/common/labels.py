@@ -9,6 +9,9 @@ from pydantic import BeforeValidator, WithJsonSchema
 from common.json_rules import MAX_INTEGER, check_text
 
 MOST_LABELS = 100
+# Labels that permit: what a host keeps work from, and which secrets it holds. Agents announce them by themselves, and
+# an enrolled agent has only those that its administrator pinned.
+AUTHORITY = frozenset({"enforces", "secrets"})
 MOST_OF_A_TASK = 32
 LONGEST_TEXT = 200
 LABEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_./-]{0,99}"

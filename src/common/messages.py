@@ -299,8 +299,9 @@ class Probe(Message):
 
 
 class ProtocolError(Message):
-    """Something was wrong with a message; `error_code` is one of the 5xxx."""
+    """An agent cannot use a message; `error_code` is one of the 5xxx, `about` the task of a ticket that it returns."""
 
+    agent_id: UUID
     error_code: int
     error_message: str
     about: UUID | None = None

@@ -42,5 +42,10 @@ class Unreadable(Message):
         return self
 
     @property
+    def pool(self) -> str | None:
+        """The pool whose queue the message was in; None for a queue of this agent alone."""
+        return self.queue.removeprefix("work.") if POOL_QUEUE.fullmatch(self.queue) else None
+
+    @property
     def raw(self) -> bytes:
         return base64.b64decode(self.body)

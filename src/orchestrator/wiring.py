@@ -191,7 +191,7 @@ async def open_orchestrator(
             ConsumeProgress(output, leases, bus),
             ConsumeHeartbeats(registry, leases, bus, signer),
         ]
-        senders = senders_of(settings.broker_identities, None if broker else shared.broker_url)
+        senders = senders_of(settings.broker_identities, None if broker else shared.broker_url, registry.known)
         consumers = [
             ConsumeQueue(bus, handler, senders=senders, well=partial(health.well, f"consume_{handler.queue}"))
             for handler in handlers

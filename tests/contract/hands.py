@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from chiffon.errors import ApiError
 from chiffon.http import Http
 from common.broker.base import Broker, Consumer, Delivery, Outgoing
-from common.broker.topology import CLAIMS, RESULTS, control_queue, reply_address, work_queue
+from common.broker.topology import CLAIMS, HEARTBEATS, RESULTS, control_queue, reply_address, work_queue
 from common.messages import (
     Claim,
     ClaimedTask,
@@ -24,7 +24,18 @@ from common.messages import (
     Ticket,
     WorkResult,
 )
-from common.protocol import ClaimEnvelope, ControlEnvelope, Envelope, TicketEnvelope, WorkResultEnvelope, decode, encode
+from common.orders import Heard
+from common.protocol import (
+    ClaimEnvelope,
+    ControlEnvelope,
+    Envelope,
+    StatusUpdateEnvelope,
+    TicketEnvelope,
+    WorkResultEnvelope,
+    decode,
+    encode,
+)
+from tests.factories import make_heartbeat
 
 PATIENCE = 20.0
 
@@ -75,7 +86,17 @@ class BrokerHand:
             broker.consume(work_queue(pool).name, prefetch=1) as work,
             broker.consume(own.name, prefetch=10) as control,
         ):
-            yield cls(broker, agent_id, work, control)
+            hand = cls(broker, agent_id, work, control)
+            await hand.register(pool)
+            yield hand
+
+    async def register(self, pool: str) -> None:
+        """Send the first heartbeat, and return when it was heard."""
+        beat = make_heartbeat(self._agent_id, agent_type=pool, work_types=[], beat_id=uuid4())
+        envelope = StatusUpdateEnvelope(from_agent=str(self._agent_id), to_agent="orchestrator", payload=beat)
+        await self._say(HEARTBEATS, envelope)
+        while not isinstance(await self._order(), Heard):
+            pass
 
     async def take(self) -> Held | None:
         async with asyncio.timeout(PATIENCE):
@@ -123,7 +144,7 @@ class BrokerHand:
                 case Refusal(tasks=refused) if any(one.claim_id == ask.claim_id for one in refused):
                     return None
 
-    async def _say(self, queue: str, envelope: ClaimEnvelope | WorkResultEnvelope) -> None:
+    async def _say(self, queue: str, envelope: Envelope) -> None:
         await self._broker.publish(Outgoing(reply_address(self._agent_id, queue), encode(envelope), envelope.type))
 
     async def _order(self) -> object:
@@ -148,6 +169,10 @@ class HttpHand:
         self._work_type = work_type
         self._lease = lease
         self._wait = wait
+
+    async def register(self, pool: str) -> None:
+        """Report itself as a worker of a pool."""
+        await self._http.post(f"/api/queue/workers/{self._name}/heartbeat", {"agentType": pool}, repeatable=True)
 
     async def take(self) -> Held | None:
         return await self._claim(

@@ -141,4 +141,6 @@ class HttpWay(Way):
     @asynccontextmanager
     async def worker(self, *, waits: bool = True) -> AsyncIterator[Hand]:
         async with Http(self.server, timeout=timedelta(seconds=60)) as http:
-            yield HttpHand(http, self.work_type, lease=LEASE, wait=20 if waits else 0)
+            hand = HttpHand(http, self.work_type, lease=LEASE, wait=20 if waits else 0)
+            await hand.register(self.pool)
+            yield hand

@@ -38,7 +38,9 @@ class Rules:
         if key not in self._known:
             claimed = ClaimedTask(task_id=_task_id(asked.task), fence=asked.fence, claim_id=_claim_id(asked.claim))
             row = _row(asked.task, task, most)
-            self._known[key] = self.judge_claim(row, claimed, agent_id=_agent_id(asked.agent), now=NOW)
+            self._known[key] = self.judge_claim(
+                row, claimed, agent_id=_agent_id(asked.agent), pool=row.agent_type, now=NOW
+            )
         verdict: ClaimVerdict = self._known[key]
         return verdict
 

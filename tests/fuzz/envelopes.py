@@ -99,7 +99,9 @@ def examples() -> list[Envelope]:
         WorkResultsEnvelope(**_ends(), payload=make_results(agent_id)),
         StatusUpdateEnvelope(**_ends(), payload=make_heartbeat()),
         RenewEnvelope(**_ends(), payload=Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[lease])),
-        ErrorEnvelope(**_ends(), payload=ProtocolError(error_code=5006, error_message="no", about=task_id)),
+        ErrorEnvelope(
+            **_ends(), payload=ProtocolError(agent_id=uuid4(), error_code=5006, error_message="no", about=task_id)
+        ),
         *(ControlEnvelope(**_ends(), payload=Control(order=order)) for order in orders),
     ]
 

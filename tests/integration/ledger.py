@@ -1,13 +1,17 @@
 """A ledger that is emptied after each test: a copy of the template costs ten to a hundred times as much."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 import asyncpg
 
+from common.messages import Claim
 from orchestrator.database.pool import Pool, open_pool
+from orchestrator.leases.answers import Answer
+from orchestrator.leases.service import LeaseService
 
 TABLES = """
     SELECT c.relname FROM pg_class c
@@ -23,6 +27,34 @@ START_SEQUENCES = """
      WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'S'
 """
 POOL = "worker ledger"
+REGISTER = """
+    INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
+                       started_at)
+    SELECT DISTINCT ON (claim.agent_id)
+           claim.agent_id, task.agent_type, 'online', 'host', '', '{}', 8, '{}', '{}', now()
+      FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS claim (agent_id, task_id, position)
+      JOIN task USING (task_id)
+     ORDER BY claim.agent_id, claim.position
+        ON CONFLICT DO NOTHING
+"""
+
+
+class RegisteredLeases(LeaseService):
+    """Answers claims of agents that have registered in the pool of the first task that they ever claim.
+
+    So do agents, which get tickets of their pool only.
+    """
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Answer]:
+        wanted = [(claim.agent_id, task.task_id) for claim in claims for task in claim.tasks]
+        await register(self._pool, wanted)
+        return await super().claim(claims)
+
+
+async def register(pool: Pool, wanted: Sequence[tuple[UUID, UUID]]) -> None:
+    """Have agents registered, each in the pool of its task: (agent_id, task_id)."""
+    async with pool.acquire() as db:
+        await db.execute(REGISTER, [agent_id for agent_id, _ in wanted], [task_id for _, task_id in wanted])
 
 
 @dataclass

@@ -190,6 +190,7 @@ def enrol(
     /,
     *,
     agent_type: Annotated[str, Parameter(name="--type")] = "infra",
+    label: Annotated[list[str] | None, Parameter(name="--label", negative=())] = None,
     minutes: Annotated[float, Parameter(validator=Number(gt=0, lte=24 * 60))] = 15,
     target: Target = HERE,
 ) -> int:
@@ -197,6 +198,7 @@ def enrol(
 
     ```
     chiffon agents enrol web-1 --type infra
+    chiffon agents enrol web-1 --label zone=eu --label 'enforces=["network_off","sandbox"]'
     chiffon agents enrol web-1 | ssh web-1 chiffon agent enrol --server https://chiffon.example/
     ```
 
@@ -207,13 +209,18 @@ def enrol(
     name
         What the agent will be called; it is never given to another.
     agent_type
-        The pool that it will belong to.
+        The pool that it will belong to; nothing that the agent says changes it.
+    label
+        A label that is pinned to it, as NAME=VALUE: nothing that the agent says changes it. Repeat it for more. Of
+        enforces and secrets it has no more than is pinned.
     minutes
         For how long the token works, at most a day.
     """
 
     async def work(client: Client) -> int:
-        invited = await client.invite_agent(name, agent_type, lasting=timedelta(minutes=minutes))
+        invited = await client.invite_agent(
+            name, agent_type, labels=collect_pairs(label or ()), lasting=timedelta(minutes=minutes)
+        )
         if target.is_json:
             print_json(invited)
         else:

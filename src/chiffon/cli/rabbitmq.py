@@ -76,9 +76,9 @@ def add_agent(
     Parameters
     ----------
     agent_id
-        The agent's id, from its enrolment or its identity.json.
+        The agent's id, from its enrolment: an agent that has not enrolled is believed nothing.
     agent_type
-        The pool that it belongs to; it may read the work of no other.
+        The pool that it enrolled for; it may read the work of no other.
     write
         Write the URL into this file, which only you can read, instead of printing it.
     by_hand

@@ -15,7 +15,8 @@ from chiffon.client import Client
 Job = dict[str, Any]
 LIVE = frozenset({"queued", "running"})
 PATIENCE = timedelta(seconds=30)
-AGENT_TYPE = "conformance"
+# The pool of work types without a route, such as those of the kit.
+POOL = "http"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Ledger:
         """Return a worker of that name, with a credential where the server wants one."""
         if (await self._client.whoami()).token_id is None:
             return Hand(name)
-        invited = await self._client.invite_agent(name, AGENT_TYPE)
+        invited = await self._client.invite_agent(name, POOL)
         self._enrolled.append(name)
         enrolled = await self._client.enrol(invited.token)
         return Hand(str(enrolled.agent_id), enrolled.token)

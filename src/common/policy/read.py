@@ -146,6 +146,7 @@ class Rule(Part):
         """Whether it says where work may run."""
         return self.allow.directories is not None or self.allow.files is not None or "cwd" in self.parameters
 
+
 class Policy(Part):
     """Rules in their order: the first that matches decides, and what matches none is refused."""
 

@@ -5,9 +5,10 @@ from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints
 
 from common.json_rules import WholeNumber
+from common.labels import Labels
 from common.rest.base import Answer, OrNewer, Request
 from common.work import AgentType
 
@@ -96,7 +97,15 @@ class EnrolmentRequest(Request):
     """An agent that is to enrol."""
 
     name: Name = Field(examples=["web-1"])
-    agent_type: AgentType = Field(description="The pool that it will belong to.", examples=["infra"])
+    agent_type: AgentType = Field(
+        description="The pool that it will belong to; nothing that the agent says changes it.", examples=["infra"]
+    )
+    labels: Labels = Field(
+        default_factory=dict,
+        description="Labels that are pinned to it: nothing that it says changes them. Of `enforces` and `secrets` an "
+        "agent that enrolled has no more than is pinned here.",
+        examples=[{"zone": "eu", "enforces": ["network_off", "sandbox"]}],
+    )
     ttl_seconds: WholeNumber = Field(default=900, ge=1, le=DAY, description="For how long the enrolment token works.")
 
 
@@ -115,6 +124,7 @@ class Identity(Answer):
     roles: list[OrNewer[Role]] = Field(description="What it may do, together.")
     agent_id: UUID | None = Field(description="The id of the agent that it is.")
     agent_type: str | None = Field(description="The pool of the agent that it is.")
+    labels: dict[str, JsonValue] = Field(default_factory=dict, description="The labels that are pinned to the agent.")
     created_at: datetime = Field(description="When it was created.")
     created_by: str = Field(description="Who created it.")
     disabled_at: datetime | None = Field(description="When it was disabled, for ever.")
@@ -164,6 +174,7 @@ class Enrolment(Answer):
 
     agent_id: UUID = Field(description="The id that the agent will have.")
     agent_type: str = Field(description="The pool that it will belong to.")
+    labels: dict[str, JsonValue] = Field(default_factory=dict, description="The labels that are pinned to it.")
     name: str = Field(description="Its name.")
     token: str = Field(description="The enrolment token.", repr=False)
     expires_at: datetime = Field(description="The token works until then.")

@@ -33,7 +33,12 @@ class WorkerResources(CamelRequest):
 class WorkerReport(CamelRequest):
     """Who a worker is, what it can do, and what it does right now."""
 
-    agent_type: str = Field(default="http", pattern=AGENT_TYPE_PATTERN, description="The pool that it belongs to.")
+    agent_type: str | None = Field(
+        default=None,
+        pattern=AGENT_TYPE_PATTERN,
+        description="The pool that it belongs to, as its identity says; another one is refused (403). By default that "
+        "of its identity, and http for a worker without one.",
+    )
     hostname: SafeText = Field(default="", max_length=LONGEST_NAME, description="Its host.")
     version: SafeText = Field(default="", max_length=LONGEST_NAME, description="Its version.")
     work_types: Annotated[list[AnyWorkType], Field(max_length=100)] = Field(

@@ -88,11 +88,15 @@ class StandingClaims:
         """The ledger says what became of claims that were taken."""
         self._under_way.difference_update(claim.claim_id for claim in claims)
 
-    def withdraw(self, claim_ids: Iterable[UUID]) -> list[UUID]:
-        """These stand no more; return those of which the ledger says what became of them, for none is under way."""
+    def withdraw(self, agent_id: UUID, claim_ids: Iterable[UUID]) -> list[UUID]:
+        """These of an agent stand no more; return those of which the ledger says what became of them.
+
+        None of those is under way.
+        """
         ids = list(claim_ids)
         for claim_id in ids:
-            self._fall(claim_id)
+            if self._standing.get(claim_id) == agent_id:
+                self._fall(claim_id)
         return [claim_id for claim_id in ids if claim_id not in self._under_way]
 
     def _drop_old(self, queue: deque[StandingClaim]) -> None:

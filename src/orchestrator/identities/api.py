@@ -152,13 +152,19 @@ async def revoke_token(token_id: UUID, services: Services, caller: MayAdminister
 async def create_enrolment(
     wanted: EnrolmentRequest, request: Request, services: Services, caller: MayAdminister
 ) -> Enrolment:
-    """Give an agent its id, and a token with which it enrols once. A second call, before it has, replaces the token."""
+    """Give an agent its id, its pool and its pinned labels, and a token with which it enrols once.
+
+    A second call, before it has, replaces the token.
+    """
     lasts = timedelta(seconds=wanted.ttl_seconds)
-    invited = await services.enrolment.invite(wanted.name, wanted.agent_type, lasts=lasts, by=caller.name)
+    invited = await services.enrolment.invite(
+        wanted.name, wanted.agent_type, labels=wanted.labels, lasts=lasts, by=caller.name
+    )
     assert invited.issued.token.expires_at is not None
     return Enrolment(
         agent_id=invited.agent_id,
         agent_type=invited.agent_type,
+        labels=dict(invited.labels),
         name=wanted.name,
         token=invited.issued.secret,
         expires_at=invited.issued.token.expires_at,

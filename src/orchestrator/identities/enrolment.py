@@ -2,9 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 from common.errors import ChiffonError, Conflict, ErrorCode, TooManyRequests
@@ -15,7 +16,7 @@ from orchestrator.events.model import Kind, NewEvent
 from orchestrator.identities import queries
 from orchestrator.identities.model import NewPrincipal
 from orchestrator.identities.rates import Rates
-from orchestrator.identities.rules import check_name
+from orchestrator.identities.rules import check_name, pinned
 from orchestrator.identities.service import (
     IdentityIsDisabled,
     IdentityTaken,
@@ -45,6 +46,7 @@ class Invitation:
 
     agent_id: UUID
     agent_type: str
+    labels: Mapping[str, Any]
     issued: Issued
 
 
@@ -74,23 +76,37 @@ class EnrolmentService:
         self._clock = clock
         self._failures = Rates(per_second=failures_per_second, burst=10 * failures_per_second)
 
-    async def invite(self, name: str, agent_type: str, *, lasts: timedelta, by: str) -> Invitation:
+    async def invite(
+        self, name: str, agent_type: str, *, labels: Mapping[str, Any] | None = None, lasts: timedelta, by: str
+    ) -> Invitation:
         """Give an agent its id and a token that works once; any earlier one, if it was not used, works no more.
 
-        Raises `InvalidField`, and `Conflict` when the name is somebody else's or the agent has enrolled.
+        The pool and the `labels` are pinned: the agent cannot change them, nor can a second invitation.
+        Raises `InvalidField`, and `Conflict` when the name is another identity's or the agent has enrolled.
         """
         check_name(name)
+        fixed = pinned(labels or {})
         async with transaction(self._pool) as db:
             told: list[NewEvent] = []
             agent = await queries.lock_named(db, name)
             if agent is None:
                 new = NewPrincipal(
-                    uuid4(), PrincipalKind.AGENT, name, frozenset({Role.AGENT}), agent_id=uuid4(), agent_type=agent_type
+                    uuid4(),
+                    PrincipalKind.AGENT,
+                    name,
+                    frozenset({Role.AGENT}),
+                    agent_id=uuid4(),
+                    agent_type=agent_type,
+                    labels=fixed,
                 )
                 agent = await add(db, new, by=by)
                 told.append(created(agent, by=by))
             if agent.agent_id is None or agent.agent_type != agent_type:
                 raise IdentityTaken(name)
+            if agent.labels != fixed:
+                raise Conflict(
+                    f"The agent {name!r} was invited with other labels, which do not change. Choose another name."
+                )
             if agent.disabled_at is not None:
                 raise IdentityIsDisabled(name)
             if await queries.is_enrolled(db, agent.principal_id):
@@ -99,7 +115,7 @@ class EnrolmentService:
             issued = await issue(db, agent, TokenPurpose.ENROLMENT, by=by, lasts=lasts)
             await events.append(db, *told, token_created(agent, issued.token, by=by))
         log.info("agent.invited", extra={"agent_id": agent.agent_id, "identity": name, "by": by})
-        return Invitation(agent.agent_id, agent_type, issued)
+        return Invitation(agent.agent_id, agent_type, fixed, issued)
 
     async def enrol(self, secret: str, *, address: str) -> Credential:
         """Turn a token that works once into a credential. Raises `EnrolmentRefused` and `TooManyRequests`."""

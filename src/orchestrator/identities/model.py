@@ -1,7 +1,9 @@
 """Who somebody is: as a row, as the owner of a token, and as the caller of a request."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -109,7 +111,7 @@ class Bearer:
 
 @dataclass(frozen=True, slots=True)
 class NewPrincipal:
-    """Somebody who is to be known. Agents have an id as such, and the pool that they belong to."""
+    """A new identity. Agents have an id as such, the pool that they belong to, and pinned labels."""
 
     principal_id: UUID
     kind: PrincipalKind
@@ -117,6 +119,7 @@ class NewPrincipal:
     roles: frozenset[Role]
     agent_id: UUID | None = None
     agent_type: str | None = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ class Principal:
     roles: frozenset[Role]
     agent_id: UUID | None
     agent_type: str | None
+    labels: Mapping[str, Any]
     created_at: datetime
     created_by: str
     disabled_at: datetime | None
@@ -143,6 +147,7 @@ class Principal:
             frozenset(map(Role, row["roles"])),
             row["agent_id"],
             row["agent_type"],
+            row["labels"],
             row["created_at"],
             row["created_by"],
             row["disabled_at"],

@@ -39,8 +39,8 @@ USE_TICKET = """
 """
 
 ADD_PRINCIPAL = """
-    INSERT INTO principal (principal_id, kind, name, roles, agent_id, agent_type, created_by)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    INSERT INTO principal (principal_id, kind, name, roles, agent_id, agent_type, labels, created_by)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
     ON CONFLICT (name) DO NOTHING
     RETURNING *
 """
@@ -129,7 +129,15 @@ async def use_ticket(db: Connection, digest: bytes) -> bytes | None:
 async def add_principal(db: Connection, new: NewPrincipal, *, by: str) -> Principal | None:
     """Store a principal; None when the name is taken."""
     row = await db.fetchrow(
-        ADD_PRINCIPAL, new.principal_id, new.kind, new.name, sorted(new.roles), new.agent_id, new.agent_type, by
+        ADD_PRINCIPAL,
+        new.principal_id,
+        new.kind,
+        new.name,
+        sorted(new.roles),
+        new.agent_id,
+        new.agent_type,
+        dict(new.labels),
+        by,
     )
     return None if row is None else Principal.from_row(row)
 

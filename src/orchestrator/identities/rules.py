@@ -1,9 +1,11 @@
 """Which names and roles somebody may have: pure decisions."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from common.errors import InvalidField
+from common.labels import AUTHORITY, labels_of
 from common.rest.identities import NAME_PATTERN, PrincipalKind, Role
 
 # What events call those who are nobody in particular.
@@ -16,6 +18,18 @@ def check_name(name: str) -> None:
         raise InvalidField("name", "must be 1 to 100 letters, digits and . _ @ + -, beginning with a letter or digit")
     if name.lower() in RESERVED:
         raise InvalidField("name", f"must not be one of {', '.join(sorted(RESERVED))}")
+
+
+def pinned(labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return labels as they are pinned to an agent: those that carry authority are lists, and one text is one of those.
+
+    Raises `InvalidField`.
+    """
+    lists = {name: [value] if isinstance(value, str) else value for name, value in labels.items() if name in AUTHORITY}
+    for name, value in lists.items():
+        if not isinstance(value, list):
+            raise InvalidField(f"labels.{name}", "must be a list of texts")
+    return labels_of({**labels, **lists})
 
 
 def check_roles(kind: PrincipalKind, roles: Collection[Role]) -> None:

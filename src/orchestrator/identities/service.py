@@ -229,6 +229,7 @@ def created(principal: Principal, *, by: str) -> NewEvent:
         "principal_id": str(principal.principal_id),
         "kind": principal.kind,
         "roles": sorted(principal.roles),
+        **({"agent_type": principal.agent_type, "labels": dict(principal.labels)} if principal.agent_id else {}),
     }
     return NewEvent(Kind.IDENTITY_CREATED, by, about, agent_id=principal.agent_id)
 

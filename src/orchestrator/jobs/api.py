@@ -107,7 +107,7 @@ async def list_jobs(
 
 @router.post("/jobs/claim", summary="Take the best job")
 async def claim_job(asked: ClaimRequest, request: Request, jobs: Jobs, caller: MayWork) -> ClaimAnswer:
-    """Return the best job that is free, which is the worker's until its lease ends; null when there is none.
+    """Return the best free job of the worker's pool, which is its own until its lease ends; null when there is none.
 
     With `waitSeconds` the answer waits for one.
     """
@@ -222,7 +222,7 @@ async def heartbeat_worker(worker_id: WorkerName, said: WorkerReport, jobs: Jobs
     worker = _own(caller, worker_id)
     update = StatusUpdate(
         agent_id=worker.agent_id,
-        agent_type=said.agent_type,
+        agent_type=await jobs.pool_of(worker, said.agent_type, said.labels),
         status=said.status,
         hostname=said.hostname or worker_id,
         version=said.version,

@@ -11,7 +11,6 @@ from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.jobs import queries
 from orchestrator.jobs.model import Choice, Wanted
-from orchestrator.jobs.rules import HTTP_POOL
 from orchestrator.leases import events as told
 from orchestrator.leases import queries as leases
 from orchestrator.leases.rules import REFUSAL_MEMORY
@@ -25,8 +24,6 @@ from orchestrator.tasks.model import Task
 log = logging.getLogger(__name__)
 
 EXPIRED_AT_ONCE = 200
-# Aims at nobody in particular.
-ANYBODY = frozenset({""})
 
 
 class _Withheld(Exception):
@@ -82,8 +79,8 @@ class Claims:
         async with transaction(self._pool) as db:
             given = await self._held(db, wanted)
             chosen = await self._choose(db, [one for one in wanted if one.key not in given])
+            chosen = await self._lease_out(db, chosen)
             given |= {one.key: task_id for task_id, one in chosen.items()}
-            await self._lease_out(db, chosen)
             known = await tasks.get(db, list(given.values())) if given else {}
             await self._check_refusals(db, chosen, known)
             lapsed = await self._check(db, known, chosen)
@@ -143,22 +140,24 @@ class Claims:
         return chosen
 
     async def _alike(self, db: Connection, wanted: Sequence[Wanted]) -> dict[Choice, list[Wanted]]:
-        """Put together the claims that may get the same tasks."""
+        """Put together the claims that may get the same tasks. A worker that has not registered gets none."""
         askers = {one.worker.agent_id for one in wanted}
         known = await queries.workers(db, askers)
         refused = await leases.refused_lately(db, askers, within=REFUSAL_MEMORY)
         aims = await aims_within(db, {agent_id: labels for agent_id, (_, labels) in known.items()})
         alike: dict[Choice, list[Wanted]] = defaultdict(list)
         for one in wanted:
-            pool, _ = known.get(one.worker.agent_id, (HTTP_POOL, {}))
-            pools = None if pool == HTTP_POOL else frozenset({pool, HTTP_POOL})
-            without = frozenset(refused.get(one.worker.agent_id, ()))
-            alike[Choice(one.types, pools, aims.get(one.worker.agent_id, ANYBODY), without)].append(one)
+            agent_id = one.worker.agent_id
+            if agent_id in known:
+                pool, _ = known[agent_id]
+                without = frozenset(refused.get(agent_id, ()))
+                alike[Choice(pool, one.types, aims[agent_id], without)].append(one)
         return alike
 
-    async def _lease_out(self, db: Connection, chosen: dict[UUID, Wanted]) -> None:
+    async def _lease_out(self, db: Connection, chosen: Mapping[UUID, Wanted]) -> dict[UUID, Wanted]:
+        """Lease what was chosen, and return what was leased: not that of a worker which was forgotten meanwhile."""
         if not chosen:
-            return
+            return {}
         rows = [(task_id, one.worker.agent_id, one.claim_id, one.lease) for task_id, one in chosen.items()]
         leased = await leases.claim(db, rows)
-        assert leased.keys() == chosen.keys(), "they are locked, pending and admitted"
+        return {task_id: one for task_id, one in chosen.items() if task_id in leased}

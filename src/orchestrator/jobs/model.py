@@ -62,13 +62,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which tasks a claim may get: of these types, pools and aims (None: any). Claims with the same share a query.
+    """Which tasks a claim may get: of this pool, these types (None: any) and aims. Claims with the same share a query.
 
     `without` are tasks that the worker refused a moment ago.
     """
 
+    pool: str
     types: frozenset[str] | None
-    pools: frozenset[str] | None
     aims: frozenset[str]
     without: frozenset[UUID] = frozenset()
 

@@ -10,23 +10,23 @@ from orchestrator.database.pool import Connection
 from orchestrator.jobs.model import Choice, OwnAttempt, Worker
 
 NOW = "SELECT now()"
-# The first of each line of tasks that are alike, from the index `task_claimable`: a backlog of any depth is never read.
-# A task that waits for its next attempt has a ticket that is not due yet. What others hold is skipped; so that it does
-# not leave too few, some more candidates are looked at than are wanted. No index answers the last condition, so that
-# these few are looked up by their ids.
+# The first of each line of tasks of a pool that are alike, from the index `task_claimable`: a backlog of any depth is
+# never read. A task that waits for its next attempt has a ticket that is not due yet. What others hold is skipped; so
+# that it does not leave too few, some more candidates are looked at than are wanted. No index answers the last
+# condition, so that these few are looked up by their ids.
 CHOOSE = """
     WITH RECURSIVE line AS (
-        (SELECT agent_type, work_type, aim FROM task
-          WHERE status = 'pending' AND admitted
-          ORDER BY agent_type, work_type, aim LIMIT 1)
+        (SELECT work_type, aim FROM task
+          WHERE status = 'pending' AND admitted AND agent_type = $2
+          ORDER BY work_type, aim LIMIT 1)
          UNION ALL
-        SELECT next.agent_type, next.work_type, next.aim
+        SELECT next.work_type, next.aim
           FROM line
          CROSS JOIN LATERAL (
-            SELECT agent_type, work_type, aim FROM task
-             WHERE status = 'pending' AND admitted
-               AND (agent_type, work_type, aim) > (line.agent_type, line.work_type, line.aim)
-             ORDER BY agent_type, work_type, aim LIMIT 1
+            SELECT work_type, aim FROM task
+             WHERE status = 'pending' AND admitted AND agent_type = $2
+               AND (work_type, aim) > (line.work_type, line.aim)
+             ORDER BY work_type, aim LIMIT 1
          ) AS next
     ), best AS (
         SELECT first.task_id
@@ -34,7 +34,7 @@ CHOOSE = """
          CROSS JOIN LATERAL (
             SELECT task_id, rank, dispatch_no FROM task
              WHERE status = 'pending' AND admitted
-               AND agent_type = line.agent_type AND work_type = line.work_type AND aim = line.aim
+               AND agent_type = $2 AND work_type = line.work_type AND aim = line.aim
                AND (expires_at IS NULL OR expires_at > now()) AND task_id <> ALL($6::uuid[])
                AND (attempt = 0 OR coalesce(
                     (SELECT published_at IS NOT NULL OR due_at <= now() FROM outbox
@@ -43,7 +43,6 @@ CHOOSE = """
              LIMIT $4
          ) AS first
          WHERE ($1::text[] IS NULL OR line.work_type = ANY($1))
-           AND ($2::text[] IS NULL OR line.agent_type = ANY($2))
            AND line.aim = ANY($3::text[])
          ORDER BY first.rank, first.dispatch_no
          LIMIT $4
@@ -92,10 +91,10 @@ CANCELLED = """
 SEEN = """
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
                        started_at, labels, worker_id)
-    VALUES ($1, $2, 'online', $3, '', $4, 1, '{}', $5, now(), coalesce($6::jsonb, '{}'), $3)
+    VALUES ($1, $2, 'online', $3, '', $4, 1, '{}', $5, now(), $6, $3)
         ON CONFLICT (agent_id) DO UPDATE
        SET last_heartbeat_at = now(), worker_id = coalesce(agent.worker_id, excluded.worker_id),
-           labels = coalesce($6::jsonb, agent.labels),
+           labels = CASE WHEN $7 THEN excluded.labels ELSE agent.labels END,
            status = CASE WHEN agent.status = 'offline' THEN 'online' ELSE agent.status END,
            draining = agent.draining AND agent.status <> 'offline'
  RETURNING (xmax = 0) AS is_new
@@ -120,11 +119,10 @@ async def choose(db: Connection, choice: Choice, count: int, *, besides: Collect
     Those in `besides` are spoken for: this transaction holds them already.
     """
     types = None if choice.types is None else sorted(choice.types)
-    pools = None if choice.pools is None else sorted(choice.pools)
     found: list[UUID] = []
     for spare in SPARE:
         rows = await db.fetch(
-            CHOOSE, types, pools, sorted(choice.aims), count + spare, count, [*besides, *choice.without]
+            CHOOSE, types, choice.pool, sorted(choice.aims), count + spare, count, [*besides, *choice.without]
         )
         found = [row["task_id"] for row in rows]
         if len(found) == count:
@@ -155,11 +153,22 @@ async def cancelled(db: Connection, agent_id: UUID, task_ids: Sequence[UUID]) ->
 
 
 async def seen(
-    db: Connection, worker: Worker, *, pool: str, types: Sequence[str], labels: Mapping[str, Any] | None
+    db: Connection,
+    worker: Worker,
+    *,
+    pool: str,
+    types: Sequence[str],
+    labels: Mapping[str, Any],
+    has_said_labels: bool,
 ) -> bool:
-    """Note that a worker is there; return whether it is new."""
+    """Note that a worker is there; return whether it is new.
+
+    `labels` replace those of a known worker only if it said some.
+    """
     nothing = Resources(cpu_percent=0, memory_percent=0).model_dump()
-    is_new: bool = await db.fetchval(SEEN, worker.agent_id, pool, worker.name, list(types), nothing, labels)
+    is_new: bool = await db.fetchval(
+        SEEN, worker.agent_id, pool, worker.name, list(types), nothing, dict(labels), has_said_labels
+    )
     return is_new
 
 

@@ -204,6 +204,10 @@ class JobService:
         """Return since when a worker that does not say so runs; see `Workers.running_since`."""
         return await self._workers.running_since(worker)
 
+    async def pool_of(self, worker: Worker, said: str | None, labels: Mapping[str, Any]) -> str:
+        """Return the pool of a worker that reports itself; see `Workers.pool_of`."""
+        return await self._workers.pool_of(worker, said, labels)
+
     async def report(
         self, worker: Worker, update: StatusUpdate
     ) -> tuple[Pause | Drain | Leave | None, Sequence[tuple[UUID, int]]]:

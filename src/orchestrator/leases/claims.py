@@ -23,6 +23,7 @@ from orchestrator.leases.rules import (
 )
 from orchestrator.outbox import queries as outbox
 from orchestrator.placement.bounds import Bounds
+from orchestrator.registry import queries as registry
 from orchestrator.registry.gate import Gate
 from orchestrator.registry.rules import SHUT_OUT, BreakerPolicy
 from orchestrator.tasks import queries as tasks
@@ -76,12 +77,13 @@ class Claims:
             claimers = {agent_id for agent_id, _ in wanted}
             gate = await Gate.open(db, claimers, now=now, policy=self._breaker)
             consent = await Consent.open(db, known.values(), now=now)
+            pools = {agent_id: one.agent_type for agent_id, one in (await registry.known(db, claimers)).items()}
             bounds = await Bounds.open(db, {task.aim for task in known.values()}, claimers)
             refused_lately = await self._refused_lately(db, known, claimers)
             winners: dict[UUID, Wanted] = {}
             for agent_id, claim in wanted:
                 task = known.get(claim.task_id)
-                match _judge(task, claim, agent_id, now, gate, consent):
+                match _judge(task, claim, agent_id, pools.get(agent_id), now, gate, consent):
                     case Give() if winners.get(claim.task_id) == (agent_id, claim):
                         pass  # asked twice at once, and granted once
                     case Give() if claim.task_id in winners:
@@ -137,9 +139,15 @@ class Claims:
 
 
 def _judge(
-    task: Task | None, claim: ClaimedTask, agent_id: UUID, now: datetime, gate: Gate, consent: Consent
+    task: Task | None,
+    claim: ClaimedTask,
+    agent_id: UUID,
+    pool: str | None,
+    now: datetime,
+    gate: Gate,
+    consent: Consent,
 ) -> Give | GiveAgain | Refuse:
-    verdict = judge_claim(task, claim, agent_id=agent_id, now=now)
+    verdict = judge_claim(task, claim, agent_id=agent_id, pool=pool, now=now)
     if not isinstance(verdict, GiveAgain):
         return verdict
     if gate.is_shut_out(agent_id):

@@ -21,7 +21,9 @@ CLAIM = """
                started_at = now(), updated_at = now(), progress = '', output = '',
                error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL, result = NULL
           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::interval[]) AS new (task_id, agent_id, claim_id, lease)
+          JOIN agent ON agent.agent_id = new.agent_id
          WHERE task.task_id = new.task_id AND task.status = 'pending' AND task.admitted
+           AND agent.agent_type = task.agent_type
      RETURNING task.task_id, task.attempt, task.fence, task.agent_id, task.claim_id
     ), tried AS (
         INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
@@ -177,9 +179,9 @@ class End:
 
 
 async def claim(db: Connection, claims: Sequence[tuple[UUID, UUID, UUID, timedelta]]) -> dict[UUID, tuple[int, int]]:
-    """Lease tasks: (task_id, agent_id, claim_id, for how long); return attempt and fence of each that was pending.
+    """Lease tasks: (task_id, agent_id, claim_id, for how long); return attempt and fence of each that was leased.
 
-    Their tickets are used up.
+    A task that no longer waits, or is not for the pool of its agent, is left out. Tickets of the others are used up.
     """
     rows = await db.fetch(CLAIM, *(list(column) for column in zip(*claims, strict=True)))
     return {row["task_id"]: (row["attempt"], row["fence"]) for row in rows}

@@ -20,6 +20,7 @@ REFUSAL_MEMORY = timedelta(seconds=60)
 # How long a ticket rests at least that came to an agent which had refused its task.
 SHORTEST_REST = timedelta(seconds=1)
 REFUSED_LATELY = "the agent refused this task just now, so that others go first"
+OTHER_POOL = "the task belongs to another pool"
 AGENT_LOST = "agent lost: it stopped renewing its lease"
 
 
@@ -57,10 +58,17 @@ class Refuse:
     reason: str
 
 
-def judge_claim(task: Task | None, claim: ClaimedTask, *, agent_id: UUID, now: datetime) -> Give | GiveAgain | Refuse:
-    """Say whether an agent gets the task that it claims with a ticket."""
+def judge_claim(
+    task: Task | None, claim: ClaimedTask, *, agent_id: UUID, pool: str | None, now: datetime
+) -> Give | GiveAgain | Refuse:
+    """Say whether an agent gets the task that it claims with a ticket.
+
+    `pool` is the one that the ledger knows the agent by; None for an agent that neither enrolled nor registered.
+    """
     if task is None:
         return Refuse("there is no such task")
+    if pool is not None and pool != task.agent_type:
+        return Refuse(OTHER_POOL)
     if task.status is Status.RUNNING and (task.claim_id, task.agent_id) == (claim.claim_id, agent_id):
         return GiveAgain()
     if task.status is not Status.PENDING:

@@ -124,11 +124,14 @@ class LeaseService:
         if some_were_refused or self._room.calls_relay or self._room.aimed_wait:
             self._relay.ring()
 
-    async def return_tickets(self, task_ids: Sequence[UUID]) -> None:
-        """Have tickets published again, or set aside, that went to an agent which offers no such work."""
-        if task_ids:
+    async def return_tickets(self, returned: Sequence[tuple[UUID, UUID]]) -> None:
+        """Have tickets published again, or set aside, that went to an agent which offers no such work.
+
+        `returned` are (task_id, agent_id). An agent returns tickets of its own pool only.
+        """
+        if returned:
             async with self._pool.acquire() as db:
-                await outbox.make_due(db, task_ids, after=UNUSED_TICKET_RETRY)
+                await outbox.take_back(db, returned, after=UNUSED_TICKET_RETRY)
 
     async def withdraw(self, task_ids: Sequence[UUID]) -> None:
         """Cancel tasks that were refused to those who claimed them because nobody may run them."""

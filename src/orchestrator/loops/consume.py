@@ -76,7 +76,7 @@ class ConsumeQueue(QueueReader):
         if not all(isinstance(payload, self._handler.accepts) for payload in taken.payloads):
             reason = f"a {envelope.type} does not belong in {self.queue}"
             await self._bury(consumer, delivery, reason, envelope)
-        elif objection := self._senders.objection(delivery, envelope, envelope.payload):
+        elif objection := await self._senders.objection(delivery, envelope, envelope.payload):
             await self._bury(consumer, delivery, objection, envelope)
         elif results:
             await self._take_apart(consumer, delivery, results)

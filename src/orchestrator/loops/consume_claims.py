@@ -60,7 +60,9 @@ class ConsumeClaims:
         if with_tickets := [claim for claim in claims if claim.tasks]:
             answers += await self._leases.claim(with_tickets)
         withdrawn = [
-            (claim.agent_id, claim_id) for claim in claims for claim_id in self._standing.withdraw(claim.withdrawn)
+            (claim.agent_id, claim_id)
+            for claim in claims
+            for claim_id in self._standing.withdraw(claim.agent_id, claim.withdrawn)
         ]
         if withdrawn:
             answers += await self._withdrawals.settle(withdrawn)

@@ -54,5 +54,9 @@ class ConsumeResults:
                 extra={"error_code": error.error_code, "error": error.error_message, "task_id": error.about},
             )
         await self._leases.return_tickets(
-            [error.about for error in errors if error.about and error.error_code == ErrorCode.UNSUPPORTED_WORK_TYPE]
+            [
+                (error.about, error.agent_id)
+                for error in errors
+                if error.about and error.error_code == ErrorCode.UNSUPPORTED_WORK_TYPE
+            ]
         )

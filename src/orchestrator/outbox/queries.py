@@ -163,6 +163,18 @@ MAKE_DUE = """
      WHERE kind = 'ticket' AND task_id = ANY($1::uuid[])
 """
 
+# The same for tickets that agents return, of tasks of their own pools.
+TAKE_BACK = """
+    UPDATE outbox
+       SET due_at = CASE WHEN published_at IS NULL THEN greatest(due_at, now() + $3::interval)
+                         ELSE now() + $3::interval END,
+           published_at = NULL
+      FROM unnest($1::uuid[], $2::uuid[]) AS returned (task_id, agent_id)
+      JOIN task USING (task_id)
+      JOIN agent ON agent.agent_id = returned.agent_id AND agent.agent_type = task.agent_type
+     WHERE outbox.kind = 'ticket' AND outbox.task_id = returned.task_id
+"""
+
 MAKE_DUE_IF_MORE_THAN = """
     UPDATE outbox SET due_at = now(), published_at = NULL
      WHERE kind = 'ticket' AND recipient = $1 AND published_at IS NOT NULL AND due_at > now()
@@ -221,6 +233,12 @@ async def make_due(db: Connection, task_ids: Sequence[UUID], *, after: timedelta
     """Have the tickets of tasks published again, no sooner than `after`: the agents that took them run nothing."""
     if task_ids:
         await db.execute(MAKE_DUE, list(task_ids), after)
+
+
+async def take_back(db: Connection, returned: Sequence[tuple[UUID, UUID]], *, after: timedelta) -> None:
+    """Have tickets published anew, not before `after`, that agents return: (task_id, agent_id)."""
+    columns = (list(column) for column in zip(*returned, strict=True))
+    await db.execute(TAKE_BACK, *columns, after)
 
 
 async def take_tickets(

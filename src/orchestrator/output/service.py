@@ -31,7 +31,11 @@ class OutputService:
         async with transaction(self._pool) as db:
             new = [new for status in statuses for new in chunks_of(status, limit=self._max_output)]
             stored = await queries.store(db, new)
-            latest = {(s.task_id, s.fence, s.agent_id): on_one_line(s.progress) for s in statuses if s.progress}
+            latest = {
+                (said.task_id, said.attempt, said.fence, said.agent_id): on_one_line(said.progress)
+                for said in statuses
+                if said.progress
+            }
             reports = [(*attempt, text) for attempt, text in latest.items() if text]
             progressed = await tasks.set_progress(db, reports)
             await events.append(db, *map(written, stored), *map(_progressed, progressed))

@@ -64,7 +64,23 @@ class MayWork(StrEnum):
     CLOCK_OFF = "clock_off"
     PAUSED = "paused"
     DRAINING = "draining"
+    UNREGISTERED = "unregistered"
     SHUT_OUT = "shut_out"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The pool of an agent, which never changes, and the labels that were pinned when it was invited to enrol.
+
+    `pinned` is None for an agent without an identity: its pool is the one that it registered with first.
+    """
+
+    agent_type: str
+    pinned: Mapping[str, Any] | None
+
+    @classmethod
+    def from_row(cls, row: asyncpg.Record) -> "Known":
+        return cls(row["agent_type"], row["pinned"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from pydantic_core import to_json
 from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Connection
 from orchestrator.outbox.offers import NOTHING, Offer, Offers
-from orchestrator.registry.model import Agent, Standing
-from orchestrator.registry.rules import labels_with_resources
+from orchestrator.registry.model import Agent, Known, Standing
+from orchestrator.registry.rules import labels_of_agent
 
 REGISTERED = """
     SELECT agent.agent_id, agent.status, agent.started_at, agent.paused_until, agent.paused_by, agent.pause_note,
@@ -42,12 +42,22 @@ LOCK = SHUT_OUT + " UNION ALL SELECT * FROM (" + REGISTERED + IN_ORDER + ") AS l
 # Most results are well and find a row of failures that is empty: those need no lock.
 LOCK_FOR_BREAKER = REGISTERED + " AND (agent.failures_in_row > 0 OR agent.agent_id = ANY($2::uuid[]))" + IN_ORDER
 
+# The identity knows the pool of an agent that enrolled; of any other, the row that its first heartbeat made.
+KNOWN = """
+    SELECT wanted.agent_id, coalesce(principal.agent_type, agent.agent_type) AS agent_type, principal.labels AS pinned
+      FROM unnest($1::uuid[]) AS wanted (agent_id)
+      LEFT JOIN principal ON principal.agent_id = wanted.agent_id
+      LEFT JOIN agent ON agent.agent_id = wanted.agent_id
+     WHERE coalesce(principal.agent_type, agent.agent_type) IS NOT NULL
+"""
+
 # How far a clock is ahead, at most 1000 years: the first and the last time that can be written are infinite for
 # PostgreSQL.
 AHEAD = "greatest(least(new.sent_at, now() + interval '1000 years'), now() - interval '1000 years') - now()"
 
 # A row's lists travel as JSON: PostgreSQL has no arrays of arrays of different lengths. A new process may speak through
 # the broker where the one before spoke HTTP; one that still does says so again. Schemas are announced once, and kept.
+# The pool is that of the first registration: of two at once that name different pools, one counts.
 UPSERT = f"""
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
                        started_at, labels, clock_off_by, boot_id, schemas)
@@ -64,7 +74,7 @@ UPSERT = f"""
                      started_at, labels, sent_at, boot_id, schemas)
      ORDER BY new.agent_id
         ON CONFLICT (agent_id) DO UPDATE
-       SET agent_type = excluded.agent_type, status = excluded.status, hostname = excluded.hostname,
+       SET status = excluded.status, hostname = excluded.hostname,
            version = excluded.version, work_types = excluded.work_types, slots = excluded.slots,
            current_tasks = excluded.current_tasks, resources = excluded.resources, started_at = excluded.started_at,
            labels = excluded.labels, last_heartbeat_at = now(), clock_off_by = excluded.clock_off_by,
@@ -72,6 +82,7 @@ UPSERT = f"""
            schemas = CASE WHEN excluded.schemas = '{{}}' THEN agent.schemas ELSE excluded.schemas END,
            boot_before = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.boot_before ELSE agent.boot_id END,
            worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
+     WHERE agent.agent_type = excluded.agent_type
 """  # noqa: S608 - constants only
 
 # What most heartbeats are: a process says the same as before, but for what changes all the time, and nothing holds it
@@ -260,17 +271,26 @@ async def refuse_boots(db: Connection, boots: Mapping[UUID, UUID]) -> None:
         await db.execute(REFUSE_BOOTS, list(boots), list(boots.values()))
 
 
-async def beat(db: Connection, updates: Collection[StatusUpdate], *, skew: timedelta) -> set[UUID]:
+async def known(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, Known]:
+    """Return what never changes of these agents; those that neither enrolled nor registered are left out."""
+    return {row["agent_id"]: Known.from_row(row) for row in await db.fetch(KNOWN, list(agent_ids))}
+
+
+async def beat(
+    db: Connection, updates: Collection[StatusUpdate], known: Mapping[UUID, Known], *, skew: timedelta
+) -> set[UUID]:
     """Store updates that bring no news, at most one for each agent; return the agents whose they were."""
-    return {row["agent_id"] for row in await db.fetch(BEAT, *_columns(updates, skew))}
+    return {row["agent_id"] for row in await db.fetch(BEAT, *_columns(updates, known, skew))}
 
 
-async def record(db: Connection, updates: Collection[StatusUpdate], *, skew: timedelta) -> None:
+async def record(
+    db: Connection, updates: Collection[StatusUpdate], known: Mapping[UUID, Known], *, skew: timedelta
+) -> None:
     """Store what agents say of themselves; at most one update for each agent. `skew`: clocks may differ so much."""
-    await db.execute(UPSERT, *_columns(updates, skew))
+    await db.execute(UPSERT, *_columns(updates, known, skew))
 
 
-def _columns(updates: Collection[StatusUpdate], skew: timedelta) -> tuple[Any, ...]:
+def _columns(updates: Collection[StatusUpdate], known: Mapping[UUID, Known], skew: timedelta) -> tuple[Any, ...]:
     return (
         [update.agent_id for update in updates],
         [update.agent_type for update in updates],
@@ -282,7 +302,7 @@ def _columns(updates: Collection[StatusUpdate], skew: timedelta) -> tuple[Any, .
         [to_json(update.current_tasks).decode() for update in updates],
         [update.resources.model_dump() for update in updates],
         [update.started_at for update in updates],
-        [labels_with_resources(update) for update in updates],
+        [labels_of_agent(update, known.get(update.agent_id)) for update in updates],
         [update.sent_at for update in updates],
         [update.boot_id for update in updates],
         [update.schemas for update in updates],

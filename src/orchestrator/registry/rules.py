@@ -14,10 +14,10 @@ from typing import Any
 from uuid import UUID
 
 from common.errors import ErrorCode
-from common.labels import labels_of
+from common.labels import AUTHORITY, labels_of
 from common.messages import AgentStatus, StatusUpdate
 from common.orders import Drain, Pause
-from orchestrator.registry.model import Agent, MayWork, Standing
+from orchestrator.registry.model import Agent, Known, MayWork, Standing
 from orchestrator.settings import STANDARD
 
 INFRASTRUCTURE = frozenset({ErrorCode.AGENT_UNAVAILABLE, ErrorCode.RESOURCE_LIMIT})
@@ -28,6 +28,7 @@ LEAVING = frozenset({AgentStatus.DRAINING, AgentStatus.OFFLINE})
 # What the column holds; the count has no meaning beyond the limit.
 MOST_COUNTED = 1000
 SHUT_OUT = "the agent's identity was disabled"
+UNREGISTERED = "the agent has not registered: its pool is not known"
 # An agent that was shut out may ask so often, in case it does not believe it.
 SHUT_OUT_PAUSE = timedelta(hours=1)
 
@@ -61,11 +62,11 @@ class Barred:
 def may_work(standing: Standing | None, *, now: datetime) -> MayWork:
     """Return whether an agent may be given work, and what holds it back first if not.
 
-    This is the only such rule; SQL has it as the function `agent_may_work`. An agent that has not registered yet is
-    free; TRIAL is one task, after which the circuit breaker decides.
+    This is the only such rule; SQL has it as the function `agent_may_work`. TRIAL is one task, after which the circuit
+    breaker decides.
     """
     if standing is None:
-        return MayWork.FREE
+        return MayWork.UNREGISTERED
     if standing.shut_out:
         return MayWork.SHUT_OUT
     if standing.draining:
@@ -82,15 +83,54 @@ def may_work(standing: Standing | None, *, now: datetime) -> MayWork:
 def judge_standing(standing: Standing | None, *, now: datetime) -> Free | Trial | Barred:
     """Return whether an agent gets work, with the reason and the order for one that gets none."""
     verdict = may_work(standing, now=now)
-    if standing is None or verdict is MayWork.FREE:
+    if standing is None:
+        return Barred(UNREGISTERED, None)
+    if verdict is MayWork.FREE:
         return Free()
     if verdict is MayWork.TRIAL:
         return Trial()
     return Barred(_reason(standing, verdict), standing_order(standing, now=now))
 
 
-def labels_with_resources(update: StatusUpdate) -> dict[str, Any]:
-    """Return what an agent says that it has, and what its host measures, so that work can ask for it.
+def contradiction(
+    name: str, known: Known | None, *, agent_type: str | None = None, labels: Mapping[str, Any] | None = None
+) -> str | None:
+    """Return what an agent of that name says of itself that the ledger knows otherwise; None when all of it fits.
+
+    `agent_type` is the pool that it names. A list may differ from a pinned one: `believed_labels` compares them.
+    """
+    if known is None:
+        return None
+    if agent_type not in (None, known.agent_type):
+        return f"agent {name} belongs to the pool {known.agent_type!r}, and names the pool {agent_type!r}"
+    for label, value in (known.pinned or {}).items():
+        said = (labels or {}).get(label, value)
+        if not isinstance(value, list) and (type(said), said) != (type(value), value):
+            return f"the label {label} of agent {name} was pinned to {value!r}, and it names {said!r}"
+    return None
+
+
+def believed_labels(said: Mapping[str, Any], pinned: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the labels that an agent has: what it says, within what was pinned.
+
+    A pinned label is as it was pinned; of a pinned list those that the agent says, too, for a host can lose what it
+    had. Labels that carry authority an enrolled agent has only where they were pinned.
+    """
+    if pinned is None:
+        return dict(said)
+    own = {name: value for name, value in said.items() if name not in AUTHORITY}
+    return own | {
+        name: [one for one in value if one in _listed(said.get(name, []))] if isinstance(value, list) else value
+        for name, value in pinned.items()
+    }
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def labels_of_agent(update: StatusUpdate, known: Known | None) -> dict[str, Any]:
+    """Return the labels that an agent has, and what its host measures, so that work can ask for it.
 
     A number that work asks for means at least as much; so the load counts as the cores that it leaves idle.
     """
@@ -103,7 +143,8 @@ def labels_with_resources(update: StatusUpdate) -> dict[str, Any]:
         "gpu_vram_total_gb": host.gpu_vram_total_gb,
         "gpu_vram_available_gb": host.gpu_vram_available_gb,
     }
-    return {**{name: value for name, value in measured.items() if value is not None}, **labels_of(update.labels)}
+    said = {**{name: value for name, value in measured.items() if value is not None}, **labels_of(update.labels)}
+    return believed_labels(said, None if known is None else known.pinned)
 
 
 def standing_order(standing: Standing, *, now: datetime) -> Pause | Drain | None:
@@ -119,7 +160,7 @@ def standing_order(standing: Standing, *, now: datetime) -> Pause | Drain | None
         case MayWork.TRIPPED:
             last = f", the last: {standing.trip_reason}" if standing.trip_reason else ""
             return Pause(until=max(ends), note=f"too many failures in a row{last}")
-        case MayWork.FREE | MayWork.TRIAL | MayWork.CLOCK_OFF:
+        case MayWork.FREE | MayWork.TRIAL | MayWork.CLOCK_OFF | MayWork.UNREGISTERED:
             # An agent compares its clock itself, with each answer to a heartbeat.
             return None
 

@@ -13,8 +13,8 @@ from orchestrator.events.model import Kind, NewEvent
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder
 from orchestrator.registry import queries
-from orchestrator.registry.model import Agent, Standing
-from orchestrator.registry.rules import is_replaced, second_process, standing_order
+from orchestrator.registry.model import Agent, Known, Standing
+from orchestrator.registry.rules import contradiction, is_replaced, second_process, standing_order
 from orchestrator.settings import STANDARD
 
 log = logging.getLogger(__name__)
@@ -52,18 +52,25 @@ class RegistryService:
         """
         latest = {update.agent_id: update for update in updates}
         async with self._pool.acquire() as db:
-            as_before = await queries.beat(db, latest.values(), skew=self._skew)
+            known = await queries.known(db, latest)
+            latest = {one: update for one, update in latest.items() if _fits(update, known.get(one))}
+            as_before = await queries.beat(db, latest.values(), known, skew=self._skew)
         rest = {one: update for one, update in latest.items() if one not in as_before}
-        return await self._take_in(rest) if rest else {}
+        return await self._take_in(rest, known) if rest else {}
 
-    async def _take_in(self, latest: Mapping[UUID, StatusUpdate]) -> dict[UUID, Leave]:
+    async def known(self, agent_id: UUID) -> Known | None:
+        """Return the pool of an agent and its pinned labels; None when it neither enrolled nor registered."""
+        async with self._pool.acquire() as db:
+            return (await queries.known(db, [agent_id])).get(agent_id)
+
+    async def _take_in(self, latest: Mapping[UUID, StatusUpdate], known: Mapping[UUID, Known]) -> dict[UUID, Leave]:
         async with transaction(self._pool) as db:
             before = await queries.lock(db, list(latest))
             # Who was shut out is not known here any more, and so falls silent.
             latest = {one: update for one, update in latest.items() if one not in before or not before[one].shut_out}
             refused, found = await self._refuse_second_processes(db, latest, before)
             latest = {one: update for one, update in latest.items() if _counts(update, before.get(one), refused)}
-            await queries.record(db, latest.values(), skew=self._skew)
+            await queries.record(db, latest.values(), known, skew=self._skew)
             back = [agent_id for agent_id, update in latest.items() if _is_back(update, before.get(agent_id))]
             await queries.end_drains(db, back)
             after = await queries.standings(db, list(latest))
@@ -138,6 +145,14 @@ class RegistryService:
                 ),
             )
         return len(silent)
+
+
+def _fits(update: StatusUpdate, known: Known | None) -> bool:
+    """Return whether a heartbeat fits what never changes of its agent. The way it came by answers one that does not."""
+    wrong = contradiction(str(update.agent_id), known, agent_type=update.agent_type, labels=update.labels)
+    if wrong is not None:
+        log.warning("agent.contradicts_its_identity", extra={"agent_id": update.agent_id, "reason": wrong})
+    return wrong is None
 
 
 def _counts(update: StatusUpdate, before: Standing | None, refused: Mapping[UUID, Leave]) -> bool:

@@ -169,8 +169,10 @@ NOW = "SELECT now()"
 # What the ledger says already changes nothing, so that a report that comes twice is one.
 SET_PROGRESS = """
     UPDATE task SET progress = new.progress, updated_at = now()
-      FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[]) AS new (task_id, fence, agent_id, progress)
-     WHERE task.task_id = new.task_id AND task.fence = new.fence AND task.agent_id = new.agent_id
+      FROM unnest($1::uuid[], $2::smallint[], $3::bigint[], $4::uuid[], $5::text[])
+             AS new (task_id, attempt, fence, agent_id, progress)
+     WHERE task.task_id = new.task_id AND task.attempt = new.attempt AND task.fence = new.fence
+       AND task.agent_id = new.agent_id
        AND task.status = 'running' AND task.progress <> new.progress
  RETURNING task.task_id, task.fence, task.attempt, task.trace_id, task.request_id, task.agent_id, task.progress
 """
@@ -328,10 +330,10 @@ async def open_of_trace(db: Connection, trace_id: UUID, *, after: UUID, limit: i
     return [row["task_id"] for row in await db.fetch(OPEN_OF_TRACE, trace_id, after, limit)]
 
 
-async def set_progress(db: Connection, reports: Sequence[tuple[UUID, int, UUID, str]]) -> list[Progressed]:
-    """Store (task_id, fence, agent_id, report) where that agent runs the task under that fence; return what is new."""
+async def set_progress(db: Connection, reports: Sequence[tuple[UUID, int, int, UUID, str]]) -> list[Progressed]:
+    """Store (task_id, attempt, fence, agent_id, report) where that agent runs that attempt; return what is new."""
     if not reports:
         return []
     ordered = sorted(reports)
-    lists = ([report[number] for report in ordered] for number in range(4))
+    lists = ([report[number] for report in ordered] for number in range(5))
     return [Progressed(*row) for row in await db.fetch(SET_PROGRESS, *lists)]

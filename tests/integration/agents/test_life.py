@@ -32,6 +32,21 @@ async def test_the_first_heartbeat_registers_the_agent(
     await eventually(lambda: len(orchestrator.heartbeats) >= 3)
 
 
+async def test_an_agent_claims_nothing_before_its_registration_was_answered(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    orchestrator.hears = False
+    task_id = await orchestrator.dispatch("echo", message="x")
+    await start_agent()
+    await eventually(lambda: len(orchestrator.heartbeats) >= 4)
+    before = list(orchestrator.claims)
+
+    orchestrator.hears = True
+    await eventually(lambda: orchestrator.results[task_id])
+
+    assert before == []
+
+
 OWN = "tests.unit.agents.executor_classes:Labelled"
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Connection, Pool, prepare
-from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_chunk, make_claim, make_new_task, make_result, make_status
+from tests.integration.ledger import RegisteredLeases
 
 AGEING = timedelta(minutes=10)
 LEASE = timedelta(seconds=30)
@@ -20,7 +20,7 @@ LEASE = timedelta(seconds=30)
 
 async def work(pool: Pool, *, tasks: int = 4) -> None:
     """Let tasks be dispatched, claimed, write something and end: four events each."""
-    output, leases = OutputService(pool), LeaseService(pool, lease=LEASE, policy=RetryPolicy())
+    output, leases = OutputService(pool), RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy())
     service = TaskService(pool, ageing=AGEING)
     for number in range(tasks):
         new, agent_id = make_new_task(parameters={"message": "ä\N{SNOWMAN}", "factor": 1e2}), uuid4()

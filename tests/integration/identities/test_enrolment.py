@@ -28,9 +28,9 @@ async def invite(admin: httpx2.AsyncClient, name: str, **body: Any) -> Any:
     return answer.json()
 
 
-async def enrolled(site: Site, admin: httpx2.AsyncClient, name: str) -> tuple[str, httpx2.AsyncClient]:
+async def enrolled(site: Site, admin: httpx2.AsyncClient, name: str, **body: Any) -> tuple[str, httpx2.AsyncClient]:
     """Return the id of a new agent, and a client that is this agent."""
-    got = await enrol(site.url, (await invite(admin, name))["token"])
+    got = await enrol(site.url, (await invite(admin, name, **body))["token"])
     return str(got.agent_id), await site.client(got.token)
 
 
@@ -105,7 +105,7 @@ async def test_an_agent_reaches_no_endpoint_that_is_not_for_agents(site: Site) -
 
 async def test_an_agent_speaks_for_itself_only_and_touches_nothing_of_another(site: Site) -> None:
     admin = await site.somebody(Role.ADMIN)
-    (a_id, a), (b_id, b) = await enrolled(site, admin, "a"), await enrolled(site, admin, "b")
+    (a_id, a), (b_id, b) = [await enrolled(site, admin, name, agent_type="http") for name in ("a", "b")]
     for _ in range(2):
         assert (await admin.post("/api/queue/jobs", json={"type": "render", "payload": {}})).status_code == 201
 
@@ -131,7 +131,7 @@ async def test_an_agent_speaks_for_itself_only_and_touches_nothing_of_another(si
             as_a = await a.post(path, json={"workerId": a_id, "attempt": 1, **body})
             assert (as_b.status_code, as_b.json()["error_code"]) == (403, 4003), action
             assert (as_a.status_code, as_a.json()["error_code"]) == (409, 2005), action
-    beat = {"agentType": "infra", "status": "online", "slots": 1, "version": "1", "workTypes": [], "currentJobs": []}
+    beat = {"agentType": "http", "status": "online", "slots": 1, "version": "1", "workTypes": [], "currentJobs": []}
     assert (await a.post(f"/api/queue/workers/{b_id}/heartbeat", json=beat)).status_code == 403
 
     left = [(await admin.get(f"/api/queue/jobs/{job['id']}")).json() for job in (running, finished)]

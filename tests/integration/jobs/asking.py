@@ -25,6 +25,11 @@ async def claim(queue: httpx2.AsyncClient, worker: str = "worker-1", *, lease: i
     return job
 
 
+async def register(queue: httpx2.AsyncClient, worker: str, agent_type: str, *, status: int = 200, **body: Any) -> Json:
+    """Report a worker of a pool, as it does before it claims."""
+    return await post(queue, f"/workers/{worker}/heartbeat", status=status, agentType=agent_type, **body)
+
+
 async def get(queue: httpx2.AsyncClient, job_id: str) -> Json:
     answer = await queue.get(f"/api/queue/jobs/{job_id}")
     assert answer.status_code == 200, answer.text

@@ -12,6 +12,8 @@ import pytest
 from orchestrator.database.pool import Connection, Pool, open_pool
 from orchestrator.jobs import queries
 from orchestrator.leases import queries as leases
+from orchestrator.registry import queries as registry
+from tests.factories import make_heartbeat
 from tests.integration.orchestrator.test_deep_backlogs import pages_read
 from tests.services.postgres import Postgres
 
@@ -68,13 +70,13 @@ async def backlog(request: pytest.FixtureRequest, postgres: Postgres, ledger_tem
 @pytest.mark.parametrize("backlog", [ANALYZED, NEVER_ANALYZED], indirect=True)
 @pytest.mark.parametrize("types", [None, ["type_3"]], ids=["any", "one-type"])
 async def test_a_claim_reads_a_few_pages_of_a_deep_backlog(backlog: Pool, types: list[str] | None) -> None:
-    assert await pages_read(backlog, queries.CHOOSE, types, None, [""], 17, 1, []) < FEW_PAGES
+    assert await pages_read(backlog, queries.CHOOSE, types, "http", [""], 17, 1, []) < FEW_PAGES
 
 
 @pytest.mark.parametrize("backlog", [ANALYZED], indirect=True)
 async def test_a_claim_uses_the_index_made_for_it_and_never_reads_the_whole_table(backlog: Pool) -> None:
     async with backlog.acquire() as db:
-        answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {queries.CHOOSE}", None, None, [""], 17, 1, [])
+        answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {queries.CHOOSE}", None, "http", [""], 17, 1, [])
 
     plan = list(nodes(json.loads(answer)[0]["Plan"]))
     assert {node["Index Name"] for node in plan if "Index Name" in node} >= {"task_claimable", "task_pkey"}
@@ -90,7 +92,8 @@ async def test_what_runs_is_found_by_its_id_however_much_began_since_the_planner
     async with backlog.acquire() as db, undone(db):
         ids: list[UUID] = [row["task_id"] for row in await db.fetch("SELECT task_id FROM task LIMIT $1", RUNNING)]
         claims = [(task_id, agent_id, uuid4(), lease) for task_id in ids]
-        await leases.claim(db, claims)
+        await registry.record(db, [make_heartbeat(agent_id, agent_type="http")], {}, skew=lease)
+        assert len(await leases.claim(db, claims)) == RUNNING
         some, nothing = ids[:AT_ONCE], [None] * AT_ONCE
         fences, agents = [1] * AT_ONCE, [agent_id] * AT_ONCE
         texts = [""] * AT_ONCE

@@ -7,7 +7,7 @@ import httpx2
 
 from orchestrator.database.pool import Pool
 from tests.eventually import eventually
-from tests.integration.jobs.asking import claim, create, get, post
+from tests.integration.jobs.asking import claim, create, get, post, register
 from tests.integration.jobs.conftest import serving
 
 END_LEASE = "UPDATE task SET lease_expires_at = now() - interval '1 second' WHERE task_id = $1"
@@ -174,7 +174,8 @@ async def test_a_task_that_was_dispatched_is_a_job_and_its_priority_counts(queue
     for task_id, priority in ((low, 2), (high, 5)):
         body = {"task_id": task_id, "work_type": "echo", "parameters": {"message": "x"}, "priority": priority}
         assert (await queue.post("/api/v1/dispatch", json=body)).status_code == 200
-    normal = await create(queue, "render")
+    normal = await create(queue, "echo", payload={"message": "x"})
+    await register(queue, "worker-1", "infra")
 
     taken = [await claim(queue) for _ in range(3)]
 

@@ -12,6 +12,7 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
+from tests.integration.ledger import RegisteredLeases
 
 LEASE = timedelta(seconds=30)
 AGEING = timedelta(minutes=10)
@@ -32,7 +33,7 @@ def tasks(pool: Pool) -> TaskService:
 
 @pytest.fixture
 def leases(pool: Pool) -> LeaseService:
-    return LeaseService(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(0)))
+    return RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(0)))
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from common.protocol import (
     join_results,
 )
 from orchestrator.loops.consume import BATCH, ConsumeQueue
-from orchestrator.loops.senders import Trusted
+from orchestrator.loops.senders import Pools, Trusted
 from tests.eventually import eventually
-from tests.factories import make_result, make_results
+from tests.factories import make_result, make_results, unknown
 
 
 class Handler:
@@ -83,7 +83,7 @@ async def send(broker: MemoryBroker, *outputs: str) -> None:
 async def test_what_cannot_be_dealt_with_just_now_stays_in_the_queue(broker: MemoryBroker, failure: Exception) -> None:
     await send(broker, "one", "two")
     handler = Handler(failure)
-    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
         with pytest.raises(type(failure)):
             await consumer.run_once()
         assert await broker.depth(topology.RESULTS) == 2
@@ -106,7 +106,7 @@ async def test_a_message_that_can_never_be_dealt_with_is_dead_lettered_alone(
 ) -> None:
     await send(broker, "good", "poison", "fine")
     handler = Handler(failure, only_for="poison")
-    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
         await consumer.run_once()
 
     assert handler.done == ["good", "fine"]
@@ -121,7 +121,7 @@ async def test_unreadable_messages_are_dead_lettered_and_the_rest_is_handled(bro
     await broker.publish(Outgoing(address, b"{", "work_result"))
     await send(broker, "good")
     handler = Handler()
-    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
         await consumer.run_once()
 
     assert handler.done == ["good"]
@@ -131,7 +131,7 @@ async def test_unreadable_messages_are_dead_lettered_and_the_rest_is_handled(bro
 async def test_what_nobody_waits_for_gathers_and_is_dealt_with_together(broker: MemoryBroker) -> None:
     handler = Handler()
     handler.gather = timedelta(seconds=0.5)
-    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
 
         async def consume() -> None:
             while True:
@@ -187,7 +187,7 @@ async def test_results_that_came_together_are_dealt_with_together_with_others_an
     await send_together(broker, make_singles("two", "three"))
     await send(broker, "four")
     handler = Handler()
-    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
         assert await consumer.run_once() == 3
 
     assert handler.done == ["one", "two", "three", "four"]
@@ -199,7 +199,7 @@ async def test_however_many_results_come_together_only_so_many_are_dealt_with_at
     for _ in range(5):
         await send_together(broker, make_singles(*["x"] * MOST_RESULTS))
     handler = Handler()
-    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
         await consumer.run_once()
 
     assert sum(handler.batches) == 5 * MOST_RESULTS
@@ -214,7 +214,7 @@ async def test_of_results_that_came_together_one_that_can_never_be_dealt_with_is
     await send_together(broker, bodies)
     await send(broker, "other")
     handler = Handler(failure, only_for="poison")
-    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
         await drained(consumer, broker)
 
     assert sorted(handler.done) == ["fine", "good", "other"]
@@ -230,7 +230,7 @@ async def test_of_results_that_came_together_one_that_cannot_be_read_is_dead_let
     good, broken, fine = make_singles("good", "broken", "fine")
     await send_together(broker, [good, broken.replace(b'"fence":1', b'"fence":-1'), fine])
     handler = Handler()
-    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
         await drained(consumer, broker)
 
     assert sorted(handler.done) == ["fine", "good"]
@@ -255,7 +255,7 @@ async def test_what_is_no_result_of_the_agent_is_not_taken_out_of_what_it_sent(
     assert old in other
     await send_together(broker, [good, broken])
     handler = Handler()
-    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
         await drained(consumer, broker)
 
     assert handler.done == []
@@ -266,7 +266,7 @@ async def test_what_is_no_result_of_the_agent_is_not_taken_out_of_what_it_sent(
 class ByOneOnly(Trusted):
     """Believes what is said in the name of the agent only."""
 
-    def objection(self, delivery: Delivery, envelope: object, payload: BaseModel) -> str | None:
+    async def objection(self, delivery: Delivery, envelope: object, payload: BaseModel) -> str | None:
         assert isinstance(payload, WorkResults | WorkResult)
         return None if payload.agent_id == AGENT else "forged: it is not the agent's"
 
@@ -279,7 +279,7 @@ async def test_results_that_came_together_are_taken_apart_only_when_their_sender
     body = join_results(stranger, [good, broken.replace(b'"fence":1', b'"fence":-1')])
     await broker.publish(Outgoing(topology.reply_address(stranger, topology.RESULTS), body, "work_results"))
     handler = Handler()
-    async with ConsumeQueue(broker, handler, senders=ByOneOnly()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=ByOneOnly(Pools(unknown))) as consumer:
         await drained(consumer, broker)
 
     assert handler.done == []
@@ -293,7 +293,7 @@ async def test_results_that_came_together_stay_in_the_queue_while_they_cannot_be
 ) -> None:
     await send_together(broker, make_singles("one", "two"))
     handler = Handler(asyncpg.TooManyConnectionsError("too many clients"))
-    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
         with pytest.raises(asyncpg.TooManyConnectionsError):
             await consumer.run_once()
         assert await broker.depth(topology.RESULTS) == 1
@@ -308,7 +308,7 @@ async def test_results_are_not_lost_when_the_broker_is_away_while_they_are_taken
 ) -> None:
     await send_together(broker, make_singles("good", "poison"))
     handler = Handler(ValueError("no"), only_for="poison")
-    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
         with monkeypatch.context() as patched:
 
             async def away(*messages: Outgoing) -> None:
@@ -327,7 +327,7 @@ async def test_what_the_queue_does_not_take_is_not_taken_from_a_message_of_resul
     await send_together(broker, make_singles("one", "two"))
     handler = Handler()
     handler.accepts = (Probe,)
-    async with ConsumeQueue(broker, handler, senders=Trusted()) as consumer:
+    async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
         await consumer.run_once()
 
     [letter] = await letters_of(broker)

@@ -23,6 +23,7 @@ from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
+from tests.integration.ledger import RegisteredLeases
 from tests.integration.orchestrator.ledger import events_of, let_leases_run_out
 
 OFFLINE_AFTER = timedelta(seconds=30)
@@ -44,7 +45,7 @@ def fleet(pool: Pool, relay: Wake) -> FleetService:
 @pytest.fixture
 def leases(pool: Pool) -> LeaseService:
     """Three failures in a row trip an agent for a minute."""
-    return LeaseService(
+    return RegisteredLeases(
         pool,
         lease=timedelta(seconds=30),
         policy=RetryPolicy(base=timedelta(0)),

@@ -67,7 +67,7 @@ async def test_a_claim_over_http_gets_the_oldest_first_whatever_its_priority(tas
     old = await dispatched(tasks, pool)
 
     async with pool.acquire() as db, db.transaction():
-        first = await jobs.choose(db, Choice(None, None, frozenset({""})), 1, besides=())
+        first = await jobs.choose(db, Choice("infra", None, frozenset({""})), 1, besides=())
 
     assert first == [old.task_id]
 
@@ -110,7 +110,7 @@ async def test_the_bus_and_http_order_a_job_alike_however_far_its_priority_is_fr
     await tasks.dispatch([make_new_task(priority=1), job, make_new_task(priority=5)], by="caller")
 
     async with pool.acquire() as db, db.transaction():
-        over_http = await jobs.choose(db, Choice(None, None, frozenset({""})), 3, besides=())
+        over_http = await jobs.choose(db, Choice("infra", None, frozenset({""})), 3, besides=())
         over_the_bus = await outbox.best_due(db, "infra", limit=3, work_types=["echo"])
 
     assert over_http == [due.task_id for due in over_the_bus]

@@ -15,6 +15,7 @@ from orchestrator.output.model import Page
 from orchestrator.output.service import OutputService
 from orchestrator.tasks.service import TaskNotFound, TaskService
 from tests.factories import make_chunk, make_claim, make_new_task, make_result, make_status
+from tests.integration.ledger import RegisteredLeases
 from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.ledger import events_of, kinds_of
 
@@ -58,7 +59,7 @@ async def test_a_piece_that_arrives_twice_is_stored_and_told_once(
 
 
 async def test_output_beyond_the_limit_is_not_kept_and_its_readers_are_told(tasks: TaskService, pool: Pool) -> None:
-    limited = LeaseService(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(0)), max_output_bytes=8)
+    limited = RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(0)), max_output_bytes=8)
     output, new, agent_id = OutputService(pool, max_output_bytes=8), make_new_task(), uuid4()
     await tasks.dispatch([new], by="caller")
     [answer] = await limited.claim([make_claim(new.task_id, agent_id=agent_id)])

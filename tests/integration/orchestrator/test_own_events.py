@@ -23,6 +23,7 @@ from orchestrator.live.subscription import Filter
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_chunk, make_claim, make_new_task, make_result
+from tests.integration.ledger import RegisteredLeases
 from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.standing_front import Front, open_front
 from tests.integration.orchestrator.statements import open_counting_pool
@@ -85,7 +86,7 @@ async def _happen(pool: Pool) -> None:
 
 
 def _own(pool: Pool, front: Front) -> LeaseService:
-    return LeaseService(pool, lease=LEASE, policy=RetryPolicy(), own=front.own)
+    return RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy(), own=front.own)
 
 
 async def test_own_events_are_shown_as_the_ledger_tells_them(pool: Pool, front: Front) -> None:

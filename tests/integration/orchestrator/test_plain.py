@@ -32,6 +32,7 @@ from tests.factories import (
     make_result,
     make_status,
 )
+from tests.integration.ledger import RegisteredLeases
 from tests.integration.orchestrator.conftest import AGEING, LEASE
 from tests.integration.orchestrator.ledger import events_of, kinds_of
 from tests.integration.orchestrator.statements import open_counting_pool
@@ -64,7 +65,7 @@ async def chained(pool: Pool) -> AsyncIterator[None]:
 @pytest.fixture
 def other(pool: Pool) -> LeaseService:
     """Another orchestrator on the same ledger."""
-    return LeaseService(pool, lease=LEASE, policy=RetryPolicy())
+    return RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy())
 
 
 def before(
@@ -95,11 +96,12 @@ async def tickets_of(pool: Pool, task_id: UUID) -> int:
 
 @pytest.mark.path_internals
 async def test_a_plain_claim_is_two_statements_and_a_plain_result_one_or_two(
-    tasks: TaskService, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+    tasks: TaskService, registry: RegistryService, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, third, fourth = (make_new_task(max_attempts=2) for _ in range(4))
     await tasks.dispatch([first, second, third, fourth], by="caller")
     agent_id = uuid4()
+    await registry.record([make_heartbeat(agent_id)])
     async with open_counting_pool(ledger_url, monkeypatch) as (pool, statements):
         leases, other = (LeaseService(pool, lease=LEASE, policy=RetryPolicy()) for _ in range(2))
         for task in (first, second, third, fourth):  # the first time the driver asks what the types are
@@ -335,7 +337,7 @@ async def test_who_waits_for_another_does_not_hold_the_head_of_the_events(
     tasks: TaskService, pool: Pool, ledger_url: str, what: str, plan: str
 ) -> None:
     async with open_pool(ledger_url + plan, connections=1) as own:
-        leases = LeaseService(own, lease=LEASE, policy=RetryPolicy())
+        leases = RegisteredLeases(own, lease=LEASE, policy=RetryPolicy())
         assert await _wait_with_others(tasks, leases, pool, what)
 
 

@@ -18,11 +18,12 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.loops.consume import ConsumeQueue
 from orchestrator.loops.consume_results import ConsumeResults
 from orchestrator.loops.probe import Deaf, SendProbe
-from orchestrator.loops.senders import Trusted
+from orchestrator.loops.senders import Pools, Trusted
 from orchestrator.policy.service import open_policy
 from orchestrator.probes.service import ProbeService
 from orchestrator.tasks.service import TaskService
 from tests.eventually import eventually
+from tests.factories import unknown
 
 EVERY = timedelta(milliseconds=50)
 
@@ -38,7 +39,7 @@ def results_consumer(pool: Pool, leases: LeaseService, probes: ProbeService, bro
     letters = DeadLetterService(
         pool, broker, TaskService(pool, ageing=timedelta(minutes=10)), open_policy(None), Wake()
     )
-    return ConsumeQueue(broker, ConsumeResults(leases, probes, letters, broker), senders=Trusted())
+    return ConsumeQueue(broker, ConsumeResults(leases, probes, letters, broker), senders=Trusted(Pools(unknown)))
 
 
 async def test_a_probe_that_came_back_proves_readiness_and_one_that_did_not_disproves_it(

@@ -12,13 +12,13 @@ from common.loop import Wake
 from common.messages import ResultStatus
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
-from orchestrator.leases.service import LeaseService
 from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.outbox.model import NewTicket
 from orchestrator.outbox.room import Room
 from orchestrator.tasks.dispatch import waits_in_line
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_claim, make_new_task, make_result
+from tests.integration.ledger import RegisteredLeases
 from tests.integration.orchestrator.test_outbox import AGEING, TTL, published
 
 
@@ -117,7 +117,7 @@ async def test_a_result_calls_the_relay_when_the_task_is_tried_again_and_not_whe
 ) -> None:
     relay = CountedWake()
     policy = RetryPolicy(base=timedelta(0))
-    leases = LeaseService(pool, lease=timedelta(seconds=30), policy=policy, relay=relay)
+    leases = RegisteredLeases(pool, lease=timedelta(seconds=30), policy=policy, relay=relay)
     task, agent_id = make_new_task(max_attempts=2), uuid4()
     await tasks.dispatch([task], by="caller")
     await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
@@ -131,7 +131,7 @@ async def test_a_result_calls_the_relay_when_the_task_is_tried_again_and_not_whe
 @pytest.mark.path_internals
 async def test_who_is_refused_a_task_has_the_relay_look(pool: Pool) -> None:
     relay = CountedWake()
-    leases = LeaseService(pool, lease=timedelta(seconds=30), policy=RetryPolicy(), relay=relay)
+    leases = RegisteredLeases(pool, lease=timedelta(seconds=30), policy=RetryPolicy(), relay=relay)
 
     await leases.claim([make_claim(uuid4())])
 

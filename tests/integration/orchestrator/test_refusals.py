@@ -31,6 +31,7 @@ from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
 from orchestrator.why.service import Failures, WhyService
 from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
+from tests.integration.ledger import RegisteredLeases, register
 from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.ledger import events_of
 
@@ -49,7 +50,7 @@ CODES = [
 @pytest.fixture
 def leases(pool: Pool) -> LeaseService:
     """Three refusals in a row trip an agent."""
-    return LeaseService(
+    return RegisteredLeases(
         pool,
         lease=LEASE,
         policy=RetryPolicy(base=timedelta(0)),
@@ -123,8 +124,8 @@ async def test_over_http_too_a_refused_task_goes_to_others_first(
 
     async with pool.acquire() as db, db.transaction():
         refused = await lease_queries.refused_lately(db, [agent_id, uuid4()], within=REFUSAL_MEMORY)
-        any_of = Choice(None, None, frozenset({""}))
-        own = Choice(None, None, frozenset({""}), frozenset(refused[agent_id]))
+        any_of = Choice("infra", None, frozenset({""}))
+        own = Choice("infra", None, frozenset({""}), frozenset(refused[agent_id]))
         for_it = await jobs.choose(db, own, 1, besides=())
         for_others = await jobs.choose(db, any_of, 1, besides=())
 
@@ -132,11 +133,12 @@ async def test_over_http_too_a_refused_task_goes_to_others_first(
     assert (for_it, for_others) == ([], [task.task_id])
 
 
-async def test_a_worker_that_is_not_registered_does_not_get_back_what_it_refused_just_now(
+async def test_a_worker_over_http_does_not_get_back_what_it_refused_just_now(
     tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
-    agent_id, task = uuid4(), make_new_task()
+    agent_id, other, task = uuid4(), uuid4(), make_new_task()
     await tasks.dispatch([task], by="caller")
+    await register(pool, [(other, task.task_id)])
     await refused_by(leases, task.task_id, agent_id)
     claims = Claims(pool, leases, since=datetime.now(UTC), grace=LEASE)
 
@@ -144,7 +146,7 @@ async def test_a_worker_that_is_not_registered_does_not_get_back_what_it_refused
         return Wanted(Worker(str(agent_id), agent_id), uuid4(), repeatable=True, lease=LEASE)
 
     assert await claims.give([wanted(agent_id)]) == [None]
-    [given] = await claims.give([wanted(uuid4())])
+    [given] = await claims.give([wanted(other)])
     assert given is not None
 
 
@@ -246,14 +248,14 @@ async def test_a_ticket_that_was_of_no_use_comes_back_no_sooner_than_its_next_at
     """The agent that found no use for it may say so late, when the task has run elsewhere and waits."""
     task = make_new_task(idempotent=True, max_attempts=3)
     await tasks.dispatch([task], by="caller")
-    patient = LeaseService(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(minutes=10), jitter=0.0))
+    patient = RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(minutes=10), jitter=0.0))
     agent_id = uuid4()
     await patient.claim([make_claim(task.task_id, agent_id=agent_id)])
     await patient.accept([make_result(task.task_id, agent_id, status=ResultStatus.FAILED, retryable=True)])
     async with pool.acquire() as db:
         due_at = await db.fetchval(DUE_AT, task.task_id)
 
-    await patient.return_tickets([task.task_id])
+    await patient.return_tickets([(task.task_id, agent_id)])
 
     async with pool.acquire() as db:
         assert await db.fetchval(DUE_AT, task.task_id) == due_at

@@ -39,7 +39,7 @@ async def front(pool: Pool, tasks: TaskService, registry: RegistryService) -> Fr
 async def test_a_withdrawn_claim_gets_nothing_more_and_its_agent_is_told(front: Front) -> None:
     [claim_id] = front.claim()
 
-    assert front.standing.withdraw([claim_id]) == [claim_id]
+    assert front.standing.withdraw(front.agent_id, [claim_id]) == [claim_id]
     [answer] = await front.withdrawals.settle([(front.agent_id, claim_id)])
 
     assert answer.grant is None
@@ -88,9 +88,9 @@ async def test_nobody_is_told_that_a_claim_was_not_taken_while_a_dispatch_may_be
     taken = front.standing.take("infra")
     assert taken is not None
 
-    assert front.standing.withdraw([claim_id]) == []
+    assert front.standing.withdraw(front.agent_id, [claim_id]) == []
     front.standing.settle([taken])
-    assert front.standing.withdraw([claim_id]) == [claim_id]
+    assert front.standing.withdraw(front.agent_id, [claim_id]) == [claim_id]
 
 
 async def until_told(broker: MemoryBroker, agent_id: UUID, count: int) -> list[Any]:

@@ -176,6 +176,8 @@ async def shut_out(pool: Pool, registry: RegistryService, agent_id: UUID) -> Non
 
 
 async def of_another_type(pool: Pool, registry: RegistryService, agent_id: UUID) -> None:
+    async with pool.acquire() as db:
+        await db.execute("DELETE FROM agent WHERE agent_id = $1", agent_id)
     await registry.record([make_heartbeat(agent_id, agent_type="desktop")])
 
 

@@ -221,12 +221,13 @@ async def test_a_ticket_that_an_agent_could_not_use_leaves_its_place_to_others(
     publisher = relay(pool, broker)
     await publisher.run_once()
     taken = await tickets_in(broker, "work.infra")
-    await registry.record([make_heartbeat(work_types=["echo"])])
+    agent = make_heartbeat(work_types=["echo"])
+    await registry.record([agent])
     [other] = await dispatched(tasks, 1, "echo")
     await publisher.run_once()
     assert await broker.depth("work.infra") == 0, "the window is full"
 
-    await leases.return_tickets(taken)
+    await leases.return_tickets([(task_id, agent.agent_id) for task_id in taken])
     await publisher.run_once()
 
     assert set(taken) <= {task.task_id for task in made}

@@ -72,8 +72,9 @@ class Rabbit:
             )
         )
 
-    async def add_agent(self, agent_type: str, agent_id: UUID | None = None) -> Account:
-        agent_id, password = agent_id or uuid4(), new_password()
+    async def add_agent(self, agent_type: str, agent_id: UUID) -> Account:
+        """Make the user of an agent that was invited to enrol."""
+        password = new_password()
         await self.apply(plan.add_agent(agent_id, agent_type, vhost=self.settings.vhost, password=password))
         return Account(agent_id, agent_type, self.url_of(user_of_agent(agent_id), password))
 
@@ -100,6 +101,11 @@ class Guarded:
 
     rabbit: Rabbit
     system: System
+
+    async def add_agent(self, agent_type: str, **pinned: Any) -> Account:
+        """Invite an agent to enrol, and make its user; what it gets by enrolling it needs over HTTP only."""
+        invited = await self.system.client.invite_agent(f"agent-{uuid4().hex[:8]}", agent_type, labels=pinned)
+        return await self.rabbit.add_agent(agent_type, invited.agent_id)
 
     async def start_agent(self, account: Account, **settings: Any) -> asyncio.Event:
         """Start an agent that logs in as its own user."""

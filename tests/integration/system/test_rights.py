@@ -20,6 +20,8 @@ from chiffon.rabbitmq import plan
 from chiffon.rabbitmq.credentials import new_password
 from common.broker import topology
 from common.broker.base import Address, Outgoing
+from common.messages import Grant, Refusal
+from common.orders import Control
 from common.protocol import (
     ORCHESTRATOR,
     ClaimEnvelope,
@@ -30,9 +32,11 @@ from common.protocol import (
     WorkResults,
     WorkResultsEnvelope,
     WorkStatusEnvelope,
+    decode,
     encode,
     join_results,
 )
+from orchestrator.leases.rules import OTHER_POOL
 from tests.eventually import eventually
 from tests.factories import make_chunk, make_claim, make_heartbeat, make_renewal, make_result, make_results, make_status
 from tests.integration.system.rights import Account, Guarded, closing_of, refusal, thief
@@ -47,13 +51,13 @@ Attempt = Callable[[AbstractChannel], Awaitable[object]]
 @pytest.fixture
 async def stolen(guarded: Guarded) -> Account:
     """The credential of an agent that does not run."""
-    return await guarded.rabbit.add_agent("infra")
+    return await guarded.add_agent("infra")
 
 
 @pytest.fixture
 async def victim(guarded: Guarded) -> Account:
     """An agent of another pool, which runs."""
-    account = await guarded.rabbit.add_agent("desktop")
+    account = await guarded.add_agent("desktop")
     await guarded.start_agent(account, slots=1)
     await eventually(lambda: is_online(guarded, account), timeout=30)
     return account
@@ -72,7 +76,7 @@ async def say(connection: aio_pika.abc.AbstractConnection, envelope: Envelope, *
 
 
 async def test_agents_with_users_of_their_own_work_from_end_to_end(guarded: Guarded, victim: Account) -> None:
-    other = await guarded.rabbit.add_agent("infra")
+    other = await guarded.add_agent("infra")
     await guarded.start_agent(other, slots=2)
     echo, shell, aimed = uuid4(), uuid4(), uuid4()
 
@@ -88,7 +92,7 @@ async def test_agents_with_users_of_their_own_work_from_end_to_end(guarded: Guar
 
 
 async def test_an_agent_whose_queues_have_gone_gets_them_again_and_works(guarded: Guarded) -> None:
-    account = await guarded.rabbit.add_agent("infra")
+    account = await guarded.add_agent("infra")
     for queue in (topology.control_queue(account.agent_id), topology.own_work_queue(account.agent_id)):
         await guarded.system.broker.delete(queue.name)
 
@@ -198,7 +202,7 @@ async def test_tickets_that_a_thief_purges_from_its_own_pool_come_back(guarded: 
         await (await channel.get_queue("work.infra", ensure=False)).purge()
     assert await guarded.system.broker.depth("work.infra") == 0
 
-    await guarded.start_agent(await guarded.rabbit.add_agent("infra"))
+    await guarded.start_agent(await guarded.add_agent("infra"))
     assert [task.status for task in await guarded.system.finished(task_id)] == ["completed"]
 
 
@@ -336,3 +340,129 @@ async def test_a_password_that_is_replaced_opens_nothing_any_more(guarded: Guard
         await aio_pika.connect(stolen.url)
     async with thief(replace(stolen, url=guarded.rabbit.url_of(stolen.user, fresh))) as connection:
         assert not connection.is_closed
+
+
+async def listening(connection: aio_pika.abc.AbstractConnection, account: Account) -> "asyncio.Queue[Envelope]":
+    """Return what arrives in the control queue of an agent from now on."""
+    heard: asyncio.Queue[Envelope] = asyncio.Queue()
+
+    async def hear(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        await heard.put(decode(message.body))
+
+    channel = await connection.channel()
+    queue = await channel.get_queue(topology.control_queue(account.agent_id).name, ensure=False)
+    await queue.consume(hear, no_ack=True)
+    return heard
+
+
+async def refusal_heard(heard: "asyncio.Queue[Envelope]") -> Refusal:
+    """Return the next refusal; a grant before it fails the test."""
+    async with asyncio.timeout(30):
+        while True:
+            payload = (await heard.get()).payload
+            assert not isinstance(payload, Grant)
+            if isinstance(payload, Refusal):
+                return payload
+
+
+async def test_a_stolen_credential_gets_no_work_of_another_pool_whatever_it_says(
+    guarded: Guarded, stolen: Account
+) -> None:
+    """No agent of the other pool runs, so that its work waits."""
+    system, waiting, said = guarded.system, uuid4(), {"from_agent": str(stolen.agent_id), "to_agent": ORCHESTRATOR}
+    before = len(await system.dead_letters(0))
+    own = make_heartbeat(stolen.agent_id, hostname="thief")
+    standing = make_claim(agent_id=stolen.agent_id).model_copy(update={"agent_type": "desktop", "standing": [uuid4()]})
+    forged: list[tuple[str, Envelope]] = [
+        ("heartbeats", StatusUpdateEnvelope(payload=own.model_copy(update={"agent_type": "desktop"}), **said)),
+        ("claims", ClaimEnvelope(payload=standing, **said)),
+    ]
+    async with thief(stolen) as connection:
+        heard = await listening(connection, stolen)
+        await say(
+            connection,
+            StatusUpdateEnvelope(payload=own, **said),
+            key=f"{stolen.agent_id}.heartbeats",
+            user=stolen.user,
+        )
+        await eventually(lambda: is_online(guarded, stolen), timeout=30)
+        for kind, envelope in forged:
+            await say(connection, envelope, key=f"{stolen.agent_id}.{kind}", user=stolen.user)
+        letters = await eventually(lambda: system.dead_letters(before + len(forged)), timeout=30)
+        await system.client.dispatch("shell_script", {"script": "echo secret"}, task_id=waiting)
+        claim = ClaimEnvelope(payload=make_claim(waiting, agent_id=stolen.agent_id), **said)
+        await say(connection, claim, key=f"{stolen.agent_id}.claims", user=stolen.user)
+        refused = await refusal_heard(heard)
+
+    assert [letter.reason.startswith("forged: ") for letter in letters[: len(forged)]] == [True] * len(forged)
+    assert [(task.task_id, task.reason) for task in refused.tasks] == [(waiting, OTHER_POOL)]
+    assert await status_is(guarded, waiting, "pending")
+    [agent] = [one for one in await system.client.agents() if one.agent_id == stolen.agent_id]
+    assert agent.agent_type == "infra"
+
+
+async def test_a_user_whose_agent_never_enrolled_is_believed_nothing(guarded: Guarded) -> None:
+    account = await guarded.rabbit.add_agent("infra", uuid4())
+    said = {"from_agent": str(account.agent_id), "to_agent": ORCHESTRATOR}
+    before = len(await guarded.system.dead_letters(0))
+
+    async with thief(account) as connection:
+        for kind, envelope in (
+            ("heartbeats", StatusUpdateEnvelope(payload=make_heartbeat(account.agent_id), **said)),
+            ("claims", ClaimEnvelope(payload=make_claim(uuid4(), agent_id=account.agent_id), **said)),
+        ):
+            await say(connection, envelope, key=f"{account.agent_id}.{kind}", user=account.user)
+        letters = await eventually(lambda: guarded.system.dead_letters(before + 2), timeout=30)
+
+    assert ["has not enrolled" in letter.reason for letter in letters[:2]] == [True, True]
+    assert not await is_online(guarded, account)
+
+
+async def test_a_heartbeat_over_rabbitmq_widens_no_label_that_permits_or_was_pinned(guarded: Guarded) -> None:
+    account = await guarded.add_agent("infra", zone="eu", enforces=["network_off"])
+    said = {"from_agent": str(account.agent_id), "to_agent": ORCHESTRATOR}
+    before = len(await guarded.system.dead_letters(0))
+    more = {"enforces": ["network_off", "sandbox"], "secrets": ["db"]}
+
+    async with thief(account) as connection:
+        for labels in ({"zone": "us"}, more):
+            beat = StatusUpdateEnvelope(payload=make_heartbeat(account.agent_id, labels=labels), **said)
+            await say(connection, beat, key=f"{account.agent_id}.heartbeats", user=account.user)
+        await eventually(lambda: is_online(guarded, account), timeout=30)
+    [letter, *_] = await eventually(lambda: guarded.system.dead_letters(before + 1), timeout=30)
+
+    [agent] = [one for one in await guarded.system.client.agents() if one.agent_id == account.agent_id]
+    assert agent.labels == {"zone": "eu", "enforces": ["network_off"]}
+    assert letter.reason.startswith("forged: the label zone")
+
+
+async def test_what_an_agent_says_in_its_own_name_of_the_task_of_another_changes_nothing(
+    guarded: Guarded, victim: Account, stolen: Account, tmp_path: Path
+) -> None:
+    system, gate, running = guarded.system, tmp_path / "gate", uuid4()
+    script = f"echo genuine; while [ ! -e {gate} ]; do sleep 0.05; done"
+    await system.client.dispatch("shell_script", {"script": script}, task_id=running)
+    await eventually(lambda: status_is(guarded, running, "running"), timeout=30)
+    said = {"from_agent": str(stolen.agent_id), "to_agent": ORCHESTRATOR}
+    forged = make_status(running, stolen.agent_id, make_chunk(9, "forged", offset=90), progress="forged")
+    result = make_result(running, stolen.agent_id, output="forged")
+
+    async with thief(stolen) as connection:
+        heard = await listening(connection, stolen)
+        for kind, envelope in (
+            ("progress", WorkStatusEnvelope(payload=forged, **said)),
+            ("results", WorkResultEnvelope(payload=result, **said)),
+            ("heartbeats", RenewEnvelope(payload=make_renewal(running, stolen.agent_id), **said)),
+            ("progress", WorkResultEnvelope(payload=result, **said)),
+        ):
+            await say(connection, envelope, key=f"{stolen.agent_id}.{kind}", user=stolen.user)
+        # The last of each queue was dealt with when its answer is here.
+        async with asyncio.timeout(30):
+            answers = [(await heard.get()).payload for _ in range(3)]
+    told = [event for event in (await system.client.events(running)).items if event.agent_id == stolen.agent_id]
+    gate.touch()
+    [task] = await system.finished(running)
+
+    assert [answer.order.action for answer in answers if isinstance(answer, Control)].count("stored") == 2
+    assert {event.kind for event in told} == {"task.result_refused"}
+    assert (task.status, task.output, task.progress) == ("completed", "genuine\n", "")

@@ -33,7 +33,7 @@ class Flaky(MemoryBroker):
 
 
 def make_envelope() -> ErrorEnvelope:
-    payload = ProtocolError(error_code=5006, error_message="x", about=uuid4())
+    payload = ProtocolError(agent_id=uuid4(), error_code=5006, error_message="x", about=uuid4())
     return ErrorEnvelope(from_agent=str(AGENT), to_agent=ORCHESTRATOR, payload=payload)
 
 

@@ -12,6 +12,7 @@ from common.orders import Drain, Pause
 from orchestrator.registry.model import Standing
 from orchestrator.registry.rules import (
     OF_THE_HOST,
+    UNREGISTERED,
     Barred,
     BreakerPolicy,
     Count,
@@ -39,9 +40,13 @@ def make_standing(**values: Any) -> Standing:
     return Standing(**{**given, **values})
 
 
-@pytest.mark.parametrize("standing", [None, make_standing(), make_standing(paused_until=PAST)])
-def test_an_agent_that_nobody_holds_back_may_have_work(standing: Standing | None) -> None:
+@pytest.mark.parametrize("standing", [make_standing(), make_standing(paused_until=PAST)])
+def test_an_agent_that_nobody_holds_back_may_have_work(standing: Standing) -> None:
     assert judge_standing(standing, now=NOW) == Free()
+
+
+def test_an_agent_that_has_not_registered_gets_no_work() -> None:
+    assert judge_standing(None, now=NOW) == Barred(UNREGISTERED, None)
 
 
 def test_a_paused_agent_is_told_until_when_by_whom_and_why() -> None:

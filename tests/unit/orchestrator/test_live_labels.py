@@ -7,13 +7,13 @@ import pytest
 
 from common.messages import Resources
 from orchestrator.placement.rules import has
-from orchestrator.registry.rules import labels_with_resources
+from orchestrator.registry.rules import labels_of_agent
 from tests.factories import make_heartbeat
 
 
 def labels(*, said: Mapping[str, Any] | None = None, **measured: Any) -> dict[str, Any]:
     resources = Resources(cpu_percent=1.0, memory_percent=2.0, **measured)
-    return labels_with_resources(make_heartbeat(resources=resources, labels=said or {}))
+    return labels_of_agent(make_heartbeat(resources=resources, labels=said or {}), None)
 
 
 def test_what_is_measured_is_a_label() -> None:

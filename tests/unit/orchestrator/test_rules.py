@@ -84,7 +84,7 @@ def result(**values: Any) -> Any:
 def test_a_claim_wins_only_a_waiting_task_with_a_ticket_of_its_attempt(
     task: Task | None, fence: int, verdict: object
 ) -> None:
-    assert judge_claim(task, claim(fence), agent_id=AGENT, now=NOW) == verdict
+    assert judge_claim(task, claim(fence), agent_id=AGENT, pool="infra", now=NOW) == verdict
 
 
 @pytest.mark.parametrize(

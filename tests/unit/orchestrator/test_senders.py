@@ -1,5 +1,7 @@
 """A message counts only when the user who sent it, its routing key, its envelope and its payload mean one agent."""
 
+import asyncio
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -24,7 +26,8 @@ from common.protocol import (
     WorkStatusEnvelope,
 )
 from orchestrator.dead_letters.rules import FORGED, REPLAYED_BY
-from orchestrator.loops.senders import Checked, Trusted, senders_of
+from orchestrator.loops.senders import Checked, Pools, Senders, Trusted, senders_of
+from orchestrator.registry.model import Known
 from tests.factories import (
     make_claim,
     make_heartbeat,
@@ -33,6 +36,7 @@ from tests.factories import (
     make_results,
     make_status,
     make_unreadable,
+    unknown,
 )
 
 OWN = "chiffon"
@@ -51,6 +55,7 @@ def said_by(agent_id: UUID, *, from_agent: UUID | None = None) -> list[Envelope]
         WorkResultsEnvelope(payload=make_results(agent_id), **to),
         WorkStatusEnvelope(payload=make_status(uuid4(), agent_id), **to),
         UnreadableEnvelope(payload=make_unreadable(agent_id), **to),
+        ErrorEnvelope(payload=ProtocolError(agent_id=agent_id, error_code=5006, error_message="no"), **to),
     ]
 
 
@@ -58,7 +63,12 @@ def objection(envelope: Envelope, *, sender: str | None, key: str) -> str | None
     delivery = Delivery(
         b"", "1", 3, redelivered=False, headers={}, tag=None, sender=sender, routing_key=f"{key}.results"
     )
-    return Checked(OWN).objection(delivery, envelope, envelope.payload)
+    return asyncio.run(Checked(OWN, Pools(enrolled)).objection(delivery, envelope, envelope.payload))
+
+
+async def enrolled(_: UUID) -> Known:
+    """Find an agent that enrolled for the pool infra."""
+    return Known("infra", {"zone": "eu"})
 
 
 def kind(envelope: Envelope) -> str:
@@ -108,13 +118,63 @@ def test_every_result_of_those_that_travel_together_is_of_the_agent_that_sends_t
     assert str(OTHER) in reason
 
 
-def test_an_error_belongs_to_the_agent_that_signs_it() -> None:
-    envelope = ErrorEnvelope(
-        from_agent=str(AGENT), to_agent=ORCHESTRATOR, payload=ProtocolError(error_code=5006, error_message="no")
-    )
+@pytest.mark.parametrize(
+    "payload",
+    [
+        make_heartbeat(AGENT, agent_type="desktop"),
+        make_heartbeat(AGENT, labels={"zone": "us"}),
+        make_claim(agent_id=AGENT).model_copy(update={"agent_type": "desktop", "standing": [uuid4()]}),
+        make_unreadable(AGENT, queue="work.desktop"),
+    ],
+    ids=["heartbeat", "label", "claim", "unreadable"],
+)
+def test_what_names_another_pool_or_label_than_that_of_the_identity_is_forged(payload: Any) -> None:
+    for senders in (Checked(OWN, Pools(enrolled)), Trusted(Pools(enrolled))):
+        assert asyncio.run(judged(senders, payload)) is not None
 
-    assert objection(envelope, sender=user_of_agent(AGENT), key=str(AGENT)) is None
-    assert objection(envelope, sender=user_of_agent(OTHER), key=str(OTHER)) is not None
+
+@pytest.mark.parametrize("payload", [make_heartbeat(AGENT), make_claim(uuid4(), agent_id=AGENT)], ids=["beat", "claim"])
+def test_an_agent_without_an_identity_counts_only_where_the_bus_is_trusted(payload: Any) -> None:
+    async def registered(_: UUID) -> Known:
+        return Known("infra", None)
+
+    for find in (registered, unknown):
+        assert asyncio.run(judged(Trusted(Pools(find)), payload)) is None
+        reason = asyncio.run(judged(Checked(OWN, Pools(find)), payload))
+        assert reason is not None
+        assert "has not enrolled" in reason
+
+
+async def test_what_is_known_of_an_agent_is_looked_up_once_and_again_before_it_is_refused() -> None:
+    looked_up: list[UUID] = []
+    pools = ["infra", "desktop"]
+
+    async def find(agent_id: UUID) -> Known:
+        looked_up.append(agent_id)
+        return Known(pools[len(looked_up) - 1], None)
+
+    senders = Trusted(Pools(find))
+
+    assert [await judged(senders, make_heartbeat(AGENT)) for _ in range(3)] == [None] * 3
+    assert looked_up == [AGENT]
+    assert await judged(senders, make_heartbeat(AGENT, agent_type="desktop")) is None
+    assert looked_up == [AGENT, AGENT]
+
+
+async def judged(senders: Senders, payload: Any) -> str | None:
+    """Return what is objected to a message that comes from the user of AGENT."""
+    [envelope] = [one for one in said_by(AGENT) if type(one.payload) is type(payload)]
+    delivery = Delivery(
+        b"",
+        "1",
+        3,
+        redelivered=False,
+        headers={},
+        tag=None,
+        sender=user_of_agent(AGENT),
+        routing_key=f"{AGENT}.results",
+    )
+    return await senders.objection(delivery, envelope, payload)
 
 
 def test_only_orchestrators_send_probes() -> None:
@@ -144,7 +204,7 @@ def test_a_bus_without_users_is_believed() -> None:
     [envelope, *_] = said_by(AGENT)
     delivery = Delivery(b"", "1", 3, redelivered=False, headers={}, tag=None)
 
-    assert Trusted().objection(delivery, envelope, envelope.payload) is None
+    assert asyncio.run(Trusted(Pools(unknown)).objection(delivery, envelope, envelope.payload)) is None
 
 
 @pytest.mark.parametrize(
@@ -163,18 +223,18 @@ def test_the_user_is_that_of_the_url(url: str, user: str | None) -> None:
 
 @pytest.mark.parametrize("url", ["amqp://me@host/", "amqps://me@host/"])
 def test_senders_are_checked_over_rabbitmq_unless_told_otherwise(url: str) -> None:
-    assert isinstance(senders_of(None, url), Checked)
-    assert isinstance(senders_of("checked", url), Checked)
-    assert isinstance(senders_of("trusted", url), Trusted)
+    assert isinstance(senders_of(None, url, unknown), Checked)
+    assert isinstance(senders_of("checked", url, unknown), Checked)
+    assert isinstance(senders_of("trusted", url, unknown), Trusted)
 
 
 @pytest.mark.parametrize("url", ["postgresql://host/ledger", "file:///bus", "memory://", None])
 def test_a_bus_without_users_is_trusted_and_nothing_else(url: str | None) -> None:
-    assert isinstance(senders_of(None, url), Trusted)
+    assert isinstance(senders_of(None, url, unknown), Trusted)
     with pytest.raises(StartupRefused, match="needs RabbitMQ"):
-        senders_of("checked", url)
+        senders_of("checked", url, unknown)
 
 
 def test_who_logs_in_with_a_certificate_only_cannot_be_checked() -> None:
     with pytest.raises(StartupRefused, match="names no user"):
-        senders_of(None, "amqps://host/?auth=external")
+        senders_of(None, "amqps://host/?auth=external", unknown)

@@ -46,7 +46,7 @@ def is_plain(candidate: Candidate, claim: ClaimedTask, agent_id: UUID) -> bool:
         and not task.aim
         and task.unstarted == 0
         and task.approval_id is None
-        and isinstance(judge_claim(task, claim, agent_id=agent_id, now=now), Give)
+        and isinstance(judge_claim(task, claim, agent_id=agent_id, pool=candidate.pool, now=now), Give)
         and withhold(task, None, now=now) is None
     )
 

@@ -25,9 +25,10 @@ from orchestrator.tasks.model import Task
 
 CLAIMABLE = f"""
     SELECT {COLUMNS}, now() AS read_at,
-           agent_may_work(wanted.agent_id) = 'free' AS by_free
+           agent_may_work(wanted.agent_id) = 'free' AS by_free, agent.agent_type AS by_pool
       FROM unnest($1::uuid[], $2::uuid[]) AS wanted (task_id, agent_id)
       JOIN task ON task.task_id = wanted.task_id
+      LEFT JOIN agent ON agent.agent_id = wanted.agent_id
 """  # noqa: S608 - constants only
 
 # What stands behind `WRITE` in the statements below.
@@ -47,6 +48,7 @@ LEASE = (
         SELECT new.*
           FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[]) AS new (task_id, fence, agent_id, claim_id)
           JOIN task ON task.task_id = new.task_id AND task.fence = new.fence
+          JOIN agent ON agent.agent_id = new.agent_id AND agent.agent_type = task.agent_type
          WHERE coalesce(task.status = 'pending', false) AND coalesce(task.admitted, false)
            AND coalesce(task.expires_at > now(), true)
            AND agent_may_work(new.agent_id) = 'free'
@@ -155,16 +157,17 @@ FINISH = (
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A task that somebody claims. `by_free`: nothing holds back who claims it."""
+    """A task that an agent claims. `by_free`: nothing holds the agent back; `pool` is that of the agent, if known."""
 
     task: Task
     by_free: bool
+    pool: str | None
 
 
 async def claimable(db: Connection, wanted: Collection[tuple[UUID, UUID]]) -> dict[UUID, Candidate]:
     """Return by their ids the tasks of (task_id, who claims it), each claimed by one; nothing is locked."""
     rows = await db.fetch(CLAIMABLE, [task_id for task_id, _ in wanted], [agent_id for _, agent_id in wanted])
-    return {row["task_id"]: Candidate(_task(row), row["by_free"]) for row in rows}
+    return {row["task_id"]: Candidate(_task(row), row["by_free"], row["by_pool"]) for row in rows}
 
 
 async def lease(

@@ -6,7 +6,7 @@ Expand step: the old program goes on working beside it. What it asks people abou
 from alembic import op
 
 revision = "0013"
-down_revision = "0011"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
