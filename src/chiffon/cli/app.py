@@ -127,14 +127,14 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as failure:
+        from chiffon.cli.console import say
         from chiffon.cli.outcome import explain_failure
 
-        if shows_where:
-            traceback.print_exception(failure)
         status = explain_failure(failure, arguments)
-        if status is None:
-            raise
-        return status
+        if shows_where or status is None:
+            # The message of an exception may repeat what a server or a program said, so Python does not print it.
+            say(*"".join(traceback.format_exception(failure)).splitlines())
+        return 1 if status is None else status
     return outcome if isinstance(outcome, int) else 0
 
 

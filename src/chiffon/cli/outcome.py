@@ -74,13 +74,13 @@ def explain_failure(failure: Exception, arguments: Sequence[str] = ()) -> Exit |
             say("Is it running? Start one with `chiffon up`, or name another with --server or CHIFFON_SERVER.")
             return Exit.UNREACHABLE
         case StartupRefused():
-            say(f"chiffon: {failure}")
+            _say_of_this_host(failure)
             return Exit.ERROR
         case Usage() | Invalid():
-            say(f"chiffon: {_not_text(arguments) or failure}")
+            _say_of_this_host(_not_text(arguments) or failure)
             return Exit.USAGE
         case ChiffonError():
-            say(f"chiffon: {failure}")
+            _say_of_this_host(failure)
             return _exit_of_refusal(failure)
         case OSError():
             say(f"chiffon: {_of_the_system(failure)}")
@@ -91,6 +91,12 @@ def explain_failure(failure: Exception, arguments: Sequence[str] = ()) -> Exit |
             return Exit.ERROR if argument is None else Exit.USAGE
         case _:
             return None
+
+
+def _say_of_this_host(failure: object) -> None:
+    """Print what went wrong on this host; the end of a log may follow the first line, indented."""
+    first, *rest = str(failure).split("\n")
+    say(f"chiffon: {first}", *(f"  {line}".rstrip() for line in rest))
 
 
 def _exit_of_refusal(refusal: ChiffonError) -> Exit:

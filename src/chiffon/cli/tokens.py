@@ -9,7 +9,7 @@ from uuid import UUID
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from chiffon.cli.console import print_json, print_table, say
+from chiffon.cli.console import print_json, print_table, put, say
 from chiffon.cli.identities import find_identity
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
@@ -100,7 +100,7 @@ def create(
         if target.is_json:
             print_json(made)
         else:
-            print(made.token)
+            put(made.token)
             say(f"This is token {made.token_id}; it is shown this once. Send it as CHIFFON_TOKEN.")
         return Exit.OK
 
@@ -157,7 +157,7 @@ def bootstrap(name: str, /, *, database_url: str | None = None, file: Path | Non
 
     token = asyncio.run(make(OrchestratorSettings.load(database_url=database_url).database_url, name))
     if file is None:
-        print(token)
+        put(token)
     else:
         write_token(file, token)
     say(f"{name} may administer and approve. Send the token as CHIFFON_TOKEN, or its file as CHIFFON_TOKEN_FILE.")
