@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from common.json_rules import MAX_INTEGER, check_text
+from common.json_rules import MAX_EXACT, MAX_INTEGER, check_line, check_size
 
 MOST_LABELS = 100
 MOST_OF_A_TASK = 32
 LONGEST_TEXT = 200
+MAX_LABELS_BYTES = 64 * 1024
 LABEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_./-]{0,99}"
 
 _NAME = re.compile(LABEL_PATTERN)
@@ -55,6 +56,7 @@ def check_labels(given: Any) -> dict[str, Any]:
             raise ValueError(f"{name!r} is no name of a label: letters, digits and _ . / - are allowed, at most 100")
         if (problem := _problem(value)) is not None:
             raise ValueError(f"{name}: {problem}")
+    check_size(given, MAX_LABELS_BYTES)
     return dict(given)
 
 
@@ -75,14 +77,18 @@ def _problem(value: Any) -> str | None:
         return None
     if isinstance(value, int | float):
         # A comparison with NaN is false, and one with an infinity or an integer of any size is exact.
-        return None if abs(value) <= MAX_INTEGER else "must be a finite number of 64 bits"
+        most = MAX_INTEGER if isinstance(value, int) else MAX_EXACT
+        return None if abs(value) <= most else f"must be a finite number within ±{most}"
     texts = value if isinstance(value, list) else [value]
     if len(texts) > MOST_LABELS or not all(isinstance(text, str) for text in texts):
         return f"must be {_KINDS}"
     if any(len(text) > LONGEST_TEXT for text in texts):
         return f"must have at most {LONGEST_TEXT} characters"
     for text in texts:
-        check_text(text)
+        try:
+            check_line(text)
+        except ValueError as problem:
+            return str(problem)
     return None
 
 

@@ -4,10 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from common.messages import GrantedTask, OutputChunk, ResultStatus, StatusUpdate, WorkRequest, WorkResult, WorkStatus
+from common.messages import (
+    LONGEST_MESSAGE,
+    GrantedTask,
+    OutputChunk,
+    ResultStatus,
+    StatusUpdate,
+    WorkRequest,
+    WorkResult,
+    WorkStatus,
+)
 from common.rest.jobs import (
     LONGEST_NAME,
-    LONGEST_TEXT,
     CompleteRequest,
     FailRequest,
     Job,
@@ -99,7 +107,7 @@ def end(result: WorkResult) -> tuple[type[OwnerRequest], Fields]:
 
 def message(text: str) -> str:
     """Return a message for people as the queue API takes it: what is longer is cut."""
-    return _storable(text)[:LONGEST_TEXT]
+    return _storable(text)[:LONGEST_MESSAGE]
 
 
 def _storable(text: str) -> str:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from common.json_rules import SafeText
+from common.json_rules import Line
 from common.policy.model import Effect
 from common.rest.base import Answer, OrNewer, Request
 from common.rest.work import Hints, WorkHints, WorkParameters, WorkTypeName
@@ -32,26 +32,26 @@ class ApprovalRequest(Request):
     work_type: WorkTypeName
     parameters: WorkParameters = Field(default_factory=dict)
     hints: WorkHints = Field(default_factory=Hints)
-    note: SafeText = Field(default="", max_length=LONGEST_TEXT, description="Why, for those who are asked.")
+    note: Line = Field(default="", max_length=LONGEST_TEXT, description="Why, for those who are asked.")
     trace_id: UUID | None = Field(default=None, description="What it belongs to; else the request's X-Trace-Id.")
 
 
 class ApproveRequest(Request):
     """A yes."""
 
-    comment: SafeText = Field(default="", max_length=LONGEST_TEXT, description="A remark, for people.")
+    comment: Line = Field(default="", max_length=LONGEST_TEXT, description="A remark, for people.")
 
 
 class RejectRequest(Request):
     """A no."""
 
-    reason: SafeText = Field(min_length=1, max_length=LONGEST_TEXT, description="Why not; the task keeps it.")
+    reason: Line = Field(min_length=1, max_length=LONGEST_TEXT, description="Why not; the task keeps it.")
 
 
 class CommentRequest(Request):
     """A remark, which decides nothing."""
 
-    text: SafeText = Field(min_length=1, max_length=LONGEST_TEXT, description="The remark.")
+    text: Line = Field(min_length=1, max_length=LONGEST_TEXT, description="The remark.")
 
 
 class Vote(Answer):
@@ -101,8 +101,8 @@ class ApprovalDetail(Approval):
 
     work: dict[str, Any] = Field(description="What will run, as data.")
     shown: str = Field(
-        description="The same as JSON text for people, in which control, bidirectional and other characters that "
-        "cannot be seen are written out. Read as JSON it is `work`."
+        description="The same as JSON text for people, in which every character beyond ASCII is written out. "
+        "Read as JSON it is `work`."
     )
     votes: list[Vote] = Field(description="The answers of people, in their order.")
     comments: list[Comment] = Field(description="The remarks, in their order.")

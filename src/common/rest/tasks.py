@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, model_validator
 
 from common.errors import ErrorCode
-from common.json_rules import Number, SafeText, Truth, WholeNumber
+from common.json_rules import Line, Number, SafeText, Truth, WholeNumber
 from common.labels import TaskLabels
 from common.lifecycle import Status
 from common.messages import Stream
@@ -25,7 +25,7 @@ HIGHEST_LIMIT = 1000
 LONGEST_WAIT = timedelta(days=30)
 MOST_AT_ONCE = 1000
 
-Key = Annotated[SafeText, Field(min_length=1, max_length=LONGEST_KEY)]
+Key = Annotated[Line, Field(min_length=1, max_length=LONGEST_KEY)]
 
 
 class DispatchRequest(Request):
