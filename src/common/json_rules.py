@@ -52,34 +52,34 @@ def check_line(text: str) -> str:
 
 def check_json(value: Any) -> Any:
     """Return the value, or raise ValueError naming the first thing in it that cannot be stored or sent on."""
-    waiting: list[tuple[Any, int, _Path]] = [(value, 1, None)]
-    while waiting:
-        item, depth, path = waiting.pop()
-        if depth > MAX_DEPTH:
-            raise ValueError(f"must not be nested deeper than {MAX_DEPTH} levels")
-        try:
-            _check_alone(item)
-        except ValueError as problem:
-            raise ValueError(f"{_written(path)}{problem}") from None
-        if isinstance(item, dict):
-            waiting.extend((inner, depth + 1, (path, name)) for name, inner in item.items())
-        elif isinstance(item, list):
-            waiting.extend((inner, depth + 1, (path, place)) for place, inner in enumerate(item))
-    return value
-
-
-# Where an item is: where its object or list is, and its name or number in that.
-_Path = tuple[Any, str | int] | None
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for item in level:
+            if type(item) is str and item.isascii() and item.isprintable():
+                continue  # nearly every text
+            try:
+                _check_alone(item)
+            except ValueError as problem:
+                raise ValueError(f"{_place_of(item, value)}{problem}") from None
+            if isinstance(item, dict):
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+        if not below:
+            return value
+        level = below
+    raise ValueError(f"must not be nested deeper than {MAX_DEPTH} levels")
 
 
 def _check_alone(item: Any) -> None:
-    if isinstance(item, str):
-        check_text(item)
-    elif isinstance(item, dict):
+    if isinstance(item, dict):
         for name in item:
             if not isinstance(name, str):
                 raise ValueError("must have texts as names")  # noqa: TRY004 - pydantic reports it
             check_text(name)
+    elif isinstance(item, str):
+        check_text(item)
     elif isinstance(item, float):
         if not math.isfinite(item):
             raise ValueError("must not contain NaN or Infinity: JSON has no such numbers")
@@ -91,12 +91,26 @@ def _check_alone(item: Any) -> None:
         raise ValueError(f"must not contain integers beyond ±{MAX_INTEGER}")
 
 
-def _written(path: _Path) -> str:
-    steps: list[str] = []
-    while path is not None:
-        path, step = path
-        steps.append(str(step)[:LONGEST_STEP])
-    return f"{'.'.join(reversed(steps))}: " if steps else ""
+# Where an item is: where its object or list is, and its name or number in that.
+_Path = tuple[Any, str | int] | None
+
+
+def _place_of(wanted: Any, value: Any) -> str:
+    """Return the names and numbers that lead to an item of a value, to stand before what is wrong with it."""
+    waiting: list[tuple[Any, _Path]] = [(value, None)]
+    while waiting:
+        item, path = waiting.pop()
+        if item is wanted:
+            steps: list[str] = []
+            while path is not None:
+                path, step = path
+                steps.append(str(step)[:LONGEST_STEP])
+            return f"{'.'.join(reversed(steps))}: " if steps else ""
+        if isinstance(item, dict):
+            waiting.extend((inner, (path, name)) for name, inner in reversed(item.items()))
+        elif isinstance(item, list):
+            waiting.extend((inner, (path, place)) for place, inner in reversed(list(enumerate(item))))
+    return ""
 
 
 def check_size(value: Any, most: int) -> None:

@@ -130,10 +130,13 @@ def run(arguments: Sequence[str]) -> int:
         from chiffon.cli.console import say
         from chiffon.cli.outcome import explain_failure
 
+        # The message of an exception may repeat what a server or a program said, so Python does not print it.
+        where = "".join(traceback.format_exception(failure)).splitlines()
+        if shows_where:
+            say(*where)
         status = explain_failure(failure, arguments)
-        if shows_where or status is None:
-            # The message of an exception may repeat what a server or a program said, so Python does not print it.
-            say(*"".join(traceback.format_exception(failure)).splitlines())
+        if status is None and not shows_where:
+            say(*where)
         return 1 if status is None else status
     return outcome if isinstance(outcome, int) else 0
 

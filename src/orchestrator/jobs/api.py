@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
+from common.json_rules import Line
 from common.messages import OutputChunk, Resources, ResultStatus, StatusUpdate
 from common.rest.jobs import (
     LONGEST_NAME,
@@ -59,7 +60,7 @@ async def get_jobs(request: Request) -> JobService:
 
 
 Jobs = Annotated[JobService, Depends(get_jobs)]
-WorkerName = Annotated[str, Path(min_length=1, max_length=LONGEST_NAME)]
+WorkerName = Annotated[Line, Path(min_length=1, max_length=LONGEST_NAME)]
 
 
 @router.post(
