@@ -77,7 +77,7 @@ def explain_failure(failure: Exception, arguments: Sequence[str] = ()) -> Exit |
             _say_of_this_host(failure)
             return Exit.ERROR
         case Usage() | Invalid():
-            _say_of_this_host(_not_text(arguments) or failure)
+            say(f"chiffon: {_not_text(arguments) or failure}")
             return Exit.USAGE
         case ChiffonError():
             _say_of_this_host(failure)
