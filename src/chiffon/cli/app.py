@@ -123,7 +123,8 @@ def run(arguments: Sequence[str]) -> int:
     shows_where = list(arguments[:1]) == [DEBUG]
     arguments = arguments[1:] if shows_where else arguments
     try:
-        outcome = build_app(arguments)(arguments)
+        # An error of the parser repeats words of the command line, which others may have written.
+        outcome = build_app(arguments)(arguments, print_error=False, exit_on_error=False)
     except KeyboardInterrupt:
         return 130
     except Exception as failure:

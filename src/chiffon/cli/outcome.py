@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import assert_never
 
+from cyclopts import CycloptsError
+
 from chiffon.cli.console import say
 from common.errors import ChiffonError, Conflict, ErrorCode, Invalid, NotFound, StartupRefused
 from common.lifecycle import Status
@@ -76,7 +78,7 @@ def explain_failure(failure: Exception, arguments: Sequence[str] = ()) -> Exit |
         case StartupRefused():
             _say_of_this_host(failure)
             return Exit.ERROR
-        case Usage() | Invalid():
+        case Usage() | Invalid() | CycloptsError():
             say(f"chiffon: {_not_text(arguments) or failure}")
             return Exit.USAGE
         case ChiffonError():

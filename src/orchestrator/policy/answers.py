@@ -7,7 +7,6 @@ from common.policy.read import Policy
 from common.policy.rules import Finding
 from common.rest.policy import Explained, PolicyInForce, RuleFinding
 
-
 # A rule quotes what the work says, which may be long, and each rule quotes it anew.
 LONGEST_FINDING = 500
 MOST_FINDINGS = 20
