@@ -36,6 +36,8 @@ _LIKE_LATIN = frozenset("аеорсухіјѕһԁԛԝАВЕЅІЈКМНОРСТ�
 
 _NOT_PLAIN = re.compile(r"[^ -~]")
 _NOT_PLAIN_OUTPUT = re.compile(r"[^ -~\n\t]")
+# Words, and what beyond ASCII may stand between them.
+_RUN = re.compile(r"[0-9A-Za-z\u0080-\U0010ffff]+")
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
 
 
@@ -48,7 +50,7 @@ def shown(text: str) -> str:
     """Return a text on one line in which nothing is obeyed, hidden or reordered, and no word looks like another."""
     if _NOT_PLAIN.search(text) is None:
         return text
-    return "".join(_words(text)).translate(_ONE_LINE)
+    return _RUN.sub(_run, text).translate(_ONE_LINE)
 
 
 def quoted(value: object) -> str:
@@ -80,11 +82,12 @@ def visible_json(value: Any) -> str:
     return json.dumps(value, indent=2, allow_nan=False)
 
 
-def _words(text: str) -> Iterator[str]:
-    """Yield the parts of a text, with what makes a word look like another written out."""
-    for is_word, characters in groupby(text, _belongs_to_a_word):
-        part = "".join(characters)
-        yield _word(part) if is_word and not part.isascii() else part
+def _run(found: re.Match[str]) -> str:
+    """Return the words of a run, with what makes one of them look like another written out."""
+    if found[0].isascii():
+        return found[0]
+    parts = ((is_word, "".join(characters)) for is_word, characters in groupby(found[0], _belongs_to_a_word))
+    return "".join(_word(part) if is_word and not part.isascii() else part for is_word, part in parts)
 
 
 def _belongs_to_a_word(character: str) -> bool:

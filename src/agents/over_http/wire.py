@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 from common.messages import (
-    LONGEST_MESSAGE,
     GrantedTask,
     OutputChunk,
     ResultStatus,
@@ -86,7 +85,7 @@ def end(result: WorkResult) -> tuple[type[OwnerRequest], Fields]:
     """Return the request that ends a job; the pieces of output go ahead of it."""
     ending = {
         "attempt": result.attempt,
-        "result_summary": _storable(result.output),
+        "result_summary": storable(result.output),
         "artifacts_path": result.artifacts_path,
         "exit_code": result.exit_code,
         "result": result.result,
@@ -97,7 +96,7 @@ def end(result: WorkResult) -> tuple[type[OwnerRequest], Fields]:
     if result.status is ResultStatus.COMPLETED:
         return CompleteRequest, ending
     return FailRequest, ending | {
-        "error_message": message(result.error_message or STOPPED),
+        "error_message": storable(result.error_message or STOPPED),
         "error_code": result.error_code,
         "retryable": result.retryable,
         "started": result.started,
@@ -105,11 +104,6 @@ def end(result: WorkResult) -> tuple[type[OwnerRequest], Fields]:
     }
 
 
-def message(text: str) -> str:
-    """Return a message for people as the queue API takes it: what is longer is cut."""
-    return _storable(text)[:LONGEST_MESSAGE]
-
-
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Return the text without what no database stores, such as half of a character in the name of a file."""
     return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()

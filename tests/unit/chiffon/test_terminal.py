@@ -183,9 +183,7 @@ def test_an_error_of_the_server_is_one_line_for_its_message_and_for_each_field(t
     assert not any(trick in terminal.getvalue() for trick in TRICKS)
 
 
-@pytest.mark.parametrize(
-    "words", [["status", HOSTILE], ["tasks", f"--{HOSTILE}"], ["agents", "pause", ID, HOSTILE]]
-)
+@pytest.mark.parametrize("words", [["status", HOSTILE], ["tasks", f"--{HOSTILE}"], ["agents", "pause", ID, HOSTILE]])
 def test_an_argument_that_the_parser_refuses_is_shown_on_one_line(words: list[str], terminal: Terminal) -> None:
     assert run(words) == 2
 
