@@ -8,10 +8,13 @@ from uuid import UUID, uuid4
 import pytest
 from fastapi.testclient import TestClient
 
+from common.canonical import canonical_json
 from common.lifecycle import Change, Status
 from common.messages import AgentStatus
 from common.rest.why import BlockerKind
 from orchestrator.api import get_orchestrator_service
+from orchestrator.database.pages import Listing
+from orchestrator.fan_outs.api import parts_of
 from orchestrator.main import create_app
 from orchestrator.registry.model import Agent
 from orchestrator.service import OrchestratorService
@@ -83,7 +86,7 @@ def service() -> AsyncMock:
     fake.dispatch_work.return_value = Identity(TASK_ID, REQUEST_ID, TRACE_ID, b"")
     fake.get_task_status.return_value = (make_task(), "hello\n")
     fake.list_agents.return_value = []
-    fake.list_tasks.return_value = []
+    fake.list_tasks.return_value = Listing([], has_more=False)
     return fake
 
 
@@ -299,10 +302,10 @@ def test_status_returns_timestamps(client: TestClient) -> None:
 
 
 def test_tasks_are_listed_a_page_at_a_time(client: TestClient, service: AsyncMock) -> None:
-    service.list_tasks.return_value = [make_task(task_id=uuid4()) for _ in range(3)]
+    service.list_tasks.return_value = Listing([make_task(task_id=uuid4()) for _ in range(2)], has_more=True)
     first = client.get("/api/v1/tasks?limit=2").json()
 
-    service.list_tasks.return_value = []
+    service.list_tasks.return_value = Listing([], has_more=False)
     client.get("/api/v1/tasks", params={"cursor": first["next_cursor"]})
 
     assert len(first["items"]) == 2
@@ -499,3 +502,16 @@ def test_every_endpoint_is_described_with_an_example_or_a_summary(client: TestCl
             assert operation.get("summary"), f"{method} {path}"
             assert operation.get("description"), f"{method} {path}"
     assert schema["components"]["schemas"]["DispatchRequest"]["examples"]
+
+
+# GET /api/v1/fan-outs/{fan_out_id}
+
+
+def test_the_results_of_a_fan_out_are_left_out_when_they_are_too_large_together() -> None:
+    result = {"text": "y" * 1000}
+    tasks = [make_task(agent_id=UUID(int=number), result=result) for number in range(4)]
+
+    shown = list(parts_of(tasks, most_bytes=2 * len(canonical_json(result))))
+
+    assert [part.result for part in shown] == [result, result, None, None]
+    assert [part.result_left_out for part in shown] == [False, False, True, True]

@@ -6,7 +6,7 @@ from uuid import UUID
 from agents.executors.base import Outcome
 from agents.stopping import StopReason
 from common.errors import ErrorCode
-from common.messages import GrantedTask, OutputChunk, ResultStatus, Stream, WorkResult
+from common.messages import LONGEST_MESSAGE, GrantedTask, OutputChunk, ResultStatus, Stream, WorkResult
 from common.protocol import ORCHESTRATOR, WorkResultEnvelope
 
 # Failures of the infrastructure, which may be gone at the next attempt. An error with another code is none of these;
@@ -58,7 +58,7 @@ def work_result(
             task_id=grant.work.task_id,
             status=outcome.status,
             output=output,
-            error_message=outcome.error_message,
+            error_message=None if outcome.error_message is None else outcome.error_message[:LONGEST_MESSAGE],
             error_code=outcome.error_code,
             exit_code=outcome.exit_code,
             result=outcome.result,

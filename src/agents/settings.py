@@ -12,7 +12,9 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from agents.secrets.model import SecretSources
 from common.config import Settings
 from common.confinement import UNCONFINED, Confinement
+from common.json_rules import Line
 from common.labels import AUTHORITY, MOST_LABELS, Labels
+from common.progress import on_one_line
 from common.work import AgentType
 
 ExecutorClass = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
@@ -36,8 +38,8 @@ class AgentSettings(Settings):
     type: AgentType = Field(
         default="infra", description="The pool that this agent belongs to; it takes work from work.<type>."
     )
-    name: str = Field(
-        default_factory=socket.gethostname,
+    name: Line = Field(
+        default_factory=lambda: on_one_line(socket.gethostname()) or "unnamed",
         min_length=1,
         max_length=255,
         description="The name that is shown for this agent; the host's name when not set.",

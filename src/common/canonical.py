@@ -11,9 +11,9 @@ from json.encoder import encode_basestring
 from types import NoneType
 from typing import Any
 
-from common.json_rules import MAX_INTEGER
-
 DIGEST_BYTES = 32
+# Beyond it a double stands for several integers.
+MAX_INTEGER = 2**53 - 1
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _PLAIN = frozenset({str, bool, NoneType})

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from common.json_rules import MAX_INTEGER, check_text
+from common.canonical import MAX_INTEGER
+from common.json_rules import check_line, check_size
 
 MOST_LABELS = 100
 # Labels that permit: what a host keeps work from, and which secrets it holds. Agents announce them by themselves, and
@@ -14,6 +15,7 @@ MOST_LABELS = 100
 AUTHORITY = frozenset({"enforces", "secrets"})
 MOST_OF_A_TASK = 32
 LONGEST_TEXT = 200
+MAX_LABELS_BYTES = 64 * 1024
 LABEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_./-]{0,99}"
 
 _NAME = re.compile(LABEL_PATTERN)
@@ -58,6 +60,7 @@ def check_labels(given: Any) -> dict[str, Any]:
             raise ValueError(f"{name!r} is no name of a label: letters, digits and _ . / - are allowed, at most 100")
         if (problem := _problem(value)) is not None:
             raise ValueError(f"{name}: {problem}")
+    check_size(given, MAX_LABELS_BYTES)
     return dict(given)
 
 
@@ -85,7 +88,10 @@ def _problem(value: Any) -> str | None:
     if any(len(text) > LONGEST_TEXT for text in texts):
         return f"must have at most {LONGEST_TEXT} characters"
     for text in texts:
-        check_text(text)
+        try:
+            check_line(text)
+        except ValueError as problem:
+            return str(problem)
     return None
 
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pythonjsonlogger.json import JsonFormatter
 
+from common.visible import quoted, shown
+
 CONTEXT_FIELDS = ("trace_id", "request_id", "task_id", "agent_id")
 
 _context: ContextVar[dict[str, object] | None] = ContextVar("log_context", default=None)
@@ -41,16 +43,31 @@ class ContextFilter(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people: time, level, event and the fields beside it."""
+    """A line for people: time, level, event and the fields beside it.
+
+    All of a record stays on its line; only a traceback follows, indented, so that no line of it looks like a record.
+    """
 
     _plain = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        fields: dict[str, Any] = {name: value for name, value in vars(record).items() if name not in self._plain}
-        extra = " ".join(f"{name}={value}" for name, value in fields.items())
-        first, *rest = line.split("\n", 1)
-        return "\n".join([f"{first} {extra}".rstrip(), *rest])
+        if record.exc_info:
+            record.exc_text = None  # another handler may have kept the traceback as it is
+        return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of the base class
+        fields = " ".join(f"{name}={quoted(value)}" for name, value in vars(record).items() if name not in self._plain)
+        return shown(f"{super().formatMessage(record)} {fields}".rstrip(" "))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name of the base class
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - the name of the base class
+        return _indented(stack_info)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {shown(line)}" for line in text.split("\n"))
 
 
 def configure_logs(*, service: str, level: str, style: Literal["json", "text"]) -> None:

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
 
+from common.canonical import MAX_INTEGER
 from common.confinement import UNCONFINED, Confinement
-from common.json_rules import MAX_INTEGER
+from common.json_rules import Line
 from common.labels import Labels
 from common.moment import Moment
 from common.policy.model import Effect
@@ -28,6 +29,10 @@ MOST_WORK_TYPES = 100
 # How long a claim in advance counts, in seconds: both sides go by it. An agent that works is heard of many times in it.
 STANDING_SECONDS = 0.5
 LONGEST_NAME = 255
+# More than any host measures of itself, in per cent, GB or processes.
+HIGHEST_FIGURE = 1_000_000
+# The reason of a failure, and other texts for people that an agent writes.
+LONGEST_MESSAGE = 4096
 
 ByteCount = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 KeyId = Annotated[str, Field(min_length=1, max_length=64)]
@@ -163,7 +168,7 @@ class WorkStatus(Message):
     agent_id: UUID
     attempt: int = Field(ge=1)
     fence: int = Field(ge=1)
-    progress: str = Field(default="", max_length=LONGEST_REPORT)
+    progress: Line = Field(default="", max_length=LONGEST_REPORT)
     chunks: list[OutputChunk] = Field(default_factory=list)
 
 
@@ -185,8 +190,8 @@ class WorkResult(Message):
 
     task_id: UUID
     status: ResultStatus
-    output: str = ""
-    error_message: str | None = None
+    output: str = Field(default="", max_length=MAX_TAIL_BYTES)
+    error_message: str | None = Field(default=None, max_length=LONGEST_MESSAGE)
     error_code: int | None = None
     exit_code: int | None = None
     duration_ms: int = Field(ge=0, le=MAX_INTEGER)
@@ -198,7 +203,7 @@ class WorkResult(Message):
     chunks: list[OutputChunk] = Field(default_factory=list)
     output_bytes: dict[Stream, ByteCount] = Field(default_factory=dict)
     output_dropped: dict[Stream, ByteCount] = Field(default_factory=dict)
-    artifacts_path: str | None = None
+    artifacts_path: Line | None = Field(default=None, max_length=LONGEST_MESSAGE)
     result: Result = None
 
 
@@ -218,13 +223,21 @@ class Resources(Message):
     GPU: the memory of the largest, and the most that is free on one.
     """
 
-    cpu_percent: float = Field(ge=0, description="Processor time in use.")
-    memory_percent: float = Field(ge=0, description="Memory in use.")
-    cores: int | None = Field(default=None, ge=1, description="Its logical processors.")
-    load: float | None = Field(default=None, ge=0, description="Its load, the average of the last minute.")
-    memory_free_gb: float | None = Field(default=None, ge=0, description="Memory that programs can still get.")
-    gpu_vram_total_gb: float | None = Field(default=None, description="Memory of its largest GPU.")
-    gpu_vram_available_gb: float | None = Field(default=None, description="The most memory that is free on one GPU.")
+    cpu_percent: float = Field(ge=0, le=HIGHEST_FIGURE, description="Processor time in use.")
+    memory_percent: float = Field(ge=0, le=HIGHEST_FIGURE, description="Memory in use.")
+    cores: int | None = Field(default=None, ge=1, le=HIGHEST_FIGURE, description="Its logical processors.")
+    load: float | None = Field(
+        default=None, ge=0, le=HIGHEST_FIGURE, description="Its load, the average of the last minute."
+    )
+    memory_free_gb: float | None = Field(
+        default=None, ge=0, le=HIGHEST_FIGURE, description="Memory that programs can still get."
+    )
+    gpu_vram_total_gb: float | None = Field(
+        default=None, ge=0, le=HIGHEST_FIGURE, description="Memory of its largest GPU."
+    )
+    gpu_vram_available_gb: float | None = Field(
+        default=None, ge=0, le=HIGHEST_FIGURE, description="The most memory that is free on one GPU."
+    )
 
 
 class StatusUpdate(Message):
@@ -239,8 +252,8 @@ class StatusUpdate(Message):
     agent_id: UUID
     agent_type: AgentType
     status: AgentStatus
-    hostname: str = Field(max_length=LONGEST_NAME)
-    version: str = Field(max_length=LONGEST_NAME)
+    hostname: Line = Field(max_length=LONGEST_NAME)
+    version: Line = Field(max_length=LONGEST_NAME)
     work_types: list[AnyWorkType] = Field(max_length=MOST_WORK_TYPES)
     slots: int = Field(ge=1)
     current_tasks: list[UUID] = Field(default_factory=list, max_length=MOST_TASKS)
@@ -303,5 +316,5 @@ class ProtocolError(Message):
 
     agent_id: UUID
     error_code: int
-    error_message: str
+    error_message: str = Field(max_length=LONGEST_MESSAGE)
     about: UUID | None = None

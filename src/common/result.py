@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, JsonValue
 
 from common.canonical import canonical_json
-from common.json_rules import check_json
+from common.json_rules import check_json, check_size
 
 MAX_RESULT_BYTES = 64 * 1024
 
@@ -15,10 +15,9 @@ def canonical_result(value: Any) -> JsonValue:
     """Return the value as its canonical JSON text says it; raises ValueError for what cannot be stored or sent on."""
     try:
         text = canonical_json(check_json(value))
+        check_size(value, MAX_RESULT_BYTES)
     except TypeError as error:
         raise ValueError(f"must be JSON: {error}") from None
-    if len(text) > MAX_RESULT_BYTES:
-        raise ValueError(f"must have at most {MAX_RESULT_BYTES} bytes of JSON, not {len(text)}")
     found: JsonValue = json.loads(text)
     return found
 

@@ -4,8 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, JsonValue
 
-from common.canonical import canonical_json
-from common.json_rules import check_json
+from common.json_rules import check_json, check_size
 from common.work import AnyWorkType
 
 MAX_SCHEMA_BYTES = 16 * 1024
@@ -22,10 +21,8 @@ def schema_of(model: type[BaseModel]) -> JsonSchema:
 
 def check_schema(schema: Any) -> JsonSchema:
     """Return the schema; raises ValueError when it cannot be stored or is too large."""
-    size = len(canonical_json(check_json(schema)))
-    if size > MAX_SCHEMA_BYTES:
-        raise ValueError(f"must have at most {MAX_SCHEMA_BYTES} bytes of JSON Schema, not {size}")
-    found: JsonSchema = schema
+    found: JsonSchema = check_json(schema)
+    check_size(found, MAX_SCHEMA_BYTES)
     return found
 
 

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from common.json_rules import Number, SafeText, Truth, check_json
+from common.json_rules import Line, Number, SafeText, Truth, check_json
 
 WORK_TYPE_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 AGENT_TYPE_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
@@ -32,11 +32,13 @@ LONGEST_WORK_TYPE = 200
 
 # The name of a work type in a route, and the type of a job, which may be any text.
 WorkType = Annotated[str, StringConstraints(pattern=WORK_TYPE_PATTERN)]
-AnyWorkType = Annotated[SafeText, Field(max_length=LONGEST_WORK_TYPE)]
+AnyWorkType = Annotated[Line, Field(max_length=LONGEST_WORK_TYPE)]
 AgentType = Annotated[str, StringConstraints(pattern=AGENT_TYPE_PATTERN)]
 
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 
+# The grants of several tasks travel in one message.
+MAX_PARAMETERS_BYTES = 512 * 1024
 MAX_DURATION_SECONDS = 7 * 24 * 3600
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:\[\]-]*")

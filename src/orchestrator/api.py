@@ -194,7 +194,10 @@ async def list_tasks(
     limit: Annotated[Digits, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the last page.")] = None,
 ) -> TaskPage:
-    """Return the tasks that match everything given, a page at a time."""
+    """Return the tasks that match everything given, a page at a time.
+
+    A page of large tasks ends before the limit: go on with its `next_cursor`.
+    """
     before = None if cursor is None else decode_cursor(cursor)
     wanted = TaskFilter(
         status,
@@ -208,10 +211,10 @@ async def list_tasks(
         requested_by=requested_by,
         before=before,
     )
-    found = await service.list_tasks(wanted, limit=limit + 1)
-    page, last = found[:limit], found[limit - 1] if len(found) > limit else None
+    page = await service.list_tasks(wanted, limit=limit)
+    last = page.rows[-1] if page.has_more else None
     return TaskPage(
-        items=[summary_of(task) for task in page],
+        items=[summary_of(task) for task in page.rows],
         next_cursor=None if last is None else encode_cursor(last.created_at, last.task_id),
     )
 
@@ -263,7 +266,7 @@ async def list_events(
     after: Annotated[Digits, Query(ge=0, le=MAX_OFFSET, description="Only events numbered above this.")] = 0,
     limit: Annotated[Digits, Query(ge=1, le=1000)] = 100,
 ) -> EventPage:
-    """Return the events of a task, oldest first."""
+    """Return the events of a task, oldest first; a page of large events ends before the limit, the last is empty."""
     found = await service.list_events(task_id, after=after, limit=limit)
     return EventPage(
         items=[Event.model_validate(event) for event in found], next_after=found[-1].seq if found else after

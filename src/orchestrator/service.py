@@ -14,6 +14,7 @@ from common.ids import new_request_id, new_trace_id
 from common.loop import Wake
 from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkResult
 from common.policy.model import Work
+from orchestrator.database.pages import Listing
 from orchestrator.dispatch.service import Dispatched, DispatchService
 from orchestrator.events.model import Event
 from orchestrator.events.service import EventService
@@ -214,8 +215,8 @@ class OrchestratorService:
         task = await self._tasks.get(task_id)
         return task, await self._output.tail(task)
 
-    async def list_tasks(self, wanted: TaskFilter, *, limit: int) -> list[Task]:
-        """Return matching tasks, newest first."""
+    async def list_tasks(self, wanted: TaskFilter, *, limit: int) -> Listing[Task]:
+        """Return a page of matching tasks, newest first."""
         return await self._tasks.newest(wanted, limit=limit)
 
     async def read_output(self, task_id: UUID, *, attempt: int | None, stream: Stream, offset: int, limit: int) -> Page:

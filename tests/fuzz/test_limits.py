@@ -12,8 +12,8 @@ import pytest
 import requests
 
 from common.json_rules import MAX_DEPTH
+from common.work import MAX_PARAMETERS_BYTES
 from orchestrator.http.protocol import MOST_HEAD_BYTES, MOST_HEADERS
-from orchestrator.tasks.dispatch import MAX_PARAMETERS_BYTES
 from tests.fuzz.running import Running
 from tests.fuzz.shapes import check_answer
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from agents.over_http.client import QueueClient, Refused
 from agents.over_http.held import HeldJobs
 from agents.over_http.inbox import Inbox
-from agents.over_http.wire import end, message, output, progress
+from agents.over_http.wire import end, output, progress, storable
 from common.messages import Lease, OutputChunk, ProtocolError, Stored, WorkResult, WorkStatus
 from common.rest.jobs import FailRequest, OutputRequest, ProgressRequest
 
@@ -86,7 +86,7 @@ class Reports:
         said = {
             "attempt": job.attempt,
             "error_code": error.error_code,
-            "error_message": message(error.error_message),
+            "error_message": storable(error.error_message),
         }
         try:
             await self._client.report(job.id, FailRequest, said)

@@ -4,10 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from common.messages import GrantedTask, OutputChunk, ResultStatus, StatusUpdate, WorkRequest, WorkResult, WorkStatus
+from common.messages import (
+    GrantedTask,
+    OutputChunk,
+    ResultStatus,
+    StatusUpdate,
+    WorkRequest,
+    WorkResult,
+    WorkStatus,
+)
 from common.rest.jobs import (
     LONGEST_NAME,
-    LONGEST_TEXT,
     CompleteRequest,
     FailRequest,
     Job,
@@ -72,7 +79,7 @@ def end(result: WorkResult) -> tuple[type[OwnerRequest], Fields]:
     """Return the request that ends a job; the pieces of output go ahead of it."""
     ending = {
         "attempt": result.attempt,
-        "result_summary": _storable(result.output),
+        "result_summary": storable(result.output),
         "artifacts_path": result.artifacts_path,
         "exit_code": result.exit_code,
         "result": result.result,
@@ -83,7 +90,7 @@ def end(result: WorkResult) -> tuple[type[OwnerRequest], Fields]:
     if result.status is ResultStatus.COMPLETED:
         return CompleteRequest, ending
     return FailRequest, ending | {
-        "error_message": message(result.error_message or STOPPED),
+        "error_message": storable(result.error_message or STOPPED),
         "error_code": result.error_code,
         "retryable": result.retryable,
         "started": result.started,
@@ -91,11 +98,6 @@ def end(result: WorkResult) -> tuple[type[OwnerRequest], Fields]:
     }
 
 
-def message(text: str) -> str:
-    """Return a message for people as the queue API takes it: what is longer is cut."""
-    return _storable(text)[:LONGEST_TEXT]
-
-
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Return the text without what no database stores, such as half of a character in the name of a file."""
     return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()

@@ -8,7 +8,7 @@ from uuid import UUID
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from chiffon.cli.console import print_json, say
+from chiffon.cli.console import print_json, put, say
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit, Usage
 from chiffon.cli.parameters import collect_pairs
@@ -224,7 +224,7 @@ def enrol(
         if target.is_json:
             print_json(invited)
         else:
-            print(invited.token)
+            put(invited.token)
             say(f"This lets agent {invited.agent_id} enrol, once, until {invited.expires_at.astimezone():%H:%M:%S}.")
             if not invited.routed:
                 say(not_routed(invited.agent_type))

@@ -123,18 +123,22 @@ def run(arguments: Sequence[str]) -> int:
     shows_where = list(arguments[:1]) == [DEBUG]
     arguments = arguments[1:] if shows_where else arguments
     try:
-        outcome = build_app(arguments)(arguments)
+        # An error of the parser repeats words of the command line, which others may have written.
+        outcome = build_app(arguments)(arguments, print_error=False, exit_on_error=False)
     except KeyboardInterrupt:
         return 130
     except Exception as failure:
+        from chiffon.cli.console import say
         from chiffon.cli.outcome import explain_failure
 
+        # The message of an exception may repeat what a server or a program said, so Python does not print it.
+        where = "".join(traceback.format_exception(failure)).splitlines()
         if shows_where:
-            traceback.print_exception(failure)
+            say(*where)
         status = explain_failure(failure, arguments)
-        if status is None:
-            raise
-        return status
+        if status is None and not shows_where:
+            say(*where)
+        return 1 if status is None else status
     return outcome if isinstance(outcome, int) else 0
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from cyclopts import App, Parameter
 
 from chiffon.cli.agents import find_agent
-from chiffon.cli.console import print_fields, print_json, print_table, say
+from chiffon.cli.console import print_fields, print_json, print_table, put, say
 from chiffon.cli.options import HERE, Flag, Target, TextSource
 from chiffon.cli.outcome import Exit
 from chiffon.cli.parameters import collect_pairs, collect_parameters
@@ -75,7 +75,7 @@ def show(approval: UUID, /, *, target: Target = HERE) -> int:
     chiffon approvals show 0b8f5a0e-6d0c-4c5e-9a0b-5f3c1d2e4f60
     ```
 
-    Characters that a terminal would hide, or use to reorder a line, are written out as \\u….
+    Every character beyond ASCII is written out as \\u…, so that nothing is hidden and no letter looks like another.
 
     Parameters
     ----------
@@ -254,7 +254,7 @@ def ask(
             print_json(asked)
         else:
             say("Asked. Once it is approved, dispatch the same with --approval and this id:")
-            print(asked.approval_id)
+            put(str(asked.approval_id))
         return Exit.OK
 
     return target.run(work)
@@ -314,10 +314,10 @@ def _print(found: ApprovalDetail) -> None:
         )
     )
     for vote in found.votes:
-        print(f"{'yes' if vote.yes else 'no'}  {visible(vote.name)}  {_token(vote)}  {visible(vote.comment)}".rstrip())
+        put(f"{'yes' if vote.yes else 'no'}  {visible(vote.name)}  {_token(vote)}  {visible(vote.comment)}".rstrip())
     for remark in found.comments:
-        print(f"{visible(remark.name)}: {visible(remark.text)}")
-    print(f"\nThis is what runs:\n{found.shown}")
+        put(f"{visible(remark.name)}: {visible(remark.text)}")
+    put("", "This is what runs:", *found.shown.split("\n"))
 
 
 def _token(vote: Vote) -> str:

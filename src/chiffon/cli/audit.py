@@ -1,7 +1,6 @@
 """`chiffon audit`: check that the audit log is what was written, and ask it who did what."""
 
 import asyncio
-import sys
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ from uuid import UUID
 
 from cyclopts import App, Parameter
 
-from chiffon.cli.console import print_json, say
+from chiffon.cli.console import is_terminal, print_json, put, say
 from chiffon.cli.options import AS_TABLE, HERE, Printing, Target
 from chiffon.cli.outcome import Exit
 from chiffon.cli.show import audit_line
@@ -68,8 +67,7 @@ def verify(
     if printing.is_json:
         print_json(report.as_json())
     else:
-        for line in report.lines():
-            print(line)
+        put(*report.lines())
     return Exit.OK if report.finding is None else Exit.ERROR
 
 
@@ -140,7 +138,7 @@ def query(
                 if target.is_json:
                     print_json(event)
                 else:
-                    print(audit_line(event))
+                    put(audit_line(event))
                 if not is_read():
                     break
         return Exit.OK
@@ -149,5 +147,5 @@ def query(
 
 
 def _progress(seen: int, total: int) -> None:
-    if sys.stderr.isatty() or seen % SAY_EVERY == 0:
+    if is_terminal("stderr") or seen % SAY_EVERY == 0:
         say(f"{seen} of {total} events")

@@ -1,7 +1,6 @@
 """`chiffon conformance`: try a worker of the queue API and print what it got wrong."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,7 @@ from uuid import uuid4
 
 from cyclopts import Parameter
 
-from chiffon.cli.console import say
+from chiffon.cli.console import print_json, put, say
 from chiffon.cli.options import Flag
 from chiffon.cli.outcome import Exit, Usage
 from chiffon.client import DEFAULT_SERVER
@@ -70,7 +69,7 @@ def conformance(
 
     if list_cases:
         for known in CASES:
-            print(f"{known.name:18}  {known.promise}")
+            put(f"{known.name:18}  {known.promise}")
         return Exit.OK
     if (worker is None) != manual:
         raise Usage("give the command that starts the worker with --worker, or --manual to start it yourself")
@@ -158,10 +157,10 @@ def _print(verdict: "Verdict", *, as_json: bool) -> None:
             "seconds": round(verdict.seconds, 1),
             "problems": [{"text": problem.text, "contract": problem.part} for problem in verdict.problems],
         }
-        print(json.dumps(document), flush=True)
+        print_json(document)
         return
-    print(f"{'PASS' if verdict.passed else 'FAIL'}  {verdict.case.name}: it {verdict.case.promise}", flush=True)
+    put(f"{'PASS' if verdict.passed else 'FAIL'}  {verdict.case.name}: it {verdict.case.promise}")
     for problem in verdict.problems:
-        print(f"      {problem.text}\n        contract: {problem.part}", flush=True)
+        put(f"      {problem.text}", f"        contract: {problem.part}")
     if verdict.problems and verdict.log.strip():
-        print("      the worker printed:\n" + "\n".join(f"        {line}" for line in verdict.log.splitlines()[-10:]))
+        put("      the worker printed:", *(f"        {line}" for line in verdict.log.splitlines()[-10:]))

@@ -1,4 +1,8 @@
-"""Printing: data to standard output, messages to standard error; plain text unless a terminal reads it."""
+"""Printing: data to standard output, messages to standard error; plain text unless a terminal reads it.
+
+This is the only module that prints. Each line and cell passes `common.visible.shown`, so that no text of an agent, a
+caller or a program adds a line or is obeyed by the terminal; a test forbids `print` and `sys.stdout` elsewhere.
+"""
 
 import json
 import sys
@@ -7,6 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
+
+from common.visible import shown, shown_output
 
 STYLES = {
     "completed": "green",
@@ -19,37 +25,78 @@ STYLES = {
     "draining": "yellow",
 }
 
+CLEAR = "\r\x1b[K"
+# The terminal cuts what is longer than its line, so that the line stays one.
+WITHOUT_WRAPPING = "\x1b[?7l{}\x1b[?7h"
 
-def say(message: str) -> None:
-    """Print a message for people; it never mixes with data."""
-    print(message, file=sys.stderr, flush=True)
+
+def say(*lines: str) -> None:
+    """Print a message for people, one line for each argument; it never mixes with data."""
+    for line in lines:
+        print(shown(line), file=sys.stderr)
+    sys.stderr.flush()
+
+
+def put(*lines: str) -> None:
+    """Print data, one line for each argument."""
+    for line in lines:
+        print(shown(line), file=sys.stdout)
+    sys.stdout.flush()
+
+
+def put_styled(*parts: tuple[str, str]) -> None:
+    """Print one line of texts, each with the style that it has on a terminal."""
+    _put_styled([(shown(text), style) for text, style in parts])
+
+
+def put_output(text: str, stream: str, *, raw: bool) -> None:
+    """Print what a program wrote to its `stdout` or `stderr` to ours.
+
+    A terminal gets it without control sequences, unless `raw`; a file or a pipe gets every character.
+    """
+    to = getattr(sys, stream)
+    to.write(text if raw or not is_terminal(stream) else shown_output(text))
+    to.flush()
+
+
+def is_terminal(stream: str) -> bool:
+    """Say whether a terminal reads our `stdout` or `stderr`."""
+    return bool(getattr(sys, stream).isatty())
+
+
+def draw_last_line(text: str) -> None:
+    """Show a text in the last line of the terminal at standard error, which stays one line."""
+    sys.stderr.write(WITHOUT_WRAPPING.format(shown(text)))
+    sys.stderr.flush()
+
+
+def clear_last_line() -> None:
+    """Clear the last line of the terminal at standard error."""
+    sys.stderr.write(CLEAR)
+    sys.stderr.flush()
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document on one line, with escapes for what the encoding of the output lacks."""
+    """Print one JSON document on one line, with escapes for what a terminal obeys and what the encoding lacks."""
     text = json.dumps(_plain(value), ensure_ascii=False)
-    sys.stdout.write((text if _can_be_written(text) else json.dumps(_plain(value))) + "\n")
-    sys.stdout.flush()
+    put(text if _can_be_written(text) else json.dumps(_plain(value)))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows in columns, with nothing cut off; a status has its colour on a terminal."""
-    texts = [[_cell(value) for value in row] for row in rows]
+    texts = [[shown(_cell(value)) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
     lines = [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in (list(columns), *texts)]
-    if sys.stdout.isatty():
-        _print_coloured(lines)
-        return
-    for line in lines:
-        print("  ".join(line).rstrip())
+    for number, line in enumerate(lines):
+        cells = [(cell, "bold" if number == 0 else STYLES.get(cell.strip(), "")) for cell in line]
+        _put_styled([part for cell in cells for part in (("  ", ""), cell)][1:])
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     """Print names and values under each other, leaving out what has no value."""
     known = [(name, _cell(value)) for name, value in fields if value not in (None, "")]
     width = max(len(name) for name, _ in known)
-    for name, value in known:
-        print(f"{name.ljust(width)}  {value}")
+    put(*(f"{name.ljust(width)}  {value}" for name, value in known))
 
 
 def _can_be_written(text: str) -> bool:
@@ -76,11 +123,13 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def _print_coloured(lines: Sequence[Sequence[str]]) -> None:
+def _put_styled(parts: Sequence[tuple[str, str]]) -> None:
+    if not is_terminal("stdout"):
+        print("".join(text for text, _ in parts).rstrip(), file=sys.stdout)
+        sys.stdout.flush()
+        return
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
-    for number, line in enumerate(lines):
-        cells = (Text(cell, style="bold" if number == 0 else STYLES.get(cell.strip(), "")) for cell in line)
-        console.print(Text("  ").join(cells))
+    # Of `Text` rich interprets no markup.
+    Console(file=sys.stdout, highlight=False, soft_wrap=True).print(Text.assemble(*parts))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import App
 
-from chiffon.cli.console import print_json, say
+from chiffon.cli.console import print_json, put, say
 from chiffon.cli.options import AS_TABLE, Flag, Printing
 from chiffon.cli.outcome import Exit
 
@@ -34,7 +34,7 @@ def upgrade(*, sql: Annotated[bool, Flag] = False, database_url: str | None = No
     if sql:
         from orchestrator.database.migrate import upgrade_sql
 
-        print(upgrade_sql())
+        put(*upgrade_sql().split("\n"))
         return Exit.OK
     asyncio.run(ledger.upgrade(_url(database_url)))
     say(f"The database is at version {HEAD}.")
@@ -61,7 +61,7 @@ def current(*, database_url: str | None = None, printing: Printing = AS_TABLE) -
     if printing.is_json:
         print_json({"current": found, "wanted": HEAD})
     else:
-        print(found or "empty")
+        put(found or "empty")
     return Exit.OK if found == HEAD else Exit.ERROR
 
 

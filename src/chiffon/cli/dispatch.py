@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from cyclopts import Parameter
 
 from chiffon.cli.agents import find_agent
-from chiffon.cli.console import print_json, say
+from chiffon.cli.console import print_json, put, say
 from chiffon.cli.fan_out import parse_batch, parse_on, print_accepted, say_skipped, wait_for_fan_out
 from chiffon.cli.follow import follow_task, wait_for_task
 from chiffon.cli.options import HERE, Flag, Target, TextSource
@@ -47,6 +47,7 @@ def dispatch(
     stop_after: int | None = None,
     wait: Annotated[bool, Flag] = False,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=())] = False,
+    raw: Annotated[bool, Flag] = False,
     target: Target = HERE,
 ) -> int:
     """Hand in a task.
@@ -120,6 +121,8 @@ def dispatch(
         Stay until it ends, then show it.
     follow
         Stay until it ends, printing what it writes.
+    raw
+        With --wait or -f: print its output as it is, with control sequences, also on a terminal.
     """
     parameters = collect_parameters(
         work_type, pairs=param or (), params_file=params_file, script=script, argv=argv, max_duration=max_duration
@@ -163,16 +166,16 @@ def dispatch(
             say(f"It waits for people to approve it: chiffon approvals show {accepted.approval_id}")
         if follow:
             say(f"Dispatched task {task}.")
-            return await follow_task(client, task, as_json=target.is_json)
+            return await follow_task(client, task, as_json=target.is_json, raw=raw)
         if wait:
             status = await wait_for_task(client, task, as_json=target.is_json)
-            print_task(status, as_json=target.is_json)
+            print_task(status, as_json=target.is_json, raw=raw)
             return exit_of_work(status.status, status.error_code)
         if target.is_json:
             print_json(accepted)
         else:
             say("Dispatched. To see what it writes: chiffon logs -f with this id:")
-            print(task)
+            put(str(task))
         return Exit.OK
 
     resume = f"chiffon status --wait {task}" if on is not None else f"chiffon logs -f {task}"

@@ -3,11 +3,10 @@
 from contextlib import aclosing
 from typing import Any
 
-from chiffon.cli.console import print_json, print_table, say
+from chiffon.cli.console import print_json, print_table, put, say
 from chiffon.cli.outcome import Usage, exit_of_work
 from chiffon.cli.parameters import collect_pairs
 from chiffon.cli.progress_line import ProgressLine
-from chiffon.cli.show import one_line
 from chiffon.client import AnyId, Client
 from common.rest.fan_outs import FanOut
 from common.rest.tasks import DispatchResponse
@@ -38,13 +37,13 @@ def print_accepted(accepted: DispatchResponse, *, as_json: bool) -> None:
         print_json(accepted)
         return
     say(f"Dispatched to {len(accepted.tasks or ())} agents. How it goes: chiffon status --wait with this id:")
-    print(accepted.task_id)
+    put(str(accepted.task_id))
     say_skipped(accepted)
 
 
 def say_skipped(accepted: DispatchResponse) -> None:
     for skipped in accepted.skipped or ():
-        say(f"Skipped {one_line(skipped.name)}: {one_line(skipped.reason)}")
+        say(f"Skipped {skipped.name}: {skipped.reason}")
 
 
 async def wait_for_fan_out(client: Client, fan_out_id: AnyId, *, as_json: bool) -> int:
@@ -66,12 +65,12 @@ def print_fan_out(found: FanOut, *, as_json: bool) -> None:
         ("AGENT", "STATUS", "EXIT", "RAN", "TASK", "WHY"),
         (
             (
-                one_line(task.agent_name or str(task.agent_id)),
+                task.agent_name or str(task.agent_id),
                 task.status,
                 task.exit_code,
                 None if task.duration_ms is None else f"{task.duration_ms / 1000:.1f} s",
                 task.task_id,
-                None if task.error_message is None else one_line(task.error_message),
+                task.error_message,
             )
             for task in found.tasks
         ),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App
 
-from chiffon.cli.console import print_json, print_table, say
+from chiffon.cli.console import print_json, print_table, put, say
 from chiffon.cli.options import AS_TABLE, Flag, Printing
 from chiffon.cli.outcome import Exit
 from common.errors import StartupRefused
@@ -41,7 +41,7 @@ def list_keys(
 
     stored, now = read_keys(_directory(directory)), datetime.now(UTC)
     if pem:
-        print("".join(one.key.public.pem().decode() for one in stored.keys), end="")
+        put(*(line for one in stored.keys for line in one.key.public.pem().decode().splitlines()))
         return Exit.OK
     signing = stored.signing(now)
     rows = [
@@ -100,7 +100,7 @@ def rotate(*, directory: Path | None = None, delay: float = 60.0) -> int:
     is_first = not place.exists() or not read_keys(place).keys
     signs_from = now if is_first else now + timedelta(seconds=delay)
     key = add_key(place, signs_from=signs_from)
-    print(key.key_id)
+    put(key.key_id)
     if is_first:
         say(f"The first key of {place}. Give its public half to agents: chiffon keys list --pem")
     else:

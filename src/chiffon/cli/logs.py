@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from chiffon.cli.console import print_json
 from chiffon.cli.follow import follow_task, print_output
-from chiffon.cli.options import HERE, Target
+from chiffon.cli.options import HERE, Flag, Target
 from chiffon.cli.outcome import Exit
 from chiffon.cli.streams import is_read
 from chiffon.client import Client
@@ -21,6 +21,7 @@ def logs(
     *,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=())] = False,
     stream: Stream | None = None,
+    raw: Annotated[bool, Flag] = False,
     target: Target = HERE,
 ) -> int:
     """Print what a task wrote, from the start.
@@ -34,6 +35,9 @@ def logs(
     wrote them. With -f it stays until the task ends, and the outcome is the exit status, as for `chiffon dispatch`.
     At a terminal the last line shows where the task stands.
 
+    On a terminal colours are left out, and control, bidirectional and zero-width characters are written out as \\u….
+    A file or a pipe gets every character as the task wrote it.
+
     Parameters
     ----------
     task_id
@@ -42,11 +46,13 @@ def logs(
         Stay until the task ends, and print what it writes as it comes.
     stream
         Only one of the two streams.
+    raw
+        Print it as it is, with control sequences, also on a terminal.
     """
 
     async def work(client: Client) -> int:
         if follow:
-            return await follow_task(client, task_id, as_json=target.is_json, stream=stream)
+            return await follow_task(client, task_id, as_json=target.is_json, raw=raw, stream=stream)
         if target.is_json:
             async for piece in read_output(client, task_id, stream=stream):
                 dropped = {"dropped": piece.dropped} if piece.dropped else {}
@@ -54,7 +60,7 @@ def logs(
                 if not is_read():
                     break
         else:
-            await print_output(client, task_id, follow=False, stream=stream)
+            await print_output(client, task_id, follow=False, raw=raw, stream=stream)
         return Exit.OK
 
     return target.run(work, resume=f"chiffon logs -f {task_id}" if follow else "")

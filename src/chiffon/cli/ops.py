@@ -2,7 +2,7 @@
 
 from cyclopts import App
 
-from chiffon.cli.console import print_json, print_table
+from chiffon.cli.console import print_json, print_table, put
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
 from chiffon.client import Client
@@ -45,9 +45,9 @@ def queue(*, target: Target = HERE) -> int:
                 for pool in seen.pools
             ),
         )
-        print(f"\nWaiting for their keys: {seen.held_by_keys}")
+        put("", f"Waiting for their keys: {seen.held_by_keys}")
         letters = ", ".join(f"{count} {kind}" for kind, count in seen.dead_letters.items())
-        print(f"Dead letters: {letters or 'none'}\n")
+        put(f"Dead letters: {letters or 'none'}", "")
         leases = ((one.name, one.agent_id, one.running, one.next_lease_ends_at) for one in seen.leases)
         print_table(("AGENT", "ID", "RUNS", "FIRST LEASE ENDS"), leases)
         return Exit.OK

@@ -51,7 +51,7 @@ class Target(Printing):
             return asyncio.run(self._with_client(work))
         except KeyboardInterrupt:
             if resume:
-                say(f"\nDetached; the work goes on. To see it again: {resume}")
+                say("", f"Detached; the work goes on. To see it again: {resume}")
             return Exit.INTERRUPTED
 
     async def _with_client(self, work: Callable[[Client], Awaitable[int]]) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import assert_never
 
+from cyclopts import CycloptsError
+
 from chiffon.cli.console import say
 from common.errors import ChiffonError, Conflict, ErrorCode, Invalid, NotFound, StartupRefused
 from common.lifecycle import Status
@@ -74,13 +76,13 @@ def explain_failure(failure: Exception, arguments: Sequence[str] = ()) -> Exit |
             say("Is it running? Start one with `chiffon up`, or name another with --server or CHIFFON_SERVER.")
             return Exit.UNREACHABLE
         case StartupRefused():
-            say(f"chiffon: {failure}")
+            _say_of_this_host(failure)
             return Exit.ERROR
-        case Usage() | Invalid():
+        case Usage() | Invalid() | CycloptsError():
             say(f"chiffon: {_not_text(arguments) or failure}")
             return Exit.USAGE
         case ChiffonError():
-            say(f"chiffon: {failure}")
+            _say_of_this_host(failure)
             return _exit_of_refusal(failure)
         case OSError():
             say(f"chiffon: {_of_the_system(failure)}")
@@ -91,6 +93,12 @@ def explain_failure(failure: Exception, arguments: Sequence[str] = ()) -> Exit |
             return Exit.ERROR if argument is None else Exit.USAGE
         case _:
             return None
+
+
+def _say_of_this_host(failure: object) -> None:
+    """Print what went wrong on this host; the end of a log may follow the first line, indented."""
+    first, *rest = str(failure).split("\n")
+    say(f"chiffon: {first}", *(f"  {line}".rstrip() for line in rest))
 
 
 def _exit_of_refusal(refusal: ChiffonError) -> Exit:

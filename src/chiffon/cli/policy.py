@@ -5,7 +5,7 @@ from typing import Any
 
 from cyclopts import App
 
-from chiffon.cli.console import print_json, say
+from chiffon.cli.console import print_json, put, say
 from chiffon.cli.options import AS_TABLE, Printing
 from chiffon.cli.outcome import Exit, Usage
 from chiffon.cli.parameters import read_text
@@ -42,7 +42,7 @@ def check(file: Path, /, *, printing: Printing = AS_TABLE) -> int:
     if printing.is_json:
         print_json({"version": policy.id, "rules": [rule.name for rule in policy.rule]})
     else:
-        print(f"{policy.id}: {len(policy.rule)} rules")
+        put(f"{policy.id}: {len(policy.rule)} rules")
     return Exit.OK
 
 
@@ -90,11 +90,11 @@ def explain_(work: str, /, *, policy: Path | None = None, printing: Printing = A
         return Exit.WORK_FAILED if refused else Exit.OK
     for one in findings:
         if not one.matches:
-            print(f"no   {visible(one.rule)}: {visible('; '.join(one.mismatches))}")
+            put(f"no   {visible(one.rule)}: {visible('; '.join(one.mismatches))}")
         elif one.violations:
-            print(f"NO   {visible(one.rule)} matches: {visible('; '.join(one.violations))}")
+            put(f"NO   {visible(one.rule)} matches: {visible('; '.join(one.violations))}")
         else:
-            print(f"yes  {visible(one.rule)} matches")
+            put(f"yes  {visible(one.rule)} matches")
     if isinstance(decision, Refused):
         say(visible(decision.reason))
         return Exit.WORK_FAILED
@@ -102,7 +102,7 @@ def explain_(work: str, /, *, policy: Path | None = None, printing: Printing = A
     if (demand := decision.approval) is not None:
         needs = f", once {demand.approvers} of {' or '.join(demand.roles)} say yes"
     by = f"by the rule {decision.rule!r} of policy {decision.policy_version}"
-    print(f"It may run {by}, effect {decision.effect}{needs}.")
+    put(f"It may run {by}, effect {decision.effect}{needs}.")
     return Exit.OK
 
 

@@ -1,17 +1,11 @@
 """Where a task or a fan-out stands, on standard error: a line at the bottom of a terminal, or one for each report."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from chiffon.cli.console import say
-from chiffon.cli.show import one_line
-
-CLEAR = "\r\x1b[K"
-# The terminal cuts what is longer than its line, so that the line stays one.
-WITHOUT_WRAPPING = "\x1b[?7l{}\x1b[?7h"
+from chiffon.cli.console import clear_last_line, draw_last_line, is_terminal, say
 
 
 class ProgressLine:
@@ -21,7 +15,7 @@ class ProgressLine:
     """
 
     def __init__(self, *, else_lines: bool = False) -> None:
-        self._is_line = sys.stderr.isatty()
+        self._is_line = is_terminal("stderr")
         self._else_lines = else_lines
         self._text = ""
         self._is_shown = False
@@ -38,14 +32,13 @@ class ProgressLine:
 
     def show(self, report: str) -> None:
         """Show a report in place of the one before; an empty one shows nothing."""
-        text = one_line(report)
-        if text == self._text:
+        if report == self._text:
             return
-        self._text = text
+        self._text = report
         if self._is_line:
             self._draw()
-        elif self._else_lines and text:
-            say(f"Progress: {text}")
+        elif self._else_lines and report:
+            say(f"Progress: {report}")
 
     @contextmanager
     def aside(self, text: str, *, on_terminal: bool) -> Iterator[None]:
@@ -60,12 +53,10 @@ class ProgressLine:
         if self._is_line and self._is_free:
             self._clear()
             if self._text:
-                sys.stderr.write(WITHOUT_WRAPPING.format(self._text))
-                sys.stderr.flush()
+                draw_last_line(self._text)
                 self._is_shown = True
 
     def _clear(self) -> None:
         if self._is_shown:
-            sys.stderr.write(CLEAR)
-            sys.stderr.flush()
+            clear_last_line()
             self._is_shown = False

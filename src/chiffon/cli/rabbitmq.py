@@ -8,7 +8,7 @@ from uuid import UUID
 
 from cyclopts import App, Parameter
 
-from chiffon.cli.console import say
+from chiffon.cli.console import put, say
 from chiffon.cli.options import Flag
 from chiffon.cli.outcome import Exit, Usage
 
@@ -166,8 +166,7 @@ def _carry_out(
     from chiffon.rabbitmq.credentials import broker_url, write_private
 
     if by_hand:
-        for step in steps:
-            print(command_of(step))
+        put(*map(command_of, steps))
         return Exit.OK
     changed = asyncio.run(_apply(steps, settings))
     for about in changed:
@@ -179,7 +178,7 @@ def _carry_out(
         return Exit.OK
     line = f"CHIFFON_BROKER_URL={broker_url(settings.amqp_url, user=user, password=password, vhost=settings.vhost)}\n"
     if write is None:
-        print(line, end="")
+        put(line.rstrip("\n"))
     else:
         write_private(write, line)
         say(f"Its URL is in {write}.")

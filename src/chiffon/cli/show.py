@@ -5,21 +5,23 @@ import shlex
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from chiffon.cli.console import print_fields, print_json, print_table
+from chiffon.cli.console import print_fields, print_json, print_table, put, put_output
 from common.lifecycle import Status
+from common.messages import Stream
 from common.rest.agents import Agent
 from common.rest.audit import AuditEvent
 from common.rest.capacity import Capacity
 from common.rest.dead_letters import DeadLetter, DeadLetterDetail
 from common.rest.events import Event
 from common.rest.tasks import TaskStatus, TaskSummary
+from common.visible import quoted
 
 # How much of what a task does stands in a list, and how much of its parameters in its detail; JSON has all of it.
 WIDEST = 40
 WIDEST_DETAIL = 500
 
 
-def print_task(task: TaskStatus, *, as_json: bool) -> None:
+def print_task(task: TaskStatus, *, as_json: bool, raw: bool) -> None:
     """Print one task with the end of its output."""
     if as_json:
         print_json(task)
@@ -27,12 +29,12 @@ def print_task(task: TaskStatus, *, as_json: bool) -> None:
     print_fields(
         (
             ("task", task.task_id),
-            ("name", one_line(task.name)),
+            ("name", task.name),
             ("status", describe_end(task)),
             ("work", f"{task.work_type} on {task.agent_type}, priority {task.priority}"),
             ("parameters", _parameters(task)),
-            ("labels", ", ".join(f"{name}={one_line(value)}" for name, value in task.labels.items())),
-            ("requested by", task.requested_by and one_line(task.requested_by)),
+            ("labels", ", ".join(f"{name}={value}" for name, value in task.labels.items())),
+            ("requested by", task.requested_by),
             ("attempt", f"{task.attempt} of {task.max_attempts}"),
             ("agent", _agent(task)),
             ("request", task.request_id),
@@ -41,12 +43,13 @@ def print_task(task: TaskStatus, *, as_json: bool) -> None:
             ("created", task.created_at),
             ("waited", _waited(task)),
             ("ran", None if task.duration_ms is None else seconds(timedelta(milliseconds=task.duration_ms))),
-            ("progress", one_line(task.progress)),
-            ("result", None if task.result is None else one_line(json.dumps(task.result, ensure_ascii=False))),
+            ("progress", task.progress),
+            ("result", None if task.result is None else json.dumps(task.result, ensure_ascii=False)),
         )
     )
     if task.output:
-        print("\n" + task.output.rstrip("\n"))
+        put("")
+        put_output(task.output.rstrip("\n") + "\n", Stream.STDOUT, raw=raw)
 
 
 def print_tasks(tasks: Sequence[TaskSummary]) -> None:
@@ -58,9 +61,9 @@ def print_tasks(tasks: Sequence[TaskSummary]) -> None:
                 task.task_id,
                 task.status,
                 task.work_type,
-                shorten(one_line(task.name or what(task)), WIDEST),
-                task.requested_by and one_line(task.requested_by),
-                one_line(task.agent_name or task.agent_type),
+                shorten(task.name or what(task), WIDEST),
+                task.requested_by,
+                task.agent_name or task.agent_type,
                 task.priority,
                 task.attempt,
                 task.created_at,
@@ -74,7 +77,7 @@ def print_tasks(tasks: Sequence[TaskSummary]) -> None:
 
 def _progress(task: TaskSummary) -> str | None:
     """Return where a task stands that runs; of others the status says it."""
-    return one_line(task.progress) if task.status is Status.RUNNING and task.progress else None
+    return task.progress if task.status is Status.RUNNING and task.progress else None
 
 
 def what(task: TaskSummary) -> str:
@@ -111,7 +114,7 @@ def print_agents(agents: Sequence[Agent]) -> None:
         columns,
         (
             (
-                one_line(agent.name),
+                agent.name,
                 agent.agent_id,
                 agent.agent_type,
                 agent.status,
@@ -133,11 +136,11 @@ def print_capacity(found: Capacity) -> None:
         ("NAME", "TYPE", "CAN", "FREE SLOTS", "WHY NOT"),
         (
             (
-                one_line(agent.name),
+                agent.name,
                 agent.agent_type,
                 "yes" if agent.can else "no",
                 f"{agent.free_slots}/{agent.slots}",
-                one_line("; ".join(agent.reasons)),
+                "; ".join(agent.reasons),
             )
             for agent in found.agents
         ),
@@ -153,11 +156,11 @@ def print_dead_letters(letters: Sequence[DeadLetter]) -> None:
                 letter.id,
                 letter.kind,
                 letter.state,
-                _shown(letter.queue),
-                _shown(letter.type),
+                letter.queue,
+                letter.type,
                 letter.at,
                 letter.task_id,
-                one_line(letter.reason),
+                letter.reason,
             )
             for letter in letters
         ),
@@ -173,10 +176,10 @@ def print_dead_letter(letter: DeadLetterDetail) -> None:
             ("dead letter", letter.id),
             ("kind", letter.kind),
             ("state", settled or letter.state),
-            ("queue", _shown(letter.queue)),
-            ("type", _shown(letter.type)),
-            ("reason", one_line(letter.reason)),
-            ("message", letter.message_id and _shown(letter.message_id)),
+            ("queue", letter.queue),
+            ("type", letter.type),
+            ("reason", letter.reason),
+            ("message", letter.message_id),
             ("task", letter.task_id),
             ("replayed as", letter.replayed_as),
             ("at", letter.at),
@@ -185,21 +188,21 @@ def print_dead_letter(letter: DeadLetterDetail) -> None:
         )
     )
     if letter.body_json is not None:
-        print("\n" + json.dumps(letter.body_json, indent=2))
+        put("", *json.dumps(letter.body_json, indent=2).split("\n"))
     elif letter.body:
-        print("\n" + "\n".join(one_line(line) for line in letter.body.split("\n")))
+        put("", *letter.body.split("\n"))
 
 
 def _agent(task: TaskStatus) -> str | None:
     if task.agent_id is None:
         return None
-    return str(task.agent_id) if task.agent_name is None else f"{one_line(task.agent_name)}, {task.agent_id}"
+    return str(task.agent_id) if task.agent_name is None else f"{task.agent_name}, {task.agent_id}"
 
 
 def _parameters(task: TaskStatus) -> str | None:
     if not task.parameters:
         return None
-    return shorten(one_line(json.dumps(task.parameters, ensure_ascii=False)), WIDEST_DETAIL)
+    return shorten(json.dumps(task.parameters, ensure_ascii=False), WIDEST_DETAIL)
 
 
 def _held(agent: Agent) -> str | None:
@@ -217,27 +220,22 @@ def _held(agent: Agent) -> str | None:
 
 
 def _because(text: str, note: str | None) -> str:
-    return f"{text}: {one_line(note)}" if note else text
-
-
-def one_line(text: str) -> str:
-    """Return the text with what a terminal would obey made visible."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    return f"{text}: {note}" if note else text
 
 
 def event_line(event: Event) -> str:
-    """Return an event as one line that people can read; control characters are shown, not obeyed."""
+    """Return an event as one line that people can read."""
     about = f"task={event.task_id}" if event.task_id else f"agent={event.agent_id}"
-    data = " ".join(f"{name}={_shown(value)}" for name, value in event.data.items() if value is not None)
+    data = " ".join(f"{name}={quoted(value)}" for name, value in event.data.items() if value is not None)
     return f"{clock(event.at)}  {event.seq:>6}  {event.kind:<20} {about}  {data}".rstrip()
 
 
 def audit_line(event: AuditEvent) -> str:
     """Return an event of the audit log as one line: when, by whom, what."""
     about = [f"{name}={value}" for name, value in (("task", event.task_id), ("agent", event.agent_id)) if value]
-    data = [f"{name}={_shown(value)}" for name, value in event.data.items() if value is not None]
+    data = [f"{name}={quoted(value)}" for name, value in event.data.items() if value is not None]
     at = event.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return f"{at}  {event.seq:>6}  {one_line(event.actor or '-')}  {event.kind}  {' '.join(about + data)}".rstrip()
+    return f"{at}  {event.seq:>6}  {event.actor or '-'}  {event.kind}  {' '.join(about + data)}".rstrip()
 
 
 def describe_end(task: TaskStatus) -> str:
@@ -261,8 +259,3 @@ def seconds(time: timedelta) -> str:
 
 def _waited(task: TaskStatus) -> str | None:
     return None if task.started_at is None else seconds(task.started_at - task.created_at)
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else str(value)
-    return text if text.isprintable() and " " not in text and text else repr(text)

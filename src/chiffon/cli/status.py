@@ -13,7 +13,14 @@ from chiffon.errors import ApiError
 from common.errors import ErrorCode
 
 
-def status(task_id: UUID, /, *, wait: Annotated[bool, Flag] = False, target: Target = HERE) -> int:
+def status(
+    task_id: UUID,
+    /,
+    *,
+    wait: Annotated[bool, Flag] = False,
+    raw: Annotated[bool, Flag] = False,
+    target: Target = HERE,
+) -> int:
     """Show where a task stands, or work on several agents.
 
     ```
@@ -29,6 +36,8 @@ def status(task_id: UUID, /, *, wait: Annotated[bool, Flag] = False, target: Tar
         The id that `chiffon dispatch` printed.
     wait
         Stay until the task ends.
+    raw
+        Print its output as it is, with control sequences, also on a terminal.
     """
 
     async def work(client: Client) -> int:
@@ -38,7 +47,7 @@ def status(task_id: UUID, /, *, wait: Annotated[bool, Flag] = False, target: Tar
             if error.error_code != ErrorCode.TASK_NOT_FOUND:
                 raise
             return await _fan_out(client, task_id, error, wait=wait, as_json=target.is_json)
-        print_task(task, as_json=target.is_json)
+        print_task(task, as_json=target.is_json, raw=raw)
         return exit_of_work(task.status, task.error_code) if wait else Exit.OK
 
     return target.run(work, resume=f"chiffon status {task_id} --wait" if wait else "")

@@ -9,7 +9,7 @@ from uuid import UUID
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from chiffon.cli.console import print_json, print_table, say
+from chiffon.cli.console import print_json, print_table, put, say
 from chiffon.cli.identities import find_identity
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
@@ -103,7 +103,7 @@ def create(
         if target.is_json:
             print_json(made)
         else:
-            print(made.token)
+            put(made.token)
             say(f"This is token {made.token_id}; it is shown this once. Send it as CHIFFON_TOKEN.")
             if made.claimed_at is None:
                 say("To approve, its owner claims it first: chiffon tokens claim")
@@ -136,13 +136,13 @@ def claim(*, file: Path | None = None, target: Target = HERE) -> int:
                 write_token(file, claimed.token)
             except OSError as error:
                 # The old token counts no more, so that this one must not be lost.
-                print(claimed.token)
+                put(claimed.token)
                 raise TokenUnreadable(file, error.strerror or str(error)) from None
         if target.is_json:
             print_json(claimed if file is None else Token.model_validate(claimed.model_dump(exclude={"token"})))
             return Exit.OK
         if file is None:
-            print(claimed.token)
+            put(claimed.token)
         say(f"This is token {claimed.token_id}, in the place of the one that was sent, which counts no more.")
         return Exit.OK
 
@@ -199,7 +199,7 @@ def bootstrap(name: str, /, *, database_url: str | None = None, file: Path | Non
 
     token = asyncio.run(make(OrchestratorSettings.load(database_url=database_url).database_url, name))
     if file is None:
-        print(token)
+        put(token)
     else:
         write_token(file, token)
     say(f"{name} may administer and approve. Send the token as CHIFFON_TOKEN, or its file as CHIFFON_TOKEN_FILE.")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from chiffon.cli.console import say
+from chiffon.cli.console import put, say
 from chiffon.cli.options import Flag
 from chiffon.cli.outcome import Exit
 from chiffon.cli.stopping import run_until_stopped
@@ -61,12 +61,12 @@ def up(
         async with everything(plan, say) as running:
             url = running.site.url
             named = "" if url == "http://127.0.0.1:8420" else f"--server {url} "
-            print(f"API      {url}")
-            print(f"Docs     {url}/docs")
-            print(f"Logs     {running.site.logs}")
+            put(f"API      {url}")
+            put(f"Docs     {url}/docs")
+            put(f"Logs     {running.site.logs}")
             if running.token is not None:
-                print(f"Token    {running.site.token_file}")
-            print(f"Try      chiffon dispatch {named}shell_script --wait -- uname -a", flush=True)
+                put(f"Token    {running.site.token_file}")
+            put(f"Try      chiffon dispatch {named}shell_script --wait -- uname -a")
             say("Ready. Ctrl-C stops everything.")
             failure = await first_failure(running.parts)
             say(f"chiffon: {failure}")

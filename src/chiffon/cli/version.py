@@ -3,7 +3,7 @@
 import platform
 
 from chiffon import __version__
-from chiffon.cli.console import print_json
+from chiffon.cli.console import print_json, put
 from chiffon.cli.options import AS_TABLE, Printing
 from chiffon.cli.outcome import Exit
 
@@ -18,5 +18,5 @@ def version(*, printing: Printing = AS_TABLE) -> int:
     if printing.is_json:
         print_json({"chiffon": __version__, "python": platform.python_version()})
     else:
-        print(f"chiffon {__version__}, Python {platform.python_version()}")
+        put(f"chiffon {__version__}, Python {platform.python_version()}")
     return Exit.OK

@@ -1,13 +1,12 @@
 """`chiffon watch`: print what happens, as it happens."""
 
-import sys
 from contextlib import aclosing
 from typing import Annotated
 from uuid import UUID
 
 from cyclopts import Parameter
 
-from chiffon.cli.console import print_json, say
+from chiffon.cli.console import is_terminal, print_json, put, say
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
 from chiffon.cli.show import event_line
@@ -58,13 +57,13 @@ def watch(
                 if target.is_json:
                     print_json(event)
                 else:
-                    print(event_line(event), flush=True)
+                    put(event_line(event))
                 seen = event.seq
                 if not is_read():
                     break
         return Exit.OK
 
     status = target.run(work)
-    if status == Exit.INTERRUPTED and seen is not None and sys.stderr.isatty():
-        say(f"\nTo go on from here: --after {seen}")
+    if status == Exit.INTERRUPTED and seen is not None and is_terminal("stderr"):
+        say("", f"To go on from here: --after {seen}")
     return status

@@ -2,10 +2,9 @@
 
 from uuid import UUID
 
-from chiffon.cli.console import print_json
+from chiffon.cli.console import print_json, put
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
-from chiffon.cli.show import one_line
 from chiffon.client import Client
 
 
@@ -31,8 +30,7 @@ def why(task_id: UUID, /, *, target: Target = HERE) -> int:
         if target.is_json:
             print_json(answer)
         else:
-            for blocker in answer.blockers:
-                print(one_line(blocker.message))
+            put(*(blocker.message for blocker in answer.blockers))
         return Exit.OK
 
     return target.run(work)

@@ -3,7 +3,6 @@
 from chiffon.cli.console import print_json, print_table
 from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
-from chiffon.cli.show import one_line
 from chiffon.client import Client
 from common.rest.work_types import KnownWorkType
 
@@ -33,5 +32,5 @@ def work_types(*, target: Target = HERE) -> int:
 def _row(known: KnownWorkType) -> tuple[object, ...]:
     names = sorted({agent.name for agent in known.agents})
     agents = f"{len(known.agents)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else "0"
-    description = None if known.description is None else one_line(known.description.split("\n", 1)[0])
+    description = None if known.description is None else known.description.split("\n", 1)[0]
     return known.name, known.pool, agents, description

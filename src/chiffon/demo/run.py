@@ -6,6 +6,7 @@ from contextlib import aclosing
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+from chiffon.cli.console import put
 from chiffon.client import Client
 from chiffon.demo.show import LiveView, judge, print_summary
 from chiffon.demo.work import DemoTask, demo_tasks
@@ -27,7 +28,7 @@ async def run_demo(client: Client) -> bool:
     agents = await _agents(client)
     tasks = demo_tasks()
     trace_id = uuid4()
-    print(f"{len(tasks)} tasks for {len(agents)} agents, trace {trace_id}\n", flush=True)
+    put(f"{len(tasks)} tasks for {len(agents)} agents, trace {trace_id}", "")
     answers = await client.dispatch_batch([task.body(trace_id) for task in tasks])
     for answer in answers:
         if answer.error is not None:
@@ -36,9 +37,9 @@ async def run_demo(client: Client) -> bool:
         async with asyncio.timeout(LIMIT.total_seconds()):
             await _show_until_all_ended(client, trace_id, tasks, agents)
     except TimeoutError:
-        print(f"\nNot everything ended within {LIMIT.total_seconds():g} s.")
+        put("", f"Not everything ended within {LIMIT.total_seconds():g} s.")
     results = [(task, await client.status(task.task_id)) for task in tasks]
-    print("\nWhat ran where, in the order in which it started:\n")
+    put("", "What ran where, in the order in which it started:", "")
     print_summary(results, agents)
     return _verdict(results)
 
@@ -89,11 +90,11 @@ async def _cancel(client: Client, event: Event) -> None:
 def _verdict(results: Sequence[tuple[DemoTask, TaskStatus]]) -> bool:
     ends = [status.status for _, status in results]
     counts = ", ".join(f"{ends.count(end)} {end}" for end in (Status.COMPLETED, Status.FAILED, Status.CANCELLED))
-    print(f"\n{len(results)} tasks: {counts}.")
+    put("", f"{len(results)} tasks: {counts}.")
     expected = ", ".join(f"{task.name!r} {task.ends}" for task, _ in results if task.ends is not Status.COMPLETED)
     complaints = judge(results, agents_wanted=AGENTS_WANTED)
     for complaint in complaints:
-        print(f"NOT AS EXPECTED: {complaint}")
+        put(f"NOT AS EXPECTED: {complaint}")
     if not complaints:
-        print(f"As expected: {expected}, everything else completed, and {AGENTS_WANTED} agents or more took part.")
+        put(f"As expected: {expected}, everything else completed, and {AGENTS_WANTED} agents or more took part.")
     return not complaints

@@ -6,10 +6,7 @@ from datetime import datetime, timedelta
 from statistics import fmean
 from uuid import UUID
 
-from rich.console import Console
-from rich.text import Text
-
-from chiffon.cli.console import print_table
+from chiffon.cli.console import print_table, put, put_styled
 from chiffon.cli.show import seconds
 from chiffon.demo.work import DemoTask
 from chiffon.output import Transcript
@@ -36,7 +33,6 @@ class LiveView:
         self._tasks = {task.task_id: task for task in tasks}
         self._agents = agents
         self._transcripts: dict[UUID, Transcript] = defaultdict(Transcript)
-        self._console = Console(highlight=False, soft_wrap=True)
         self._begin: datetime | None = None
 
     @property
@@ -52,15 +48,15 @@ class LiveView:
         for piece in self._transcripts[task.task_id].take_event(event):
             mark, style = ("!", "red") if piece.stream is Stream.STDERR else ("|", "")
             for line in piece.text.splitlines():
-                self._line(event.at, task, Text(f"  {mark} {line}", style=style))
+                self._line(event.at, task, (f"  {mark} {line}", style))
         if event.kind in VERBS:
             verb, style = VERBS[event.kind]
-            self._line(event.at, task, Text(verb + self._detail(event, task), style=style))
+            self._line(event.at, task, (verb + self._detail(event, task), style))
 
-    def _line(self, at: datetime, task: DemoTask, what: Text) -> None:
+    def _line(self, at: datetime, task: DemoTask, what: tuple[str, str]) -> None:
         assert self._begin is not None
         since = (at - self._begin).total_seconds()
-        self._console.print(Text.assemble((f"{since:6.2f} s  ", "dim"), f"{task.name:<{NAME_WIDTH}}", what))
+        put_styled((f"{since:6.2f} s  ", "dim"), (f"{task.name:<{NAME_WIDTH}}", ""), what)
 
     def _detail(self, event: Event, task: DemoTask) -> str:
         match event.kind:
@@ -93,7 +89,7 @@ def print_summary(results: Sequence[tuple[DemoTask, TaskStatus]], agents: Mappin
             for task, status in rows
         ),
     )
-    print("Waited on average: " + ", ".join(f"priority {name}: {time:.2f} s" for name, time in _averages(results)))
+    put("Waited on average: " + ", ".join(f"priority {name}: {time:.2f} s" for name, time in _averages(results)))
 
 
 def judge(results: Sequence[tuple[DemoTask, TaskStatus]], *, agents_wanted: int) -> list[str]:

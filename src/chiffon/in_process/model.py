@@ -9,8 +9,9 @@ from typing import Any
 
 from common.canonical import canonical_json
 from common.errors import Conflict, ErrorCode, Invalid, NotFound
-from common.json_rules import check_json, check_text
+from common.json_rules import check_json, check_line, check_size
 from common.lifecycle import Change, InvalidTransition, Status
+from common.work import MAX_PARAMETERS_BYTES
 
 LONGEST_NAME = 200
 
@@ -114,8 +115,11 @@ def frozen_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy that its caller cannot change any more; raises `BadExecution` for what JSON cannot hold."""
     try:
         copy: dict[str, Any] = check_json(json.loads(json.dumps(dict(payload), ensure_ascii=False)))
-    except (TypeError, ValueError, RecursionError) as error:
+        check_size(copy, MAX_PARAMETERS_BYTES)
+    except (TypeError, RecursionError) as error:
         raise BadExecution(f"payload: must be a JSON object: {error}") from None
+    except ValueError as error:
+        raise BadExecution(f"payload: {error}") from None
     return copy
 
 
@@ -124,6 +128,6 @@ def check_text_argument(name: str, text: str, *, longest: int = LONGEST_NAME) ->
     if not isinstance(text, str) or not 1 <= len(text) <= longest:
         raise BadExecution(f"{name}: must be a text of 1 to {longest} characters")
     try:
-        check_text(text)
+        check_line(text)
     except ValueError as error:
         raise BadExecution(f"{name}: {error}") from None

@@ -27,9 +27,9 @@ from common.broker.base import Broker, BrokerUnavailable, Consumer, Delivery, Ou
 from common.broker.connect import open_broker
 from common.clock import Clock, SystemClock
 from common.errors import ErrorCode
-from common.json_rules import check_json
 from common.lifecycle import Status
 from common.loop import Health, end, keep_running
+from common.result import canonical_result
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class QueueService:
         Raises `BadExecution` for a result that JSON cannot hold.
         """
         try:
-            text = json.dumps(check_json(result), ensure_ascii=False, allow_nan=False)
+            text = json.dumps(canonical_result(result), ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise BadExecution(f"The result cannot be stored: {error}") from None
         counted = await self.store.succeed(claim, text)

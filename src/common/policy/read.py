@@ -10,10 +10,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from common.canonical import canonical_json
+from common.canonical import MAX_INTEGER, canonical_json
 from common.confinement import UNCONFINED, Confinement
 from common.errors import StartupRefused
-from common.json_rules import MAX_INTEGER, check_json
+from common.json_rules import check_json
 from common.policy.model import ApprovalDemand, Effect
 from common.policy.patterns import Globs, Patterns, one_or_many
 

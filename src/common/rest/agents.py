@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from common.json_rules import SafeText, WholeNumber
+from common.json_rules import Line, WholeNumber
 from common.messages import AgentStatus, Resources
 from common.moment import Moment
 from common.rest.base import Answer, Request
@@ -51,7 +51,7 @@ class Agent(Answer):
 class NoteRequest(Request):
     """Why something is ordered."""
 
-    note: SafeText = Field(default="", max_length=NOTE_LENGTH, description="Why, for people who look at the agent.")
+    note: Line = Field(default="", max_length=NOTE_LENGTH, description="Why, for people who look at the agent.")
 
 
 class PauseRequest(NoteRequest):

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from common.json_rules import SafeText
+from common.json_rules import Line
 from common.policy.model import Effect
 from common.rest.base import Answer, OrNewer, Request
 from common.rest.work import (
@@ -51,26 +51,26 @@ class ApprovalRequest(Request):
     concurrency_key: ConcurrencyKey = None
     concurrency_limit: ConcurrencyLimit = None
     expires_after_seconds: ExpiresAfterSeconds = None
-    note: SafeText = Field(default="", max_length=LONGEST_TEXT, description="Why, for those who are asked.")
+    note: Line = Field(default="", max_length=LONGEST_TEXT, description="Why, for those who are asked.")
     trace_id: UUID | None = Field(default=None, description="What it belongs to; else the request's X-Trace-Id.")
 
 
 class ApproveRequest(Request):
     """A yes."""
 
-    comment: SafeText = Field(default="", max_length=LONGEST_TEXT, description="A remark, for people.")
+    comment: Line = Field(default="", max_length=LONGEST_TEXT, description="A remark, for people.")
 
 
 class RejectRequest(Request):
     """A no."""
 
-    reason: SafeText = Field(min_length=1, max_length=LONGEST_TEXT, description="Why not; the task keeps it.")
+    reason: Line = Field(min_length=1, max_length=LONGEST_TEXT, description="Why not; the task keeps it.")
 
 
 class CommentRequest(Request):
     """A remark, which decides nothing."""
 
-    text: SafeText = Field(min_length=1, max_length=LONGEST_TEXT, description="The remark.")
+    text: Line = Field(min_length=1, max_length=LONGEST_TEXT, description="The remark.")
 
 
 class Vote(Answer):
@@ -130,8 +130,8 @@ class ApprovalDetail(Approval):
         "may wait."
     )
     shown: str = Field(
-        description="The same as JSON text for people, in which control, bidirectional and other characters that "
-        "cannot be seen are written out. Read as JSON it is `work`."
+        description="The same as JSON text for people, in which every character beyond ASCII is written out. "
+        "Read as JSON it is `work`."
     )
     votes: list[Vote] = Field(description="The answers of people, in their order.")
     comments: list[Comment] = Field(description="The remarks, in their order.")

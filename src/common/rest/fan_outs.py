@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from common.json_rules import SafeText
+from common.json_rules import Line
 from common.labels import Labels
 from common.lifecycle import Status
 from common.messages import LONGEST_NAME
@@ -19,7 +19,7 @@ from common.rest.events import Event
 MOST_AGENTS = 1000
 BATCH_PATTERN = r"(100|[1-9][0-9]?)%"
 
-AgentName = Annotated[SafeText, Field(min_length=1, max_length=LONGEST_NAME)]
+AgentName = Annotated[Line, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
 def _batch(value: Any) -> Any:
@@ -78,6 +78,10 @@ class FanOutTask(Answer):
     error_code: int | None = Field(default=None, description="5001 timeout, 5002 agent lost or stopped, …")
     duration_ms: int | None = Field(default=None, description="How long the last attempt ran.")
     result: Any = Field(default=None, description="What its executor returned.")
+    result_left_out: bool = Field(
+        default=False,
+        description="The results before it are 8 MiB already: what it returned is in `GET /api/v1/status/{task_id}`.",
+    )
 
 
 class SkippedAgent(Answer):

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from common.json_rules import WholeNumber
+from common.json_rules import Line, WholeNumber
 from common.labels import Labels
 from common.rest.base import Answer, OrNewer, Request
 from common.work import AgentType
@@ -20,7 +20,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$"
 Name = Annotated[
     str, StringConstraints(pattern=NAME_PATTERN), Field(description="The name, which is never given to another later.")
 ]
-Note = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Note = Annotated[Line, Field(max_length=200)]
 
 
 class PrincipalKind(StrEnum):

@@ -10,10 +10,11 @@ from pydantic.alias_generators import to_camel, to_snake
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
+from common.canonical import MAX_INTEGER
 from common.confinement import Confinement
-from common.json_rules import MAX_INTEGER, Number, SafeObject, SafeText, Truth, WholeNumber
+from common.json_rules import Line, Number, SafeObject, SafeText, Truth, WholeNumber
 from common.labels import Labels
-from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, Stream
+from common.messages import LONGEST_MESSAGE, MAX_CHUNK_BYTES, MAX_TAIL_BYTES, Stream
 from common.policy.model import Effect
 from common.progress import LONGEST_REPORT
 from common.rest.base import OrNewer
@@ -23,7 +24,6 @@ from common.result import Result
 from common.work import AnyWorkType
 
 LONGEST_NAME = 200
-LONGEST_TEXT = 4096
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
 MOST_ATTEMPTS = 100
 LONGEST_WAIT_SECONDS = 60.0
@@ -45,7 +45,7 @@ def _demands(confinement: Confinement) -> dict[str, Any]:
 
 
 Types = Annotated[list[AnyWorkType], Field(max_length=100)]
-WorkerId = Annotated[SafeText, Field(max_length=LONGEST_NAME, description="What the worker calls itself.")]
+WorkerId = Annotated[Line, Field(max_length=LONGEST_NAME, description="What the worker calls itself.")]
 Sizes = dict[Stream, Annotated[WholeNumber, Field(ge=0, le=MAX_INTEGER)]]
 # An unknown demand is an error: the worker could not enforce it.
 Demands = Annotated[Confinement, BeforeValidator(_snake_case), PlainSerializer(_demands)]
@@ -67,7 +67,7 @@ class JobRequest(CamelRequest):
     type: AnyWorkType = Field(description="What kind of work it is.", examples=["render"])
     priority: WholeNumber = Field(default=0, ge=-MAX_INTEGER, le=MAX_INTEGER, description="Higher first; 0 is normal.")
     payload: SafeObject = Field(description="What the work type needs to know.")
-    affinity_key: Annotated[SafeText, Field(max_length=LONGEST_KEY)] | None = Field(
+    affinity_key: Annotated[Line, Field(max_length=LONGEST_KEY)] | None = Field(
         default=None, description="Kept for workers; it does not change the order."
     )
     max_attempts: WholeNumber = Field(default=3, ge=1, le=MOST_ATTEMPTS, description="How often it may be started.")
@@ -169,7 +169,7 @@ class HeartbeatAnswer(Job):
 class ProgressRequest(OwnerRequest):
     """Where a job stands."""
 
-    progress: SafeText = Field(
+    progress: Line = Field(
         max_length=LONGEST_REPORT,
         description="Where it stands, with a percentage first if there is one: `40% copying`.",
     )
@@ -194,7 +194,7 @@ class EndRequest(OwnerRequest):
     result_summary: SafeText | None = Field(
         default=None, max_length=MAX_TAIL_BYTES, description="The result, or the end of the output."
     )
-    artifacts_path: SafeText | None = Field(default=None, max_length=LONGEST_TEXT, description="Where its files are.")
+    artifacts_path: Line | None = Field(default=None, max_length=LONGEST_MESSAGE, description="Where its files are.")
     exit_code: WholeNumber | None = Field(
         default=None, ge=LOWEST, le=HIGHEST, description="The exit status of its program."
     )
@@ -213,7 +213,7 @@ class CompleteRequest(EndRequest):
 class FailRequest(EndRequest):
     """An attempt that failed, was stopped, or was not begun."""
 
-    error_message: SafeText = Field(max_length=LONGEST_TEXT, description="What went wrong, for people.")
+    error_message: SafeText = Field(max_length=LONGEST_MESSAGE, description="What went wrong, for people.")
     retryable: Truth = Field(default=False, description="Another attempt may end differently.")
     error_code: WholeNumber | None = Field(default=None, ge=1000, le=9999, description="5001 timeout, 5005 host, …")
     started: Truth = Field(default=True, description="False hands the job back untouched: the attempt does not count.")

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, model_validator
 
 from common.errors import ErrorCode
-from common.json_rules import SafeText, WholeNumber
+from common.json_rules import Line, WholeNumber
 from common.labels import TaskLabels
 from common.lifecycle import Status
 from common.messages import Stream
@@ -73,7 +73,7 @@ class DispatchRequest(Request):
         "exactly these terms; it counts once (else 409/3004).",
     )
     expires_after_seconds: ExpiresAfterSeconds = None
-    name: SafeText = Field(
+    name: Line = Field(
         default="", max_length=LONGEST_NAME, description="What people call it, in lists.", examples=["nightly backup"]
     )
     labels: TaskLabels = Field(

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from common.json_rules import Number, SafeObject, SafeText, Truth, WholeNumber
+from common.json_rules import Line, Number, SafeObject, Truth, WholeNumber
 from common.labels import Labels
 from common.rest.base import Request
 from common.work import WORK_TYPE_PATTERN, AgentType
@@ -51,7 +51,7 @@ MaxAttempts = Annotated[
         "work that is not marked idempotent.",
     ),
 ]
-Key = Annotated[SafeText, Field(min_length=1, max_length=LONGEST_KEY)]
+Key = Annotated[Line, Field(min_length=1, max_length=LONGEST_KEY)]
 OrderingKey = Annotated[
     Key | None,
     Field(

@@ -6,12 +6,12 @@ from uuid import UUID
 
 from pydantic import Field
 
-from common.json_rules import Number, SafeText, WholeNumber
+from common.json_rules import Line, Number, WholeNumber
 from common.labels import Labels
-from common.messages import AgentStatus, KeyId
+from common.messages import HIGHEST_FIGURE, AgentStatus, KeyId
 from common.moment import Moment
 from common.rest.camel import CamelAnswer, CamelRequest
-from common.rest.jobs import HIGHEST, LONGEST_NAME
+from common.rest.jobs import LONGEST_NAME
 from common.schemas import Schemas
 from common.work import AGENT_TYPE_PATTERN, AnyWorkType
 
@@ -19,14 +19,20 @@ from common.work import AGENT_TYPE_PATTERN, AnyWorkType
 class WorkerResources(CamelRequest):
     """How much of the worker's host is in use."""
 
-    cpu_percent: Number = Field(default=0, ge=0, description="Processor time in use.")
-    memory_percent: Number = Field(default=0, ge=0, description="Memory in use.")
-    cores: WholeNumber | None = Field(default=None, ge=1, le=HIGHEST, description="Its logical processors.")
-    load: Number | None = Field(default=None, ge=0, description="Its load, the average of the last minute.")
-    memory_free_gb: Number | None = Field(default=None, ge=0, description="Memory that programs can still get.")
-    gpu_vram_total_gb: Number | None = Field(default=None, ge=0, description="Memory of its largest GPU.")
+    cpu_percent: Number = Field(default=0, ge=0, le=HIGHEST_FIGURE, description="Processor time in use.")
+    memory_percent: Number = Field(default=0, ge=0, le=HIGHEST_FIGURE, description="Memory in use.")
+    cores: WholeNumber | None = Field(default=None, ge=1, le=HIGHEST_FIGURE, description="Its logical processors.")
+    load: Number | None = Field(
+        default=None, ge=0, le=HIGHEST_FIGURE, description="Its load, the average of the last minute."
+    )
+    memory_free_gb: Number | None = Field(
+        default=None, ge=0, le=HIGHEST_FIGURE, description="Memory that programs can still get."
+    )
+    gpu_vram_total_gb: Number | None = Field(
+        default=None, ge=0, le=HIGHEST_FIGURE, description="Memory of its largest GPU."
+    )
     gpu_vram_available_gb: Number | None = Field(
-        default=None, ge=0, description="The most memory that is free on one GPU."
+        default=None, ge=0, le=HIGHEST_FIGURE, description="The most memory that is free on one GPU."
     )
 
 
@@ -39,8 +45,8 @@ class WorkerReport(CamelRequest):
         description="The pool that it belongs to, as its identity says; another one is refused (403). By default that "
         "of its identity, and http for a worker without one.",
     )
-    hostname: SafeText = Field(default="", max_length=LONGEST_NAME, description="Its host.")
-    version: SafeText = Field(default="", max_length=LONGEST_NAME, description="Its version.")
+    hostname: Line = Field(default="", max_length=LONGEST_NAME, description="Its host.")
+    version: Line = Field(default="", max_length=LONGEST_NAME, description="Its version.")
     work_types: Annotated[list[AnyWorkType], Field(max_length=100)] = Field(
         default_factory=list, description="What it can run."
     )

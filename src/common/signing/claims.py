@@ -11,9 +11,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.canonical import work_digest
+from common.canonical import MAX_INTEGER, work_digest
 from common.confinement import UNCONFINED, Confinement
-from common.json_rules import MAX_INTEGER
 from common.messages import GrantedTask
 from common.policy.model import Effect
 from common.signing.jws import Purpose, sign

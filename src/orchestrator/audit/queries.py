@@ -6,6 +6,7 @@ from datetime import datetime
 import asyncpg
 
 from orchestrator.audit.model import End, Question, Row
+from orchestrator.database.pages import MOST_PAGE_BYTES, Listing
 from orchestrator.database.pool import Connection
 from orchestrator.events.model import Event
 
@@ -50,17 +51,28 @@ FIRST_SINCE = """
 """
 
 ASK = """
-    SELECT e.seq, e.at, e.kind, e.task_id, e.trace_id, e.request_id, e.agent_id, e.attempt, e.actor, e.data, e.hash,
-           NULL AS text
-      FROM event e
-     WHERE e.seq > $1 AND e.seq <= $2
-       AND ($3::text IS NULL OR e.actor = $3)
-       AND ($4::uuid IS NULL OR e.task_id = $4)
-       AND ($5::uuid IS NULL OR e.trace_id = $5)
-       AND ($6::uuid IS NULL OR e.agent_id = $6)
-       AND ($7::text[] IS NULL OR e.kind = ANY($7))
-       AND ($8::text IS NULL OR EXISTS (SELECT FROM task t WHERE t.task_id = e.task_id AND t.work_type = $8))
-     ORDER BY e.seq
+    WITH page AS (
+        SELECT e.seq, e.at, e.kind, e.task_id, e.trace_id, e.request_id, e.agent_id, e.attempt, e.actor, e.data, e.hash,
+               NULL AS text
+          FROM event e
+         WHERE e.seq > $1 AND e.seq <= $2
+           AND ($3::text IS NULL OR e.actor = $3)
+           AND ($4::uuid IS NULL OR e.task_id = $4)
+           AND ($5::uuid IS NULL OR e.trace_id = $5)
+           AND ($6::uuid IS NULL OR e.agent_id = $6)
+           AND ($7::text[] IS NULL OR e.kind = ANY($7))
+           AND ($8::text IS NULL OR EXISTS (SELECT FROM task t WHERE t.task_id = e.task_id AND t.work_type = $8))
+         ORDER BY e.seq
+         LIMIT $9 + 1
+    ), measured AS (
+        SELECT *, sum(octet_length(data::text))
+                      OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+          FROM page
+    )
+    SELECT *, (SELECT count(*) FROM page) AS found
+      FROM measured
+     WHERE coalesce(bytes_before, 0) < $10
+     ORDER BY seq
      LIMIT $9
 """
 
@@ -94,8 +106,13 @@ async def first_since(db: Connection, at: datetime, *, head: int) -> int:
     return found
 
 
-async def ask(db: Connection, question: Question, *, after: int, until: int, limit: int) -> list[Row]:
-    """Return the events above `after` and up to `until` that are wanted, whatever their time; at most `limit`."""
+async def ask(
+    db: Connection, question: Question, *, after: int, until: int, limit: int, most_bytes: int = MOST_PAGE_BYTES
+) -> Listing[Row]:
+    """Return the events above `after` and up to `until` that are wanted, whatever their time.
+
+    There are at most `limit`, and none after those whose data have `most_bytes` together.
+    """
     found = await db.fetch(
         ASK,
         after,
@@ -107,8 +124,10 @@ async def ask(db: Connection, question: Question, *, after: int, until: int, lim
         question.wanted_kinds(),
         question.work_type,
         limit,
+        most_bytes,
     )
-    return [Row(Event.from_row(row), row["hash"]) for row in found]
+    rows = [Row(Event.from_row(row), row["hash"]) for row in found]
+    return Listing(rows, has_more=bool(found) and found[0]["found"] > len(found))
 
 
 def _end(row: asyncpg.Record | None) -> End:

@@ -51,7 +51,7 @@ class AuditService:
             if question.until is not None:
                 end = await queries.first_since(db, question.until, head=head) - 1
             until = end if question.is_about_few else min(end, after + self._window)
-            rows = await queries.ask(db, question, after=after, until=until, limit=limit)
-        if len(rows) == limit:
-            return Page(rows, rows[-1].event.seq)
-        return Page(rows, until if until < end else None)
+            found = await queries.ask(db, question, after=after, until=until, limit=limit)
+        if found.has_more:
+            return Page(found.rows, found.rows[-1].event.seq)
+        return Page(found.rows, until if until < end else None)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
+from orchestrator.database.pages import MOST_PAGE_BYTES, Listing
 from orchestrator.database.pool import Connection
 from orchestrator.events.chain import entry_of
 from orchestrator.events.model import Event, NewEvent
@@ -57,19 +58,32 @@ OLDEST = "SELECT coalesce((SELECT min(seq) FROM event), (SELECT seq + 1 FROM eve
 # Beyond every event.
 NEWEST = 2**63 - 1
 
-# The text of an output event is kept once, in the output itself.
+# The text of an output event is kept once, in the output itself. What lies beyond the limit on bytes is not read: the
+# length of a text that is stored aside is known without it.
 FOLLOW = """
-    SELECT e.seq, e.at, e.kind, e.task_id, e.trace_id, e.request_id, e.agent_id, e.attempt, e.actor, e.data, c.text
-      FROM event e
-      LEFT JOIN output_chunk c
-        ON e.kind = 'task.output' AND c.task_id = e.task_id AND c.attempt = e.attempt
-       AND c.stream = e.data->>'stream' AND c.byte_offset = (e.data->>'offset')::bigint
-     WHERE e.seq > $1 AND e.seq <= $2
-       AND ($3::uuid IS NULL OR e.task_id = $3)
-       AND ($4::uuid IS NULL OR e.trace_id = $4)
-       AND ($5::uuid IS NULL OR e.agent_id = $5)
-       AND ($6::text[] IS NULL OR e.kind = ANY($6))
-     ORDER BY e.seq
+    WITH page AS (
+        SELECT e.seq, e.at, e.kind, e.task_id, e.trace_id, e.request_id, e.agent_id, e.attempt, e.actor, e.data, c.text
+          FROM event e
+          LEFT JOIN output_chunk c
+            ON e.kind = 'task.output' AND c.task_id = e.task_id AND c.attempt = e.attempt
+           AND c.stream = e.data->>'stream' AND c.byte_offset = (e.data->>'offset')::bigint
+         WHERE e.seq > $1 AND e.seq <= $2
+           AND ($3::uuid IS NULL OR e.task_id = $3)
+           AND ($4::uuid IS NULL OR e.trace_id = $4)
+           AND ($5::uuid IS NULL OR e.agent_id = $5)
+           AND ($6::text[] IS NULL OR e.kind = ANY($6))
+         ORDER BY e.seq
+         LIMIT $7 + 1
+    ), measured AS (
+        SELECT *, sum(octet_length(data::text) + coalesce(octet_length(text), 0))
+                      OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+          FROM page
+    )
+    SELECT seq, at, kind, task_id, trace_id, request_id, agent_id, attempt, actor, data, text,
+           (SELECT count(*) FROM page) AS found
+      FROM measured
+     WHERE coalesce(bytes_before, 0) < $8
+     ORDER BY seq
      LIMIT $7
 """
 
@@ -136,7 +150,12 @@ async def follow(
     trace_id: UUID | None = None,
     agent_id: UUID | None = None,
     kinds: Sequence[str] | None = None,
-) -> list[Event]:
-    """Return the events numbered above `after` and up to `until` that match, oldest first, at most `limit`."""
-    rows = await db.fetch(FOLLOW, after, until, task_id, trace_id, agent_id, list(kinds) if kinds else None, limit)
-    return [Event.from_row(row) for row in rows]
+    most_bytes: int = MOST_PAGE_BYTES,
+) -> Listing[Event]:
+    """Return the events numbered above `after` and up to `until` that match, oldest first.
+
+    There are at most `limit`, and none after those that have `most_bytes` together.
+    """
+    wanted = list(kinds) if kinds else None
+    rows = await db.fetch(FOLLOW, after, until, task_id, trace_id, agent_id, wanted, limit, most_bytes)
+    return Listing([Event.from_row(row) for row in rows], has_more=bool(rows) and rows[0]["found"] > len(rows))

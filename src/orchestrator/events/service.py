@@ -14,7 +14,8 @@ class EventService:
         self._pool = pool
 
     async def of_task(self, task_id: UUID, *, after: int, limit: int) -> list[Event]:
-        """Return events of a task numbered above `after`, oldest first, at most `limit`."""
+        """Return events of a task numbered above `after`, oldest first, at most `limit` and some MiB of them."""
         async with self._pool.acquire() as db:
             head = await queries.head(db)
-            return await queries.follow(db, after=after, until=head, limit=limit, task_id=task_id)
+            page = await queries.follow(db, after=after, until=head, limit=limit, task_id=task_id)
+        return page.rows

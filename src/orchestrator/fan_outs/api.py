@@ -1,14 +1,17 @@
 """The REST endpoints of fan-outs."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Annotated, Unpack
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 
+from common.canonical import canonical_json
 from common.rest.fan_outs import FanOut, FanOutTask, On, SkippedAgent
 from common.rest.tasks import DispatchRequest, DispatchResponse
+from orchestrator.database.pages import MOST_PAGE_BYTES
 from orchestrator.fan_outs import model
 from orchestrator.fan_outs.model import Pace, Selector
 from orchestrator.fan_outs.rules import status_of
@@ -17,6 +20,7 @@ from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.access import READ
 from orchestrator.placement.rules import AGENT_ID
 from orchestrator.service import WorkOptions
+from orchestrator.tasks.model import Task
 
 router = APIRouter(
     prefix="/api/v1/fan-outs",
@@ -94,7 +98,17 @@ def _shown(found: model.FanOut) -> FanOut:
         name=tasks[0].name,
         status=status_of(task.status for task in tasks),
         counts=Counter(task.status.value for task in tasks),
-        tasks=[FanOutTask.model_validate(task) for task in tasks],
+        tasks=list(parts_of(tasks)),
         created_at=min(task.created_at for task in tasks),
         finished_at=max(ends) if len(ends) == len(tasks) else None,
     )
+
+
+def parts_of(tasks: Iterable[Task], *, most_bytes: int = MOST_PAGE_BYTES) -> Iterator[FanOutTask]:
+    """Yield the task of each agent, with its result as long as all results together are not too large."""
+    size = 0
+    for task in tasks:
+        part = FanOutTask.model_validate(task)
+        size += 0 if task.result is None else len(canonical_json(task.result))
+        left_out = task.result is not None and size > most_bytes
+        yield part.model_copy(update={"result": None, "result_left_out": True}) if left_out else part

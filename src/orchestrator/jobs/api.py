@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
+from common.json_rules import Line
 from common.messages import OutputChunk, Resources, ResultStatus, StatusUpdate
 from common.rest.jobs import (
     LONGEST_NAME,
@@ -59,7 +60,7 @@ async def get_jobs(request: Request) -> JobService:
 
 
 Jobs = Annotated[JobService, Depends(get_jobs)]
-WorkerName = Annotated[str, Path(min_length=1, max_length=LONGEST_NAME)]
+WorkerName = Annotated[Line, Path(min_length=1, max_length=LONGEST_NAME)]
 
 
 @router.post(
@@ -95,12 +96,15 @@ async def list_jobs(
     limit: Annotated[Digits, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="`nextCursor` of the page before.")] = None,
 ) -> JobPage:
-    """Return jobs and tasks alike: they are the same."""
+    """Return jobs and tasks alike: they are the same.
+
+    A page of large jobs ends before the limit: go on with its `nextCursor`.
+    """
     before = None if cursor is None else decode_cursor(cursor)
-    found = await jobs.newest(statuses=status, work_type=type, before=before, limit=limit)
-    last = found[-1].task if len(found) == limit else None
+    page = await jobs.newest(statuses=status, work_type=type, before=before, limit=limit)
+    last = page.rows[-1].task if page.has_more else None
     return JobPage(
-        items=[answers.job(job) for job in found],
+        items=[answers.job(job) for job in page.rows],
         next_cursor=None if last is None else encode_cursor(last.created_at, last.task_id),
     )
 

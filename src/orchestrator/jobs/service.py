@@ -14,6 +14,7 @@ from common.loop import Wake
 from common.messages import Lease, OutputChunk, ResultStatus, StatusUpdate, WorkResult, WorkStatus
 from common.orders import Drain, Leave, Pause
 from common.rest.jobs import JobStatus
+from orchestrator.database.pages import Listing
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.identities.model import Caller
 from orchestrator.jobs import queries
@@ -117,13 +118,14 @@ class JobService:
         work_type: str | None,
         before: tuple[datetime, UUID] | None,
         limit: int,
-    ) -> list[Job]:
-        """Return jobs, newest first."""
+    ) -> Listing[Job]:
+        """Return a page of jobs, newest first."""
         wanted = TaskFilter(statuses_of(statuses), work_type, before=before)
         async with self._pool.acquire() as db:
             page = await tasks.newest(db, wanted, limit=limit)
-            whole = await tasks.get(db, [task.task_id for task in page])
-        return await self._show([whole.get(task.task_id, task) for task in page])
+            whole = await tasks.get(db, [task.task_id for task in page.rows])
+        jobs = await self._show([whole.get(task.task_id, task) for task in page.rows])
+        return Listing(jobs, page.has_more)
 
     async def cancel(self, job_id: UUID, *, by: str) -> Job:
         """Cancel a job that has not ended; raises `JobNotFound`, and `NotTheOwner` when it has ended otherwise."""

@@ -26,7 +26,6 @@ router = APIRouter(tags=["live"])
 FELL_BEHIND = 4008
 FAILED = 1011
 HEARTBEAT_SECONDS = 15.0
-# An event of output can hold some hundred KiB.
 PAGE = 200
 MAX_SEQ = 2**63 - 1
 DIGITS = len(str(MAX_SEQ))
@@ -99,7 +98,7 @@ class Watcher:
         """
         until = self._hub.position
         async with self._pool.acquire() as db:
-            events = await queries.follow(
+            page = await queries.follow(
                 db,
                 after=after,
                 until=until,
@@ -111,12 +110,12 @@ class Watcher:
             )
             # Asked after the page was read, so that no event is removed unseen in between.
             oldest = await queries.oldest(db)
-        first = min(oldest, events[0].seq if events else until + 1)
+        first = min(oldest, page.rows[0].seq if page.rows else until + 1)
         if after < first - 1:
             await self._socket.send_text(to_json({"type": "gap", "after": after, "until": first - 1}))
-        for event in events:
+        for event in page.rows:
             await self._socket.send_text(encode(event))
-        return events[-1].seq if len(events) == PAGE else until
+        return page.rows[-1].seq if page.has_more else until
 
 
 @router.websocket("/ws/{trace_id}", dependencies=[READ])

@@ -101,12 +101,12 @@ class FollowEvents:
         return 0
 
     async def _follow(self) -> int:
-        """Hand one page on; a page that is not full was the last, until there are news."""
+        """Hand one page on; a page that has no more behind it was the last, until there are news."""
         async with self._pool.acquire() as db:
-            events = await queries.follow(db, after=self._hub.position, until=queries.NEWEST, limit=PAGE)
-        if events:
-            await self._hand_on(events)
-        return len(events) if len(events) == PAGE else 0
+            page = await queries.follow(db, after=self._hub.position, until=queries.NEWEST, limit=PAGE)
+        if page.rows:
+            await self._hand_on(page.rows)
+        return len(page.rows) if page.has_more else 0
 
     async def _hand_on(self, events: Sequence[Event]) -> None:
         if self._listener is not None:

@@ -6,16 +6,16 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from common.canonical import canonical_json
 from common.errors import Conflict, ErrorCode, Invalid, InvalidField
 from common.fields import place_in, problem_in
+from common.json_rules import check_size
 from common.labels import check_task_labels
 from common.rest.tasks import LONGEST_NAME
 from common.rest.work import HIGHEST_LIMIT, LONGEST_KEY, LONGEST_WAIT
 from common.visible import is_hidden
-from common.work import PARAMETERS, content_of
+from common.work import MAX_PARAMETERS_BYTES, PARAMETERS, content_of
 from orchestrator.keys.model import has_keys
 from orchestrator.tasks.model import (
     ATTEMPTS_IF_IDEMPOTENT,
@@ -30,8 +30,6 @@ from orchestrator.tasks.model import (
 
 # How the concurrency keys begin that a fan-out gives its tasks. Queries name it, too.
 FAN_OUT = "fan-out:"
-# The grants of several tasks travel in one message.
-MAX_PARAMETERS_BYTES = 512 * 1024
 
 
 class UnknownWorkType(Invalid, ValueError):
@@ -70,9 +68,10 @@ def agent_type_for(work_type: str, hints: Mapping[str, object], routes: Mapping[
 
 def check_parameters(work_type: str, parameters: Mapping[str, object]) -> None:
     """Raise `InvalidField` for the first parameter that the work type does not allow, or if all are too large."""
-    size = len(to_json(parameters))
-    if size > MAX_PARAMETERS_BYTES:
-        raise InvalidField("parameters", f"must be at most {MAX_PARAMETERS_BYTES} bytes of JSON, not {size}")
+    try:
+        check_size(parameters, MAX_PARAMETERS_BYTES)
+    except ValueError as problem:
+        raise InvalidField("parameters", str(problem)) from None
     model = PARAMETERS.get(work_type)
     if model is None:
         return

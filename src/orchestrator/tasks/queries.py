@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from common.lifecycle import Status
+from orchestrator.database.pages import MOST_PAGE_BYTES, Listing
 from orchestrator.database.pool import Connection
 from orchestrator.tasks.columns import COLUMNS, columns
 from orchestrator.tasks.model import Identity, NewTask, Progressed, Task, TaskFilter
@@ -62,25 +63,45 @@ LOCK = GET + " ORDER BY task_id FOR UPDATE"
 LOCK_ADMITTED = GET + " AND admitted ORDER BY task_id FOR UPDATE"
 GET_NOT_ADMITTED = GET + " AND NOT admitted"
 
+# A list shows neither output nor results.
+LISTED = COLUMNS.replace("task.output", "'' AS output").replace("task.result", "NULL::jsonb AS result")
+
+# What lies beyond the limit on bytes is not sent; what callers and agents may make large is counted.
 LIST = f"""
-    SELECT {COLUMNS.replace("task.output", "'' AS output")}, agent_name(agent_id)
-      FROM task
-     WHERE ($1::text[] IS NULL OR status = ANY($1))
-       AND ($2::text IS NULL OR work_type = $2)
-       AND ($3::text IS NULL OR agent_type = $3)
-       AND ($4::uuid IS NULL OR agent_id = $4)
-       AND ($5::uuid IS NULL OR trace_id = $5)
-       AND ($6::timestamptz IS NULL OR created_at > $6)
-       AND ($7::timestamptz IS NULL OR (created_at, task_id) < ($7, $8::uuid))
-       AND ($10::text IS NULL OR name = $10 AND name <> '')
-       AND ($11::jsonb IS NULL OR labels @> $11 AND labels <> '{{}}')
-       AND ($12::text IS NULL OR requested_by = $12)
+    WITH page AS (
+        SELECT {LISTED}
+          FROM task
+         WHERE ($1::text[] IS NULL OR status = ANY($1))
+           AND ($2::text IS NULL OR work_type = $2)
+           AND ($3::text IS NULL OR agent_type = $3)
+           AND ($4::uuid IS NULL OR agent_id = $4)
+           AND ($5::uuid IS NULL OR trace_id = $5)
+           AND ($6::timestamptz IS NULL OR created_at > $6)
+           AND ($7::timestamptz IS NULL OR (created_at, task_id) < ($7, $8::uuid))
+           AND ($10::text IS NULL OR name = $10 AND name <> '')
+           AND ($11::jsonb IS NULL OR labels @> $11 AND labels <> '{{}}')
+           AND ($12::text IS NULL OR requested_by = $12)
+         ORDER BY created_at DESC, task_id DESC
+         LIMIT $9 + 1
+    ), measured AS (
+        SELECT *, sum(octet_length(parameters::text) + octet_length(hints::text) + octet_length(labels::text)
+                      + coalesce(octet_length(error_message), 0))
+                      OVER (ORDER BY created_at DESC, task_id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+                      AS bytes_before
+          FROM page
+    )
+    SELECT {COLUMNS}, agent_name(agent_id), (SELECT count(*) FROM page) AS found
+      FROM measured AS task
+     WHERE coalesce(bytes_before, 0) < $13
      ORDER BY created_at DESC, task_id DESC
      LIMIT $9
 """  # noqa: S608 - constants only
 
+# What an operator sees of an execution has neither parameters nor what was returned.
+ENDED = COLUMNS.replace("task.parameters", "'{}'::jsonb AS parameters").replace("task.result", "NULL::jsonb AS result")
+
 LAST_ENDED = f"""
-    SELECT {COLUMNS}
+    SELECT {ENDED}
       FROM task
      WHERE finished_at IS NOT NULL
      ORDER BY finished_at DESC, task_id
@@ -157,8 +178,11 @@ OF_STOPPED_FAN_OUTS = """
      LIMIT $1
 """
 
+# All of them have the same parameters, which nobody asks for here.
+PARTS = COLUMNS.replace("task.parameters", "'{}'::jsonb AS parameters")
+
 OF_FAN_OUT = f"""
-    SELECT {COLUMNS}, agent_name(coalesce(agent_id, (hints->>'agent_id')::uuid))
+    SELECT {PARTS}, agent_name(coalesce(agent_id, (hints->>'agent_id')::uuid))
       FROM task
      WHERE concurrency_key = $1 AND concurrency_key LIKE 'fan-out:%'
      ORDER BY dispatch_no
@@ -263,7 +287,7 @@ async def of_stopped_fan_outs(db: Connection, *, limit: int) -> dict[UUID, int]:
 
 
 async def of_fan_out(db: Connection, key: str) -> list[Task]:
-    """Return the tasks of a fan-out by their concurrency key, each with the name of its agent, in order."""
+    """Return the tasks of a fan-out by their concurrency key, with the names of their agents, without parameters."""
     return [Task.from_row(row) for row in await db.fetch(OF_FAN_OUT, key)]
 
 
@@ -291,8 +315,11 @@ async def last_ended(db: Connection, *, limit: int) -> list[Task]:
     return [Task.from_row(row) for row in await db.fetch(LAST_ENDED, limit)]
 
 
-async def newest(db: Connection, wanted: TaskFilter, *, limit: int) -> list[Task]:
-    """Return matching tasks, newest first and without their output."""
+async def newest(db: Connection, wanted: TaskFilter, *, limit: int, most_bytes: int = MOST_PAGE_BYTES) -> Listing[Task]:
+    """Return matching tasks, newest first, without their output and results.
+
+    There are at most `limit`, and none after those that have `most_bytes` together.
+    """
     at, task_id = wanted.before if wanted.before is not None else (None, None)
     rows = await db.fetch(
         LIST,
@@ -308,8 +335,10 @@ async def newest(db: Connection, wanted: TaskFilter, *, limit: int) -> list[Task
         wanted.name,
         None if not wanted.labels else dict(wanted.labels),
         wanted.requested_by,
+        most_bytes,
     )
-    return [Task.from_row(row) for row in rows]
+    found = [Task.from_row({name: value for name, value in row.items() if name != "found"}) for row in rows]
+    return Listing(found, has_more=bool(rows) and rows[0]["found"] > len(rows))
 
 
 async def cancel(db: Connection, task_ids: Sequence[UUID]) -> None:

@@ -12,6 +12,7 @@ from common.messages import CancelTask
 from common.safeguards import Safeguard, is_on
 from orchestrator.approvals import asking
 from orchestrator.approvals.rules import ApprovalMismatch
+from orchestrator.database.pages import Listing
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.keys import admission
@@ -182,8 +183,8 @@ class TaskService:
             raise TaskNotFound(task_id)
         return task
 
-    async def newest(self, wanted: TaskFilter, *, limit: int) -> list[Task]:
-        """Return matching tasks, newest first."""
+    async def newest(self, wanted: TaskFilter, *, limit: int) -> Listing[Task]:
+        """Return a page of matching tasks, newest first."""
         async with self._pool.acquire() as db:
             return await queries.newest(db, wanted, limit=limit)
 

@@ -3,6 +3,7 @@ docs/reference/queue-api.md, told once more so that a test can say beforehand wh
 """
 
 import math
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,10 @@ HIGHEST = {"maxAttempts": 100, "leaseSeconds": 3600, "priority": 2**53 - 1}
 MOST_TYPES = 100
 DEEPEST = 64
 LARGEST_INTEGER = 2**53 - 1
+# People read these in a line.
+LINES = ("type", "affinityKey", "workerId", "allowedTypes", "workerCapabilities")
+BIDIRECTIONAL = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+MARKS = "\u061c\u200e\u200f"
 
 
 def is_beyond(operation: str, body: Mapping[str, Any]) -> bool:
@@ -33,6 +38,7 @@ def is_beyond(operation: str, body: Mapping[str, Any]) -> bool:
         or body.get("priority", 0) < -LARGEST_INTEGER
         or len(body.get("allowedTypes", ())) > MOST_TYPES
         or any(len(name) > LONGEST["type"] for name in body.get("allowedTypes", ()))
+        or any(_is_no_line(value) for name in LINES for value, _ in _values(body.get(name), 0))
         or any(_is_not_kept(value, depth) for value, depth in _values(body, 0))
     )
 
@@ -46,6 +52,16 @@ def _values(value: Any, depth: int) -> Iterator[tuple[Any, int]]:
     elif isinstance(value, list):
         for inner in value:
             yield from _values(inner, depth + 1)
+
+
+def _is_no_line(value: Any) -> bool:
+    """Say whether a text holds what a terminal obeys, or what reorders the line in which it stands."""
+    return isinstance(value, str) and any(
+        unicodedata.category(one) in {"Cc", "Zl", "Zp"}
+        or unicodedata.bidirectional(one) in BIDIRECTIONAL
+        or one in MARKS
+        for one in value
+    )
 
 
 def _is_not_kept(value: Any, depth: int) -> bool:

@@ -128,5 +128,5 @@ async def test_an_integer_that_other_programs_read_as_another_is_refused_by_its_
 
     assert answer.status_code == 422
     assert "payload" in answer.text
-    assert "must not contain integers beyond ±9007199254740991" in answer.text
+    assert "must not contain numbers beyond ±9007199254740991" in answer.text
     assert "rows.1.size" in answer.text

@@ -5,6 +5,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from orchestrator.database.pages import MOST_PAGE_BYTES
 from orchestrator.settings import OrchestratorSettings
 from tests.integration.jobs.asking import Json, claim, create, get, post
 
@@ -231,6 +232,32 @@ async def test_jobs_are_listed_newest_first_with_a_cursor(queue: httpx2.AsyncCli
     first = (await queue.get("/api/queue/jobs", params={"limit": 2})).json()
     assert [item["id"] for item in first["items"]] == [made[4], made[3]]
     assert await listed(limit=3, cursor=first["nextCursor"]) == [made[2], made[1], made[0]]
+
+
+@pytest.mark.parametrize("number", ["1e308", "1e19", "9007199254740994.0", "9223372036854775808"])
+async def test_a_number_that_would_grow_is_refused_by_its_place_and_nothing_is_stored(
+    queue: httpx2.AsyncClient, number: str
+) -> None:
+    body = f'{{"type": "big", "payload": {{"x": [{", ".join([number] * 10_000)}]}}}}'
+
+    answer = await queue.post("/api/queue/jobs", content=body, headers={"content-type": "application/json"})
+
+    assert answer.status_code == 422
+    [problem] = answer.json()["errors"]
+    assert problem["field"] == "body.payload"
+    assert problem["message"].startswith("x.0: must not contain")
+    assert (await queue.get("/api/queue/jobs")).json()["items"] == []
+
+
+async def test_a_list_of_large_jobs_ends_early_and_its_pages_show_each_job_once(queue: httpx2.AsyncClient) -> None:
+    made = [(await create(queue, payload={"text": "x" * 500_000}))["id"] for _ in range(20)]
+
+    first = await queue.get("/api/queue/jobs", params={"limit": 200})
+    rest = await queue.get("/api/queue/jobs", params={"limit": 200, "cursor": first.json()["nextCursor"]})
+
+    assert len(first.content) < MOST_PAGE_BYTES + 600_000
+    assert [job["id"] for page in (first, rest) for job in page.json()["items"]] == made[::-1]
+    assert "nextCursor" not in rest.json() or rest.json()["nextCursor"] is None
 
 
 async def test_a_creation_that_is_repeated_is_the_same_job(queue: httpx2.AsyncClient) -> None:

@@ -11,7 +11,7 @@ from orchestrator.events.model import Event
 async def events_of(pool: Pool) -> list[Event]:
     """Return every event, oldest first."""
     async with pool.acquire() as db:
-        return await queries.follow(db, after=0, until=await queries.head(db), limit=10_000)
+        return (await queries.follow(db, after=0, until=await queries.head(db), limit=10_000, most_bytes=2**40)).rows
 
 
 async def kinds_of(pool: Pool, task_id: UUID) -> list[str]:

@@ -188,7 +188,7 @@ async def test_tasks_are_listed_newest_first_page_by_page_without_repetition(tas
     await tasks.dispatch(made[4:], by="caller")
 
     seen, before = [], None
-    while page := await tasks.newest(TaskFilter(before=before), limit=3):
+    while page := (await tasks.newest(TaskFilter(before=before), limit=3)).rows:
         seen += [task.task_id for task in page]
         before = (page[-1].created_at, page[-1].task_id)
 
@@ -202,7 +202,7 @@ async def test_tasks_are_listed_by_what_is_asked_for(tasks: TaskService) -> None
     await tasks.cancel(other.task_id, by="caller")
 
     async def ids(**filters: Any) -> set[UUID]:
-        return {task.task_id for task in await tasks.newest(TaskFilter(**filters), limit=10)}
+        return {task.task_id for task in (await tasks.newest(TaskFilter(**filters), limit=10)).rows}
 
     assert await ids(work_type="shell_script") == {wanted.task_id}
     assert await ids(statuses=[Status.CANCELLED]) == {other.task_id}

@@ -76,8 +76,8 @@ async def _work(front: Front, leases: LeaseService) -> None:
 
 async def _everything(pool: Pool) -> list[object]:
     async with pool.acquire() as db:
-        events = await queries.follow(db, after=0, until=queries.NEWEST, limit=1000)
-    return [json.loads(encode(event)) for event in events]
+        page = await queries.follow(db, after=0, until=queries.NEWEST, limit=1000)
+    return [json.loads(encode(event)) for event in page.rows]
 
 
 async def _happen(pool: Pool) -> None:

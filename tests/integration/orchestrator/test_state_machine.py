@@ -312,7 +312,7 @@ class Ledger(RuleBasedStateMachine):
 
     async def _history(self) -> list[Event]:
         async with self.pool.acquire() as db:
-            return await events.follow(db, after=self.began, until=await events.head(db), limit=10_000)
+            return (await events.follow(db, after=self.began, until=await events.head(db), limit=10_000)).rows
 
 
 def test_every_history_leaves_the_ledger_as_the_model_says(ledger_url: str) -> None:

@@ -17,6 +17,7 @@ from websockets.frames import CloseCode
 
 import orchestrator.live.api as live
 import orchestrator.main as main
+from orchestrator.database.pages import Listing
 from orchestrator.events import queries
 from orchestrator.events.model import Event
 from orchestrator.http import websocket
@@ -179,10 +180,10 @@ async def test_what_nobody_watches_is_not_read_and_who_comes_then_misses_nothing
     read: list[int] = []
     follow = queries.follow
 
-    async def counted(*args: Any, **wanted: Any) -> list[Event]:
-        events = await follow(*args, **wanted)
-        read.extend(event.seq for event in events)
-        return events
+    async def counted(*args: Any, **wanted: Any) -> Listing[Event]:
+        page = await follow(*args, **wanted)
+        read.extend(event.seq for event in page.rows)
+        return page
 
     monkeypatch.setattr(queries, "follow", counted)
     for _ in range(20):

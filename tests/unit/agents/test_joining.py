@@ -16,7 +16,7 @@ from common.protocol import (
     encode,
 )
 from orchestrator.dead_letters.rules import KEPT_BYTES
-from tests.factories import make_results
+from tests.factories import make_chunk, make_results
 
 AGENT = UUID(int=7)
 
@@ -75,7 +75,7 @@ def test_a_message_holds_so_many_results_and_no_more() -> None:
 
 
 def test_a_message_holds_so_many_bytes_and_the_ledger_keeps_all_of_it_if_it_ends_there() -> None:
-    given = reports(90, output="x" * 30_000)
+    given = reports(90, result="x" * 30_000)
 
     parts = joined(AGENT, given)
 
@@ -85,7 +85,9 @@ def test_a_message_holds_so_many_bytes_and_the_ledger_keeps_all_of_it_if_it_ends
 
 
 def test_a_result_that_fills_a_message_by_itself_travels_alone_and_as_it_is() -> None:
-    small, large, other = *reports(1), *reports(1, output="x" * MOST_RESULTS_BYTES), *reports(1)
+    chunks = [make_chunk(number, "x" * 200_000, offset=number * 200_000) for number in range(6)]
+    small, large, other = *reports(1), *reports(1, chunks=chunks), *reports(1)
+    assert len(large.body) > MOST_RESULTS_BYTES
 
     assert joined(AGENT, [small, large, other]) == [small, large, other]
 

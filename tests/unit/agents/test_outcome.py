@@ -1,13 +1,17 @@
 """What an executor returns leaves the host as JSON without secrets, or as a failure that says why."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from agents.executors.base import Outcome
+from agents.results import work_result
 from common.errors import ErrorCode
-from common.messages import ResultStatus
+from common.messages import LONGEST_MESSAGE, ResultStatus
+from common.protocol import UnreadableMessage, decode, encode
 from common.result import MAX_RESULT_BYTES
+from tests.factories import make_grant
 
 
 def deep(levels: int) -> Any:
@@ -75,3 +79,15 @@ def test_a_result_that_only_its_marks_make_too_large_has_failed() -> None:
     left = outcome.leaving(lambda text: text.replace("secret", "[redacted]"))
 
     assert (left.status, left.result) == (ResultStatus.FAILED, None)
+
+
+def test_a_result_holds_an_error_message_of_the_largest_size_and_no_larger() -> None:
+    agent_id = uuid4()
+
+    sent = work_result(agent_id, make_grant(), Outcome.failed("x" * (LONGEST_MESSAGE + 1)))
+
+    assert sent.payload.error_message == "x" * LONGEST_MESSAGE
+    assert decode(encode(sent)).type == "work_result"
+    longer = encode(sent).replace(b"x" * LONGEST_MESSAGE, b"x" * (LONGEST_MESSAGE + 1))
+    with pytest.raises(UnreadableMessage, match=r"payload\.error_message"):
+        decode(longer)

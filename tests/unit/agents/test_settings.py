@@ -23,6 +23,20 @@ def test_a_relative_directory_is_made_absolute(monkeypatch: pytest.MonkeyPatch, 
     assert AgentSettings.load(state_dir="~/state").state_dir == tmp_path / "home" / "state"
 
 
+@pytest.mark.parametrize(("measured", "name"), [("we\x1b[2Jb\n-1\u202e", "we[2Jb -1"), ("\x1b", "unnamed")])
+def test_an_odd_name_of_the_host_becomes_one_that_an_orchestrator_takes(
+    monkeypatch: pytest.MonkeyPatch, measured: str, name: str
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: measured)
+
+    assert AgentSettings.load().name == name
+
+
+def test_a_name_that_people_set_is_refused_with_control_characters() -> None:
+    with pytest.raises(InvalidSettings, match="control"):
+        AgentSettings.load(name="web\x1b[2J")
+
+
 @pytest.mark.parametrize("value", ["PATH, HOME,", '["PATH", "HOME"]'])
 def test_the_allow_list_is_names_with_commas_or_json(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("CHIFFON_AGENT_ENV_ALLOW", value)

@@ -31,7 +31,7 @@ def test_work_types_are_listed_with_their_agents(
     assert run(["work-types", "--server", url]) == Exit.OK
     assert [line.split("  ") for line in _squeezed(capfd.readouterr().out)] == [
         ["TYPE", "POOL", "AGENTS", "DESCRIPTION"],
-        ["echo", "infra", "5 (a, b, c, …)", "Say\\x1b it."],
+        ["echo", "infra", "5 (a, b, c, …)", "Say\\u001b it."],
         ["own", "-", "0", "-"],
     ]
 
@@ -56,7 +56,7 @@ def test_agents_are_listed_with_what_keeps_work_from_them(
     assert run(["agents", "--server", url]) == Exit.OK
 
     printed = capfd.readouterr().out
-    assert "draining: new\\x1bkernel" in printed
+    assert "draining: new\\u001bkernel" in printed
     assert ":00: disk" in printed
     assert "failing; none until" in printed
 
@@ -173,7 +173,7 @@ def test_dead_letters_that_wait_are_listed(fake: FakeOrchestrator, url: str, cap
     ("body", "how", "shown"),
     [
         ('{"x": 1}', {"body_json": {"x": 1}}, '"x": 1'),
-        ("he\x1bllo", {}, "he\\x1bllo"),
+        ("he\x1bllo", {}, "he\\u001bllo"),
         ("/wA=", {"body_encoding": "base64"}, "/wA="),
         ("{", {"body_truncated": True}, "only the first MiB"),
     ],

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from chiffon.cli import progress_line
-from chiffon.cli.progress_line import CLEAR, WITHOUT_WRAPPING, ProgressLine
+from chiffon.cli import console
+from chiffon.cli.console import CLEAR, WITHOUT_WRAPPING
+from chiffon.cli.progress_line import ProgressLine
 
 
 class Terminal(io.StringIO):
@@ -22,7 +23,7 @@ def drawn(text: str) -> str:
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     terminal = Terminal()
     # Not `sys.stderr` itself: pytest puts another there before the test begins.
-    monkeypatch.setattr(progress_line, "sys", SimpleNamespace(stderr=terminal))
+    monkeypatch.setattr(console, "sys", SimpleNamespace(stderr=terminal))
     return terminal
 
 
@@ -70,7 +71,7 @@ def test_what_a_terminal_would_obey_is_written_out(terminal: Terminal) -> None:
     with ProgressLine() as line:
         line.show("40% \x1b[2J\u202e")
 
-        assert terminal.getvalue() == drawn("40% \\x1b[2J\\u202e")
+        assert terminal.getvalue() == drawn("40% \\u001b[2J\\u202e")
 
 
 @pytest.mark.parametrize(("else_lines", "printed"), [(True, "Progress: 1% a\nProgress: 2% b\n"), (False, "")])

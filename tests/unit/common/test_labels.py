@@ -40,7 +40,11 @@ def test_so_many_labels_with_texts_so_long_are_kept() -> None:
         ({"gpu": 2**53}, "gpu: must be a number from -9007199254740991 to 9007199254740991"),
         ({"gpu": 10**400}, "gpu: must be a number from"),
         ({"gpu": "x" * 201}, "gpu: must have at most 200"),
-        ({"gpu": "\x00"}, "NUL"),
+        ({"gpu": "\x00"}, r"gpu: must not contain control .* U\+0000"),
+        ({"zone": "e\x1b[2Ju"}, r"zone: must not contain control .* U\+001B"),
+        ({"zone": ["eu", "\u202e"]}, r"zone: must not contain control or bidirectional .* U\+202E"),
+        ({"gpu": 2.0**53}, "gpu: must be a number from"),
+        ({f"l{n}": ["x" * LONGEST_TEXT] * 5 for n in range(MOST_LABELS)}, "at most 65536 bytes of JSON"),
         ({f"l{n}": n for n in range(101)}, "at most 100"),
     ],
 )

@@ -64,6 +64,46 @@ def test_a_line_for_people_shows_the_same(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err.rstrip().endswith("WARNING task.lost attempt=2 task_id=x")
 
 
+@pytest.mark.parametrize("where", ["message", "field", "exception"])
+def test_a_text_log_has_one_line_for_one_record_whatever_a_stranger_sends(
+    capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    configure_logs(service="orchestrator", level="INFO", style="text")
+    forged = "/x\n2026-11-29 00:00:00,000 INFO    approval.answered by=ben\x1b[2J\u202e\x85\u2028"
+
+    match where:
+        case "message":
+            log.info("GET %s", forged)
+        case "field":
+            log.info("request", extra={"path": forged})
+        case _:
+            log.error("request.failed", exc_info=ValueError(forged))
+
+    line, *rest = capsys.readouterr().err.rstrip("\n").split("\n")
+    assert " INFO " in line or " ERROR " in line
+    assert (rest == []) == (where != "exception")
+    assert all(below.startswith("    ") for below in rest)
+    assert all(" " <= one <= "~" for text in (line, *rest) for one in text)
+    assert "\\u001b[2J\\u202e\\u0085\\u2028" in "".join((line, *rest))
+
+
+def test_a_value_in_a_text_log_cannot_pass_for_another_field(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(service="orchestrator", level="INFO", style="text")
+
+    log.info("agent.said", extra={"hostname": "web state=approved", "status": "online"})
+
+    assert capsys.readouterr().err.rstrip().endswith('agent.said hostname="web state=approved" status=online')
+
+
+def test_a_json_log_keeps_each_value_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(service="orchestrator", level="INFO", style="json")
+
+    log.info("request", extra={"path": "/x\n\x1b[2J ж"})
+
+    [line] = lines(capsys)
+    assert line["path"] == "/x\n\x1b[2J ж"
+
+
 def test_lines_below_the_level_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(service="agent", level="ERROR", style="json")
 

@@ -3,6 +3,9 @@
 import json
 import time
 
+from common.policy.model import Refused
+from common.policy.rules import Finding
+from orchestrator.policy.answers import explained
 from orchestrator.tasks.answers import LONGEST_IN_LIST, status_of, summary_of
 from tests.test_orchestrator_api import make_task
 
@@ -45,3 +48,13 @@ def test_two_hundred_of_the_largest_parameters_cost_a_list_little() -> None:
         summary_of(task)
 
     assert time.process_time() - began < 2
+
+
+def test_what_rules_say_of_work_does_not_grow_with_the_work() -> None:
+    findings = [Finding(f"rule {number}", [f"the path {'x' * 10_000} is not under /srv"] * 1000) for number in range(5)]
+
+    answer = explained(Refused("x" * 500_000, "1", "rule 0"), findings)
+
+    assert len(answer.model_dump_json()) < 60_000
+    assert [len(finding.mismatches) for finding in answer.findings] == [21] * 5
+    assert answer.findings[0].mismatches[-1] == "… 980 more"

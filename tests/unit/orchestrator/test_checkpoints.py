@@ -124,7 +124,9 @@ def test_what_is_no_checkpoint_is_refused(purpose: Purpose, claims: str) -> None
         parse(sign(KEY, purpose, claims).encode() + b"\n")
 
 
-@pytest.mark.parametrize("line", [b"", b"null", b"{}", b"a.b.c", b"\xff", line_of(made(1)) * 2])
+@pytest.mark.parametrize(
+    "line", [b"", b"null", b"{}", b"a.b.c", b"\xff", pytest.param(line_of(made(1)) * 2, id="two lines")]
+)
 def test_what_is_no_signature_is_no_checkpoint(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"JWS|utf-8"):
         parse(line)
