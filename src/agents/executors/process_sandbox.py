@@ -90,7 +90,7 @@ def _system(path: str) -> list[str]:
 
 def _named(sandbox: Sandbox) -> list[tuple[str, str]]:
     """Return the paths that the host names and how they are bound, a directory before what is in it."""
-    how = {path: "--ro-bind" for path in sandbox.readable}
+    how = dict.fromkeys(sandbox.readable, "--ro-bind")
     # A device works only where that is asked for.
     how |= {path: "--dev-bind" if path.is_relative_to("/dev") else "--bind" for path in sandbox.writable}
     return [(str(path), how[path]) for path in sorted(how, key=lambda path: path.parts)]
