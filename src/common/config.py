@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from common.broker.base import QueueType
 from common.errors import StartupRefused
+from common.private import check_private
 
 CONFIG_VARIABLE = "CHIFFON_CONFIG"
 DEFAULT_FILE = Path("chiffon.toml")
@@ -77,6 +78,7 @@ def config_file() -> Path | None:
     named = os.environ.get(CONFIG_VARIABLE)
     path = Path(named) if named else DEFAULT_FILE
     if path.exists():
+        check_private(path, "The file of settings")
         return path
     if named:
         raise InvalidSettings(f"{CONFIG_VARIABLE} names a file that does not exist: {path}")

@@ -13,6 +13,7 @@ from common.canonical import canonical_json
 from common.confinement import UNCONFINED, Confinement
 from common.errors import StartupRefused
 from common.policy.model import ApprovalDemand, Effect
+from common.private import check_private
 
 LONGEST_PATTERN = 500
 
@@ -121,6 +122,7 @@ def parse_policy(text: str, *, source: str) -> Policy:
 def read_policy(path: Path) -> Policy:
     """Return the policy in a file; raises `InvalidPolicy`."""
     try:
+        check_private(path, "The policy")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidPolicy(f"The policy {path} cannot be read: {error}.") from None
