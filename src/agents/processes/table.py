@@ -139,9 +139,9 @@ def _find(targets: Collection[Target]) -> list[Seen]:
     carriers: dict[int, Target] = {}
     for seen in alive:
         variables = frozenset(_read(seen.pid, "environ").split(b"\0"))
-        for target, mark in marks:
+        for owner, mark in marks:
             if mark <= variables:
-                carriers[seen.pid] = target
+                carriers[seen.pid] = owner
     groups = {leader for target in targets for leader, ticks in target.groups if _is_leader(leader, ticks)}
     for seen in alive:
         target = carriers.get(seen.pid)

@@ -180,7 +180,7 @@ POISONED = ["/usr/bin/env", "CHIFFON_TASK_ID=x", f"CHIFFON_ATTEMPT={'9' * 5000}"
 
 @pytest.fixture
 def poisoned() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes of others whose environment names an attempt that cannot be; as another user, too, where that can be."""
+    """Processes of others whose environment names an attempt that cannot be; of another user, too, where we may."""
     users = [None, "nobody"] if os.geteuid() == 0 else [None]
     processes = [subprocess.Popen(POISONED, user=user, start_new_session=True) for user in users]
     yield processes

