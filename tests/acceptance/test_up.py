@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.acceptance.deployment import CHIFFON, Up, chiffon, dispatch, environment, up
+from tests.services import packages
 from tests.services.ports import free_ports
 
 # The tests that share one stay in one worker.
@@ -106,6 +107,30 @@ async def test_others_change_nothing_of_it_and_read_no_secret_whatever_its_umask
             flock = ["flock", "--nonblock", str(running.state / "lock"), "true"]
             done = subprocess.run(flock, user=user, capture_output=True, text=True, check=False)
             assert "Permission denied" in done.stderr
+
+
+async def test_sandboxed_work_finds_nothing_of_the_installation_that_runs_it(prepared: Path, tmp_path: Path) -> None:
+    packages.install_missing()
+    walls = {"CHIFFON_AGENT_CONFINEMENT": '{"sandbox": true}'} if packages.program("bwrap") else {}
+    variables = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "CHIFFON_AGENT_SANDBOX_READABLE": "/etc/profile"}
+    async with up("--agents", "2", "--agent-types", "infra", on=prepared, **walls, **variables) as running:
+        names = ["token", "keys", "trusted_keys.pem", "lock", "logs", "audit", "postgres", "agents/infra-2"]
+        places = [*(running.state / name for name in names), tmp_path / "config", Path("/etc/shadow"), Path("/root")]
+        assert all(place.exists() for place in places)
+        # Turned round, because a token would be hidden in the output as it is.
+        script = (
+            f"for place in {' '.join(map(str, places))}; do [ -e $place ] && echo $place; done; "
+            f"rev {running.state}/token {running.state}/keys/*.pem; head -c 1 /etc/profile | wc -c"
+        )
+        words = ("dispatch", "shell_script", "--wait", "-o", "json", "--server", running.url, "--", "sh", "-c", script)
+        _, out, err = await chiffon(*words, **variables)
+        token = (running.state / "token").read_text().strip()
+
+    shown = json.loads(out)["output"]
+    assert shown.split()[-1] == "1", err
+    found = [place for place in map(str, places) if f"{place}\n" in shown]
+    assert found == ([] if walls else [str(place) for place in places])
+    assert (token[::-1] in shown) is (not walls)
 
 
 async def test_a_state_directory_that_others_may_write_is_refused_and_root_is_warned_about_work(tmp_path: Path) -> None:
