@@ -114,7 +114,8 @@ async def test_sandboxed_work_finds_nothing_of_the_installation_that_runs_it(pre
     walls = {"CHIFFON_AGENT_CONFINEMENT": '{"sandbox": true}'} if packages.program("bwrap") else {}
     variables = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "CHIFFON_AGENT_SANDBOX_READABLE": "/etc/profile"}
     async with up("--agents", "2", "--agent-types", "infra", on=prepared, **walls, **variables) as running:
-        names = ["token", "keys", "trusted_keys.pem", "lock", "logs", "audit", "postgres", "agents/infra-2"]
+        names = ["token", "keys", "trusted_keys.pem", "lock", "logs", "audit", "postgres"]
+        names += [f"agents/infra-{number}/identity.json" for number in (1, 2)]
         places = [*(running.state / name for name in names), tmp_path / "config", Path("/etc/shadow"), Path("/root")]
         assert all(place.exists() for place in places)
         # Turned round, because a token would be hidden in the output as it is.
