@@ -86,8 +86,6 @@ class KnownForms:
     def begun_at(self, unwrapped: Unwrapped) -> int:
         """Return the first place from which the data may be the beginning of a form; its length if there is none."""
         size = len(unwrapped.data)
-        if not self.exact:
-            return size
         for start, words in self._forms.begun_in(unwrapped.small):
             at = unwrapped.place(start)
             for word in words:

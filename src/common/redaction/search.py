@@ -64,8 +64,9 @@ def search(data: bytes, known: Sequence[KnownForms], going_on: Iterable[Open] = 
     inside: dict[Shape, int] = {}
     for forms in known:
         spans, anchors = forms.found_in(unwrapped)
-        found.spans.extend(spans)
-        found.hold(forms.begun_at(unwrapped))
+        found.spans += spans
+        if forms.exact:
+            found.hold(forms.begun_at(unwrapped))
         for word, (at, end) in anchors:
             for shape, anchor in _SHAPES_OF[word]:
                 if at >= inside.get(shape, 0) and (shape.any_case or data[at:end] == anchor):

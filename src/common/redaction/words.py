@@ -28,7 +28,9 @@ class Words:
 
     def begun_at(self, data: bytes) -> int:
         """Return the first place from which the data may be the beginning of a word; its length if there is none."""
-        return next((at for at, _ in self.begun_in(data)), len(data))
+        for at, _ in self.begun_in(data):
+            return at
+        return len(data)
 
     def begun_in(self, data: bytes) -> Iterator[tuple[int, Sequence[bytes]]]:
         """Return every place from which the data may be the beginning of words, in order, with these words."""
