@@ -113,7 +113,8 @@ async def test_sandboxed_work_finds_nothing_of_the_installation_that_runs_it(pre
     packages.install_missing()
     walls = {"CHIFFON_AGENT_CONFINEMENT": '{"sandbox": true}'} if packages.program("bwrap") else {}
     variables = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "CHIFFON_AGENT_SANDBOX_READABLE": "/etc/profile"}
-    async with up("--agents", "2", "--agent-types", "infra", on=prepared, **walls, **variables) as running:
+    flags = ("--agents", "2", "--agent-types", "infra")
+    async with up(*flags, on=prepared, umask=0o022, **walls, **variables) as running:
         names = ["token", "keys", "trusted_keys.pem", "lock", "logs", "audit", "postgres"]
         names += [f"agents/infra-{number}/identity.json" for number in (1, 2)]
         places = [*(running.state / name for name in names), tmp_path / "config", Path("/etc/shadow"), Path("/root")]
