@@ -9,6 +9,7 @@ from uuid import UUID
 
 from agents.registration import IDENTITY_FILE
 from common.errors import StartupRefused
+from common.private import check_private, make_private
 
 CREDENTIAL_FILE = "credential.json"
 
@@ -44,7 +45,8 @@ def check_is_nobody(state_dir: Path) -> None:
 def keep_credential(state_dir: Path, credential: Credential) -> None:
     """Make a directory the state of the agent that has just enrolled."""
     try:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(state_dir)
+        check_private(state_dir, "The agent's state directory")
         _write(state_dir / CREDENTIAL_FILE, {"token": credential.token})
         # The identity last: with it, the directory is an agent's.
         _write(state_dir / IDENTITY_FILE, {"agent_id": str(credential.agent_id), "agent_type": credential.agent_type})

@@ -14,7 +14,7 @@ from agents.processes.keepers import Keepers
 from agents.registration import open_identity
 from agents.secrets.own import own_secrets
 from agents.secrets.resolve import Secrets
-from agents.settings import AgentSettings
+from agents.settings import AgentSettings, own_files
 from agents.trust import Trust, open_trust
 from agents.way import open_way
 from agents.wiring import WORKSPACES, build_agent
@@ -99,7 +99,9 @@ async def _enforcement(settings: AgentSettings, keepers: Keepers) -> Enforcement
         run_as=settings.run_as,
         least=settings.confinement,
         workspaces=settings.state_dir / WORKSPACES,
-        hidden=(settings.state_dir,),
+        readable=settings.sandbox_readable,
+        writable=settings.sandbox_writable,
+        hidden=own_files(settings),
     )
 
 

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 from agents.settings import AgentSettings
 from common.errors import StartupRefused
+from common.private import check_private, make_private
 from common.schemas import JsonSchema
 from common.version import VERSION
 
@@ -84,7 +85,8 @@ def open_identity(settings: AgentSettings, *, work_types: Iterable[str]) -> Iter
     """
     directory = settings.state_dir
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(directory)
+        check_private(directory, "The agent's state directory")
         lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise IdentityUnusable(f"The agent's state directory {directory} cannot be used: {error.strerror}.") from None

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from agents.secrets.model import SecretSources
-from common.config import Settings
+from common.config import Settings, config_file
 from common.confinement import UNCONFINED, Confinement
 from common.json_rules import Line
 from common.labels import AUTHORITY, MOST_LABELS, Labels
@@ -125,6 +125,18 @@ class AgentSettings(Settings):
         min_length=1,
         description="The user as whom programs run, for which the agent must run as root; when not set, its own.",
     )
+    sandbox_readable: Annotated[list[Path], NoDecode] = Field(
+        default_factory=list,
+        max_length=256,
+        description="What programs in the sandbox can read besides the system, such as /opt/tools; comma-separated or "
+        "a JSON list.",
+    )
+    sandbox_writable: Annotated[list[Path], NoDecode] = Field(
+        default_factory=list,
+        max_length=256,
+        description="What programs in the sandbox can write besides their workspace: directories, devices and sockets; "
+        "comma-separated or a JSON list.",
+    )
     confinement: Confinement = Field(
         default=UNCONFINED,
         description="How far all programs are shut in, whatever a policy demands beyond that: network_off, sandbox, "
@@ -194,7 +206,15 @@ class AgentSettings(Settings):
         # Work runs in a directory of its own, from which a relative path would lead elsewhere.
         return None if value is None else value.expanduser().absolute()
 
-    @field_validator("env_allow", "executors", mode="before")
+    @field_validator("sandbox_readable", "sandbox_writable")
+    @classmethod
+    def _name_places(cls, value: list[Path]) -> list[Path]:
+        paths = [path.expanduser() for path in value]
+        if any(not path.is_absolute() or path == Path("/") for path in paths):
+            raise ValueError("must be absolute paths, and not /")
+        return paths
+
+    @field_validator("env_allow", "executors", "sandbox_readable", "sandbox_writable", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -202,3 +222,10 @@ class AgentSettings(Settings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return [name.strip() for name in value.split(",") if name.strip()]
+
+
+def own_files(settings: AgentSettings) -> tuple[Path, ...]:
+    """Return what is the agent's own, which no program in the sandbox sees."""
+    secrets = (Path(source.file).absolute() for source in settings.secrets.values() if source.file is not None)
+    others = (settings.trusted_keys, settings.policy_file, config_file())
+    return (settings.state_dir, *(path.absolute() for path in others if path is not None), *secrets)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from agents.durable import sync_folder, write_atomically
 from common.errors import StartupRefused
+from common.private import check_private
 from common.safeguards import Safeguard, is_on
 from common.signing.claims import KeyClaims, out_of_date
 from common.signing.jws import NotTrusted, Purpose, Signed, UnknownKey, read_unverified, verify
@@ -137,6 +138,7 @@ def remember_keys(state_dir: Path, pem: bytes) -> None:
 
 def _bundle(path: Path) -> list[PublicKey]:
     try:
+        check_private(path, "The file of trusted keys")
         keys = read_public_keys(path.read_bytes())
     except (UnusableKey, OSError) as error:
         raise TrustUnusable(f"The trusted keys in {path} cannot be read: {error}.") from None

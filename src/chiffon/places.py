@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import StartupRefused
+from common.private import check_private, make_private
 
 
 class PlaceTaken(StartupRefused):
@@ -33,9 +34,14 @@ def check_port(host: str, port: int) -> None:
 def sole_owner(state: Path) -> Iterator[None]:
     """Create a directory for state and keep others out of it. Raises `PlaceTaken` when it cannot be had."""
     try:
-        # PostgreSQL runs as a user of its own when this is root, and must be able to pass through.
-        state.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        lock = (state / "lock").open("w")
+        make_private(state)
+        check_private(state, "The state directory")
+        if os.geteuid() == 0:
+            # PostgreSQL, and the programs of agents with `run_as`, run as users of their own and must pass through.
+            state.chmod(0o711)
+        # For this user alone, because every user that can open it could hold it.
+        lock = os.fdopen(os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "w")
+        os.fchmod(lock.fileno(), 0o600)
     except OSError as error:
         raise PlaceTaken(f"The directory {state} cannot be used ({error.strerror}); choose --state-dir.") from error
     with lock:

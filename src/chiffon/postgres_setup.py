@@ -61,6 +61,9 @@ def usable_programs(state: Path, user: User | None) -> Path:
     target = copy / installed.name / "pginstall18"
     if not _succeeds([str(target / "bin" / "initdb"), "--version"], user):
         shutil.rmtree(copy, ignore_errors=True)
+        for folder in (copy, target.parent):
+            folder.mkdir()
+            folder.chmod(0o755)
         shutil.copytree(binaries.parent, target, ignore=shutil.ignore_patterns("include"))
         libraries = installed.with_name(f"{installed.name}.libs")
         if libraries.exists():

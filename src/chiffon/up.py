@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from agents.settings import AgentSettings
 from chiffon import ledger
 from chiffon.child_processes import ChildProcesses
 from chiffon.client import Client
@@ -72,6 +73,8 @@ async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
         logs = plan.state_dir / "logs"
         for private in (logs, plan.state_dir / "agents", plan.state_dir / "audit"):
             private.mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            (plan.state_dir / "agents").chmod(0o711)  # for the programs of agents with `run_as`
         database_url = settings.database_url
         if "database_url" not in settings.model_fields_set:
             say(f"Starting PostgreSQL in {plan.state_dir} …")
@@ -123,10 +126,22 @@ def default_state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "chiffon"
 
 
+def warn_of_root(say: Say) -> None:
+    """Say when work could read the keys of this installation. Raises `InvalidSettings`."""
+    settings = AgentSettings.load()
+    if os.geteuid() == 0 and settings.run_as is None and not settings.confinement.sandbox:
+        say(
+            "Warning: work runs as root, which owns the keys and tokens of this installation. Name another user in "
+            "CHIFFON_AGENT_RUN_AS ([agent] run_as), or demand the sandbox: "
+            "CHIFFON_AGENT_CONFINEMENT='{\"sandbox\": true}'."
+        )
+
+
 def make_keys(site: Site) -> None:
     """Have the orchestrator sign, and its agents know its keys. Raises `StartupRefused`."""
     try:
         ensure_key(site.signing_keys)
+        site.trusted_keys.unlink(missing_ok=True)  # one that others could write stays so when it is only written anew
         site.trusted_keys.write_bytes(public_keys(site.signing_keys))
     except OSError as error:
         raise StartupRefused(f"The signing keys in {site.signing_keys} cannot be made: {error.strerror}.") from error

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from common.broker.base import QueueType
 from common.errors import StartupRefused
+from common.private import check_private
 
 CONFIG_VARIABLE = "CHIFFON_CONFIG"
 DEFAULT_FILE = Path("chiffon.toml")
@@ -72,12 +73,21 @@ class SharedSettings(Settings):
     log_format: Literal["json", "text"] = Field(default="json", description="How lines are logged.")
 
 
-def _file_values(table: str | None) -> dict[str, Any]:
+def config_file() -> Path | None:
+    """Return the file with the settings, None where there is none. Raises `InvalidSettings`."""
     named = os.environ.get(CONFIG_VARIABLE)
     path = Path(named) if named else DEFAULT_FILE
-    if not path.exists():
-        if named:
-            raise InvalidSettings(f"{CONFIG_VARIABLE} names a file that does not exist: {path}")
+    if path.exists():
+        check_private(path, "The file of settings")
+        return path
+    if named:
+        raise InvalidSettings(f"{CONFIG_VARIABLE} names a file that does not exist: {path}")
+    return None
+
+
+def _file_values(table: str | None) -> dict[str, Any]:
+    path = config_file()
+    if path is None:
         return {}
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -18,7 +18,9 @@ class Confinement(BaseModel):
 
     network_off: bool = Field(default=False, description="The programs reach no network, not even loopback.")
     sandbox: bool = Field(
-        default=False, description="They can write to their workspace and to a /tmp of their own, and to nothing else."
+        default=False,
+        description="They see the system, their workspace, a /tmp of their own and what the host names, and can write "
+        "to the workspace, to /tmp and to what the host names for that.",
     )
     own_user: bool = Field(default=False, description="They run as a user other than the agent's.")
     max_memory_bytes: int | None = Field(default=None, ge=1024 * 1024, description="Address space of each process.")

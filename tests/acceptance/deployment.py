@@ -35,6 +35,7 @@ class Up:
 
     process: asyncio.subprocess.Process
     url: str
+    state: Path
     children: list[psutil.Process]
 
     def named(self, *words: str) -> list[psutil.Process]:
@@ -53,7 +54,7 @@ class Up:
 
 
 @asynccontextmanager
-async def up(*flags: str, on: Path | None = None, **variables: str) -> AsyncIterator[Up]:
+async def up(*flags: str, on: Path | None = None, umask: int = -1, **variables: str) -> AsyncIterator[Up]:
     """Start everything on a free port and wait until it says that it is ready; kill what is left at the end.
 
     `on`: the state to start from, which is copied; without it, everything is created.
@@ -70,11 +71,12 @@ async def up(*flags: str, on: Path | None = None, **variables: str) -> AsyncIter
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment(**variables),
+        umask=umask,
     )
     running: Up | None = None
     try:
         url = await _address(process)
-        running = Up(process, url, psutil.Process(process.pid).children(recursive=True))
+        running = Up(process, url, state, psutil.Process(process.pid).children(recursive=True))
         yield running
     finally:
         if process.returncode is None:
@@ -111,6 +113,7 @@ async def prepare_state(state: Path) -> None:
     """Create what takes `up` longest at its first start: a PostgreSQL cluster, and Chiffon's tables in it."""
     async with embedded_postgres(state, log=state / "log", durable=False) as (url, _):
         await ledger.upgrade(url)
+    (state / "log").unlink()
 
 
 async def _copy(state: Path, target: Path) -> None:

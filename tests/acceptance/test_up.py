@@ -1,8 +1,11 @@
 """`chiffon up`: one command starts everything on one machine, over every broker, and stops it without a trace."""
 
 import asyncio
+import getpass
 import json
+import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +15,7 @@ import psutil
 import pytest
 
 from tests.acceptance.deployment import CHIFFON, Up, chiffon, dispatch, environment, up
+from tests.services import packages
 from tests.services.ports import free_ports
 
 # The tests that share one stay in one worker.
@@ -73,6 +77,76 @@ async def test_this_host_is_measured_without_any_setting(running: Up) -> None:
 
     assert status == 0, err
     assert json.loads(json.loads(out)["output"])["cpu"]["cores"] == psutil.cpu_count()
+
+
+async def test_others_change_nothing_of_it_and_read_no_secret_whatever_its_umask(
+    prepared: Path, tmp_path: Path
+) -> None:
+    bus, config = tmp_path / "bus", tmp_path / "config"
+    user = "nobody" if os.geteuid() == 0 else None
+    variables = {"CHIFFON_BROKER_URL": bus.as_uri(), "XDG_CONFIG_HOME": str(config)}
+    if user is not None:
+        variables["CHIFFON_AGENT_RUN_AS"] = user
+    async with up("--agents", "1", on=prepared, umask=0, **variables) as running:
+        script = "umask; id -un; touch made; stat -c %a made"
+        words = ("dispatch", "shell_script", "--wait", "-o", "json", "--server", running.url, "--", "sh", "-c", script)
+        _, out, err = await chiffon(*words, **variables)
+
+        # Work makes what a program on this host makes, and Chiffon what is its own.
+        assert json.loads(out)["output"].split() == ["0022", user or getpass.getuser(), "644"], err
+        for place in (running.state, bus, config):
+            for path in (place, *place.rglob("*")):
+                if path.is_symlink():
+                    continue
+                mode = path.stat().st_mode & 0o777
+                if "postgres-programs" in path.parts or path.is_dir():
+                    assert mode & 0o022 == 0, f"{path}: {mode:o}"
+                else:
+                    assert mode & 0o077 == 0, f"{path}: {mode:o}"
+        if user is not None:
+            flock = ["flock", "--nonblock", str(running.state / "lock"), "true"]
+            done = subprocess.run(flock, user=user, capture_output=True, text=True, check=False)
+            assert "Permission denied" in done.stderr
+
+
+async def test_sandboxed_work_finds_nothing_of_the_installation_that_runs_it(prepared: Path, tmp_path: Path) -> None:
+    packages.install_missing()
+    walls = {"CHIFFON_AGENT_CONFINEMENT": '{"sandbox": true}'} if packages.program("bwrap") else {}
+    variables = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "CHIFFON_AGENT_SANDBOX_READABLE": "/etc/profile"}
+    flags = ("--agents", "2", "--agent-types", "infra")
+    async with up(*flags, on=prepared, umask=0o022, **walls, **variables) as running:
+        names = ["token", "keys", "trusted_keys.pem", "lock", "logs", "audit", "postgres"]
+        names += [f"agents/infra-{number}/identity.json" for number in (1, 2)]
+        places = [*(running.state / name for name in names), tmp_path / "config", Path("/etc/shadow"), Path("/root")]
+        assert all(place.exists() for place in places)
+        # Turned round, because a token would be hidden in the output as it is.
+        script = (
+            f"for place in {' '.join(map(str, places))}; do [ -e $place ] && echo $place; done; "
+            f"rev {running.state}/token {running.state}/keys/*.pem; head -c 1 /etc/profile | wc -c"
+        )
+        words = ("dispatch", "shell_script", "--wait", "-o", "json", "--server", running.url, "--", "sh", "-c", script)
+        _, out, err = await chiffon(*words, **variables)
+        token = (running.state / "token").read_text().strip()
+
+    shown = json.loads(out)["output"]
+    assert shown.split()[-1] == "1", err
+    found = [place for place in map(str, places) if f"{place}\n" in shown]
+    assert found == ([] if walls else [str(place) for place in places])
+    assert (token[::-1] in shown) is (not walls)
+
+
+async def test_a_state_directory_that_others_may_write_is_refused_and_root_is_warned_about_work(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    for variables, is_warned in (
+        ({}, os.geteuid() == 0),
+        ({"CHIFFON_AGENT_RUN_AS": "nobody"}, False),
+        ({"CHIFFON_AGENT_CONFINEMENT": '{"sandbox": true}'}, False),
+    ):
+        status, _, err = await chiffon("up", "--state-dir", str(tmp_path), **variables)
+
+        assert status != 0
+        assert f"The state directory {tmp_path} can be written by every user" in err
+        assert err.count("Warning: work runs as root") == is_warned
 
 
 async def test_nothing_outlives_a_killed_up(prepared: Path) -> None:

@@ -73,6 +73,7 @@ class AnsibleExecutor(Executor[AnsibleParameters]):
         program = Program(
             argv=argv,
             limits=parameters,
+            readable=(self._playbooks_dir,),
             env={**self._environment(context.workspace), **{variables[name]: secrets[name] for name in secrets}},
         )
         outcome = await program.run(context)

@@ -3,7 +3,8 @@
 import os
 import pwd
 import resource
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -40,21 +41,35 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
-class Enclosure:
-    """The walls around one program, all of which this host can build.
+class Sandbox:
+    """What a sandboxed program sees beyond the system and its workspace.
 
-    `bubblewrap`: the program that builds the sandbox; it is used when `confinement` demands one. `hidden`: directories
-    that are empty inside the sandbox.
+    `bubblewrap`: the program that builds it. `hidden`: what stays empty also where it lies inside what is shown.
     """
+
+    bubblewrap: str
+    readable: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Enclosure:
+    """The walls around one program, all of which this host can build; `sandbox` counts if `confinement` demands it."""
 
     confinement: Confinement = UNCONFINED
     user: User | None = None
-    bubblewrap: str | None = None
-    hidden: tuple[Path, ...] = ()
+    sandbox: Sandbox | None = None
 
     @property
     def is_sandboxed(self) -> bool:
         return self.confinement.sandbox
+
+    def showing(self, readable: Iterable[Path]) -> Self:
+        """Return the same walls, behind which these paths can be read, too."""
+        if self.sandbox is None:
+            return self
+        return replace(self, sandbox=replace(self.sandbox, readable=(*self.sandbox.readable, *readable)))
 
     @property
     def limits(self) -> list[tuple[int, int]]:
@@ -75,6 +90,8 @@ class Enclosure:
             for path in (temporary, *workspace.iterdir(), workspace):
                 os.chown(path, self.user.uid, self.user.gid, follow_symlinks=False)
             variables |= {"HOME": self.user.home, "USER": self.user.name, "LOGNAME": self.user.name}
+        if self.is_sandboxed:
+            variables["HOME"] = str(workspace)  # the user's own is not there
         return variables
 
 

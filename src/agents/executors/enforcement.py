@@ -1,12 +1,14 @@
 """What this host can enforce: tried once at the start, announced, and asked before anything runs."""
 
 import asyncio
+import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agents.executors.enclosure import Enclosure, User
+from agents.executors.enclosure import Enclosure, Sandbox, User
 from agents.executors.process import Command, run_process
 from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keepers
@@ -16,6 +18,8 @@ from agents.stopping import StopSignal
 from common.confinement import EVERYWHERE, UNCONFINED, Confinement
 from common.errors import StartupRefused
 from common.messages import Stream
+
+log = logging.getLogger(__name__)
 
 TRIAL_SECONDS = 10.0
 # Policies demand the same few things again and again.
@@ -40,8 +44,7 @@ class Enforcement:
     possible: frozenset[str] = EVERYWHERE
     least: Confinement = UNCONFINED
     user: User | None = None
-    bubblewrap: str | None = None
-    hidden: tuple[Path, ...] = ()
+    sandbox: Sandbox | None = None
     _known: dict[Confinement, Enclosure] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def enclosure(self, demanded: Confinement) -> Enclosure:
@@ -54,17 +57,27 @@ class Enforcement:
             raise CannotConfine(missing)
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
-        enclosure = self._known[demanded] = Enclosure(confinement, self.user, self.bubblewrap, self.hidden)
+        enclosure = self._known[demanded] = Enclosure(confinement, self.user, self.sandbox)
         return enclosure
 
 
 async def probe(
-    keepers: Keepers, *, run_as: str | None, least: Confinement, workspaces: Path, hidden: tuple[Path, ...] = ()
+    keepers: Keepers,
+    *,
+    run_as: str | None,
+    least: Confinement,
+    workspaces: Path,
+    readable: Sequence[Path] = (),
+    writable: Sequence[Path] = (),
+    hidden: Sequence[Path] = (),
 ) -> Enforcement:
     """Try what this host can do. Raises `ConfinementUnusable` when that is less than the settings demand.
 
-    `workspaces` is where programs run; another user is let through to it.
+    `workspaces` is where programs run; another user is let through to it. `readable` and `writable` are shown in the
+    sandbox, without what is `hidden`.
     """
+    _check_named("sandbox_readable", readable, hidden)
+    _check_named("sandbox_writable", writable, hidden)
     user = None if run_as is None else _user(run_as)
     if user is not None:
         await _let_through(keepers, user, workspaces)
@@ -74,22 +87,24 @@ async def probe(
     if user is not None and user.uid != os.geteuid():
         possible.add("own_user")
     bubblewrap = find("bwrap")
-    network_off, sandbox = await asyncio.gather(
-        _works(keepers, Enclosure(Confinement(network_off=True), user)) if unshare is not None else _no(),
-        _works(keepers, Enclosure(Confinement(network_off=True, sandbox=True), user, bubblewrap))
-        if bubblewrap
-        else _no(),
-    )
-    if network_off:
-        possible.add("network_off")
-    if sandbox:
-        possible.add("sandbox")
+    sandbox = None if bubblewrap is None else Sandbox(bubblewrap, tuple(readable), tuple(writable), tuple(hidden))
+    trials: dict[str, Enclosure] = {}
+    if unshare is not None:
+        trials["network_off"] = Enclosure(Confinement(network_off=True), user)
+    if sandbox is not None:
+        trials["sandbox"] = Enclosure(Confinement(network_off=True, sandbox=True), user, sandbox)
+    problems = await asyncio.gather(*(_problem(keepers, enclosure) for enclosure in trials.values()))
+    for name, problem in zip(trials, problems, strict=True):
+        if problem is None:
+            possible.add(name)
+        else:
+            log.warning("confinement.not_possible", extra={"demand": name, "reason": problem})
     if missing := least.demands - possible:
         raise ConfinementUnusable(
             f"[agent.confinement] demands what this host cannot enforce: {', '.join(sorted(missing))}. "
             "See docs/how-to/confine-work.md for what each of them needs."
         )
-    return Enforcement(frozenset(possible), least, user, bubblewrap, hidden)
+    return Enforcement(frozenset(possible), least, user, sandbox)
 
 
 def _user(name: str) -> User | None:
@@ -107,7 +122,7 @@ def _user(name: str) -> User | None:
 
 async def _let_through(keepers: Keepers, user: User, workspaces: Path) -> None:
     await asyncio.to_thread(_let_pass, workspaces)
-    if not await _works(keepers, Enclosure(user=user), within=workspaces):
+    if await _problem(keepers, Enclosure(user=user), within=workspaces) is not None:
         raise ConfinementUnusable(
             f"[agent] run_as: the user {user.name!r} cannot reach {workspaces}. Give the agent a state_dir in a place "
             "that everybody may pass through, such as /var/lib/chiffon."
@@ -121,11 +136,22 @@ def _let_pass(workspaces: Path) -> None:
         folder.chmod(0o711)
 
 
-async def _no() -> bool:
-    return False
+def _check_named(setting: str, paths: Sequence[Path], hidden: Sequence[Path]) -> None:
+    for path in paths:
+        if not path.exists():
+            raise ConfinementUnusable(f"[agent] {setting}: {path} does not exist.")
+        for own in hidden:
+            if path.resolve().is_relative_to(own.resolve()):
+                raise ConfinementUnusable(f"[agent] {setting}: {path} belongs to the agent's own {own}. Name another.")
 
 
-async def _works(keepers: Keepers, enclosure: Enclosure, *, within: Path | None = None) -> bool:
+async def _problem(keepers: Keepers, enclosure: Enclosure, *, within: Path | None = None) -> str | None:
+    """Return why no program can run behind these walls; None when one can."""
+    output = bytearray()
+
+    async def write(_stream: Stream, data: bytes) -> None:
+        output.extend(data)
+
     with tempfile.TemporaryDirectory(prefix="chiffon-", dir=within) as folder:
         workspace = Path(folder)
         command = Command(
@@ -138,11 +164,7 @@ async def _works(keepers: Keepers, enclosure: Enclosure, *, within: Path | None 
             enclosure=enclosure,
         )
         try:
-            finished = await run_process(keepers, command, write=_ignored, stop=StopSignal())
-        except (CannotStart, OSError):
-            return False
-    return finished.returncode == 0
-
-
-async def _ignored(_stream: Stream, _data: bytes) -> None:
-    pass
+            finished = await run_process(keepers, command, write=write, stop=StopSignal())
+        except (CannotStart, OSError) as error:
+            return str(error)
+    return None if finished.returncode == 0 else output.decode(errors="replace").strip() or str(finished.ending)

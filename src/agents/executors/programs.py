@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import assert_never
 
 from agents.executors.base import ExecutionContext, Outcome
@@ -18,7 +19,8 @@ from common.work import ProgramLimits
 class Program:
     """A program to run in the attempt's workspace. `env` is added to the agent's variables that all work may see.
 
-    What is in the workspace belongs to the user as whom the program runs.
+    What is in the workspace belongs to the user as whom the program runs. `readable`: what it reads besides, for the
+    sandbox, which shows it nothing else.
     """
 
     argv: Sequence[str]
@@ -26,6 +28,7 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: str = ""
     leaves_processes: bool = False
+    readable: Sequence[Path] = ()
 
     async def run(self, context: ExecutionContext) -> Outcome:
         """Run it to its end, or until the stop is ordered. Raises `OSError` for what is wrong with the host."""
@@ -38,7 +41,7 @@ class Program:
             max_duration_seconds=self.limits.max_duration_seconds,
             kill_grace_seconds=context.kill_grace_seconds,
             max_silence_seconds=self.limits.max_silence_seconds,
-            enclosure=context.enclosure,
+            enclosure=context.enclosure.showing(self.readable),
             leaves_processes=self.leaves_processes,
         )
         try:

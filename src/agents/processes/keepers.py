@@ -24,6 +24,7 @@ from agents.processes.guardian import KEEP, MAY_LEAVE
 from agents.processes.keeper import HEADER_BYTES
 from agents.processes.program import Step
 from agents.processes.table import ticks_of
+from common.private import WORK_UMASK
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Launch:
     sandboxed: bool = False
     may_leave: bool = False
     kill_at: float = math.inf
+    umask: int = WORK_UMASK
 
     def text(self) -> bytes:
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()

@@ -113,7 +113,7 @@ def _execute(launch: Mapping[str, Any]) -> NoReturn:
 
 def _shut_in(launch: Mapping[str, Any], keeper: int) -> None:
     """Build the walls; raises `OSError` rather than leave one out."""
-    os.umask(0o077)
+    os.umask(launch["umask"])
     if launch["network_off"]:
         _leave_network()
     for number, value in launch["limits"]:

@@ -21,6 +21,8 @@ PROC = "/proc"
 TASK_VARIABLE, ATTEMPT_VARIABLE = "CHIFFON_TASK_ID", "CHIFFON_ATTEMPT"
 LOOK_SECONDS = 0.02
 ZOMBIE = "Z"
+# The kernel gives ids below 2^22.
+LONGEST_ID = 7
 # Whether this kernel lists the children of a process.
 LISTS_CHILDREN = os.path.exists(f"{PROC}/thread-self/children")  # noqa: PTH110 - pathlib loads slowly
 
@@ -50,12 +52,15 @@ def are_shown() -> bool:
 
 def look_at(pid: int) -> Seen | None:
     """Return what a process is; None when there is none. A zombie still counts: it keeps the id."""
-    text = _read(pid, "stat").decode(errors="replace")
     # The name may hold anything, also spaces and brackets; after its closing bracket comes field 3.
-    fields = text.rpartition(")")[2].split()
-    if not fields:
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    try:
+        state, parent, group, ticks = fields[0], fields[1], fields[2], int(fields[19])
+    except (IndexError, ValueError):  # gone, or not what the kernel writes
         return None
-    return Seen(pid, state=fields[0], parent=int(fields[1]), group=int(fields[2]), start_ticks=int(fields[19]))
+    if not _is_id(parent) or not _is_id(group):
+        return None
+    return Seen(pid, state.decode(errors="replace"), parent=int(parent), group=int(group), start_ticks=ticks)
 
 
 def ticks_of(pid: int) -> int:
@@ -72,18 +77,21 @@ def children_of(pid: int) -> list[int]:
         threads = os.listdir(f"{PROC}/{pid}/task")  # noqa: PTH208 - pathlib loads slowly
     except OSError:  # gone
         return []
-    return [int(word) for thread in threads for word in _read(pid, f"task/{thread}/children").split()]
+    words = [word for thread in threads for word in _read(pid, f"task/{thread}/children").split()]
+    return [int(word) for word in words if _is_id(word)]
 
 
 def descendants(pid: int) -> list[Seen]:
     """Return all processes below one."""
-    found: list[Seen] = []
+    found: dict[int, Seen] = {}
     parents = [pid]
     for parent in parents:  # grows while it is read
-        below = [seen for child in children_of(parent) if (seen := look_at(child)) is not None]
-        found += below
-        parents += [seen.pid for seen in below]
-    return found
+        # An id may be given anew while this reads, and must not lead in a circle.
+        new = [child for child in children_of(parent) if child not in found and child != pid]
+        below = {child: seen for child in new if (seen := look_at(child)) is not None}
+        found |= below
+        parents += below
+    return list(found.values())
 
 
 def kill_tree(children: Collection[int]) -> bool:
@@ -126,9 +134,14 @@ def kill_all(targets: Collection[Target], *, within: float) -> set[int]:
 
 
 def _find(targets: Collection[Target]) -> list[Seen]:
-    ids = {(target.task_id, str(target.attempt)): target for target in targets}
+    marks = [(target, _marks(target)) for target in targets]
     alive = [seen for seen in _everyone() if seen.state != ZOMBIE]
-    carriers = {seen.pid: target for seen in alive if (target := ids.get(_ids(seen.pid))) is not None}
+    carriers: dict[int, Target] = {}
+    for seen in alive:
+        variables = frozenset(_read(seen.pid, "environ").split(b"\0"))
+        for owner, mark in marks:
+            if mark <= variables:
+                carriers[seen.pid] = owner
     groups = {leader for target in targets for leader, ticks in target.groups if _is_leader(leader, ticks)}
     for seen in alive:
         target = carriers.get(seen.pid)
@@ -142,11 +155,17 @@ def _is_leader(pid: int, start_ticks: int) -> bool:
     return now is not None and now.start_ticks == start_ticks
 
 
-def _ids(pid: int) -> tuple[str, str]:
-    """Return the task and the attempt that a process runs for; empty texts when its environment names none."""
-    entries = _read(pid, "environ").decode(errors="replace").split("\0")
-    variables = dict(entry.partition("=")[::2] for entry in entries)
-    return variables.get(TASK_VARIABLE, ""), variables.get(ATTEMPT_VARIABLE, "")
+def _marks(target: Target) -> frozenset[bytes]:
+    """Return the variables that show that a process belongs to a target.
+
+    An environment may hold anything, also of processes of other users. So it is compared with these bytes and never
+    read as text or numbers.
+    """
+    return frozenset((f"{TASK_VARIABLE}={target.task_id}".encode(), f"{ATTEMPT_VARIABLE}={target.attempt}".encode()))
+
+
+def _is_id(word: bytes) -> bool:
+    return word.isdigit() and len(word) <= LONGEST_ID
 
 
 def _kill(target: Seen) -> bool:
@@ -169,7 +188,7 @@ def _kill(target: Seen) -> bool:
 def _everyone() -> Iterator[Seen]:
     with suppress(OSError):  # no /proc
         for name in os.listdir(PROC):  # noqa: PTH208 - pathlib loads slowly
-            if name.isdigit() and (seen := look_at(int(name))) is not None:
+            if _is_id(os.fsencode(name)) and (seen := look_at(int(name))) is not None:
                 yield seen
 
 

@@ -15,7 +15,7 @@ from agents.secrets.model import SecretSource
 from agents.stopping import StopSignal
 from common.errors import StartupRefused
 from common.messages import Stream
-from common.redaction.forms import SHORTEST
+from common.redaction.forms import SHORTEST, is_long_enough
 from common.redaction.values import Values
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def _text(name: str, data: bytes) -> str:
 def _checked(name: str, value: str) -> str:
     if "\x00" in value:
         raise SecretUnavailable(name, "it contains the NUL character")
-    if len(value) < SHORTEST:
+    if not is_long_enough(value):
         reason = f"it has fewer than {SHORTEST} characters, so it could not be hidden in output"
         raise SecretUnavailable(name, reason, is_too_short=True)
     return value

@@ -4,6 +4,7 @@ Each command lives in a module of its own that is imported when it is called; so
 a test compares them with the commands' own.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from cyclopts import App, Group
 from chiffon import __version__
 from chiffon.cli.streams import unfailing_output
 from chiffon.first_process import become_init
+from common.private import OWN_UMASK
 
 SUMMARY = """Dispatch work to agents, watch it run, and see what became of it.
 
@@ -144,6 +146,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process."""
+    os.umask(OWN_UMASK)
     become_init()
     with unfailing_output():
         status = run(sys.argv[1:])

@@ -76,6 +76,7 @@ def init(*, directory: Path | None = None, public: Path | None = None) -> int:
     ensure_key(place)
     if public is not None:
         public.write_bytes(public_keys(place))
+        public.chmod(0o644)  # agents may run as another user, and the keys are public
     return Exit.OK
 
 

@@ -47,7 +47,7 @@ def up(
         Where data and logs are kept. By default /var/lib/chiffon for root, else ~/.local/state/chiffon.
     """
     from chiffon.parts import first_failure
-    from chiffon.up import Plan, default_state_dir, everything
+    from chiffon.up import Plan, default_state_dir, everything, warn_of_root
 
     plan = Plan(
         state_dir=(state_dir or default_state_dir()).expanduser().resolve(),
@@ -58,6 +58,7 @@ def up(
     )
 
     async def work() -> int:
+        warn_of_root(say)
         async with everything(plan, say) as running:
             url = running.site.url
             named = "" if url == "http://127.0.0.1:8420" else f"--server {url} "

@@ -16,6 +16,7 @@ from common.errors import StartupRefused
 from common.json_rules import check_json
 from common.policy.model import ApprovalDemand, Effect
 from common.policy.patterns import Globs, Patterns, one_or_many
+from common.private import check_private
 
 # Stands for any variable, in a rule that lets anything run.
 ANY = "*"
@@ -184,6 +185,7 @@ def parse_policy(text: str, *, source: str) -> Policy:
 def read_policy(path: Path) -> Policy:
     """Return the policy in a file; raises `InvalidPolicy`."""
     try:
+        check_private(path, "The policy")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidPolicy(f"The policy {path} cannot be read: {error}.") from None

@@ -3,16 +3,15 @@
 Whatever comes next can only add to what was found. So pieces of any size give the same as the whole at once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from common.redaction.shapes import MOST_PEM_BYTES, PEM_END, SHAPES, Shape
+from common.redaction.known import KnownForms, Span, Unwrapped
+from common.redaction.shapes import ANCHORS, MOST_PEM_BYTES, PEM_END, SHAPES, Shape
 from common.redaction.words import Words
 
 # The longest that may stand between an anchor and what is hidden behind it, where one match begins inside another.
 _LOOK_BACK = 64
-
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +44,42 @@ class Found:
             self.open[token.shape, token.at] = token
 
 
-_ANCHORS = Words({anchor.lower() for shape in SHAPES for anchor in shape.anchors})
+_ANCHORS = Words(ANCHORS)
+_LONGEST_ANCHOR = max(map(len, ANCHORS))
 _PEM_END = Words([PEM_END])
-_SHAPES_OF: Sequence[Sequence[tuple[Shape, bytes]]] = [
-    [(shape, anchor) for shape in SHAPES for anchor in shape.anchors if anchor.lower() == word] for word in _ANCHORS.all
-]
+_SHAPES_OF: Mapping[bytes, Sequence[tuple[Shape, bytes]]] = {
+    word: [(shape, anchor) for shape in SHAPES for anchor in shape.anchors if anchor.lower() == word]
+    for word in ANCHORS
+}
 
 
-def search(data: bytes, known: Iterable[Words], going_on: Iterable[Open] = ()) -> Found:
-    """Find all known words and all tokens in the data, overlapping ones too; `going_on` began before it."""
+def search(data: bytes, known: Sequence[KnownForms], going_on: Iterable[Open] = ()) -> Found:
+    """Find all known forms and all tokens in the data, overlapping ones too; `going_on` began before it.
+
+    One of `known` searches the anchors of tokens.
+    """
     found = Found(len(data))
-    for words in known:
-        found.spans.extend((start, end) for _, start, end in words.found_in(data))
-        found.hold(words.begun_at(data))
-    small = data.lower()
+    unwrapped = Unwrapped(data, is_enough=not any(forms.exact for forms in known))
     # What begins inside a token of the same shape is hidden with it.
     inside: dict[Shape, int] = {}
-    for word, at, end in _ANCHORS.found_in(small):
-        for shape, anchor in _SHAPES_OF[word]:
-            if at >= inside.get(shape, 0) and (shape.any_case or data[at:end] == anchor):
-                inside[shape] = _take(small if shape.any_case else data, shape, at, found) - _LOOK_BACK
-    found.hold(_ANCHORS.begun_at(small))
+    for forms in known:
+        spans, anchors = forms.found_in(unwrapped)
+        found.spans += spans
+        if forms.exact:
+            found.hold(forms.begun_at(unwrapped))
+        for word, (at, end) in anchors:
+            for shape, anchor in _SHAPES_OF[word]:
+                if at >= inside.get(shape, 0) and (shape.any_case or data[at:end] == anchor):
+                    inside[shape] = _take(_read_as(shape, unwrapped), shape, at, found) - _LOOK_BACK
+    last = data[-_LONGEST_ANCHOR:].lower()
+    found.hold(len(data) - len(last) + _ANCHORS.begun_at(last))
     for token in going_on:
-        _run(small if token.shape.any_case else data, token, found)
+        _run(_read_as(token.shape, unwrapped), token, found)
     return found
+
+
+def _read_as(shape: Shape, unwrapped: Unwrapped) -> bytes:
+    return unwrapped.small_data if shape.any_case else unwrapped.data
 
 
 def _take(data: bytes, shape: Shape, at: int, found: Found) -> int:

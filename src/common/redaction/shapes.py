@@ -117,3 +117,5 @@ SHAPES: tuple[Shape, ...] = (
         is_pem=True,
     ),
 )
+
+ANCHORS = frozenset(anchor.lower() for shape in SHAPES for anchor in shape.anchors)

@@ -4,7 +4,8 @@ A piece that may be the beginning of a secret is held back until more comes or i
 goes on at once. What is held is bounded by the longest known form and the longest head of a token.
 """
 
-from common.redaction.search import Open, Span, merged, search
+from common.redaction.known import Span
+from common.redaction.search import Open, merged, search
 from common.redaction.values import Values
 
 MARK = b"[redacted]"
@@ -36,7 +37,7 @@ class Redactor:
         return self._pass(self._held, is_last=True) if self._held else b""
 
     def _pass(self, data: bytes, *, is_last: bool) -> bytes:
-        found = search(data, self._values.words, self._open)
+        found = search(data, self._values.forms, self._open)
         end = len(data) if is_last else found.undecided
         found.spans.extend(self._ahead)
         if is_last:  # what may have been the last line of a key, and was not, belongs to the key

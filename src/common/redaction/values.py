@@ -3,8 +3,9 @@
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from common.redaction.forms import SHORTEST, forms
-from common.redaction.words import Words
+from common.redaction.forms import forms, is_long_enough
+from common.redaction.known import KnownForms
+from common.redaction.shapes import ANCHORS
 
 # Values that a command makes anew for every attempt would grow without end.
 MOST_VALUES = 256
@@ -19,24 +20,33 @@ class Values:
     def __init__(self, values: Iterable[str] = (), *, parent: "Values | None" = None) -> None:
         self._parent = parent
         self._values: OrderedDict[str, None] = OrderedDict()
-        self._own: Words | None = None
+        self._own = self._searched()
         self.hide(*values)
 
     @property
-    def words(self) -> tuple[Words, ...]:
-        """All that is searched."""
-        inherited = () if self._parent is None else self._parent.words
-        return inherited if self._own is None else (*inherited, self._own)
+    def forms(self) -> tuple[KnownForms, ...]:
+        """All that is searched; the first also searches the anchors of tokens."""
+        if self._parent is None:
+            return (self._own,)
+        return (*self._parent.forms, self._own) if self._values else self._parent.forms
 
     def hide(self, *values: str) -> None:
         """Search these from now on; those that are too short to be searched are left out."""
-        new = [value for value in values if len(value) >= SHORTEST and value not in self._values]
+        new = [value for value in values if is_long_enough(value) and value not in self._values]
         if not new:
             return
         self._values.update(dict.fromkeys(new))
         while len(self._values) > MOST_VALUES:
             self._values.popitem(last=False)
-        self._own = Words({form for value in self._values for form in forms(value)})
+        self._own = self._searched()
+
+    def _searched(self) -> KnownForms:
+        found = [forms(value) for value in self._values]
+        return KnownForms(
+            (form for one in found for form in one.exact),
+            (form for one in found for form in one.wrapping),
+            ANCHORS if self._parent is None else (),
+        )
 
 
 # For texts of which only what looks like a token is hidden.

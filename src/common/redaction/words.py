@@ -1,11 +1,11 @@
 """Search many byte strings at once, and see where the data may end in the beginning of one of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-# The beginnings of longer words are compared one by one, and not kept all.
-_LONG = 256
+# Beginnings of at least so many bytes are searched, shorter ones compared.
+_FIRST_BYTES = 4
 
 
 class Words:
@@ -13,11 +13,14 @@ class Words:
 
     def __init__(self, words: Iterable[bytes]) -> None:
         self.all = tuple(sorted(words))
-        self._automaton = BytesAhoCorasick(self.all, implementation=Implementation.DFA)
-        short = [word for word in self.all if len(word) <= _LONG]
-        self._long = [word for word in self.all if len(word) > _LONG]
-        self._beginnings = frozenset(word[:size] for word in short for size in range(1, len(word)))
-        self._longest_beginning = max(map(len, self._beginnings), default=0)
+        self._automaton = _automaton(self.all)
+        self._longest = max(map(len, self.all), default=0)
+        self._begun_with: dict[bytes, list[bytes]] = {}
+        for word in self.all:
+            for size in range(1, min(_FIRST_BYTES, len(word) - 1) + 1):
+                self._begun_with.setdefault(word[:size], []).append(word)
+        self._firsts = tuple(first for first in self._begun_with if len(first) == _FIRST_BYTES)
+        self._first_automaton = _automaton(self._firsts)
 
     def found_in(self, data: bytes) -> Iterable[tuple[int, int, int]]:
         """Return every place where a word stands, overlapping ones too: its number in `all`, start and end."""
@@ -25,18 +28,28 @@ class Words:
 
     def begun_at(self, data: bytes) -> int:
         """Return the first place from which the data may be the beginning of a word; its length if there is none."""
-        at = len(data)
-        for size in range(min(self._longest_beginning, len(data)), 0, -1):
-            if data[-size:] in self._beginnings:
-                at = len(data) - size
-                break
-        return min([at, *(_begun_at(data, word) for word in self._long)])
-
-
-def _begun_at(data: bytes, word: bytes) -> int:
-    at = data.find(word[:4], max(0, len(data) - len(word) + 1))
-    while at >= 0:
-        if word.startswith(data[at:]):
+        for at, _ in self.begun_in(data):
             return at
-        at = data.find(word[:4], at + 1)
-    return next((at for at in range(max(0, len(data) - 3), len(data)) if word.startswith(data[at:])), len(data))
+        return len(data)
+
+    def begun_in(self, data: bytes) -> Iterator[tuple[int, Sequence[bytes]]]:
+        """Return every place from which the data may be the beginning of words, in order, with these words."""
+        before = max(0, len(data) - self._longest + 1)
+        tail = data[before:]
+        for number, at, _ in self._first_automaton.find_matches_as_indexes(tail, overlapping=True):
+            begun = tail[at:]
+            words = [
+                word
+                for word in self._begun_with[self._firsts[number]]
+                if len(word) > len(begun) and word.startswith(begun)
+            ]
+            if words:
+                yield before + at, words
+        for size in range(min(_FIRST_BYTES - 1, len(tail)), 0, -1):
+            words = self._begun_with.get(tail[-size:], [])
+            if words:
+                yield len(data) - size, words
+
+
+def _automaton(words: Iterable[bytes]) -> BytesAhoCorasick:
+    return BytesAhoCorasick(words, implementation=Implementation.DFA)

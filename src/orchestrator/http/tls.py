@@ -4,6 +4,7 @@ import ssl
 from pathlib import Path
 
 from common.errors import StartupRefused
+from common.private import check_private
 
 
 def check_tls(cert_file: Path | None, key_file: Path | None) -> None:
@@ -13,6 +14,7 @@ def check_tls(cert_file: Path | None, key_file: Path | None) -> None:
     if cert_file is None or key_file is None:
         raise StartupRefused("CHIFFON_TLS_CERT_FILE and CHIFFON_TLS_KEY_FILE belong together: set both or neither.")
     try:
+        check_private(key_file, "The key of the certificate,")
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file)
     except (OSError, ValueError) as error:
         raise StartupRefused(

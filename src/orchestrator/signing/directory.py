@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from common.errors import Conflict, StartupRefused
+from common.private import check_private
 from common.signing.keys import KEY_ID_LENGTH, PrivateKey, UnusableKey
 
 KEY_SUFFIX, RETIRED_SUFFIX = ".pem", ".retired"
@@ -52,6 +53,7 @@ def read_keys(directory: Path) -> StoredKeys:
     if directory.exists() and not directory.is_dir():
         raise KeysUnusable(f"{directory} is no directory.")
     try:
+        check_private(directory, "The directory of signing keys")
         found = [_read(path) for path in sorted(directory.glob(f"*{KEY_SUFFIX}"))]
         retired = sorted(path.stem for path in directory.glob(f"*{RETIRED_SUFFIX}"))
     except OSError as error:

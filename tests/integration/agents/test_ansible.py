@@ -12,13 +12,17 @@ import pytest
 
 from agents.executors.ansible import SUMMARY_FILE, AnsibleExecutor, read_summary, with_summary
 from agents.executors.base import Host, Outcome
+from agents.executors.enclosure import OPEN
+from agents.executors.enforcement import CannotConfine, probe
 from agents.processes.keepers import Keepers
 from agents.stopping import StopSignal
+from common.confinement import UNCONFINED, Confinement
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream
 from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
+from tests.services import packages
 from tests.unit.agents.executing import Output, execute, make_context
 from tests.unit.agents.test_process import is_gone
 
@@ -87,7 +91,8 @@ class Runs:
     def __init__(self, keepers: Keepers, playbooks: Path, folder: Path) -> None:
         self.output = Output()
         self.stop = StopSignal()
-        self._keepers = keepers
+        self.enclosure = OPEN
+        self.keepers = keepers
         self._playbooks = playbooks
         self._folder = folder
 
@@ -97,7 +102,14 @@ class Runs:
         workspace = self._folder / "work"
         workspace.mkdir()
         environment = {"PATH": os.environ["PATH"], "HOME": str(self._folder)}
-        context = make_context(workspace, self._keepers, self.output, inherited=environment, stop=self.stop)
+        context = make_context(
+            workspace,
+            self.keepers,
+            self.output,
+            inherited=environment,
+            stop=self.stop,
+            enclosure=self.enclosure,
+        )
         return await execute(executor, {"playbook": playbook, **parameters}, context)
 
 
@@ -114,6 +126,29 @@ async def test_a_run_returns_what_became_of_each_host(run: Runs, made: Path) -> 
     assert (outcome.status, outcome.exit_code) == (ResultStatus.COMPLETED, 0), run.output.text
     assert outcome.result == {"one": counts(ok=2, changed=1, skipped=1), "two": counts(ok=2, changed=1, skipped=1)}
     assert sorted(path.name for path in made.iterdir()) == ["one", "two"]
+
+
+async def test_in_the_sandbox_a_playbook_has_its_directory_and_what_the_host_names(
+    run: Runs, playbooks: Path, made: Path
+) -> None:
+    packages.install_missing()
+    # The home of the user, where Ansible puts what it runs, is not there.
+    (playbooks / "hosts").write_text("one ansible_connection=local ansible_remote_tmp=/tmp/ansible")
+    python = {PROGRAMS.parent, Path(sys.base_prefix), Path(sys.executable).resolve().parents[1]}
+    named = sorted(path for path in python if not path.is_relative_to("/usr"))
+    host = await probe(
+        run.keepers, run_as=None, least=UNCONFINED, workspaces=made.parent, readable=named, writable=[made]
+    )
+    if "sandbox" not in host.possible:
+        with pytest.raises(CannotConfine, match="sandbox"):
+            host.enclosure(Confinement(sandbox=True))
+        return
+    run.enclosure = host.enclosure(Confinement(sandbox=True))
+
+    outcome = await run(limit="one", extra_vars={"folder": str(made)})
+
+    assert outcome.result == {"one": counts(ok=2, changed=1, skipped=1)}, run.output.text
+    assert [path.name for path in made.iterdir()] == ["one"]
 
 
 async def test_a_second_run_changes_nothing(run: Runs, made: Path) -> None:

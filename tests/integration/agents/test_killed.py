@@ -1,8 +1,10 @@
 """What becomes of work and results when the agent itself is killed, or cut off: real processes, a real RabbitMQ."""
 
 import json
+import os
+import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -171,3 +173,50 @@ async def test_work_of_an_agent_that_is_stopped_is_dead_before_its_lease_ends_an
         beats = len(orchestrator.heartbeats)
         await eventually(lambda: len(orchestrator.heartbeats) > beats)
         assert "agent.guardian_lost" not in agent.log
+
+
+POISONED = ["/usr/bin/env", "CHIFFON_TASK_ID=x", f"CHIFFON_ATTEMPT={'9' * 5000}", "/bin/sleep", "600"]
+
+
+@pytest.fixture
+def poisoned() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes of others whose environment names an attempt that cannot be; of another user, too, where we may."""
+    users = [None, "nobody"] if os.geteuid() == 0 else [None]
+    processes = [subprocess.Popen(POISONED, user=user, start_new_session=True) for user in users]
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+async def test_a_foreign_process_with_an_impossible_attempt_changes_nothing(
+    amqp_url: str, orchestrator: ScriptedOrchestrator, tmp_path: Path, poisoned: list[subprocess.Popen[bytes]]
+) -> None:
+    state_dir = tmp_path / "agent"
+    family = "sleep 600 & echo $$ $!; setsid -f env -i /bin/sh -c 'echo $$; exec /bin/sleep 600'; wait"
+    async with agent_process(amqp_url, state_dir, slots=1) as agent:
+        await eventually(lambda: orchestrator.heartbeats, timeout=30)
+        cancelled = await orchestrator.shell(family)
+        await eventually(lambda: len(orchestrator.output(cancelled).split()) == 3)
+        await orchestrator.cancel(cancelled)
+
+        assert (await orchestrator.ended(cancelled)).status is ResultStatus.CANCELLED
+        assert all(is_gone(int(pid)) for pid in orchestrator.output(cancelled).split())
+        assert (await orchestrator.ended(await orchestrator.shell("true"))).status is ResultStatus.COMPLETED
+        left = await orchestrator.shell("sleep 600 & echo $$ $!; wait")
+        await eventually(lambda: len(orchestrator.output(left).split()) == 2)
+        orchestrator.refuses.add(left)
+        await agent.kill(with_keepers=True)
+
+    async with agent_process(amqp_url, state_dir, slots=1) as agent:
+        result = await orchestrator.ended(left, timeout=30)
+        again = await orchestrator.shell(family)
+        await eventually(lambda: len(orchestrator.output(again).split()) == 3)
+        orchestrator.refuses.add(again)
+        await agent.kill()
+
+        # Of the first the new agent kills what is left, of the second the guardian.
+        assert result.status is ResultStatus.FAILED
+        for pid in map(int, [*orchestrator.output(left).split(), *orchestrator.output(again).split()]):
+            await eventually(partial(is_gone, pid))
+    assert [process.poll() for process in poisoned] == [None] * len(poisoned)

@@ -16,6 +16,7 @@ from common.messages import ResultStatus
 from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
+from tests.services import packages
 
 SECRET = "a-secret-of-the-host-9f2c"
 
@@ -265,7 +266,11 @@ async def open_place() -> AsyncIterator[Path]:
 
 WALLS: dict[str, dict[str, Any]] = {
     **({"run_as": {"run_as": "nobody"}} if os.geteuid() == 0 else {}),
-    **({"sandbox": {"confinement": {"sandbox": True}}} if shutil.which("bwrap") else {}),
+    **(
+        {"sandbox": {"confinement": {"sandbox": True}}}
+        if packages.program("bwrap") or packages.install("bubblewrap")
+        else {}
+    ),
     "limits": {"confinement": {"max_open_files": 64, "max_file_bytes": 1_000_000}},
 }
 

@@ -86,7 +86,7 @@ async def test_the_page_lists_what_a_real_agent_leaves_in_its_state_directory(
     remember_keys(_made(state_dir), orchestrator.key.public.pem())
     keep_credential(state_dir, Credential(uuid4(), "infra", "cha_secret"))
     with Keepers() as keepers:
-        await enforcement._works(keepers, Enclosure(), within=_made(state_dir / wiring.WORKSPACES))
+        await enforcement._problem(keepers, Enclosure(), within=_made(state_dir / wiring.WORKSPACES))
 
     first = await start_agent(signatures="required")
     tasks = [await orchestrator.shell("true") for _ in range(3)]

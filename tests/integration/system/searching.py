@@ -19,7 +19,7 @@ TABLES = """
 
 def needles(secrets: Mapping[str, str]) -> dict[bytes, str]:
     """Return every way to write the secrets, also as PostgreSQL shows bytes, each with the name of its secret."""
-    plain = {form: name for name, secret in secrets.items() for form in forms(secret)}
+    plain = {form: name for name, secret in secrets.items() for form in frozenset().union(*forms(secret))}
     return {**plain, **{form.hex().encode(): name for form, name in plain.items()}}
 
 

@@ -10,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -28,10 +30,17 @@ from agents.stopping import StopReason, StopSignal
 from common.confinement import UNCONFINED, Confinement
 from common.messages import ResultStatus, Stream, WorkRequest
 from tests.eventually import eventually
+from tests.services import packages
 
 IS_ROOT = os.geteuid() == 0
 OTHER_USER = "nobody" if IS_ROOT else pwd.getpwuid(os.geteuid()).pw_name
 ANYWHERE = Path("/var/tmp")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bubblewrap() -> None:
+    """Have the program that builds the sandbox installed, where the suite may do that."""
+    packages.install_missing()
 
 
 @pytest.fixture
@@ -43,9 +52,19 @@ async def workspaces() -> AsyncIterator[Path]:
     shutil.rmtree(place)
 
 
-async def enforcement(workspaces: Path, *, run_as: str | None = None) -> Enforcement:
+async def enforcement(
+    workspaces: Path, *, run_as: str | None = None, readable: Sequence[Path] = (), writable: Sequence[Path] = ()
+) -> Enforcement:
     with Keepers() as keepers:
-        return await probe(keepers, run_as=run_as, least=UNCONFINED, workspaces=workspaces, hidden=(workspaces.parent,))
+        return await probe(
+            keepers,
+            run_as=run_as,
+            least=UNCONFINED,
+            workspaces=workspaces,
+            readable=readable,
+            writable=writable,
+            hidden=(workspaces.parent,),
+        )
 
 
 async def run(
@@ -85,9 +104,9 @@ async def test_no_program_gains_rights_or_leaves_a_core_file(workspaces: Path) -
 
     _, output = await run(await enforcement(workspaces), workspaces, script)
 
-    assert output.split()[:4] == ["NoNewPrivs:", "1", "0", "0077"]
+    assert output.split()[:4] == ["NoNewPrivs:", "1", "0", "0022"]
     assert output.split()[4].startswith(str(workspaces))
-    assert output.split()[5] == "600"
+    assert output.split()[5] == "644"
 
 
 async def test_a_memory_hog_gets_no_more_than_it_may_have(workspaces: Path) -> None:
@@ -193,28 +212,152 @@ async def test_a_setuid_program_gains_nothing(workspaces: Path) -> None:
     assert output == f"{OTHER_USER}\n"
 
 
+@pytest.mark.parametrize("network_off", [False, True])
 @pytest.mark.parametrize("run_as", [None, OTHER_USER])
 async def test_in_the_sandbox_nothing_but_the_workspace_and_tmp_can_be_written(
-    workspaces: Path, run_as: str | None
+    workspaces: Path, run_as: str | None, network_off: bool
 ) -> None:
     host = await enforcement(workspaces, run_as=run_as)
-    outside = ANYWHERE / f"outside-{uuid4()}"
-    (workspaces.parent / "credential").write_text("the credential")
+    outside = f"outside-{uuid4()}"
+    places = [str(ANYWHERE), "/usr", "/etc", "/", "/proc/sys/kernel", "/dev", "/tmp"]
     script = (
-        f"touch /usr/outside 2>/dev/null || echo kept; echo 1 > /tmp/{outside.name} && echo 1 > {outside}; "
-        f"echo 1 > mine; "
-        f"ls mine; ls {workspaces.parent}; mount -o remount,rw / 2>/dev/null || echo kept; exit 7"
+        f"for place in {' '.join(places)}; do (touch $place/{outside}) 2>/dev/null && echo $place; done; "
+        # As root, and without any capability, a program could write this file in a /proc of its own.
+        "cd /proc/sys/kernel; it=$(cat core_pattern); (echo $it > core_pattern) 2>/dev/null && echo kernel; cd ~; "
+        "mount -o remount,rw /usr 2>/dev/null && echo remounted; echo 1 > mine; ls mine; exit 7"
     )
+    demanded: dict[str, Any] = {"sandbox": True, "network_off": network_off}
     if "sandbox" not in host.possible:
         with pytest.raises(CannotConfine, match="sandbox"):
-            await run(host, workspaces, script, sandbox=True)
+            await run(host, workspaces, script, **demanded)
         return
 
-    outcome, output = await run(host, workspaces, script, sandbox=True)
+    outcome, output = await run(host, workspaces, script, **demanded)
 
-    assert output.split() == ["kept", "mine", "work", "kept"]
+    # What is written to the first, the last and /dev is in memory, and gone with the program.
+    assert output.split() == [str(ANYWHERE), "/dev", "/tmp", "mine"]
     assert outcome.exit_code == 7
-    assert not outside.exists()
+    assert not [place for place in map(Path, places) if (place / outside).exists()]
+
+
+@pytest.mark.parametrize("network_off", [False, True])
+@pytest.mark.parametrize("run_as", [None, OTHER_USER])
+async def test_in_the_sandbox_only_what_is_named_can_be_seen(
+    workspaces: Path, run_as: str | None, network_off: bool
+) -> None:
+    host = await enforcement(workspaces, run_as=run_as)
+    script = "ls -d /* /etc/* /dev/* /var/* /proc/[0-9]*; cat /proc/1/cmdline | tr '\\0' ' '; id -un; pwd"
+    demanded: dict[str, Any] = {"sandbox": True, "network_off": network_off}
+    if "sandbox" not in host.possible:
+        with pytest.raises(CannotConfine, match="sandbox"):
+            await run(host, workspaces, script, **demanded)
+        return
+
+    outcome, output = await run(host, workspaces, script, **demanded)
+
+    seen = set(output.split())
+    assert outcome.status is ResultStatus.COMPLETED, output
+    assert {"/usr", "/bin", "/tmp", "/etc/passwd", "/dev/null", run_as or pwd.getpwuid(os.geteuid()).pw_name} <= seen
+    assert not seen & {"/root", "/home", "/run", "/srv", "/opt", "/boot", "/sys", "/mnt", "/var/run", "/var/lib"}
+    assert not seen & {"/etc/shadow", "/etc/gshadow", "/etc/ssh", "/etc/sudoers", "/etc/postgresql", "/etc/environment"}
+    assert ("/etc/resolv.conf" in seen) is (Path("/etc/resolv.conf").exists() and not network_off)
+    assert f"/proc/{os.getpid()}" not in seen
+
+
+async def test_in_the_sandbox_no_secret_of_the_host_and_no_socket_can_be_reached(
+    workspaces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script tries what a program of the agent's own user reaches outside of the sandbox."""
+    place = workspaces.parent
+    own = ["agents/infra-1/identity.json", "agents/infra-1/credential.json", "agents/infra-1/trusted_keys.json"]
+    others = ["agents/infra-2/identity.json", "agents/infra-2/work/another-1/script"]
+    installation = ["token", "keys/0123456789abcdef.pem", "trusted_keys.pem", "chiffon.toml", "lock"]
+    homes = ["root/.ssh/id_ed25519", "root/.config/chiffon/tokens/127.0.0.1-8420", "work/another-2/script"]
+    files = [place / name for name in (*own, *others, *installation, *homes)]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"the secret of {file.name}")
+    sockets = [place / "docker.sock", place / ".s.PGSQL.5432"]
+    listeners = [await asyncio.start_unix_server(lambda _reader, writer: writer.close(), path) for path in sockets]
+    tried = [*files, *map(Path, ("/etc/shadow", "/root/.ssh", "/root/.config", "/run/docker.sock", "/var/run"))]
+    script = (
+        f"for file in {' '.join(map(str, [*tried, *sockets]))}; do [ -e $file ] && echo $file; cat $file; done; "
+        f"find / -xdev -type s; "
+        + "; ".join(
+            f'perl -MIO::Socket::UNIX -e \'print "reached" if IO::Socket::UNIX->new("{one}")\'' for one in sockets
+        )
+        + f"; tr '\\0' '\\n' < /proc/{os.getpid()}/environ"
+    )
+    monkeypatch.setenv("CHIFFON_SECRET_OF_THE_AGENT", "the secret of the environment")
+    host = await enforcement(workspaces)
+    async with AsyncExitStack() as stack:
+        for listener in listeners:
+            await stack.enter_async_context(listener)
+        if "sandbox" not in host.possible:
+            with pytest.raises(CannotConfine, match="sandbox"):
+                await run(host, workspaces, script, sandbox=True)
+            return
+        _, walled = await run(host, workspaces, script, sandbox=True)
+        _, free = await run(host, workspaces, script)
+
+    assert [line for line in walled.splitlines() if "No such file" not in line] == []
+    assert free.count("the secret of") == len(files)
+    assert free.count("reached") == len(sockets)
+
+
+@pytest.mark.parametrize("run_as", [None, OTHER_USER])
+async def test_the_sandbox_shows_what_the_host_names_but_nothing_of_the_agent(
+    workspaces: Path, run_as: str | None
+) -> None:
+    shared = ANYWHERE / f"chiffon-shared-{uuid4()}"
+    tools, data = shared / "tools", shared / "data"
+    for folder in (tools, data):
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+    (tools / "tool").write_text("#!/bin/sh\necho the tool\n")
+    (tools / "tool").chmod(0o755)
+    (workspaces.parent / "credential").write_text("the credential")
+    script = (
+        f"{tools}/tool; touch {tools}/new 2>/dev/null || echo kept; echo 1 > {data}/new; "
+        f"ls {workspaces.parent}; echo $HOME; cd ~; pwd"
+    )
+    try:
+        host = await enforcement(workspaces, run_as=run_as, readable=[tools, workspaces.parent.parent], writable=[data])
+        if "sandbox" not in host.possible:
+            with pytest.raises(CannotConfine, match="sandbox"):
+                await run(host, workspaces, script, sandbox=True)
+            return
+        _, output = await run(host, workspaces, script, sandbox=True)
+        assert (data / "new").exists()
+    finally:
+        shutil.rmtree(shared)
+
+    [tool, kept, work, home, there] = output.splitlines()
+    assert (tool, kept, work) == ("the tool", "kept", "work")
+    assert home == there
+    assert Path(home).parent == workspaces
+
+
+async def test_a_path_for_the_sandbox_that_is_not_there_or_is_the_agents_own_stops_the_start(workspaces: Path) -> None:
+    with pytest.raises(ConfinementUnusable, match="sandbox_readable: /nowhere does not exist"):
+        await enforcement(workspaces, readable=[Path("/nowhere")])
+    with pytest.raises(ConfinementUnusable, match=r"sandbox_writable: .* belongs to the agent's own"):
+        await enforcement(workspaces, writable=[workspaces])
+
+
+async def test_a_sandbox_that_cannot_be_built_is_logged_with_the_reason(
+    workspaces: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = workspaces / "bwrap"
+    broken.write_text("#!/bin/sh\necho no permissions to create new namespace\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{workspaces}:{os.environ['PATH']}")
+
+    host = await enforcement(workspaces)
+
+    assert "sandbox" not in host.possible
+    [record] = [record for record in caplog.records if record.message == "confinement.not_possible"]
+    assert vars(record)["reason"] == "no permissions to create new namespace"
 
 
 async def test_in_the_sandbox_a_program_is_asked_to_end_before_it_is_killed(workspaces: Path) -> None:
@@ -237,6 +380,7 @@ async def test_in_the_sandbox_a_program_is_asked_to_end_before_it_is_killed(work
 AGENT = """
 import asyncio, sys
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, sys.argv[3])
 from tests.unit.agents.test_confinement import enforcement, run
 async def main():
