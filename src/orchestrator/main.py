@@ -8,7 +8,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -27,7 +26,7 @@ from orchestrator.audit import api as audit
 from orchestrator.dead_letters import api as dead_letters
 from orchestrator.fan_outs import api as fan_outs
 from orchestrator.http import docs, errors, strict
-from orchestrator.http.connections import Connections, room
+from orchestrator.http.connections import Connection, Connections, room
 from orchestrator.http.context import RequestContext
 from orchestrator.http.direct import DirectRoutes, Plan, direct_routes
 from orchestrator.http.head import HeadIsGet
@@ -35,7 +34,7 @@ from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.http.protocol import Protocol
 from orchestrator.http.strict import NOTHING_IS_DROPPED, ReadBodies
-from orchestrator.http.tls import Handshake, tls_context
+from orchestrator.http.tls import TlsServer, tls_context
 from orchestrator.http.websocket import WebSockets
 from orchestrator.identities import access
 from orchestrator.identities import api as identities
@@ -168,8 +167,11 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
 class _Server(uvicorn.Server):
     """A server that says when it has started, keeps clients to their time, and leaves signals to those who run it."""
 
-    def __init__(self, config: uvicorn.Config, started: asyncio.Event, connections: Connections) -> None:
+    def __init__(
+        self, config: uvicorn.Config, started: asyncio.Event, connections: Connections, tls: ssl.SSLContext | None
+    ) -> None:
         super().__init__(config)
+        self._tls = tls
         self._has_started = started
         self._connections = connections
 
@@ -178,8 +180,19 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._tls is None:
+            await super().startup(sockets)
+        else:
+            # uvicorn closes them like servers of the event loop.
+            self.servers = [  # type: ignore[misc]
+                TlsServer(one, self._tls, self._connections, self._protocol) for one in sockets or ()
+            ]
+            self.started = True
         self._has_started.set()
+
+    def _protocol(self, connection: Connection) -> Protocol:
+        state = self.lifespan.state
+        return Protocol(self.config, self.server_state, state, connections=self._connections, connection=connection)
 
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_PER_CHECK == 0:
@@ -210,7 +223,7 @@ async def serve(
         config = uvicorn.Config(
             create_app(orchestrator, max_body_bytes=settings.max_body_bytes, loopback_only=settings.host in LOOPBACK),
             # Called like a class, with arguments by name.
-            http=partial(_protocol, tls, connections),  # type: ignore[arg-type]
+            http=partial(Protocol, connections=connections),  # type: ignore[arg-type]
             ws=WebSockets,
             # What is compressed is made anew for each reader.
             ws_per_message_deflate=False,
@@ -226,17 +239,11 @@ async def serve(
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=list(map(str, settings.trusted_proxies)),
         )
-        server = _Server(config, started or asyncio.Event(), connections)
+        server = _Server(config, started or asyncio.Event(), connections, tls)
         host, port = listening.getsockname()[:2]
         log.info("orchestrator.listening", extra={"host": host, "port": port})
         await _run(server, listening, stop or _stop_on_signals(), leave=orchestrator.jobs.desk.close)
     log.info("orchestrator.stopped")
-
-
-def _protocol(tls: ssl.SSLContext | None, connections: Connections, **given: Any) -> asyncio.Protocol:
-    """Return what a new connection speaks first."""
-    make = partial(Protocol, **given, connections=connections)
-    return make() if tls is None else Handshake(tls, connections, lambda connection: make(connection=connection))
 
 
 def _listen(host: str, port: int, backlog: int) -> socket.socket:

@@ -5,12 +5,14 @@ all; where one too many comes, the oldest one goes, so that a new client that se
 Connections of known callers are limited by the files that the process may open.
 """
 
-import asyncio
 import resource
+import socket
+import struct
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
 from orchestrator.http.addresses import Network, counted_as, is_within
 
@@ -32,10 +34,23 @@ FULL = "The orchestrator has no room for another connection; try again."
 TOO_MANY_OF_ADDRESS = "Too many connections from this address were opened without a token."
 
 
+class Transport(Protocol):
+    """What is needed of an `asyncio.Transport`."""
+
+    def get_write_buffer_size(self) -> int: ...
+
+    def is_closing(self) -> bool: ...
+
+    def get_extra_info(self, name: str) -> Any: ...
+
+    def abort(self) -> None: ...
+
+
 class Holder(Protocol):
     """The protocol that a connection speaks at the moment."""
 
-    transport: asyncio.Transport
+    @property
+    def transport(self) -> Transport: ...
 
     def check(self, now: float, *, is_stuck: bool) -> None:
         """Close the connection if its client is late; `is_stuck`: it takes nothing of what was written."""
@@ -132,7 +147,7 @@ class Connections:
             if not connection.was_closing:
                 connection.holder.check(now, is_stuck=is_stuck)
             elif is_stuck:
-                connection.holder.transport.abort()
+                reset(connection.holder.transport)
 
     def _make_room_of(self, address: str, now: float) -> None:
         of_address = self._by_address.get(address)
@@ -153,6 +168,14 @@ class Connections:
             of_address.pop(connection, None)
             if not of_address:
                 del self._by_address[connection.address]
+
+
+def reset(transport: Transport) -> None:
+    """End a connection at once, and with it what the kernel still keeps for a client that reads nothing."""
+    connected: socket.socket = transport.get_extra_info("socket")
+    with suppress(OSError):  # it is gone already
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def room(*, database_connections: int) -> tuple[int, int]:

@@ -40,8 +40,7 @@ class BodyLimit:
         largest: int = scope["app"].state.max_body_bytes
         limit = min(largest, MOST_PUBLIC_BYTES) if scope["path"] in self._public else largest
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        # A number of many digits is not worth converting.
-        size = int(announced[:19]) if announced.isdigit() else 0
+        size = int(announced) if announced.isdigit() else 0
         if size > limit:
             await _refuse_size(limit, scope, receive, send)
         elif self._held + size > LARGEST_BODIES * largest:

@@ -7,11 +7,11 @@ from uuid import uuid4
 
 from httptools import HttpParserError
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from common.errors import ErrorCode
-from orchestrator.http.connections import CONNECTION, FULL, Connection, Connections
+from orchestrator.http.connections import CONNECTION, FULL, Connection, Connections, reset
 from orchestrator.http.context import PROTECTIVE
 from orchestrator.http.errors import AGAIN_SOON, problem, response
 
@@ -59,6 +59,8 @@ class Protocol(HttpToolsProtocol):
     _since = 0.0
     _body_bytes = 0
     _body_moved = 0.0
+    # The request that the application answers, if any; others wait in the pipeline.
+    _running: RequestResponseCycle | None = None
 
     def __init__(
         self,
@@ -89,13 +91,14 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._end_running()
         if self._connection is not None:
             self._connections.leave(self._connection)
 
     def check(self, now: float, *, is_stuck: bool) -> None:
         """Close the connection if its client is late with a head or a body, or takes nothing of its answer."""
         if is_stuck:
-            self.transport.abort()
+            reset(self.transport)
         elif self.cycle is None or self.cycle.response_complete:
             # The next head is due; or the rest of a body that nothing reads.
             if now - self._since > HEAD_SECONDS:
@@ -186,6 +189,16 @@ class Protocol(HttpToolsProtocol):
         if self._is_too_large:
             raise HeadTooLarge(TOO_LARGE)
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _end_running(self) -> None:
+        """Tell the application that nobody waits for its answer; uvicorn tells only that of the last request."""
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
     def _cut_off(self, status: HTTPStatus, message: str) -> None:
         """Close the connection, with an answer unless an earlier request of it has not been answered in full."""
         trace_id = uuid4()
@@ -195,8 +208,7 @@ class Protocol(HttpToolsProtocol):
                 self.transport.abort()
                 return
             # The application must not answer behind this answer.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            self._end_running()
         answer = response(
             problem(status, CODES.get(status, ErrorCode.INVALID_REQUEST), message, trace_id),
             AGAIN_SOON if status in CODES else None,

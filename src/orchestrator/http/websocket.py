@@ -111,7 +111,7 @@ def _in_one_shape(answer: Response) -> None:
     body = response(problem(status, ErrorCode.INVALID_REQUEST, message, trace_id))
     answer.body = bytes(body.body)
     for name, value in (*body.raw_headers, *PROTECTIVE, (b"x-trace-id", str(trace_id).encode())):
-        del answer.headers[name.decode()]
+        answer.headers.pop(name.decode(), None)
         answer.headers[name.decode()] = value.decode()
 
 

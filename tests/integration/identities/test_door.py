@@ -183,7 +183,7 @@ async def test_a_revoked_token_is_refused_within_a_second_on_http_and_on_an_open
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4401
     if how != "expire":
-        # When the request came counts: a slow machine may answer it late. An open WebSocket is looked at twice a second.
+        # When the request came counts: a slow machine may answer late. Open WebSockets are looked at twice a second.
         assert last_accepted - began < 1
         assert ended - max(refused, began + 1) < 0.5
 
