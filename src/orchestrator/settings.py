@@ -59,7 +59,7 @@ class OrchestratorSettings(Settings):
         default=1.0,
         ge=0.01,
         le=10_000,
-        description="How many wrong tokens one address may send, ten times that at once; then it is kept waiting.",
+        description="How many wrong tokens one address may send, ten times that at once; then wrong ones get 429.",
     )
     routes: dict[WorkType, AgentType] = Field(
         default_factory=lambda: dict(DEFAULT_ROUTES),
