@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -19,7 +20,6 @@ from common.errors import StartupRefused
 from common.logs import configure_logs
 from common.open_files import raise_open_files
 from common.urls import place
-from common.version import VERSION
 from orchestrator import api
 from orchestrator.approvals import api as approvals
 from orchestrator.audit import api as audit
@@ -60,8 +60,10 @@ MOST_FRAME_BYTES = 64 * 1024
 LEAVE_SECONDS = 5
 # A WebSocket is asked so often whether it is alive, and has as long to answer.
 PING_SECONDS = 20.0
-# uvicorn ticks ten times a second.
-TICKS_PER_CHECK = 10
+# Of the API: the documentation is for strangers, too, who need not know the version of the program.
+API_VERSION = "1"
+# Of uvicorn, which looks at one part of the connections with each.
+TICKS_PER_SECOND = 10
 
 DESCRIPTION = """
 Dispatch work to agents, follow it live, and see afterwards what ran where.
@@ -80,7 +82,7 @@ def create_app(
     """
     app = FastAPI(
         title="Chiffon",
-        version=VERSION,
+        version=API_VERSION,
         description=DESCRIPTION,
         lifespan=_lifespan if orchestrator is None else None,
         dependencies=[NOTHING_IS_DROPPED],
@@ -184,9 +186,8 @@ class _Server(uvicorn.Server):
             await super().startup(sockets)
         else:
             # uvicorn closes them like servers of the event loop.
-            self.servers = [  # type: ignore[misc]
-                TlsServer(one, self._tls, self._connections, self._protocol) for one in sockets or ()
-            ]
+            servers: Any = [TlsServer(one, self._tls, self._connections, self._protocol) for one in sockets or ()]
+            self.servers = servers
             self.started = True
         self._has_started.set()
 
@@ -195,8 +196,7 @@ class _Server(uvicorn.Server):
         return Protocol(self.config, self.server_state, state, connections=self._connections, connection=connection)
 
     async def on_tick(self, counter: int) -> bool:
-        if counter % TICKS_PER_CHECK == 0:
-            self._connections.check(asyncio.get_running_loop().time())
+        self._connections.check(asyncio.get_running_loop().time(), parts=TICKS_PER_SECOND)
         return await super().on_tick(counter)
 
 

@@ -104,6 +104,8 @@ class Connections:
         self._most_anonymous = min(MOST_ANONYMOUS, most // 2)
         self._proxies = proxies
         self._open: set[Connection] = set()
+        # Those that this round of checks has yet to look at.
+        self._unseen: list[Connection] = []
         # In the order of their coming.
         self._anonymous: dict[Connection, None] = {}
         self._by_address: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
@@ -140,9 +142,19 @@ class Connections:
         self._open.discard(connection)
         self._forget_anonymous(connection)
 
-    def check(self, now: float) -> None:
-        """Close the connections whose clients are late with what they send, or take nothing of what is sent."""
-        for connection in list(self._open):
+    def check(self, now: float, *, parts: int = 1) -> None:
+        """Close the connections whose clients are late with what they send, or take nothing of what is sent.
+
+        One of so many parts of them is looked at, the next one in the next call.
+        """
+        if not self._unseen:
+            self._unseen = list(self._open)
+        count = max(1, -(-len(self._open) // parts))
+        seen = self._unseen[-count:]
+        del self._unseen[-count:]
+        for connection in seen:
+            if connection not in self._open:
+                continue
             is_stuck = connection.is_stuck(now)
             if not connection.was_closing:
                 connection.holder.check(now, is_stuck=is_stuck)

@@ -136,3 +136,15 @@ def test_a_connection_that_was_closed_and_takes_nothing_is_cut_off() -> None:
 )
 def test_the_addresses_of_one_subscriber_count_as_one(address: str, counted: str) -> None:
     assert counted_as(address) == counted
+
+
+def test_each_connection_is_looked_at_once_in_a_round_of_parts() -> None:
+    connections = Connections(most=100)
+    peers = [enter(connections, f"192.0.2.{number}", 0)[0] for number in range(6)]
+    for peer in peers:
+        peer.check = Mock()  # type: ignore[method-assign]
+
+    for tick in range(4):
+        connections.check(tick, parts=4)
+
+    assert [peer.check.call_count for peer in peers] == [1] * 6
