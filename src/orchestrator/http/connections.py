@@ -139,8 +139,11 @@ class Connections:
 
     def leave(self, connection: Connection) -> None:
         """Count a connection no more."""
-        self._open.discard(connection)
-        self._forget_anonymous(connection)
+        if connection in self._open:
+            self._open.discard(connection)
+            self._forget_anonymous(connection)
+            # Its holder refers to it in turn, and what does so in a circle is freed late.
+            del connection.holder
 
     def check(self, now: float, *, parts: int = 1) -> None:
         """Close the connections whose clients are late with what they send, or take nothing of what is sent.
