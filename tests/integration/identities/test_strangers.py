@@ -127,7 +127,7 @@ async def test_where_nobody_is_asked_what_a_proxy_passes_on_is_no_way_in(ledger_
     ):
         asked = [
             (await client.get("/api/v1/tasks", headers={"x-forwarded-for": given})).status_code
-            for given in ("192.0.2.1", "not an address", "127.0.0.1.evil.example")
+            for given in ("192.0.2.1", "not an address", "127.0.0.1")
         ]
 
     assert asked == [401, 401, 401]
