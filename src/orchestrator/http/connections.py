@@ -17,13 +17,14 @@ from typing import Any, Protocol
 from orchestrator.http.addresses import Network, counted_as, is_within
 
 # The most anonymous connections in all; never more than half of all connections.
-MOST_ANONYMOUS = 1024
+MOST_ANONYMOUS = 2048
 # The most anonymous connections of one address; more only while the oldest had no time to send its request.
 MOST_OF_ADDRESS = 100
 GRACE_SECONDS = 1.0
 # Files for logs, keys, listening sockets and the broker, beside the connections to the database.
 SET_ASIDE = 100
-LONGEST_BACKLOG = 2048
+# Less than may be anonymous: callers that come back together are known before the oldest of them would have to go.
+LONGEST_BACKLOG = 1024
 # A client that takes none of what was written for it in this time is cut off.
 WRITE_SECONDS = 20.0
 
