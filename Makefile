@@ -21,7 +21,7 @@ WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 STARTED := $(shell date +%s)
 ELAPSED = $$(( $$(date +%s) - $(STARTED) )) s
 
-.PHONY: help demo up test check format lint types imports pytest coverage fuzz stress bench bench-claims chaos lock clean
+.PHONY: help demo up test check format lint types imports pytest coverage fuzz stress bench bench-claims bench-strangers chaos lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench: $(DEV) $(BENCH) ## measure Chiffon beside its peers; JSON=file, PLOT=file
 
 bench-claims: $(DEV) ## how long a claim over HTTP takes with a thousand jobs waiting and with a million; JSON=file
 	@$(BIN)/python -m bench.claims $(if $(JSON),--json $(JSON))
+
+bench-strangers: $(DEV) ## how long a dispatch takes, and what memory does, while strangers attack; JSON=file
+	@$(BIN)/python -m bench.strangers $(if $(JSON),--json $(JSON)) $(OPTIONS)
 
 chaos: $(DEV) ## break everything for MINUTES=3 as SEED=… decides and see what holds; figures go to JSON=file
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),3) $(if $(JSON),--json $(JSON))

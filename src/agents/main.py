@@ -23,6 +23,7 @@ from common.broker.base import Broker
 from common.clock import Clock
 from common.config import SharedSettings
 from common.logs import log_context
+from common.open_files import raise_open_files
 from common.policy.read import read_policy
 from common.policy.rules import decide
 from common.redaction.logs import hidden_in_logs
@@ -53,7 +54,7 @@ async def run_agent(
     async with AsyncExitStack() as stack:
         known_secrets = Values(own_secrets(settings, shared))
         stack.enter_context(hidden_in_logs(known_secrets))
-        keepers = stack.enter_context(Keepers())
+        keepers = stack.enter_context(Keepers(open_files=raise_open_files()))
         secrets = Secrets(settings.secrets, known_secrets, keepers, inherited=inherited(settings.env_allow))
         await secrets.read_now()
         identity = stack.enter_context(open_identity(settings, work_types=known))

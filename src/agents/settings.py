@@ -1,6 +1,5 @@
 """Settings of an agent: `CHIFFON_AGENT_…` in the environment, or the table `[agent]` of the TOML file."""
 
-import json
 import os
 import socket
 from pathlib import Path
@@ -10,7 +9,7 @@ from pydantic import Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from agents.secrets.model import SecretSources
-from common.config import Settings, config_file
+from common.config import Settings, config_file, split_list
 from common.confinement import UNCONFINED, Confinement
 from common.json_rules import Line
 from common.labels import AUTHORITY, MOST_LABELS, Labels
@@ -217,11 +216,7 @@ class AgentSettings(Settings):
     @field_validator("env_allow", "executors", "sandbox_readable", "sandbox_writable", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):
-            return json.loads(value)
-        return [name.strip() for name in value.split(",") if name.strip()]
+        return split_list(value)
 
 
 def own_files(settings: AgentSettings) -> tuple[Path, ...]:

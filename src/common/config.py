@@ -4,6 +4,7 @@ A file named by `CHIFFON_CONFIG`, or `chiffon.toml` in the working directory, ho
 at its top and those of one kind of process in a table of its own, for example `[agent]`. An environment variable wins.
 """
 
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -71,6 +72,15 @@ class SharedSettings(Settings):
         default="INFO", description="The least important lines that are logged."
     )
     log_format: Literal["json", "text"] = Field(default="json", description="How lines are logged.")
+
+
+def split_list(value: Any) -> Any:
+    """Return the items of a list that an environment variable holds, comma-separated or as JSON."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [item.strip() for item in value.split(",") if item.strip()]
 
 
 def config_file() -> Path | None:

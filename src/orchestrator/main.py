@@ -4,8 +4,11 @@ import asyncio
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,32 +18,34 @@ from common.broker.base import Broker
 from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.logs import configure_logs
+from common.open_files import raise_open_files
 from common.urls import place
-from common.version import VERSION
 from orchestrator import api
 from orchestrator.approvals import api as approvals
 from orchestrator.audit import api as audit
 from orchestrator.dead_letters import api as dead_letters
 from orchestrator.fan_outs import api as fan_outs
-from orchestrator.http import errors, health, strict
+from orchestrator.http import docs, errors, strict
+from orchestrator.http.connections import Connection, Connections, room
 from orchestrator.http.context import RequestContext
 from orchestrator.http.direct import DirectRoutes, Plan, direct_routes
 from orchestrator.http.head import HeadIsGet
-from orchestrator.http.health import Lately
 from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.http.protocol import Protocol
 from orchestrator.http.strict import NOTHING_IS_DROPPED, ReadBodies
-from orchestrator.http.tls import check_tls
+from orchestrator.http.tls import TlsServer, tls_context
 from orchestrator.http.websocket import WebSockets
 from orchestrator.identities import access
 from orchestrator.identities import api as identities
-from orchestrator.identities.access import PUBLIC, check_routes
+from orchestrator.identities.access import DETAILED, PUBLIC, check_routes
 from orchestrator.identities.door import Door, NotStarted
 from orchestrator.identities.wiring import check_authentication
 from orchestrator.jobs import api as jobs
 from orchestrator.live import api as live
 from orchestrator.ops import api as ops
+from orchestrator.ops import health
+from orchestrator.ops.health import LATELY_SECONDS, READY_SECONDS, Lately
 from orchestrator.policy import api as policy
 from orchestrator.registry import api as fleet
 from orchestrator.settings import OrchestratorSettings
@@ -55,6 +60,10 @@ MOST_FRAME_BYTES = 64 * 1024
 LEAVE_SECONDS = 5
 # A WebSocket is asked so often whether it is alive, and has as long to answer.
 PING_SECONDS = 20.0
+# Of the API: the documentation is for strangers, too, who need not know the version of the program.
+API_VERSION = "1"
+# Of uvicorn, which looks at one part of the connections with each.
+TICKS_PER_SECOND = 10
 
 DESCRIPTION = """
 Dispatch work to agents, follow it live, and see afterwards what ran where.
@@ -73,11 +82,14 @@ def create_app(
     """
     app = FastAPI(
         title="Chiffon",
-        version=VERSION,
+        version=API_VERSION,
         description=DESCRIPTION,
         lifespan=_lifespan if orchestrator is None else None,
         dependencies=[NOTHING_IS_DROPPED],
         generate_unique_id_function=_operation_id,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
     )
     if orchestrator is not None:
         _attach(app, orchestrator)
@@ -90,8 +102,8 @@ def create_app(
     app.add_middleware(HeadIsGet)
     app.add_middleware(DirectRoutes, routes=hot)
     app.add_middleware(ReadBodies)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(Door, public=PUBLIC)
+    app.add_middleware(BodyLimit, public=PUBLIC)
+    app.add_middleware(Door, public=PUBLIC, detailed=DETAILED)
     app.add_middleware(OwnPagesOnly, loopback_only=loopback_only)
     app.add_middleware(RequestContext, on_error=errors.unexpected)
     app.include_router(api.router)
@@ -108,6 +120,7 @@ def create_app(
     app.include_router(identities.router)
     app.include_router(audit.router)
     app.include_router(health.router)
+    docs.install(app)
     check_routes(app)
     hot.update(direct_routes(app))
     describe = app.openapi
@@ -140,8 +153,9 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.jobs = orchestrator.jobs
     app.state.ops = orchestrator.ops
     app.state.live = orchestrator.live
-    app.state.checks = orchestrator.checks
-    app.state.lately = Lately({name: orchestrator.checks[name] for name in ("broker", "database")})
+    needed = {name: orchestrator.checks[name] for name in ("broker", "database")}
+    app.state.lately = Lately(partial(health.passed, needed), seconds=LATELY_SECONDS)
+    app.state.readiness = Lately(partial(health.readiness, orchestrator.checks), seconds=READY_SECONDS)
     app.state.policy = orchestrator.policy
     app.state.approvals = orchestrator.approvals
     app.state.keeper = orchestrator.keeper
@@ -153,19 +167,37 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it has started, and leaves signals to those who run it."""
+    """A server that says when it has started, keeps clients to their time, and leaves signals to those who run it."""
 
-    def __init__(self, config: uvicorn.Config, started: asyncio.Event) -> None:
+    def __init__(
+        self, config: uvicorn.Config, started: asyncio.Event, connections: Connections, tls: ssl.SSLContext | None
+    ) -> None:
         super().__init__(config)
+        self._tls = tls
         self._has_started = started
+        self._connections = connections
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._tls is None:
+            await super().startup(sockets)
+        else:
+            # uvicorn closes them like servers of the event loop.
+            servers: Any = [TlsServer(one, self._tls, self._connections, self._protocol) for one in sockets or ()]
+            self.servers = servers
+            self.started = True
         self._has_started.set()
+
+    def _protocol(self, connection: Connection) -> Protocol:
+        state = self.lifespan.state
+        return Protocol(self.config, self.server_state, state, connections=self._connections, connection=connection)
+
+    async def on_tick(self, counter: int) -> bool:
+        self._connections.check(asyncio.get_running_loop().time(), parts=TICKS_PER_SECOND)
+        return await super().on_tick(counter)
 
 
 async def serve(
@@ -181,13 +213,17 @@ async def serve(
     Raises `StartupRefused` when the broker, the database, its schema or the address are not usable.
     """
     check_authentication(settings)
-    check_tls(settings.tls_cert_file, settings.tls_key_file)
+    tls = tls_context(settings.tls_cert_file, settings.tls_key_file)
+    raise_open_files()
+    most, backlog = room(database_connections=settings.database_connections)
+    connections = Connections(most=most, proxies=settings.trusted_proxies)
     async with AsyncExitStack() as stack:
-        listening = stack.enter_context(_listen(settings.host, settings.port))
+        listening = stack.enter_context(_listen(settings.host, settings.port, backlog))
         orchestrator = await stack.enter_async_context(open_orchestrator(settings, shared, broker=broker))
         config = uvicorn.Config(
             create_app(orchestrator, max_body_bytes=settings.max_body_bytes, loopback_only=settings.host in LOOPBACK),
-            http=Protocol,
+            # Called like a class, with arguments by name.
+            http=partial(Protocol, connections=connections),  # type: ignore[arg-type]
             ws=WebSockets,
             # What is compressed is made anew for each reader.
             ws_per_message_deflate=False,
@@ -198,20 +234,22 @@ async def serve(
             ws_max_size=MOST_FRAME_BYTES,
             ws_ping_interval=PING_SECONDS,
             ws_ping_timeout=PING_SECONDS,
-            ssl_certfile=settings.tls_cert_file,
-            ssl_keyfile=settings.tls_key_file,
+            backlog=backlog,
+            server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(map(str, settings.trusted_proxies)),
         )
-        server = _Server(config, started or asyncio.Event())
+        server = _Server(config, started or asyncio.Event(), connections, tls)
         host, port = listening.getsockname()[:2]
         log.info("orchestrator.listening", extra={"host": host, "port": port})
         await _run(server, listening, stop or _stop_on_signals(), leave=orchestrator.jobs.desk.close)
     log.info("orchestrator.stopped")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, backlog: int) -> socket.socket:
     try:
         listening = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=backlog
         )
     except OSError as error:
         raise StartupRefused(f"Cannot listen on {place(host, port)}: {error.strerror}.") from error

@@ -2,11 +2,12 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, IPvAnyNetwork, field_validator
+from pydantic_settings import NoDecode
 
-from common.config import Settings
+from common.config import Settings, split_list
 from common.work import DEFAULT_ROUTES, AgentType, WorkType
 
 
@@ -28,6 +29,12 @@ class OrchestratorSettings(Settings):
         description="The certificate chain (PEM) to serve HTTPS with; tls_key_file belongs to it.",
     )
     tls_key_file: Path | None = Field(default=None, description="The private key (PEM) of tls_cert_file.")
+    trusted_proxies: Annotated[list[IPvAnyNetwork], NoDecode] = Field(
+        default=[],
+        max_length=100,
+        description="The addresses or networks of reverse proxies, comma-separated or a JSON list: only theirs are "
+        "X-Forwarded-For and X-Forwarded-Proto believed, and they are not limited like one client.",
+    )
     broker_identities: Literal["checked", "trusted"] | None = Field(
         default=None,
         description="checked: what is said for an agent counts only when RabbitMQ's user of that very agent sent it. "
@@ -52,7 +59,7 @@ class OrchestratorSettings(Settings):
         default=1.0,
         ge=0.01,
         le=10_000,
-        description="How many wrong tokens one address may send, ten times that at once; then it is kept waiting.",
+        description="How many wrong tokens one address may send, ten times that at once; then wrong ones get 429.",
     )
     routes: dict[WorkType, AgentType] = Field(
         default_factory=lambda: dict(DEFAULT_ROUTES),
@@ -137,6 +144,11 @@ class OrchestratorSettings(Settings):
         default=60.0, ge=0.1, le=86_400, description="How often a checkpoint is written when something happened."
     )
     database_connections: int = Field(default=10, ge=3, le=200, description="The most connections to PostgreSQL.")
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return split_list(value)
 
     @property
     def lease(self) -> timedelta:

@@ -212,7 +212,7 @@ async def open_orchestrator(
             duties.append(("read_keys", ReadKeys(signer, audit), Wake(), 2 * SECOND))
         if checkpoints is not None:
             duties.append(("write_checkpoints", checkpoints, Wake(), settings.audit_checkpoint))
-        door = keep_door(settings, pool, health)
+        door = await stack.enter_async_context(keep_door(settings, pool, health))
         loops = {
             **door.loops,
             "listen_for_events": keep_running(

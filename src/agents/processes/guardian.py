@@ -12,6 +12,7 @@ not wait for those that the agent allowed to leave something running.
 
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -118,6 +119,9 @@ def _become_keeper(channel: int) -> NoReturn:
 
 
 def main() -> None:
+    if sys.argv[2]:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), hard))
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     if prctl is not None:

@@ -214,10 +214,12 @@ class Keeper:
 class Keepers:
     """Has programs started. Use it as a context manager: what still runs when it closes is killed.
 
-    The guardian starts with the first program; another one takes the place of one that is gone.
+    The guardian starts with the first program; another one takes the place of one that is gone. `open_files`: how many
+    files a program may have open where nothing else limits it; None for as many as this process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, open_files: int | None = None) -> None:
+        self._open_files = open_files
         self._guardian: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
@@ -275,7 +277,11 @@ class Keepers:
         ours, theirs = socket.socketpair()
         with theirs:
             self._guardian = subprocess.Popen(  # noqa: S603 - this interpreter and a module of ours
-                COMMAND, cwd="/", stdin=theirs.fileno(), stdout=subprocess.DEVNULL, start_new_session=True
+                (*COMMAND, "" if self._open_files is None else str(self._open_files)),
+                cwd="/",
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
             )
         ours.setblocking(False)
         self._socket = ours

@@ -70,7 +70,7 @@ _BARE = rb"[^\s\"'&,;]"
 _PEM_FIRST_LINE = rb"[a-z0-9 ]{0,40}private key(?: block)?-----"
 
 SHAPES: tuple[Shape, ...] = (
-    _prefixed((b"chf_", b"cha_", b"che_"), _WORD, 20),  # Chiffon's own
+    _prefixed((b"chf_", b"cha_", b"che_", b"cht_"), _WORD, 20),  # Chiffon's own
     _prefixed((b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_"), _WORD, 20),
     _prefixed((b"glpat-",), rb"[A-Za-z0-9_.-]", 16),
     _prefixed((b"xoxb-", b"xoxp-", b"xoxa-", b"xoxr-", b"xoxs-", b"xapp-"), rb"[A-Za-z0-9-]", 10),

@@ -19,7 +19,9 @@ class CheckResult(Answer):
     """The result of one check."""
 
     ok: bool = Field(description="Whether the check passed.")
-    detail: str = Field(default="", description="What is wrong, or what was found.")
+    detail: str = Field(
+        default="", description="What is wrong, or what was found; empty without the permission `read`."
+    )
 
 
 class Readiness(Answer):

@@ -13,11 +13,13 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from common.rest.identities import Permission
+from orchestrator.http import docs
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.identities.model import Caller, Unauthenticated
 
-# Who may be asked for nothing: is it alive, what does it offer, and let me become an agent.
-PUBLIC = frozenset({"/health", "/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/api/v1/enrol"})
+# Routes that need no token. Those of `DETAILED` show more to a caller with one.
+PUBLIC = frozenset({"/health", "/ready", "/api/v1/enrol", *docs.PATHS})
+DETAILED = frozenset({"/ready"})
 
 SCHEME = "token"
 BEARER = {
@@ -68,7 +70,7 @@ MayWork = Annotated[Caller, requires(Permission.WORK)]
 
 def caller_of(scope: Scope) -> Caller:
     """Return who makes a request."""
-    caller: Caller | None = scope.get("state", {}).get("caller")
+    caller = find_caller(scope)
     if caller is None:
         raise Unauthenticated("Nobody was asked who makes this request.")
     return caller
@@ -85,6 +87,12 @@ def door_documented(document: dict[str, Any]) -> dict[str, Any]:
             for status, description in REFUSALS.items():
                 operation["responses"].setdefault(status, {"description": description, "content": ERROR_CONTENT})
     return document
+
+
+def find_caller(scope: Scope) -> Caller | None:
+    """Return who makes a request; None on a public route that is used without a token."""
+    caller: Caller | None = scope.get("state", {}).get("caller")
+    return caller
 
 
 class RouteIsOpen(Exception):

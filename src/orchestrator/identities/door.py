@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.errors import ChiffonError, TooManyRequests
 from orchestrator.database.pool import is_outage
+from orchestrator.http.connections import CONNECTION, Connection
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import close_code, headers_of, problem_of, reason_of, response
 from orchestrator.identities.authenticator import Authenticator
@@ -44,7 +45,9 @@ class EverybodyOfThisHost:
     sessions = None
 
     async def admit(self, scope: Scope) -> Caller:
-        if not _is_near(address_of(scope)):
+        # What a proxy passes on comes from anywhere, whatever it says.
+        is_forwarded = any(name == b"x-forwarded-for" for name, _ in scope["headers"])
+        if is_forwarded or not _is_near(address_of(scope)):
             raise Unauthenticated("This orchestrator asks nobody for a token, so it serves its own host only.")
         return ANYBODY
 
@@ -81,12 +84,14 @@ class NotStarted:
 class Door:
     """Puts the caller into the scope of every request and WebSocket; answers 401 or 429 itself, or closes with 4401.
 
-    Who keeps it is `app.state.keeper`. A WebSocket is closed when its token stops to count.
+    Who keeps it is `app.state.keeper`. A WebSocket is closed when its token stops to count. A route of `public` is
+    served without a caller; one of `detailed` is, too, but has a caller when one is known.
     """
 
-    def __init__(self, app: ASGIApp, *, public: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, public: Collection[str], detailed: Collection[str]) -> None:
         self._app = app
-        self._public = frozenset(public)
+        self._public = frozenset(public) - frozenset(detailed)
+        self._detailed = frozenset(detailed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or scope["path"] in self._public:
@@ -96,16 +101,25 @@ class Door:
         try:
             caller = await keeper.admit(scope)
         except (Unauthenticated, TooManyRequests) as refusal:
+            if scope["path"] in self._detailed and _bearer_of(scope) is None:
+                await self._app(scope, receive, send)
+                return
             _note(refusal, scope)
             await _refuse(refusal, scope, receive, send)
             return
         except Exception as error:
+            if scope["path"] in self._detailed and is_outage(error):
+                await self._app(scope, receive, send)
+                return
             if scope["type"] != "websocket" or not is_outage(error):
                 raise
             await _close(send, TRY_AGAIN_LATER, "the database is away; try again", accept=True)
             return
         state = scope.setdefault("state", {})
         state["caller"] = caller
+        connection: Connection | None = state.get(CONNECTION)
+        if connection is not None:
+            connection.recognise()
         state["asked_by"] = {"caller": caller.name, "token_id": caller.token_id}
         if scope["type"] == "websocket" and keeper.sessions is not None:
             await self._watched(keeper.sessions, caller, scope, receive, send)

@@ -1,5 +1,6 @@
 """How an agent becomes known: an administrator names it, and a token that works once gets it its own credential."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from common.rest.identities import PrincipalKind, Role, TokenPurpose
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
+from orchestrator.http.addresses import counted_as
 from orchestrator.identities import queries
 from orchestrator.identities.model import NewPrincipal
 from orchestrator.identities.rates import Rates
@@ -29,6 +31,9 @@ from orchestrator.identities.service import (
 from orchestrator.identities.tokens import digest_of, purpose_of
 
 log = logging.getLogger(__name__)
+
+# Enrolments under way, each with a connection to the database: wrong tokens cannot use up the others.
+MOST_AT_ONCE = 2
 
 
 class EnrolmentRefused(ChiffonError):
@@ -74,6 +79,7 @@ class EnrolmentService:
         self._pool = pool
         self._trusted_keys = trusted_keys
         self._clock = clock
+        self._enrolling = asyncio.Semaphore(MOST_AT_ONCE)
         self._failures = Rates(per_second=failures_per_second, burst=10 * failures_per_second)
 
     async def invite(
@@ -119,18 +125,21 @@ class EnrolmentService:
 
     async def enrol(self, secret: str, *, address: str) -> Credential:
         """Turn a token that works once into a credential. Raises `EnrolmentRefused` and `TooManyRequests`."""
-        wait = self._failures.take(address, now=self._clock())
-        if wait > 0:
-            raise TooManyRequests("Too many enrolment tokens from this address were wrong.", retry_after=wait)
         if purpose_of(secret) is not TokenPurpose.ENROLMENT:
-            raise EnrolmentRefused
-        async with transaction(self._pool) as db:
+            raise self._wrong(address)
+        async with self._enrolling, transaction(self._pool) as db:
             agent = await queries.use_enrolment(db, digest_of(secret))
             if agent is None or agent.agent_id is None or agent.agent_type is None:
-                raise EnrolmentRefused
+                raise self._wrong(address)
             issued = await issue(db, agent, TokenPurpose.AGENT, by=agent.name)
             about = {"identity": agent.name, "agent_type": agent.agent_type, "token_id": str(issued.token.token_id)}
             await events.append(db, NewEvent(Kind.AGENT_ENROLLED, agent.name, about, agent_id=agent.agent_id))
-        self._failures.give_back(address, now=self._clock())
         log.info("agent.enrolled", extra={"agent_id": agent.agent_id, "identity": agent.name, "address": address})
         return Credential(agent.agent_id, agent.agent_type, issued.secret, tuple(self._trusted_keys()))
+
+    def _wrong(self, address: str) -> ChiffonError:
+        """Count a failure of an address; return what to raise."""
+        wait = self._failures.take(counted_as(address), now=self._clock())
+        if wait > 0:
+            return TooManyRequests("Too many enrolment tokens from this address were wrong.", retry_after=wait)
+        return EnrolmentRefused()

@@ -8,11 +8,11 @@ from orchestrator.database.pool import Connection
 from orchestrator.identities.model import Bearer, NewPrincipal, NewToken, Principal, Token
 
 # A token counts while it and its owner do, by the database's clock.
-BEARER = """
-    SELECT p.principal_id, p.kind, p.name, p.roles, p.agent_id, t.token_id, t.purpose, t.scopes,
+BEARERS = """
+    SELECT t.digest AS shown, p.principal_id, p.kind, p.name, p.roles, p.agent_id, t.token_id, t.purpose, t.scopes,
            t.created_by, t.makers, t.claimed_at, t.expires_at - now() AS remaining
       FROM token t JOIN principal p USING (principal_id)
-     WHERE t.digest = $1 AND t.purpose IN ('api', 'agent')
+     WHERE t.digest = ANY($1::bytea[]) AND t.purpose IN ('api', 'agent')
        AND t.revoked_at IS NULL AND p.disabled_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
 """
 
@@ -33,9 +33,13 @@ ADD_TICKET = "INSERT INTO ws_ticket (digest, token_id, expires_at) VALUES ($1, $
 PRUNE_TICKETS = "DELETE FROM ws_ticket WHERE expires_at < now()"
 
 # The row is gone with its first use, so that two at once cannot both have it.
-USE_TICKET = """
-    WITH used AS (DELETE FROM ws_ticket WHERE digest = $1 RETURNING token_id, expires_at)
-    SELECT t.digest FROM used JOIN token t USING (token_id) WHERE used.expires_at > now()
+USE_TICKETS = """
+    WITH used AS (DELETE FROM ws_ticket WHERE digest = ANY($1::bytea[]) RETURNING digest, token_id, expires_at)
+    SELECT used.digest AS shown, p.principal_id, p.kind, p.name, p.roles, p.agent_id, t.token_id, t.purpose, t.scopes,
+           t.expires_at - now() AS remaining
+      FROM used JOIN token t USING (token_id) JOIN principal p USING (principal_id)
+     WHERE used.expires_at > now() AND t.purpose IN ('api', 'agent')
+       AND t.revoked_at IS NULL AND p.disabled_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
 """
 
 ADD_PRINCIPAL = """
@@ -98,10 +102,9 @@ USE_ENROLMENT = """
 IS_ENROLLED = "SELECT EXISTS (SELECT FROM token WHERE principal_id = $1 AND purpose = 'agent')"
 
 
-async def find_bearer(db: Connection, digest: bytes) -> Bearer | None:
-    """Return whose token this is the digest of; None when it is not known or does not count any more."""
-    row = await db.fetchrow(BEARER, digest)
-    return None if row is None else Bearer.from_row(row)
+async def find_bearers(db: Connection, digests: Collection[bytes]) -> dict[bytes, Bearer]:
+    """Return the bearers of tokens by digest; unknown tokens, and those that do not count any more, are left out."""
+    return {row["shown"]: Bearer.from_row(row) for row in await db.fetch(BEARERS, list(digests))}
 
 
 async def valid(db: Connection, token_ids: Collection[UUID]) -> set[UUID]:
@@ -120,10 +123,9 @@ async def add_ticket(db: Connection, digest: bytes, token_id: UUID, *, lasts: ti
     await db.execute(ADD_TICKET, digest, token_id, lasts)
 
 
-async def use_ticket(db: Connection, digest: bytes) -> bytes | None:
-    """Take a ticket, which nobody can use after that; return the digest of the token that it stands for."""
-    found: bytes | None = await db.fetchval(USE_TICKET, digest)
-    return found
+async def use_tickets(db: Connection, digests: Collection[bytes]) -> dict[bytes, Bearer]:
+    """Take tickets, which do not count after that; return the bearers of the tokens that they stand for, by ticket."""
+    return {row["shown"]: Bearer.from_row(row) for row in await db.fetch(USE_TICKETS, list(digests))}
 
 
 async def add_principal(db: Connection, new: NewPrincipal, *, by: str) -> Principal | None:

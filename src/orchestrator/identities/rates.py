@@ -32,11 +32,6 @@ class Rates:
         bucket.left -= 1
         return 0.0
 
-    def give_back(self, key: Hashable, *, now: float) -> None:
-        """Undo a `take`: it was not what is counted here."""
-        bucket = self._filled(key, now)
-        bucket.left = min(self._burst, bucket.left + 1)
-
     def _filled(self, key: Hashable, now: float) -> _Bucket:
         bucket = self._buckets.get(key)
         if bucket is None:

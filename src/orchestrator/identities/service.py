@@ -186,7 +186,7 @@ class IdentityService:
     async def is_good(self, secret: str) -> bool:
         """Say whether a token counts now."""
         async with self._pool.acquire() as db:
-            return await queries.find_bearer(db, digest_of(secret)) is not None
+            return bool(await queries.find_bearers(db, [digest_of(secret)]))
 
     async def _lock(self, db: Connection, principal_id: UUID) -> Principal:
         principal = await queries.lock_principal(db, principal_id)

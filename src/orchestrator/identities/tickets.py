@@ -1,12 +1,11 @@
 """Tickets: what a browser, which can send no header, opens a WebSocket with."""
 
-import secrets
 from datetime import timedelta
 
 from orchestrator.database.pool import Pool
 from orchestrator.identities import queries
 from orchestrator.identities.model import Caller
-from orchestrator.identities.tokens import digest_of
+from orchestrator.identities.tokens import digest_of, new_ticket
 
 LASTS = timedelta(seconds=30)
 
@@ -19,7 +18,7 @@ class TicketService:
 
     async def give(self, caller: Caller) -> str:
         """Return a ticket; where nobody is asked for a token, one that nobody looks at."""
-        ticket = secrets.token_urlsafe(32)
+        ticket = new_ticket()
         if caller.token_id is not None:
             async with self._pool.acquire() as db:
                 await queries.add_ticket(db, digest_of(ticket), caller.token_id, lasts=LASTS)

@@ -1,4 +1,6 @@
-"""What a token looks like: `chf_` and 49 characters, of which the last six tell a typing error without asking anybody.
+"""What a token looks like: a prefix such as `chf_` and 49 characters, of which the last six are a checksum.
+
+The checksum tells a typing error without a look into the database.
 
 Only the digest of a token is stored: 256 random bits cannot be guessed from it, however fast it is computed.
 """
@@ -21,22 +23,30 @@ CHECK_LENGTH = 6
 PREFIXES: Mapping[TokenPurpose, str] = MappingProxyType(
     {TokenPurpose.API: "chf_", TokenPurpose.AGENT: "cha_", TokenPurpose.ENROLMENT: "che_"}
 )
+TICKET_PREFIX = "cht_"
 LENGTH = 4 + SECRET_LENGTH + CHECK_LENGTH
 
 
 def new_token(purpose: TokenPurpose) -> str:
     """Return a token that nobody has seen before."""
-    body = PREFIXES[purpose] + _base62(secrets.randbits(SECRET_BITS), SECRET_LENGTH)
-    return body + checksum(body)
+    return _new(PREFIXES[purpose])
+
+
+def new_ticket() -> str:
+    """Return a ticket for a WebSocket, of the same form."""
+    return _new(TICKET_PREFIX)
 
 
 def purpose_of(token: str) -> TokenPurpose | None:
     """Return what a token is for; None when it is none: mistyped, cut off, or something else altogether."""
-    if len(token) != LENGTH or not token.isascii():
-        return None
-    if not hmac.compare_digest(checksum(token[:-CHECK_LENGTH]), token[-CHECK_LENGTH:]):
+    if not _is_whole(token):
         return None
     return next((purpose for purpose, prefix in PREFIXES.items() if token.startswith(prefix)), None)
+
+
+def is_ticket(text: str) -> bool:
+    """Return whether a text has the form of a ticket."""
+    return text.startswith(TICKET_PREFIX) and _is_whole(text)
 
 
 def digest_of(token: str) -> bytes:
@@ -47,6 +57,17 @@ def digest_of(token: str) -> bytes:
 def checksum(body: str) -> str:
     """Return the six characters that follow the rest of a token: its CRC32."""
     return _base62(zlib.crc32(body.encode()), CHECK_LENGTH)
+
+
+def _new(prefix: str) -> str:
+    body = prefix + _base62(secrets.randbits(SECRET_BITS), SECRET_LENGTH)
+    return body + checksum(body)
+
+
+def _is_whole(text: str) -> bool:
+    if len(text) != LENGTH or not text.isascii():
+        return False
+    return hmac.compare_digest(checksum(text[:-CHECK_LENGTH]), text[-CHECK_LENGTH:])
 
 
 def _base62(number: int, length: int) -> str:

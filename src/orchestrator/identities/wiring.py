@@ -1,6 +1,7 @@
 """Build the use cases of identities, what keeps the door, and the loops that keep it up to date."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -62,13 +63,19 @@ def check_authentication(settings: OrchestratorSettings) -> None:
         raise NobodyIsAsked(settings.host)
 
 
-def keep_door(settings: OrchestratorSettings, pool: Pool, health: Health) -> Kept:
-    """Return who keeps the door; its loops are to be run as long as it is open."""
+@asynccontextmanager
+async def keep_door(settings: OrchestratorSettings, pool: Pool, health: Health) -> AsyncIterator[Kept]:
+    """Give who keeps the door; its loops are to be run as long as it is open."""
     check_authentication(settings)
     if settings.authentication == "off":
-        return Kept(EverybodyOfThisHost())
+        yield Kept(EverybodyOfThisHost())
+        return
     limits = Limits(settings.token_requests_per_second, settings.failed_logins_per_second)
-    authenticator = Authenticator(pool, limits)
+    async with Authenticator(pool, limits) as authenticator:
+        yield _kept_by(authenticator, settings, pool, health)
+
+
+def _kept_by(authenticator: Authenticator, settings: OrchestratorSettings, pool: Pool, health: Health) -> Kept:
     sessions, news = Sessions(pool, limit=settings.token_websockets), Wake()
 
     def changed(_: str) -> None:

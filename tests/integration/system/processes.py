@@ -33,8 +33,13 @@ class Server:
 
 
 @asynccontextmanager
-async def server(broker_url: str, database_url: str, folder: Path, *, port: int = 0) -> AsyncIterator[Server]:
-    """Run an orchestrator until the block ends or it is terminated; on a free port, unless one is given."""
+async def server(
+    broker_url: str, database_url: str, folder: Path, *, port: int = 0, open_files: tuple[int, int] | None = None
+) -> AsyncIterator[Server]:
+    """Run an orchestrator until the block ends or it is terminated; on a free port, unless one is given.
+
+    `open_files`: the soft and the hard limit that it is started with.
+    """
     port = port or free_ports(1)[0]
     environment = {
         **os.environ,
@@ -42,9 +47,10 @@ async def server(broker_url: str, database_url: str, folder: Path, *, port: int 
         "CHIFFON_BROKER_IDENTITIES": "trusted",
         "CHIFFON_DATABASE_URL": database_url,
     }
+    limit = () if open_files is None else ("prlimit", f"--nofile={open_files[0]}:{open_files[1]}")
     with (folder / f"orchestrator-{port}.log").open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "chiffon", "server", "--port", str(port)),
+            *(*limit, sys.executable, "-m", "chiffon", "server", "--port", str(port)),
             env=environment,
             stdout=output,
             stderr=output,

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import resource
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -290,6 +291,27 @@ async def test_a_host_without_free_descriptors_fails_as_the_host(
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert 0 < len(failures) < 12
     assert set(failures) == {errno.EMFILE}
+
+
+async def test_a_program_may_open_as_many_files_as_its_agent_was_started_with(tmp_path: Path, output: Output) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Keepers(open_files=77) as keepers:
+        await run_process(keepers, sh("ulimit -Sn; ulimit -Hn", tmp_path), write=output, stop=StopSignal())
+
+    assert output.stdout.split() == [b"77", str(hard).encode()]
+
+
+def test_a_process_raises_its_limit_of_files_once_and_remembers_what_it_was_started_with() -> None:
+    told = (
+        "import resource; from common.open_files import raise_open_files;"
+        "print(raise_open_files(), raise_open_files(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    run = ("prlimit", "--nofile=100:400", sys.executable, "-c", told)
+    source = str(Path(__file__).parents[3] / "src")
+
+    shown = subprocess.run(run, env={**os.environ, "PYTHONPATH": source}, capture_output=True, check=True)
+
+    assert shown.stdout.split() == [b"100", b"100", b"400", b"400"]
 
 
 async def test_cancelling_the_task_kills_the_group(tmp_path: Path, output: Output, keepers: Keepers) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agents.executors.base import Outcome, SecretUnavailable
-from agents.executors.enclosure import OPEN, Enclosure
+from agents.executors.enclosure import OPEN, Enclosure, Sandbox
 from agents.executors.environment import inherited
 from agents.executors.shell import ShellExecutor
 from agents.processes.keepers import Keepers
@@ -111,7 +111,8 @@ async def test_a_name_is_looked_up_in_the_path_of_the_agent_and_never_in_that_of
     for name in ("tool", "other"):  # `given` lies in the working directory, too
         program(tmp_path / "given" / name, "#!/bin/sh\necho given\n")
     monkeypatch.setenv("PATH", f":given:{tmp_path}/own:/usr/bin:/bin")
-    sandbox = Enclosure(Confinement(sandbox=True), bubblewrap=program(tmp_path / "bin" / "sandbox", SANDBOX))
+    bubblewrap = program(tmp_path / "bin" / "sandbox", SANDBOX)
+    sandbox = Enclosure(Confinement(sandbox=True), sandbox=Sandbox(bubblewrap))
     variables = {"PATH": f"{tmp_path}/given:given:.:/usr/bin:/bin"}
 
     async def start(name: str) -> tuple[Outcome, str]:

@@ -15,7 +15,7 @@ from chiffon.places import sole_owner
 from common.config import SharedSettings
 from common.policy.read import read_policy
 from common.private import NotPrivate, check_private, make_private
-from orchestrator.http.tls import check_tls
+from orchestrator.http.tls import tls_context
 from orchestrator.signing.directory import read_keys
 
 OWN_GROUP = grp.getgrgid(pwd.getpwuid(os.geteuid()).pw_gid).gr_name == pwd.getpwuid(os.geteuid()).pw_name
@@ -83,7 +83,7 @@ def test_nothing_starts_with_files_or_directories_that_others_may_write(
         lambda: open_trust(tmp_path / "state", file),
         lambda: read_keys(folder),
         lambda: read_policy(file),
-        lambda: check_tls(file, file),
+        lambda: tls_context(file, file),
         SharedSettings.load,
     ):
         with pytest.raises(NotPrivate, match="can be written by every user"):

@@ -26,12 +26,12 @@ def test_no_app_is_made_with_a_route_that_names_no_permission() -> None:
     guarded.add_api_websocket_route("/feed", socket, dependencies=[READ])
     open_.add_api_route("/open", nothing)
     listening.add_api_websocket_route("/listen", socket)
-    app = FastAPI()
+    app = FastAPI(openapi_url=None)
     app.include_router(guarded)
     check_routes(app)
 
     for router, path in ((open_, "/open"), (listening, "/more/listen")):
-        app = FastAPI()
+        app = FastAPI(openapi_url=None)
         app.include_router(guarded)
         app.include_router(router)
         with pytest.raises(RouteIsOpen, match=path):
