@@ -25,8 +25,11 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def child_in(folder: Path) -> int:
+    """Return the child's id once it runs: a shell's child that is not there yet loses a signal."""
     await eventually((folder / "child").exists)
-    return int((folder / "child").read_text())
+    child = int((folder / "child").read_text())
+    await eventually(lambda: Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"sleep"))
+    return child
 
 
 async def test_a_program_and_its_group_are_killed(begin: Begin, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_no_app_is_made_with_a_route_that_names_no_permission() -> None:
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "192.168.1.1", "2001:db8::1", "::ffff:10.0.0.7"])
 async def test_where_nobody_is_asked_no_other_host_is_served(address: str) -> None:
-    scope: dict[str, Any] = {"type": "http", "client": (address, 4711)}
+    scope: dict[str, Any] = {"type": "http", "client": (address, 4711), "headers": []}
 
     with pytest.raises(Unauthenticated):
         await EverybodyOfThisHost().admit(scope)
@@ -48,7 +48,7 @@ async def test_where_nobody_is_asked_no_other_host_is_served(address: str) -> No
 
 @pytest.mark.parametrize("client", [("127.0.0.1", 1), ("::1", 1), None])
 async def test_where_nobody_is_asked_this_host_is_served(client: object) -> None:
-    assert await EverybodyOfThisHost().admit({"type": "http", "client": client}) is ANYBODY
+    assert await EverybodyOfThisHost().admit({"type": "http", "client": client, "headers": []}) is ANYBODY
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "chiffon.example"])
