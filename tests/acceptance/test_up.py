@@ -14,6 +14,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
+from chiffon.up import warn_of_root
 from tests.acceptance.deployment import CHIFFON, Up, chiffon, dispatch, environment, up
 from tests.services import packages
 from tests.services.ports import free_ports
@@ -135,18 +136,35 @@ async def test_sandboxed_work_finds_nothing_of_the_installation_that_runs_it(pre
     assert (token[::-1] in shown) is (not walls)
 
 
-async def test_a_state_directory_that_others_may_write_is_refused_and_root_is_warned_about_work(tmp_path: Path) -> None:
+async def test_a_state_directory_that_others_may_write_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
-    for variables, is_warned in (
-        ({}, os.geteuid() == 0),
+
+    status, _, err = await chiffon("up", "--state-dir", str(tmp_path))
+
+    assert status != 0
+    assert f"The state directory {tmp_path} can be written by every user" in err
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_warned"),
+    [
+        ({}, True),
         ({"CHIFFON_AGENT_RUN_AS": "nobody"}, False),
         ({"CHIFFON_AGENT_CONFINEMENT": '{"sandbox": true}'}, False),
-    ):
-        status, _, err = await chiffon("up", "--state-dir", str(tmp_path), **variables)
+    ],
+    ids=["as root", "as another user", "in the sandbox"],
+)
+def test_up_warns_where_work_could_read_its_keys(
+    variables: dict[str, str], is_warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
 
-        assert status != 0
-        assert f"The state directory {tmp_path} can be written by every user" in err
-        assert err.count("Warning: work runs as root") == is_warned
+    warn_of_root(said.append)
+
+    assert [line[:28] for line in said] == ["Warning: work runs as root, "] * is_warned
 
 
 async def test_nothing_outlives_a_killed_up(prepared: Path) -> None:

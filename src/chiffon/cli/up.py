@@ -58,8 +58,8 @@ def up(
     )
 
     async def work() -> int:
-        warn_of_root(say)
         async with everything(plan, say) as running:
+            warn_of_root(say)
             url = running.site.url
             named = "" if url == "http://127.0.0.1:8420" else f"--server {url} "
             put(f"API      {url}")

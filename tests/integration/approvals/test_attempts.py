@@ -29,6 +29,7 @@ from orchestrator.tasks.rerun import make_rerun
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_caller, make_claim, make_result
 from tests.integration.approvals.conftest import approval_of, make_approver, make_risky_task, risky
+from tests.integration.ledger import register
 
 AGENT = uuid4()
 TWENTY: AskedTerms = {"max_attempts": 20}
@@ -310,7 +311,9 @@ async def test_a_repeated_claim_over_http_gets_its_job_again_only_while_the_appr
     await tasks.dispatch([task], by="caller")
     await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
     claims = Claims(pool, leases, since=datetime.now(UTC), grace=timedelta(0))
-    wanted = Wanted(worker_of("worker-1"), uuid4(), repeatable=True, lease=timedelta(seconds=30))
+    worker = worker_of("worker-1")
+    await register(pool, [(worker.agent_id, task.task_id)])
+    wanted = Wanted(worker, uuid4(), repeatable=True, lease=timedelta(seconds=30))
     [first], [again] = await claims.give([wanted]), await claims.give([wanted])
     assert first is not None
     assert again == first

@@ -34,7 +34,7 @@ def with_tmpfs(folder: Path, *, options: str) -> Sequence[str]:
 
     Its mounts are its own, so that the kernel removes the tmpfs with the last process that could see it.
     """
-    mount = f'mount -t tmpfs -o {options} tmpfs "$0" && exec "$@"'
+    mount = f'mount -t tmpfs -o mode=700,{options} tmpfs "$0" && exec "$@"'
     return ("unshare", "--map-root-user", "--mount", "sh", "-c", mount, str(folder))
 
 
