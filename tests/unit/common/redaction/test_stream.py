@@ -250,9 +250,8 @@ AWKWARD = "#~a b$c`d\"e'f\\g!h(i)j*k~l/m+n&o<p>q=r{s}t[u]v;w|x?y,z:1^2%3@4"
         'set -x; : "$1"',
     ],
 )
-@pytest.mark.skipif(BASH is None, reason="there is no bash")
 def test_no_way_in_which_a_shell_quotes_lets_a_value_through(command: str, locale: str, secret: str) -> None:
-    assert BASH is not None
+    assert BASH is not None, "bash is not installed"
     ran = subprocess.run(
         [BASH, "-c", f"exec 2>&1; unset BASH_EXECUTION_STRING; {command}", "shell", secret],
         capture_output=True,
