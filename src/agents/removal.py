@@ -17,9 +17,15 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def remove_tree(top: Path) -> None:
-    """Remove as much as can be removed; raises the first `OSError` if that is not all."""
+    """Remove as much as can be removed; raises the first `OSError` if that is not all.
+
+    A program may have put a link or a file in the place of the directory: that is removed, and not what it leads to.
+    """
     with suppress(OSError):
         top.rmdir()
+        return
+    if not stat.S_ISDIR(top.lstat().st_mode):
+        top.unlink()
         return
     _unlock(top)
     root = os.open(top, FOLDER)

@@ -59,10 +59,10 @@ class Workspaces:
         """Remove what a crash left behind, unless workspaces are kept; return how many are gone."""
         if self._keep or not self._root.exists():
             return 0
-        return sum(self._discard(path) for path in list(self._root.iterdir()) if path.is_dir())
+        return sum(self._discard(path) for path in list(self._root.iterdir()))
 
     def _discard(self, path: Path) -> bool:
-        """Remove a directory, or set it aside; return whether it is gone."""
+        """Remove a directory, or what is in its place, or set it aside; return whether it is gone."""
         try:
             remove_tree(path)
         except OSError as error:

@@ -41,6 +41,29 @@ SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.
 MAX_PARAMETERS_BYTES = 512 * 1024
 MAX_DURATION_SECONDS = 7 * 24 * 3600
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Such variables decide what runs on the agent: interpreters, options of ssh, debuggers.
+_OPTION_OF_ANSIBLE = re.compile(r"_*ansible_.*")
+# What Ansible itself says of a host, an inventory and a play. Given from outside, most of it would count: as
+# `inventory_hostname` ssh connects to another host than the one that is named, and takes an option for one.
+_SAID_BY_ANSIBLE = frozenset(
+    {
+        "delegated_vars",
+        "discovered_interpreter_python",
+        "group_names",
+        "groups",
+        "hostvars",
+        "inventory_dir",
+        "inventory_file",
+        "inventory_hostname",
+        "inventory_hostname_short",
+        "omit",
+        "play_hosts",
+        "playbook_dir",
+        "role_name",
+        "role_names",
+        "role_path",
+    }
+)
 _HOST = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:\[\]-]*")
 
 
@@ -190,10 +213,12 @@ class AnsibleParameters(ProgramLimits):
         for name in value:
             if not _ENVIRONMENT_NAME.fullmatch(name):
                 raise ValueError(f"has a name that is not allowed: {name!r}; use letters, digits and '_'")
-            if name.startswith("ansible_"):
+            if _OPTION_OF_ANSIBLE.fullmatch(name):
                 raise ValueError(
                     f"has a name that is not allowed: {name!r}; those with 'ansible_' belong to inventories"
                 )
+            if name in _SAID_BY_ANSIBLE:
+                raise ValueError(f"has a name that is not allowed: {name!r}; Ansible itself gives it its value")
         return value
 
 

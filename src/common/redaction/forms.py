@@ -1,6 +1,7 @@
 """The ways in which a value may be written: as it is, and in base64, hexadecimal, URLs, JSON and shell commands."""
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterator
 from functools import lru_cache
@@ -12,6 +13,26 @@ SHORTEST = 6
 # A key file is often shown line by line, indented or cut; its longer lines are searched by themselves.
 SHORTEST_LINE = 16
 BREAKS = "\r\n"
+
+# What Python, `encodeURIComponent`, `encodeURI` and Java leave as it is, besides letters, digits and `-_.~`.
+_LEFT_IN_URLS = ("", "/", "!'()*", ";,/?:@&=+$#!'()*", "*")
+# What Go, and templates for HTML, escape in JSON, so that it may stand within a page.
+_ESCAPED_IN_JSON = ("<>&\u2028\u2029", "<>&'\u2028\u2029", "<>&'+\u2028\u2029")
+_UNICODE_ESCAPE = re.compile(r"\\u[0-9a-f]{4}")
+_IN_DOUBLE_QUOTES = re.compile(r"[$`\"\\]")
+_BARE = re.compile(r"[ \t!\"$&'()*,;<>?\[\\\]^`{|}]")
+_NAMED_IN_DOLLAR_QUOTES = {
+    "\a": "\\a",
+    "\b": "\\b",
+    "\t": "\\t",
+    "\n": "\\n",
+    "\v": "\\v",
+    "\f": "\\f",
+    "\r": "\\r",
+    "\x1b": "\\E",
+    "'": "\\'",
+    "\\": "\\\\",
+}
 
 # The first characters of base64 that also hold bits of what comes before, by how many bytes of a group come before.
 _MIXED_WITH_BEFORE = (0, 2, 3)
@@ -53,15 +74,54 @@ def _tells(line: str) -> bool:
 
 def _exact(text: str) -> Iterator[bytes]:
     yield text.encode()
-    for written in (quote(text, safe=""), quote(text), quote_plus(text)):
+    for written in _in_urls(text):
         yield written.encode()
         yield _lower_escapes(written).encode()
+    for written in _in_json(text):
+        yield written.encode()
+    for written in _in_shells(text):
+        yield written.encode()
+
+
+def _in_urls(text: str) -> Iterator[str]:
+    """Programs differ in what they leave as it is, and in how they write a space."""
+    for safe in _LEFT_IN_URLS:
+        for written in (quote(text, safe=safe), quote_plus(text, safe=safe)):
+            yield written
+            yield written.replace("~", "%7E")
+
+
+def _in_json(text: str) -> Iterator[str]:
+    """Programs differ in which characters they escape beyond those that JSON demands, and in the letters of digits."""
     for ascii_only in (True, False):
-        in_json = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
-        yield in_json.encode()
-        yield in_json.replace("/", "\\/").encode()
-    yield text.replace("'", "'\\''").encode()
-    yield text.replace("'", "'\"'\"'").encode()
+        plain = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        for also in ("", *_ESCAPED_IN_JSON):
+            written = plain.translate({ord(one): f"\\u{ord(one):04x}" for one in also})
+            for cased in (written, _UNICODE_ESCAPE.sub(lambda found: found[0].upper().replace("U", "u", 1), written)):
+                yield cased
+                yield cased.replace("/", "\\/")
+
+
+def _in_shells(text: str) -> Iterator[str]:
+    """In single quotes; in double quotes, as `export -p` writes it; without, as `printf %q` does; in `$'…'`."""
+    yield text.replace("'", "'\\''")
+    yield text.replace("'", "'\"'\"'")
+    yield _IN_DOUBLE_QUOTES.sub(r"\\\g<0>", text)
+    bare = _BARE.sub(r"\\\g<0>", text)
+    yield bare
+    yield f"\\{bare}" if bare.startswith(("#", "~")) else bare
+    for as_bytes in (True, False):
+        yield "".join(_in_dollar_quotes(one, as_bytes=as_bytes) for one in text)
+
+
+def _in_dollar_quotes(character: str, *, as_bytes: bool) -> str:
+    if character in _NAMED_IN_DOLLAR_QUOTES:
+        return _NAMED_IN_DOLLAR_QUOTES[character]
+    if character.isascii() and character.isprintable():
+        return character
+    if not character.isascii() and not as_bytes:
+        return character
+    return "".join(f"\\{byte:03o}" for byte in character.encode())
 
 
 def _hexadecimal(data: bytes) -> Iterator[bytes]:

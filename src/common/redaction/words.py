@@ -6,6 +6,8 @@ from ahocorasick_rs import BytesAhoCorasick, Implementation
 
 # Beginnings of at least so many bytes are searched, shorter ones compared.
 _FIRST_BYTES = 4
+# A table with an entry for each state and byte is quickest, and takes a kilobyte for each byte of the words.
+_MOST_IN_A_TABLE = 64 * 1024
 
 
 class Words:
@@ -51,5 +53,6 @@ class Words:
                 yield len(data) - size, words
 
 
-def _automaton(words: Iterable[bytes]) -> BytesAhoCorasick:
-    return BytesAhoCorasick(words, implementation=Implementation.DFA)
+def _automaton(words: Sequence[bytes]) -> BytesAhoCorasick:
+    is_small = sum(map(len, words)) <= _MOST_IN_A_TABLE
+    return BytesAhoCorasick(words, implementation=Implementation.DFA if is_small else Implementation.ContiguousNFA)

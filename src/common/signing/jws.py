@@ -4,7 +4,6 @@ The header names the algorithm, the key and the purpose, and nothing else: no ke
 brings along is ever used.
 """
 
-import json
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import NamedTuple
 from jwt import PyJWS, PyJWTError
 from jwt.exceptions import DecodeError
 
+from common.json_text import read_json
 from common.signing.keys import KEY_ID_LENGTH, PrivateKey, PublicKey
 
 ALGORITHM = "EdDSA"
@@ -115,7 +115,7 @@ def _header(signature: str) -> str:
 def _key_id(header: str, purpose: Purpose) -> str:
     """Return the id of the key that a header names; raises `NotTrusted`. The same few headers come again and again."""
     try:
-        said = json.loads(_decoded(header.encode()))
+        said = read_json(_decoded(header.encode()).decode("ascii"))
     except ValueError:
         said = None
     if not isinstance(said, dict) or said.keys() != _HEADER_NAMES:

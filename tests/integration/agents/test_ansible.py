@@ -417,3 +417,15 @@ async def test_a_cancel_ends_the_play_and_all_that_it_started(
 
     assert (await orchestrator.ended(task)).status is ResultStatus.CANCELLED
     assert is_gone(int(noted.read_text()))
+
+
+@pytest.mark.parametrize("name", ["other", "-oProxyCommand=touch made"])
+async def test_no_variable_leads_ssh_to_another_host_or_gives_it_an_option(
+    run: Runs, playbooks: Path, made: Path, name: str
+) -> None:
+    (playbooks / "ssh").write_text(f'#!/bin/sh\necho "$@" >> {made}/called\nexit 255\n')
+
+    outcome = await run(limit="gone", extra_vars={"inventory_hostname": name})
+
+    assert outcome.error_code is ErrorCode.INVALID_REQUEST, run.output.text
+    assert not (made / "called").exists()

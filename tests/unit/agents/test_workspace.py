@@ -3,6 +3,7 @@
 import logging
 import os
 import pwd
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -114,6 +115,33 @@ def open_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     yield Path()
     if is_root:
         os.seteuid(0)
+
+
+@pytest.mark.parametrize("is_aside", [False, True])
+@pytest.mark.parametrize("what", ["link", "link that leads nowhere", "file"])
+async def test_what_a_program_has_put_in_the_place_of_its_workspace_is_removed_and_what_a_link_names_is_not(
+    tmp_path: Path, what: str, is_aside: bool
+) -> None:
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "file").touch()
+
+    def swap(path: Path) -> None:
+        if what == "file":
+            path.write_text("large")
+        else:
+            path.symlink_to(others if what == "link" else tmp_path / "nothing")
+
+    workspaces = Workspaces(tmp_path / "work")
+    async with workspaces.open(uuid4(), 1) as workspace:
+        shutil.rmtree(workspace)
+        swap(workspace)
+    if is_aside:  # by an agent of an earlier version
+        swap(tmp_path / "work" / ".aside-1")
+        assert workspaces.remove_leftovers() == 1
+
+    assert list((tmp_path / "work").iterdir()) == []
+    assert (others / "file").exists()
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o300, 0o500, 0o555])

@@ -113,6 +113,22 @@ def test_a_header_that_is_no_object_is_refused() -> None:
         assert not is_believed(f"{signing_input}.{base64url(KEY.key.sign(signing_input.encode()))}")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        json.dumps(HEADER).replace("{", '{"alg": "none", ', 1).encode(),
+        json.dumps(HEADER).replace("{", '{"k\\u0069d": "x", ', 1).encode(),
+        json.dumps(HEADER).encode("utf-16"),
+        json.dumps(HEADER).encode("utf-8-sig"),
+    ],
+    ids=["alg twice", "kid twice, once escaped", "UTF-16", "a byte order mark"],
+)
+def test_a_header_that_readers_may_take_for_another_is_refused(header: bytes) -> None:
+    signing_input = f"{base64url(header)}.{base64url(CLAIMS.encode())}"
+
+    assert not is_believed(f"{signing_input}.{base64url(KEY.key.sign(signing_input.encode()))}")
+
+
 def test_the_same_signature_has_no_second_spelling() -> None:
     header, claims, made = GENUINE.split(".")
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

@@ -4,8 +4,11 @@ import base64
 import itertools
 import json
 import random
+import re
 import string
+import subprocess
 from collections.abc import Sequence
+from shutil import which
 from urllib.parse import quote
 
 import pytest
@@ -228,3 +231,62 @@ def test_of_values_that_come_and_go_the_last_are_kept() -> None:
 
     assert b"value-0299" in sought.exact
     assert b"value-0000" not in sought.exact
+
+
+BASH = which("bash")
+AWKWARD = "#~a b$c`d\"e'f\\g!h(i)j*k~l/m+n&o<p>q=r{s}t[u]v;w|x?y,z:1^2%3@4"
+
+
+@pytest.mark.parametrize("secret", [AWKWARD, AWKWARD + "ä€😀", "~" + AWKWARD, AWKWARD + "\t\x1b\x7fé", "simple words"])
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        'printf %q "$1"',
+        'echo "${1@Q}"',
+        'S="$1"; declare -p S',
+        'export S="$1"; export -p',
+        'S="$1"; set',
+        'set -x; : "$1"',
+    ],
+)
+def test_no_way_in_which_a_shell_quotes_lets_a_value_through(command: str, locale: str, secret: str) -> None:
+    assert BASH is not None, "bash is not installed"
+    ran = subprocess.run(
+        [BASH, "-c", f"exec 2>&1; unset BASH_EXECUTION_STRING; {command}", "shell", secret],
+        capture_output=True,
+        check=True,
+        env={"LC_ALL": locale},
+    )
+
+    assert MARK in passed(Redactor(Values([secret])), [ran.stdout])
+
+
+@pytest.mark.parametrize("secret", [AWKWARD, AWKWARD + "ä€😀\u2028"])
+@pytest.mark.parametrize(
+    "left_as_it_is",
+    ["", "/", "~", "!'()*~", ";,/?:@&=+$#!'()*~", "*"],
+    ids=["PHP", "curl", "rawurlencode", "encodeURIComponent", "encodeURI", "Java"],
+)
+@pytest.mark.parametrize("space", ["%20", "+"])
+def test_no_program_that_writes_urls_lets_a_value_through(space: str, left_as_it_is: str, secret: str) -> None:
+    written = quote(secret, safe=left_as_it_is).replace("%20", space)
+    if "~" not in left_as_it_is:
+        written = written.replace("~", "%7E")
+
+    for text in (written, re.sub("%..", lambda found: found[0].lower(), written)):
+        assert redacted(f"<{text}>", Values([secret])) == "<[redacted]>"
+
+
+@pytest.mark.parametrize("is_upper", [False, True])
+@pytest.mark.parametrize("is_ascii", [False, True])
+@pytest.mark.parametrize("escaped", ["", "/", "<>&", "<>&'", "<>&'+"], ids=["Python", "PHP", "Go", "Django", ".NET"])
+def test_no_program_that_writes_json_lets_a_value_through(escaped: str, is_ascii: bool, is_upper: bool) -> None:
+    secret = AWKWARD + "ä€"
+    written = json.dumps(secret, ensure_ascii=is_ascii)
+    for one in escaped:
+        written = written.replace(one, "\\/" if one == "/" else f"\\u{ord(one):04x}")
+    if is_upper:
+        written = re.sub(r"(?<=\\u)....", lambda found: found[0].upper(), written)
+
+    assert redacted(written, Values([secret])) == '"[redacted]"'
