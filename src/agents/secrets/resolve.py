@@ -20,7 +20,8 @@ from common.redaction.values import Values
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 64 * 1024
+# Its forms, which are searched for in all output, take some thousand times as much memory.
+MOST_BYTES = 8 * 1024
 COMMAND_SECONDS = 30.0
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from chiffon.in_process import queries
-from chiffon.in_process.model import Execution, check_text_argument
+from chiffon.in_process.model import Execution, check_name_argument, check_text_argument
 from chiffon.in_process.queries import Connection
 from chiffon.in_process.store import Store
 from common.clock import Clock
@@ -49,7 +49,7 @@ class Approvals:
 
         Raises `UnknownExecution`, `ApprovalForbidden` and `ApprovalNotPossible`.
         """
-        check_text_argument("by", by)
+        check_name_argument("by", by)
 
         def work(db: Connection) -> tuple[Execution, bool]:
             now = self._clock.now()
@@ -79,7 +79,7 @@ class Approvals:
 
         Raises what `approve` raises.
         """
-        check_text_argument("by", by)
+        check_name_argument("by", by)
         check_text_argument("reason", reason, longest=LONGEST_REASON)
 
         def work(db: Connection) -> Execution:

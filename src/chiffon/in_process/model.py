@@ -11,6 +11,7 @@ from common.canonical import canonical_json
 from common.errors import Conflict, ErrorCode, Invalid, NotFound
 from common.json_rules import check_json, check_line, check_size
 from common.lifecycle import Change, InvalidTransition, Status
+from common.visible import is_hidden
 from common.work import MAX_PARAMETERS_BYTES
 
 LONGEST_NAME = 200
@@ -131,3 +132,10 @@ def check_text_argument(name: str, text: str, *, longest: int = LONGEST_NAME) ->
         check_line(text)
     except ValueError as error:
         raise BadExecution(f"{name}: {error}") from None
+
+
+def check_name_argument(name: str, text: str) -> None:
+    """Raise `BadExecution` for a text that is no name of a person, or that looks like another one."""
+    check_text_argument(name, text)
+    if text != text.strip() or any(map(is_hidden, text)):
+        raise BadExecution(f"{name}: must not begin or end with a blank, nor have characters that cannot be seen")

@@ -17,6 +17,7 @@ from chiffon.in_process.model import (
     Claim,
     Execution,
     Job,
+    check_name_argument,
     check_text_argument,
     digest,
     frozen_payload,
@@ -127,7 +128,7 @@ class QueueService:
 
         Raises `UnknownExecution` and `ExecutionHasEnded`.
         """
-        check_text_argument("by", by)
+        check_name_argument("by", by)
         execution = await self.store.cancel(execution_id, by=by)
         await self._tell()
         return execution
@@ -212,11 +213,12 @@ class QueueService:
             "command": job.command,
             "execution_id": execution_id,
             "approval_id": job.approval_id,
-            "requested_by": job.requested_by,
         }
         for name, text in texts.items():
             if text is not None:
                 check_text_argument(name, text)
+        if job.requested_by is not None:
+            check_name_argument("requested_by", job.requested_by)
         payload = frozen_payload(job.payload)
         return Execution(
             execution_id=execution_id,

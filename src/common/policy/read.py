@@ -24,6 +24,7 @@ LONGEST_NAME = 256
 LONGEST_PARAMETER = 200
 ENV = "env."
 PROGRAMS = frozenset({"argv.0", "shell"})
+SCRIPT = "script"
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -135,6 +136,11 @@ class Rule(Part):
     def names_program(self) -> bool:
         """Whether it says which programs it is about."""
         return self.allow.executables is not None or not self.parameters.keys().isdisjoint(PROGRAMS)
+
+    @property
+    def names_script(self) -> bool:
+        """Whether it says which script runs."""
+        return SCRIPT in self.parameters
 
     @cached_property
     def names_arguments(self) -> bool:

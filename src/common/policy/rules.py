@@ -102,7 +102,7 @@ def _program(rule: Rule, parameters: Mapping[str, Any]) -> Iterator[str]:
     allow, argv, script = rule.allow, parameters.get("argv"), parameters.get("script")
     if script is not None and not allow.lets_scripts_run:
         yield "scripts are not allowed"
-    if not rule.names_program and not rule.names_arguments and allow.files is None:
+    if not (rule.names_program or rule.names_script or rule.names_arguments or allow.files is not None):
         return
     if argv is not None and not _is_command(argv):
         yield "argv is not a list of texts that begins with a program"
@@ -117,6 +117,9 @@ def _program(rule: Rule, parameters: Mapping[str, Any]) -> Iterator[str]:
             yield f"the program {shown(str(program))} is not written without '.', '..' and empty names"
         elif allow.executables is not None and not allow.executables.match(program):
             yield f"the program {shown(program)} is not {allow.executables}"
+    # What reads a script decides what it means.
+    if rule.names_script and not rule.names_program and programs[-1:] != [DEFAULT_SHELL]:
+        yield f"the shell must be {DEFAULT_SHELL}: the rule names the script and no shell"
     yield from _arguments(rule, (argv or ())[1:])
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
+from uuid import UUID
 
 from common.errors import InvalidField
 from common.labels import AUTHORITY, labels_of
@@ -16,8 +17,18 @@ def check_name(name: str) -> None:
     """Raise `InvalidField` for a name that nobody may have."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise InvalidField("name", "must be 1 to 100 letters, digits and . _ @ + -, beginning with a letter or digit")
+    if _is_id(name):
+        raise InvalidField("name", "must not have the form of an id, by which agents are named, too")
     if name.lower() in RESERVED:
         raise InvalidField("name", f"must not be one of {', '.join(sorted(RESERVED))}")
+
+
+def _is_id(name: str) -> bool:
+    try:
+        UUID(name)
+    except ValueError:
+        return False
+    return True
 
 
 def pinned(labels: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,6 +131,9 @@ async def test_only_another_person_than_the_one_who_requested_it_answers(writer:
             await service.reject("w", by="ada", reason="mine")
         with pytest.raises(BadExecution, match="by: must be a text"):
             await service.approve("w", by="")
+        for alike in ("ada ", " ada", "ada\u200b", "a\u00adda", "ada\u00a0"):
+            with pytest.raises(BadExecution, match="by: must not begin or end with a blank"):
+                await service.approve("w", by=alike)
         with pytest.raises(UnknownExecution):
             await service.approve("no such", by="ben")
 

@@ -182,6 +182,21 @@ def test_a_rule_that_demands_a_program_refuses_another_way_to_it() -> None:
     assert isinstance(asked('parameters = { "argv.0" = "/opt/.+" }', "own_type", argv=["/opt/x"], script="id"), Refused)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [{"shell": "/opt/tools/x"}, {"shell": ["/bin/sh"]}, {"shell": None}, {"argv": ["id"]}],
+    ids=["another shell", "no text", "none", "a program"],
+)
+def test_a_rule_that_demands_a_script_refuses_another_reading_of_it(parameters: dict[str, Any]) -> None:
+    rule = 'parameters = { "script" = "uname -a" }'
+
+    assert isinstance(asked(rule, script="uname -a"), Ruling)
+    assert isinstance(asked(rule, script="uname -a", shell="/bin/sh"), Ruling)
+    assert isinstance(asked(rule, script="uname -a", **parameters), Refused)
+    named = 'parameters = { "script" = "uname -a", "shell" = "/bin/bash" }'
+    assert isinstance(asked(named, script="uname -a", shell="/bin/bash"), Ruling)
+
+
 @pytest.mark.parametrize("restriction", ['executables = "/bin/.+"', 'arguments = "x"', 'files = "/srv/**"'])
 def test_scripts_run_under_a_rule_with_restrictions_only_where_it_says_so(restriction: str) -> None:
     assert isinstance(asked(f"allow = {{ {restriction} }}", script="id"), Refused)

@@ -69,7 +69,10 @@ def test_any_name_of_a_user_becomes_one_that_is_allowed(text: str) -> None:
     check_name(name_from(text))
 
 
-@pytest.mark.parametrize("name", ["", " ann", "ann\n", "a/b", "Orchestrator", "anybody", "x" * 101, "-ann"])
+@pytest.mark.parametrize(
+    "name",
+    ["", " ann", "ann\n", "a/b", "Orchestrator", "anybody", "x" * 101, "-ann", "0b8f5a0e-6d0c-4c5e-9a0b-5f3c1d2e4f60"],
+)
 def test_a_name_that_would_mislead_is_refused(name: str) -> None:
     with pytest.raises(InvalidField):
         check_name(name)
