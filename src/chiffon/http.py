@@ -120,7 +120,7 @@ class Http:
 def _read(response: httpx2.Response) -> Any:
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if response.is_success and body is not None:
         return body
@@ -132,11 +132,11 @@ def problem(status: int, body: Any, *, fallback: str = "") -> ApiError:
     if not isinstance(body, dict):
         return ApiError(status, f"The answer was not understood (HTTP {status}): {fallback[:200]!r}")
     message = body.get("error_message") or body.get("detail") or body.get("title") or f"HTTP {status}"
-    errors = body.get("errors")
+    errors, code, trace_id = (body.get(name) for name in ("errors", "error_code", "trace_id"))
     return ApiError(
         status,
         str(message),
-        error_code=body.get("error_code"),
-        trace_id=body.get("trace_id"),
-        problems=errors if isinstance(errors, list) else (),
+        error_code=code if isinstance(code, int) else None,
+        trace_id=trace_id if isinstance(trace_id, str) else None,
+        problems=[one for one in errors if isinstance(one, dict)] if isinstance(errors, list) else (),
     )

@@ -208,7 +208,7 @@ def reason_of(response: httpx2.Response) -> tuple[int | None, str]:
     """Return the code and the text of an error; without a code it comes from something before the queue API."""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("error_code"), int):
         return None, "this is not the answer of a queue API"
