@@ -36,7 +36,7 @@ PRUNE_TICKETS = "DELETE FROM ws_ticket WHERE expires_at < now()"
 USE_TICKETS = """
     WITH used AS (DELETE FROM ws_ticket WHERE digest = ANY($1::bytea[]) RETURNING digest, token_id, expires_at)
     SELECT used.digest AS shown, p.principal_id, p.kind, p.name, p.roles, p.agent_id, t.token_id, t.purpose, t.scopes,
-           t.expires_at - now() AS remaining
+           t.created_by, t.makers, t.claimed_at, t.expires_at - now() AS remaining
       FROM used JOIN token t USING (token_id) JOIN principal p USING (principal_id)
      WHERE used.expires_at > now() AND t.purpose IN ('api', 'agent')
        AND t.revoked_at IS NULL AND p.disabled_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
