@@ -17,6 +17,7 @@ from chiffon.errors import ApiError, ServerUnreachable
 from common.backoff import full_jitter
 from common.errors import StartupRefused
 from common.trust import trust_for
+from common.urls import is_own_host
 
 ATTEMPTS = 4
 FIRST_PAUSE = timedelta(milliseconds=100)
@@ -26,7 +27,7 @@ BUSY = frozenset({502, 503, 504})
 
 def is_loopback(url: str) -> bool:
     """Say whether a URL points to this host, where a proxy from the environment must not be asked."""
-    return (urlsplit(url).hostname or "") in {"127.0.0.1", "localhost", "::1"}
+    return is_own_host(urlsplit(url).hostname or "")
 
 
 class UnusableAddress(StartupRefused):

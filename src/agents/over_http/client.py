@@ -34,6 +34,7 @@ from common.rest.jobs import (
 )
 from common.rest.workers import WorkerOrders, WorkerReport
 from common.trust import trust_for
+from common.urls import is_own_host
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
@@ -90,7 +91,7 @@ class Told(NamedTuple):
 
 def is_loopback(host: str | None) -> bool:
     """Say whether a host is this one, for which a proxy from the environment must not be asked."""
-    return host in {"127.0.0.1", "localhost", "::1"}
+    return is_own_host(host or "")
 
 
 class QueueClient:
