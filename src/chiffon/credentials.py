@@ -1,16 +1,20 @@
 """Where the token of a client comes from: the environment, or a file that `chiffon up` keeps for its own server.
 
-A token that is kept for one server is never sent to another.
+A token that is kept for one server is never sent to another, nor to what listens in its place when it was killed.
 """
 
+import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from common.errors import StartupRefused
 
+HOLD_ATTEMPTS, HOLD_PAUSE = 20, 0.01
 TOKEN_VARIABLE = "CHIFFON_TOKEN"  # noqa: S105 - the name of a variable
 FILE_VARIABLE = "CHIFFON_TOKEN_FILE"
 
@@ -31,8 +35,11 @@ def find_token(server: str, *, file: Path | None = None) -> str | None:
         return given.strip()
     if named := os.environ.get(FILE_VARIABLE):
         return read_token(Path(named))
+    link = _kept(server)
+    if not _is_running(link):
+        return None
     with suppress(TokenUnreadable):
-        return read_token(_kept(server))
+        return read_token(link)
     return None
 
 
@@ -69,15 +76,47 @@ def kept_for(server: str, token_file: Path) -> Iterator[None]:
         link.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         link.unlink(missing_ok=True)
         link.symlink_to(token_file)
+        lock = _lock_of(link).open("w")
     except OSError:  # no home directory, or one that cannot be written to: they have to be given the token
         yield
         return
+    with lock:
+        _hold(lock)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if link.readlink() == token_file:
+                    link.unlink()
+                    _lock_of(link).unlink()
+
+
+def _lock_of(link: Path) -> Path:
+    return link.with_name(link.name + ".lock")
+
+
+def _hold(lock: IO[str]) -> None:
+    """Say that the server runs, for as long as the file is open; clients ask for moments only."""
+    for _ in range(HOLD_ATTEMPTS):
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(HOLD_PAUSE)
+
+
+def _is_running(link: Path) -> bool:
+    """Return whether the server still runs for which a token is kept.
+
+    One that was killed leaves its token behind, and any user of the host may listen on its port since.
+    """
     try:
-        yield
-    finally:
-        with suppress(OSError):
-            if link.readlink() == token_file:
-                link.unlink()
+        with _lock_of(link).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _kept(server: str) -> Path:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from common.errors import ChiffonError, Unavailable
 
 
@@ -28,6 +30,15 @@ class ApiError(ChiffonError):
         self.error_message = error_message
         self.trace_id = trace_id
         self.problems = tuple(problems)
+
+
+class AnswerNotUnderstood(Unavailable):
+    """What answered is no orchestrator, or one that says something else than this version can read."""
+
+    def __init__(self, error: ValidationError) -> None:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join((error.title, *map(str, first["loc"])))
+        super().__init__(f"The answer was not understood: {place}: {first['msg']}")
 
 
 class ServerUnreachable(Unavailable):

@@ -17,6 +17,7 @@ from chiffon.errors import ApiError, ServerUnreachable
 from common.backoff import full_jitter
 from common.errors import StartupRefused
 from common.trust import trust_for
+from common.urls import is_own_host
 
 ATTEMPTS = 4
 FIRST_PAUSE = timedelta(milliseconds=100)
@@ -26,7 +27,7 @@ BUSY = frozenset({502, 503, 504})
 
 def is_loopback(url: str) -> bool:
     """Say whether a URL points to this host, where a proxy from the environment must not be asked."""
-    return (urlsplit(url).hostname or "") in {"127.0.0.1", "localhost", "::1"}
+    return is_own_host(urlsplit(url).hostname or "")
 
 
 class UnusableAddress(StartupRefused):
@@ -120,7 +121,7 @@ class Http:
 def _read(response: httpx2.Response) -> Any:
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if response.is_success and body is not None:
         return body
@@ -132,11 +133,11 @@ def problem(status: int, body: Any, *, fallback: str = "") -> ApiError:
     if not isinstance(body, dict):
         return ApiError(status, f"The answer was not understood (HTTP {status}): {fallback[:200]!r}")
     message = body.get("error_message") or body.get("detail") or body.get("title") or f"HTTP {status}"
-    errors = body.get("errors")
+    errors, code, trace_id = (body.get(name) for name in ("errors", "error_code", "trace_id"))
     return ApiError(
         status,
         str(message),
-        error_code=body.get("error_code"),
-        trace_id=body.get("trace_id"),
-        problems=errors if isinstance(errors, list) else (),
+        error_code=code if isinstance(code, int) else None,
+        trace_id=trace_id if isinstance(trace_id, str) else None,
+        problems=[one for one in errors if isinstance(one, dict)] if isinstance(errors, list) else (),
     )

@@ -6,7 +6,6 @@ at its top and those of one kind of process in a table of its own, for example `
 
 import json
 import os
-import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,6 +15,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from common.broker.base import QueueType
 from common.errors import StartupRefused
 from common.private import check_private
+from common.toml_text import read_toml
 
 CONFIG_VARIABLE = "CHIFFON_CONFIG"
 DEFAULT_FILE = Path("chiffon.toml")
@@ -100,8 +100,8 @@ def _file_values(table: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = read_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
     if table is not None:
         return dict(values.get(table, {}))

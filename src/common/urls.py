@@ -1,5 +1,6 @@
 """URLs of servers: put together from a host and a port, split into the hosts that one names, shown without secrets."""
 
+from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
 HIDDEN = "***"
@@ -34,3 +35,11 @@ def hide_password(text: str, url: str) -> str:
     for secret in {password, unquote(password)} if password else ():
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def is_own_host(host: str) -> bool:
+    """Return whether a host of a URL is this one: a name or an address of its loopback."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

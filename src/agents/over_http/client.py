@@ -34,6 +34,7 @@ from common.rest.jobs import (
 )
 from common.rest.workers import WorkerOrders, WorkerReport
 from common.trust import trust_for
+from common.urls import is_own_host
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
@@ -90,7 +91,7 @@ class Told(NamedTuple):
 
 def is_loopback(host: str | None) -> bool:
     """Say whether a host is this one, for which a proxy from the environment must not be asked."""
-    return host in {"127.0.0.1", "localhost", "::1"}
+    return is_own_host(host or "")
 
 
 class QueueClient:
@@ -208,7 +209,7 @@ def reason_of(response: httpx2.Response) -> tuple[int | None, str]:
     """Return the code and the text of an error; without a code it comes from something before the queue API."""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("error_code"), int):
         return None, "this is not the answer of a queue API"

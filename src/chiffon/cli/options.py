@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from pydantic import ValidationError
 
 from chiffon.cli.console import say
 from chiffon.cli.outcome import Exit
 from chiffon.client import DEFAULT_SERVER, Client
+from chiffon.errors import AnswerNotUnderstood
 
 Flag = Parameter(negative=())
 # A file; a single `-` stands for standard input.
@@ -56,7 +58,10 @@ class Target(Printing):
 
     async def _with_client(self, work: Callable[[Client], Awaitable[int]]) -> int:
         async with Client(self.server, token=self.token) as client:
-            return await work(client)
+            try:
+                return await work(client)
+            except ValidationError as error:
+                raise AnswerNotUnderstood(error) from None
 
 
 AS_TABLE = Printing()

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import tomllib
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from common.json_rules import check_json
 from common.policy.model import ApprovalDemand, Effect
 from common.policy.patterns import Globs, Patterns, one_or_many
 from common.private import check_private
+from common.toml_text import read_toml
 
 # Stands for any variable, in a rule that lets anything run.
 ANY = "*"
@@ -177,8 +177,8 @@ class Policy(Part):
 def parse_policy(text: str, *, source: str) -> Policy:
     """Return the policy that a TOML text holds; raises `InvalidPolicy`, which names every mistake."""
     try:
-        given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        given = read_toml(text)
+    except ValueError as error:
         raise InvalidPolicy(f"{source} is not TOML: {error}") from None
     try:
         return Policy.model_validate(given)

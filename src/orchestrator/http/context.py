@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 log = logging.getLogger(__name__)
 
 TRACE_HEADER = b"x-trace-id"
+# How many characters of a path a log holds; the routes have no longer ones.
+LONGEST_PATH = 300
 POLICY_HEADER = b"content-security-policy"
 # What a browser is told about every answer, errors included: run and load nothing from elsewhere, show it in no frame,
 # do not guess its type, do not tell other sites its address. A page that needs more sends a policy of its own.
@@ -21,6 +23,12 @@ PROTECTIVE = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
+
+
+def logged_path(scope: Scope) -> str:
+    """Return the path of a request for a log: a stranger's may be as long as a head, and longer when written out."""
+    path: str = scope["path"]
+    return path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}…"
 
 
 def trace_of(scope: Any) -> UUID:
@@ -85,7 +93,7 @@ class RequestContext:
                     extra={
                         "trace_id": trace_id,
                         "method": scope["method"],
-                        "path": scope["path"],
+                        "path": logged_path(scope),
                         "status": status,
                         "duration_ms": duration_ms,
                         **scope["state"].get("asked_by", {}),

@@ -13,6 +13,10 @@ from orchestrator.http.errors import AGAIN_SOON, problem, response
 
 # The largest body of a request that needs no token.
 MOST_PUBLIC_BYTES = 4096
+# The largest body of a caller who can neither hand in work nor report on it.
+MOST_SMALL_BYTES = 256 * 1024
+# Under this name the state of a request says that its caller is such a one.
+IS_SMALL = "is_small"
 # How many bodies of the largest size may be held at a time, as their bytes.
 LARGEST_BODIES = 16
 # How much, and for how long, is read and thrown away of a body that is refused.
@@ -25,7 +29,8 @@ NO_ROOM = "Too many request bodies are being read; try again."
 class BodyLimit:
     """Answers 413 to a body that is too large, whether its length is announced or not, and 503 when there is no room.
 
-    A body may have `app.state.max_body_bytes`, on a route of `public` `MOST_PUBLIC_BYTES`.
+    A body may have `app.state.max_body_bytes`, on a route of `public` `MOST_PUBLIC_BYTES`, and of a caller who has no
+    work to hand in `MOST_SMALL_BYTES`: it is read and parsed before a route says whether its caller may use it.
     """
 
     def __init__(self, app: ASGIApp, *, public: Collection[str]) -> None:
@@ -38,7 +43,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         largest: int = scope["app"].state.max_body_bytes
-        limit = min(largest, MOST_PUBLIC_BYTES) if scope["path"] in self._public else largest
+        limit = min(largest, self._most_of(scope, largest))
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         size = int(announced) if announced.isdigit() else 0
         if size > limit:
@@ -47,6 +52,11 @@ class BodyLimit:
             await _refuse(HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, NO_ROOM, scope, receive, send)
         else:
             await self._read(limit, LARGEST_BODIES * largest, scope, receive, send)
+
+    def _most_of(self, scope: Scope, largest: int) -> int:
+        if scope["path"] in self._public:
+            return MOST_PUBLIC_BYTES
+        return MOST_SMALL_BYTES if scope.get("state", {}).get(IS_SMALL, False) else largest
 
     async def _read(self, limit: int, most: int, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request on, and count what is read of its body until it is answered."""

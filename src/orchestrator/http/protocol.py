@@ -28,6 +28,7 @@ MOST_PIPELINED = 32
 
 UNREADABLE = "This is not HTTP/1.1: the request line, a header, the length or a chunk of the body cannot be read."
 TOO_LARGE = f"The request line and headers are too large: at most {MOST_HEADERS} headers and {MOST_HEAD_BYTES} bytes."
+TWO_HOSTS = "The Host header is there more than once."
 TOO_MANY = f"Too many requests were sent without waiting for an answer: at most {MOST_PIPELINED} may wait."
 HEAD_LATE = "The request line and headers were not complete in time."
 BODY_LATE = "The body did not arrive in time."
@@ -42,6 +43,10 @@ class HeadTooLarge(HttpParserError):
     """A request begins with more than is kept of any."""
 
 
+class TwoHosts(HttpParserError):
+    """A request says twice whom it is for, and a proxy in front may have read the other one (RFC 9112, 3.2)."""
+
+
 class TooManyPipelined(HttpParserError):
     """A client sends more requests than may wait for their answers."""
 
@@ -53,6 +58,7 @@ class Protocol(HttpToolsProtocol):
     _untold = 0
     _head_bytes = 0
     _head_count = 0
+    _host_count = 0
     # Whether a request has begun whose head is not complete.
     _reads_head = False
     # When the server began to wait for what it waits for: a head, or a body.
@@ -136,7 +142,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._has_told, self._head_bytes, self._head_count = True, 0, 0
+        self._has_told, self._head_bytes, self._head_count, self._host_count = True, 0, 0, 0
         self._reads_head = True
 
     def on_url(self, url: bytes) -> None:
@@ -144,11 +150,17 @@ class Protocol(HttpToolsProtocol):
         self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        # A trailer is no header (RFC 9110, 6.5.1): it comes behind the body, where no proxy has looked for a token, an
+        # address or an origin.
+        if self._reads_head:
+            super().on_header(name, value)
+            self._host_count += name.lower() == b"host"
         self._head_count += 1
         self._grow(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
+        if self._host_count > 1:
+            raise TwoHosts(TWO_HOSTS)
         if len(self.pipeline) >= MOST_PIPELINED:
             raise TooManyPipelined(TOO_MANY)
         self._reads_head = False
@@ -176,6 +188,8 @@ class Protocol(HttpToolsProtocol):
             self._cut_off(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LARGE)
         elif len(self.pipeline) >= MOST_PIPELINED:
             self._cut_off(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY)
+        elif self._host_count > 1:
+            self._cut_off(HTTPStatus.BAD_REQUEST, TWO_HOSTS)
         else:
             self._cut_off(HTTPStatus.BAD_REQUEST, UNREADABLE)
 

@@ -38,6 +38,10 @@ Digits = Annotated[int, BeforeValidator(_digits)]
 OF_THE_DOOR = {"http": frozenset[str](), "websocket": frozenset({"ticket"})}
 # More of a name that no route knows tells nobody more.
 LONGEST_SHOWN = 100
+# The values of one body: as many as parameters of the largest size can have, twice. Each costs far more than its bytes.
+MOST_VALUES = 512 * 1024
+# Also one without an end, so that no part of a body is looked at twice.
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 WITH_A_BODY = frozenset({"post", "put", "patch"})
 JSON = "application/json"
 
@@ -106,10 +110,23 @@ def _body(headers: Headers, content: bytes) -> Body:
     if len(kinds) != 1 or not _is_json(kinds[0]):
         sent = " and ".join(map(repr, kinds)) or "missing"
         return Body(fault=UnsupportedContent(f"The Content-Type is {sent}: send {JSON}, in UTF-8."))
+    if _has_too_many_values(content):
+        return Body(fault=InvalidField("body", f"must have at most {MOST_VALUES} values: send it in parts"))
     try:
         return Body(read_json(content))
     except NotJson as error:
         return Body(fault=InvalidField(".".join(map(str, ("body", *error.path))), error.problem))
+
+
+def _has_too_many_values(content: bytes) -> bool:
+    """Return whether a JSON text has more values than are taken, without making them."""
+    # What stands in texts counts as well here, so that nearly every body is decided without a search for texts.
+    return _values(content) > MOST_VALUES and _values(_TEXT.sub(b"", content)) > MOST_VALUES
+
+
+def _values(content: bytes) -> int:
+    """Return how many values begin in a JSON text without texts, or some more."""
+    return sum(map(content.count, (b",", b"[", b"{")))
 
 
 def _is_json(kind: str) -> bool:

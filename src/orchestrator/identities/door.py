@@ -13,10 +13,12 @@ from urllib.parse import parse_qs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.errors import ChiffonError, TooManyRequests
+from common.rest.identities import Permission
 from orchestrator.database.pool import is_outage
 from orchestrator.http.connections import CONNECTION, Connection
-from orchestrator.http.context import trace_of
+from orchestrator.http.context import logged_path, trace_of
 from orchestrator.http.errors import close_code, headers_of, problem_of, reason_of, response
+from orchestrator.http.limits import IS_SMALL
 from orchestrator.identities.authenticator import Authenticator
 from orchestrator.identities.model import ANYBODY, Caller, Unauthenticated
 from orchestrator.identities.sessions import Sessions
@@ -24,6 +26,12 @@ from orchestrator.settings import OrchestratorSettings
 
 log = logging.getLogger(__name__)
 
+# Who may do one of these sends work, or what became of it; all others have little to say.
+_HANDS_IN = frozenset({Permission.DISPATCH, Permission.WORK})
+# Headers by which a proxy tells that it stands between: any of them, for each proxy sends others.
+_OF_PROXIES = frozenset(
+    (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip")
+)
 TRY_AGAIN_LATER = 1013
 LONGEST_TICKET = 200
 
@@ -46,7 +54,7 @@ class EverybodyOfThisHost:
 
     async def admit(self, scope: Scope) -> Caller:
         # What a proxy passes on comes from anywhere, whatever it says.
-        is_forwarded = any(name == b"x-forwarded-for" for name, _ in scope["headers"])
+        is_forwarded = any(name in _OF_PROXIES for name, _ in scope.get("headers", ()))
         if is_forwarded or not _is_near(address_of(scope)):
             raise Unauthenticated("This orchestrator asks nobody for a token, so it serves its own host only.")
         return ANYBODY
@@ -117,6 +125,7 @@ class Door:
             return
         state = scope.setdefault("state", {})
         state["caller"] = caller
+        state[IS_SMALL] = caller.permissions.isdisjoint(_HANDS_IN)
         connection: Connection | None = state.get(CONNECTION)
         if connection is not None:
             connection.recognise()
@@ -191,7 +200,7 @@ def _note(refusal: ChiffonError, scope: Scope) -> None:
         extra={
             "trace_id": trace_of(scope),
             "address": address_of(scope),
-            "path": scope["path"],
+            "path": logged_path(scope),
             "reason": str(refusal),
         },
     )

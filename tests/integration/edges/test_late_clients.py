@@ -20,6 +20,7 @@ from websockets.asyncio.client import connect
 from chiffon.http import bearer
 from common.rest.identities import Role
 from orchestrator.http import connections, limits, protocol, tls
+from orchestrator.http import strict as strict_bodies
 from tests.fuzz.running import Running, running_orchestrator
 from tests.fuzz.shapes import check_answer
 from tests.integration.edges.conftest import token_of
@@ -47,6 +48,11 @@ def strict(edges_ledger_url: str) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 async def operator(edges_ledger_url: str) -> str:
     return await token_of(edges_ledger_url, Role.OPERATOR)
+
+
+@pytest.fixture(scope="module")
+async def viewer(edges_ledger_url: str) -> str:
+    return await token_of(edges_ledger_url, Role.VIEWER)
 
 
 def opened(orchestrator: Running) -> socket.socket:
@@ -155,6 +161,49 @@ def test_a_body_of_a_stranger_is_small_or_refused_before_it_is_read(strict: Runn
         assert answer_of(within) == 403
 
 
+@pytest.mark.parametrize("path", ["/api/v1/dispatch", "/api/queue/jobs", "/api/v1/tokens/claim"])
+def test_a_body_of_a_caller_who_hands_nothing_in_is_small(
+    strict: Running, monkeypatch: pytest.MonkeyPatch, viewer: str, path: str
+) -> None:
+    monkeypatch.setattr(limits, "MOST_SMALL_BYTES", 1000)
+
+    def answered(size: int) -> int:
+        body = b'{"x": 1}'.ljust(size)
+        headers = {**bearer(viewer), "content-type": "application/json"}
+        return requests.post(strict.http + path, data=body, headers=headers, timeout=30).status_code
+
+    assert answered(1000) in (403, 422)
+    assert answered(1001) == 413
+
+
+def test_a_body_has_so_many_values_and_no_more_and_texts_do_not_count(
+    strict: Running, monkeypatch: pytest.MonkeyPatch, operator: str
+) -> None:
+    monkeypatch.setattr(strict_bodies, "MOST_VALUES", 1000)
+
+    def answered(payload: str) -> int:
+        body = f'{{"type": "counted", "payload": {{"x": {payload}}}}}'
+        headers = {**bearer(operator), "content-type": "application/json"}
+        return requests.post(f"{strict.http}/api/queue/jobs", data=body, headers=headers, timeout=30).status_code
+
+    for value in ("0", "[]", "{}"):
+        assert answered(f"[{','.join([value] * 400)}]") == 201
+        assert answered(f"[{','.join([value] * 1001)}]") == 422
+    assert answered('"' + '[{,\\"' * 1001 + '"') == 201
+
+
+def test_a_body_of_texts_without_an_end_takes_no_longer_than_it_is_long(strict: Running, operator: str) -> None:
+    body = b',\\"' * 60_000
+    headers = {**bearer(operator), "content-type": "application/json"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict_bodies, "MOST_VALUES", 1000)
+        began = time.monotonic()
+        answer = requests.post(f"{strict.http}/api/queue/jobs", data=body, headers=headers, timeout=60)
+
+    assert answer.status_code == 422
+    assert time.monotonic() - began < 5
+
+
 def test_bodies_share_a_budget_and_the_next_is_told_to_come_back(strict: Running, operator: str) -> None:
     size, deadline, got = 256 * 1024, time.monotonic() + CUT_OFF_SECONDS, b""
     with opened(strict) as one, opened(strict) as two:
@@ -203,6 +252,24 @@ def test_a_reader_that_takes_nothing_of_its_answer_is_cut_off(strict: Running) -
         ended.register(deaf, select.POLLHUP | select.POLLERR)
 
         assert ended.poll(CUT_OFF_SECONDS * 1000)
+
+
+def test_a_trailer_says_nothing_of_who_asks_or_for_whom(strict: Running, operator: str) -> None:
+    head = "POST /api/v1/dispatch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    trailers = f"Authorization: Bearer {operator}\r\nHost: elsewhere\r\n"
+    with opened(strict) as unknown:
+        unknown.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n{trailers}\r\n".encode())
+
+        assert answer_of(unknown) == 401
+
+
+@pytest.mark.parametrize("hosts", [("localhost", "elsewhere"), ("elsewhere", "localhost"), ("localhost", "localhost")])
+def test_a_request_that_names_two_hosts_is_refused(strict: Running, hosts: tuple[str, str]) -> None:
+    with opened(strict) as ambiguous:
+        ambiguous.sendall("GET /health HTTP/1.1\r\nHost: {}\r\nhOST: {}\r\n\r\n".format(*hosts).encode())
+
+        assert answer_of(ambiguous) == 400
+        assert ambiguous.recv(1) == b""
 
 
 @pytest.mark.parametrize("wanted", ["h2c", "websocket2"])

@@ -120,6 +120,17 @@ async def test_the_log_names_who_asked_by_name_and_token_id_and_never_the_token(
     assert forged not in everything
 
 
+async def test_the_log_grows_by_less_than_a_long_path_of_a_stranger_has(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    await (await site.client(None)).get(f"/{'%1b' * 5000}")
+
+    paths = [record.__dict__["path"] for record in caplog.records if record.message in ("door.refused", "request")]
+    assert [len(path) for path in paths] == [301, 301]
+
+
 async def test_the_log_holds_nothing_of_a_body_good_or_bad(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     operator = await site.somebody(Role.OPERATOR)

@@ -1,6 +1,7 @@
 """The Python client against an orchestrator that answers as the real one does."""
 
 from datetime import timedelta
+from functools import partial
 from uuid import uuid4
 
 import httpx2
@@ -8,6 +9,8 @@ import pytest
 
 import chiffon
 from chiffon import ApiError, Client, ServerUnreachable, models
+from chiffon.cli.app import run
+from chiffon.cli.outcome import Exit
 from common.errors import InvalidField
 from common.lifecycle import Status
 from tests.unit.chiffon.fake_orchestrator import FakeOrchestrator
@@ -53,6 +56,28 @@ async def test_an_answer_that_is_no_problem_document_is_still_an_api_error() -> 
 
     assert caught.value.status == 418
     assert caught.value.error_code is None
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"error_code": [], "trace_id": {}, "errors": [5, null, []], "title": {}}',
+        '{"error_code": "x", "errors": {"a": 1}}',
+        "[" + "9" * 5000 + "]",
+    ],
+    ids=["deep", "types", "an object of errors", "digits"],
+)
+def test_no_answer_of_a_server_is_an_unforeseen_failure(
+    text: str, status: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = httpx2.MockTransport(lambda request: httpx2.Response(status, text=text))
+    made = partial(Client, transport=answer)
+    monkeypatch.setattr("chiffon.cli.options.Client", made)
+
+    assert run(["status", str(uuid4())]) == Exit.ERROR
+    assert "Traceback" not in capfd.readouterr().err
 
 
 async def test_a_server_that_is_not_there_is_said_to_be_unreachable(nobody_url: str) -> None:

@@ -90,8 +90,9 @@ def test_a_file_that_was_named_must_exist(monkeypatch: pytest.MonkeyPatch) -> No
         SharedSettings.load()
 
 
-def test_a_file_that_is_not_toml_is_refused() -> None:
-    write("port = = 1")
+@pytest.mark.parametrize("text", ["port = = 1", f"port = {'9' * 5000}", f"port = {'{a=' * 5000}"])
+def test_a_file_that_is_not_toml_is_refused(text: str) -> None:
+    write(text)
 
     with pytest.raises(InvalidSettings, match="TOML"):
         SharedSettings.load()

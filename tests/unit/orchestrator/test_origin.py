@@ -44,7 +44,20 @@ def test_whatever_only_looks_like_this_place_is_foreign(origin: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "localhost.evil.example", "evil.localhost", "127.0.0.1.evil.example", "[", "localhost@evil"],
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "evil.localhost",
+        "127.0.0.1.evil.example",
+        "[",
+        "localhost@evil",
+        "evil@localhost",
+        "evil\\@localhost",
+        "localhost/evil",
+        "localhost#evil",
+        "localhost:evil",
+        "",
+    ],
 )
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 async def test_on_loopback_no_other_name_is_served(host: str, kind: str) -> None:

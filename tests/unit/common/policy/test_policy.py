@@ -142,6 +142,8 @@ def test_the_version_names_what_the_rules_say() -> None:
         (("version = 7", f"version = {2**53}"), "version"),
         (('effect = "read"', f'effect = "read"\nlabels = {{ gpu = {2**53} }}'), "rule 'facts': "),
         (("version = 7", "version ="), "not TOML"),
+        (("version = 7", f"version = {'7' * 5000}"), "not TOML"),
+        (("version = 7", f"version = {'{a=' * 5000}"), "not TOML"),
     ],
 )
 def test_every_mistake_in_the_file_is_named(change: tuple[str, str], said: str) -> None:

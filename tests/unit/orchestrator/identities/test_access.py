@@ -46,6 +46,16 @@ async def test_where_nobody_is_asked_no_other_host_is_served(address: str) -> No
         await EverybodyOfThisHost().admit(scope)
 
 
+@pytest.mark.parametrize(
+    "name", ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"]
+)
+async def test_where_nobody_is_asked_nothing_that_a_proxy_passes_on_is_served(name: str) -> None:
+    scope = {"type": "http", "client": ("127.0.0.1", 1), "headers": [(name.encode(), b"127.0.0.1")]}
+
+    with pytest.raises(Unauthenticated):
+        await EverybodyOfThisHost().admit(scope)
+
+
 @pytest.mark.parametrize("client", [("127.0.0.1", 1), ("::1", 1), None])
 async def test_where_nobody_is_asked_this_host_is_served(client: object) -> None:
     assert await EverybodyOfThisHost().admit({"type": "http", "client": client, "headers": []}) is ANYBODY
