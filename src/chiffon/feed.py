@@ -18,8 +18,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
 from chiffon.errors import ApiError, ServerUnreachable
-from chiffon.http import ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE, bearer, is_loopback
+from chiffon.http import ATTEMPTS, FIRST_PAUSE, LONGEST_PAUSE, bearer
 from common.backoff import full_jitter
+from common.http_client import is_loopback
 from common.rest.events import Event
 
 BAD_PARAMETERS = 4400

@@ -16,18 +16,12 @@ import httpx2
 from chiffon.errors import ApiError, ServerUnreachable
 from common.backoff import full_jitter
 from common.errors import StartupRefused
-from common.trust import trust_for
-from common.urls import is_own_host
+from common.http_client import client_options
 
 ATTEMPTS = 4
 FIRST_PAUSE = timedelta(milliseconds=100)
 LONGEST_PAUSE = timedelta(seconds=2)
 BUSY = frozenset({502, 503, 504})
-
-
-def is_loopback(url: str) -> bool:
-    """Say whether a URL points to this host, where a proxy from the environment must not be asked."""
-    return is_own_host(urlsplit(url).hostname or "")
 
 
 class UnusableAddress(StartupRefused):
@@ -72,12 +66,10 @@ class Http:
     ) -> None:
         self._base_url = base_url
         self._client = httpx2.AsyncClient(
-            base_url=base_url,
             timeout=timeout.total_seconds(),
             transport=transport,
-            verify=trust_for(base_url),
-            trust_env=not is_loopback(base_url),
             headers={"accept": "application/json", **bearer(token)},
+            **client_options(base_url),
         )
 
     async def __aenter__(self) -> Self:

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx2
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 from agents.over_http.wire import Fields, heartbeat
 from common.broker.base import BrokerUnavailable
 from common.errors import ChiffonError, InvalidField
+from common.http_client import client_options
 from common.messages import StatusUpdate
 from common.rest.base import Answer, Request
 from common.rest.bodies import body_of
@@ -33,8 +33,6 @@ from common.rest.jobs import (
     ProgressRequest,
 )
 from common.rest.workers import WorkerOrders, WorkerReport
-from common.trust import trust_for
-from common.urls import is_own_host
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
@@ -87,11 +85,6 @@ class Told(NamedTuple):
 
     orders: WorkerOrders
     at: datetime
-
-
-def is_loopback(host: str | None) -> bool:
-    """Say whether a host is this one, for which a proxy from the environment must not be asked."""
-    return is_own_host(host or "")
 
 
 class QueueClient:
@@ -179,13 +172,7 @@ async def open_client(
     headers = {"accept": "application/json"}
     if token is not None:
         headers["authorization"] = f"Bearer {token}"
-    http = httpx2.AsyncClient(
-        base_url=url,
-        limits=limits,
-        headers=headers,
-        verify=trust_for(url),
-        trust_env=not is_loopback(urlsplit(url).hostname),
-    )
+    http = httpx2.AsyncClient(limits=limits, headers=headers, **client_options(url))
     async with http:
         yield QueueClient(http, worker_id, lease_seconds=lease_seconds)
 

@@ -1,16 +1,14 @@
 """Exchange an enrolment token for a credential of one's own. It works once, so nothing is repeated here."""
 
-from urllib.parse import urlsplit
-
 import httpx2
 from pydantic import ValidationError
 
 from agents.credential import Credential
-from agents.over_http.client import ANSWER_SECONDS, is_loopback, reason_of
+from agents.over_http.client import ANSWER_SECONDS, reason_of
 from common.errors import InvalidField, StartupRefused
+from common.http_client import client_options
 from common.rest.bodies import body_of
 from common.rest.identities import Enrolled, EnrolRequest
-from common.trust import trust_for
 
 
 class NotEnrolled(StartupRefused):
@@ -23,12 +21,7 @@ async def enrol(server: str, token: str) -> Credential:
         body = body_of(EnrolRequest, token=token)
     except InvalidField as error:
         raise NotEnrolled(f"{server} would refuse: {error}.") from None
-    http = httpx2.AsyncClient(
-        base_url=server,
-        timeout=ANSWER_SECONDS,
-        verify=trust_for(server),
-        trust_env=not is_loopback(urlsplit(server).hostname),
-    )
+    http = httpx2.AsyncClient(timeout=ANSWER_SECONDS, **client_options(server))
     async with http:
         try:
             answer = await http.post("api/v1/enrol", json=body)

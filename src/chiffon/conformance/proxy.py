@@ -15,7 +15,7 @@ import httpx2
 
 from chiffon.conformance.http1 import LONGEST_HEAD, Malformed, RawRequest, answer, read_request
 from chiffon.conformance.traffic import Exchange, Traffic, parsed
-from chiffon.http import is_loopback
+from common.http_client import is_loopback
 from common.urls import http_url
 
 OWN_HEADERS = frozenset({"host", "connection", "content-length", "transfer-encoding", "expect", "accept-encoding"})

@@ -6,12 +6,11 @@ from typing import Any
 
 import httpx2
 
-from chiffon.http import is_loopback
 from chiffon.rabbitmq.requests import Request, holds, requests_of
 from chiffon.rabbitmq.settings import RabbitmqSettings
 from chiffon.rabbitmq.steps import Step
 from common.errors import StartupRefused
-from common.trust import trust_for
+from common.http_client import client_options
 
 TIMEOUT_SECONDS = 30.0
 
@@ -66,11 +65,9 @@ async def open_management(settings: RabbitmqSettings) -> AsyncIterator[Managemen
     """Open the management API that the settings name, as the administrator that they name."""
     url = settings.management_url
     async with httpx2.AsyncClient(
-        base_url=url,
         auth=(settings.admin_user, settings.read_admin_password()),
         timeout=TIMEOUT_SECONDS,
-        verify=trust_for(url),
-        trust_env=not is_loopback(url),
+        **client_options(url),
     ) as client:
         yield Management(client)
 
