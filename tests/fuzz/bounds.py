@@ -3,14 +3,10 @@
 import os
 import random
 
-import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 MORE = int(os.environ.get("CHIFFON_EXAMPLES", "1"))
 SEED = int(os.environ.get("CHIFFON_SEED") or random.randrange(2**32))
-
-# The orchestrator, in a thread beside the test, uses `random` too, which hypothesis takes for a use by the test.
-BESIDE_OTHERS = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
 
 
 def many(tries: int) -> int:

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.main import create_app
-from tests.fuzz.bounds import BESIDE_OTHERS, SEED, bounded
+from tests.fuzz.bounds import SEED, bounded
 from tests.fuzz.running import Running
 from tests.fuzz.shapes import check_answer
 
-pytestmark = [pytest.mark.xdist_group("orchestrator"), BESIDE_OTHERS]
+pytestmark = pytest.mark.xdist_group("orchestrator")
 
 MEGABYTE = 1024 * 1024
 DOCUMENT = create_app().openapi()

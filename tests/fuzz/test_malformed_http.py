@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.bounds import BESIDE_OTHERS, SEED, bounded
+from tests.fuzz.bounds import SEED, bounded
 from tests.fuzz.running import Running
 from tests.fuzz.shapes import check_answer
 
-pytestmark = [pytest.mark.xdist_group("orchestrator"), BESIDE_OTHERS]
+pytestmark = pytest.mark.xdist_group("orchestrator")
 
 NO_HTTP = {
     "no words": b"\x00\xff\x16\x03\x01 hello\r\n\r\n",

@@ -21,14 +21,14 @@ from common.ids import new_message_id
 from common.protocol import MOST_REPLY_BYTES, ErrorEnvelope, TicketEnvelope, encode
 from orchestrator.database.migrate import upgrade
 from tests.eventually import eventually
-from tests.fuzz.bounds import BESIDE_OTHERS, SEED, bounded
+from tests.fuzz.bounds import SEED, bounded
 from tests.fuzz.envelopes import ACCEPTED, CONTROL, LIMITS, WORK, bodies, examples, is_readable
 from tests.fuzz.running import Running, running_orchestrator
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq_node import Node
 
 T = TypeVar("T")
-pytestmark = [pytest.mark.xdist_group("fuzzed-queues"), BESIDE_OTHERS]
+pytestmark = pytest.mark.xdist_group("fuzzed-queues")
 
 MEGABYTE = 1024 * 1024
 # What the interpreter, the caches and the fuzzer itself may take; a leak of every message would be far more.

@@ -17,11 +17,9 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 from common.rest.jobs import LONGEST_WAIT_SECONDS
 from orchestrator.identities.access import PUBLIC
 from orchestrator.main import create_app
-from tests.fuzz.bounds import BESIDE_OTHERS, SEED, bounded
+from tests.fuzz.bounds import SEED, bounded
 from tests.fuzz.running import Running
 from tests.fuzz.shapes import check_answer
-
-pytestmark = BESIDE_OTHERS
 
 EXAMPLES = 10
 GUARDED_EXAMPLES = 4

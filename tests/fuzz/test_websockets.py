@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.fuzz.bounds import BESIDE_OTHERS, SEED, bounded
+from tests.fuzz.bounds import SEED, bounded
 from tests.fuzz.running import Running
 
-pytestmark = [pytest.mark.xdist_group("orchestrator"), BESIDE_OTHERS]
+pytestmark = pytest.mark.xdist_group("orchestrator")
 
 SECONDS = 10
 BAD_PARAMETERS = 4400

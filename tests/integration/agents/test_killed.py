@@ -102,7 +102,8 @@ async def test_a_result_that_was_not_stored_when_the_agent_was_killed_is_sent_ag
     async with agent_process(amqp_url, state_dir, slots=1) as agent:
         await eventually(lambda: orchestrator.heartbeats, timeout=30)
         task = await orchestrator.dispatch("echo", message="kept")
-        await eventually(lambda: orchestrator.results[task])
+        # It is written while it is sent.
+        await eventually(lambda: orchestrator.results[task] and spooled(state_dir))
         await agent.kill()
     assert len(spooled(state_dir)) == 1
 

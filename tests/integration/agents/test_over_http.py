@@ -219,12 +219,16 @@ async def test_a_job_that_a_claim_waited_for_runs_only_under_a_lease_that_was_re
 async def test_a_result_stays_on_disk_until_the_server_has_stored_it(
     server: QueueServer, start: StartAgent, tmp_path: Path
 ) -> None:
-    server.faults["/complete"] += [Fault.BUSY] * 3
+    server.faults["/complete"] += [Fault.BUSY] * 1000
     job = server.add(message="x")
     await start()
 
-    await eventually(lambda: server.said("/complete"))
+    # It is written while it is sent for the first time.
+    await eventually(lambda: server.said("/complete") and len(spooled(tmp_path / "agent")) == 1)
+    refused = len(server.said("/complete"))
+    await eventually(lambda: len(server.said("/complete")) > refused)
     assert len(spooled(tmp_path / "agent")) == 1
+    server.faults["/complete"].clear()
 
     await eventually(lambda: job.end)
     await eventually(lambda: not spooled(tmp_path / "agent"))

@@ -80,8 +80,8 @@ async def test_programs_that_fork_faster_than_one_can_look_are_dead_after_a_canc
 ) -> None:
     stop = StopSignal()
     await asyncio.gather(
-        run_process(keepers, sh(f"{CHAIN * 8} sleep 100", tmp_path), write=output, stop=stop),
-        stop_when(lambda: output.stdout.count(b"\n") == 8 and links() > 0, stop, grace=0.2),
+        run_process(keepers, sh(f"{CHAIN * 4} sleep 100", tmp_path), write=output, stop=stop),
+        stop_when(lambda: output.stdout.count(b"\n") == 4 and links() > 0, stop, grace=0.2),
     )
 
     assert links() == 0
