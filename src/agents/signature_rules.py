@@ -6,9 +6,9 @@ from uuid import UUID
 from common.messages import GrantedTask
 from common.signing.claims import GrantClaims, SignedTask, out_of_date, signed_values
 
-# What a grant over HTTP has less of than was signed: the time that passed since.
+# A grant over HTTP has less of it than was signed: time has passed since.
 MAY_BE_LESS = "lease_seconds"
-# What is not the claim, which is that of the agent, is compared as it is.
+# All other fields are compared as they are, but the claim, which is that of the agent.
 _COMPARED = tuple(name for name in SignedTask.model_fields if name not in ("claim_id", MAY_BE_LESS))
 
 

@@ -1,6 +1,6 @@
 """The public keys that this agent believes, kept on its host.
 
-What is signed is read only after the signature was found to be right. Keys change only by claims that one of them
+Claims are read only after their signature was verified. Keys change only by claims that one of them
 signed; a key that was retired never counts again, whatever is signed later.
 """
 

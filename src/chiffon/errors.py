@@ -33,7 +33,7 @@ class ApiError(ChiffonError):
 
 
 class AnswerNotUnderstood(Unavailable):
-    """What answered is no orchestrator, or one that says something else than this version can read."""
+    """The server that answered is no orchestrator, or its answer is of a version that this one cannot read."""
 
     def __init__(self, error: ValidationError) -> None:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]

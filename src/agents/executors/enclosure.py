@@ -42,7 +42,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What a sandboxed program sees beyond the system and its workspace.
+    """The files that a sandboxed program sees beside the system and its workspace.
 
     `bubblewrap`: the program that builds it. `hidden`: what stays empty also where it lies inside what is shown.
     """

@@ -11,7 +11,7 @@ from agents.executors.enclosure import Enclosure, Sandbox
 
 # Programs and libraries. On most hosts all but the first are links into it.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-# What programs need to be loaded, to know users and time, and to check certificates; none of it is secret.
+# Programs need these to be loaded, to know users and time, and to check certificates; none of it is secret.
 CONFIGURATION = (
     "alternatives",
     "ca-certificates",

@@ -279,7 +279,8 @@ async def test_in_the_sandbox_no_secret_of_the_host_and_no_socket_can_be_reached
         file.write_text(f"the secret of {file.name}")
     sockets = [place / "docker.sock", place / ".s.PGSQL.5432"]
     listeners = [await asyncio.start_unix_server(lambda _reader, writer: writer.close(), path) for path in sockets]
-    tried = [*files, *map(Path, ("/etc/shadow", "/root/.ssh", "/root/.config", "/run/docker.sock", "/var/run"))]
+    home = Path.home()
+    tried = [*files, home / ".ssh", home / ".config", *map(Path, ("/etc/shadow", "/run/docker.sock", "/var/run"))]
     script = (
         f"for file in {' '.join(map(str, [*tried, *sockets]))}; do [ -e $file ] && echo $file; cat $file; done; "
         f"find / -xdev -type s; "
