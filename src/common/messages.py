@@ -23,11 +23,8 @@ from common.work import AgentType, AnyWorkType
 MAX_CHUNK_BYTES = 256 * 1024
 MAX_TAIL_BYTES = 16 * 1024
 # More than any agent has, so that no message makes the ledger hold endless lists.
-MOST_CLAIMED = 1_000
 MOST_TASKS = 10_000
 MOST_WORK_TYPES = 100
-# How long a claim in advance counts, in seconds: both sides go by it. An agent that works is heard of many times in it.
-STANDING_SECONDS = 0.5
 LONGEST_NAME = 255
 # More than any host measures of itself, in per cent, GB or processes.
 HIGHEST_FIGURE = 1_000_000
@@ -49,37 +46,20 @@ class Stream(StrEnum):
     STDERR = "stderr"
 
 
-class Ticket(Message):
-    """Says that a task may be claimed; it is never permission to run.
+class Credit(Message):
+    """How much work one session of an agent takes: a session is one process of it, named by a random id.
 
-    `fence` is the task's when the ticket was written: a claim with an older one is refused.
+    `limit` is how many tasks the session may have been granted in all: its slots, and one for each task that has ended.
+    `received` is how many it was granted, and `heard` how many the orchestrator said it had granted, both as far as the
+    agent knows. All three only grow, so a lost or repeated message changes nothing. `number` counts the session's
+    messages: a grant names the newest one that the orchestrator had seen, and its lease counts from when that was sent.
     """
 
-    task_id: UUID
-    work_type: AnyWorkType
-    fence: int = Field(ge=0)
-
-
-class ClaimedTask(Message):
-    """One task that an agent asks for. `claim_id` names the asking, so that a repeated claim gets the same grant."""
-
-    task_id: UUID
-    fence: int = Field(ge=0)
-    claim_id: UUID
-
-
-class Claim(Message):
-    """An agent asks for the tasks whose tickets it holds.
-
-    `standing` are claims made in advance, for whatever comes next for its `agent_type`: it is idle. They hold for a
-    moment only; `withdrawn` are some that were not answered, of which it wants to know whether they ever were.
-    """
-
-    agent_id: UUID
-    tasks: list[ClaimedTask] = Field(default_factory=list, max_length=MOST_CLAIMED)
-    agent_type: AgentType | None = None
-    standing: list[UUID] = Field(default_factory=list, max_length=MOST_CLAIMED)
-    withdrawn: list[UUID] = Field(default_factory=list, max_length=MOST_CLAIMED)
+    session: UUID
+    number: int = Field(ge=1, le=MAX_INTEGER)
+    limit: int = Field(ge=0, le=MAX_INTEGER)
+    received: int = Field(default=0, ge=0, le=MAX_INTEGER)
+    heard: int = Field(default=0, ge=0, le=MAX_INTEGER)
 
 
 class WorkRequest(Message):
@@ -92,8 +72,9 @@ class WorkRequest(Message):
 
 
 class GrantedTask(Message):
-    """The lease of one task: the agent may run it until `lease_seconds` after it sent the claim, unless it renews.
+    """The lease of one task: the agent may run it until `lease_seconds` after it asked for work, unless it renews.
 
+    `claim_id` is the session of the agent that it was leased to; over HTTP, the claim.
     Of each stream of its output `max_output_bytes` are kept; None: all. `target` is the type of agent that it is for
     and `policy_version` the policy that let it run; with the work they make its digest (`common.canonical`).
     `approval_id` names the approval of exactly this, where one was needed.
@@ -128,26 +109,13 @@ class GrantedTask(Message):
 class Grant(Message):
     """Leases of tasks; `signature` (`common.signing.jws`) is over exactly what each of them may run.
 
-    `most_standing` is how many standing claims the orchestrator takes from one agent.
+    `credit` is the number of the message in which the agent asked for them: their leases count from when it was sent.
+    None over HTTP, where the agent knows its claim.
     """
 
     tasks: list[GrantedTask] = Field(min_length=1)
     signature: str | None = None
-    most_standing: int = Field(default=0, ge=0)
-
-
-class RefusedTask(Message):
-    """`task_id` is None for a standing claim that was withdrawn, and answered with no task."""
-
-    claim_id: UUID
-    task_id: UUID | None
-    reason: str
-
-
-class Refusal(Message):
-    """The tasks are not to be had: somebody else was first, or they were cancelled."""
-
-    tasks: list[RefusedTask] = Field(min_length=1)
+    credit: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
 
 
 class OutputChunk(Message):
@@ -245,7 +213,7 @@ class StatusUpdate(Message):
 
     `labels` is what it says that it has, for work that needs it. A heartbeat with a `beat_id` is answered with `Heard`.
     `trusted_keys` names the keys whose signatures count for it; None: it checks none. `sent_at` is the time by its own
-    clock, `boot_id` a random name of its process. `schemas` are those of its work types that are not built in, until a
+    clock, `boot_id` a random name of its process. `credit` asks for work; None: the agent claims over HTTP. `schemas` are those of its work types that are not built in, until a
     heartbeat of its process was answered.
     """
 
@@ -264,6 +232,7 @@ class StatusUpdate(Message):
     trusted_keys: list[KeyId] | None = Field(default=None, max_length=100)
     sent_at: Moment | None = None
     boot_id: UUID | None = None
+    credit: Credit | None = None
     schemas: Schemas = Field(default_factory=dict, exclude_if=lambda schemas: not schemas)
 
 

@@ -10,10 +10,14 @@ from common.messages import CancelTask, Message, Renewed, Stored
 
 
 class Heard(Message):
-    """The heartbeat with this id arrived: the way there and back works."""
+    """The heartbeat with this id arrived: the way there and back works.
+
+    `granted` is how many tasks the session was granted until then; None: it did not ask for work.
+    """
 
     action: Literal["heard"] = "heard"
     beat_id: UUID
+    granted: int | None = None
 
 
 class Pause(Message):

@@ -14,14 +14,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from common.errors import ChiffonError, ErrorCode
 from common.ids import new_message_id
 from common.messages import (
-    Claim,
+    Credit,
     Grant,
     Message,
     Probe,
     ProtocolError,
-    Refusal,
     Renew,
-    Ticket,
 )
 
 # The seed imports these from here.
@@ -36,9 +34,8 @@ PROTOCOL_VERSION: Literal["1.0"] = "1.0"
 ORCHESTRATOR = "orchestrator"
 NORMAL_PRIORITY = 3
 
-# How large a message may be; a larger one is not parsed. What Chiffon itself sends is smaller: a ticket holds ids, the
-# largest that an agent says is a result with the output that was not sent yet, the largest that it is told a grant.
-MOST_TICKET_BYTES = 64 * 1024
+# How large a message may be; a larger one is not parsed. What Chiffon itself sends is smaller: the largest that an agent
+# says is a result with the output that was not sent yet, the largest that it is told a grant.
 MOST_REPLY_BYTES = 16 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024
 
@@ -71,24 +68,11 @@ class MessageEnvelope(Message):
     priority: int = Field(default=NORMAL_PRIORITY, ge=1, le=5)
 
 
-class TicketEnvelope(MessageEnvelope):
+class WorkRequestEnvelope(MessageEnvelope):
+    """Work for one agent: tasks that are leased to it, all of the envelope's priority."""
+
     type: Literal["work_request"] = "work_request"
-    payload: Ticket
-
-
-class ClaimEnvelope(MessageEnvelope):
-    type: Literal["claim"] = "claim"
-    payload: Claim
-
-
-class GrantEnvelope(MessageEnvelope):
-    type: Literal["grant"] = "grant"
     payload: Grant
-
-
-class RefusalEnvelope(MessageEnvelope):
-    type: Literal["refusal"] = "refusal"
-    payload: Refusal
 
 
 class WorkStatusEnvelope(MessageEnvelope):
@@ -102,9 +86,10 @@ class WorkResultEnvelope(MessageEnvelope):
 
 
 class WorkResults(Message):
-    """Results of one agent that were ready together, each as it would travel alone."""
+    """Results of one agent that were ready together, each as it would travel alone. `credit` asks for more work."""
 
     agent_id: UUID
+    credit: Credit | None = None
     results: list[WorkResultEnvelope] = Field(min_length=1, max_length=MOST_RESULTS)
 
 
@@ -144,10 +129,7 @@ class ProbeEnvelope(MessageEnvelope):
 
 
 Envelope = Annotated[
-    TicketEnvelope
-    | ClaimEnvelope
-    | GrantEnvelope
-    | RefusalEnvelope
+    WorkRequestEnvelope
     | WorkStatusEnvelope
     | WorkResultEnvelope
     | WorkResultsEnvelope
@@ -168,9 +150,9 @@ def encode(envelope: MessageEnvelope) -> bytes:
     return envelope.model_dump_json().encode()
 
 
-def join_results(agent_id: UUID, results: Sequence[bytes]) -> bytes:
+def join_results(agent_id: UUID, results: Sequence[bytes], *, credit: Credit | None = None) -> bytes:
     """Return one envelope around results of an agent that are encoded already, as they are."""
-    nothing = WorkResults.model_construct(agent_id=agent_id, results=[])
+    nothing = WorkResults.model_construct(agent_id=agent_id, credit=credit, results=[])
     empty = WorkResultsEnvelope.model_construct(from_agent=str(agent_id), to_agent=ORCHESTRATOR, payload=nothing)
     head, bracket, tail = encode(empty).rpartition(b"]")
     return b"".join((head, b",".join(results), bracket, tail))

@@ -1,6 +1,5 @@
 """The names of exchanges and queues, and what is bound to what; the table in docs/reference/messages.md."""
 
-from collections.abc import Iterable
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,7 +14,6 @@ DEAD = Exchange("chiffon.dead", ExchangeType.FANOUT)
 
 EXCHANGES = (WORK, CONTROL, REPLIES, DEAD)
 
-CLAIMS = "replies.claims"
 RESULTS = "replies.results"
 PROGRESS = "replies.progress"
 HEARTBEATS = "replies.heartbeats"
@@ -24,36 +22,23 @@ DEAD_LETTERS = "dead"
 DEAD_LETTER_QUEUE = Queue(DEAD_LETTERS, (Address(DEAD, ""),))
 
 REPLY_QUEUES = (
-    Queue(CLAIMS, (Address(REPLIES, "*.claims"),)),
     Queue(RESULTS, (Address(REPLIES, "*.results"),)),
     Queue(PROGRESS, (Address(REPLIES, "*.progress"),)),
     Queue(HEARTBEATS, (Address(REPLIES, "*.heartbeats"),)),
 )
 
 
-def work_queue(agent_type: str) -> Queue:
-    """Return the queue that the agents of one type share."""
-    name = f"work.{agent_type}"
-    return Queue(name, (Address(WORK, name),), has_priorities=True)
+SHARED_QUEUES = (DEAD_LETTER_QUEUE, *REPLY_QUEUES)
 
 
-def work_address(agent_type: str) -> Address:
-    return Address(WORK, f"work.{agent_type}")
-
-
-def every_queue(agent_types: Iterable[str]) -> tuple[Queue, ...]:
-    """Return the queues that an orchestrator needs which routes work to these types of agents."""
-    return (DEAD_LETTER_QUEUE, *REPLY_QUEUES, *map(work_queue, agent_types))
-
-
-def own_work_queue(agent_id: UUID) -> Queue:
-    """Return the queue of work that is for one agent; it goes when the agent stays away."""
-    name = f"work.agent.{agent_id}"
+def work_queue(agent_type: str, agent_id: UUID) -> Queue:
+    """Return the queue of work that is leased to one agent; it goes when the agent stays away."""
+    name = f"work.{agent_type}.{agent_id}"
     return Queue(name, (Address(WORK, name),), has_priorities=True, unused_for=FORGET_AGENTS_AFTER)
 
 
-def own_work_address(agent_id: UUID) -> Address:
-    return Address(WORK, f"work.agent.{agent_id}")
+def work_address(agent_type: str, agent_id: UUID) -> Address:
+    return Address(WORK, f"work.{agent_type}.{agent_id}")
 
 
 def control_queue(agent_id: UUID) -> Queue:

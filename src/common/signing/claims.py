@@ -51,11 +51,12 @@ class SignedTask(Claims):
 
 
 class GrantClaims(Claims):
-    """The agent `aud`, and no other, may start these tasks."""
+    """The agent `aud`, and no other, may start these tasks. `credit` is that of `common.messages.Grant`."""
 
     aud: UUID
     iat: int
     exp: int
+    credit: int | None = None
     tasks: tuple[SignedTask, ...] = Field(min_length=1)
 
 
@@ -134,11 +135,19 @@ def digest_of(grant: GrantedTask) -> str:
     ).hex()
 
 
-def sign_grant(key: PrivateKey, agent_id: UUID, tasks: Sequence[SignedTask], *, now: datetime, valid: timedelta) -> str:
+def sign_grant(
+    key: PrivateKey,
+    agent_id: UUID,
+    tasks: Sequence[SignedTask],
+    *,
+    now: datetime,
+    valid: timedelta,
+    credit: int | None = None,
+) -> str:
     """Return one signature for all tasks of a message."""
     issued = int(now.timestamp())
     expires = issued + int(valid.total_seconds())
-    claims = GrantClaims.model_construct(aud=agent_id, iat=issued, exp=expires, tasks=tuple(tasks))
+    claims = GrantClaims.model_construct(aud=agent_id, iat=issued, exp=expires, credit=credit, tasks=tuple(tasks))
     return sign(key, Purpose.GRANT, claims.model_dump_json())
 
 

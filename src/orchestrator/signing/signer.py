@@ -50,12 +50,12 @@ class Signer:
         """The names of the keys that are believed, and of those that never are again."""
         return [stored.key.key_id for stored in self._keys.keys], list(self._keys.retired)
 
-    def sign(self, agent_id: UUID, grants: Sequence[GrantedTask]) -> str:
+    def sign(self, agent_id: UUID, grants: Sequence[GrantedTask], *, credit: int | None = None) -> str:
         """Return one signature for all that a message grants; it holds as long as the leases that it gives."""
         now = self._clock.now()
         valid = timedelta(seconds=max(grant.lease_seconds for grant in grants))
         tasks = [SignedTask.of(grant, digest=grant.ruled_digest) for grant in grants]
-        return sign_grant(self.key, agent_id, tasks, now=now, valid=valid)
+        return sign_grant(self.key, agent_id, tasks, now=now, valid=valid, credit=credit)
 
     def public_keys(self) -> tuple[str, ...]:
         """Return the keys that count, in PEM, for an agent that is to believe them from now on."""
