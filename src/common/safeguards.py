@@ -23,8 +23,8 @@ class Safeguard(StrEnum):
 
     FENCE = "fence"
     """A result counts only with the fence of the live lease."""
-    OUTBOX = "outbox"
-    """What must be published stays in the ledger until the broker has it."""
+    REGRANT = "regrant"
+    """Work that was leased to an agent which never heard of it is granted once more."""
     PERSISTENCE = "persistence"
     """The broker keeps messages on disk."""
     DEDUPE = "dedupe"
@@ -36,7 +36,7 @@ class Safeguard(StrEnum):
     SIGNATURE = "signature"
     """An agent runs only what a key that it trusts has signed."""
     REPLAY = "replay"
-    """A grant answers one claim of the agent, once."""
+    """A grant counts for one process of its agent, once."""
 
 
 class RemovalNotAllowed(StartupRefused):

@@ -27,13 +27,13 @@ async def check_schema(pool: Pool) -> None:
 
 
 async def failures(broker: Broker, health: Health) -> Failures:
-    """Say what keeps tickets from the agents, as far as this process knows."""
+    """Say what keeps work from the agents, as far as this process knows."""
     try:
         async with asyncio.timeout(ASK_SECONDS):
             await broker.check()
     except (BrokerUnavailable, TimeoutError) as error:
         return Failures(broker=str(error) or f"no answer within {ASK_SECONDS} s")
-    return Failures(relay=health.failures().get("relay_outbox"))
+    return Failures(giving=health.failures().get("give_work"))
 
 
 def checks(

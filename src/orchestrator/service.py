@@ -9,18 +9,18 @@ from uuid import UUID
 
 from common.batching import Batcher
 from common.broker.base import Broker
-from common.broker.topology import every_queue
+from common.broker.topology import SHARED_QUEUES
 from common.ids import new_request_id, new_trace_id
 from common.loop import Wake
 from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkResult
 from common.policy.model import Work
 from orchestrator.database.pages import Listing
-from orchestrator.dispatch.service import Dispatched, DispatchService
+from orchestrator.dispatch.service import DispatchService
 from orchestrator.events.model import Event
 from orchestrator.events.service import EventService
 from orchestrator.identities.model import ANYBODY, Caller
+from orchestrator.leases.model import Leased
 from orchestrator.leases.service import LeaseService
-from orchestrator.outbox.room import Room
 from orchestrator.output.model import Page
 from orchestrator.output.service import OutputService
 from orchestrator.policy.service import PolicyService
@@ -35,7 +35,6 @@ from orchestrator.tasks.dispatch import (
     check_parameters,
     check_priority,
     check_wait,
-    waits_in_line,
 )
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 from orchestrator.tasks.service import TaskService
@@ -81,12 +80,10 @@ class OrchestratorService:
         why: WhyService,
         policy: PolicyService,
         relay: Wake,
-        room: Room,
-        publish: Callable[[Dispatched], None],
+        send: Callable[[Sequence[Leased]], None],
     ) -> None:
-        self._room = room
         self._dispatch = dispatch
-        self._publish = publish
+        self._send = send
         self._settings = settings
         self._broker = broker
         self._tasks = tasks
@@ -102,7 +99,7 @@ class OrchestratorService:
 
     async def connect(self) -> None:
         """Make sure that every queue exists, and begin to take dispatches. Raises `BrokerUnavailable`."""
-        await self._broker.declare(*every_queue(self._settings.agent_types))
+        await self._broker.declare(*SHARED_QUEUES)
         await self._stack.enter_async_context(self._dispatches)
 
     async def disconnect(self) -> None:
@@ -193,8 +190,8 @@ class OrchestratorService:
 
     async def _store(self, tasks: Sequence[NewTask]) -> Sequence[Identity | BaseException]:
         done = await self._dispatch.dispatch(tasks, by=ANYBODY.name)
-        self._publish(done)
-        if self._room.calls_relay or not all(self._can_wait(task) for task in done.left):
+        self._send(done.leased)
+        if done.waits:
             self._relay.ring()
         if not log.isEnabledFor(logging.INFO):
             return done.answers
@@ -205,10 +202,6 @@ class OrchestratorService:
                 extra={"trace_id": known.trace_id, "request_id": known.request_id, "task_id": known.task_id},
             )
         return done.answers
-
-    def _can_wait(self, task: NewTask) -> bool:
-        """Say whether a new task has the relay look no sooner: it went already, or waits behind others of its queue."""
-        return waits_in_line(task) and self._room.knows(task.agent_type)
 
     async def get_task_status(self, task_id: UUID) -> tuple[Task, str]:
         """Return a task and the end of its output; raises `TaskNotFound`."""

@@ -72,20 +72,6 @@ class OrchestratorSettings(Settings):
     lease_seconds: float = Field(
         default=60.0, ge=1, le=3600, description="How long an agent owns a task without renewing."
     )
-    ticket_window: int = Field(
-        default=64, ge=1, le=10_000, description="How many tickets a work queue may hold ahead of the agents."
-    )
-    standing_claims: int = Field(
-        default=64,
-        ge=0,
-        le=256,
-        description="The most tasks that one agent may claim in advance; 0: none. An agent claims for at most a "
-        "quarter of its slots: for none when it has fewer than 4, for 64 when it has 256, the most that it can have. "
-        "So a number above 64 changes nothing.",
-    )
-    ticket_ttl_seconds: float = Field(
-        default=30.0, ge=1, le=3600, description="A ticket that nobody claimed is published again after this time."
-    )
     priority_ageing_seconds: float = Field(
         default=600.0, ge=1, le=86_400, description="Waiting this long is worth one level of priority."
     )
@@ -153,10 +139,6 @@ class OrchestratorSettings(Settings):
     @property
     def lease(self) -> timedelta:
         return timedelta(seconds=self.lease_seconds)
-
-    @property
-    def ticket_ttl(self) -> timedelta:
-        return timedelta(seconds=self.ticket_ttl_seconds)
 
     @property
     def queue_max_lease(self) -> timedelta:

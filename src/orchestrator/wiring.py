@@ -33,6 +33,8 @@ from orchestrator.jobs.rules import HTTP_POOL
 from orchestrator.jobs.service import JobService
 from orchestrator.jobs.workers import Workers
 from orchestrator.keys.service import KeyService
+from orchestrator.leases.credits import Credits
+from orchestrator.leases.giving import Giving
 from orchestrator.leases.service import LeaseService
 from orchestrator.live.feed import FollowEvents, News, listen_for_events
 from orchestrator.live.hub import Hub
@@ -47,20 +49,19 @@ from orchestrator.loops.free_keys import FreeKeys
 from orchestrator.loops.probe import SendProbe
 from orchestrator.loops.read_keys import ReadKeys
 from orchestrator.loops.reap_leases import ReapLeases
+from orchestrator.loops.recover import RecoverAfterOutages, log_leases
 from orchestrator.loops.run import running
+from orchestrator.loops.send_orders import SendOrders
 from orchestrator.loops.senders import senders_of
 from orchestrator.loops.watch_agents import WatchAgents
-from orchestrator.loops.wiring import consuming, dispatching, placing, recover, relaying
+from orchestrator.loops.wiring import consuming, dispatching
 from orchestrator.loops.write_checkpoints import open_checkpoints
 from orchestrator.ops.service import OpsService
-from orchestrator.outbox import queries as outbox
-from orchestrator.outbox.room import Room
 from orchestrator.output.service import OutputService
 from orchestrator.policy.service import PolicyService, open_policy
 from orchestrator.probes.service import ProbeService
 from orchestrator.readiness import check_schema, checks, failures
 from orchestrator.registry.fleet import FleetService
-from orchestrator.registry.offering import Offering
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
 from orchestrator.service import OrchestratorService
@@ -74,7 +75,6 @@ from orchestrator.why.service import WhyService
 log = logging.getLogger(__name__)
 
 SECOND = timedelta(seconds=1)
-OFFERS_FRESH_FOR = timedelta(milliseconds=500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +129,7 @@ async def open_orchestrator(
         signer = open_signer(settings.signing_keys_dir, SystemClock(), is_required=settings.signatures == "required")
         audit = AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
-        pools = await _pools(settings, pool)
-        room, tasks = (
-            Room(window=settings.ticket_window),
-            TaskService(pool, ageing=settings.priority_ageing, ttl=settings.ticket_ttl),
-        )
-        offering = Offering(pool, offline_after=settings.agent_offline_after, fresh_for=OFFERS_FRESH_FOR)
-        tickets = relaying(settings, pool, bus, pools, room, offering)
+        credits, tasks = Credits(), TaskService(pool, ageing=settings.priority_ageing)
         output = OutputService(pool, max_output_bytes=settings.max_output_bytes)
         registry = RegistryService(
             pool,
@@ -151,13 +145,11 @@ async def open_orchestrator(
             policy=RetryPolicy(),
             breaker=BreakerPolicy(settings.breaker_failures, settings.breaker_pause),
             max_output_bytes=settings.max_output_bytes,
-            room=room,
+            credits=credits,
             relay=relay,
             own=own,
         )
-        new = dispatching(
-            settings, pool, bus, signer, tasks=tasks, leases=leases, tickets=tickets, room=room, relay=relay, own=own
-        )
+        new = dispatching(settings, pool, bus, signer, tasks=tasks, leases=leases, credits=credits, own=own)
         service = OrchestratorService(
             settings,
             bus,
@@ -170,26 +162,23 @@ async def open_orchestrator(
             why=WhyService(pool, offline_after=settings.agent_offline_after, failures=partial(failures, bus, health)),
             policy=policy,
             relay=relay,
-            room=room,
-            publish=new.send,
+            send=new.send,
         )
-        jobs = await _jobs(settings, pool, service, tasks, leases, output, registry, policy, relay, signer)
+        jobs = await _jobs(settings, pool, service, tasks, leases, new.giving, output, registry, policy, relay, signer)
         approvals = ApprovalService(pool, service.work_of, asked_terms, policy.rule, relay)
         await stack.enter_async_context(jobs.results)
         probes = ProbeService(pool, uuid4())
         await _connect(service)
         stack.push_async_callback(new.send.close)
         stack.push_async_callback(service.disconnect)
-        await bus.declare(*map(topology.work_queue, pools))
-        recovering = await recover(settings, pool, bus, pools, relay)
+        await log_leases(pool)
         await audit.started(settings, policy.policy.id, () if signer is None else signer.key_ids[0])
         async with pool.acquire() as db:
             hub.start_at(await events.head(db))
         handlers: list[Handler] = [
-            new.claims,
             ConsumeResults(leases, probes, letters, bus),
             ConsumeProgress(output, leases, bus),
-            ConsumeHeartbeats(registry, leases, bus, signer),
+            ConsumeHeartbeats(registry, leases, bus, signer, send=new.send, credits=credits),
         ]
         senders = senders_of(settings.broker_identities, None if broker else shared.broker_url, registry.known)
         consumers = [
@@ -198,10 +187,10 @@ async def open_orchestrator(
         ]
         probe = SendProbe(probes, bus, every=settings.probe, consumers=consumers)
         duties: list[tuple[str, Duty, Wake, timedelta]] = [
-            ("relay_outbox", InTurn(new.serve, tickets, placing(settings, pool, bus, room, offering)), relay, SECOND),
+            ("give_work", InTurn(new.give, SendOrders(pool, bus)), relay, SECOND),
             ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
-            ("recover", recovering, Wake(), SECOND),
+            ("recover", RecoverAfterOutages(bus, pool.database, relay), Wake(), SECOND),
             ("expire_approvals", ExpireApprovals(approvals, tasks, relay), Wake(), SECOND),
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
             ("free_keys", FreeKeys(KeyService(pool), relay), Wake(), SECOND),
@@ -249,22 +238,13 @@ async def open_orchestrator(
         )
 
 
-async def _pools(settings: OrchestratorSettings, pool: Pool) -> list[str]:
-    """Return the pools of agents that work is routed to, and those that still have work from earlier routes."""
-    async with pool.acquire() as db:
-        # What waits for workers that speak HTTP needs no queue.
-        waiting = await outbox.pools(db) - {HTTP_POOL}
-    for agent_type in sorted(waiting - set(settings.agent_types)):
-        log.warning("route.missing", extra={"agent_type": agent_type})
-    return sorted(waiting | set(settings.agent_types))
-
-
 async def _jobs(
     settings: OrchestratorSettings,
     pool: Pool,
     service: OrchestratorService,
     tasks: TaskService,
     leases: LeaseService,
+    giving: Giving,
     output: OutputService,
     registry: RegistryService,
     policy: PolicyService,
@@ -273,8 +253,7 @@ async def _jobs(
 ) -> JobService:
     async with pool.acquire() as db:
         since = await job_queries.now(db)
-    breaker = BreakerPolicy(settings.breaker_failures, settings.breaker_pause)
-    claims = Claims(pool, leases, since=since, grace=settings.lease, breaker=breaker)
+    claims = Claims(pool, leases, giving, since=since, grace=settings.lease)
     return JobService(
         pool,
         dispatch=service.submit,

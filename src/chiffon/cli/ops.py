@@ -30,7 +30,7 @@ def queue(*, target: Target = HERE) -> int:
         if target.is_json:
             print_json(seen)
             return Exit.OK
-        columns = ("QUEUE", "WAITING", "BY PRIORITY", "ON BUS", "RETRIES", "OLDEST")
+        columns = ("QUEUE", "WAITING", "BY PRIORITY", "RETRIES", "OLDEST")
         print_table(
             columns,
             (
@@ -38,7 +38,6 @@ def queue(*, target: Target = HERE) -> int:
                     pool.pool or f"(for certain agents, {pool.aim})",
                     pool.depth,
                     ", ".join(f"{priority}: {count}" for priority, count in pool.by_priority.items()),
-                    pool.published,
                     pool.retries,
                     None if pool.oldest_seconds is None else f"{pool.oldest_seconds:.0f} s",
                 )

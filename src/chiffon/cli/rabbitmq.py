@@ -44,7 +44,6 @@ def setup(*, new_password: Annotated[bool, Flag] = False, write: Path | None = N
     from chiffon.rabbitmq import plan
     from chiffon.rabbitmq.credentials import new_password as make_password
     from common.config import SharedSettings
-    from orchestrator.settings import OrchestratorSettings
 
     settings, password = _settings(), make_password()
     steps = plan.setup(
@@ -53,7 +52,6 @@ def setup(*, new_password: Annotated[bool, Flag] = False, write: Path | None = N
         password=password,
         new_password=new_password,
         admin=settings.admin_user,
-        agent_types=OrchestratorSettings.load().agent_types,
         queue_type=SharedSettings.load().queue_type,
     )
     return _carry_out(steps, settings, by_hand=by_hand, user=settings.user, password=password, write=write)
@@ -144,9 +142,11 @@ def remove_agent(agent_id: UUID, *, by_hand: ByHand = False) -> int:
         Print the commands for doing it by hand; nothing is connected.
     """
     from chiffon.rabbitmq import plan
+    from orchestrator.settings import OrchestratorSettings
 
-    settings = _settings()
-    status = _carry_out(plan.remove_agent(agent_id, vhost=settings.vhost), settings, by_hand=by_hand)
+    settings, agent_types = _settings(), OrchestratorSettings.load().agent_types
+    steps = plan.remove_agent(agent_id, vhost=settings.vhost, agent_types=agent_types)
+    status = _carry_out(steps, settings, by_hand=by_hand)
     if not by_hand:
         say("What it ran is given to others when its leases end. If it was enrolled, revoke its identity, too.")
     return status

@@ -42,7 +42,7 @@ POLICIES: tuple[tuple[str, str, dict[str, int | str]], ...] = (
     # What an agent that runs wild can pile up. Refused replies wait on the agents' disks.
     (
         "chiffon-replies",
-        r"^replies\.(claims|results|progress)$",
+        r"^replies\.(results|progress)$",
         {"max-length-bytes": 2 * GIB, "overflow": "reject-publish"},
     ),
     # The newest heartbeat says more than all before it.
@@ -59,16 +59,14 @@ def setup(
     password: str,
     new_password: bool,
     admin: str,
-    agent_types: Iterable[str],
     queue_type: QueueType = QueueType.CLASSIC,
 ) -> list[Step]:
     """Return what must be so before an orchestrator starts. `admin` is who makes it so."""
-    queues = (topology.DEAD_LETTER_QUEUE, *topology.REPLY_QUEUES, *map(topology.work_queue, agent_types))
     return [
         VirtualHost(vhost),
         Rights(vhost, admin, EVERYTHING, EVERYTHING, EVERYTHING),
         *(ExchangeStep(vhost, exchange) for exchange in topology.EXCHANGES),
-        *(step for queue in queues for step in _queue(vhost, queue, queue_type)),
+        *(step for queue in topology.SHARED_QUEUES for step in _queue(vhost, queue, queue_type)),
         *(Policy(vhost, name, pattern, MappingProxyType(limits)) for name, pattern, limits in POLICIES),
         User(user, password, is_replaced=new_password),
         Rights(vhost, user, CHIFFONS, CHIFFONS, CHIFFONS),
@@ -81,7 +79,7 @@ def add_agent(
 ) -> list[Step]:
     """Return what must be so for one agent; its user cannot log in before it has its rights."""
     user = user_of_agent(agent_id)
-    queues = (topology.work_queue(agent_type), topology.control_queue(agent_id), topology.own_work_queue(agent_id))
+    queues = (topology.work_queue(agent_type, agent_id), topology.control_queue(agent_id))
     kinds = "|".join(queue.name.removeprefix("replies.") for queue in topology.REPLY_QUEUES)
     return [
         *(step for queue in queues for step in _queue(vhost, queue, queue_type)),
@@ -104,12 +102,12 @@ def rotate_agent(agent_id: UUID, *, password: str) -> list[Step]:
     return [User(user, password, is_replaced=True), NoConnections(user)]
 
 
-def remove_agent(agent_id: UUID, *, vhost: str) -> list[Step]:
-    """Return what takes an agent away from RabbitMQ; what waits in its own queues goes with them."""
+def remove_agent(agent_id: UUID, *, vhost: str, agent_types: Iterable[str]) -> list[Step]:
+    """Return what takes an agent of one of these pools away from RabbitMQ; what waits in its queues goes with them."""
     return [
         NoUser(user_of_agent(agent_id)),
         NoQueue(vhost, topology.control_queue(agent_id).name),
-        NoQueue(vhost, topology.own_work_queue(agent_id).name),
+        *(NoQueue(vhost, topology.work_queue(agent_type, agent_id).name) for agent_type in agent_types),
     ]
 
 

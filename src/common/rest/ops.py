@@ -15,7 +15,6 @@ class WaitingPool(Answer):
     aim: str = Field(default="", description="Which agents such work is for, as a key; see its `why`.")
     depth: int = Field(description="How many wait and may run now.")
     by_priority: dict[int, int] = Field(description="`depth` by priority.")
-    published: int = Field(description="Of these, how many tickets are with the broker.")
     retries: int = Field(description="How many more wait for the time of their next attempt.")
     oldest_seconds: float | None = Field(description="How long the oldest of them has waited.")
 

@@ -32,8 +32,6 @@ from orchestrator.events.model import Kind, NewEvent
 from orchestrator.identities.model import Caller
 from orchestrator.keys import admission
 from orchestrator.keys.model import Keys, has_keys
-from orchestrator.outbox import queries as outbox
-from orchestrator.outbox.model import NewTicket
 from orchestrator.policy.service import RuleWork
 
 log = logging.getLogger(__name__)
@@ -205,13 +203,11 @@ class ApprovalService:
                 return []
 
     async def _let_go(self, db: Connection, task: WaitingTask) -> None:
-        """Let a locked task wait for an agent: with a ticket, or for its keys."""
+        """Let a locked task wait for an agent, or for its keys."""
         next_status(task.status, Change.APPROVE)
         await queries.let_go(db, task.task_id)
         if has_keys(task):
             await admission.admit(db, Keys.of([task]))
-        else:
-            await outbox.add_tickets(db, [_ticket(task)])
 
     async def expire(self, *, limit: int) -> int:
         """Let lapse what nobody answered in time, and what was approved and not begun in time; return how many."""
@@ -248,7 +244,6 @@ class ApprovalService:
             return []
         code = ErrorCode.APPROVAL_DENIED
         await queries.cancel_tasks(db, {task_id: reasons[task_id] for task_id in over}, error_code=code)
-        await outbox.remove_tickets(db, list(over))
         await admission.admit(db, Keys.of(over.values()))
         return [told.task_ended(task, by=by, code=code, reason=reasons[task_id]) for task_id, task in over.items()]
 
@@ -264,16 +259,3 @@ def _lapsed(approval: Approval) -> str:
     if approval.state is ApprovalState.WAITING:
         return f"not approved in time: {approval.yes} of {approval.approvers} said yes"
     return f"approved, and not begun within {approval.valid_for.total_seconds() / 60:g} minutes"
-
-
-def _ticket(task: WaitingTask) -> NewTicket:
-    return NewTicket(
-        task.task_id,
-        task.trace_id,
-        task.request_id,
-        task.work_type,
-        task.agent_type,
-        task.priority,
-        task.fence,
-        aim=task.aim,
-    )

@@ -71,11 +71,12 @@ def _clean(text: str, limit: int) -> str:
 
 
 def origin_of(letter: Letter) -> Address | None:
-    """Return the address of the queue that a message came from; None when no queue has that name."""
+    """Return the address of the queue that a message came from; None when it cannot go there again.
+
+    Work was leased to one session of an agent: what an agent could not read is leased again by itself.
+    """
     family, _, name = letter.queue.partition(".")
     match family:
-        case "work" if name:
-            return topology.work_address(name)
         case "control" if _is_uuid(name):
             return topology.control_address(UUID(name))
         case "replies" if any(letter.queue == queue.name for queue in topology.REPLY_QUEUES):

@@ -1,1 +1,1 @@
-"""Dispatch: how new work enters the ledger, and goes at once to an agent that is known to be idle."""
+"""Dispatch: how new work enters the ledger, and goes at once to an agent that has credit for it."""

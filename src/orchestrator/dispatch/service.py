@@ -1,7 +1,7 @@
-"""Store what is new, and have it go at once: to an agent that is known to be idle, or as a ticket to its pool."""
+"""Store what is new, and have it go at once to an agent that has credit for it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -9,22 +9,19 @@ from typing import TypeVar
 from uuid import UUID
 
 from common.lifecycle import Status
-from common.messages import GrantedTask
 from common.safeguards import Safeguard, is_on
 from orchestrator.database.pool import COLLIDED, Pool
 from orchestrator.dispatch import queries
-from orchestrator.dispatch.standing import StandingClaim, StandingClaims
 from orchestrator.events.model import NewEvent
 from orchestrator.events.own import OwnEvents
 from orchestrator.keys.model import has_keys
 from orchestrator.leases import events as leased
+from orchestrator.leases.credits import Credits
 from orchestrator.leases.given import GivenLeases
-from orchestrator.leases.grants import granted
-from orchestrator.outbox.model import NewTicket
-from orchestrator.outbox.room import Room
+from orchestrator.leases.model import Leased
 from orchestrator.tasks import events as told
 from orchestrator.tasks.model import Identity, NewTask
-from orchestrator.tasks.service import TaskService, identity_of, ticket_of
+from orchestrator.tasks.service import TaskService, identity_of
 
 # The attempt and the fence of a task that is leased as it is stored.
 FIRST = 1
@@ -38,44 +35,37 @@ Stored = TypeVar("Stored")
 
 @dataclass(slots=True)
 class Dispatched:
-    """What became of tasks: for each of them an answer, in order, and what is to be published now.
+    """What became of tasks: for each of them an answer, in order, and the leases that are to be sent now.
 
-    `tickets` count as published; `grants` are leased to their agents. `left` are those that somebody has to look after.
+    `waits`: some of them may wait for an agent, so that it is worth looking for one.
     """
 
     answers: Sequence[Identity | BaseException] = ()
-    tickets: list[NewTicket] = field(default_factory=list)
-    grants: list[tuple[UUID, GrantedTask]] = field(default_factory=list)
-    left: list[NewTask] = field(default_factory=list)
+    leased: list[Leased] = field(default_factory=list)
+    waits: bool = False
 
 
 class DispatchService:
-    """Stores tasks. `lease` is for how long an agent gets one, `ttl` how long a published ticket counts."""
+    """Stores tasks. `lease` is for how long an agent gets one, `ageing` how long a wait is worth one priority."""
 
     def __init__(
         self,
         pool: Pool,
         tasks: TaskService,
-        standing: StandingClaims,
-        room: Room,
+        credits: Credits,
         given: GivenLeases,
         own: OwnEvents,
         *,
         lease: timedelta,
         ageing: timedelta,
-        ttl: timedelta,
-        max_output_bytes: int,
     ) -> None:
         self._pool = pool
         self._tasks = tasks
-        self._standing = standing
-        self._room = room
+        self._credits = credits
         self._given = given
         self._own = own
         self._lease = lease
         self._ageing = ageing
-        self._ttl = ttl
-        self._max_output = max_output_bytes
 
     async def dispatch(self, tasks: Sequence[NewTask], *, by: str) -> Dispatched:
         """Store new tasks and recognise old ones; the answer of each is its identity, or why it has none.
@@ -88,85 +78,53 @@ class DispatchService:
     async def _dispatch(self, tasks: Sequence[NewTask], *, by: str) -> Dispatched:
         done = Dispatched()
         answers: dict[int, Identity | BaseException] = {}
-        plain = [task for task in tasks if _is_plain(task)] if _are_distinct(tasks) and _is_safe() else []
+        plain = [task for task in tasks if _is_plain(task)] if _are_distinct(tasks) and is_on(Safeguard.DEDUPE) else []
         if plain:
             new = await _again_if_collided(lambda: self._store(plain, done, by=by))
             answers = {id(task): identity_of(task) for task in plain if task.task_id in new}
         # What is known already, or has to do with keys, aims and approvals.
         rest = [task for task in tasks if id(task) not in answers]
         if rest:
+            done.waits = True
             try:
-                others, tickets = await _again_if_collided(
-                    lambda: self._tasks.dispatch_at_once(rest, by=by, room=self._room)
-                )
+                others = await _again_if_collided(lambda: self._tasks.dispatch(rest, by=by))
             except Exception as failure:
                 if not answers:
                     raise
                 # What was stored before goes its way all the same.
-                others, tickets = [failure] * len(rest), []
+                others = [failure] * len(rest)
             answers |= {id(task): answer for task, answer in zip(rest, others, strict=True)}
-            done.tickets += tickets
-            done.left += rest
         done.answers = [answers[id(task)] for task in tasks]
         return done
 
-    async def _store(self, tasks: Sequence[NewTask], done: Dispatched, *, by: str) -> Mapping[UUID, bool]:
-        """Store plain tasks; return those that were new, and whether each was leased."""
-        claims = self._claims_for(tasks)
-        try:
-            with self._room.taking() as places:
-                at_once, _ = places.divide(ticket_of(task) for task in tasks if task.task_id not in claims)
-                events = [event for task in tasks for event in _told(task, claims.get(task.task_id), by)]
-                async with self._pool.acquire() as db:
-                    with self._own.writing():
-                        new, written = await queries.store(
-                            db,
-                            tasks,
-                            claims,
-                            {ticket.task_id for ticket in at_once},
-                            events,
-                            lease=self._lease,
-                            ageing=self._ageing,
-                            ttl=self._ttl,
-                        )
-                        self._own.add(events, written)
-                places.keep_only(new)
-        finally:
-            # Of those that were perhaps used the agents ask.
-            self._standing.settle(claims.values())
-        self._standing.give_back([claim for task_id, claim in claims.items() if task_id not in new])
-        done.tickets += places.tickets
+    async def _store(self, tasks: Sequence[NewTask], done: Dispatched, *, by: str) -> Collection[UUID]:
+        """Store plain tasks; return those that were new."""
+        chosen = self._choose(tasks)
+        events = [event for task in tasks for event in _told(task, chosen.get(task.task_id), by)]
+        async with self._pool.acquire() as db:
+            with self._own.writing():
+                stored = await queries.store(db, tasks, chosen, events, lease=self._lease, ageing=self._ageing)
+                self._own.add(events, stored.written)
+        self._credits.learn(stored.rooms)
+        credit = {room.agent_id: room.credit for room in stored.rooms}
         for task in tasks:
-            if new.get(task.task_id):
-                claim = claims[task.task_id]
-                done.grants.append((claim.agent_id, self._granted(task, claim)))
-                self._given.add(task, claim.agent_id, attempt=FIRST, fence=FIRST)
-            elif task.task_id in new:
-                done.left.append(task)
-        return new
+            session = stored.claims.get(task.task_id)
+            if session is not None:
+                agent_id = chosen[task.task_id]
+                done.leased.append(Leased(task, agent_id, session, FIRST, FIRST, self._lease, credit[agent_id]))
+                self._given.add(task, agent_id, attempt=FIRST, fence=FIRST)
+            elif task.task_id in stored.claims:
+                self._credits.waits_in(task.agent_type)
+                done.waits = True
+        return stored.claims.keys()
 
-    def _claims_for(self, tasks: Sequence[NewTask]) -> dict[UUID, StandingClaim]:
-        """Take a claim for each task for which there is one, the most urgent first.
-
-        While tickets of a pool wait, its claims are theirs; work that not all of its agents offer is for the relay.
-        """
-        claims: dict[UUID, StandingClaim] = {}
-        for task in sorted(tasks, key=lambda task: -task.priority):
-            if not (self._room.is_open(task.agent_type) and self._room.is_for_all(task.agent_type, task.work_type)):
-                continue
-            if (claim := self._standing.take(task.agent_type)) is not None:
-                claims[task.task_id] = claim
-        return claims
-
-    def _granted(self, task: NewTask, claim: StandingClaim) -> GrantedTask:
-        return granted(
-            task,
-            claim.claim_id,
-            attempt=FIRST,
-            fence=FIRST,
-            lease=self._lease,
-            max_output_bytes=self._max_output,
-        )
+    def _choose(self, tasks: Sequence[NewTask]) -> dict[UUID, UUID]:
+        """Return an agent for each task for which one has credit, as far as is known, the most urgent first."""
+        chosen: dict[UUID, UUID] = {}
+        for task in sorted(tasks, key=lambda task: -task.effective_precedence):
+            if (agent_id := self._credits.take(task.agent_type, task.work_type)) is not None:
+                chosen[task.task_id] = agent_id
+        return chosen
 
 
 async def _again_if_collided(store: Callable[[], Awaitable[Stored]]) -> Stored:
@@ -177,8 +135,8 @@ async def _again_if_collided(store: Callable[[], Awaitable[Stored]]) -> Stored:
     return await store()
 
 
-def _told(task: NewTask, claim: StandingClaim | None, by: str) -> list[NewEvent]:
-    return [told.dispatched(task, by), *([] if claim is None else [leased.claimed(task, claim.agent_id, FIRST)])]
+def _told(task: NewTask, agent_id: UUID | None, by: str) -> list[NewEvent]:
+    return [told.dispatched(task, by), *([] if agent_id is None else [leased.claimed(task, agent_id, FIRST)])]
 
 
 def _is_plain(task: NewTask) -> bool:
@@ -189,8 +147,3 @@ def _is_plain(task: NewTask) -> bool:
 def _are_distinct(tasks: Sequence[NewTask]) -> bool:
     """Say whether no two have an id in common, so that each row that is stored is that of one of them."""
     return len({task.task_id for task in tasks}) == len({task.request_id for task in tasks}) == len(tasks)
-
-
-def _is_safe() -> bool:
-    # A test that removes one of these wants to see what it is for.
-    return is_on(Safeguard.DEDUPE) and is_on(Safeguard.OUTBOX)

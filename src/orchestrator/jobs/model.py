@@ -61,19 +61,6 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which tasks a claim may get: of this pool, these types (None: any) and aims. Claims with the same share a query.
-
-    `without` are tasks that the worker refused a moment ago.
-    """
-
-    pool: str
-    types: frozenset[str] | None
-    aims: frozenset[str]
-    without: frozenset[UUID] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class OwnAttempt:
     """An attempt of a worker, which it names by its number."""
 

@@ -7,54 +7,9 @@ from uuid import UUID
 
 from common.messages import Resources
 from orchestrator.database.pool import Connection
-from orchestrator.jobs.model import Choice, OwnAttempt, Worker
+from orchestrator.jobs.model import OwnAttempt, Worker
 
 NOW = "SELECT now()"
-# The first of each line of tasks of a pool that are alike, from the index `task_claimable`: a backlog of any depth is
-# never read. A task that waits for its next attempt has a ticket that is not due yet. What others hold is skipped; so
-# that it does not leave too few, some more candidates are looked at than are wanted. No index answers the last
-# condition, so that these few are looked up by their ids.
-CHOOSE = """
-    WITH RECURSIVE line AS (
-        (SELECT work_type, aim FROM task
-          WHERE status = 'pending' AND admitted AND agent_type = $2
-          ORDER BY work_type, aim LIMIT 1)
-         UNION ALL
-        SELECT next.work_type, next.aim
-          FROM line
-         CROSS JOIN LATERAL (
-            SELECT work_type, aim FROM task
-             WHERE status = 'pending' AND admitted AND agent_type = $2
-               AND (work_type, aim) > (line.work_type, line.aim)
-             ORDER BY work_type, aim LIMIT 1
-         ) AS next
-    ), best AS (
-        SELECT first.task_id
-          FROM line
-         CROSS JOIN LATERAL (
-            SELECT task_id, rank, dispatch_no FROM task
-             WHERE status = 'pending' AND admitted
-               AND agent_type = $2 AND work_type = line.work_type AND aim = line.aim
-               AND (expires_at IS NULL OR expires_at > now()) AND task_id <> ALL($6::uuid[])
-               AND (attempt = 0 OR coalesce(
-                    (SELECT published_at IS NOT NULL OR due_at <= now() FROM outbox
-                      WHERE kind = 'ticket' AND outbox.task_id = task.task_id), true))
-             ORDER BY rank, dispatch_no
-             LIMIT $4
-         ) AS first
-         WHERE ($1::text[] IS NULL OR line.work_type = ANY($1))
-           AND line.aim = ANY($3::text[])
-         ORDER BY first.rank, first.dispatch_no
-         LIMIT $4
-    )
-    SELECT task_id FROM task
-     WHERE task_id = ANY(ARRAY(SELECT task_id FROM best)) AND coalesce(status = 'pending' AND admitted, false)
-     ORDER BY rank, dispatch_no
-     LIMIT $5
-       FOR UPDATE SKIP LOCKED
-"""
-SPARE = (4, 1024)
-
 # An attempt that has not ended is that of a running task: both change in one transaction.
 HELD = """
     SELECT task_id, agent_id, claim_id
@@ -102,7 +57,12 @@ SEEN = """
 
 NAME = "UPDATE agent SET worker_id = $2 WHERE agent_id = $1 AND worker_id IS DISTINCT FROM $2"
 
-WORKERS = "SELECT agent_id, agent_type, labels FROM agent WHERE agent_id = ANY($1::uuid[])"
+# One that may have no work, now or ever, gets none.
+WORKERS = """
+    SELECT agent_id, agent_type, labels
+      FROM agent
+     WHERE agent_id = ANY($1::uuid[]) AND agent_may_work(agent_id) IN ('free', 'trial')
+"""
 
 NAMES = "SELECT agent_id, coalesce(worker_id, agent_id::text) AS name FROM agent WHERE agent_id = ANY($1::uuid[])"
 
@@ -111,23 +71,6 @@ async def now(db: Connection) -> datetime:
     """Return the time of the transaction, by the database's clock."""
     time: datetime = await db.fetchval(NOW)
     return time
-
-
-async def choose(db: Connection, choice: Choice, count: int, *, besides: Collection[UUID]) -> list[UUID]:
-    """Lock the best `count` tasks that a claim may get, and return them in their order: the lowest rank first.
-
-    Those in `besides` are spoken for: this transaction holds them already.
-    """
-    types = None if choice.types is None else sorted(choice.types)
-    found: list[UUID] = []
-    for spare in SPARE:
-        rows = await db.fetch(
-            CHOOSE, types, choice.pool, sorted(choice.aims), count + spare, count, [*besides, *choice.without]
-        )
-        found = [row["task_id"] for row in rows]
-        if len(found) == count:
-            break
-    return found
 
 
 async def held(db: Connection, claims: Collection[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], UUID]:
@@ -178,7 +121,7 @@ async def name(db: Connection, worker: Worker) -> None:
 
 
 async def workers(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, tuple[str, Mapping[str, Any]]]:
-    """Return the pool and the labels of registered workers."""
+    """Return the pool and the labels of registered workers that may have work."""
     rows = await db.fetch(WORKERS, list(agent_ids))
     return {row["agent_id"]: (row["agent_type"], row["labels"]) for row in rows}
 

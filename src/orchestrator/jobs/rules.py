@@ -14,7 +14,7 @@ from orchestrator.policy.service import RuleWork
 from orchestrator.tasks.dispatch import check_parameters
 from orchestrator.tasks.model import NORMAL_PRIORITY, NewTask
 
-# The pool of work types that no route leads to: only the queue API serves it, and no ticket of it is published.
+# The pool of work types that no route leads to: only the queue API serves it.
 HTTP_POOL = "http"
 AFFINITY_KEY = "affinity_key"
 # Whatever a worker calls itself becomes an id below this one (RFC 9562, version 5).

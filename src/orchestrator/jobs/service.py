@@ -144,7 +144,6 @@ class JobService:
         task = await self.desk.claim(wanted, wait=wait)
         if task is None:
             return None
-        self._relay.ring()  # its ticket is gone, so that there is room for another
         log.info(
             "job.claimed", extra={"task_id": task.task_id, "trace_id": task.trace_id, "worker": wanted.worker.name}
         )

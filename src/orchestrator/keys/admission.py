@@ -5,10 +5,11 @@ The order of locks, for every transaction that can let a task with a key begin o
 1. the advisory locks of its ordering keys, sorted,
 2. the advisory locks of its concurrency keys, sorted (those of the tasks that may come first now among them),
 3. rows of tasks, in the order of their ids,
-4. rows of the outbox, and the head of the events last.
+4. rows of agents, in the order of their ids,
+5. rows of the outbox, and the head of the events last.
 
 Nobody waits for a key while holding a row, so keys and rows cannot make a circle. A row that is not admitted is changed
-only by those who hold its keys; a claim locks none of them. Because a key is held from before the insert to the commit,
+only by those who hold its keys; leasing locks none of them. Because a key is held from before the insert to the commit,
 the numbers of dispatch within it rise in the order of commits, and what was once the first stays the first.
 
 A task that is cancelled while it runs is final at once, but its agent needs a moment to stop it. Its keys are free when
@@ -22,7 +23,6 @@ from orchestrator.database.pool import Connection
 from orchestrator.keys import queries
 from orchestrator.keys.model import Keys, Limit
 from orchestrator.keys.queries import LockClass
-from orchestrator.outbox import queries as outbox
 
 
 async def hold(db: Connection, keys: Keys) -> None:
@@ -49,7 +49,7 @@ async def limit(db: Connection, limits: Mapping[str, Limit]) -> None:
     """
     changed = await queries.set_limits(db, limits) if limits else []
     if changed:
-        await outbox.remove_tickets(db, await queries.withdraw(db, changed))
+        await queries.withdraw(db, changed)
 
 
 async def is_stopping(db: Connection, task_ids: Collection[UUID]) -> None:
@@ -64,9 +64,7 @@ async def stopped(db: Connection, attempts: Collection[tuple[UUID, int, UUID]]) 
 
 
 async def admit(db: Connection, keys: Keys) -> None:
-    """Let go whoever is next, after tasks of these keys, which are held, were stored or have ended."""
-    tickets, waiting = await queries.admit_in_order(db, keys.ordering) if keys.ordering else ([], set())
-    concurrency = keys.concurrency | waiting
-    if concurrency:
-        tickets += await queries.admit_within_limits(db, concurrency)
-    await outbox.add_tickets(db, tickets)
+    """Let go the next of these keys, which are held, after tasks of them were stored or have ended."""
+    waiting = await queries.admit_in_order(db, keys.ordering) if keys.ordering else set()
+    if concurrency := keys.concurrency | waiting:
+        await queries.admit_within_limits(db, concurrency)

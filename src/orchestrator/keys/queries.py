@@ -12,7 +12,6 @@ import asyncpg
 
 from orchestrator.database.pool import Connection
 from orchestrator.keys.model import Keys, Limit
-from orchestrator.outbox.model import NewTicket
 
 # Keys share this many locks of each kind. The lock table of PostgreSQL has room for some thousands in all, and one
 # batch can name a thousand keys; two keys that share a lock only wait for each other now and then.
@@ -87,7 +86,7 @@ WITHDRAW = """
          ORDER BY task_id
            FOR UPDATE
     )
-    UPDATE task SET admitted = false WHERE task_id = ANY(ARRAY(SELECT task_id FROM locked)) RETURNING task_id
+    UPDATE task SET admitted = false WHERE task_id = ANY(ARRAY(SELECT task_id FROM locked))
 """
 
 # The chosen are handed to the UPDATE as an array: it looks them up by their ids, whatever the planner believes about
@@ -109,7 +108,7 @@ ADMIT_IN_ORDER = """
            AND (NOT first.first_in_order OR first.concurrency_key IS NULL)
            AND NOT EXISTS (SELECT FROM stopping WHERE stopping.ordering_key = given.key)
      ))
- RETURNING task_id, trace_id, request_id, work_type, agent_type, aim, priority, fence, concurrency_key, admitted
+ RETURNING concurrency_key, admitted
 """
 
 ADMIT_WITHIN_LIMITS = """
@@ -137,7 +136,6 @@ ADMIT_WITHIN_LIMITS = """
              LIMIT room.free
          ) AS best
      ))
- RETURNING task_id, trace_id, request_id, work_type, agent_type, aim, priority, fence, concurrency_key, admitted
 """
 
 IS_STOPPING = """
@@ -189,22 +187,20 @@ async def set_limits(db: Connection, limits: Mapping[str, Limit]) -> list[str]:
     return [row["concurrency_key"] for row in rows]
 
 
-async def withdraw(db: Connection, concurrency: Collection[str]) -> list[UUID]:
-    """Let tasks wait again that are beyond the limit of their key and were never claimed; return them."""
-    return [row["task_id"] for row in await db.fetch(WITHDRAW, list(concurrency))]
+async def withdraw(db: Connection, concurrency: Collection[str]) -> None:
+    """Let tasks wait again that are beyond the limit of their key and were never leased."""
+    await db.execute(WITHDRAW, list(concurrency))
 
 
-async def admit_in_order(db: Connection, ordering: Collection[str]) -> tuple[list[NewTicket], set[str]]:
-    """Let the first of each ordering key go; return tickets, and the concurrency keys for which some wait now."""
+async def admit_in_order(db: Connection, ordering: Collection[str]) -> set[str]:
+    """Let the first of each ordering key go; return the concurrency keys for which some of these wait now."""
     rows = await db.fetch(ADMIT_IN_ORDER, list(ordering))
-    return [_ticket(row) for row in rows if row["admitted"]], {
-        row["concurrency_key"] for row in rows if not row["admitted"]
-    }
+    return {row["concurrency_key"] for row in rows if not row["admitted"]}
 
 
-async def admit_within_limits(db: Connection, concurrency: Collection[str]) -> list[NewTicket]:
-    """Let the best of each concurrency key go, as many as its limit allows; return tickets."""
-    return [_ticket(row) for row in await db.fetch(ADMIT_WITHIN_LIMITS, list(concurrency))]
+async def admit_within_limits(db: Connection, concurrency: Collection[str]) -> None:
+    """Let the best of each concurrency key go, as many as its limit allows."""
+    await db.execute(ADMIT_WITHIN_LIMITS, list(concurrency))
 
 
 async def is_stopping(db: Connection, task_ids: Collection[UUID]) -> None:
@@ -232,17 +228,4 @@ def _keys(rows: Sequence[asyncpg.Record]) -> Keys:
     return Keys(
         frozenset(row["ordering_key"] for row in rows if row["ordering_key"] is not None),
         frozenset(row["concurrency_key"] for row in rows if row["concurrency_key"] is not None),
-    )
-
-
-def _ticket(row: asyncpg.Record) -> NewTicket:
-    return NewTicket(
-        row["task_id"],
-        row["trace_id"],
-        row["request_id"],
-        row["work_type"],
-        row["agent_type"],
-        row["priority"],
-        fence=row["fence"],
-        aim=row["aim"],
     )

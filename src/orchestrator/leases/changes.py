@@ -17,8 +17,6 @@ from orchestrator.leases import events as told
 from orchestrator.leases import queries
 from orchestrator.leases.queries import End
 from orchestrator.leases.rules import Finish
-from orchestrator.outbox import queries as outbox
-from orchestrator.outbox.model import NewTicket
 from orchestrator.registry.breaker import record_outcomes
 from orchestrator.registry.rules import BreakerPolicy, Outcome, agent_outcome, is_infrastructure
 from orchestrator.tasks.model import Task
@@ -30,8 +28,7 @@ class Changes:
     def __init__(self, *, failing: Collection[UUID] = ()) -> None:
         self._failing = frozenset(failing)
         self.ends: list[End] = []
-        self.requeued: list[End] = []
-        self.tickets: list[NewTicket] = []
+        self.requeued: list[tuple[End, datetime]] = []
         self.events: list[NewEvent] = []
         self.ended: list[Task] = []
         self.stopped: list[tuple[UUID, int, UUID]] = []
@@ -49,8 +46,7 @@ class Changes:
     def requeue(self, task: Task, end: End, at: datetime, *, is_repeated: bool = False) -> None:
         """Let a task wait again. A refusal that `is_repeated` says nothing new of its agent."""
         self.ends.append(end)
-        self.requeued.append(end)
-        self.tickets.append(told.new_ticket(task, at, is_returned=task.unstarted > 0 or not end.counts))
+        self.requeued.append((end, at))
         self.events.append(told.requeued(task, end, at))
         if not is_repeated:
             self._note_outcome(task, end)
@@ -65,13 +61,12 @@ class Changes:
         return outcome.infrastructure or agent_id in self._failing or agent_id in self.outcomes
 
     async def write(self, db: Connection, *, breaker: BreakerPolicy) -> bool:
-        """Write everything, the events last; say whether the relay may find something new to publish."""
+        """Write everything, the events last; say whether tasks wait now that may be given, or orders to be sent."""
         await queries.end(db, self.ends)
         await queries.requeue(db, self.requeued)
-        await outbox.add_tickets(db, self.tickets)
         keys = Keys.of(self.ended) | await admission.stopped(db, self.stopped)
         await admission.admit(db, keys)
         letters = await dead_letters.add(db, self.letters)
         tripped, orders = await record_outcomes(db, self.outcomes, policy=breaker)
         await events.append(db, *self.events, *map(noted, letters), *tripped)
-        return bool(self.tickets or keys or orders)
+        return bool(self.requeued or keys or orders)

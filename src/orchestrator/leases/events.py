@@ -11,7 +11,6 @@ from orchestrator.dead_letters.model import NewLetter
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.leases.given import GivenLease
 from orchestrator.leases.queries import End
-from orchestrator.outbox.model import NewTicket
 from orchestrator.tasks.model import NewTask, Task
 
 KIND_OF_END = {
@@ -41,22 +40,6 @@ def requeued(task: Task, end: End, at: datetime) -> NewEvent:
 def refused(task: Task, result: WorkResult, reason: str) -> NewEvent:
     about = {"reason": reason, "fence": result.fence, "status": result.status}
     return _about(Kind.TASK_RESULT_REFUSED, task, result.agent_id, result.attempt, about)
-
-
-def new_ticket(task: Task, at: datetime, *, is_returned: bool) -> NewTicket:
-    """Return the ticket for the next attempt of a task that goes back to waiting; see `NewTicket.is_returned`."""
-    return NewTicket(
-        task.task_id,
-        task.trace_id,
-        task.request_id,
-        task.work_type,
-        task.agent_type,
-        task.priority,
-        fence=task.fence,
-        due_at=at,
-        aim=task.aim,
-        is_returned=is_returned,
-    )
 
 
 def dead_letter(task: Task, end: End) -> NewLetter:

@@ -1,37 +1,212 @@
-"""All SQL about leases. The tasks are locked before (`tasks.queries.lock`); the guards stand here all the same."""
+"""SQL about leases: which tasks wait, which agents have room, and what becomes of leases."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
+
 from common.lifecycle import Status
-from common.messages import Lease, WorkResult
+from common.messages import Credit, Lease, WorkResult
 from orchestrator.database.pool import Connection
+from orchestrator.events import queries as events
+from orchestrator.events.model import NewEvent
+from orchestrator.events.queries import Written
+from orchestrator.leases.model import Asker, Line, Room
 from orchestrator.leases.rules import Attempt
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 
-CLAIM = """
-    WITH claimed AS (
+
+def credited(parameter: str, *, after: str) -> str:
+    """Return CTEs that take in credit, once the CTE `after` holds its rows; the last one, `credited`, has the room."""
+    return f"""
+    agents AS MATERIALIZED (
+        SELECT agent.agent_id, said.number, said.most
+          FROM jsonb_to_recordset({parameter}::jsonb) AS said (agent_id uuid, session uuid, number bigint, most bigint)
+          JOIN agent ON agent.agent_id = said.agent_id AND agent.boot_id = said.session
+         WHERE (SELECT count(*) FROM {after}) >= 0
+         ORDER BY agent.agent_id
+           FOR UPDATE OF agent
+    ), credited AS (
+        UPDATE agent
+           SET credit_number = greatest(agent.credit_number, agents.number),
+               credit_limit = greatest(agent.credit_limit, agents.most)
+          FROM agents
+         WHERE agent.agent_id = agents.agent_id
+     RETURNING agent.agent_id, agent.credit_limit - agent.granted AS room, agent.credit_number AS credit, agent.granted
+    )"""  # noqa: S608 - constants only
+
+
+CREDIT = "WITH " + credited("$1", after="(SELECT) AS nothing") + " SELECT * FROM credited"  # noqa: S608 - constants only
+
+# The first of each line of tasks that wait, step by step through the index `task_claimable`: each line costs one
+# look-up, however long it is.
+LINES = """
+    WITH RECURSIVE line AS (
+        (SELECT agent_type, work_type, aim FROM task
+          WHERE status = 'pending' AND admitted
+          ORDER BY agent_type, work_type, aim LIMIT 1)
+         UNION ALL
+        SELECT next.agent_type, next.work_type, next.aim
+          FROM line
+         CROSS JOIN LATERAL (
+            SELECT agent_type, work_type, aim FROM task
+             WHERE status = 'pending' AND admitted
+               AND (agent_type, work_type, aim) > (line.agent_type, line.work_type, line.aim)
+             ORDER BY agent_type, work_type, aim LIMIT 1
+         ) AS next
+    )
+    SELECT agent_type, work_type, aim FROM line
+"""
+
+# Two that give by credit at the same time would choose the same agents.
+ONE_GIVER_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('chiffon.give'))"
+
+# Agents that take work through the broker, those with most room first. Whether one may have work is asked of those that
+# are returned only.
+ASKERS = """
+    SELECT asker.agent_id, asker.agent_type, asker.boot_id, asker.work_types, asker.labels,
+           CASE judged.verdict WHEN 'trial' THEN 1 ELSE asker.room END AS room
+      FROM (SELECT agent_id, agent_type, boot_id, work_types, labels, credit_limit - granted AS room
+              FROM agent
+             WHERE agent_type = ANY($1::text[]) AND granted < credit_limit AND worker_id IS NULL
+               AND boot_id IS NOT NULL AND status IN ('online', 'busy') AND last_heartbeat_at >= now() - $2::interval
+             ORDER BY credit_limit - granted DESC, agent_id) AS asker
+     CROSS JOIN LATERAL (SELECT agent_may_work(asker.agent_id) AS verdict) AS judged
+     WHERE judged.verdict IN ('free', 'trial')
+     LIMIT $3
+"""
+
+# The best of each line; what another transaction holds is skipped. `rank` is the one order: the lowest goes first.
+WAITING = f"""
+    SELECT {COLUMNS}, now() AS read_at
+      FROM task
+     WHERE task_id = ANY(ARRAY(
+        SELECT first.task_id
+          FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS line (agent_type, work_type, aim, most)
+         CROSS JOIN LATERAL (
+            SELECT task_id FROM task
+             WHERE status = 'pending' AND admitted
+               AND agent_type = line.agent_type AND work_type = line.work_type AND aim = line.aim
+               AND coalesce(not_before <= now(), true) AND coalesce(expires_at > now(), true)
+               AND task_id <> ALL($5::uuid[])
+             ORDER BY rank, dispatch_no
+             LIMIT line.most
+               FOR UPDATE SKIP LOCKED
+         ) AS first
+     ))
+     ORDER BY rank, dispatch_no
+"""  # noqa: S608 - constants only
+
+# What stands behind `events.WRITE` in statements that change leases: the tasks that were changed, each with the fence
+# of its attempt; what the agents have room for; what was told.
+RETURNED = """
+    SELECT task_id, fence, NULL::uuid AS agent_id, NULL::bigint AS room, NULL::bigint AS credit,
+           NULL::bigint AS granted, NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions
+      FROM tried
+     UNION ALL
+    SELECT NULL, NULL, agent_id, room, credit, granted, NULL, NULL, NULL FROM credited
+     UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, before, at, positions FROM numbers
+"""
+
+# The one statement that leases tasks which wait. What was read may have changed since, so it asks again, and holds what
+# it changes: tasks in the order of their ids, then agents, the head of the events last. An agent gets as many as it has
+# credit for, or none; one on trial gets one, and then waits for how that ends. An agent that claims over HTTP has no
+# credit: it asks for each task. Here and below `coalesce` keeps the planner off the indexes of what waits and what
+# runs: it takes those for short when it last looked before much did, and would read all of it in place of the few that
+# are named.
+LEASE = (
+    """
+    WITH held AS MATERIALIZED (
+        SELECT new.*
+          FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::interval[])
+                 AS new (task_id, fence, agent_id, claim_id, lease)
+          JOIN task ON task.task_id = new.task_id AND task.fence = new.fence
+         WHERE coalesce(task.status = 'pending', false) AND coalesce(task.admitted, false)
+           AND coalesce(task.not_before <= now(), true) AND coalesce(task.expires_at > now(), true)
+         ORDER BY task.task_id
+           FOR UPDATE OF task
+    ), asked AS (
+        SELECT agent_id, (array_agg(claim_id))[1] AS claim_id, count(*) AS tasks FROM held GROUP BY agent_id
+    ), agents AS MATERIALIZED (
+        SELECT agent.agent_id, asked.tasks, agent.agent_type
+          FROM asked
+          JOIN agent USING (agent_id)
+         WHERE (agent.worker_id IS NOT NULL
+                OR agent.boot_id = asked.claim_id AND agent.granted + asked.tasks <= agent.credit_limit)
+           AND (agent_may_work(agent.agent_id) = 'free'
+                OR agent_may_work(agent.agent_id) = 'trial' AND asked.tasks = 1 AND agent.tripped_until <= now())
+         ORDER BY agent.agent_id
+           FOR UPDATE OF agent
+    ), credited AS (
+        UPDATE agent
+           SET granted = agent.granted + CASE WHEN agent.worker_id IS NULL THEN agents.tasks ELSE 0 END,
+               tripped_until = CASE WHEN agent.tripped_until IS NOT NULL THEN now() + $6::interval END
+          FROM agents
+         WHERE agent.agent_id = agents.agent_id
+     RETURNING agent.agent_id, agent.agent_type, agent.credit_limit - agent.granted AS room,
+               agent.credit_number AS credit, agent.granted
+    ), claimed AS (
         UPDATE task
-           SET status = 'running', agent_id = new.agent_id, claim_id = new.claim_id,
-               lease_expires_at = now() + new.lease, attempt = attempt + 1, fence = fence + 1,
-               started_at = now(), updated_at = now(), progress = '', output = '',
+           SET status = 'running', agent_id = held.agent_id, claim_id = held.claim_id,
+               lease_expires_at = now() + held.lease, attempt = attempt + 1, fence = task.fence + 1,
+               started_at = now(), updated_at = now(), progress = '', output = '', not_before = NULL,
                error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL, result = NULL
-          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::interval[]) AS new (task_id, agent_id, claim_id, lease)
-          JOIN agent ON agent.agent_id = new.agent_id
-         WHERE task.task_id = new.task_id AND task.status = 'pending' AND task.admitted
-           AND agent.agent_type = task.agent_type
+          FROM held
+          JOIN credited USING (agent_id)
+         WHERE task.task_id = held.task_id AND task.agent_type = credited.agent_type
      RETURNING task.task_id, task.attempt, task.fence, task.agent_id, task.claim_id
     ), tried AS (
         INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
         SELECT task_id, attempt, fence, agent_id, claim_id FROM claimed
-    ), used_up AS (
-        DELETE FROM outbox USING claimed WHERE outbox.kind = 'ticket' AND outbox.task_id = claimed.task_id
+     RETURNING task_id, fence
+    ), told AS MATERIALIZED (
+        SELECT event.*
+          FROM unnest($7::text[], $8::text[], $9::text[], $10::uuid[], $11::uuid[], $12::uuid[], $13::uuid[],
+                      $14::smallint[], $15::bytea[])
+                 WITH ORDINALITY AS event (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
+                                           position)
+          JOIN tried USING (task_id)
+    ), """  # noqa: S608 - constants only
+    + events.WRITE
+    + RETURNED
+)
+
+REST = """
+    UPDATE task SET not_before = now() + new.rest
+      FROM unnest($1::uuid[], $2::interval[]) AS new (task_id, rest)
+     WHERE task.task_id = new.task_id AND coalesce(task.status = 'pending', false)
+"""
+
+# Running tasks of a session that its agent does not name in its heartbeat. Their leases begin anew, since the agent
+# counts them from that heartbeat; those that an agent still has not got after three times a lease are left to end.
+GRANT_AGAIN = f"""
+    WITH held AS (
+        SELECT task.task_id
+          FROM task
+          JOIN unnest($1::uuid[], $2::uuid[]) AS session (agent_id, claim_id)
+            ON task.agent_id = session.agent_id AND task.claim_id = session.claim_id
+          JOIN agent ON agent.agent_id = session.agent_id
+         WHERE task.status = 'running' AND task.task_id <> ALL(agent.current_tasks)
+           AND task.started_at > now() - 3 * $3::interval AND agent_may_work(agent.agent_id) <> 'shut_out'
+         ORDER BY task.task_id
+           FOR UPDATE OF task
     )
-    SELECT task_id, attempt, fence FROM claimed
+    UPDATE task SET lease_expires_at = now() + $3::interval
+      FROM held
+     WHERE task.task_id = held.task_id AND task.status = 'running'
+ RETURNING {COLUMNS}, now() AS read_at
+"""  # noqa: S608 - constants only
+
+# A lease that ended without its agent ever hearing of it takes no room any more.
+TAKE_BACK = """
+    UPDATE agent SET granted = granted - least(granted, new.tasks)
+      FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS new (agent_id, session, tasks)
+     WHERE agent.agent_id = new.agent_id AND agent.boot_id = new.session
 """
 
 ATTEMPTS = """
@@ -61,8 +236,6 @@ REFUSALS = """
      GROUP BY task_id, agent_id
 """
 
-# Here and below `coalesce` keeps the planner off the index of what runs: it takes that for short when it last looked
-# before much ran, and would read all of it in place of the few that are named.
 END = """
     WITH new AS MATERIALIZED (
         SELECT *
@@ -92,10 +265,10 @@ END = """
 REQUEUE = """
     UPDATE task
        SET status = 'pending', claim_id = NULL, lease_expires_at = NULL, updated_at = now(),
-           error_message = new.error_message, error_code = new.error_code,
+           not_before = new.not_before, error_message = new.error_message, error_code = new.error_code,
            unstarted = unstarted + CASE WHEN new.counts THEN 0 ELSE 1 END
-      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::boolean[])
-             AS new (task_id, fence, error_message, error_code, counts)
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::boolean[], $6::timestamptz[])
+             AS new (task_id, fence, error_message, error_code, counts, not_before)
      WHERE task.task_id = new.task_id AND task.fence = new.fence AND coalesce(task.status = 'running', false)
 """
 
@@ -178,13 +351,107 @@ class End:
         )
 
 
-async def claim(db: Connection, claims: Sequence[tuple[UUID, UUID, UUID, timedelta]]) -> dict[UUID, tuple[int, int]]:
-    """Lease tasks: (task_id, agent_id, claim_id, for how long); return attempt and fence of each that was leased.
+async def lines(db: Connection) -> list[Line]:
+    """Return the lines of tasks that wait; those of a line may all have to wait longer."""
+    return [Line(*row) for row in await db.fetch(LINES)]
 
-    A task that no longer waits, or is not for the pool of its agent, is left out. Tickets of the others are used up.
+
+async def one_giver_at_a_time(db: Connection) -> None:
+    """Wait until no other transaction gives by credit; until this one ends."""
+    await db.execute(ONE_GIVER_AT_A_TIME)
+
+
+async def askers(
+    db: Connection, pools: Collection[str], *, lease: timedelta, offline_after: timedelta, most: int | None
+) -> list[Asker]:
+    """Return agents of these pools that have credit and may have work, at most `most`, those with most room first."""
+    rows = await db.fetch(ASKERS, sorted(pools), offline_after, most)
+    return [
+        Asker(
+            row["agent_id"],
+            row["agent_type"],
+            row["boot_id"],
+            row["room"],
+            lease,
+            frozenset(row["work_types"]) or None,
+            row["labels"],
+        )
+        for row in rows
+    ]
+
+
+async def waiting(db: Connection, most: Mapping[Line, int], *, besides: Collection[UUID] = ()) -> list[Task]:
+    """Lock the best tasks of lines, at most so many of each, and return them in their order: the lowest rank first."""
+    rows = await db.fetch(
+        WAITING,
+        [line.pool for line in most],
+        [line.work_type for line in most],
+        [line.aim for line in most],
+        list(most.values()),
+        list(besides),
+    )
+    return [Task.from_row(row) for row in rows]
+
+
+async def lease(
+    db: Connection, pairs: Sequence[tuple[Task, Asker]], told: Sequence[NewEvent], *, trial: timedelta
+) -> tuple[set[UUID], list[Room], Written | None]:
+    """Lease tasks that still wait to agents that still may have them, and write of each what is told of it.
+
+    `trial` is how long an agent on trial gets nothing more. Return the tasks that were leased, the room of the agents
+    that got some, and what was told.
     """
-    rows = await db.fetch(CLAIM, *(list(column) for column in zip(*claims, strict=True)))
-    return {row["task_id"]: (row["attempt"], row["fence"]) for row in rows}
+    rows = await db.fetch(
+        LEASE,
+        [task.task_id for task, _ in pairs],
+        [task.fence for task, _ in pairs],
+        [asker.agent_id for _, asker in pairs],
+        [asker.claim_id for _, asker in pairs],
+        [asker.lease for _, asker in pairs],
+        trial,
+        *events.columns(told),
+    )
+    return {row["task_id"] for row in rows if row["task_id"] is not None}, rooms_of(rows), events.written(rows)
+
+
+async def rest(db: Connection, tasks: Mapping[UUID, timedelta]) -> None:
+    """Have locked tasks wait for a while before they are looked at again."""
+    if tasks:
+        await db.execute(REST, list(tasks), list(tasks.values()))
+
+
+async def take_in(db: Connection, credits: Mapping[UUID, Credit]) -> list[Room]:
+    """Note for how much work agents ask, and return their room; what an earlier session asks for counts no more."""
+    return rooms_of(await db.fetch(CREDIT, credit_rows(credits))) if credits else []
+
+
+async def grant_again(db: Connection, sessions: Mapping[UUID, UUID], *, lease: timedelta) -> list[Task]:
+    """Prolong the leases of tasks that run in these sessions, by agent, and that their heartbeats do not name."""
+    rows = await db.fetch(GRANT_AGAIN, list(sessions), list(sessions.values()), lease)
+    return [Task.from_row(row) for row in rows]
+
+
+async def take_back(db: Connection, lost: Mapping[UUID, tuple[UUID, int]]) -> None:
+    """Count grants, by agent its session and their number, as if they had never been made."""
+    if lost:
+        await db.execute(
+            TAKE_BACK, list(lost), [session for session, _ in lost.values()], [count for _, count in lost.values()]
+        )
+
+
+def rooms_of(rows: Iterable[asyncpg.Record]) -> list[Room]:
+    """Find what a statement returned of the agents' room."""
+    return [
+        Room(row["agent_id"], row["room"], row["credit"], row["granted"]) for row in rows if row["agent_id"] is not None
+    ]
+
+
+def credit_rows(credits: Mapping[UUID, Credit]) -> list[dict[str, Any]]:
+    """Return the parameter of `credited`: what agents ask for, in one list."""
+    return [
+        {"agent_id": str(agent_id), "session": str(one.session), "number": one.number, "most": one.limit}
+        for agent_id, one in credits.items()
+    ]
 
 
 async def refused_lately(
@@ -234,16 +501,17 @@ async def end(db: Connection, ends: Sequence[End]) -> None:
     )
 
 
-async def requeue(db: Connection, ends: Sequence[End]) -> None:
-    """Let the tasks of failed or lost attempts wait again."""
+async def requeue(db: Connection, ends: Sequence[tuple[End, datetime]]) -> None:
+    """Let the tasks of failed or lost attempts wait again, each until then at least."""
     if ends:
         await db.execute(
             REQUEUE,
-            [item.task_id for item in ends],
-            [item.fence for item in ends],
-            [item.error_message for item in ends],
-            [item.error_code for item in ends],
-            [item.counts for item in ends],
+            [item.task_id for item, _ in ends],
+            [item.fence for item, _ in ends],
+            [item.error_message for item, _ in ends],
+            [item.error_code for item, _ in ends],
+            [item.counts for item, _ in ends],
+            [at for _, at in ends],
         )
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from common.errors import ErrorCode
 from common.lifecycle import Change, Status, next_status
-from common.messages import ClaimedTask, ResultStatus, WorkResult
+from common.messages import ResultStatus, WorkResult
 from common.retry import GiveUp, Retry, RetryPolicy
 from orchestrator.tasks.model import Task
 
@@ -17,10 +17,8 @@ MOST_ATTEMPTS = 32_000
 PART_OF_AGE = 100
 # An agent that refused a task gets it again after this; meanwhile it goes to others.
 REFUSAL_MEMORY = timedelta(seconds=60)
-# How long a ticket rests at least that came to an agent which had refused its task.
+# How long a task rests at least for which there are only agents that refused it.
 SHORTEST_REST = timedelta(seconds=1)
-REFUSED_LATELY = "the agent refused this task just now, so that others go first"
-OTHER_POOL = "the task belongs to another pool"
 AGENT_LOST = "agent lost: it stopped renewing its lease"
 
 
@@ -41,45 +39,6 @@ class Attempt:
     by_shut_out: bool = False
     by_failing: bool = False
     refused_before: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Give:
-    """The task is free: the claim wins."""
-
-
-@dataclass(frozen=True, slots=True)
-class GiveAgain:
-    """The claim has won before and its answer was lost: the same grant once more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    reason: str
-
-
-def judge_claim(
-    task: Task | None, claim: ClaimedTask, *, agent_id: UUID, pool: str | None, now: datetime
-) -> Give | GiveAgain | Refuse:
-    """Say whether an agent gets the task that it claims with a ticket.
-
-    `pool` is the one that the ledger knows the agent by; None for an agent that neither enrolled nor registered.
-    """
-    if task is None:
-        return Refuse("there is no such task")
-    if pool is not None and pool != task.agent_type:
-        return Refuse(OTHER_POOL)
-    if task.status is Status.RUNNING and (task.claim_id, task.agent_id) == (claim.claim_id, agent_id):
-        return GiveAgain()
-    if task.status is not Status.PENDING:
-        return Refuse(f"the task is {task.status}")
-    if task.fence != claim.fence:
-        return Refuse("the ticket is from an earlier attempt")
-    if not task.admitted:
-        return Refuse("the task waits for others of its key")
-    if task.expires_at is not None and task.expires_at <= now:
-        return Refuse("the task has waited longer than it may")
-    return Give()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +115,7 @@ def is_refusal(result: WorkResult) -> bool:
 
 
 def rest_after(refused_ago: timedelta) -> timedelta:
-    """Return how long a ticket rests for which there was only an agent that refused its task so long ago.
+    """Return how long a task rests for which there was only an agent that refused it so long ago.
 
     Each time twice as long, so that what all refuse costs little, and another agent gets it soon all the same.
     """

@@ -1,14 +1,13 @@
-"""The use cases of leases: claim, renew, result, and reap.
+"""The use cases of leases: renew, take results, reap, and settle accounts with agents. `giving` leases tasks.
 
 Every one follows the same path: hold the keys of tasks that may end (`keys.admission`), lock the tasks, judge by
-`rules`, write what was judged, and the events last, in one transaction. Of claims and results those that are plain come
-before, by a shorter way (`leases.plain`); the transaction is for what is left.
+`rules`, write what was judged, and the events last, in one transaction. Of results those that are plain come before, by
+a shorter way (`leases.results`); the transaction is for what is left.
 """
 
 import logging
 import random
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
@@ -16,15 +15,7 @@ from uuid import UUID
 
 from common.lifecycle import Status
 from common.loop import Wake
-from common.messages import (
-    Claim,
-    GrantedTask,
-    Lease,
-    RefusedTask,
-    Renew,
-    Renewed,
-    WorkResult,
-)
+from common.messages import Credit, Lease, Renew, Renewed, WorkResult
 from common.retry import RetryPolicy
 from common.safeguards import Safeguard, is_on
 from orchestrator.database.pool import Pool, transaction
@@ -32,13 +23,11 @@ from orchestrator.events.own import OwnEvents
 from orchestrator.keys import admission
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
-from orchestrator.leases.answers import Answer, answers
+from orchestrator.leases import results as plain_results
 from orchestrator.leases.changes import Changes
-from orchestrator.leases.claims import Claims, Judged, Leased
+from orchestrator.leases.credits import Credits
 from orchestrator.leases.given import GivenLeases
-from orchestrator.leases.grants import granted
-from orchestrator.leases.plain import claims as plain_claims
-from orchestrator.leases.plain import results as plain_results
+from orchestrator.leases.model import Leased, Room
 from orchestrator.leases.queries import End
 from orchestrator.leases.rules import (
     AGENT_LOST,
@@ -52,8 +41,6 @@ from orchestrator.leases.rules import (
     judge_lost,
     judge_result,
 )
-from orchestrator.outbox import queries as outbox
-from orchestrator.outbox.room import Room
 from orchestrator.output.limit import capped
 from orchestrator.output.service import chunks_of_result, store_chunks
 from orchestrator.registry.rules import BreakerPolicy
@@ -64,15 +51,15 @@ from orchestrator.tasks.service import TaskService
 
 log = logging.getLogger(__name__)
 
-# An agent that says it offers work and refuses its tickets gets no more than one look per second.
-UNUSED_TICKET_RETRY = timedelta(seconds=1)
-
 # What is the same in the same result: task, fence, attempt, agent.
 ResultKey = tuple[UUID, int, int, UUID]
 
 
 class LeaseService:
-    """Gives tasks to agents and takes their results. `lease` is how long a task is theirs without renewing."""
+    """Keeps and ends leases. `lease` is how long a task is its agent's without renewing.
+
+    `relay` rings when there may be tasks to give, or orders to send.
+    """
 
     def __init__(
         self,
@@ -82,70 +69,64 @@ class LeaseService:
         policy: RetryPolicy,
         breaker: BreakerPolicy | None = None,
         max_output_bytes: int = STANDARD.max_output_bytes,
-        room: Room | None = None,
+        credits: Credits | None = None,
         relay: Wake | None = None,
         own: OwnEvents | None = None,
     ) -> None:
         self.given = GivenLeases()
         self._own = own or OwnEvents()
         self._pool = pool
-        self._room = room or Room()
+        self._credits = credits or Credits()
         self._relay = relay or Wake()
         self._breaker = breaker or BreakerPolicy()
         self._lease = lease
         self._policy = policy
-        self._claims = Claims(pool, lease=lease, breaker=self._breaker)
         self._tasks = TaskService(pool)
         self._max_output = max_output_bytes
 
-    async def claim(self, claims: Sequence[Claim]) -> list[Answer]:
-        """Lease what is free to those who asked, first come first served, and answer each agent once."""
-        wanted = [(claim.agent_id, task) for claim in claims for task in claim.tasks]
-        plain = await plain_claims.lease(self._pool, wanted, self._own, lasts=self._lease)
-        got = {one.task.task_id for one in plain}
-        rest = [one for one in wanted if one[1].task_id not in got]
-        judged = await self._claims.judge(rest) if rest else Judged()
-        grants: dict[UUID, list[GrantedTask]] = defaultdict(list)
-        for one in (*plain, *judged.repeated, *judged.leased):
-            grants[one.agent_id].append(self._granted(one))
-            self.given.add(one.task, one.agent_id, attempt=one.attempt, fence=one.fence)
-        refusals: dict[UUID, list[RefusedTask]] = defaultdict(list)
-        for agent_id, refusal in judged.refused:
-            refusals[agent_id].append(refusal)
-        if judged.withheld:
-            await self.withdraw(sorted(judged.withheld))
-        self._used_up([one.task for one in (*plain, *judged.leased)], some_were_refused=bool(refusals))
-        return answers(claims, grants, refusals)
-
-    def _used_up(self, leased: Sequence[Task], *, some_were_refused: bool) -> None:
-        """There is room for other tickets in the place of these tasks'."""
-        for task in leased:
-            self._room.give_back(task.queue)
-        if some_were_refused or self._room.calls_relay or self._room.aimed_wait:
-            self._relay.ring()
-
-    async def return_tickets(self, returned: Sequence[tuple[UUID, UUID]]) -> None:
-        """Have tickets published again, or set aside, that went to an agent which offers no such work.
-
-        `returned` are (task_id, agent_id). An agent returns tickets of its own pool only.
-        """
-        if returned:
-            async with self._pool.acquire() as db:
-                await outbox.take_back(db, returned, after=UNUSED_TICKET_RETRY)
-
     async def withdraw(self, task_ids: Sequence[UUID]) -> None:
-        """Cancel tasks that were refused to those who claimed them because nobody may run them."""
+        """Cancel tasks that wait and that nobody may run."""
         await self._tasks.withdraw(task_ids)
 
-    def _granted(self, leased: Leased) -> GrantedTask:
-        return granted(
-            leased.task,
-            leased.claim.claim_id,
-            attempt=leased.attempt,
-            fence=leased.fence,
-            lease=self._lease,
-            max_output_bytes=self._max_output,
-        )
+    async def take_in(self, credits: Mapping[UUID, Credit]) -> list[Room]:
+        """Note for how much work agents ask, and return what room they have."""
+        if not credits:
+            return []
+        async with self._pool.acquire() as db:
+            rooms = await queries.take_in(db, credits)
+        self._learn(rooms)
+        return rooms
+
+    def _learn(self, rooms: Sequence[Room]) -> None:
+        self._credits.learn(rooms)
+        if self._credits.tasks_wait and rooms:
+            self._relay.ring()
+
+    async def settle(self, credits: Mapping[UUID, Credit]) -> list[Leased]:
+        """Return the leases of which agents, by their heartbeats, have not heard: they are granted once more.
+
+        Every grant that an agent was told of in the answer to its last heartbeat has arrived, or is lost. Those of lost
+        ones whose leases are over already take no room any more.
+        """
+        lost = {agent_id: one.heard - one.received for agent_id, one in credits.items() if one.heard > one.received}
+        if not lost or not is_on(Safeguard.REGRANT):
+            return []
+        async with self._pool.acquire() as db:
+            sessions = {agent_id: credits[agent_id].session for agent_id in lost}
+            found = await queries.grant_again(db, sessions, lease=self._lease)
+            for task in found:
+                assert task.agent_id is not None
+                lost[task.agent_id] -= 1
+            gone = {agent_id: (credits[agent_id].session, count) for agent_id, count in lost.items() if count > 0}
+            await queries.take_back(db, gone)
+        log.warning("grants.lost", extra={"again": len(found), "over": sum(count for _, count in gone.values())})
+        return [self._again(task, credits) for task in found]
+
+    def _again(self, task: Task, credits: Mapping[UUID, Credit]) -> Leased:
+        assert task.agent_id is not None
+        assert task.claim_id is not None
+        credit = credits[task.agent_id].number
+        return Leased(task, task.agent_id, task.claim_id, task.attempt, task.fence, self._lease, credit)
 
     async def renew(self, renewals: Sequence[Renew]) -> list[tuple[UUID, Renewed]]:
         """Prolong what is still theirs; for each renewal, in order, the agent and what it is told."""
@@ -165,29 +146,35 @@ class LeaseService:
             lost=[lease for lease in renewal.leases if not held(lease)],
         )
 
-    async def accept(self, results: Sequence[WorkResult]) -> list[Verdict]:
+    async def accept(
+        self, results: Sequence[WorkResult], credits: Mapping[UUID, Credit] | None = None
+    ) -> list[Verdict]:
         """Store results that count, note those that do not, and repeat attempts that may be repeated.
 
-        When it returns, every result is dealt with for good, so its agent may forget it; the verdicts are in the same
-        order.
+        `credits` are what agents ask for with them. When it returns, every result is dealt with for good, so its agent
+        may forget it; the verdicts are in the same order.
         """
         # The same result twice counts once; one of a stranger hides nobody's.
         first = {_key(result): capped(result, self._max_output) for result in reversed(results)}
         ordered = list(first.values())[::-1]
-        plain = (
-            await plain_results.finish(self._pool, ordered, self.given, self._own, policy=self._policy)
+        plain, rooms = (
+            await plain_results.finish(self._pool, ordered, credits or {}, self.given, self._own, policy=self._policy)
             if is_on(Safeguard.FENCE)
-            else []
+            else ([], None)
         )
+        if rooms is not None:
+            self._learn(rooms)
+        elif credits:
+            await self.take_in(credits)
         verdicts: dict[ResultKey, Verdict] = {_key(result): verdict for result, verdict in plain}
         rest = [result for result in ordered if _key(result) not in verdicts]
         has_news = await self._judge(rest, verdicts) if rest else False
-        if has_news or self._room.aimed_wait:
+        if has_news:
             self._relay.ring()
         return [verdicts[_key(result)] for result in results]
 
     async def _judge(self, results: Sequence[WorkResult], verdicts: dict[ResultKey, Verdict]) -> bool:
-        """Judge results in one transaction, and say whether the relay may find something new to publish."""
+        """Judge results in one transaction, and say whether there may be something to give or to send."""
         async with transaction(self._pool) as db:
             await admission.hold_for(db, [result.task_id for result in results])
             known = await tasks.lock(db, sorted({result.task_id for result in results}))

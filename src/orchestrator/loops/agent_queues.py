@@ -1,7 +1,7 @@
 """Make the queues of agents that cannot make their own: on RabbitMQ an agent's user may not declare anything."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Mapping
 from uuid import UUID
 
 from common.broker import topology
@@ -10,15 +10,17 @@ from common.broker.base import Broker, BrokerUnavailable
 log = logging.getLogger(__name__)
 
 
-async def give_queues(broker: Broker, agents: Collection[UUID]) -> bool:
-    """Make the two queues of each agent, and say whether that worked; what fails is tried again when it is heard next.
+async def give_queues(broker: Broker, agents: Mapping[UUID, str]) -> bool:
+    """Make the two queues of each agent, given with its pool, and say whether that worked.
+
+    What fails is tried again when the agent is heard next.
 
     They are not kept in mind: an agent that is heard again after its queues have gone gets them again.
     """
     queues = [
         queue
-        for agent_id in sorted(agents)
-        for queue in (topology.control_queue(agent_id), topology.own_work_queue(agent_id))
+        for agent_id, pool in sorted(agents.items())
+        for queue in (topology.control_queue(agent_id), topology.work_queue(pool, agent_id))
     ]
     try:
         await broker.declare(*queues, keep=False)

@@ -35,7 +35,9 @@ class Taken(NamedTuple):
     def payloads(self) -> Sequence[BaseModel]:
         """What its handler is to deal with."""
         if isinstance(self.envelope, WorkResultsEnvelope):
-            return [result.payload for result in self.envelope.payload.results]
+            results: list[BaseModel] = [result.payload for result in self.envelope.payload.results]
+            # What asks for more work is dealt with beside the results.
+            return [*results, self.envelope.payload] if self.envelope.payload.credit is not None else results
         return [self.envelope.payload]
 
 

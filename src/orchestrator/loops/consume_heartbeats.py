@@ -1,6 +1,6 @@
 """Take heartbeats and renewals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -8,28 +8,46 @@ from pydantic import BaseModel
 
 from common.broker import topology
 from common.broker.base import Broker
-from common.messages import AgentStatus, Renew, StatusUpdate
-from common.orders import Heard, TrustKeys
+from common.messages import AgentStatus, Credit, Renew, StatusUpdate
+from common.orders import Heard, Leave, TrustKeys
+from orchestrator.leases.credits import Credits
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.agent_queues import give_queues
+from orchestrator.loops.send_work import SendWork
 from orchestrator.loops.tell import tell
 from orchestrator.registry.service import RegistryService
 from orchestrator.signing.signer import Signer
 
+# Said to an agent of an earlier version, which takes tickets and would wait for ever.
+UPGRADE = "its version {} is too old for this orchestrator: upgrade the agent"
+
 
 class ConsumeHeartbeats:
-    """Notes how agents are, and prolongs their leases. Renewals first: somebody's work depends on the answer."""
+    """Notes how agents are and for how much work they ask, and prolongs their leases. Renewals go first: work that runs
+    depends on the answer.
+    """
 
     queue = topology.HEARTBEATS
     prefetch = 2000
     gather = timedelta(milliseconds=50)
     accepts: tuple[type[BaseModel], ...] = (StatusUpdate, Renew)
 
-    def __init__(self, registry: RegistryService, leases: LeaseService, broker: Broker, signer: Signer | None) -> None:
+    def __init__(
+        self,
+        registry: RegistryService,
+        leases: LeaseService,
+        broker: Broker,
+        signer: Signer | None,
+        *,
+        send: SendWork,
+        credits: Credits,
+    ) -> None:
         self._registry = registry
         self._leases = leases
         self._broker = broker
         self._signer = signer
+        self._send = send
+        self._credits = credits
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
         renewals = [payload for payload in payloads if isinstance(payload, Renew)]
@@ -38,13 +56,25 @@ class ConsumeHeartbeats:
         updates = [payload for payload in payloads if isinstance(payload, StatusUpdate)]
         if updates:
             await self._registry.record(updates)
-            await self._hear(updates)
+            await self._hear(updates, await self._ask_for(updates))
+            # Only now: an agent that had no queue has one.
+            self._send(await self._leases.settle(_credits(updates)))
 
-    async def _hear(self, updates: Sequence[StatusUpdate]) -> None:
-        """Say that they were heard; an agent that has no queues gets them, for it may not be able to make its own."""
-        answers: list[tuple[UUID, Heard | TrustKeys]] = [*_heard(updates), *self._news_of_keys(updates)]
-        working = {update.agent_id for update in updates if update.status is not AgentStatus.OFFLINE}
-        without = working & await tell(self._broker, answers)
+    async def _ask_for(self, updates: Sequence[StatusUpdate]) -> Mapping[UUID, int]:
+        """Note for how much work agents ask; return how much each session was granted in all."""
+        for update in updates:
+            self._credits.offers(update.agent_id, update.agent_type, update.work_types)
+        return {room.agent_id: room.granted for room in await self._leases.take_in(_credits(updates))}
+
+    async def _hear(self, updates: Sequence[StatusUpdate], granted: Mapping[UUID, int]) -> None:
+        """Say that they were heard; an agent that has no queues gets them: it may not be able to make its own."""
+        answers: list[tuple[UUID, Heard | Leave | TrustKeys]] = [
+            *_heard(updates, granted),
+            *_too_old(updates),
+            *self._news_of_keys(updates),
+        ]
+        pools = {update.agent_id: update.agent_type for update in updates if update.status is not AgentStatus.OFFLINE}
+        without = {agent_id: pools[agent_id] for agent_id in await tell(self._broker, answers) if agent_id in pools}
         if without and await give_queues(self._broker, without):
             await tell(self._broker, [(agent_id, answer) for agent_id, answer in answers if agent_id in without])
 
@@ -55,5 +85,22 @@ class ConsumeHeartbeats:
         return [(agent_id, TrustKeys(signatures=list(signatures))) for agent_id, signatures in news if signatures]
 
 
-def _heard(updates: Sequence[StatusUpdate]) -> list[tuple[UUID, Heard]]:
-    return [(update.agent_id, Heard(beat_id=update.beat_id)) for update in updates if update.beat_id is not None]
+def _credits(updates: Sequence[StatusUpdate]) -> dict[UUID, Credit]:
+    return {update.agent_id: update.credit for update in updates if update.credit is not None}
+
+
+def _heard(updates: Sequence[StatusUpdate], granted: Mapping[UUID, int]) -> list[tuple[UUID, Heard]]:
+    return [
+        (update.agent_id, Heard(beat_id=update.beat_id, granted=granted.get(update.agent_id)))
+        for update in updates
+        if update.beat_id is not None
+    ]
+
+
+def _too_old(updates: Sequence[StatusUpdate]) -> list[tuple[UUID, Leave]]:
+    """Tell agents that do not ask for work by credit to leave: their version is older than this orchestrator's."""
+    return [
+        (update.agent_id, Leave(boot_id=update.boot_id, reason=UPGRADE.format(update.version)))
+        for update in updates
+        if update.credit is None and update.boot_id is not None and update.status is not AgentStatus.OFFLINE
+    ]

@@ -8,8 +8,9 @@ from pydantic import BaseModel
 from common.broker import topology
 from common.broker.base import Broker
 from common.messages import WorkResult, WorkStatus
+from common.protocol import WorkResults
 from orchestrator.leases.service import LeaseService
-from orchestrator.loops.tell import stored, tell
+from orchestrator.loops.consume_results import accept
 from orchestrator.output.service import OutputService
 
 
@@ -22,7 +23,7 @@ class ConsumeProgress:
     # A message can hold some hundred KiB of output.
     prefetch = 100
     gather = timedelta(0)
-    accepts: tuple[type[BaseModel], ...] = (WorkStatus, WorkResult)
+    accepts: tuple[type[BaseModel], ...] = (WorkStatus, WorkResult, WorkResults)
 
     def __init__(self, output: OutputService, leases: LeaseService, broker: Broker) -> None:
         self._output = output
@@ -33,7 +34,4 @@ class ConsumeProgress:
         statuses = [payload for payload in payloads if isinstance(payload, WorkStatus)]
         if statuses:
             await self._output.store(statuses)
-        results = [payload for payload in payloads if isinstance(payload, WorkResult)]
-        if results:
-            await self._leases.accept(results)
-            await tell(self._broker, stored(results))
+        await accept(payloads, self._leases, self._broker)

@@ -1,15 +1,16 @@
 """Take the results of tasks, what agents cannot do or read, and the probes that prove the way."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from pydantic import BaseModel
 
 from common.broker import topology
 from common.broker.base import Broker
-from common.errors import ErrorCode
-from common.messages import Probe, ProtocolError, WorkResult
+from common.messages import Credit, Probe, ProtocolError, WorkResult
+from common.protocol import WorkResults
 from common.unreadable import Unreadable
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.leases.service import LeaseService
@@ -20,12 +21,12 @@ log = logging.getLogger(__name__)
 
 
 class ConsumeResults:
-    """Stores results; a task that is repeated becomes a new ticket."""
+    """Stores results, with the credit that came with them; a task that is to be repeated waits again."""
 
     queue = topology.RESULTS
     prefetch = 400
     gather = timedelta(0)
-    accepts: tuple[type[BaseModel], ...] = (WorkResult, ProtocolError, Probe, Unreadable)
+    accepts: tuple[type[BaseModel], ...] = (WorkResult, WorkResults, ProtocolError, Probe, Unreadable)
 
     def __init__(self, leases: LeaseService, probes: ProbeService, letters: DeadLetterService, broker: Broker) -> None:
         self._leases = leases
@@ -34,29 +35,34 @@ class ConsumeResults:
         self._broker = broker
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
-        await self._note_errors([payload for payload in payloads if isinstance(payload, ProtocolError)])
+        _note_errors(payload for payload in payloads if isinstance(payload, ProtocolError))
         probes = {payload.orchestrator_id for payload in payloads if isinstance(payload, Probe)}
         if probes:
             await self._probes.returned(sorted(probes))
         unreadable = [payload for payload in payloads if isinstance(payload, Unreadable)]
         if unreadable:
             await self._letters.note_reported(unreadable)
-        results = [payload for payload in payloads if isinstance(payload, WorkResult)]
-        if results:
-            await self._leases.accept(results)
-            await tell(self._broker, stored(results))
+        await accept(payloads, self._leases, self._broker)
 
-    async def _note_errors(self, errors: Sequence[ProtocolError]) -> None:
-        """Give back the tickets that an agent could not use; the relay looks anew at what its agents offer."""
-        for error in errors:
-            log.info(
-                "agent.error",
-                extra={"error_code": error.error_code, "error": error.error_message, "task_id": error.about},
-            )
-        await self._leases.return_tickets(
-            [
-                (error.about, error.agent_id)
-                for error in errors
-                if error.about and error.error_code == ErrorCode.UNSUPPORTED_WORK_TYPE
-            ]
+
+async def accept(payloads: Sequence[BaseModel], leases: LeaseService, broker: Broker) -> None:
+    """Store the results among payloads, note the credit that came with them, and tell the agents what is stored."""
+    results = [payload for payload in payloads if isinstance(payload, WorkResult)]
+    credits: dict[UUID, Credit] = {}
+    for payload in payloads:
+        if isinstance(payload, WorkResults) and payload.credit is not None:
+            known = credits.get(payload.agent_id)
+            # Of two messages of one session the later one says more; of two sessions the ledger knows which counts.
+            if known is None or payload.credit.limit >= known.limit or payload.credit.session != known.session:
+                credits[payload.agent_id] = payload.credit
+    if results:
+        await leases.accept(results, credits)
+        await tell(broker, stored(results))
+
+
+def _note_errors(errors: Iterable[ProtocolError]) -> None:
+    for error in errors:
+        log.info(
+            "agent.error",
+            extra={"error_code": error.error_code, "error": error.error_message, "task_id": error.about},
         )

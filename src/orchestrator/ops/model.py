@@ -10,13 +10,12 @@ from uuid import UUID
 class Pool:
     """What waits for one pool, or for one aim within it (`aim` is not empty).
 
-    `by_priority` counts what may run now, of which `published` are with the broker; `retries` wait for their time.
+    `by_priority` counts what may run now; `retries` wait for their time.
     """
 
     pool: str
     aim: str
     by_priority: Mapping[int, int]
-    published: int
     retries: int
     oldest_seconds: float | None
 

@@ -8,23 +8,17 @@ import asyncpg
 
 from orchestrator.database.pool import Connection
 from orchestrator.ops.model import Holder, Pool
-from orchestrator.placement.model import RECIPIENT_PREFIX, pool_of
 
 NOW = "SELECT now()"
 
-# Whatever may run has a ticket, and its rows are numbered as they come: the first of a queue is its oldest.
 POOLS = """
-    SELECT line.recipient, line.priority, line.ready, line.published, line.retries,
-           extract(epoch FROM now() - oldest.created_at)::float8 AS oldest_seconds
-      FROM (SELECT recipient, priority, min(id) AS first,
-                   count(*) FILTER (WHERE published_at IS NOT NULL OR due_at <= now()) AS ready,
-                   count(*) FILTER (WHERE published_at IS NOT NULL) AS published,
-                   count(*) FILTER (WHERE published_at IS NULL AND due_at > now()) AS retries
-              FROM outbox WHERE kind = 'ticket'
-             GROUP BY recipient, priority) AS line
-      JOIN outbox ON outbox.id = line.first
-      LEFT JOIN task AS oldest ON oldest.task_id = outbox.task_id
-     ORDER BY line.recipient, line.priority DESC
+    SELECT agent_type, aim, priority, count(*) FILTER (WHERE coalesce(not_before <= now(), true)) AS ready,
+           count(*) FILTER (WHERE not_before > now()) AS retries,
+           extract(epoch FROM now() - min(created_at))::float8 AS oldest_seconds
+      FROM task
+     WHERE status = 'pending' AND admitted
+     GROUP BY agent_type, aim, priority
+     ORDER BY agent_type, aim, priority DESC
 """
 
 HELD = """
@@ -55,11 +49,11 @@ async def now(db: Connection) -> datetime:
 
 
 async def pools(db: Connection) -> list[Pool]:
-    """Return what waits, for each queue."""
-    lines: dict[str, list[asyncpg.Record]] = defaultdict(list)
+    """Return what waits, for each pool and for each aim."""
+    lines: dict[tuple[str, str], list[asyncpg.Record]] = defaultdict(list)
     for row in await db.fetch(POOLS):
-        lines[pool_of(row["recipient"]) or row["recipient"]].append(row)
-    return [_pool(recipient, rows) for recipient, rows in lines.items()]
+        lines["" if row["aim"] else row["agent_type"], row["aim"]].append(row)
+    return [_pool(pool, aim, rows) for (pool, aim), rows in lines.items()]
 
 
 async def held_by_keys(db: Connection) -> int:
@@ -78,17 +72,14 @@ async def dead_letters(db: Connection) -> dict[str, int]:
     return {row["kind"]: row["letters"] for row in await db.fetch(DEAD_LETTERS)}
 
 
-def _pool(recipient: str, rows: Sequence[asyncpg.Record]) -> Pool:
-    is_aim = recipient.startswith(RECIPIENT_PREFIX)
+def _pool(pool: str, aim: str, rows: Sequence[asyncpg.Record]) -> Pool:
     by_priority: Counter[int] = Counter()
     for row in rows:
         by_priority[row["priority"]] += row["ready"]
-    ages = [row["oldest_seconds"] for row in rows if row["oldest_seconds"] is not None]
     return Pool(
-        pool="" if is_aim else recipient,
-        aim=recipient.removeprefix(RECIPIENT_PREFIX) if is_aim else "",
+        pool=pool,
+        aim=aim,
         by_priority={priority: ready for priority, ready in by_priority.items() if ready},
-        published=sum(row["published"] for row in rows),
         retries=sum(row["retries"] for row in rows),
-        oldest_seconds=max(ages, default=None),
+        oldest_seconds=max((row["oldest_seconds"] for row in rows), default=None),
     )

@@ -1,1 +1,1 @@
-"""The outbox: what must be published, written with the change that makes it so."""
+"""The outbox: orders to agents, kept in the ledger until the broker has them."""

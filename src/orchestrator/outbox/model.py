@@ -1,50 +1,11 @@
 """What waits in the outbox."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from common.messages import CancelTask, Ticket
+from common.messages import CancelTask
 from common.orders import Drain, Leave, Pause, Resume
-
-
-@dataclass(frozen=True, slots=True)
-class NewTicket:
-    """A ticket to publish for a task that waits. `due_at` None means now; `aim` is empty for anybody of the pool.
-
-    One that `is_returned` is for a task that was handed back untouched: it is placed on an agent, so that others than
-    those that refused the task go first.
-    """
-
-    task_id: UUID
-    trace_id: UUID
-    request_id: UUID
-    work_type: str
-    agent_type: str
-    priority: int
-    fence: int
-    due_at: datetime | None = None
-    aim: str = ""
-    is_returned: bool = False
-
-    @property
-    def recipient(self) -> str:
-        """The queue of the outbox: that of the pool, or of what is placed in it, or of an aim within it."""
-        if self.aim:
-            return f"aim:{self.aim}"
-        return f"aim:~{self.agent_type}" if self.is_returned else self.agent_type
-
-    @property
-    def message(self) -> Ticket:
-        return Ticket(task_id=self.task_id, work_type=self.work_type, fence=self.fence)
-
-    def body(self) -> dict[str, Any]:
-        return {
-            "payload": {"task_id": str(self.task_id), "work_type": self.work_type, "fence": self.fence},
-            "trace_id": str(self.trace_id),
-            "request_id": str(self.request_id),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +30,9 @@ class NewOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class DueTask:
-    """A task whose ticket is to be published, with the fence that the ticket names."""
-
-    task_id: UUID
-    fence: int
-    work_type: str
-
-
-@dataclass(frozen=True, slots=True)
 class Waiting:
-    """A row of the outbox that is to be published. `recipient` is an agent type or, for an order, an agent's id.
-
-    `urgency` is the priority, raised by one for each time of ageing that the task has waited, at most to 5.
-    """
+    """A row of the outbox that is to be published."""
 
     id: int
-    recipient: str
-    priority: int
-    urgency: int
+    agent_id: UUID
     body: dict[str, Any]

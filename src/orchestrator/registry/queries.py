@@ -9,7 +9,6 @@ from pydantic_core import to_json
 
 from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Connection
-from orchestrator.outbox.offers import NOTHING, Offer, Offers
 from orchestrator.registry.model import Agent, Known, Standing
 from orchestrator.registry.rules import labels_of_agent
 
@@ -81,6 +80,10 @@ UPSERT = f"""
            boot_id = excluded.boot_id,
            schemas = CASE WHEN excluded.schemas = '{{}}' THEN agent.schemas ELSE excluded.schemas END,
            boot_before = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.boot_before ELSE agent.boot_id END,
+           -- A new session has been granted nothing yet.
+           credit_number = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.credit_number ELSE 0 END,
+           credit_limit = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.credit_limit ELSE 0 END,
+           granted = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.granted ELSE 0 END,
            worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
      WHERE agent.agent_type = excluded.agent_type
 """  # noqa: S608 - constants only
@@ -142,16 +145,6 @@ FORGET = """
  RETURNING agent_id
 """
 
-# Agents that take tickets and may be given one now. One whose clock is off gets none and may not know it: it is told by
-# no order, and compares its clock by rules of its own. It goes on taking tickets from the queue of its pool.
-OFFERS = """
-    SELECT DISTINCT agent.agent_type, agent.work_types, judged.verdict = 'clock_off' AS in_vain
-      FROM agent
-     CROSS JOIN LATERAL (SELECT agent_may_work(agent.agent_id) AS verdict) AS judged
-     WHERE agent.worker_id IS NULL AND agent.status IN ('online', 'busy')
-       AND agent.last_heartbeat_at >= now() - $1::interval AND judged.verdict IN ('free', 'trial', 'clock_off')
-"""
-
 LABELS = "SELECT agent_id, labels FROM agent WHERE agent_id = ANY($1::uuid[])"
 
 IS_ONLINE = """
@@ -200,12 +193,6 @@ SET_BREAKER = """
     UPDATE agent SET failures_in_row = new.failures, tripped_until = new.until, trip_reason = new.reason
       FROM unnest($1::uuid[], $2::smallint[], $3::timestamptz[], $4::text[]) AS new (agent_id, failures, until, reason)
      WHERE agent.agent_id = new.agent_id
-"""
-
-# Of two who ask at the same time, one gets the trial.
-BEGIN_TRIAL = """
-    UPDATE agent SET tripped_until = now() + $2::interval WHERE agent_id = $1 AND tripped_until <= now()
- RETURNING tripped_until
 """
 
 
@@ -260,11 +247,6 @@ async def set_breaker(db: Connection, rows: Sequence[tuple[UUID, int, datetime |
         await db.execute(SET_BREAKER, *(list(column) for column in zip(*rows, strict=True)))
 
 
-async def begin_trial(db: Connection, agent_id: UUID, *, pause: timedelta) -> bool:
-    """Let an agent whose trip is over try one task; what others it asks for waits for the outcome, or for `pause`."""
-    return await db.fetchval(BEGIN_TRIAL, agent_id, pause) is not None
-
-
 async def refuse_boots(db: Connection, boots: Mapping[UUID, UUID]) -> None:
     """Note the process of each of these locked agents whose word does not count."""
     if boots:
@@ -313,12 +295,6 @@ def _columns(updates: Collection[StatusUpdate], known: Mapping[UUID, Known], ske
 async def labels(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, Mapping[str, Any]]:
     """Return the labels of registered agents."""
     return {row["agent_id"]: row["labels"] for row in await db.fetch(LABELS, list(agent_ids))}
-
-
-async def offers(db: Connection, *, offline_after: timedelta) -> Offers:
-    """Return what agents take that are at work and take tickets."""
-    rows = await db.fetch(OFFERS, offline_after)
-    return Offers.of((row["agent_type"], NOTHING if row["in_vain"] else Offer.of(row["work_types"])) for row in rows)
 
 
 async def list_agents(

@@ -16,7 +16,6 @@ from common.rest.tasks import LONGEST_NAME
 from common.rest.work import HIGHEST_LIMIT, LONGEST_KEY, LONGEST_WAIT
 from common.visible import is_hidden
 from common.work import MAX_PARAMETERS_BYTES, PARAMETERS, content_of
-from orchestrator.keys.model import has_keys
 from orchestrator.tasks.model import (
     ATTEMPTS_IF_IDEMPOTENT,
     NORMAL_PRIORITY,
@@ -156,11 +155,6 @@ def asked_terms(
         stop_after=None,
         expires_after=expires_after,
     )
-
-
-def waits_in_line(task: NewTask) -> bool:
-    """Say whether a task goes when its turn in the queue of its pool comes, and the relay need not look for it now."""
-    return task.priority <= NORMAL_PRIORITY and not task.aim and not has_keys(task)
 
 
 def is_known(task: NewTask, known: Iterable[Identity]) -> bool:

@@ -17,7 +17,7 @@ from common.lifecycle import Status
 from common.policy.model import Effect, Ruling
 from common.progress import percent_of
 from orchestrator.identities.model import Caller
-from orchestrator.placement.model import Aim, recipient_of
+from orchestrator.placement.model import Aim
 from orchestrator.placement.rules import aim_of
 
 ATTEMPTS_IF_IDEMPOTENT = 3
@@ -205,8 +205,8 @@ class Task:
     `agent_id` is the agent of the current or last attempt. `unstarted` counts attempts that were handed back untouched.
     `requested_by` is the name of the identity that dispatched it; None for tasks of earlier versions and without
     authentication. `result` is what the executor returned, as JSON.
-    One that is not `admitted` waits for its keys: it has no ticket and nobody may claim it. `read_at` is when the
-    transaction began that has read the row, and `agent_name` the name of that agent, where they are told.
+    One that is not `admitted` waits for its keys; one that waits is not leased before `not_before`. `read_at` is when
+    the transaction began that has read the row, and `agent_name` the name of that agent, where they are told.
     """
 
     task_id: UUID
@@ -239,6 +239,7 @@ class Task:
     ordering_key: str | None = None
     concurrency_key: str | None = None
     admitted: bool = True
+    not_before: datetime | None = None
     expires_at: datetime | None = None
     rerun_of: UUID | None = None
     precedence: int = 0
@@ -261,11 +262,6 @@ class Task:
     def percent(self) -> int | None:
         """How much of the work is done, of 100, by its last report."""
         return percent_of(self.progress)
-
-    @property
-    def queue(self) -> str:
-        """The queue of the outbox in which its ticket waits."""
-        return recipient_of(self.aim) if self.aim else self.agent_type
 
     @property
     def starts(self) -> int:

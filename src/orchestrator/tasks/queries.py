@@ -59,10 +59,6 @@ SHOW = f"""
 # Rows are always locked in the order of their ids, so that two transactions never wait for each other.
 LOCK = GET + " ORDER BY task_id FOR UPDATE"
 
-# What is not admitted belongs to those who hold its keys, so a claim does not lock it.
-LOCK_ADMITTED = GET + " AND admitted ORDER BY task_id FOR UPDATE"
-GET_NOT_ADMITTED = GET + " AND NOT admitted"
-
 # A list shows neither output nor results.
 LISTED = COLUMNS.replace("task.output", "'' AS output").replace("task.result", "NULL::jsonb AS result")
 
@@ -256,14 +252,6 @@ async def get(db: Connection, task_ids: Sequence[UUID]) -> dict[UUID, Task]:
 async def lock(db: Connection, task_ids: Sequence[UUID]) -> dict[UUID, Task]:
     """Return tasks by their ids and keep others from changing them until the transaction ends."""
     return {row["task_id"]: Task.from_row(row) for row in await db.fetch(LOCK, list(task_ids))}
-
-
-async def lock_claimable(db: Connection, task_ids: Sequence[UUID]) -> dict[UUID, Task]:
-    """Return tasks by their ids; those that may be claimed now are locked."""
-    rows = await db.fetch(LOCK_ADMITTED, list(task_ids))
-    if len(rows) < len(task_ids):
-        rows += await db.fetch(GET_NOT_ADMITTED, list(task_ids))
-    return {row["task_id"]: Task.from_row(row) for row in rows}
 
 
 async def expired(db: Connection, *, limit: int) -> list[UUID]:

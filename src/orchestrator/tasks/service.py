@@ -18,8 +18,7 @@ from orchestrator.events import queries as events
 from orchestrator.keys import admission
 from orchestrator.keys.model import Keys, Limit, has_keys
 from orchestrator.outbox import queries as outbox
-from orchestrator.outbox.model import NewOrder, NewTicket
-from orchestrator.outbox.room import Places, Room
+from orchestrator.outbox.model import NewOrder
 from orchestrator.placement import queries as placement
 from orchestrator.settings import STANDARD
 from orchestrator.tasks import events as told
@@ -69,42 +68,19 @@ class CancelledTrace:
 
 
 class TaskService:
-    """Dispatches, finds and cancels tasks.
+    """Dispatches, finds and cancels tasks. `ageing` is how long a wait is worth one level of priority."""
 
-    `ageing` is how long a wait is worth one level of priority, `ttl` how long a published ticket counts.
-    """
-
-    def __init__(
-        self, pool: Pool, *, ageing: timedelta = STANDARD.priority_ageing, ttl: timedelta = STANDARD.ticket_ttl
-    ) -> None:
+    def __init__(self, pool: Pool, *, ageing: timedelta = STANDARD.priority_ageing) -> None:
         self._pool = pool
         self._ageing = ageing
-        self._ttl = ttl
 
-    async def dispatch(self, tasks: Sequence[NewTask], *, by: str) -> Sequence[Identity | BaseException]:
+    async def dispatch(self, tasks: Sequence[NewTask], *, by: str) -> list[Identity | BaseException]:
         """Store new tasks and recognise old ones; for each, in order, its identity or an `IdempotencyConflict`."""
-        return (await self.dispatch_at_once(tasks, by=by, room=Room()))[0]
-
-    async def dispatch_at_once(
-        self, tasks: Sequence[NewTask], *, by: str, room: Room
-    ) -> tuple[Sequence[Identity | BaseException], list[NewTicket]]:
-        """Do what `dispatch` does, and return with it the tickets for which there was room.
-
-        They count as published: the caller publishes them now, or has them made due.
-        """
-        with room.taking() as places:
-            async with transaction(self._pool) as db:
-                answers = await self._store(db, tasks, by=by, places=places)
-        return answers, places.tickets
+        async with transaction(self._pool) as db:
+            return await self.store(db, tasks, by=by)
 
     async def store(self, db: Connection, tasks: Sequence[NewTask], *, by: str) -> list[Identity | BaseException]:
         """Do what `dispatch` does inside a transaction of the caller, which has locked no task and no agent."""
-        with Room().taking() as none:
-            return await self._store(db, tasks, by=by, places=none)
-
-    async def _store(
-        self, db: Connection, tasks: Sequence[NewTask], *, by: str, places: Places
-    ) -> list[Identity | BaseException]:
         if not is_on(Safeguard.DEDUPE):
             tasks = [replace(task, task_id=uuid4(), request_id=uuid4()) for task in tasks]
         await admission.hold(db, Keys.of(tasks))
@@ -127,12 +103,6 @@ class TaskService:
         answers = await self._recognise_rest(db, tasks, new, refused)
         await asking.spend(db, [uses[id(task)] for task in new if id(task) in uses])
         asked = await asking.ask(db, [question_of(task) for task in new if task.status is Status.AWAITING_APPROVAL])
-        # What waits for people's approval is published by nobody.
-        free = [ticket_of(task) for task in new if not has_keys(task) and task.status is Status.PENDING]
-        at_once, later = places.divide(free)
-        if is_on(Safeguard.OUTBOX):
-            await outbox.add_tickets(db, at_once, ttl=self._ttl)
-        await outbox.add_tickets(db, later)
         await self._admit(db, [task for task in new if has_keys(task)])
         await events.append(db, *(told.dispatched(task, by) for task in new), *asked)
         return answers
@@ -237,7 +207,6 @@ class TaskService:
         running = [task.task_id for task in tasks if task.status is Status.RUNNING and has_keys(task)]
         await admission.is_stopping(db, running)
         await queries.cancel(db, ids)
-        await outbox.remove_tickets(db, ids)
         await outbox.add_orders(db, [order for task in tasks for order in _stop_orders(task)])
         await admission.admit(db, Keys.of(tasks))
         ended = await asking.end(db, [task.task_id for task in tasks if task.approval_id is not None], by=by)
@@ -298,24 +267,10 @@ class TaskService:
     ) -> None:
         """Cancel locked tasks that wait, each with its reason, as the end of a transaction that holds their keys."""
         await queries.expire(db, reasons, error_code=code)
-        await outbox.remove_tickets(db, list(reasons))
         await admission.admit(db, Keys.of(tasks))
         ended = await asking.end(db, [task.task_id for task in tasks if task.approval_id is not None], by=EXPIRY)
         cancelled = (told.cancelled(task, EXPIRY, code=code, reason=reasons[task.task_id]) for task in tasks)
         await events.append(db, *cancelled, *ended)
-
-
-def ticket_of(task: NewTask) -> NewTicket:
-    return NewTicket(
-        task.task_id,
-        task.trace_id,
-        task.request_id,
-        task.work_type,
-        task.agent_type,
-        task.priority,
-        fence=0,
-        aim=task.aim,
-    )
 
 
 def identity_of(task: NewTask) -> Identity:

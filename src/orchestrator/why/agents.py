@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from common.rest.why import BlockerKind
-from orchestrator.outbox.offers import ANY, Offer, PoolOffer
 from orchestrator.placement.model import Aim
 from orchestrator.placement.rules import suits, unmet
 from orchestrator.registry.model import MayWork
@@ -18,7 +17,7 @@ def agents_in_the_way(facts: Facts) -> Iterator[Blocker]:
     if not online:
         yield _nobody(facts)
         return
-    offering = [agent for agent in online if agent.offer.takes(facts.task.work_type)]
+    offering = [agent for agent in online if agent.takes(facts.task.work_type)]
     if not offering:
         yield _not_offered(facts.task, online)
         return
@@ -46,14 +45,18 @@ def _online(agents: Iterable[AgentFacts]) -> list[AgentFacts]:
     return [agent for agent in agents if agent.online and agent.may_work is not MayWork.SHUT_OUT]
 
 
-def offered(agents: Iterable[AgentFacts]) -> Offer:
-    """Return the work of which tickets can go now."""
-    able = [agent.offer for agent in _online(agents) if not _is_held_back(agent)]
-    return PoolOffer.of(able).by_one if able else ANY
+def offered(agents: Iterable[AgentFacts]) -> frozenset[str] | None:
+    """Return the types of work that agents take now; None for any, also while there is no agent."""
+    able = [agent for agent in _online(agents) if not _is_held_back(agent)]
+    if not able or any(not agent.work_types for agent in able):
+        return None
+    return frozenset().union(*(agent.work_types for agent in able))
 
 
 def is_set_aside(facts: Facts) -> bool:
-    return not offered(facts.agents).takes(facts.task.work_type)
+    """Return whether no agent takes such work, so that the task holds up no other."""
+    types = offered(facts.agents)
+    return types is not None and facts.task.work_type not in types
 
 
 def _is_held_back(agent: AgentFacts) -> bool:

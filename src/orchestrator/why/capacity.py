@@ -41,7 +41,7 @@ def _free_slots(agent: AgentFacts) -> int:
 def _reasons(agent: AgentFacts, aim: Aim, work_type: str | None) -> Iterator[str]:
     if not agent.online:
         yield f"offline: last heard of at {time_of(agent.last_heartbeat_at)}"
-    if work_type is not None and not agent.offer.takes(work_type):
+    if work_type is not None and not agent.takes(work_type):
         yield f"offers no {work_type}"
     for name in unmet(aim, agent.labels):
         has = f"has {name} = {agent.labels[name]}" if name in agent.labels else f"has no {name}"

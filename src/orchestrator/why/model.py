@@ -8,7 +8,6 @@ from uuid import UUID
 
 from common.lifecycle import Status
 from common.rest.why import BlockerKind
-from orchestrator.outbox.offers import Offer
 from orchestrator.placement.model import Aim
 from orchestrator.registry.model import MayWork
 from orchestrator.tasks.model import Task
@@ -45,18 +44,9 @@ class AgentFacts:
     trip_reason: str | None = None
     may_work: MayWork = MayWork.FREE
 
-    @property
-    def offer(self) -> Offer:
-        return Offer.of(self.work_types)
-
-
-@dataclass(frozen=True, slots=True)
-class TicketFacts:
-    """The ticket of an admitted task; `ahead` of it go so many others of its queue."""
-
-    due_at: datetime
-    published_at: datetime | None
-    ahead: int
+    def takes(self, work_type: str) -> bool:
+        """Return whether it offers this type of work; an agent that has not said takes any."""
+        return not self.work_types or work_type in self.work_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +91,22 @@ class RefusalFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything that decides why a task waits, as it was at one moment."""
+    """Everything that decides why a task waits, as it was at one moment.
+
+    `ahead` is how many tasks that may be leased go before it; None for one that is not admitted.
+    """
 
     task: Task
     now: datetime
     agents: Sequence[AgentFacts] = ()
     aim: Aim | None = None
-    ticket: TicketFacts | None = None
+    ahead: int | None = None
     order: OrderFacts | None = None
     limit: LimitFacts | None = None
     approval: ApprovalFacts | None = None
     refusals: Sequence[RefusalFacts] = ()
     broker_failure: str | None = None
-    relay_failure: str | None = None
+    giving_failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

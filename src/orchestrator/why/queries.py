@@ -1,13 +1,13 @@
 """All SQL about why a task waits: reading only, in one snapshot."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection
-from orchestrator.outbox.offers import Offer
 from orchestrator.registry.model import MayWork
-from orchestrator.why.model import AgentFacts, ApprovalFacts, LimitFacts, OrderFacts, RefusalFacts, TicketFacts
+from orchestrator.why.model import AgentFacts, ApprovalFacts, LimitFacts, OrderFacts, RefusalFacts
 
 NOW = "SELECT now()"
 
@@ -28,15 +28,15 @@ AGENTS = """
      ORDER BY name, agent.agent_id
 """
 
-TICKET = """
-    SELECT own.due_at, own.published_at,
-           (SELECT count(*) FROM outbox AS other
-             WHERE other.kind = 'ticket' AND other.recipient = own.recipient
-               AND (other.published_at IS NOT NULL OR other.due_at <= now())
+# Its aim shares the agents of its pool with others, but only tasks of the same aim can be compared.
+AHEAD = """
+    SELECT (SELECT count(*) FROM task AS other
+             WHERE other.status = 'pending' AND other.admitted AND other.agent_type = own.agent_type
+               AND other.aim = own.aim AND coalesce(other.not_before <= now(), true)
                AND ($2::text[] IS NULL OR other.work_type = ANY($2))
-               AND (other.rank, other.id) < (own.rank, own.id)) AS ahead
-      FROM outbox AS own
-     WHERE own.kind = 'ticket' AND own.task_id = $1
+               AND (other.rank, other.dispatch_no) < (own.rank, own.dispatch_no)) AS ahead
+      FROM task AS own
+     WHERE own.task_id = $1 AND own.status = 'pending' AND own.admitted
 """
 
 ORDER = """
@@ -110,10 +110,10 @@ async def agents(db: Connection, agent_type: str | None, *, offline_after: timed
     ]
 
 
-async def ticket(db: Connection, task_id: UUID, *, offer: Offer) -> TicketFacts | None:
-    """Return the ticket of a task, before which only tickets of such work go; None when it has none."""
-    row = await db.fetchrow(TICKET, task_id, None if offer.types is None else sorted(offer.types))
-    return None if row is None else TicketFacts(**row)
+async def ahead(db: Connection, task_id: UUID, *, types: Collection[str] | None) -> int | None:
+    """Return how many tasks of these types, None for all, go before a task; None when it is not admitted."""
+    count: int | None = await db.fetchval(AHEAD, task_id, None if types is None else sorted(types))
+    return count
 
 
 async def order(db: Connection, task_id: UUID) -> OrderFacts:

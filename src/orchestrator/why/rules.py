@@ -96,14 +96,14 @@ def _limit(facts: Facts) -> Iterator[Blocker]:
 
 
 def _retry(facts: Facts) -> Iterator[Blocker]:
-    task, ticket = facts.task, facts.ticket
-    if ticket is None or not _is_retry(facts):
+    task, at = facts.task, facts.task.not_before
+    if at is None or not _is_retry(facts):
         return
     because = f", after: {task.error_message}" if task.error_message else ""
     yield Blocker(
         BlockerKind.RETRY_DUE,
-        f"Start {task.starts + 1} of at most {task.max_attempts} is due at {time_of(ticket.due_at)}{because}.",
-        at=ticket.due_at,
+        f"Start {task.starts + 1} of at most {task.max_attempts} is due at {time_of(at)}{because}.",
+        at=at,
     )
 
 
@@ -128,30 +128,24 @@ def _refusal(one: RefusalFacts) -> str:
 
 
 def _is_retry(facts: Facts) -> bool:
-    ticket = facts.ticket
-    return ticket is not None and ticket.published_at is None and ticket.due_at > facts.now and facts.task.attempt > 0
+    at = facts.task.not_before
+    return facts.task.admitted and at is not None and at > facts.now and facts.task.attempt > 0
 
 
 def _delivery(facts: Facts) -> Iterator[Blocker]:
     if facts.broker_failure is not None:
         yield Blocker(BlockerKind.BROKER_DOWN, f"The broker cannot be used: {facts.broker_failure}")
-    elif facts.relay_failure is not None:
-        yield Blocker(BlockerKind.RELAY_FAILING, f"Tickets cannot be published right now: {facts.relay_failure}")
+    elif facts.giving_failure is not None:
+        yield Blocker(BlockerKind.RELAY_FAILING, f"No task can be leased right now: {facts.giving_failure}")
 
 
 def _queue(facts: Facts) -> Iterator[Blocker]:
-    ticket = facts.ticket
-    if ticket is None or _is_retry(facts) or is_set_aside(facts):
+    if facts.ahead is None or _is_retry(facts) or is_set_aside(facts):
         return
-    where = (
-        "Its ticket waits in the ledger"
-        if ticket.published_at is None
-        else f"Its ticket was published at {time_of(ticket.published_at)}"
-    )
-    before = f"{counted(ticket.ahead, 'ticket')} go{'es' if ticket.ahead == 1 else ''} before it"
-    if ticket.ahead == 0:
+    before = f"{counted(facts.ahead, 'task')} go{'es' if facts.ahead == 1 else ''} before it"
+    if facts.ahead == 0:
         before = "it is the next of its queue"
-    yield Blocker(BlockerKind.QUEUED, f"{where}; {before}.", at=ticket.published_at, ahead=ticket.ahead)
+    yield Blocker(BlockerKind.QUEUED, f"It waits in the ledger; {before}.", ahead=facts.ahead)
 
 
 def _expiry(facts: Facts) -> Iterator[Blocker]:

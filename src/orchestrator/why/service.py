@@ -23,11 +23,11 @@ class Failures(NamedTuple):
     """What is wrong with the way to the agents; None where nothing is."""
 
     broker: str | None = None
-    relay: str | None = None
+    giving: str | None = None
 
 
 class WhyService:
-    """Explains from the ledger. `failures` asks this process how its broker and its relay are."""
+    """Explains from the ledger. `failures` asks this process whether its broker can be used and it can give work."""
 
     def __init__(self, pool: Pool, *, offline_after: timedelta, failures: Callable[[], Awaitable[Failures]]) -> None:
         self._pool = pool
@@ -43,8 +43,8 @@ class WhyService:
             facts = await self._read(db, task)
         if task.status is Status.PENDING:
             # Asked for last and outside of the snapshot: a broker that is away takes its time to say nothing.
-            broker, relay = await self._failures()
-            facts = replace(facts, broker_failure=broker, relay_failure=relay)
+            broker, giving = await self._failures()
+            facts = replace(facts, broker_failure=broker, giving_failure=giving)
         return rules.explain(facts)
 
     async def capacity(
@@ -65,7 +65,7 @@ class WhyService:
             now,
             aim=aim_of(task.agent_type, task.hints, task.confinement) if task.aim else None,
             agents=agents,
-            ticket=await queries.ticket(db, task.task_id, offer=offered(agents)),
+            ahead=await queries.ahead(db, task.task_id, types=offered(agents)),
             approval=await queries.approval(db, task.task_id) if task.status is Status.AWAITING_APPROVAL else None,
             refusals=await queries.refusals(db, task.task_id) if task.unstarted else (),
             order=None if task.ordering_key is None else await queries.order(db, task.task_id),

@@ -1,85 +1,25 @@
-"""All SQL of the plain case. What was read may have changed since, so each write asks again, and holds what it changes.
+"""The statement that ends tasks whose results have no other consequence, and takes in the credit that came with them.
 
-The order of locks is that of `keys.admission`: tasks in the order of their ids, then tickets, the head of the events
-last. What a statement waited for is seen as it is then; everything else as it was when the statement began, so nothing
-else is changed than what hangs on the rows that are held: their attempt, their output, and the ticket that was there.
+What was read may have changed since, so the statement asks again, and holds what it changes. The order of locks is that
+of `keys.admission`: tasks in the order of their ids, then agents, the head of the events last.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 import asyncpg
 
-from common.messages import ClaimedTask
+from common.messages import Credit
 from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
 from orchestrator.events.queries import Written
-from orchestrator.leases.queries import End
+from orchestrator.leases.model import Room
+from orchestrator.leases.queries import RETURNED, End, credit_rows, credited, rooms_of
 from orchestrator.leases.rules import Attempt
 from orchestrator.output.model import NewChunk
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
-
-CLAIMABLE = f"""
-    SELECT {COLUMNS}, now() AS read_at,
-           agent_may_work(wanted.agent_id) = 'free' AS by_free, agent.agent_type AS by_pool
-      FROM unnest($1::uuid[], $2::uuid[]) AS wanted (task_id, agent_id)
-      JOIN task ON task.task_id = wanted.task_id
-      LEFT JOIN agent ON agent.agent_id = wanted.agent_id
-"""  # noqa: S608 - constants only
-
-# What stands behind `WRITE` in the statements below.
-RETURNED = """
-    -- The tasks that were changed, each with the fence of its attempt, and what was told of them.
-    SELECT task_id, fence, NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions FROM tried
-     UNION ALL
-    SELECT NULL, NULL, before, at, positions FROM numbers
-"""
-
-# A task is leased with its ticket and not without: one that was given another ticket meanwhile is left as it is. Here
-# and below `coalesce` keeps the planner off the indexes of what waits and what runs, as in `leases.queries`. What is to
-# be written goes along with what is held: the planner expects few rows, and would look them up in each other's lists.
-LEASE = (
-    """
-    WITH held AS MATERIALIZED (
-        SELECT new.*
-          FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[]) AS new (task_id, fence, agent_id, claim_id)
-          JOIN task ON task.task_id = new.task_id AND task.fence = new.fence
-          JOIN agent ON agent.agent_id = new.agent_id AND agent.agent_type = task.agent_type
-         WHERE coalesce(task.status = 'pending', false) AND coalesce(task.admitted, false)
-           AND coalesce(task.expires_at > now(), true)
-           AND agent_may_work(new.agent_id) = 'free'
-         ORDER BY task.task_id
-           FOR UPDATE OF task
-    ), used_up AS (
-        DELETE FROM outbox WHERE kind = 'ticket' AND task_id = ANY(ARRAY(SELECT task_id FROM held)) RETURNING task_id
-    ), claimed AS (
-        UPDATE task
-           SET status = 'running', agent_id = held.agent_id, claim_id = held.claim_id,
-               lease_expires_at = now() + $5::interval, attempt = attempt + 1, fence = task.fence + 1,
-               started_at = now(), updated_at = now(), progress = '', output = '',
-               error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL, result = NULL
-          FROM held
-         WHERE task.task_id = held.task_id AND held.task_id = ANY(ARRAY(SELECT task_id FROM used_up))
-     RETURNING task.task_id, task.attempt, task.fence, task.agent_id, task.claim_id
-    ), tried AS (
-        INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
-        SELECT task_id, attempt, fence, agent_id, claim_id FROM claimed
-     RETURNING task_id, fence
-    ), told AS MATERIALIZED (
-        SELECT event.*
-          FROM unnest($6::text[], $7::text[], $8::text[], $9::uuid[], $10::uuid[], $11::uuid[], $12::uuid[],
-                      $13::smallint[], $14::bytea[])
-                 WITH ORDINALITY AS event (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
-                                           position)
-          JOIN tried USING (task_id)
-    ), """  # noqa: S608 - constants only
-    + events.WRITE
-    + RETURNED
-)
 
 REPORTED = f"""
     SELECT {COLUMNS}, now() AS read_at,
@@ -138,7 +78,10 @@ FINISH = (
          WHERE piece.attempt = tried.number
             ON CONFLICT DO NOTHING
      RETURNING task_id, attempt, stream, byte_offset
-    ), done AS (
+    ), """  # noqa: S608 - constants only
+    + credited("$32", after="tried")
+    + """
+    , done AS (
         SELECT position FROM tried
          UNION ALL
         SELECT position FROM stored JOIN piece USING (task_id, attempt, stream, byte_offset)
@@ -149,44 +92,11 @@ FINISH = (
                  WITH ORDINALITY AS event (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
                                            position)
           JOIN done USING (position)
-    ), """  # noqa: S608 - constants only
+         WHERE (SELECT count(*) FROM credited) >= 0
+    ), """
     + events.WRITE
     + RETURNED
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A task that an agent claims. `by_free`: nothing holds the agent back; `pool` is that of the agent, if known."""
-
-    task: Task
-    by_free: bool
-    pool: str | None
-
-
-async def claimable(db: Connection, wanted: Collection[tuple[UUID, UUID]]) -> dict[UUID, Candidate]:
-    """Return by their ids the tasks of (task_id, who claims it), each claimed by one; nothing is locked."""
-    rows = await db.fetch(CLAIMABLE, [task_id for task_id, _ in wanted], [agent_id for _, agent_id in wanted])
-    return {row["task_id"]: Candidate(_task(row), row["by_free"], row["by_pool"]) for row in rows}
-
-
-async def lease(
-    db: Connection, claims: Sequence[tuple[UUID, ClaimedTask]], told: Sequence[NewEvent], *, lasts: timedelta
-) -> tuple[set[UUID], Written | None]:
-    """Lease tasks that still wait to those who may still have them, and write of each leased one what is told of it.
-
-    Return the leased ones, and what was told.
-    """
-    rows = await db.fetch(
-        LEASE,
-        [claim.task_id for _, claim in claims],
-        [claim.fence for _, claim in claims],
-        [agent_id for agent_id, _ in claims],
-        [claim.claim_id for _, claim in claims],
-        lasts,
-        *events.columns(told),
-    )
-    return {row["task_id"] for row in rows if row["task_id"] is not None}, events.written(rows)
 
 
 async def reported(
@@ -202,10 +112,12 @@ async def finish(
     ends: Sequence[tuple[End, UUID, int]],
     pieces: Sequence[tuple[NewChunk, int]],
     told: Sequence[NewEvent],
-) -> tuple[set[tuple[UUID, int]], Written | None]:
+    credits: Mapping[UUID, Credit],
+) -> tuple[set[tuple[UUID, int]], list[Room], Written | None]:
     """End tasks that still run, of agents that are well, and store what came with the results.
 
-    Return the attempts that ended their tasks, (task_id, fence), and what was told.
+    Return the attempts that ended their tasks, (task_id, fence), the room of the agents that asked for work, and what
+    was told.
 
     Each end comes with the agent that the task must still belong to, and each end and each piece with the position of
     its event, from 1.
@@ -235,9 +147,10 @@ async def finish(
         [position for _, position in pieces],
         *events.columns(told),
         [end.result for end, _, _ in ends],
+        credit_rows(credits),
     )
     ended = {(row["task_id"], row["fence"]) for row in rows if row["task_id"] is not None}
-    return ended, events.written(rows)
+    return ended, rooms_of(rows), events.written(rows)
 
 
 def _task(row: asyncpg.Record) -> Task:

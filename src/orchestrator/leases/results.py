@@ -1,18 +1,19 @@
 """Results that end their tasks and have no other consequence: for no key, no breaker, no dead letter."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeGuard
 from uuid import UUID
 
-from common.messages import WorkResult
+from common.messages import Credit, WorkResult
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import NewEvent
 from orchestrator.events.own import OwnEvents
 from orchestrator.keys.model import has_keys
 from orchestrator.leases import events as told
+from orchestrator.leases import finishing
 from orchestrator.leases.given import GivenLease, GivenLeases
-from orchestrator.leases.plain import queries
+from orchestrator.leases.model import Room
 from orchestrator.leases.queries import End
 from orchestrator.leases.rules import Attempt, Finish, Verdict, judge_completed, judge_result
 from orchestrator.output.model import NewChunk
@@ -41,17 +42,24 @@ class Endings:
 
 
 async def finish(
-    pool: Pool, results: Collection[WorkResult], given: GivenLeases, own: OwnEvents, *, policy: RetryPolicy
-) -> list[tuple[WorkResult, Finish]]:
-    """Store the results that plainly count, and return them. Nothing is done yet about those that are left out.
+    pool: Pool,
+    results: Collection[WorkResult],
+    credits: Mapping[UUID, Credit],
+    given: GivenLeases,
+    own: OwnEvents,
+    *,
+    policy: RetryPolicy,
+) -> tuple[list[tuple[WorkResult, Finish]], list[Room] | None]:
+    """Store the results that plainly count, and return them with the room of the agents that asked for work.
 
+    Nothing is done yet about those that are left out. The room is None when nothing was stored, and no credit taken in.
     Of `given` leases nothing has to be read when their work is done.
     """
     # What an agent's results say of the agent is counted in their order, so all of them go one way.
     unwell = {result.agent_id for result in results if _is_the_agents_fault(result)}
     asked = [result for result in results if result.agent_id not in unwell]
     if not asked:
-        return []
+        return [], None
     endings = Endings()
     to_read: list[WorkResult] = []
     for result in asked:
@@ -61,7 +69,7 @@ async def finish(
         else:
             to_read.append(result)
     async with pool.acquire() as db:
-        known = await queries.reported(db, {(one.task_id, one.attempt) for one in to_read}) if to_read else {}
+        known = await finishing.reported(db, {(one.task_id, one.attempt) for one in to_read}) if to_read else {}
         for result in to_read:
             task, attempt = known.get((result.task_id, result.attempt), (None, None))
             if task is None or attempt is None or task.read_at is None:
@@ -70,11 +78,13 @@ async def finish(
             if is_plain(verdict, task, attempt):
                 endings.add(task, result, verdict)
         if not endings.ends:
-            return []
+            return [], None
         with own.writing():
-            ended, written_events = await queries.finish(db, endings.ends, endings.pieces, endings.events)
+            ended, rooms, written_events = await finishing.finish(
+                db, endings.ends, endings.pieces, endings.events, credits
+            )
             own.add(endings.events, written_events, {position: piece.text for piece, position in endings.pieces})
-    return [(result, verdict) for result, verdict in endings.judged if (result.task_id, result.fence) in ended]
+    return [(result, verdict) for result, verdict in endings.judged if (result.task_id, result.fence) in ended], rooms
 
 
 def is_plain(verdict: Verdict, task: Task, attempt: Attempt) -> TypeGuard[Finish]:

@@ -1,0 +1,159 @@
+"""Give tasks that wait to agents that take work: the only place that decides which agent gets which task.
+
+New work for which an agent has credit is leased as it is stored (`orchestrator.dispatch`); everything else waits in the
+ledger and is leased here.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from orchestrator.approvals.asking import Consent
+from orchestrator.database.pool import Connection, Pool, transaction
+from orchestrator.events.model import NewEvent
+from orchestrator.events.own import OwnEvents
+from orchestrator.events.queries import Written
+from orchestrator.leases import events as told
+from orchestrator.leases import queries
+from orchestrator.leases.credits import Credits
+from orchestrator.leases.model import Asker, Leased, Line, Room
+from orchestrator.leases.pairing import line_of, pair, suitable
+from orchestrator.placement import queries as placement
+from orchestrator.placement.model import Aim
+from orchestrator.registry.rules import BreakerPolicy
+from orchestrator.settings import STANDARD
+from orchestrator.tasks import queries as tasks
+
+log = logging.getLogger(__name__)
+
+# Maximum number of tasks of one line that one transaction leases, and of agents that it compares for them.
+MOST_AT_ONCE = 500
+MOST_AGENTS = 500
+
+
+@dataclass(slots=True)
+class Given:
+    """What one transaction did. `withheld` are tasks that must not run; in `waiting` lines more may wait for room."""
+
+    leased: list[Leased] = field(default_factory=list)
+    withheld: set[UUID] = field(default_factory=set)
+    waiting: Collection[Line] = ()
+    rooms: Sequence[Room] = ()
+    events: Sequence[NewEvent] = ()
+    written: Written | None = None
+
+
+class Giving:
+    """Leases tasks. `lease` is for how long an agent on the bus gets one without renewing it."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        credits: Credits,
+        own: OwnEvents,
+        *,
+        lease: timedelta,
+        breaker: BreakerPolicy | None = None,
+        offline_after: timedelta = STANDARD.agent_offline_after,
+    ) -> None:
+        self._pool = pool
+        self._credits = credits
+        self._own = own
+        self._lease = lease
+        self._trial = (breaker or BreakerPolicy()).pause
+        self._offline_after = offline_after
+
+    async def by_credit(self) -> Given:
+        """Lease what waits, best first, to the agents that have credit for it."""
+        async with self._pool.acquire() as db:
+            if not await queries.lines(db):
+                self._credits.waiting(())
+                return Given()
+        with self._own.writing():
+            async with transaction(self._pool) as db:
+                await queries.one_giver_at_a_time(db)
+                lines = await queries.lines(db)
+                askers = await queries.askers(
+                    db,
+                    {line.pool for line in lines},
+                    lease=self._lease,
+                    offline_after=self._offline_after,
+                    most=None if any(line.aim for line in lines) else MOST_AGENTS,
+                )
+                given = await self._give(db, lines, askers)
+            self._own.add(given.events, given.written)
+        self._credits.learn(given.rooms)
+        self._credits.waiting(given.waiting)
+        return given
+
+    async def to(self, askers: Sequence[Asker]) -> Given:
+        """Lease what waits to agents that ask over HTTP, in this order."""
+        pools = {asker.pool for asker in askers}
+        with self._own.writing():
+            async with transaction(self._pool) as db:
+                lines = [line for line in await queries.lines(db) if line.pool in pools]
+                given = await self._give(db, lines, askers)
+            self._own.add(given.events, given.written)
+        return given
+
+    async def _give(self, db: Connection, lines: Sequence[Line], askers: Sequence[Asker]) -> Given:
+        given = Given(waiting=lines)
+        if not askers:
+            return given
+        aims = await placement.get(db, {line.aim for line in lines if line.aim})
+        most = _most_of_each(lines, askers, aims)
+        found = await queries.waiting(db, most) if most else []
+        if not found:
+            given.waiting = [line for line in lines if line not in most]
+            return given
+        consent = await Consent.open(db, found, now=await tasks.time_of(db, found))
+        allowed = [task for task in found if consent.withheld(task) is None]
+        given.withheld = set(consent.found)
+        returned = [task.task_id for task in allowed if task.unstarted]
+        refusals = await queries.refusals(db, returned) if returned else {}
+        paired = pair(allowed, askers, aims, refusals)
+        await queries.rest(db, paired.resting)
+        if not paired.pairs:
+            return given
+        given.events = [told.claimed(task, asker.agent_id, task.attempt + 1) for task, asker in paired.pairs]
+        leased, given.rooms, given.written = await queries.lease(db, paired.pairs, given.events, trial=self._trial)
+        credit = {room.agent_id: room.credit for room in given.rooms}
+        given.leased = [
+            Leased(
+                task,
+                asker.agent_id,
+                asker.claim_id,
+                task.attempt + 1,
+                task.fence + 1,
+                asker.lease,
+                credit[asker.agent_id],
+            )
+            for task, asker in paired.pairs
+            if task.task_id in leased
+        ]
+        await consent.use(db, [task for task, _ in paired.pairs if task.task_id in leased])
+        given.waiting = _still_waiting(lines, most, [line_of(task) for task in found], len(leased) < len(found))
+        return given
+
+
+def _still_waiting(
+    lines: Sequence[Line], most: Mapping[Line, int], found: Sequence[Line], some_are_left: bool
+) -> list[Line]:
+    """Return the lines in which tasks may wait that are due: those that were not read to their end."""
+    if some_are_left:
+        return list(lines)
+    count = Counter(found)
+    return [line for line in lines if line not in most or count[line] >= most[line]]
+
+
+def _most_of_each(lines: Iterable[Line], askers: Sequence[Asker], aims: Mapping[str, Aim]) -> dict[Line, int]:
+    """Return how many tasks of each line the agents have room for; lines for which there is none are left out."""
+    most: dict[Line, int] = {}
+    for line in lines:
+        room = sum(asker.room for asker in suitable(line, aims.get(line.aim), askers))
+        if room > 0:
+            most[line] = min(room, MOST_AT_ONCE)
+    return most

@@ -1,0 +1,39 @@
+"""Lease tasks that wait to agents that have credit, and send them."""
+
+import time
+
+from orchestrator.database.pool import Pool
+from orchestrator.leases.giving import Giving
+from orchestrator.leases.service import LeaseService
+from orchestrator.loops.send_work import SendWork
+from orchestrator.placement import queries as placement
+
+# Placement constraints that nothing uses are forgotten so often, in seconds.
+FORGET_EVERY = 3600.0
+
+
+class GiveWork:
+    """One turn after another, as long as there is something to give."""
+
+    def __init__(self, pool: Pool, giving: Giving, leases: LeaseService, send: SendWork) -> None:
+        self._pool = pool
+        self._giving = giving
+        self._leases = leases
+        self._send = send
+        self._forgot_at = time.monotonic()
+
+    async def run_once(self) -> int:
+        given = await self._giving.by_credit()
+        self._send(given.leased)
+        for leased in given.leased:
+            self._leases.given.add(leased.task, leased.agent_id, attempt=leased.attempt, fence=leased.fence)
+        if given.withheld:
+            await self._leases.withdraw(sorted(given.withheld))
+        await self._forget()
+        return len(given.leased) + len(given.withheld)
+
+    async def _forget(self) -> None:
+        if time.monotonic() - self._forgot_at >= FORGET_EVERY:
+            async with self._pool.acquire() as db:
+                await placement.forget(db)
+            self._forgot_at = time.monotonic()

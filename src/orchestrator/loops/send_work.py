@@ -1,0 +1,125 @@
+"""Send leased tasks to their agents as `work_request` messages."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from common.broker import topology
+from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
+from common.errors import ErrorCode
+from common.messages import Grant, ResultStatus, WorkResult
+from common.protocol import ORCHESTRATOR, WorkRequestEnvelope, encode
+from orchestrator.leases.grants import granted
+from orchestrator.leases.model import Leased
+from orchestrator.leases.service import LeaseService
+from orchestrator.loops.aside import Aside
+from orchestrator.signing.signer import Signer
+
+log = logging.getLogger(__name__)
+
+# Maximum number of tasks in a message: their work, at its largest, still fits into one message of any broker.
+TASKS_IN_A_MESSAGE = 64
+
+
+class SendWork:
+    """Does not wait for the broker. A grant that is lost is sent again when its agent is heard of next."""
+
+    def __init__(self, leases: LeaseService, broker: Broker, signer: Signer | None, *, max_output_bytes: int) -> None:
+        self._leases = leases
+        self._broker = broker
+        self._signer = signer
+        self._max_output = max_output_bytes
+        self._aside = Aside()
+
+    def __call__(self, leased: Sequence[Leased]) -> None:
+        """Have leased tasks sent soon."""
+        if leased:
+            self._aside.start(self.send(leased), name="send work")
+
+    async def close(self) -> None:
+        """Return when everything is sent, or left to others."""
+        await self._aside.close()
+
+    async def send(self, leased: Sequence[Leased]) -> None:
+        """Send leased tasks, with one signature for each message; those of agents without a queue go back."""
+        messages = [(one, self._message(one)) for one in _together(leased)]
+        try:
+            await self._broker.publish(*(message for _, message in messages))
+        except Unroutable:
+            await self._send_each(messages)
+        except BrokerUnavailable as error:
+            log.warning("work.not_sent", extra={"tasks": len(leased), "reason": str(error)})
+
+    async def _send_each(self, messages: Iterable[tuple[Sequence[Leased], Outgoing]]) -> None:
+        undelivered: list[WorkResult] = []
+        for leased, message in messages:
+            try:
+                await self._broker.publish(message)
+            except Unroutable:
+                undelivered += map(_not_delivered, leased)
+            except BrokerUnavailable as error:
+                # The broker is away, so there is no point in going on.
+                log.warning("work.not_sent", extra={"to": message.address.routing_key, "reason": str(error)})
+                break
+        if undelivered:
+            log.warning("work.undeliverable", extra={"tasks": len(undelivered)})
+            await self._leases.accept(undelivered)
+
+    def _message(self, leased: Sequence[Leased]) -> Outgoing:
+        first = leased[0]
+        tasks = [
+            granted(
+                one.task,
+                one.claim_id,
+                attempt=one.attempt,
+                fence=one.fence,
+                lease=one.lease,
+                max_output_bytes=self._max_output,
+            )
+            for one in leased
+        ]
+        signature = None if self._signer is None else self._signer.sign(first.agent_id, tasks, credit=first.credit)
+        envelope = WorkRequestEnvelope(
+            from_agent=ORCHESTRATOR,
+            to_agent=str(first.agent_id),
+            priority=first.task.priority,
+            payload=Grant(tasks=tasks, signature=signature, credit=first.credit),
+        )
+        return Outgoing(
+            topology.work_address(first.task.agent_type, first.agent_id),
+            encode(envelope),
+            type=envelope.type,
+            priority=envelope.priority,
+            message_id=envelope.message_id,
+            expires_after=min(one.lease for one in leased),
+            persistent=False,
+        )
+
+
+def _together(leased: Iterable[Leased]) -> list[list[Leased]]:
+    """Put together what one message holds: tasks of one agent, one priority and one credit, in their order."""
+    groups: dict[tuple[UUID, int, int | None], list[Leased]] = defaultdict(list)
+    for one in leased:
+        groups[one.agent_id, one.task.priority, one.credit].append(one)
+    return [
+        group[begin : begin + TASKS_IN_A_MESSAGE]
+        for group in groups.values()
+        for begin in range(0, len(group), TASKS_IN_A_MESSAGE)
+    ]
+
+
+def _not_delivered(leased: Leased) -> WorkResult:
+    """Return what the agent would say that hands a task back untouched: it was never there."""
+    return WorkResult(
+        task_id=leased.task.task_id,
+        status=ResultStatus.FAILED,
+        error_message="The agent has no queue any more, so it never got the task.",
+        error_code=ErrorCode.AGENT_UNAVAILABLE,
+        duration_ms=0,
+        agent_id=leased.agent_id,
+        attempt=leased.attempt,
+        fence=leased.fence,
+        retryable=True,
+        started=False,
+    )
