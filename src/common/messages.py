@@ -213,8 +213,8 @@ class StatusUpdate(Message):
 
     `labels` is what it says that it has, for work that needs it. A heartbeat with a `beat_id` is answered with `Heard`.
     `trusted_keys` names the keys whose signatures count for it; None: it checks none. `sent_at` is the time by its own
-    clock, `boot_id` a random name of its process. `credit` asks for work; None: the agent claims over HTTP. `schemas` are those of its work types that are not built in, until a
-    heartbeat of its process was answered.
+    clock, `boot_id` a random name of its process. `credit` asks for work; None: the agent claims over HTTP. `schemas`
+    are those of its work types that are not built in, until a heartbeat of its process was answered.
     """
 
     agent_id: UUID

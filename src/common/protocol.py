@@ -34,8 +34,8 @@ PROTOCOL_VERSION: Literal["1.0"] = "1.0"
 ORCHESTRATOR = "orchestrator"
 NORMAL_PRIORITY = 3
 
-# How large a message may be; a larger one is not parsed. What Chiffon itself sends is smaller: the largest that an agent
-# says is a result with the output that was not sent yet, the largest that it is told a grant.
+# How large a message may be; a larger one is not parsed. What Chiffon itself sends is smaller: the largest that an
+# agent says is a result with the output that was not sent yet, the largest that it is told a grant.
 MOST_REPLY_BYTES = 16 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024
 

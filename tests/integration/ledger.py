@@ -4,14 +4,16 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from uuid import UUID
+from datetime import timedelta
+from uuid import UUID, uuid4
 
 import asyncpg
 
-from common.messages import Claim
 from orchestrator.database.pool import Pool, open_pool
-from orchestrator.leases.answers import Answer
-from orchestrator.leases.service import LeaseService
+from orchestrator.leases import events as told
+from orchestrator.leases import queries
+from orchestrator.leases.model import Asker, Leased
+from orchestrator.tasks import queries as tasks
 
 TABLES = """
     SELECT c.relname FROM pg_class c
@@ -29,32 +31,41 @@ START_SEQUENCES = """
 POOL = "worker ledger"
 REGISTER = """
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                       started_at)
-    SELECT DISTINCT ON (claim.agent_id)
-           claim.agent_id, task.agent_type, 'online', 'host', '', '{}', 8, '{}', '{}', now()
-      FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS claim (agent_id, task_id, position)
-      JOIN task USING (task_id)
-     ORDER BY claim.agent_id, claim.position
-        ON CONFLICT DO NOTHING
+                       started_at, boot_id, credit_number, credit_limit)
+    VALUES ($1, $2, 'online', 'host', '', $3, 8, '{}', '{}', now(), $4, 1, $5)
+        ON CONFLICT (agent_id) DO UPDATE SET credit_limit = agent.granted + excluded.credit_limit
+ RETURNING boot_id
 """
 
 
-class RegisteredLeases(LeaseService):
-    """Answers claims of agents that have registered in the pool of the first task that they ever claim.
-
-    So do agents, which get tickets of their pool only.
-    """
-
-    async def claim(self, claims: Sequence[Claim]) -> list[Answer]:
-        wanted = [(claim.agent_id, task.task_id) for claim in claims for task in claim.tasks]
-        await register(self._pool, wanted)
-        return await super().claim(claims)
-
-
-async def register(pool: Pool, wanted: Sequence[tuple[UUID, UUID]]) -> None:
-    """Have agents registered, each in the pool of its task: (agent_id, task_id)."""
+async def register(
+    pool: Pool, agent_id: UUID, agent_type: str = "infra", *, room: int = 8, work_types: Sequence[str] = ()
+) -> UUID:
+    """Have an agent of a pool registered that takes `room` more tasks; return its session."""
     async with pool.acquire() as db:
-        await db.execute(REGISTER, [agent_id for agent_id, _ in wanted], [task_id for _, task_id in wanted])
+        session: UUID = await db.fetchval(REGISTER, agent_id, agent_type, list(work_types), uuid4(), room)
+    return session
+
+
+async def lease_to(
+    pool: Pool, *task_ids: UUID, agent_id: UUID | None = None, lease: timedelta = timedelta(seconds=30)
+) -> list[Leased]:
+    """Lease tasks that wait to an agent, which registers in the pool of the first; return those that it got."""
+    agent_id = agent_id or uuid4()
+    async with pool.acquire() as db:
+        found = await tasks.get(db, task_ids)
+    wanted = [found[task_id] for task_id in task_ids]
+    session = await register(pool, agent_id, wanted[0].agent_type)
+    asker = Asker(agent_id, wanted[0].agent_type, session, len(wanted), lease)
+    claims = [told.claimed(task, agent_id, task.attempt + 1) for task in wanted]
+    async with pool.acquire() as db:
+        got, rooms, _ = await queries.lease(db, [(task, asker) for task in wanted], claims, trial=timedelta(minutes=1))
+    credit = {room.agent_id: room.credit for room in rooms}
+    return [
+        Leased(task, agent_id, session, task.attempt + 1, task.fence + 1, lease, credit[agent_id])
+        for task in wanted
+        if task.task_id in got
+    ]
 
 
 @dataclass

@@ -12,7 +12,6 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
-from tests.integration.ledger import RegisteredLeases
 
 LEASE = timedelta(seconds=30)
 AGEING = timedelta(minutes=10)
@@ -20,9 +19,9 @@ AGEING = timedelta(minutes=10)
 
 @pytest.fixture
 async def broker() -> MemoryBroker:
-    """A broker with the work queue of one pool."""
+    """A broker with the queues that every orchestrator needs."""
     broker = MemoryBroker()
-    await broker.declare(topology.work_queue("infra"))
+    await broker.declare(*topology.SHARED_QUEUES)
     return broker
 
 
@@ -33,7 +32,7 @@ def tasks(pool: Pool) -> TaskService:
 
 @pytest.fixture
 def leases(pool: Pool) -> LeaseService:
-    return RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(0)))
+    return LeaseService(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(0)))
 
 
 @pytest.fixture

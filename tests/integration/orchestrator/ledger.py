@@ -26,11 +26,10 @@ async def let_leases_run_out(pool: Pool) -> None:
 
 
 async def age(pool: Pool, task_id: UUID, by: timedelta) -> None:
-    """Let a waiting task, and its ticket, be older than they are."""
+    """Let a waiting task be older than it is."""
     async with pool.acquire() as db:
         await db.execute(
             "UPDATE task SET rank = rank - $2::interval, created_at = created_at - $2::interval WHERE task_id = $1",
             task_id,
             by,
         )
-        await db.execute("UPDATE outbox SET rank = rank - $2::interval WHERE task_id = $1", task_id, by)
