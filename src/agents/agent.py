@@ -13,14 +13,12 @@ from agents.ears import AgentDeaf, Ears
 from agents.handover import Handover
 from agents.hearing import Hearing
 from agents.heartbeat import Heartbeat
-from agents.own_tickets import OwnTickets
+from agents.intake import Intake
 from agents.recovery import LateRecovery
 from agents.registration import AgentRefused
 from agents.renew import LeaseRenewer
 from agents.resources import ResourceMonitor
-from agents.slots import Slots
 from agents.spool_lines import Key
-from agents.standing_claimer import StandingClaimer
 from agents.stopping import StopReason
 from agents.workspace import Workspaces
 from common.messages import AgentStatus
@@ -31,8 +29,6 @@ log = logging.getLogger(__name__)
 REPORT_SECONDS = 10.0
 # How long it then waits to hear that they are stored. What is not stays on disk for the next start.
 STORED_SECONDS = 5.0
-# How long it waits to hear what became of its standing claims.
-ANSWER_SECONDS = 2.0
 # Every change rings; this only bounds what a mistake here could cost.
 LOOK = timedelta(seconds=1)
 
@@ -46,10 +42,8 @@ class Agent:
     def __init__(
         self,
         *,
-        slots: Slots,
-        own_tickets: OwnTickets | None,
+        intake: Intake,
         control: ControlListener,
-        standing: StandingClaimer,
         leases: LeaseRenewer,
         heartbeat: Heartbeat,
         ears: Ears,
@@ -64,10 +58,8 @@ class Agent:
         stop_grace: timedelta,
         kill_grace: timedelta,
     ) -> None:
-        self._slots = slots
-        self._own_tickets = own_tickets
+        self._intake = intake
         self._control = control
-        self._standing = standing
         self._leases = leases
         self._heartbeat = heartbeat
         self._ears = ears
@@ -96,25 +88,22 @@ class Agent:
                 stopping,
                 sending,
                 group.create_task(self._control.run(), name="control"),
-                group.create_task(self._standing.run(), name="standing claims"),
                 group.create_task(self._leases.run(), name="leases"),
                 group.create_task(self._heartbeat.run(), name="heartbeat"),
-                group.create_task(self._ears.run(self._control.reopen), name="ears"),
+                group.create_task(self._ears.run(self._control.reopen, self._intake.reopen), name="ears"),
                 group.create_task(self._handover.run(), name="handover"),
                 group.create_task(self._resources.watch_gpu(), name="gpu"),
                 group.create_task(self._late_recovery.run(), name="late recovery"),
             ]
             # Before anything new: tasks, and those behind them, wait for these.
             await asyncio.wait({stopping, sending}, return_when=asyncio.FIRST_COMPLETED)
-            # An agent that the orchestrator does not know yet is refused what it claims.
+            # What waits in the queue may be for another process with this identity, which then refuses this one.
             registered = group.create_task(self._hearing.answered(), name="registration")
             services.append(registered)
             await asyncio.wait({stopping, registered}, return_when=asyncio.FIRST_COMPLETED)
-            if self._own_tickets is not None:
-                services.append(group.create_task(self._own_tickets.run(), name="own_tickets"))
-            slots = group.create_task(self._slots.run(), name="slots")
+            services.append(group.create_task(self._intake.run(), name="intake"))
             await self._until_leaving(stopping)
-            await self._leave(slots)
+            await self._leave()
             for service in services:
                 service.cancel()
         await self._heartbeat.beat(AgentStatus.OFFLINE)
@@ -126,16 +115,18 @@ class Agent:
 
     async def _until_leaving(self, stopping: asyncio.Task[bool]) -> None:
         """Return when told to stop, when a drain is done, or when there is no use in going on."""
-        said = False
+        was_open, was_leaving = True, False
         while not stopping.done() and not self._ears.gave_up:
             if self._availability.refusal is not None:
                 return
-            if self._availability.is_drained and self._slots.is_idle:
+            if self._availability.is_drained and self._intake.is_idle:
                 log.info("agent.drained")
                 return
-            if said is not self._availability.is_leaving:
-                said = self._availability.is_leaving
+            is_open, is_leaving = self._availability.is_open, self._availability.is_leaving
+            # Who takes work again asks for it.
+            if is_leaving is not was_leaving or (is_open and not was_open):
                 self._heartbeat.beat_soon()
+            was_open, was_leaving = is_open, is_leaving
             changed = asyncio.ensure_future(self._availability.changed.wait(LOOK))
             try:
                 await asyncio.wait({changed, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -143,20 +134,15 @@ class Agent:
                 changed.cancel()
                 await asyncio.gather(changed, return_exceptions=True)
 
-    async def _leave(self, slots: asyncio.Task[None]) -> None:
+    async def _leave(self) -> None:
         log.info("agent.leaving", extra={"running": len(self._attempts), "grace": self._stop_grace})
         self._availability.stop()
         self._heartbeat.beat_soon()
-        # What was given for one of them, and comes too late, goes back while this agent can still say so.
-        if not await self._standing.withdraw(within=ANSWER_SECONDS):
-            log.warning("agent.claims_not_answered")
-        _, busy = await asyncio.wait({slots}, timeout=self._stop_grace)
-        if busy:
+        if not await self._intake.ended(within=self._stop_grace):
             self._attempts.stop_all(StopReason.AGENT_STOPPING, grace=self._kill_grace)
-            _, busy = await asyncio.wait(busy, timeout=self._kill_grace + REPORT_SECONDS)
-        if busy:
-            # Results wait on disk, or leases end by themselves; the orchestrator decides what becomes of the tasks.
-            log.error("agent.unreported", extra={"running": len(self._attempts)})
-            slots.cancel()
+            if not await self._intake.ended(within=self._kill_grace + REPORT_SECONDS):
+                # Results wait on disk, or leases end by themselves; the orchestrator decides what becomes of the tasks.
+                log.error("agent.unreported", extra={"running": len(self._attempts)})
+                await self._intake.stop()
         if not await self._handover.settled(within=STORED_SECONDS):
             log.warning("agent.results_not_stored", extra={"results": len(self._handover)})

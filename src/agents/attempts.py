@@ -1,5 +1,6 @@
 """The attempts that this agent owns right now, and how long it may believe in their leases."""
 
+import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -18,20 +19,26 @@ REMEMBERED_CANCELS = 10_000
 class Attempt:
     """One granted task. Times are on the monotonic clock.
 
-    `lease_until`: the lease has ended for certain only after this, counted from when the claim or renewal was sent.
-    `renew_at`: when the next renewal is due. `signature`: what that came with the grant, not checked yet.
+    `lease_until`: the lease has ended for certain only after this, counted from when it was asked for or renewed.
+    `renew_at`: when the next renewal is due. `signature` and `credit` came with the grant and are not checked yet.
+    `has_ended`: its result is on its way. `renewed` is set, if there is one, when the lease was renewed.
     """
 
     grant: GrantedTask
     lease_until: float
     renew_at: float
     signature: str | None = None
+    credit: int | None = None
     stop: StopSignal = field(default_factory=StopSignal)
+    has_ended: bool = False
+    renewed: asyncio.Event | None = None
 
     @classmethod
-    def granted(cls, grant: GrantedTask, *, claimed_at: float, signature: str | None = None) -> "Attempt":
+    def granted(
+        cls, grant: GrantedTask, *, asked_at: float, signature: str | None = None, credit: int | None = None
+    ) -> "Attempt":
         lease = grant.lease_seconds
-        return cls(grant, lease_until=claimed_at + lease, renew_at=claimed_at + lease / 3, signature=signature)
+        return cls(grant, asked_at + lease, asked_at + lease / 3, signature, credit)
 
     @property
     def task_id(self) -> UUID:

@@ -1,7 +1,4 @@
-"""Whether this agent takes new work: it may be stopping, drained, paused for a while, or have a clock that is off.
-
-Slots that wait for tickets leave their consumer when it ends, so that tickets without a claim go back.
-"""
+"""Whether this agent takes new work: it may be stopping, drained, paused for a while, or have a clock that is off."""
 
 import asyncio
 import logging
@@ -16,24 +13,21 @@ class Availability:
     """Belongs to one event loop. `changed` rings whenever those that leave or wait should look again."""
 
     def __init__(self) -> None:
-        self._stopping = asyncio.Event()
+        self._is_stopping = False
         self._is_drained = False
         self._resumption: asyncio.TimerHandle | None = None
         self._is_clock_off = False
         self._refusal: str | None = None
-        self._opened = asyncio.Event()
-        self._opened.set()
-        self._turn = asyncio.Event()
         self.changed = Wake()
 
     @property
     def is_open(self) -> bool:
-        return self._opened.is_set()
+        return not (self.is_leaving or self._is_clock_off or self._resumption is not None)
 
     @property
     def is_leaving(self) -> bool:
         """Whether the agent will end when its work has."""
-        return self.is_stopping or self._is_drained or self._refusal is not None
+        return self._is_stopping or self._is_drained or self._refusal is not None
 
     @property
     def refusal(self) -> str | None:
@@ -44,33 +38,16 @@ class Availability:
     def is_drained(self) -> bool:
         return self._is_drained
 
-    @property
-    def is_stopping(self) -> bool:
-        return self._stopping.is_set()
-
-    @property
-    def turn(self) -> asyncio.Event:
-        """Set when a consumer that is opened now must be closed: no new work is taken, or `reopen` was called."""
-        return self._turn
-
-    async def opened(self) -> None:
-        """Return when new work may be taken; for ever waiting when the agent stops."""
-        await self._opened.wait()
-
-    async def stopped(self) -> None:
-        """Return when the agent stops."""
-        await self._stopping.wait()
-
     def stop(self) -> None:
         """Take nothing new; there is no way back."""
-        self._stopping.set()
-        self._settle()
+        self._is_stopping = True
+        self.changed.ring()
 
     def drain(self, note: str = "") -> None:
         """Take nothing new, and leave when what runs has ended."""
         log.info("agent.drain_ordered", extra={"note": note})
         self._is_drained = True
-        self._settle()
+        self.changed.ring()
 
     def pause(self, until: datetime, *, ordered_at: datetime, note: str = "") -> None:
         """Take nothing new until then. A later order replaces an earlier one."""
@@ -79,49 +56,36 @@ class Availability:
         if seconds > 0:
             log.info("agent.paused", extra={"until": until.isoformat(), "note": note})
             self._resumption = asyncio.get_running_loop().call_later(seconds, self._end_pause)
-        self._settle()
+        self.changed.ring()
 
     def resume(self) -> None:
         """Take work again, whether paused or drained; an agent that stops goes on stopping."""
         log.info("agent.resumed")
         self._is_drained = False
         self._forget_pause()
-        self._settle()
+        self.changed.ring()
 
     def clock_is(self, *, off: bool) -> None:
         """Take nothing new while this host's clock is off."""
         if off is not self._is_clock_off:
             self._is_clock_off = off
-            self._settle()
+            self.changed.ring()
 
     def refuse(self, reason: str) -> None:
         """Take nothing new, and leave: another process has this agent's identity."""
         log.error("agent.refused", extra={"reason": reason})
         self._refusal = reason
-        self._settle()
-
-    def reopen(self) -> None:
-        """Have every consumer closed and opened anew."""
-        self._turn.set()
-        self._turn = asyncio.Event()
+        self.changed.ring()
 
     def _end_pause(self) -> None:
         log.info("agent.pause_over")
         self._forget_pause()
-        self._settle()
+        self.changed.ring()
 
     def _forget_pause(self) -> None:
         if self._resumption is not None:
             self._resumption.cancel()
             self._resumption = None
-
-    def _settle(self) -> None:
-        if self.is_leaving or self._is_clock_off or self._resumption is not None:
-            self._opened.clear()
-            self.reopen()
-        else:
-            self._opened.set()
-        self.changed.ring()
 
 
 def time_left(until: datetime, *, ordered_at: datetime, now: datetime) -> timedelta:

@@ -33,6 +33,10 @@ class ClockWatch:
         if len(self._sent) > REMEMBERED_BEATS:
             self._sent.popitem(last=False)
 
+    def is_awaited(self, beat_id: UUID) -> bool:
+        """Return whether a heartbeat of this process is not answered yet."""
+        return beat_id in self._sent
+
     def heard(self, beat_id: UUID, *, at: datetime) -> None:
         """Compare clocks by the answer to a heartbeat, given `at` this time of the orchestrator's.
 

@@ -45,8 +45,8 @@ class Ears:
         self._health = health
         self.gave_up = False
 
-    async def run(self, reopen_control: Callable[[], None]) -> None:
-        """Look until cancelled."""
+    async def run(self, *reopen: Callable[[], None]) -> None:
+        """Look until cancelled; each of `reopen` opens a consumer anew."""
         never = Wake()
 
         async def look() -> None:
@@ -55,8 +55,8 @@ class Ears:
             if self._hearing.must_reconnect(now=now):
                 await self._broker.reconnect()
                 # Consumers too, and not only what is under them: who is deaf cannot tell which of them has died.
-                reopen_control()
-                self._availability.reopen()
+                for one in reopen:
+                    one()
             if self._hearing.must_give_up(now=now):
                 self.gave_up = True
                 self._availability.changed.ring()

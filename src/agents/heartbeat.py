@@ -12,6 +12,7 @@ from agents.hearing import Hearing
 from agents.registration import Identity
 from agents.replies import reply
 from agents.resources import ResourceMonitor
+from agents.slots import Slots
 from agents.trust import Trust
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import HEARTBEATS
@@ -37,6 +38,7 @@ class Heartbeat:
         clock: Clock,
         trust: Trust | None,
         clocks: ClockWatch,
+        slots: Slots,
         *,
         every: timedelta,
         health: Health,
@@ -50,6 +52,7 @@ class Heartbeat:
         self._clock = clock
         self._trust = trust
         self._clocks = clocks
+        self._slots = slots
         self._every = every
         self._health = health
         self._soon = Wake()
@@ -91,6 +94,7 @@ class Heartbeat:
                 beat_id=beat_id,
                 sent_at=self._clock.now(),
                 boot_id=identity.boot_id,
+                credit=self._slots.credit(),
                 schemas={} if self._hearing.has_heard else dict(identity.schemas),
                 trusted_keys=None if self._trust is None else self._trust.key_ids,
             ),

@@ -1,90 +1,246 @@
-"""What is done with a ticket, from whichever queue it came: read it, claim its task, and have that run."""
+"""Take in the work that was leased to this agent, from its own queue.
 
+What was leased to this process begins at once, or as soon as a slot is free. What it cannot use goes back untouched, so
+that the task need not wait for the end of its lease.
+"""
+
+import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 from uuid import UUID
 
-from agents.attempts import Attempt
+from agents.attempts import Attempt, Attempts
 from agents.availability import Availability
-from agents.capacity import Capacity
-from agents.claimer import Claimer
-from agents.reporter import Reporter
+from agents.begun import Begun
+from agents.handover import Handover
+from agents.listening import Listener
+from agents.results import handed_back
+from agents.signature_check import SignatureCheck
+from agents.slots import Slots
+from agents.spool_lines import Key, WrittenResult
+from agents.stopping import StopReason
 from agents.unreadable import Undertaker
 from common.broker.base import Broker, Queue
-from common.broker.topology import RESULTS
-from common.errors import ErrorCode
-from common.messages import ProtocolError, Ticket
-from common.protocol import MOST_TICKET_BYTES, ORCHESTRATOR, ErrorEnvelope, TicketEnvelope, UnreadableMessage, decode
+from common.clock import Clock
+from common.loop import Health, Wake
+from common.messages import Grant, GrantedTask
+from common.protocol import Envelope, UnreadableMessage, WorkRequestEnvelope
+from common.safeguards import Safeguard, is_on
 
 log = logging.getLogger(__name__)
 
+# How long work waits for a slot, in seconds: the result that asked for it may still be on its way to the disk.
+PATIENCE = 5.0
+# No grant is sent again when so many others came after it.
+REMEMBERED = 200_000
 
-@dataclass(frozen=True, slots=True)
-class Intake:
-    """What all slots share: where tickets come from and what is done with them."""
 
-    broker: Broker
-    agent_id: UUID
-    queue: Queue
-    work_types: Collection[str]
-    claimer: Claimer
-    reporter: Reporter
-    run: Callable[[Attempt], Coroutine[Any, Any, None]]
-    availability: Availability
-    undertaker: Undertaker
-    ticket_hold: timedelta
-    capacity: Capacity
-    unsupported: set[str] = field(default_factory=set)
+class Asked(Protocol):
+    """What this process knows of its own asking for work."""
 
-    async def claim(self, ticket: bytes) -> Attempt | None:
-        """Return the attempt that was granted; None when this agent has nothing to run.
+    def claim_of(self, grant: GrantedTask) -> UUID | None:
+        """Return the session or claim that a grant must answer; None when this process did not ask for it."""
+        ...
 
-        Raises `UnreadableMessage` when it is no ticket, and `ClaimUnanswered`.
+    def asked_at(self, grant: GrantedTask, number: int | None) -> float | None:
+        """Return since when the lease counts, on the monotonic clock; None when that is not known.
+
+        `number` is that of the message that asked for it.
         """
-        envelope = _read_ticket(ticket)
-        if envelope.payload.work_type not in self.work_types:
-            await self._refuse(envelope)
-            return None
-        return await self.claimer.claim(envelope.payload)
+        ...
 
-    async def work(self, attempt: Attempt) -> None:
-        """Run an attempt to its end. What goes wrong with it is logged; being cancelled stops it."""
+
+class Intake:
+    """Begins what comes, each attempt once. `work_ended` is called when one has ended and no result says so."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        agent_id: UUID,
+        queue: Queue,
+        run: Callable[[Attempt], Coroutine[Any, Any, None]],
+        slots: Slots,
+        asked: Asked,
+        *,
+        attempts: Attempts,
+        handover: Handover,
+        begun: Begun,
+        signatures: SignatureCheck,
+        availability: Availability,
+        clock: Clock,
+        undertaker: Undertaker,
+        health: Health,
+        work_ended: Callable[[], None],
+    ) -> None:
+        self._agent_id = agent_id
+        self._run = run
+        self._slots = slots
+        self._asked = asked
+        self._attempts = attempts
+        self._handover = handover
+        self._begun = begun
+        self._signatures = signatures
+        self._availability = availability
+        self._clock = clock
+        self._work_ended = work_ended
+        self._seen: OrderedDict[Key, None] = OrderedDict()
+        self._working: set[asyncio.Task[None]] = set()
+        self._idle = Wake()
+        self._listener = Listener("work", broker, queue, self._obey, undertaker=undertaker, health=health)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs, and nothing is on its way back."""
+        return not self._working
+
+    async def run(self) -> None:
+        """Take work in until cancelled, and then stop what still runs."""
         try:
-            await self.run(attempt)
-        except Exception:
-            log.exception("work.lost", extra={"task_id": attempt.task_id})
+            await self._listener.run()
+        finally:
+            await self.stop()
 
-    async def _refuse(self, envelope: TicketEnvelope) -> None:
-        """Give a ticket back to the orchestrator, which publishes it only to agents that offer such work."""
-        ticket: Ticket = envelope.payload
-        agent_id = str(self.agent_id)
-        message = f"Agent {agent_id} has no executor for work type {ticket.work_type!r}."
-        # One line for each type of work: tickets that were under way when this agent registered may come by hundreds.
-        level = logging.DEBUG if ticket.work_type in self.unsupported else logging.WARNING
-        self.unsupported.add(ticket.work_type)
-        log.log(level, "ticket.unsupported", extra={"task_id": ticket.task_id, "reason": message})
-        await self.reporter.send(
-            RESULTS,
-            ErrorEnvelope(
-                from_agent=agent_id,
-                to_agent=ORCHESTRATOR,
-                trace_id=envelope.trace_id,
-                request_id=envelope.request_id,
-                payload=ProtocolError(
-                    agent_id=self.agent_id,
-                    error_code=ErrorCode.UNSUPPORTED_WORK_TYPE,
-                    error_message=message,
-                    about=ticket.task_id,
-                ),
-            ),
+    def reopen(self) -> None:
+        """Throw the consumer away and open a new one."""
+        self._listener.reopen()
+
+    async def ended(self, *, within: float) -> bool:
+        """Wait until all work has ended; False when it takes too long."""
+        try:
+            async with asyncio.timeout(within):
+                while self._working:
+                    await self._idle.rung()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Cancel what still runs, and return when it has ended."""
+        working = list(self._working)
+        for one in working:
+            one.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
+
+    def _obey(self, envelope: Envelope) -> None:
+        if not isinstance(envelope, WorkRequestEnvelope):
+            raise UnreadableMessage(f"type: an agent's work queue takes work_request, not {envelope.type}")
+        for grant in envelope.payload.tasks:
+            self._take(grant, envelope.payload)
+
+    def _take(self, grant: GrantedTask, message: Grant) -> None:
+        key = Key(grant.work.task_id, grant.fence)
+        is_guarded = is_on(Safeguard.REPLAY)
+        if is_guarded and key in self._seen:
+            log.debug("grant.repeated", extra={"task_id": key.task_id, "fence": key.fence})
+            return
+        if is_guarded and (self._handover.owes(key) or self._begun.is_of_earlier_life(key)):
+            # It is anything but untouched; how it ended is on its way, or known.
+            log.info("grant.of_earlier_life", extra={"task_id": key.task_id, "fence": key.fence})
+            return
+        if is_guarded and self._asked.claim_of(grant) != grant.claim_id:
+            # Leased to an earlier process, which did not begin it.
+            if self._is_genuine(grant, message):
+                self._see(key)
+                self._hand_back(grant)
+            return
+        self._see(key)
+        self._slots.receive()
+        asked_at = self._asked.asked_at(grant, message.credit)
+        now = self._clock.monotonic()
+        if asked_at is None and not is_guarded:
+            asked_at = now
+        attempt = Attempt.granted(
+            grant,
+            asked_at=now if asked_at is None else asked_at,
+            signature=message.signature,
+            credit=message.credit,
         )
+        if asked_at is None or attempt.lease_until <= now or not self._availability.is_open:
+            self._slots.end(attempt)
+            if self._is_genuine(grant, message):
+                self._hand_back(grant)
+            return
+        # Known from here on, so that a cancel that follows in the same breath finds it.
+        self._attempts.add(attempt)
+        if now - asked_at > grant.lease_seconds / 2:
+            attempt.renewed = asyncio.Event()
+        self._spawn(self._work(attempt), name="work")
 
+    def _see(self, key: Key) -> None:
+        self._seen[key] = None
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
 
-def _read_ticket(body: bytes) -> TicketEnvelope:
-    envelope = decode(body, limit=MOST_TICKET_BYTES)
-    if not isinstance(envelope, TicketEnvelope):
-        raise UnreadableMessage(f"type: a work queue takes work_request, not {envelope.type}")
-    return envelope
+    def _is_genuine(self, grant: GrantedTask, message: Grant) -> bool:
+        """Return whether the orchestrator can be told that a grant is not used; a forged one is nothing at all."""
+        is_genuine = self._signatures.is_genuine(grant, message.signature, message.credit)
+        if not is_genuine:
+            log.warning("grant.forged", extra={"task_id": grant.work.task_id, "fence": grant.fence})
+        return is_genuine
+
+    def _spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        working = asyncio.create_task(work, name=name)
+        self._working.add(working)
+        working.add_done_callback(self._over)
+
+    def _over(self, working: asyncio.Task[None]) -> None:
+        self._working.discard(working)
+        if not self._working:
+            self._idle.ring()
+        if not self._availability.is_open:
+            self._availability.changed.ring()
+        if not working.cancelled() and (failure := working.exception()) is not None:
+            log.error("work.lost", exc_info=failure)
+
+    async def _work(self, attempt: Attempt) -> None:
+        """Run an attempt in a slot, and report how it ended."""
+        await self._renewed(attempt)
+        has_slot = await self._has_slot()
+        if not has_slot:
+            attempt.stop.order(StopReason.NO_SLOT, grace=0)
+        try:
+            await self._run(attempt)
+        finally:
+            if has_slot:
+                self._slots.release()
+            if self._slots.end(attempt):
+                self._work_ended()
+
+    async def _renewed(self, attempt: Attempt) -> None:
+        """Wait until a lease that is old when it comes was renewed, or is over: then the attempt is stopped."""
+        if attempt.renewed is None:
+            return
+        waiting = [asyncio.ensure_future(attempt.renewed.wait()), asyncio.ensure_future(attempt.stop.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _has_slot(self) -> bool:
+        """Take the next slot that is free; False when none is for long."""
+        if self._slots.is_one_free:
+            await self._slots.take()
+            return True
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._slots.take()
+        except TimeoutError:
+            return False
+        return True
+
+    def _hand_back(self, grant: GrantedTask) -> None:
+        # Said at once, so that the task need not wait for the end of the lease.
+        log.warning("grant.late", extra={"task_id": grant.work.task_id, "trace_id": grant.trace_id})
+        self._spawn(self._say_handed_back(grant), name="hand back")
+
+    async def _say_handed_back(self, grant: GrantedTask) -> None:
+        was_cancelled = self._attempts.was_cancelled(grant.work.task_id, grant.fence)
+        result = WrittenResult.of(handed_back(self._agent_id, grant, was_cancelled=was_cancelled))
+        try:
+            await self._handover.hand_over(result)
+        except Exception:  # the lease ends by itself; the agent lives on
+            log.exception("grant.not_handed_back", extra={"task_id": grant.work.task_id})

@@ -1,14 +1,21 @@
-"""What is published of the reports that are ready together: results as one message, and not too much in one call."""
+"""What is published of the reports that are ready together: results as one message, and not too much in one call.
+
+Each message of results asks for more work.
+"""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from common.messages import Credit
 from common.protocol import MOST_RESULTS, MOST_RESULTS_BYTES, join_results
 
 RESULT = "work_result"
 RESULTS_TOGETHER = "work_results"
+
+AskForWork = Callable[[], Credit]
+
 # So much gets through in time over a slow line, too.
 MOST_IN_A_CALL = 8 * 1024 * 1024
 
@@ -17,7 +24,7 @@ MOST_IN_A_CALL = 8 * 1024 * 1024
 class Report:
     """What is to be stored in a reply queue. A repeated publish is a new message, so this has no message id.
 
-    One that `is_alone` is a message of its own, whatever else is ready.
+    A result that `is_alone` is in a message of its own, whatever else is ready.
     """
 
     queue: str
@@ -26,16 +33,20 @@ class Report:
     is_alone: bool = False
 
 
-def joined(agent_id: UUID, reports: Iterable[Report]) -> list[Report]:
+def joined(agent_id: UUID, reports: Iterable[Report], ask: AskForWork) -> list[Report]:
     """Return reports in which results for the same queue are one, behind everything else, which keeps its order."""
     others: list[Report] = []
     results: dict[str, list[bytes]] = defaultdict(list)
     for report in reports:
-        if report.type == RESULT and not report.is_alone:
-            results[report.queue].append(report.body)
-        else:
+        if report.type != RESULT:
             others.append(report)
-    together = [_as_one(agent_id, queue, some) for queue, bodies in results.items() for some in _portions(bodies)]
+        elif report.is_alone:
+            others.append(_as_one(agent_id, report.queue, [report.body], ask()))
+        else:
+            results[report.queue].append(report.body)
+    together = [
+        _as_one(agent_id, queue, some, ask()) for queue, bodies in results.items() for some in _portions(bodies)
+    ]
     return [*others, *together]
 
 
@@ -53,10 +64,8 @@ def calls(reports: Iterable[Report]) -> Iterator[list[Report]]:
         yield call
 
 
-def _as_one(agent_id: UUID, queue: str, bodies: Sequence[bytes]) -> Report:
-    if len(bodies) == 1:
-        return Report(queue, RESULT, bodies[0])
-    return Report(queue, RESULTS_TOGETHER, join_results(agent_id, bodies))
+def _as_one(agent_id: UUID, queue: str, bodies: Sequence[bytes], credit: Credit) -> Report:
+    return Report(queue, RESULTS_TOGETHER, join_results(agent_id, bodies, credit=credit))
 
 
 def _portions(bodies: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import Field, TypeAdapter, ValidationError
 
 from agents.journal import Ended, ProcessStarted, Started, Unended
+from agents.spool_lines import Key
 
 log = logging.getLogger(__name__)
 
@@ -17,14 +18,14 @@ _ENTRY: TypeAdapter[Started | ProcessStarted | Ended] = TypeAdapter(
 )
 
 
-def used_claims(lines: Iterable[bytes]) -> list[UUID]:
-    """Return the claims whose grants were begun, the oldest first."""
+def begun(lines: Iterable[bytes]) -> list[Key]:
+    """Return the attempts that were begun, the oldest first."""
     found = []
     for line in filter(None, lines):
         with suppress(ValidationError):
             entry = _ENTRY.validate_json(line)
-            if isinstance(entry, Started) and entry.claim_id is not None:
-                found.append(entry.claim_id)
+            if isinstance(entry, Started):
+                found.append(Key(entry.task_id, entry.fence))
     return found
 
 

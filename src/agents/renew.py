@@ -75,6 +75,8 @@ class LeaseRenewer:
                 attempt.lease_until = max(attempt.lease_until, sent + renewed.lease_seconds)
                 attempt.renew_at = max(attempt.renew_at, sent + renewed.lease_seconds / 3)
                 self._deadlines.renewed(attempt)
+                if attempt.renewed is not None:
+                    attempt.renewed.set()
         for lease in renewed.lost:  # for good, whichever renewal it answers
             attempt = self._attempts.find(lease.task_id, lease.fence)
             if attempt is not None:

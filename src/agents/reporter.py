@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from agents.joining import Report, calls, joined
+from agents.joining import AskForWork, Report, calls, joined
 from common.backoff import full_jitter
 from common.batching import Batcher
 from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
@@ -28,10 +28,11 @@ LONGEST_PAUSE = timedelta(seconds=5)
 
 
 class Reporter:
-    """Publishes reports, again and again if need be. Use it as a context manager."""
+    """Publishes reports, again and again if need be; results `ask` for more work. Use it as a context manager."""
 
-    def __init__(self, broker: Broker, agent_id: UUID) -> None:
+    def __init__(self, broker: Broker, agent_id: UUID, ask: AskForWork) -> None:
         self._broker = broker
+        self._ask = ask
         self._agent_id = agent_id
         self._batcher: Batcher[Report, None] = Batcher(self._store, limit=MAX_BATCH)
 
@@ -61,7 +62,7 @@ class Reporter:
         return self._batcher.hand_in(report)
 
     async def _store(self, reports: Sequence[Report]) -> Sequence[None]:
-        for call in calls(joined(self._agent_id, reports)):
+        for call in calls(joined(self._agent_id, reports, self._ask)):
             await self._publish(call)
         return [None] * len(reports)
 

@@ -24,6 +24,7 @@ from agents.progress_file import PROGRESS_VARIABLE, ProgressFiles, file_in
 from agents.reporter import Reporter
 from agents.results import as_reported, work_result
 from agents.secrets.resolve import Secrets
+from agents.slots import Slots
 from agents.spool_lines import WrittenResult
 from agents.workspace import Workspaces
 from agents.write_gate import Passage, Refusal, WriteGate
@@ -52,6 +53,7 @@ class Runner:
         handover: Handover,
         journal: Journal,
         attempts: Attempts,
+        slots: Slots,
         keepers: Keepers,
         deadlines: Deadlines,
         clock: Clock,
@@ -70,6 +72,7 @@ class Runner:
         self._handover = handover
         self._journal = journal
         self._attempts = attempts
+        self._slots = slots
         self._keepers = keepers
         self._deadlines = deadlines
         self._clock = clock
@@ -139,6 +142,8 @@ class Runner:
             unsent = stream.finish()
             result = written(unsent)
             if stream.is_done:
+                # Counted now, so that the message with the result asks for the next task.
+                self._slots.end(attempt)
                 await self._handover.hand_over(result, queue=queue(), kept=kept)
                 return
             # On disk with all output that may not have arrived, before anything waits for the broker.
@@ -146,6 +151,7 @@ class Runner:
             kept()
             rest = await stream.close()
             last = result if rest == unsent else written(rest)
+            self._slots.end(attempt)
             await self._handover.send(last, queue=queue())
 
     def _log_stream(self, grant: GrantedTask, send: SendChunks) -> LogStream:
@@ -161,7 +167,7 @@ class Runner:
         grant = attempt.grant
         if attempt.stop.reason is not None:
             return Outcome(ResultStatus.CANCELLED), False, False
-        passage = await self._gate.admit(grant, attempt.signature)
+        passage = await self._gate.admit(grant, attempt.signature, attempt.credit)
         if isinstance(passage, Refusal):
             return passage.outcome, False, False
         programs = Programs(self._keepers, kill_at=lambda: deadline_of(attempt))

@@ -35,7 +35,8 @@ class AgentSettings(Settings):
     table: ClassVar[str | None] = "agent"
 
     type: AgentType = Field(
-        default="infra", description="The pool that this agent belongs to; it takes work from work.<type>."
+        default="infra",
+        description="The pool that this agent belongs to; it takes work from the queue work.<type>.<its id>.",
     )
     name: Line = Field(
         default_factory=lambda: on_one_line(socket.gethostname()) or "unnamed",
@@ -69,12 +70,6 @@ class AgentSettings(Settings):
     kill_grace_seconds: float = Field(
         default=10.0, ge=0, le=600, description="How long a process has between SIGTERM and SIGKILL."
     )
-    claim_timeout_seconds: float = Field(
-        default=5.0,
-        ge=0.05,
-        le=60,
-        description="How long the agent waits for the answer to a claim before it repeats it.",
-    )
     lease_seconds: int = Field(
         default=60,
         ge=1,
@@ -88,12 +83,6 @@ class AgentSettings(Settings):
         le=60,
         description="Over HTTP: how long a claim waits at the orchestrator for work; give less than what a proxy in "
         "between allows.",
-    )
-    ticket_hold_seconds: float = Field(
-        default=300.0,
-        ge=0.05,
-        le=1500,
-        description="How long a ticket stays unacknowledged while its work runs; RabbitMQ allows 1800.",
     )
     result_resend_seconds: float = Field(
         default=10.0,

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from agents.signature_rules import disagreement
+from agents.signature_rules import SignedGrants, disagreement
 from agents.trust import Trust
 from common.clock import Clock
 from common.messages import GrantedTask
@@ -20,11 +20,6 @@ REMEMBERED = 64
 NEWS_SECONDS = 15.0
 
 
-def own_claim(grant: GrantedTask) -> UUID:
-    """Return the claim that a grant answers; over HTTP another id was sent."""
-    return grant.claim_id
-
-
 class SignatureCheck:
     """`trust` None checks nothing: every grant counts."""
 
@@ -35,7 +30,7 @@ class SignatureCheck:
         clock: Clock,
         *,
         skew: timedelta,
-        claim_of: Callable[[GrantedTask], UUID | None] = own_claim,
+        claim_of: Callable[[GrantedTask], UUID | None],
         ask_for_keys: Callable[[], None] = lambda: None,
     ) -> None:
         self._trust = trust
@@ -44,60 +39,72 @@ class SignatureCheck:
         self._skew = skew
         self._claim_of = claim_of
         self._ask_for_keys = ask_for_keys
-        self._read: OrderedDict[str, tuple[str, GrantClaims]] = OrderedDict()
+        self._read: OrderedDict[str, tuple[str, SignedGrants]] = OrderedDict()
 
-    async def refusal(self, grant: GrantedTask, signature: str | None) -> str | None:
-        """Return why a grant may not be run; None when it is the orchestrator's, for this agent, and now."""
+    async def refusal(self, grant: GrantedTask, signature: str | None, credit: int | None) -> str | None:
+        """Return why a grant may not be run; None when it is the orchestrator's, for this process, and now.
+
+        `signature` and `credit` are those of the message that brought it.
+        """
+        claim_id = self._claim_of(grant)
+        if claim_id is None:
+            return "this agent did not ask for it"
         try:
-            return self._problem(grant, signature)
+            return self._problem(grant, signature, credit, claim_id)
         except UnknownKey as unknown:
             assert self._trust is not None
             self._ask_for_keys()
             if not await self._trust.knows(unknown.key_id, within=NEWS_SECONDS):
                 return str(unknown)
-        return self._problem_or_unknown(grant, signature)
+        return self._problem_or_unknown(grant, signature, credit, claim_id)
 
-    def is_genuine(self, grant: GrantedTask, signature: str | None) -> bool:
-        """Return whether a grant that no claim waits for is the orchestrator's all the same."""
-        return self._problem_or_unknown(grant, signature) is None
+    def is_genuine(self, grant: GrantedTask, signature: str | None, credit: int | None) -> bool:
+        """Return whether a grant is the orchestrator's, for this or an earlier process of this agent."""
+        return self._problem_or_unknown(grant, signature, credit, grant.claim_id) is None
 
-    def _problem_or_unknown(self, grant: GrantedTask, signature: str | None) -> str | None:
+    def _problem_or_unknown(
+        self, grant: GrantedTask, signature: str | None, credit: int | None, claim_id: UUID
+    ) -> str | None:
         try:
-            return self._problem(grant, signature)
+            return self._problem(grant, signature, credit, claim_id)
         except UnknownKey as unknown:
             return str(unknown)
 
-    def _problem(self, grant: GrantedTask, signature: str | None) -> str | None:
+    def _problem(self, grant: GrantedTask, signature: str | None, credit: int | None, claim_id: UUID) -> str | None:
         """See `refusal`; raises `UnknownKey`."""
         if self._trust is None:
             return None
         if signature is None:
             return "it is not signed"
         try:
-            claims = self._claims(self._trust, signature)
+            signed = self._signed(self._trust, signature)
         except UnknownKey:
             raise
         except NotTrusted as error:
             return str(error)
-        claim_id = self._claim_of(grant)
-        if claim_id is None:
-            return "this agent did not ask for it"
-        if not is_on(Safeguard.REPLAY):
-            claim_id = next((one.claim_id for one in claims.tasks if one.task_id == grant.work.task_id), claim_id)
-        now = self._clock.now()
-        return disagreement(claims, grant, agent_id=self._agent_id, claim_id=claim_id, now=now, skew=self._skew)
+        if not is_on(Safeguard.REPLAY) and (task := signed.tasks.get(grant.work.task_id)) is not None:
+            claim_id = task.claim_id
+        return disagreement(
+            signed,
+            grant,
+            credit=credit,
+            agent_id=self._agent_id,
+            claim_id=claim_id,
+            now=self._clock.now(),
+            skew=self._skew,
+        )
 
-    def _claims(self, trust: Trust, signature: str) -> GrantClaims:
+    def _signed(self, trust: Trust, signature: str) -> SignedGrants:
         """Return what a signature says. The memory ends with the trust in its key."""
         known = self._read.get(signature)
         if known is not None and known[0] in trust.key_ids:
             return known[1]
-        signed = trust.check(signature, Purpose.GRANT)
+        checked = trust.check(signature, Purpose.GRANT)
         try:
-            claims = GrantClaims.model_validate_json(signed.claims)
+            signed = SignedGrants.of(GrantClaims.model_validate_json(checked.claims))
         except ValidationError:
             raise NotTrusted("what was signed is no grant") from None
-        self._read[signature] = signed.key_id, claims
+        self._read[signature] = checked.key_id, signed
         if len(self._read) > REMEMBERED:
             self._read.popitem(last=False)
-        return claims
+        return signed

@@ -1,40 +1,60 @@
 """Whether signed claims and a grant say the same: a pure decision."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from common.messages import GrantedTask
 from common.signing.claims import GrantClaims, SignedTask, out_of_date, signed_values
 
-# A grant over HTTP has less of it than was signed: time has passed since.
-MAY_BE_LESS = "lease_seconds"
-# All other fields are compared as they are, but the claim, which is that of the agent.
-_COMPARED = tuple(name for name in SignedTask.model_fields if name not in ("claim_id", MAY_BE_LESS))
+# The claim is compared with that of the agent, and everything else as it is.
+_COMPARED = tuple(name for name in SignedTask.model_fields if name != "claim_id")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedGrants:
+    """What was signed for one message, and its tasks by their ids."""
+
+    claims: GrantClaims
+    tasks: Mapping[UUID, SignedTask]
+
+    @classmethod
+    def of(cls, claims: GrantClaims) -> "SignedGrants":
+        return cls(claims, {task.task_id: task for task in claims.tasks})
 
 
 def disagreement(
-    claims: GrantClaims, grant: GrantedTask, *, agent_id: UUID, claim_id: UUID, now: datetime, skew: timedelta
+    signed: SignedGrants,
+    grant: GrantedTask,
+    *,
+    credit: int | None,
+    agent_id: UUID,
+    claim_id: UUID,
+    now: datetime,
+    skew: timedelta,
 ) -> str | None:
     """Return why a grant may not be run although the claims are the orchestrator's; None when it may.
 
-    `claim_id` is that of the claim which this agent made; `skew` is how far the clocks of two hosts may differ.
+    `credit` is that of the message that brought it, `claim_id` the session or the claim that this agent asked with, and
+    `skew` how far the clocks of two hosts may differ.
     """
-    if claims.aud != agent_id:
+    if signed.claims.aud != agent_id:
         return "it is signed for another agent"
-    if (reason := out_of_date(claims, now=now, skew=skew)) is not None:
+    if (reason := out_of_date(signed.claims, now=now, skew=skew)) is not None:
         return reason
-    signed = next((one for one in claims.tasks if one.task_id == grant.work.task_id), None)
-    if signed is None:
+    if signed.claims.credit != credit:
+        return "credit is not what was signed"
+    task = signed.tasks.get(grant.work.task_id)
+    if task is None:
         return "its signature is that of another task"
-    if signed.claim_id != claim_id:
+    if task.claim_id != claim_id:
         return "it answers another claim than the one that this agent made"
     try:
         shown = signed_values(grant)
     except (TypeError, ValueError):
         return "its content has no digest"
-    if not 0 < grant.lease_seconds <= signed.lease_seconds:
-        return "lease_seconds is not what was signed"
     for name in _COMPARED:
-        if shown[name] != getattr(signed, name):
+        if shown[name] != getattr(task, name):
             return f"{name} is not what was signed"
     return None

@@ -1,20 +1,18 @@
 """Open an agent's way to the orchestrator: a message bus, or the queue API over HTTP in its place."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 from agents.credential import find_token
+from agents.listening import declare_if_allowed
 from agents.registration import Identity
 from agents.settings import AgentSettings
-from common.broker.base import Broker, BrokerUnavailable, NotPermitted
+from common.broker.base import Broker, BrokerUnavailable, Queue
 from common.broker.connect import open_broker
-from common.broker.topology import DEAD_LETTER_QUEUE, REPLY_QUEUES, control_queue, work_queue
+from common.broker.topology import SHARED_QUEUES, control_queue, work_queue
 from common.config import SharedSettings
 from common.errors import StartupRefused
-
-log = logging.getLogger(__name__)
 
 
 class BrokerNotReady(StartupRefused):
@@ -55,20 +53,15 @@ async def open_way(
         try:
             if broker is None:
                 broker = await stack.enter_async_context(_opened(settings, shared, identity))
-            await _declare(broker, identity)
+            await declare_if_allowed(broker, *SHARED_QUEUES, *_own_queues(identity))
         except BrokerUnavailable as failure:
             refusal = BrokerNotReady if settings.server_url is None else ServerNotReady
             raise refusal(failure) from failure
         yield broker
 
 
-async def _declare(broker: Broker, identity: Identity) -> None:
-    try:
-        await broker.declare(
-            DEAD_LETTER_QUEUE, *REPLY_QUEUES, work_queue(identity.agent_type), control_queue(identity.agent_id)
-        )
-    except NotPermitted:
-        log.info("queues.left_to_orchestrator", extra={"queues": control_queue(identity.agent_id).name})
+def _own_queues(identity: Identity) -> tuple[Queue, Queue]:
+    return work_queue(identity.agent_type, identity.agent_id), control_queue(identity.agent_id)
 
 
 @asynccontextmanager

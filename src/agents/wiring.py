@@ -1,33 +1,29 @@
 """Build the objects of an agent, and nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from agents.agent import Agent
 from agents.attempts import Attempts
 from agents.availability import Availability
-from agents.capacity import Capacity
-from agents.claimer import Claimer
+from agents.begun import Begun
 from agents.clock_watch import ClockWatch
 from agents.control import ControlListener
 from agents.ears import Ears
 from agents.executors.base import Executor
 from agents.executors.enforcement import Enforcement
-from agents.given import GivenWork
 from agents.handover import Handover
 from agents.hearing import MISSED_BEATS, Hearing
 from agents.heartbeat import Heartbeat
-from agents.intake import Intake
+from agents.intake import Asked, Intake
 from agents.journal import Journal
 from agents.journal_file import JournalFile
-from agents.leftovers import unended, used_claims
+from agents.leftovers import begun, unended
 from agents.life import Fate, fate_of
-from agents.own_tickets import OwnTickets
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keepers
 from agents.progress_file import ProgressFiles
@@ -39,21 +35,18 @@ from agents.resources import ResourceMonitor
 from agents.runner import Runner
 from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings
-from agents.signature_check import SignatureCheck, own_claim
+from agents.signature_check import SignatureCheck
 from agents.slots import Slots
 from agents.spool import Spool
 from agents.spool_lines import Key
-from agents.standing_claimer import StandingClaimer
 from agents.trust import Trust
 from agents.unreadable import Undertaker
-from agents.used_claims import UsedClaims
 from agents.workspace import Workspaces
 from agents.write_gate import OwnPolicy, WriteGate
 from common.broker.base import Broker
-from common.broker.topology import own_work_queue, work_queue
+from common.broker.topology import work_queue
 from common.clock import Clock, SystemClock
 from common.loop import Health
-from common.messages import GrantedTask
 from common.redaction.values import Values
 
 # Below the state directory.
@@ -88,6 +81,8 @@ async def build_agent(
     kill_grace = timedelta(seconds=settings.kill_grace_seconds)
     heartbeat_every = timedelta(seconds=settings.heartbeat_seconds)
     hearing = Hearing(every=heartbeat_every, give_up_after=timedelta(seconds=settings.deaf_exit_seconds) or None)
+    slots = Slots(settings.slots, identity.boot_id, availability, clock)
+    asked = _asked(settings, slots, broker)
     resources, deadlines = ResourceMonitor(keepers), Deadlines()
     workspaces = Workspaces(settings.state_dir / WORKSPACES, keep=settings.keep_workspaces)
     async with AsyncExitStack() as stack:
@@ -101,6 +96,7 @@ async def build_agent(
             clock,
             trust,
             clocks,
+            slots,
             every=heartbeat_every,
             health=health,
         )
@@ -109,14 +105,12 @@ async def build_agent(
             agent_id,
             clock,
             skew=skew,
-            claim_of=_claims_of(settings, broker),
+            claim_of=asked.claim_of,
             ask_for_keys=heartbeat.beat_soon,
         )
         leases = LeaseRenewer(broker, agent_id, attempts, clock, deadlines=deadlines, kill_grace=kill_grace)
-        reporter = await stack.enter_async_context(Reporter(broker, agent_id))
-        capacity = Capacity(settings.slots)
-        standing = StandingClaimer(broker, agent_id, identity.agent_type, capacity, availability, clock, health=health)
-        journal, handover, left, late_recovery, used = await _open_state(
+        reporter = await stack.enter_async_context(Reporter(broker, agent_id, slots.credit))
+        journal, handover, left, late_recovery, already_begun = await _open_state(
             stack, settings, identity, reporter, clock, health, hearing, availability
         )
         runner = Runner(
@@ -126,7 +120,7 @@ async def build_agent(
                 agent_type=identity.agent_type,
                 journal=journal,
                 signatures=signatures,
-                used=used,
+                begun=already_begun,
                 policy=policy,
             ),
             workspaces=workspaces,
@@ -135,6 +129,7 @@ async def build_agent(
             handover=handover,
             journal=journal,
             attempts=attempts,
+            slots=slots,
             keepers=keepers,
             deadlines=deadlines,
             clock=clock,
@@ -145,54 +140,29 @@ async def build_agent(
             enforcement=enforcement,
             output_per_second=settings.output_bytes_per_second,
         )
-        given = GivenWork(runner.run, capacity, availability, attempts)
-        claimer = await stack.enter_async_context(
-            Claimer(
+        undertaker = Undertaker(broker, agent_id)
+        yield Agent(
+            intake=Intake(
                 broker,
                 agent_id,
-                attempts,
-                clock,
-                availability,
-                signatures,
-                standing,
-                given,
-                timeout=timedelta(seconds=settings.claim_timeout_seconds),
-            )
-        )
-        undertaker = Undertaker(broker, agent_id)
-        own_tickets = (
-            None
-            if settings.server_url
-            else OwnTickets(broker, own_work_queue(agent_id), availability, health, undertaker)
-        )
-        intake = Intake(
-            broker=broker,
-            agent_id=agent_id,
-            queue=work_queue(identity.agent_type),
-            work_types=frozenset(executors),
-            claimer=claimer,
-            reporter=reporter,
-            run=runner.run,
-            availability=availability,
-            undertaker=undertaker,
-            ticket_hold=timedelta(seconds=settings.ticket_hold_seconds),
-            capacity=capacity,
-        )
-        yield Agent(
-            # A job over HTTP is claimed for one slot.
-            slots=Slots(
-                settings.slots,
-                intake,
-                own_tickets=own_tickets,
-                most_in_a_lane=1 if settings.server_url else settings.slots,
-                given=given,
+                work_queue(identity.agent_type, agent_id),
+                runner.run,
+                slots,
+                asked,
+                attempts=attempts,
+                handover=handover,
+                begun=already_begun,
+                signatures=signatures,
+                availability=availability,
+                clock=clock,
+                undertaker=undertaker,
+                health=health,
+                work_ended=heartbeat.beat_soon,
             ),
-            own_tickets=own_tickets,
             control=ControlListener(
                 broker,
                 agent_id,
-                claimer=claimer,
-                standing=standing,
+                slots=slots,
                 leases=leases,
                 attempts=attempts,
                 handover=handover,
@@ -200,7 +170,6 @@ async def build_agent(
                 availability=availability,
                 undertaker=undertaker,
                 trust=trust,
-                used=used,
                 clock=clock,
                 clocks=clocks,
                 health=health,
@@ -208,7 +177,6 @@ async def build_agent(
                 started_at=identity.started_at,
                 boot_id=identity.boot_id,
             ),
-            standing=standing,
             leases=leases,
             heartbeat=heartbeat,
             ears=Ears(broker, hearing, availability, clock, every=heartbeat_every, health=health),
@@ -225,13 +193,13 @@ async def build_agent(
         )
 
 
-def _claims_of(settings: AgentSettings, broker: Broker) -> Callable[[GrantedTask], UUID | None]:
-    """Return how to find the claim that a grant answers."""
+def _asked(settings: AgentSettings, slots: Slots, broker: Broker) -> Asked:
+    """Return what knows how this process asks for work: by its credit, or by claims over HTTP."""
     if settings.server_url is None:
-        return own_claim
+        return slots
     from agents.over_http.broker import OverHttp  # with an HTTP client, which others do without
 
-    return broker.claim_of if isinstance(broker, OverHttp) else own_claim
+    return broker if isinstance(broker, OverHttp) else slots
 
 
 async def _open_state(
@@ -243,10 +211,10 @@ async def _open_state(
     health: Health,
     hearing: Hearing,
     availability: Availability,
-) -> tuple[Journal, Handover, list[Key], LateRecovery, UsedClaims]:
+) -> tuple[Journal, Handover, list[Key], LateRecovery, Begun]:
     """Open the journal and the spool, and put in order what they hold.
 
-    Return with them the results to send first, what is to be done later, and the claims that earlier lives have used.
+    Return with them the results to send first, what is to be done later, and what earlier lives have begun.
     """
     file, spool = JournalFile(settings.state_dir / "journal.jsonl"), Spool(settings.state_dir / "spool")
     try:
@@ -254,7 +222,7 @@ async def _open_state(
         spooled = await asyncio.to_thread(spool.open)
     except OSError as error:
         raise StateUnusable(settings.state_dir, error) from None
-    unfinished, used = await asyncio.to_thread(lambda: (unended(lines), UsedClaims(used_claims(lines))))
+    unfinished, already_begun = await asyncio.to_thread(lambda: (unended(lines), Begun(begun(lines))))
     fates = {fate: [one for one in unfinished if fate_of(one.started) is fate] for fate in Fate}
     if fates[Fate.RUNS]:
         raise CopyOfRunningAgent(settings.state_dir, fates[Fate.RUNS][0].started.agent_pid)
@@ -271,4 +239,4 @@ async def _open_state(
     handover.expect(Key(one.started.task_id, one.started.fence) for one in doubtful)
     after = max(timedelta(seconds=settings.heartbeat_seconds) * MISSED_BEATS, LEAST_SILENCE)
     late = LateRecovery(doubtful, recovering, handover, hearing, availability, after=after)
-    return journal, handover, [*spooled, *owed], late, used
+    return journal, handover, [*spooled, *owed], late, already_begun

@@ -1,7 +1,7 @@
 """The one way to an executor.
 
-What comes here passes in this order: the orchestrator's signature for this agent, now, and exactly this work; a claim
-that was not used before; the agent's own policy, which only the host's administrator can widen; a line in the
+What comes here passes in this order: the orchestrator's signature for this agent, now, and exactly this work; an
+attempt that did not begin before; the agent's own policy, which only the host's administrator can widen; a line in the
 journal, on disk. Only then does it become `Permitted`, which is all that an executor takes.
 """
 
@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agents.begun import Begun
 from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.journal import Journal
 from agents.life import own_life
 from agents.permitted import Permitted
 from agents.signature_check import SignatureCheck
-from agents.used_claims import UsedClaims
+from agents.spool_lines import Key
 from common.confinement import Confinement
 from common.errors import ErrorCode
 from common.messages import GrantedTask, ResultStatus
@@ -77,25 +78,30 @@ class WriteGate:
         agent_type: str,
         journal: Journal,
         signatures: SignatureCheck,
-        used: UsedClaims,
+        begun: Begun,
         policy: OwnPolicy | None = None,
     ) -> None:
         self._executors = executors
         self._agent_type = agent_type
         self._journal = journal
         self._signatures = signatures
-        self._used = used
+        self._begun = begun
         self._policy = policy
         self._life = own_life()
 
-    async def admit(self, grant: GrantedTask, signature: str | None) -> Passage | Refusal:
-        """Let work through, or say why not. What was let through once is not let through again."""
-        if (problem := await self._signatures.refusal(grant, signature)) is not None:
+    async def admit(
+        self, grant: GrantedTask, signature: str | None = None, credit: int | None = None
+    ) -> Passage | Refusal:
+        """Let work through, or say why not. What was let through once is not let through again.
+
+        `signature` and `credit` are those of the message that brought it.
+        """
+        if (problem := await self._signatures.refusal(grant, signature, credit)) is not None:
             return self._refused(grant, _not_genuine(grant, problem))
-        if not self._used.use(grant.claim_id) and is_on(Safeguard.REPLAY):
-            return self._refused(grant, _not_genuine(grant, "this claim was used before"))
+        if not self._begun.begin(Key(grant.work.task_id, grant.fence)) and is_on(Safeguard.REPLAY):
+            return self._refused(grant, _not_genuine(grant, "this attempt began before"))
         executor = self._executors.get(grant.work.work_type)
-        if executor is None:  # the orchestrator granted something else than the ticket said
+        if executor is None:
             message = f"This agent has no executor for {grant.work.work_type!r}."
             return self._refused(grant, Refusal(ErrorCode.UNSUPPORTED_WORK_TYPE, message))
         confinement, effect = grant.confinement, grant.effect

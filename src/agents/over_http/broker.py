@@ -1,8 +1,8 @@
 """The queue API as the broker of an agent.
 
 What the agent publishes becomes requests; what the answers say is delivered to it as the messages that a broker would
-have brought: tickets and grants for claimed jobs, `renewed`, `stored`, `heard`, and orders. So everything above this is
-the same agent. `publish` returns when the server has answered, and raises `ServerAway` when that is not known.
+have brought: work for claimed jobs, `renewed`, `stored`, `heard`, and orders. So everything above this is the same
+agent. `publish` returns when the server has answered, and raises `ServerAway` when that is not known.
 """
 
 import asyncio
@@ -20,20 +20,18 @@ from agents.over_http.job_claimer import JobClaimer
 from agents.over_http.leases import Leases
 from agents.over_http.orders import Orders
 from agents.over_http.reports import Report, Reports
-from agents.over_http.tickets import TicketConsumer
 from agents.registration import Identity
 from common.broker.base import Broker, Consumer, Outgoing, Queue
 from common.broker.memory import MemoryBroker
-from common.broker.topology import work_queue
 from common.clock import Clock, SystemClock
 from common.loop import Health
-from common.messages import Claim, GrantedTask, ProtocolError, Renew, StatusUpdate, WorkResult, WorkStatus
+from common.messages import Credit, GrantedTask, Renew, StatusUpdate, WorkStatus
 from common.protocol import WorkResults, decode
 from common.unreadable import Unreadable
 
 log = logging.getLogger(__name__)
 
-# How long jobs that no slot took may take to get back when the agent leaves.
+# How long jobs that the agent did not take may take to get back when the agent leaves.
 GOODBYE_SECONDS = 5.0
 
 
@@ -43,34 +41,50 @@ class OverHttp:
     def __init__(
         self, client: QueueClient, identity: Identity, clock: Clock, *, wait: timedelta, local: MemoryBroker
     ) -> None:
-        held, inbox = HeldJobs(), Inbox(local, identity.agent_id)
+        held, inbox = HeldJobs(), Inbox(local, identity)
         self._client = client
         self._held = held
-        self._agent_type = identity.agent_type
+        self._inbox = inbox
         self._local = local
         self._handing_back = HandingBack(client, held, clock)
         health = Health()
-        self._claimer = JobClaimer(
-            client, held, self._handing_back, clock, types=identity.work_types, wait=wait, health=health
-        )
         self._leases = Leases(client, held, self._handing_back, inbox, clock)
+        self._claimer = JobClaimer(
+            client,
+            held,
+            self._handing_back,
+            clock,
+            types=identity.work_types,
+            wait=wait,
+            deliver=self._leases.bring,
+            health=health,
+        )
         self._reports = Reports(client, held, inbox)
-        self._orders = Orders(client, held, self._leases, inbox, registered=self._claimer.registered, health=health)
+        self._orders = Orders(client, held, self._leases, inbox, self._claimer, health=health)
 
     async def run(self) -> None:
-        """Claim for the slots that wait, and look for orders, until cancelled."""
+        """Claim jobs, and look for orders, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._claimer.run(), name="claims")
             group.create_task(self._orders.look(), name="orders")
 
     async def close(self) -> None:
-        """Bring back the jobs that no slot took."""
+        """Bring back the jobs that the agent did not take."""
+        for task in await self._inbox.take_unread_work():
+            held = self._held.find(task.work.task_id, task.fence)
+            if held is not None:
+                self._handing_back.give(held)
         await self._handing_back.settled(within=GOODBYE_SECONDS)
 
     def claim_of(self, grant: GrantedTask) -> UUID | None:
         """Return the id of the claim that brought this job, which the server has signed; None when it is not held."""
         held = self._held.find(grant.work.task_id, grant.fence)
         return None if held is None else held.claim_id
+
+    def asked_at(self, grant: GrantedTask, number: int | None) -> float | None:
+        """Return since when the lease of this job counts; None when it is not held."""
+        held = self._held.find(grant.work.task_id, grant.fence)
+        return None if held is None else held.lease_from
 
     async def declare(self, *queues: Queue, keep: bool = True) -> None:
         await self._local.declare(*queues, keep=keep)
@@ -80,18 +94,18 @@ class OverHttp:
 
     async def publish(self, *messages: Outgoing) -> None:
         reports: list[Report] = []
+        credit: Credit | None = None
         for payload in (decode(message.body).payload for message in messages):
             match payload:
-                case Claim():
-                    await self._leases.claim(payload)
                 case Renew():
                     await self._leases.renew(payload)
                 case StatusUpdate():
                     await self._orders.beat(payload)
-                case WorkStatus() | WorkResult() | ProtocolError():
+                case WorkStatus():
                     reports.append(payload)
-                case WorkResults(results=results):
-                    reports += [result.payload for result in results]
+                case WorkResults():
+                    reports += [result.payload for result in payload.results]
+                    credit = payload.credit or credit
                 case Unreadable():
                     # Everything that is read here was made here; what the server says wrongly is refused before that.
                     log.error("message.unreadable", extra={"queue": payload.queue, "reason": payload.reason})
@@ -99,18 +113,13 @@ class OverHttp:
                     raise TypeError(f"an agent does not say {type(payload).__name__}")
         if reports:
             await self._reports.send(reports)
+        if credit is not None:
+            self._claimer.allow(credit.limit)
 
     @asynccontextmanager
     async def consume(self, queue: str, *, prefetch: int) -> AsyncIterator[Consumer]:
-        if queue != work_queue(self._agent_type).name:
-            async with self._local.consume(queue, prefetch=prefetch) as local:
-                yield local
-            return
-        consumer = TicketConsumer(self._claimer, self._handing_back, agent_type=self._agent_type)
-        try:
+        async with self._local.consume(queue, prefetch=prefetch) as consumer:
             yield consumer
-        finally:
-            await consumer.close()
 
     @property
     def generation(self) -> int:

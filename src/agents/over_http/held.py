@@ -13,7 +13,7 @@ class HeldJob:
     """`lease_from`: on the monotonic clock, a moment before the server began to count the lease. `claim_id`: what was
     asked with; `grant` and `signature`: what the server signed.
 
-    `is_granted`: a slot has it, and reports its end. `is_cancelled`: the slot was told to stop it.
+    `is_granted`: the agent has it, and reports its end. `is_cancelled`: the agent was told to stop it.
     """
 
     job: Job
@@ -44,10 +44,6 @@ class HeldJobs:
 
     def find(self, task_id: UUID, attempt: int) -> HeldJob | None:
         return self._jobs.get((task_id, attempt))
-
-    def of_task(self, task_id: UUID) -> HeldJob | None:
-        """Return the latest attempt of a task."""
-        return max((held for held in self if held.job.id == task_id), key=lambda held: held.job.attempt, default=None)
 
     def drop(self, task_id: UUID, attempt: int) -> None:
         """The server knows how it ended, or gave it to another worker."""

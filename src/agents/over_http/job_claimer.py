@@ -1,9 +1,8 @@
-"""Claim jobs for the slots that wait for work: one request waits at the server when there is none."""
+"""Claim jobs while the agent asks for work: one request waits at the server when there is none."""
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -35,7 +34,10 @@ class _Asking:
 
 
 class JobClaimer:
-    """Hands each job to the slot that has waited longest. Never claims more than slots wait for."""
+    """Hands each job to `deliver`, which says whether the agent gets it. Never claims more than the agent asks for.
+
+    It is closed until `open`.
+    """
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class JobClaimer:
         *,
         types: Sequence[str],
         wait: timedelta,
+        deliver: Callable[[HeldJob], Awaitable[bool]],
         health: Health,
     ) -> None:
         self._client = client
@@ -53,54 +56,48 @@ class JobClaimer:
         self._handing_back = handing_back
         self._clock = clock
         self._types = types
+        self._deliver = deliver
         self._health = health
         self._wait_seconds = wait.total_seconds()
-        self._waiting: deque[asyncio.Future[HeldJob]] = deque()
+        self._limit = 0
+        self._delivered = 0
+        self._is_open = False
         self._is_wanted = asyncio.Event()
-        self._registered = asyncio.Event()
         self._asking: list[asyncio.Task[bool]] = []
         self._at_once = 1
 
-    def registered(self) -> None:
-        """The server knows this agent and its pool, so it may claim."""
-        self._registered.set()
+    def allow(self, limit: int) -> None:
+        """Let the agent have so many jobs in all, the earlier ones among them; a lower number changes nothing."""
+        self._limit = max(self._limit, limit)
+        self._settle()
 
-    async def next_job(self) -> HeldJob:
-        """Wait for a job. One that arrives when the wait is given up goes to another slot, or back."""
-        waiting: asyncio.Future[HeldJob] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiting)
-        self._is_wanted.set()
-        try:
-            return await waiting
-        except asyncio.CancelledError:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
-                self._stop_unwanted()
-            elif waiting.done() and not waiting.cancelled():
-                self.hand_out(waiting.result())
-            raise
+    def open(self) -> None:
+        """Claim, if the agent asks for work: the server knows it, and it takes some."""
+        self._is_open = True
+        self._settle()
 
-    def hand_out(self, held: HeldJob) -> None:
-        """Give a job to a slot that waits, or back."""
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_result(held)
-                break
-        else:
-            self._handing_back.give(held)
-        self._stop_unwanted()
+    def close(self) -> None:
+        """Claim nothing, and give up the claims that are on their way: what they got goes back."""
+        self._is_open = False
+        self._settle()
+        for asking in self._asking:
+            asking.cancel()
 
     async def run(self) -> None:
-        """Claim while a slot waits, until cancelled."""
-        await self._registered.wait()
+        """Claim while the agent asks for work, until cancelled."""
         await keep_running("claims", self._claim_round, health=self._health)
+
+    def _settle(self) -> None:
+        if self._is_open and self._delivered < self._limit:
+            self._is_wanted.set()
+        else:
+            self._is_wanted.clear()
 
     async def _claim_round(self) -> None:
         """Send one claim that waits at the server, and beside it more that do not, as long as all get something."""
         await self._is_wanted.wait()
         began = self._clock.monotonic()
-        count = max(1, min(self._at_once, len(self._waiting)))
+        count = max(1, min(self._at_once, self._limit - self._delivered))
         waits = [self._wait_seconds, *[0.0] * (count - 1)]
         self._asking = [asyncio.create_task(self._claim_one(wait), name="claim") for wait in waits]
         try:
@@ -118,16 +115,8 @@ class JobClaimer:
         if not got and not any(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes):
             await asyncio.sleep(max(0.0, IDLE_SECONDS - took))
 
-    def _stop_unwanted(self) -> None:
-        """Stop asking when no slot waits any more."""
-        if not self._waiting:
-            self._is_wanted.clear()
-            for asking in self._asking:
-                if asking is not asyncio.current_task():  # which has just got something
-                    asking.cancel()
-
     async def _claim_one(self, wait_seconds: float) -> bool:
-        """Ask until there is an answer, and hand out what it brings; say whether that was anything."""
+        """Ask until there is an answer, and deliver what it brings; say whether that was anything."""
         asking = _Asking(uuid4(), since=self._clock.monotonic())
         try:
             answer = await self._answer(asking, wait_seconds)
@@ -139,8 +128,11 @@ class JobClaimer:
             return False
         held = HeldJob(answer.job, asking.since, asking.claim_id, answer.grant, answer.signature)
         self._held.add(held)
-        self.hand_out(held)
-        return True
+        is_delivered = await self._deliver(held)
+        if is_delivered:
+            self._delivered += 1
+            self._settle()
+        return is_delivered
 
     async def _answer(self, asking: _Asking, wait_seconds: float) -> ClaimAnswer:
         failures = 0

@@ -1,7 +1,7 @@
-"""Turn claimed jobs into grants, and keep their leases.
+"""Bring claimed jobs to the agent, and keep their leases.
 
 A claim may have waited at the server for long, so the beginning of the lease that it brought is not known. Such a job
-is renewed before it is granted: its lease then counts from when the renewal was sent.
+is renewed before the agent gets it: its lease then counts from when the renewal was sent.
 """
 
 import asyncio
@@ -14,18 +14,18 @@ from agents.over_http.held import HeldJob, HeldJobs
 from agents.over_http.inbox import Inbox
 from agents.over_http.wire import granted
 from common.clock import Clock
-from common.messages import CancelTask, Claim, ClaimedTask, Grant, Lease, Refusal, RefusedTask, Renew, Renewed
+from common.messages import CancelTask, Grant, Lease, Renew, Renewed
 
 log = logging.getLogger(__name__)
 
-# How much of a lease may have passed when the job is granted; more, and it is renewed first.
+# How much of a lease may have passed when the agent gets the job; more, and it is renewed first.
 FRESH = 0.1
 # `agents.renew` waits for a sixth of the lease, and must get what was answered by then.
 RENEWAL_PATIENCE = 1 / 8
 
 
 class Leases:
-    """Answers the claims and renewals of the agent."""
+    """Turns jobs into work of the agent, and answers its renewals."""
 
     def __init__(
         self, client: QueueClient, held: HeldJobs, handing_back: HandingBack, inbox: Inbox, clock: Clock
@@ -37,43 +37,39 @@ class Leases:
         self._clock = clock
         self._lease_seconds = client.lease_seconds
 
-    async def claim(self, claim: Claim) -> None:
-        """Grant the jobs that a slot asks for. Raises `ServerAway`."""
-        outcomes = await asyncio.gather(*(self._grant(task) for task in claim.tasks), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+    async def bring(self, held: HeldJob) -> bool:
+        """Put a job into the agent's work queue; False when it is not to be run, and then it goes back."""
+        try:
+            is_wanted = await self._freshen(held)
+        except ServerAway as failure:
+            log.warning("job.not_renewed", extra={"task_id": held.job.id, "reason": str(failure)})
+            self._handing_back.give(held)
+            return False
+        except asyncio.CancelledError:
+            self._handing_back.give(held)
+            raise
+        if is_wanted:
+            held.is_granted = True
+            task = granted(held.job, held.grant, claim_id=held.claim_id, lease_seconds=self._lease_seconds)
+            await self._inbox.put_work(Grant(tasks=[task], signature=held.signature))
+        return is_wanted
 
-    async def _grant(self, claimed: ClaimedTask) -> None:
-        held = self._held.find(claimed.task_id, claimed.fence)
-        reason = "it is not held any more" if held is None else await self._freshen(held)
-        if held is None or reason is not None:
-            refused = RefusedTask(claim_id=claimed.claim_id, task_id=claimed.task_id, reason=reason or "")
-            await self._inbox.put(Refusal(tasks=[refused]))
-            return
-        passed = self._clock.monotonic() - held.lease_from
-        if passed > self._lease_seconds / 2:
-            raise ServerAway("the renewal took too long")
-        held.is_granted = True
-        left = self._lease_seconds - passed
-        grant = granted(held.job, held.grant, claim_id=claimed.claim_id, lease_seconds=left)
-        await self._inbox.put(Grant(tasks=[grant], signature=held.signature))
-
-    async def _freshen(self, held: HeldJob) -> str | None:
-        """See to it that enough of the lease is left; return why the job is not to be run, if so."""
+    async def _freshen(self, held: HeldJob) -> bool:
+        """See to it that enough of the lease is left; False when the job is not to be run. Raises `ServerAway`."""
         now, job = self._clock.monotonic(), held.job
         if now - held.lease_from <= self._lease_seconds * FRESH:
-            return None
+            return True
         try:
             renewal = await self._client.renew(job.id, job.attempt)
         except Refused as refusal:
+            log.info("lease.refused", extra={"task_id": job.id, "reason": str(refusal)})
             self._held.drop(job.id, job.attempt)
-            return str(refusal)
+            return False
         held.lease_from = now
         if renewal.cancelled:
             self._handing_back.give(held, cancelled=True)
-            return "it was cancelled"
-        return None
+            return False
+        return True
 
     async def renew(self, renewal: Renew) -> None:
         """Prolong every lease for itself, and say which are kept and which lost; the others were not answered."""

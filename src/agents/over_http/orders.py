@@ -5,13 +5,13 @@ While something runs here, the server is asked more often than the agent beats, 
 
 import asyncio
 import logging
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from agents.over_http.client import QueueClient, Refused, ServerAway, Told
 from agents.over_http.held import HeldJobs
 from agents.over_http.inbox import Inbox
+from agents.over_http.job_claimer import JobClaimer
 from agents.over_http.leases import Leases
 from common.backoff import exponential
 from common.loop import Health, keep_running
@@ -23,10 +23,11 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = timedelta(seconds=1)
 LOOK_SELDOM = timedelta(seconds=8)
+LEAVING = frozenset({AgentStatus.DRAINING, AgentStatus.OFFLINE})
 
 
 class Orders:
-    """`registered` is called when the server has heard of this agent."""
+    """Has jobs claimed while the server knows this agent, and lets it take work."""
 
     def __init__(
         self,
@@ -34,25 +35,27 @@ class Orders:
         held: HeldJobs,
         leases: Leases,
         inbox: Inbox,
+        claimer: JobClaimer,
         *,
-        registered: Callable[[], None],
         health: Health,
     ) -> None:
         self._client = client
         self._held = held
         self._leases = leases
         self._inbox = inbox
-        self._registered = registered
+        self._claimer = claimer
         self._health = health
         self._failures = 0
         self._latest: StatusUpdate | None = None
         self._standing: Pause | Drain | None = None
+        self._is_known = False
         # One at a time, so that a look never overtakes the last beat, and no order an older one.
         self._speaking = asyncio.Lock()
 
     async def beat(self, update: StatusUpdate) -> None:
         """Send a heartbeat and do what its answer says. Raises `ServerAway`."""
         self._latest = update
+        self._open_or_close_claims()
         await self._say(update)
 
     async def look(self) -> None:
@@ -92,10 +95,11 @@ class Orders:
                 told = await self._client.beat(update)
             except Refused as refusal:  # a heartbeat is never too late, so this one cannot be understood there
                 raise ServerAway(str(refusal)) from refusal
-            self._registered()
+            self._is_known = True
             if update.beat_id is not None:
                 await self._inbox.put(Heard(beat_id=update.beat_id), at=told.at)
             await self._follow(told, update)
+            self._open_or_close_claims()
 
     async def _follow(self, told: Told, update: StatusUpdate) -> None:
         for job in told.orders.cancelled:
@@ -113,6 +117,15 @@ class Orders:
             await self._inbox.put(Resume(), at=told.at)
         if self._standing is not None:
             await self._inbox.put(self._standing, at=told.at)
+
+    def _open_or_close_claims(self) -> None:
+        latest = self._latest
+        if latest is None or latest.status in LEAVING or self._standing is not None or not self._is_known:
+            self._claimer.close()
+            return
+        if latest.credit is not None:
+            self._claimer.allow(latest.credit.limit)
+        self._claimer.open()
 
 
 def _forget(said: "asyncio.Future[None]") -> None:

@@ -13,13 +13,13 @@ from uuid import UUID
 from agents.over_http.client import QueueClient, Refused
 from agents.over_http.held import HeldJobs
 from agents.over_http.inbox import Inbox
-from agents.over_http.wire import end, output, progress, storable
-from common.messages import Lease, OutputChunk, ProtocolError, Stored, WorkResult, WorkStatus
-from common.rest.jobs import FailRequest, OutputRequest, ProgressRequest
+from agents.over_http.wire import end, output, progress
+from common.messages import Lease, OutputChunk, Stored, WorkResult, WorkStatus
+from common.rest.jobs import OutputRequest, ProgressRequest
 
 log = logging.getLogger(__name__)
 
-Report = WorkStatus | WorkResult | ProtocolError
+Report = WorkStatus | WorkResult
 
 
 class Reports:
@@ -32,9 +32,9 @@ class Reports:
 
     async def send(self, reports: Sequence[Report]) -> None:
         """Return when all are stored, or refused for good. Raises `ServerAway` when that is not known of some."""
-        by_job: dict[UUID | None, list[Report]] = defaultdict(list)
+        by_job: dict[UUID, list[Report]] = defaultdict(list)
         for report in reports:
-            by_job[report.about if isinstance(report, ProtocolError) else report.task_id].append(report)
+            by_job[report.task_id].append(report)
         outcomes = await asyncio.gather(*map(self._send_in_order, by_job.values()), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -50,8 +50,6 @@ class Reports:
                 case WorkResult():
                     await self._output(report.task_id, report.attempt, report.chunks)
                     await self._result(report)
-                case ProtocolError():
-                    await self._error(report)
 
     async def _output(self, task_id: UUID, attempt: int, chunks: Sequence[OutputChunk]) -> None:
         """Send pieces. Those of a lease that is over are not wanted any more."""
@@ -76,23 +74,6 @@ class Reports:
             _log_refusal("result.refused", result.task_id, refusal)
         self._held.drop(result.task_id, result.attempt)
         await self._inbox.put(Stored(results=[Lease(task_id=result.task_id, fence=result.fence)]))
-
-    async def _error(self, error: ProtocolError) -> None:
-        """Fail a job that this agent cannot run."""
-        held = None if error.about is None else self._held.of_task(error.about)
-        if held is None:
-            return
-        job = held.job
-        said = {
-            "attempt": job.attempt,
-            "error_code": error.error_code,
-            "error_message": storable(error.error_message),
-        }
-        try:
-            await self._client.report(job.id, FailRequest, said)
-        except Refused as refusal:
-            _log_refusal("result.refused", job.id, refusal)
-        self._held.drop(job.id, job.attempt)
 
 
 def _log_refusal(event: str, task_id: UUID, refusal: Refused) -> None:

@@ -62,7 +62,6 @@ async def start_agent(
                 "heartbeat_seconds": 0.2,
                 "stop_grace_seconds": 0,
                 "kill_grace_seconds": 1,
-                "claim_timeout_seconds": 0.3,
             }
             settings = AgentSettings.load(**{**values, **changes})
             agent = await stack.enter_async_context(_running(broker, settings))

@@ -12,34 +12,26 @@ from uuid import UUID, uuid4
 
 from common.broker.base import Broker, BrokerUnavailable, Outgoing
 from common.broker.topology import (
-    CLAIMS,
-    DEAD_LETTER_QUEUE,
     HEARTBEATS,
     PROGRESS,
-    REPLY_QUEUES,
     RESULTS,
+    SHARED_QUEUES,
     control_address,
     work_address,
-    work_queue,
 )
 from common.messages import (
     AgentStatus,
     CancelTask,
-    Claim,
-    ClaimedTask,
+    Credit,
     Grant,
     GrantedTask,
     Lease,
     OutputChunk,
-    ProtocolError,
-    Refusal,
-    RefusedTask,
     Renew,
     Renewed,
     StatusUpdate,
     Stored,
     Stream,
-    Ticket,
     WorkRequest,
     WorkResult,
     WorkStatus,
@@ -49,9 +41,8 @@ from common.protocol import (
     ORCHESTRATOR,
     ControlEnvelope,
     Envelope,
-    GrantEnvelope,
-    RefusalEnvelope,
-    TicketEnvelope,
+    WorkRequestEnvelope,
+    WorkResults,
     WorkResultsEnvelope,
     decode,
     encode,
@@ -62,6 +53,7 @@ from common.unreadable import Unreadable
 from tests.eventually import eventually
 
 OFFLINE = AgentStatus.OFFLINE
+LEAVING = (AgentStatus.DRAINING, OFFLINE)
 
 Order = CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume
 
@@ -75,28 +67,42 @@ class Dispatched:
     request_id: UUID = field(default_factory=uuid4)
 
 
-class ScriptedOrchestrator:
-    """Grants every claim once, renews every lease, stores every result and hears every beat, unless told otherwise.
+@dataclass
+class Account:
+    """What one session of an agent asked for, and what it was granted."""
 
-    With a `key` it signs. `answer_with` is what somebody on the way makes of its grants.
+    session: UUID
+    number: int = 0
+    limit: int = 0
+    granted: int = 0
+
+    def take_in(self, credit: Credit) -> None:
+        self.number = max(self.number, credit.number)
+        self.limit = max(self.limit, credit.limit)
+
+
+class ScriptedOrchestrator:
+    """Grants tasks while an agent asks for some, renews every lease, stores every result and hears every beat.
+
+    Unless told otherwise: while `is_silent` it grants nothing. With a `key` it signs. `answer_with` is what somebody on
+    the way makes of its grants.
     """
 
     def __init__(self, broker: Broker, *, lease_seconds: float = 60.0) -> None:
         self.lease_seconds = lease_seconds
         self.is_silent = False
-        self.refuses: set[UUID] = set()
         self.loses: set[UUID] = set()
         self.renews = True
         self.stores = True
         self.hears = True
         self.key: PrivateKey | None = None
         self.answer_with: Callable[[Grant], Grant] = lambda grant: grant
-        self.claims: list[ClaimedTask] = []
-        self.claim_messages: list[Claim] = []
+        self.waiting: list[UUID] = []
+        self.accounts: dict[UUID, Account] = {}
+        self.credits: list[Credit] = []
         self.grants: dict[UUID, GrantedTask] = {}
         self.statuses: list[WorkStatus] = []
         self.results: dict[UUID, list[WorkResult]] = defaultdict(list)
-        self.errors: list[ProtocolError] = []
         self.unreadable: list[Unreadable] = []
         self.heartbeats: list[StatusUpdate] = []
         self.renewals: list[Renew] = []
@@ -104,11 +110,12 @@ class ScriptedOrchestrator:
         self._broker = broker
         self._tasks: dict[UUID, Dispatched] = {}
         self._fences = count(1)
+        self._giving = asyncio.Lock()
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator["ScriptedOrchestrator"]:
-        await self._broker.declare(DEAD_LETTER_QUEUE, *REPLY_QUEUES, work_queue("infra"))
-        readers = [asyncio.create_task(self._read(queue)) for queue in (CLAIMS, RESULTS, PROGRESS, HEARTBEATS)]
+        await self._broker.declare(*SHARED_QUEUES)
+        readers = [asyncio.create_task(self._read(queue)) for queue in (RESULTS, PROGRESS, HEARTBEATS)]
         try:
             yield self
         finally:
@@ -117,29 +124,46 @@ class ScriptedOrchestrator:
             await asyncio.gather(*readers, return_exceptions=True)
 
     async def dispatch(self, work_type: str, **parameters: object) -> UUID:
-        """Publish the ticket of a new task."""
+        """Have a new task wait, and grant it when an agent asks for work."""
         work = WorkRequest.model_validate({"task_id": uuid4(), "work_type": work_type, "parameters": parameters})
         self._tasks[work.task_id] = Dispatched(work)
-        await self.publish_ticket(work.task_id)
+        self.waiting.append(work.task_id)
+        await self.give()
         return work.task_id
 
     async def shell(self, script: str, **parameters: object) -> UUID:
         return await self.dispatch("shell_script", script=script, **parameters)
 
-    async def publish_ticket(self, task_id: UUID) -> None:
-        task = self._tasks[task_id]
-        ticket = Ticket(task_id=task_id, work_type=task.work.work_type, fence=0)
-        envelope = TicketEnvelope(
-            from_agent=ORCHESTRATOR,
-            to_agent="infra",
-            trace_id=task.trace_id,
-            request_id=task.request_id,
-            payload=ticket,
-        )
-        await self.publish_work(encode(envelope))
+    async def give(self) -> None:
+        """Grant what waits, as far as the agent asks for it."""
+        async with self._giving:
+            while self.waiting and not self.is_silent and self.asks_for_work:
+                task_id = self.waiting.pop(0)
+                self.grants[task_id] = self.grant_of(task_id)
+                self.account.granted += 1
+                self.lease_ends[task_id] = time.time() + self.lease_seconds
+                await self.send_grant(self.grants[task_id])
 
     async def publish_work(self, body: bytes) -> None:
-        await self._broker.publish(Outgoing(work_address("infra"), body, "work_request"))
+        await self._broker.publish(Outgoing(work_address("infra", self.agent_id), body, "work_request"))
+
+    @property
+    def work_queue(self) -> str:
+        return f"work.infra.{self.agent_id}"
+
+    @property
+    def account(self) -> Account:
+        """The account of the process that was heard last."""
+        boot_id = self.heartbeats[-1].boot_id
+        assert boot_id is not None
+        return self.accounts[boot_id]
+
+    @property
+    def asks_for_work(self) -> bool:
+        """Whether the agent asks for more than it was granted, and stays."""
+        if not self.heartbeats or self.heartbeats[-1].status in LEAVING:
+            return False
+        return self.account.granted < self.account.limit
 
     def drain(self, note: str = "") -> Drain:
         """Return an order to leave, for the agent whose heartbeat came last."""
@@ -151,14 +175,17 @@ class ScriptedOrchestrator:
     async def tell_raw(self, body: bytes) -> None:
         await self._broker.publish(Outgoing(control_address(self.agent_id), body, "control"))
 
-    async def send_grant(self, grant: GrantedTask) -> None:
-        signed = Grant(tasks=[grant], signature=None if self.key is None else self.signature(grant))
-        await self.tell(GrantEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=self.answer_with(signed)))
+    async def send_grant(self, *grants: GrantedTask, credit: int | None = None) -> None:
+        """Send grants in one message; `credit` is the number of the message that asked for them, if not the last."""
+        message = Grant(tasks=list(grants), credit=self.account.number if credit is None else credit)
+        if self.key is not None:
+            message = message.model_copy(update={"signature": self.signature(*grants, credit=message.credit)})
+        await self.publish_work(work_message(self.answer_with(message)))
 
-    def signature(self, grant: GrantedTask) -> str:
+    def signature(self, *grants: GrantedTask, credit: int | None) -> str:
         assert self.key is not None
-        tasks, valid = [SignedTask.of(grant)], timedelta(seconds=self.lease_seconds)
-        return sign_grant(self.key, self.agent_id, tasks, now=datetime.now(UTC), valid=valid)
+        tasks, valid = [SignedTask.of(grant) for grant in grants], timedelta(seconds=self.lease_seconds)
+        return sign_grant(self.key, self.agent_id, tasks, now=datetime.now(UTC), valid=valid, credit=credit)
 
     async def cancel(self, task_id: UUID) -> None:
         await self.order(CancelTask(task_id=task_id, fence=self.grants[task_id].fence))
@@ -171,10 +198,11 @@ class ScriptedOrchestrator:
     async def order(self, order: Order) -> None:
         await self.tell(ControlEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=Control(order=order)))
 
-    def grant_of(self, claimed: ClaimedTask) -> GrantedTask:
-        task = self._tasks[claimed.task_id]
+    def grant_of(self, task_id: UUID) -> GrantedTask:
+        """Return a lease of a task, to the process that was heard last."""
+        task = self._tasks[task_id]
         return GrantedTask(
-            claim_id=claimed.claim_id,
+            claim_id=self.account.session,
             work=task.work,
             trace_id=task.trace_id,
             request_id=task.request_id,
@@ -211,32 +239,35 @@ class ScriptedOrchestrator:
         return "".join(chunk.text for chunk in self.chunks(task_id) if chunk.stream is stream)
 
     async def _read(self, queue: str) -> None:
-        handlers: dict[str, Callable[[Envelope], object]] = {"status_update": self._note_heartbeat}
         async with self._broker.consume(queue, prefetch=10) as consumer:
             while True:
                 deliveries = await consumer.receive(10)
                 for delivery in deliveries:
-                    for envelope in _each(decode(delivery.body)):
-                        handlers.get(envelope.type, self._note)(envelope)
+                    message = decode(delivery.body)
+                    for envelope in _each(message):
+                        self._note(envelope)
                         with suppress(BrokerUnavailable):  # the agent asks again
                             await self._answer(envelope)
+                    if isinstance(message.payload, StatusUpdate | WorkResults) and message.payload.credit is not None:
+                        self._take_in(message.payload.credit)
+                        with suppress(BrokerUnavailable):
+                            await self.give()
                 await consumer.ack(*deliveries)
 
-    def _note_heartbeat(self, envelope: Envelope) -> None:
-        assert isinstance(envelope.payload, StatusUpdate)
-        self.heartbeats.append(envelope.payload)
+    def _take_in(self, credit: Credit) -> None:
+        self.credits.append(credit)
+        self.accounts.setdefault(credit.session, Account(credit.session)).take_in(credit)
 
     def _note(self, envelope: Envelope) -> None:
         match envelope.payload:
-            case Claim() as claim:
-                self.claim_messages.append(claim)
-                self.claims.extend(claim.tasks)
+            case StatusUpdate() as update:
+                if update.credit is not None:
+                    self.accounts.setdefault(update.credit.session, Account(update.credit.session))
+                self.heartbeats.append(update)
             case WorkStatus() as status:
                 self.statuses.append(status)
             case WorkResult() as result:
                 self.results[result.task_id].append(result)
-            case ProtocolError() as error:
-                self.errors.append(error)
             case Unreadable() as unreadable:
                 self.unreadable.append(unreadable)
             case Renew() as renewal:
@@ -244,28 +275,12 @@ class ScriptedOrchestrator:
 
     async def _answer(self, envelope: Envelope) -> None:
         match envelope.payload:
-            case Claim() as claim if not self.is_silent:
-                for claimed in claim.tasks:
-                    await self._answer_claim(claimed)
             case Renew() as renewal if self.renews:
                 await self._answer_renewal(renewal)
             case WorkResult() as result if self.stores:
                 await self.order(Stored(results=[Lease(task_id=result.task_id, fence=result.fence)]))
             case StatusUpdate(status=status, beat_id=UUID() as beat_id) if self.hears and status is not OFFLINE:
-                await self.order(Heard(beat_id=beat_id))
-
-    async def _answer_claim(self, claimed: ClaimedTask) -> None:
-        if claimed.task_id in self.refuses:
-            refused = RefusedTask(claim_id=claimed.claim_id, task_id=claimed.task_id, reason="somebody was first")
-            await self.tell(
-                RefusalEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=Refusal(tasks=[refused]))
-            )
-            return
-        grant = self.grants.get(claimed.task_id)
-        if grant is None or grant.claim_id != claimed.claim_id:
-            grant = self.grants[claimed.task_id] = self.grant_of(claimed)
-            self.lease_ends[claimed.task_id] = time.time() + self.lease_seconds
-        await self.send_grant(grant)
+                await self.order(Heard(beat_id=beat_id, granted=self.account.granted))
 
     async def _answer_renewal(self, renewal: Renew) -> None:
         lost: list[Lease] = [lease for lease in renewal.leases if lease.task_id in self.loses]
@@ -273,6 +288,11 @@ class ScriptedOrchestrator:
         # As the database does: from when the answer is written, whether or not it arrives.
         self.lease_ends.update({lease.task_id: time.time() + self.lease_seconds for lease in kept})
         await self.order(Renewed(renewal_id=renewal.renewal_id, lease_seconds=self.lease_seconds, kept=kept, lost=lost))
+
+
+def work_message(grant: Grant) -> bytes:
+    """Return the message that brings grants."""
+    return encode(WorkRequestEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=grant))
 
 
 def _each(envelope: Envelope) -> Sequence[Envelope]:

@@ -1,15 +1,18 @@
-"""Tickets become claims, grants become work, and work becomes output and one result."""
+"""An agent asks for work, grants become work, and work becomes output and one result."""
 
+from itertools import pairwise
 from pathlib import Path
-from uuid import uuid4
 
-from common.broker.base import Broker
 from common.errors import ErrorCode
-from common.messages import AgentStatus, ResultStatus, Stream, Ticket
-from common.protocol import ORCHESTRATOR, TicketEnvelope, encode
+from common.messages import Credit, ResultStatus, Stream
 from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
+
+
+def credits_of(orchestrator: ScriptedOrchestrator) -> list[Credit]:
+    """Return how the agent asked for work, in the order in which it did."""
+    return sorted(orchestrator.credits, key=lambda credit: credit.number)
 
 
 async def test_a_task_is_run_and_its_result_reported_once(
@@ -54,19 +57,48 @@ async def test_two_slots_run_two_tasks_side_by_side(
         assert result.status is ResultStatus.COMPLETED
 
 
-async def test_an_agent_takes_no_more_tickets_than_it_has_slots(
-    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker, tmp_path: Path
+async def test_an_agent_is_granted_no_more_than_it_has_slots(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
 ) -> None:
     await start_agent(slots=2)
     gate = tmp_path / "gate"
     tasks = [await orchestrator.shell(f"while [ ! -e {gate} ]; do sleep 0.02; done") for _ in range(4)]
 
-    await eventually(lambda: any(beat.status is AgentStatus.BUSY for beat in orchestrator.heartbeats))
-    assert len(orchestrator.claims) == 2
-    assert await broker.depth("work.infra") == 2
+    await eventually(lambda: any(len(beat.current_tasks) == 2 for beat in orchestrator.heartbeats))
+    assert orchestrator.waiting == tasks[2:]
     gate.touch()
 
     await eventually(lambda: all(orchestrator.result(task) for task in tasks))
+
+
+async def test_more_than_was_asked_for_waits_for_a_slot(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    await start_agent(slots=1)
+    # One that began beside another would see that the other is there.
+    script = f"mkdir {tmp_path}/alone || exit 1; sleep 0.1; rmdir {tmp_path}/alone"
+    orchestrator.is_silent = True
+    tasks = [await orchestrator.shell(script) for _ in range(3)]
+    grants = [orchestrator.grant_of(task) for task in tasks]
+
+    await orchestrator.send_grant(*grants)
+
+    for task in tasks:
+        assert (await orchestrator.ended(task)).status is ResultStatus.COMPLETED
+
+
+async def test_each_task_that_came_makes_room_for_one_more_when_it_ends(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    await start_agent(slots=2)
+    tasks = [await orchestrator.dispatch("echo", message=str(number)) for number in range(20)]
+
+    await eventually(lambda: all(orchestrator.result(task) for task in tasks))
+
+    await eventually(lambda: orchestrator.credits[-1].heard == 20)
+    credit = orchestrator.credits[-1]
+    assert (credit.limit, credit.received) == (22, 20)
+    assert all(earlier.limit <= later.limit for earlier, later in pairwise(credits_of(orchestrator)))
 
 
 async def test_output_streams_while_the_work_runs(
@@ -101,22 +133,6 @@ async def test_five_mebibytes_of_output_arrive_whole_and_in_order(
     assert expected.endswith(result.output)
 
 
-async def test_a_refused_ticket_is_dropped(
-    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
-) -> None:
-    await start_agent(slots=1)
-    refused = await orchestrator.dispatch("echo", message="never")
-    orchestrator.refuses.add(refused)
-    following = await orchestrator.dispatch("echo", message="next")
-
-    await orchestrator.ended(following)
-
-    assert orchestrator.result(refused) is None
-    assert [claim.task_id for claim in orchestrator.claims] == [refused, following]
-    assert await broker.depth("work.infra") == 0
-    assert await broker.depth("dead") == 0
-
-
 async def test_what_the_work_returned_is_in_its_result(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent
 ) -> None:
@@ -129,20 +145,17 @@ async def test_what_the_work_returned_is_in_its_result(
     assert result.result.keys() >= {"cpu", "load", "memory", "swap", "disks", "uptime_seconds", "gpus"}
 
 
-async def test_a_work_type_without_an_executor_is_reported_and_not_claimed(
-    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
+async def test_work_for_which_there_is_no_executor_goes_back(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
 ) -> None:
     await start_agent(slots=1)
-    ticket = Ticket(task_id=uuid4(), work_type="unheard_of", fence=0)
-    await orchestrator.publish_work(encode(TicketEnvelope(from_agent=ORCHESTRATOR, to_agent="infra", payload=ticket)))
+    unheard_of = await orchestrator.dispatch("unheard_of")
     following = await orchestrator.dispatch("echo", message="next")
 
-    await orchestrator.ended(following)
+    result = await orchestrator.ended(unheard_of)
 
-    [error] = orchestrator.errors
-    assert (error.error_code, error.about) == (ErrorCode.UNSUPPORTED_WORK_TYPE, ticket.task_id)
-    assert [claim.task_id for claim in orchestrator.claims] == [following]
-    assert await broker.depth("work.infra") == 0
+    assert (result.error_code, result.started) == (ErrorCode.UNSUPPORTED_WORK_TYPE, False)
+    assert (await orchestrator.ended(following)).status is ResultStatus.COMPLETED
 
 
 async def test_invalid_parameters_fail_the_task_and_say_why(
@@ -155,27 +168,6 @@ async def test_invalid_parameters_fail_the_task_and_say_why(
 
     assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.INVALID_REQUEST)
     assert "exactly one of 'argv' and 'script'" in str(result.error_message)
-
-
-async def test_a_ticket_is_held_no_longer_than_allowed_and_the_slot_takes_nothing_meanwhile(
-    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker, tmp_path: Path
-) -> None:
-    agent = await start_agent(slots=1, ticket_hold_seconds=0.2)
-    gate = tmp_path / "gate"
-    long = await orchestrator.shell(f"echo running; while [ ! -e {gate} ]; do sleep 0.02; done")
-    await eventually(lambda: orchestrator.output(long))
-    waiting = await orchestrator.dispatch("echo", message="next")
-
-    # Once it is settled nobody holds it, so a beat after the hold the queue has the second ticket only.
-    beats = len(orchestrator.heartbeats)
-    await eventually(lambda: len(orchestrator.heartbeats) > beats + 2)
-    assert await broker.depth("work.infra") == 1
-    assert [claim.task_id for claim in orchestrator.claims] == [long]
-    gate.touch()
-
-    await orchestrator.ended(waiting)
-    assert orchestrator.result(long) is not None
-    assert not agent.ended.done()
 
 
 async def test_the_workspace_is_private_and_gone_afterwards(
