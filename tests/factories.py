@@ -7,8 +7,7 @@ from uuid import UUID, uuid4
 
 from common.messages import (
     AgentStatus,
-    Claim,
-    ClaimedTask,
+    Credit,
     GrantedTask,
     Lease,
     OutputChunk,
@@ -100,9 +99,8 @@ def make_job(**values: Any) -> Job:
     return Job(**{**given, **values})
 
 
-def make_claim(*tasks: UUID, agent_id: UUID | None = None, fence: int = 0) -> Claim:
-    claimed = [ClaimedTask(task_id=task_id, fence=fence, claim_id=uuid4()) for task_id in tasks]
-    return Claim(agent_id=agent_id or uuid4(), tasks=claimed)
+def make_credit(**values: Any) -> Credit:
+    return Credit(**{"session": uuid4(), "number": 1, "limit": 4, **values})
 
 
 def make_grant(work_type: str = "echo", **values: Any) -> GrantedTask:
