@@ -264,7 +264,6 @@ def _agent(world: World, name: str) -> Program:
         "CHIFFON_AGENT_SLOTS": str(settings.slots),
         "CHIFFON_AGENT_HEARTBEAT_SECONDS": str(settings.heartbeat_seconds),
         "CHIFFON_AGENT_KILL_GRACE_SECONDS": str(settings.kill_grace_seconds),
-        "CHIFFON_AGENT_CLAIM_TIMEOUT_SECONDS": str(settings.claim_timeout_seconds),
         "CHIFFON_AGENT_STOP_GRACE_SECONDS": "2",
         "CHIFFON_AGENT_RESULT_RESEND_SECONDS": "3",
         "CHIFFON_AGENT_ENV_ALLOW": "PATH,HOME,CHAOS_AGENT",
