@@ -48,6 +48,7 @@ class FileBroker:
 
     # A rename is not undone by an outage: what is held stays held.
     generation = 0
+    is_connected = True
 
     def __init__(self, store: FileStore, topology: FileTopology) -> None:
         self._store = store

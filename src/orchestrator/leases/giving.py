@@ -67,7 +67,9 @@ class Giving:
         self._offline_after = offline_after
 
     async def by_credit(self) -> Given:
-        """Lease what waits, best first, to the agents that have credit for it."""
+        """Lease what waits, best first, to the agents that have credit for it; nothing while the broker is away."""
+        if not self._credits.can_send:
+            return Given()
         async with self._pool.acquire() as db:
             if not await queries.lines(db):
                 self._credits.waiting(())
