@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from common.messages import (
     AgentStatus,
+    Credit,
     GrantedTask,
     Lease,
     OutputChunk,
@@ -96,6 +97,10 @@ def make_job(**values: Any) -> Job:
         "finished_at": None,
     }
     return Job(**{**given, **values})
+
+
+def make_credit(**values: Any) -> Credit:
+    return Credit(**{"session": uuid4(), "number": 1, "limit": 4, **values})
 
 
 def make_grant(work_type: str = "echo", **values: Any) -> GrantedTask:

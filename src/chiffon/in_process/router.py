@@ -47,7 +47,6 @@ def _pool(waiting: Sequence[Execution], at: datetime) -> rest.WaitingPool:
         pool=POOL,
         depth=len(waiting),
         by_priority={PRIORITY: len(waiting)},
-        published=0,  # there is no broker
         retries=0,
         oldest_seconds=(at - waiting[0].created_at).total_seconds(),
     )

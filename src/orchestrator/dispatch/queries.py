@@ -1,4 +1,4 @@
-"""The statement that stores new tasks, those with their first leases for which an agent has credit, and tells of them."""
+"""The statement that stores new tasks, with the first leases of those for which an agent has credit, and their events."""
 
 import re
 from collections.abc import Mapping, Sequence
