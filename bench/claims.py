@@ -26,7 +26,6 @@ from orchestrator.jobs.desk import Desk
 from orchestrator.jobs.model import Wanted
 from orchestrator.jobs.rules import worker_of
 from orchestrator.leases.service import LeaseService
-from orchestrator.outbox import queries as outbox
 from orchestrator.tasks.model import Task
 
 CLAIMERS = 16
@@ -41,7 +40,7 @@ FILL = """
            false, 3, 'pending', (random() * 10)::int
       FROM generate_series(1, $1::int) AS n
 """
-TABLES = ("task", "attempt", "outbox", "event")
+TABLES = ("task", "attempt", "event")
 
 
 class Backlog:
@@ -57,10 +56,6 @@ class Backlog:
         async with self._pool.acquire() as db:
             waiting = await db.fetchval("SELECT count(*) FROM task WHERE status = 'pending'")
             await db.execute(FILL, depth - waiting, timeout=600)
-            # As everything that waits, each has a ticket, which the claim removes.
-            async with db.transaction():
-                await db.execute(outbox.COMPARE_AT_ONCE)
-                await db.execute(outbox.GIVE_MISSING_TICKETS, timeout=600)
 
     async def settle(self) -> None:
         async with self._pool.acquire() as db:

@@ -1,4 +1,4 @@
-"""The statement that stores new tasks, with the first leases of those for which an agent has credit, and their events."""
+"""The statement that stores new tasks, with first leases for those that an agent has credit for, and their events."""
 
 import re
 from collections.abc import Mapping, Sequence
