@@ -20,11 +20,14 @@ from tests.services.postgres import start_postgres
 from common.retry import RetryPolicy
 from orchestrator.database.migrate import upgrade
 from orchestrator.database.pool import Pool, open_pool
+from orchestrator.events.own import OwnEvents
 from orchestrator.jobs import queries
 from orchestrator.jobs.claims import Claims
 from orchestrator.jobs.desk import Desk
 from orchestrator.jobs.model import Wanted
 from orchestrator.jobs.rules import worker_of
+from orchestrator.leases.credits import Credits
+from orchestrator.leases.giving import Giving
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import Task
 
@@ -91,7 +94,8 @@ async def open_backlog(stack: AsyncExitStack, url: str, depth: int) -> Backlog:
         since = await queries.now(db)
         for name in WORKERS:
             await queries.seen(db, worker_of(name), pool="http", types=[], labels={}, has_said_labels=False)
-    backlog = Backlog(pool, Claims(pool, leases, since=since, grace=LEASE))
+    giving = Giving(pool, Credits(), OwnEvents(), lease=LEASE)
+    backlog = Backlog(pool, Claims(pool, leases, giving, since=since, grace=LEASE))
     await backlog.fill(depth)
     await backlog.settle()
     serving = asyncio.create_task(_serve(backlog.desk))
