@@ -37,17 +37,6 @@ class Line(NamedTuple):
     aim: str
 
 
-class Room(NamedTuple):
-    """The credit of an agent after a statement: how many more tasks it takes, its newest message's number, and how many
-    tasks its session was granted.
-    """
-
-    agent_id: UUID
-    room: int
-    credit: int
-    granted: int
-
-
 @dataclass(frozen=True, slots=True)
 class Leased:
     """One attempt that was just leased. `task` is as it was before; `credit` is that of `common.messages.Grant`."""

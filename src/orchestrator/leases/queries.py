@@ -14,8 +14,9 @@ from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
 from orchestrator.events.queries import Written
-from orchestrator.leases.model import Asker, Line, Room
+from orchestrator.leases.model import Asker, Line
 from orchestrator.leases.rules import Attempt
+from orchestrator.registry.model import Room
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 

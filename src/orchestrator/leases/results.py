@@ -13,11 +13,11 @@ from orchestrator.keys.model import has_keys
 from orchestrator.leases import events as told
 from orchestrator.leases import finishing
 from orchestrator.leases.given import GivenLease, GivenLeases
-from orchestrator.leases.model import Room
 from orchestrator.leases.queries import End
 from orchestrator.leases.rules import Attempt, Finish, Verdict, judge_completed, judge_result
 from orchestrator.output.model import NewChunk
 from orchestrator.output.service import chunks_of_result, written
+from orchestrator.registry.model import Room
 from orchestrator.registry.rules import agent_outcome
 from orchestrator.tasks.model import Task
 

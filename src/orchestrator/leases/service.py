@@ -27,7 +27,7 @@ from orchestrator.leases import results as plain_results
 from orchestrator.leases.changes import Changes
 from orchestrator.leases.credits import Credits
 from orchestrator.leases.given import GivenLeases
-from orchestrator.leases.model import Leased, Room
+from orchestrator.leases.model import Leased
 from orchestrator.leases.queries import End
 from orchestrator.leases.rules import (
     AGENT_LOST,
@@ -43,6 +43,7 @@ from orchestrator.leases.rules import (
 )
 from orchestrator.output.limit import capped
 from orchestrator.output.service import chunks_of_result, store_chunks
+from orchestrator.registry.model import Room
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.settings import STANDARD
 from orchestrator.tasks import queries as tasks
@@ -94,10 +95,11 @@ class LeaseService:
             return []
         async with self._pool.acquire() as db:
             rooms = await queries.take_in(db, credits)
-        self._learn(rooms)
+        self.learn(rooms)
         return rooms
 
-    def _learn(self, rooms: Sequence[Room]) -> None:
+    def learn(self, rooms: Sequence[Room]) -> None:
+        """Note what room agents have, and look for work when some waits."""
         self._credits.learn(rooms)
         if self._credits.tasks_wait and rooms:
             self._relay.ring()
@@ -163,7 +165,7 @@ class LeaseService:
             else ([], None)
         )
         if rooms is not None:
-            self._learn(rooms)
+            self.learn(rooms)
         elif credits:
             await self.take_in(credits)
         verdicts: dict[ResultKey, Verdict] = {_key(result): verdict for result, verdict in plain}

@@ -38,10 +38,8 @@ class Orchestrator:
 
     async def hears(self, agent: "Agent") -> None:
         update = agent.heartbeat()
-        await self.registry.record([update])
         self.credits.offers(update.agent_id, update.agent_type, update.work_types)
-        assert update.credit is not None
-        await self.leases.take_in({update.agent_id: update.credit})
+        self.leases.learn((await self.registry.record([update])).rooms)
 
 
 class Agent:
