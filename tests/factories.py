@@ -161,9 +161,14 @@ def make_renewal(task_id: UUID, agent_id: UUID, *, fence: int = 1) -> Renew:
     return Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[Lease(task_id=task_id, fence=fence)])
 
 
-def make_unreadable(agent_id: UUID, body: bytes = b"{", *, queue: str = "work.infra", **values: Any) -> Unreadable:
-    given = {"reason": "no JSON", "body": b64encode(body).decode(), "body_bytes": len(body)}
-    return Unreadable(agent_id=agent_id, queue=queue, **{**given, **values})
+def make_unreadable(agent_id: UUID, body: bytes = b"{", **values: Any) -> Unreadable:
+    given: dict[str, Any] = {
+        "queue": f"work.infra.{agent_id}",
+        "reason": "no JSON",
+        "body": b64encode(body).decode(),
+        "body_bytes": len(body),
+    }
+    return Unreadable(agent_id=agent_id, **{**given, **values})
 
 
 def make_heartbeat(agent_id: UUID | None = None, **values: Any) -> StatusUpdate:
