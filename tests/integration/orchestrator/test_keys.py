@@ -14,7 +14,8 @@ from orchestrator.keys.service import KeyService
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_claim, make_new_task, make_result
+from tests.factories import make_new_task, make_result
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.ledger import let_leases_run_out
 
 
@@ -38,7 +39,7 @@ async def on_the_way(pool: Pool) -> list[UUID]:
 async def start(leases: LeaseService, task_id: UUID, *, fence: int = 0) -> UUID:
     """Let an agent claim a task and return the agent."""
     agent_id = uuid4()
-    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id, fence=fence)])
+    [answer] = await lease_to(pool, task_id, agent_id=agent_id)
     assert answer.grant is not None
     return agent_id
 
@@ -161,11 +162,11 @@ async def test_after_the_cancel_of_one_whose_agent_says_nothing_the_next_goes_wh
     assert await on_the_way(pool) == [second.task_id]
 
 
-async def test_a_task_that_is_not_admitted_cannot_be_claimed(tasks: TaskService, leases: LeaseService) -> None:
+async def test_a_task_that_is_not_admitted_cannot_be_claimed(tasks: TaskService, pool: Pool) -> None:
     first, second = ordered(), ordered()
     await tasks.dispatch([first, second], by="caller")
 
-    [answer] = await leases.claim([make_claim(second.task_id)])
+    [answer] = await lease_to(pool, second.task_id)
 
     assert answer.refusal is not None
     assert answer.refusal.tasks[0].reason == "the task waits for others of its key"
@@ -213,7 +214,7 @@ async def test_a_lower_limit_holds_back_who_was_not_claimed_yet_and_strands_nobo
 
     await tasks.dispatch([limited(2)], by="caller")
     assert await on_the_way(pool) == [made[3].task_id]
-    [answer] = await leases.claim([make_claim(made[1].task_id)])
+    [answer] = await lease_to(pool, made[1].task_id)
     assert answer.refusal is not None
 
     await leases.accept([make_result(made[0].task_id, agent_id)])
@@ -273,14 +274,14 @@ async def test_the_next_of_an_ordering_key_also_keeps_the_limit_of_a_key_that_on
 
 
 async def test_a_task_that_waited_too_long_is_cancelled_with_the_reason_and_the_next_goes(
-    tasks: TaskService, leases: LeaseService, pool: Pool
+    tasks: TaskService, pool: Pool
 ) -> None:
     late, next_one = ordered(expires_after=timedelta(seconds=90)), ordered()
     patient = make_new_task(expires_after=timedelta(days=30))
     await tasks.dispatch([late, next_one, patient], by="caller")
     await let_pass(pool, late.task_id)
 
-    [answer] = await leases.claim([make_claim(late.task_id)])
+    [answer] = await lease_to(pool, late.task_id)
     assert answer.refusal is not None
     assert await tasks.expire(limit=10) == 1
     assert await tasks.expire(limit=10) == 0

@@ -19,9 +19,8 @@ from orchestrator.keys.service import KeyService
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskHasEnded, TaskService
-from tests.factories import make_claim, make_new_task, make_result
+from tests.factories import make_new_task, make_result
 from tests.fuzz.bounds import many
-from tests.integration.ledger import RegisteredLeases
 
 AGEING = timedelta(minutes=10)
 ROUNDS = many(4)
@@ -93,7 +92,7 @@ async def orchestrators(ledger_url: str) -> AsyncIterator[list[Orchestrator]]:
         made = []
         for _ in range(3):
             pool = await stack.enter_async_context(open_pool(ledger_url, connections=5))
-            leases = RegisteredLeases(pool, lease=timedelta(seconds=30), policy=RetryPolicy(base=timedelta(0)))
+            leases = LeaseService(pool, lease=timedelta(seconds=30), policy=RetryPolicy(base=timedelta(0)))
             made.append(Orchestrator(pool, TaskService(pool, ageing=AGEING), leases, KeyService(pool)))
         yield made
 

@@ -16,7 +16,8 @@ from orchestrator.placement.model import Line
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskService
 from orchestrator.why import queries as why
-from tests.factories import make_claim, make_new_task, make_result
+from tests.factories import make_new_task, make_result
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.conftest import AGEING
 from tests.integration.orchestrator.ledger import age
 
@@ -79,7 +80,7 @@ async def test_a_concurrency_key_admits_the_oldest_first_whatever_its_priority(
     running = make_new_task(**key)
     await tasks.dispatch([running], by="caller")
     agent_id = uuid4()
-    await leases.claim([make_claim(running.task_id, agent_id=agent_id)])
+    await lease_to(pool, running.task_id, agent_id=agent_id)
     old = await dispatched(tasks, pool, **key)
     async with pool.acquire() as db:
         explained = await why.limit(db, old.task_id)

@@ -4,6 +4,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.loops.relay_outbox import RelayOutbox
 
 from common.broker import topology
 from common.broker.base import BrokerUnavailable
@@ -11,11 +12,10 @@ from common.broker.memory import MemoryBroker
 from common.messages import CancelTask, Ticket
 from common.protocol import decode
 from orchestrator.database.pool import Pool
-from orchestrator.leases.service import LeaseService
-from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.outbox import queries
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_claim, make_new_task
+from tests.factories import make_new_task
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.ledger import age
 
 TTL = timedelta(seconds=30)
@@ -53,7 +53,7 @@ async def test_tickets_are_published_by_priority_and_carry_the_ids(
 
 @pytest.mark.path_internals
 async def test_no_more_than_a_window_of_tickets_is_published_ahead(
-    tasks: TaskService, leases: LeaseService, pool: Pool, broker: MemoryBroker
+    tasks: TaskService, pool: Pool, broker: MemoryBroker
 ) -> None:
     made = [make_new_task() for _ in range(5)]
     await tasks.dispatch(made, by="caller")
@@ -62,7 +62,7 @@ async def test_no_more_than_a_window_of_tickets_is_published_ahead(
     assert await publisher.run_once() == 2
     assert await publisher.run_once() == 0
     [first, _] = await published(broker)
-    await leases.claim([make_claim(first)])
+    await lease_to(pool, first)
 
     assert await publisher.run_once() == 1
 
@@ -141,13 +141,11 @@ async def test_a_queue_that_was_removed_is_made_again(tasks: TaskService, pool: 
     assert len(await published(broker)) == 1
 
 
-async def test_a_cancel_order_reaches_its_agent_once(
-    tasks: TaskService, leases: LeaseService, pool: Pool, broker: MemoryBroker
-) -> None:
+async def test_a_cancel_order_reaches_its_agent_once(tasks: TaskService, pool: Pool, broker: MemoryBroker) -> None:
     task, agent_id = make_new_task(), uuid4()
     await broker.declare(topology.control_queue(agent_id))
     await tasks.dispatch([task], by="caller")
-    await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+    await lease_to(pool, task.task_id, agent_id=agent_id)
     await tasks.cancel(task.task_id, by="caller")
 
     await relay(pool, broker).run_once()
@@ -163,11 +161,11 @@ async def test_a_cancel_order_reaches_its_agent_once(
 
 
 async def test_an_order_for_an_agent_that_is_not_there_is_given_up(
-    tasks: TaskService, leases: LeaseService, pool: Pool, broker: MemoryBroker
+    tasks: TaskService, pool: Pool, broker: MemoryBroker
 ) -> None:
     task = make_new_task()
     await tasks.dispatch([task], by="caller")
-    await leases.claim([make_claim(task.task_id)])
+    await lease_to(pool, task.task_id)
     await tasks.cancel(task.task_id, by="caller")
 
     await relay(pool, broker).run_once()

@@ -7,16 +7,16 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from orchestrator.dispatch.standing import StandingClaims
+from orchestrator.leases.plain import queries as plain
 
 from common.lifecycle import Status
 from common.messages import ClaimedTask
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
-from orchestrator.dispatch.standing import StandingClaims
 from orchestrator.events.model import Kind
 from orchestrator.identities.enrolment import EnrolmentService
 from orchestrator.leases import queries as lease_queries
-from orchestrator.leases.plain import queries as plain
 from orchestrator.leases.rules import OTHER_POOL
 from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
@@ -26,13 +26,13 @@ from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
 from tests.factories import (
     make_chunk,
-    make_claim,
     make_heartbeat,
     make_new_task,
     make_renewal,
     make_result,
     make_status,
 )
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.ledger import events_of, kinds_of
 
@@ -62,32 +62,30 @@ async def running(tasks: TaskService, leases: LeaseService, registry: RegistrySe
     """Have a task leased to an agent that registered; return task and agent."""
     task_id, agent_id = await dispatched(tasks), uuid4()
     await registry.record([make_heartbeat(agent_id)])
-    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
+    [answer] = await lease_to(pool, task_id, agent_id=agent_id)
     assert answer.grant is not None
     return task_id, agent_id
 
 
 async def test_a_claim_with_the_ticket_of_another_pool_is_refused(
-    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
+    tasks: TaskService, registry: RegistryService, pool: Pool
 ) -> None:
     task_id, enrolled_id, other = await dispatched(tasks), await enrolled(pool, "desktop"), uuid4()
     await registry.record([make_heartbeat(other, agent_type="desktop")])
 
     for agent_id in (enrolled_id, other):
-        [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
+        [answer] = await lease_to(pool, task_id, agent_id=agent_id)
         assert answer.grant is None
         assert answer.refusal is not None
         assert answer.refusal.tasks[0].reason == OTHER_POOL
     assert (await tasks.get(task_id)).status is Status.PENDING
 
 
-async def test_an_agent_that_never_registered_gets_no_work(
-    tasks: TaskService, leases: LeaseService, pool: Pool
-) -> None:
+async def test_an_agent_that_never_registered_gets_no_work(tasks: TaskService, pool: Pool) -> None:
     task_id = await dispatched(tasks)
 
     for agent_id in (uuid4(), await enrolled(pool, "infra")):
-        [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
+        [answer] = await lease_to(pool, task_id, agent_id=agent_id)
         assert answer.refusal is not None
         assert answer.refusal.tasks[0].reason == UNREGISTERED
     assert (await tasks.get(task_id)).status is Status.PENDING

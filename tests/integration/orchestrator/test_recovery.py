@@ -5,16 +5,16 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.loops.relay_outbox import RelayOutbox
 
 from common.broker import topology
 from common.broker.memory import MemoryBroker
 from common.lifecycle import Status
 from orchestrator.database.pool import Pool
-from orchestrator.leases.service import LeaseService
 from orchestrator.loops.recover import Recover
-from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_claim, make_new_task
+from tests.factories import make_new_task
+from tests.integration.ledger import lease_to
 
 TTL = timedelta(seconds=30)
 AGEING = timedelta(minutes=10)
@@ -37,10 +37,10 @@ async def dispatched(tasks: TaskService, count: int = 1) -> list[UUID]:
 
 
 async def test_there_is_nothing_to_mend_when_all_is_well(
-    tasks: TaskService, leases: LeaseService, recover: Recover, relay: RelayOutbox
+    tasks: TaskService, recover: Recover, relay: RelayOutbox, pool: Pool
 ) -> None:
     waiting, running = await dispatched(tasks, 2)
-    await leases.claim([make_claim(running)])
+    await lease_to(pool, running)
     await relay.run_once()
 
     assert await recover.run_once() == 0
@@ -87,7 +87,7 @@ async def test_a_waiting_task_without_a_ticket_gets_one_and_a_needless_ticket_go
 
 
 async def test_a_ticket_given_in_recovery_can_be_claimed(
-    tasks: TaskService, leases: LeaseService, recover: Recover, relay: RelayOutbox, pool: Pool, broker: MemoryBroker
+    tasks: TaskService, recover: Recover, relay: RelayOutbox, pool: Pool, broker: MemoryBroker
 ) -> None:
     [task_id] = await dispatched(tasks)
     async with pool.acquire() as db:
@@ -96,5 +96,5 @@ async def test_a_ticket_given_in_recovery_can_be_claimed(
     await relay.run_once()
 
     assert await broker.depth("work.infra") == 1
-    [answer] = await leases.claim([make_claim(task_id)])
+    [answer] = await lease_to(pool, task_id)
     assert answer.grant is not None

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.loops.place_tickets import PlaceTickets
 
 from common.broker import topology
 from common.broker.memory import MemoryBroker
@@ -23,15 +24,14 @@ from orchestrator.jobs.model import Choice, Wanted, Worker
 from orchestrator.leases import queries as lease_queries
 from orchestrator.leases.rules import REFUSAL_MEMORY, REFUSED_LATELY
 from orchestrator.leases.service import LeaseService
-from orchestrator.loops.place_tickets import PlaceTickets
 from orchestrator.ops import queries as ops
 from orchestrator.outbox import queries as outbox
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
 from orchestrator.why.service import Failures, WhyService
-from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
-from tests.integration.ledger import RegisteredLeases, register
+from tests.factories import make_heartbeat, make_new_task, make_result
+from tests.integration.ledger import lease_to, register
 from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.ledger import events_of
 
@@ -50,7 +50,7 @@ CODES = [
 @pytest.fixture
 def leases(pool: Pool) -> LeaseService:
     """Three refusals in a row trip an agent."""
-    return RegisteredLeases(
+    return LeaseService(
         pool,
         lease=LEASE,
         policy=RetryPolicy(base=timedelta(0)),
@@ -71,7 +71,7 @@ def refusal(task_id: UUID, agent_id: UUID, *, attempt: int = 1, **values: Any) -
 
 
 async def refused_by(leases: LeaseService, task_id: UUID, agent_id: UUID, **values: Any) -> None:
-    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
+    [answer] = await lease_to(pool, task_id, agent_id=agent_id)
     assert answer.grant is not None
     await leases.accept([refusal(task_id, agent_id, **values)])
 
@@ -86,7 +86,7 @@ async def test_a_refusal_uses_no_attempt_also_of_work_that_may_start_once(
     await refused_by(leases, task.task_id, uuid4(), error_code=code)
     stored = await tasks.get(task.task_id)
     other = uuid4()
-    [answer] = await leases.claim([make_claim(task.task_id, agent_id=other, fence=1)])
+    [answer] = await lease_to(pool, task.task_id, agent_id=other)
     await leases.accept([make_result(task.task_id, other, attempt=2, fence=2)])
 
     assert (stored.status, stored.starts) == (Status.PENDING, 0)
@@ -101,12 +101,12 @@ async def test_an_agent_does_not_get_what_it_refused_just_now_and_gets_it_later(
     await tasks.dispatch([task], by="caller")
     await refused_by(leases, task.task_id, agent_id)
 
-    [at_once] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=1)])
+    [at_once] = await lease_to(pool, task.task_id, agent_id=agent_id)
     async with pool.acquire() as db:
         due_now = await outbox.best_due(db, "infra", limit=9, work_types=["echo"])
         [waiting] = await ops.pools(db)
         await db.execute("UPDATE attempt SET ended_at = ended_at - $1::interval", REFUSAL_MEMORY)
-    [later] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=1)])
+    [later] = await lease_to(pool, task.task_id, agent_id=agent_id)
 
     assert at_once.refusal is not None
     assert at_once.refusal.tasks[0].reason == REFUSED_LATELY
@@ -155,7 +155,7 @@ async def test_over_http_what_is_refused_while_a_claim_is_answered_goes_to_other
 ) -> None:
     agent_id, refused, other = uuid4(), make_new_task(), make_new_task(priority=1)
     await tasks.dispatch([refused, other], by="caller")
-    await leases.claim([make_claim(refused.task_id, agent_id=agent_id)])
+    await lease_to(pool, refused.task_id, agent_id=agent_id)
     choose, refusals = jobs.choose, [refusal(refused.task_id, agent_id)]
 
     async def after_a_refusal(db: Connection, choice: Choice, count: int, *, besides: Collection[UUID]) -> list[UUID]:
@@ -212,7 +212,7 @@ async def test_why_names_the_agent_that_refused_and_not_the_one_that_ran_the_tas
     await registry.record([make_heartbeat(refusing, hostname="web"), make_heartbeat(running, hostname="db")])
     await tasks.dispatch([task], by="caller")
     await refused_by(leases, task.task_id, refusing, error_code=ErrorCode.POLICY_REFUSED, error_message="Not here.")
-    await leases.claim([make_claim(task.task_id, agent_id=running, fence=1)])
+    await lease_to(pool, task.task_id, agent_id=running)
     timed_out = {"error_code": ErrorCode.TIMEOUT, "error_message": "It ran too long.", "retryable": True}
     await leases.accept([refusal(task.task_id, running, attempt=2, started=True, **timed_out)])
 
@@ -232,7 +232,7 @@ async def test_one_task_that_is_refused_again_and_again_does_not_trip_an_agent(
     await tasks.dispatch([task], by="caller")
 
     for number in range(1, 6):
-        [answer] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=number - 1)])
+        [answer] = await lease_to(pool, task.task_id, agent_id=agent_id)
         assert answer.grant is not None
         await leases.accept([refusal(task.task_id, agent_id, attempt=number, error_code=ErrorCode.POLICY_REFUSED)])
         async with pool.acquire() as db:
@@ -248,9 +248,9 @@ async def test_a_ticket_that_was_of_no_use_comes_back_no_sooner_than_its_next_at
     """The agent that found no use for it may say so late, when the task has run elsewhere and waits."""
     task = make_new_task(idempotent=True, max_attempts=3)
     await tasks.dispatch([task], by="caller")
-    patient = RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(minutes=10), jitter=0.0))
+    patient = LeaseService(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(minutes=10), jitter=0.0))
     agent_id = uuid4()
-    await patient.claim([make_claim(task.task_id, agent_id=agent_id)])
+    await lease_to(pool, task.task_id, agent_id=agent_id)
     await patient.accept([make_result(task.task_id, agent_id, status=ResultStatus.FAILED, retryable=True)])
     async with pool.acquire() as db:
         due_at = await db.fetchval(DUE_AT, task.task_id)
@@ -302,7 +302,7 @@ async def test_an_agent_that_refuses_its_trial_because_of_the_work_may_try_anoth
 
     await refused_by(leases, made[3].task_id, agent_id, error_code=ErrorCode.POLICY_REFUSED)
 
-    [again] = await leases.claim([make_claim(made[4].task_id, agent_id=agent_id)])
+    [again] = await lease_to(pool, made[4].task_id, agent_id=agent_id)
     async with pool.acquire() as db:
         orders = await outbox.take_orders(db, limit=9, again_after=LEASE)
     assert again.grant is not None
@@ -324,7 +324,7 @@ async def test_work_that_every_host_refuses_is_queued_still_after_two_hundred_re
 
     for number in range(1, 201):
         agent_id = list(hosts)[number % 2]
-        [answer] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=number - 1)])
+        [answer] = await lease_to(pool, task.task_id, agent_id=agent_id)
         assert answer.grant is not None
         reason = f"{hosts[agent_id]} is full"
         await leases.accept([refusal(task.task_id, agent_id, attempt=number, error_message=reason)])
@@ -354,7 +354,7 @@ async def test_a_ticket_that_comes_to_who_refused_its_task_rests_twice_as_long_e
     async with pool.acquire() as db:
         for seconds in (0, 10, 20):
             await db.execute("UPDATE attempt SET ended_at = now() - $1::interval", timedelta(seconds=seconds))
-            [answer] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=1)])
+            [answer] = await lease_to(pool, task.task_id, agent_id=agent_id)
             assert answer.refusal is not None
             due.append((await db.fetchval(DUE_IN, task.task_id)).total_seconds())
 
@@ -369,7 +369,7 @@ async def test_what_the_only_agent_with_room_refused_does_not_hold_up_what_is_be
         await registry.record([make_heartbeat(agent_id, work_types=[work_type], slots=1)])
     running, refused, behind = (make_new_task(work_type="render") for _ in range(3))
     await tasks.dispatch([running, refused, behind], by="caller")
-    await leases.claim([make_claim(running.task_id, agent_id=busy)])
+    await lease_to(pool, running.task_id, agent_id=busy)
     await refused_by(leases, refused.task_id, able)
     await broker.declare(topology.own_work_queue(able))
     placing = PlaceTickets(pool, broker, offline_after=OFFLINE, ttl=LEASE, ageing=LEASE)
@@ -390,6 +390,6 @@ async def test_a_grant_that_came_too_late_is_no_refusal(tasks: TaskService, leas
     await tasks.dispatch([task], by="caller")
     await refused_by(leases, task.task_id, agent_id, error_code=ErrorCode.AGENT_UNAVAILABLE)
 
-    [again] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=1)])
+    [again] = await lease_to(pool, task.task_id, agent_id=agent_id)
 
     assert again.grant is not None

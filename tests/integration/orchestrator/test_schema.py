@@ -157,17 +157,6 @@ async def test_a_task_has_at_most_one_open_attempt(db: Connection) -> None:
         await db.execute(insert, task_id, 2, uuid4(), uuid4())
 
 
-async def test_a_task_has_at_most_one_ticket(db: Connection) -> None:
-    task_id = await _stored(db)
-    insert = """
-        INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
-        VALUES ('ticket', 'infra', $1, 3, '{}', now(), now())
-    """
-    await db.execute(insert, task_id)
-    with pytest.raises(asyncpg.UniqueViolationError):
-        await db.execute(insert, task_id)
-
-
 FITTING = {
     Status.AWAITING_APPROVAL: ", approval_id = gen_random_uuid()",
     Status.PENDING: "",

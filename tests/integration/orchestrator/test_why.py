@@ -15,7 +15,8 @@ from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskNotFound, TaskService
 from orchestrator.why.model import Blocker
 from orchestrator.why.service import Failures, WhyService
-from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
+from tests.factories import make_heartbeat, make_new_task, make_result
+from tests.integration.ledger import lease_to
 
 
 async def nothing_is_wrong() -> Failures:
@@ -38,7 +39,7 @@ async def dispatched(tasks: TaskService, **values: Any) -> UUID:
 
 
 async def claimed(leases: LeaseService, task_id: UUID, agent_id: UUID) -> None:
-    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
+    [answer] = await lease_to(pool, task_id, agent_id=agent_id)
     assert answer.grant is not None
 
 

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-
 from agents.capacity import Capacity
+
 from tests.eventually import eventually
 
 

@@ -7,14 +7,14 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-
-from agents.attempts import Attempts
-from agents.availability import Availability
 from agents.capacity import Capacity
 from agents.claimer import Claimer, ClaimUnanswered, Reception
 from agents.given import GivenWork
-from agents.signature_check import SignatureCheck
 from agents.standing_claimer import StandingClaimer
+
+from agents.attempts import Attempts
+from agents.availability import Availability
+from agents.signature_check import SignatureCheck
 from agents.stopping import StopReason
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker

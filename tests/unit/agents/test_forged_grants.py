@@ -8,13 +8,13 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from agents.used_claims import UsedClaims
 
 from agents.executors.echo import EchoExecutor
 from agents.journal import Journal
 from agents.journal_file import JournalFile
 from agents.signature_check import SignatureCheck
 from agents.trust import TRUST_FILE, Trust
-from agents.used_claims import UsedClaims
 from agents.write_gate import Passage, WriteGate
 from common.messages import GrantedTask
 from common.signing.claims import SignedTask, sign_grant

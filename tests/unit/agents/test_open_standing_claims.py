@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-
 from agents.open_standing_claims import (
     ASKED_AFTER,
     ASKED_AGAIN_AFTER,
@@ -15,6 +14,7 @@ from agents.open_standing_claims import (
     Answered,
     OpenStandingClaims,
 )
+
 from agents.settings import AgentSettings
 from common.messages import STANDING_SECONDS
 from orchestrator.settings import OrchestratorSettings

@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from agents.over_http.tickets import TicketConsumer
 
 from agents.over_http.client import QueueClient
 from agents.over_http.handing_back import HandingBack
 from agents.over_http.held import HeldJob, HeldJobs
 from agents.over_http.job_claimer import JobClaimer
-from agents.over_http.tickets import TicketConsumer
 from common.broker.base import ConsumerCancelled
 from common.clock import SystemClock
 from common.loop import Health

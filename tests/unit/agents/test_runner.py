@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
+from agents.used_claims import UsedClaims
 
 from agents.attempts import Attempt, Attempts
 from agents.executors.base import ExecutionContext, Executor, Outcome
@@ -26,7 +27,6 @@ from agents.runner import Runner
 from agents.signature_check import SignatureCheck
 from agents.spool import Spool
 from agents.stopping import StopReason
-from agents.used_claims import UsedClaims
 from agents.workspace import Workspaces
 from agents.write_gate import WriteGate
 from common.broker.memory import MemoryBroker

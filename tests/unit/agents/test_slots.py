@@ -8,16 +8,16 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
+from agents.capacity import Capacity
+from agents.given import GivenWork
+from agents.own_tickets import OwnTickets
 
 from agents import given as given_module
 from agents import lane as lane_module
 from agents import slots as slots_module
 from agents.attempts import Attempt, Attempts
 from agents.availability import Availability
-from agents.capacity import Capacity
-from agents.given import GivenWork
 from agents.intake import Intake
-from agents.own_tickets import OwnTickets
 from agents.slots import Slots
 from agents.stopping import StopReason
 from agents.unreadable import Undertaker

@@ -8,16 +8,16 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
-
-from agents import given
-from agents.attempts import Attempts
-from agents.availability import Availability
 from agents.capacity import Capacity
 from agents.claimer import Claimer, Reception
 from agents.given import GivenWork
 from agents.open_standing_claims import ASKED_AFTER, KEPT_FOR
-from agents.signature_check import SignatureCheck
 from agents.standing_claimer import StandingClaimer
+
+from agents import given
+from agents.attempts import Attempts
+from agents.availability import Availability
+from agents.signature_check import SignatureCheck
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
 from common.loop import Health

@@ -9,13 +9,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from agents.used_claims import UsedClaims
 
 from agents.executors.echo import EchoExecutor
 from agents.journal import Journal
 from agents.journal_file import JournalFile
 from agents.signature_check import SignatureCheck
 from agents.trust import TRUST_FILE, Trust
-from agents.used_claims import UsedClaims
 from agents.write_gate import OwnPolicy, Passage, Refusal, WriteGate
 from common.clock import SystemClock
 from common.confinement import Confinement
