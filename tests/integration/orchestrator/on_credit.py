@@ -24,8 +24,8 @@ LEASE = timedelta(seconds=30)
 AGEING = timedelta(minutes=10)
 
 ASK = """
-    UPDATE agent SET credit_limit = granted + $2::bigint, boot_id = coalesce(boot_id, gen_random_uuid())
-     WHERE agent_id = $1
+    UPDATE agent SET credit_limit = granted + CASE WHEN agent_id = $1 THEN $2::bigint ELSE 0 END,
+                     boot_id = coalesce(boot_id, gen_random_uuid())
 """
 
 
@@ -97,7 +97,7 @@ def agents_of(leased: list[Leased]) -> dict[UUID, UUID]:
 
 
 async def gets(pool: Pool, agent_id: UUID, *, room: int = 1, breaker: BreakerPolicy | None = None) -> list[UUID]:
-    """Have a registered agent ask for tasks, and return those that it is given, the best first."""
+    """Have only this agent ask for tasks, if it is registered, and return those that it is given, the best first."""
     async with pool.acquire() as db:
         await db.execute(ASK, agent_id, room)
     given: Mapping[UUID, UUID] = await Orchestrator(pool, breaker=breaker).give()

@@ -29,7 +29,7 @@ KEYWORDS = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 def statements() -> Iterator[tuple[str, str]]:
     """Yield the name and text of every SQL constant of the orchestrator."""
     for module in pkgutil.walk_packages(orchestrator.__path__, "orchestrator."):
-        if module.name.endswith("queries") or module.name == "orchestrator.database.version":
+        if ".migrations" not in module.name:
             for name, value in vars(importlib.import_module(module.name)).items():
                 if name.isupper() and isinstance(value, str) and value.strip().startswith(KEYWORDS):
                     yield f"{module.name}.{name}", value
