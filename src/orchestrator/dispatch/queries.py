@@ -1,4 +1,4 @@
-"""The statement that stores new tasks, those with their first leases for which an agent has credit, and tells of them."""
+"""The statement that stores new tasks, with first leases where agents have credit, and tells of them."""
 
 import re
 from collections.abc import Mapping, Sequence
