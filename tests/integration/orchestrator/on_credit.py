@@ -14,6 +14,7 @@ from orchestrator.leases.credits import Credits
 from orchestrator.leases.giving import Giving
 from orchestrator.leases.model import Leased
 from orchestrator.leases.service import LeaseService
+from orchestrator.loops.give_work import GiveWork
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.model import NewTask
@@ -33,6 +34,7 @@ class Orchestrator:
     """What one orchestrator knows and does, without its loops."""
 
     def __init__(self, pool: Pool, *, breaker: BreakerPolicy | None = None) -> None:
+        self._pool = pool
         self.own, self.credits = OwnEvents(), Credits()
         self.tasks = TaskService(pool, ageing=AGEING)
         self.registry = RegistryService(pool, offline_after=timedelta(seconds=30))
@@ -66,8 +68,12 @@ class Orchestrator:
         return await self.dispatching.dispatch(tasks, by="caller")
 
     async def give(self) -> dict[UUID, UUID]:
-        """Lease what waits; return the agent of each task, the best task first."""
-        return agents_of((await self.giving.by_credit()).leased)
+        """Lease what waits, as its loop does; return the agent of each task, in the order in which they went."""
+        leased: list[Leased] = []
+        turns = GiveWork(self._pool, self.giving, self.leases, leased.extend)
+        while await turns.run_once():
+            pass
+        return agents_of(leased)
 
 
 class Agent:
