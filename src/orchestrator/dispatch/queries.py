@@ -1,4 +1,4 @@
-"""The statement that stores new tasks, with first leases for those that an agent has credit for, and their events."""
+"""The statement that stores new tasks, with first leases where agents have credit, and tells of them."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
 from orchestrator.events.queries import Written
-from orchestrator.leases.queries import RETURNED, End, credit_rows, credited, rooms_of
+from orchestrator.leases.queries import End, credit_rows, credited, returned, rooms_of
 from orchestrator.leases.rules import Attempt
 from orchestrator.output.model import NewChunk
 from orchestrator.registry.model import Room
@@ -95,7 +95,7 @@ FINISH = (
          WHERE (SELECT count(*) FROM credited) >= 0
     ), """
     + events.WRITE
-    + RETURNED
+    + returned()
 )
 
 

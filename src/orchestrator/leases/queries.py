@@ -102,9 +102,14 @@ WAITING = f"""
      ORDER BY rank, dispatch_no
 """  # noqa: S608 - constants only
 
-# What stands behind `events.WRITE` in statements that change leases: the tasks that were changed, each with the fence
-# of its attempt; what the agents have room for; what was told.
-RETURNED = """
+
+def returned() -> str:
+    """Return what stands behind `events.WRITE` in statements that change leases.
+
+    That are the tasks that were changed, each with the fence of its attempt; what the agents have room for; what was
+    told.
+    """
+    return """
     SELECT task_id, fence, NULL::uuid AS agent_id, NULL::bigint AS room, NULL::bigint AS credit,
            NULL::bigint AS granted, NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions
       FROM tried
@@ -113,6 +118,7 @@ RETURNED = """
      UNION ALL
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, before, at, positions FROM numbers
 """
+
 
 # The one statement that leases tasks which wait. What was read may have changed since, so it asks again, and holds what
 # it changes: tasks in the order of their ids, then agents, the head of the events last. An agent gets as many as it has
@@ -174,7 +180,7 @@ LEASE = (
           JOIN tried USING (task_id)
     ), """  # noqa: S608 - constants only
     + events.WRITE
-    + RETURNED
+    + returned()
 )
 
 REST = """

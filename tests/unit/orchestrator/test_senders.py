@@ -29,7 +29,6 @@ from orchestrator.dead_letters.rules import FORGED, REPLAYED_BY
 from orchestrator.loops.senders import Checked, Pools, Senders, Trusted, senders_of
 from orchestrator.registry.model import Known
 from tests.factories import (
-    make_claim,
     make_heartbeat,
     make_renewal,
     make_result,
