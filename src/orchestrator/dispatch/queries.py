@@ -10,8 +10,8 @@ from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
 from orchestrator.events.queries import WRITE, Written
+from orchestrator.leases.credit_queries import rooms_of
 from orchestrator.leases.model import Room
-from orchestrator.leases.queries import rooms_of
 from orchestrator.tasks.columns import columns
 from orchestrator.tasks.model import NewTask
 
