@@ -13,13 +13,17 @@ from orchestrator.leases.model import Room
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 
+# How many more tasks an agent takes.
+ROOM = "agent.credit_limit + agent.lost - agent.granted"
+
 
 def credited(parameter: str, *, after: str) -> str:
     """Return CTEs that take in credit, once the CTE `after` holds its rows; the last one, `credited`, has the room."""
     return f"""
     agents AS MATERIALIZED (
-        SELECT agent.agent_id, said.number, said.most
-          FROM jsonb_to_recordset({parameter}::jsonb) AS said (agent_id uuid, session uuid, number bigint, most bigint)
+        SELECT agent.agent_id, said.number, said.most, said.received
+          FROM jsonb_to_recordset({parameter}::jsonb)
+                 AS said (agent_id uuid, session uuid, number bigint, most bigint, received bigint)
           JOIN agent ON agent.agent_id = said.agent_id AND agent.boot_id = said.session
          WHERE (SELECT count(*) FROM {after}) >= 0
          ORDER BY agent.agent_id
@@ -27,10 +31,12 @@ def credited(parameter: str, *, after: str) -> str:
     ), credited AS (
         UPDATE agent
            SET credit_number = greatest(agent.credit_number, agents.number),
-               credit_limit = greatest(agent.credit_limit, agents.most)
+               credit_limit = greatest(agent.credit_limit, agents.most),
+               -- What came after all was not lost.
+               lost = greatest(least(agent.lost, agent.granted - agents.received), 0)
           FROM agents
          WHERE agent.agent_id = agents.agent_id
-     RETURNING agent.agent_id, agent.credit_limit - agent.granted AS room, agent.credit_number AS credit, agent.granted
+     RETURNING agent.agent_id, {ROOM} AS room, agent.credit_number AS credit, agent.granted
     )"""  # noqa: S608 - constants only
 
 
@@ -68,11 +74,14 @@ GRANT_AGAIN = f"""
  RETURNING {COLUMNS}, now() AS read_at
 """  # noqa: S608 - constants only
 
-# A lease that ended without its agent ever hearing of it takes no room any more.
-TAKE_BACK = """
-    UPDATE agent SET granted = granted - least(granted, new.tasks)
-      FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS new (agent_id, session, tasks)
-     WHERE agent.agent_id = new.agent_id AND agent.boot_id = new.session
+# A lease that ended without its agent ever hearing of it takes no room any more. Agents say the same in one heartbeat
+# after another, so this is a sum, and only what the newest message says counts: in the meantime a grant may have come,
+# and what it was for have ended.
+NOTE_LOST = """
+    UPDATE agent SET lost = greatest(agent.lost, least(new.lost, agent.granted - new.received))
+      FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
+             AS new (agent_id, session, number, received, lost)
+     WHERE agent.agent_id = new.agent_id AND agent.boot_id = new.session AND agent.credit_number = new.number
 """
 
 
@@ -87,11 +96,17 @@ async def grant_again(db: Connection, sessions: Mapping[UUID, UUID], *, lease: t
     return [Task.from_row(row) for row in rows]
 
 
-async def take_back(db: Connection, lost: Mapping[UUID, tuple[UUID, int]]) -> None:
-    """Count grants, by agent its session and their number, as if they had never been made."""
+async def note_lost(db: Connection, credits: Mapping[UUID, Credit], lost: Mapping[UUID, int]) -> None:
+    """Note how many grants of its session never came to an agent and are over, by what it said last."""
     if lost:
+        said = [credits[agent_id] for agent_id in lost]
         await db.execute(
-            TAKE_BACK, list(lost), [session for session, _ in lost.values()], [count for _, count in lost.values()]
+            NOTE_LOST,
+            list(lost),
+            [one.session for one in said],
+            [one.number for one in said],
+            [one.received for one in said],
+            list(lost.values()),
         )
 
 
@@ -105,6 +120,12 @@ def rooms_of(rows: Iterable[asyncpg.Record]) -> list[Room]:
 def credit_rows(credits: Mapping[UUID, Credit]) -> list[dict[str, Any]]:
     """Return the parameter of `credited`: what agents ask for, in one list."""
     return [
-        {"agent_id": str(agent_id), "session": str(one.session), "number": one.number, "most": one.limit}
+        {
+            "agent_id": str(agent_id),
+            "session": str(one.session),
+            "number": one.number,
+            "most": one.limit,
+            "received": one.received,
+        }
         for agent_id, one in credits.items()
     ]

@@ -9,7 +9,7 @@ from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
 from orchestrator.events.queries import Written
-from orchestrator.leases.credit_queries import RETURNED, rooms_of
+from orchestrator.leases.credit_queries import RETURNED, ROOM, rooms_of
 from orchestrator.leases.model import Asker, End, Line, Room
 from orchestrator.leases.rules import Attempt
 from orchestrator.tasks.columns import COLUMNS
@@ -40,18 +40,18 @@ ONE_GIVER_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('chiffon.give'))"
 
 # Agents that take work through the broker, those with most room first. Whether one may have work is asked of those that
 # are returned only.
-ASKERS = """
+ASKERS = f"""
     SELECT asker.agent_id, asker.agent_type, asker.boot_id, asker.work_types, asker.labels,
            CASE judged.verdict WHEN 'trial' THEN 1 ELSE asker.room END AS room
-      FROM (SELECT agent_id, agent_type, boot_id, work_types, labels, credit_limit - granted AS room
+      FROM (SELECT agent_id, agent_type, boot_id, work_types, labels, {ROOM} AS room
               FROM agent
-             WHERE agent_type = ANY($1::text[]) AND granted < credit_limit AND worker_id IS NULL
+             WHERE agent_type = ANY($1::text[]) AND {ROOM} > 0 AND worker_id IS NULL
                AND boot_id IS NOT NULL AND status IN ('online', 'busy') AND last_heartbeat_at >= now() - $2::interval
-             ORDER BY credit_limit - granted DESC, agent_id) AS asker
+             ORDER BY {ROOM} DESC, agent_id) AS asker
      CROSS JOIN LATERAL (SELECT agent_may_work(asker.agent_id) AS verdict) AS judged
      WHERE judged.verdict IN ('free', 'trial')
      LIMIT $3
-"""
+"""  # noqa: S608 - constants only
 
 # The best of each line; what another transaction holds is skipped. `rank` is the one order: the lowest goes first.
 WAITING = f"""
@@ -81,7 +81,7 @@ WAITING = f"""
 # runs: it takes those for short when it last looked before much did, and would read all of it in place of the few that
 # are named.
 LEASE = (
-    """
+    f"""
     WITH held AS MATERIALIZED (
         SELECT new.*
           FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::interval[])
@@ -98,7 +98,7 @@ LEASE = (
           FROM asked
           JOIN agent USING (agent_id)
          WHERE (agent.worker_id IS NOT NULL
-                OR agent.boot_id = asked.claim_id AND agent.granted + asked.tasks <= agent.credit_limit)
+                OR agent.boot_id = asked.claim_id AND asked.tasks <= {ROOM})
            AND (agent_may_work(agent.agent_id) = 'free'
                 OR agent_may_work(agent.agent_id) = 'trial' AND asked.tasks = 1 AND agent.tripped_until <= now())
          ORDER BY agent.agent_id
@@ -109,7 +109,7 @@ LEASE = (
                tripped_until = CASE WHEN agent.tripped_until IS NOT NULL THEN now() + $6::interval END
           FROM agents
          WHERE agent.agent_id = agents.agent_id
-     RETURNING agent.agent_id, agent.agent_type, agent.credit_limit - agent.granted AS room,
+     RETURNING agent.agent_id, agent.agent_type, {ROOM} AS room,
                agent.credit_number AS credit, agent.granted
     ), claimed AS (
         UPDATE task

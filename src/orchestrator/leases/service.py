@@ -116,9 +116,10 @@ class LeaseService:
             for task in found:
                 assert task.agent_id is not None
                 lost[task.agent_id] -= 1
-            gone = {agent_id: (credits[agent_id].session, count) for agent_id, count in lost.items() if count > 0}
-            await credit_queries.take_back(db, gone)
-        log.warning("grants.lost", extra={"again": len(found), "over": sum(count for _, count in gone.values())})
+            over = {agent_id: count for agent_id, count in lost.items() if count > 0}
+            await credit_queries.note_lost(db, credits, over)
+        if found:
+            log.warning("grants.lost", extra={"again": len(found)})
         return [self._again(task, credits) for task in found]
 
     def _again(self, task: Task, credits: Mapping[UUID, Credit]) -> Leased:

@@ -84,6 +84,7 @@ UPSERT = f"""
            credit_number = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.credit_number ELSE 0 END,
            credit_limit = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.credit_limit ELSE 0 END,
            granted = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.granted ELSE 0 END,
+           lost = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.lost ELSE 0 END,
            worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
      WHERE agent.agent_type = excluded.agent_type
 """  # noqa: S608 - constants only

@@ -5,14 +5,15 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from orchestrator.database.pool import Pool
-from orchestrator.dispatch.service import Dispatched, DispatchService
 from orchestrator.dispatch.standing import StandingClaims
 from orchestrator.dispatch.withdrawals import Withdrawals
+from orchestrator.outbox.room import Room
+
+from orchestrator.database.pool import Pool
+from orchestrator.dispatch.service import Dispatched, DispatchService
 from orchestrator.events.model import Kind
 from orchestrator.events.own import OwnEvents
 from orchestrator.leases.given import GivenLeases
-from orchestrator.outbox.room import Room
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_heartbeat

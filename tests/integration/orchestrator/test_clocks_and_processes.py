@@ -5,13 +5,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.leases.claims import REST
 
 from common.messages import StatusUpdate
 from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
 from orchestrator.dispatch import queries as dispatch
 from orchestrator.events.model import Kind
-from orchestrator.leases.claims import REST
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
 from orchestrator.registry.service import RegistryService

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.leases.claims import REST
 
 from common.errors import InvalidField
 from common.lifecycle import Status
@@ -15,7 +16,6 @@ from common.orders import Drain, Pause, Resume
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
-from orchestrator.leases.claims import REST
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
 from orchestrator.registry.fleet import AgentNotFound, FleetService

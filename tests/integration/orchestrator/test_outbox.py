@@ -4,6 +4,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.loops.relay_outbox import RelayOutbox
 
 from common.broker import topology
 from common.broker.base import BrokerUnavailable
@@ -12,7 +13,6 @@ from common.messages import CancelTask, Ticket
 from common.protocol import decode
 from orchestrator.database.pool import Pool
 from orchestrator.leases.service import LeaseService
-from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.outbox import queries
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_claim, make_new_task

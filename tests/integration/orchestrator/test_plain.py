@@ -6,6 +6,8 @@ from typing import Any, ParamSpec, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.leases.claims import Claims
+from orchestrator.leases.plain import queries
 
 from common.lifecycle import Status
 from common.messages import ResultStatus
@@ -14,8 +16,6 @@ from orchestrator.audit.verify import verify
 from orchestrator.database.pool import Connection, Pool, open_pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
-from orchestrator.leases.claims import Claims
-from orchestrator.leases.plain import queries
 from orchestrator.leases.rules import Duplicate, Finish, Requeue, Stale
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox

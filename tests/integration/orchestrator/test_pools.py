@@ -7,16 +7,16 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from orchestrator.dispatch.standing import StandingClaims
+from orchestrator.leases.plain import queries as plain
 
 from common.lifecycle import Status
 from common.messages import ClaimedTask
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
-from orchestrator.dispatch.standing import StandingClaims
 from orchestrator.events.model import Kind
 from orchestrator.identities.enrolment import EnrolmentService
 from orchestrator.leases import queries as lease_queries
-from orchestrator.leases.plain import queries as plain
 from orchestrator.leases.rules import OTHER_POOL
 from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService

@@ -5,6 +5,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from orchestrator.loops.relay_outbox import RelayOutbox
+from orchestrator.outbox.room import Room
 
 from common.broker.base import BrokerUnavailable
 from common.broker.memory import MemoryBroker
@@ -12,9 +14,7 @@ from common.loop import Wake
 from common.messages import ResultStatus
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
-from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.outbox.model import NewTicket
-from orchestrator.outbox.room import Room
 from orchestrator.tasks.dispatch import waits_in_line
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_claim, make_new_task, make_result

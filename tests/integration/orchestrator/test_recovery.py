@@ -5,6 +5,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.loops.relay_outbox import RelayOutbox
 
 from common.broker import topology
 from common.broker.memory import MemoryBroker
@@ -12,7 +13,6 @@ from common.lifecycle import Status
 from orchestrator.database.pool import Pool
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.recover import Recover
-from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_claim, make_new_task
 

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.loops.place_tickets import PlaceTickets
 
 from common.broker import topology
 from common.broker.memory import MemoryBroker
@@ -23,7 +24,6 @@ from orchestrator.jobs.model import Choice, Wanted, Worker
 from orchestrator.leases import queries as lease_queries
 from orchestrator.leases.rules import REFUSAL_MEMORY, REFUSED_LATELY
 from orchestrator.leases.service import LeaseService
-from orchestrator.loops.place_tickets import PlaceTickets
 from orchestrator.ops import queries as ops
 from orchestrator.outbox import queries as outbox
 from orchestrator.registry.rules import BreakerPolicy

@@ -6,6 +6,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.dispatch.withdrawals import NOT_TAKEN
+from orchestrator.loops.relay_outbox import RelayOutbox
+from orchestrator.loops.send_new import SendNew
+from orchestrator.loops.serve_standing import ServeStanding
 
 from common.broker import topology
 from common.broker.memory import MemoryBroker
@@ -13,12 +17,8 @@ from common.lifecycle import Status
 from common.messages import Grant
 from common.protocol import GrantEnvelope, RefusalEnvelope, decode
 from orchestrator.database.pool import Pool
-from orchestrator.dispatch.withdrawals import NOT_TAKEN
 from orchestrator.events.model import Kind
 from orchestrator.leases.service import LeaseService
-from orchestrator.loops.relay_outbox import RelayOutbox
-from orchestrator.loops.send_new import SendNew
-from orchestrator.loops.serve_standing import ServeStanding
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
 from tests.eventually import eventually
