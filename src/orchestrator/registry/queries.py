@@ -13,6 +13,10 @@ from orchestrator.database.pool import Connection
 from orchestrator.registry.model import Agent, Known, Room, Standing
 from orchestrator.registry.rules import labels_of_agent
 
+# How many more tasks an agent takes: those that its session may have been granted, less those that it was granted and
+# that came to it or may still come.
+ROOM = "agent.credit_limit + agent.lost - agent.granted"
+
 REGISTERED = """
     SELECT agent.agent_id, agent.status, agent.started_at, agent.paused_until, agent.paused_by, agent.pause_note,
            agent.draining, agent.drain_note, agent.failures_in_row, agent.tripped_until, agent.trip_reason,
@@ -70,9 +74,9 @@ UPSERT = f"""
            new.boot_id, new.schemas, new.credit_number, new.credit_limit
       FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
                   $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[], $14::jsonb[],
-                  $16::bigint[], $17::bigint[])
+                  $16::bigint[], $17::bigint[], $18::bigint[])
              AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                     started_at, labels, sent_at, boot_id, schemas, credit_number, credit_limit)
+                     started_at, labels, sent_at, boot_id, schemas, credit_number, credit_limit, received)
      ORDER BY new.agent_id
         ON CONFLICT (agent_id) DO UPDATE
        SET status = excluded.status, hostname = excluded.hostname,
@@ -90,9 +94,11 @@ UPSERT = f"""
                                THEN greatest(agent.credit_limit, excluded.credit_limit)
                                ELSE excluded.credit_limit END,
            granted = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.granted ELSE 0 END,
+           lost = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.lost ELSE 0 END,
+           lost = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.lost ELSE 0 END,
            worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
      WHERE agent.agent_type = excluded.agent_type
- RETURNING agent_id, credit_limit - granted AS room, credit_number AS credit, granted
+ RETURNING agent.agent_id, {ROOM} AS room, agent.credit_number AS credit, agent.granted
 """  # noqa: S608 - constants only
 
 # What most heartbeats are: a process says the same as before, but for what changes all the time, and nothing holds it
@@ -101,12 +107,12 @@ BEAT = f"""
     WITH held AS MATERIALIZED (
         SELECT new.agent_id, new.status,
                ARRAY(SELECT jsonb_array_elements_text(new.current_tasks::jsonb))::uuid[] AS current_tasks,
-               new.resources, new.labels, new.schemas, new.credit_number, new.credit_limit
+               new.resources, new.labels, new.schemas, new.credit_number, new.credit_limit, new.received
           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
                       $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[], $14::jsonb[],
-                      $16::bigint[], $17::bigint[])
+                      $16::bigint[], $17::bigint[], $18::bigint[])
                  AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                         started_at, labels, sent_at, boot_id, schemas, credit_number, credit_limit)
+                         started_at, labels, sent_at, boot_id, schemas, credit_number, credit_limit, received)
           JOIN agent USING (agent_id)
          WHERE agent.started_at = new.started_at AND agent.agent_type = new.agent_type
            -- That an agent runs something, the events of its tasks tell.
@@ -123,10 +129,12 @@ BEAT = f"""
            labels = held.labels, last_heartbeat_at = now(),
            schemas = CASE WHEN held.schemas = '{{}}' THEN agent.schemas ELSE held.schemas END,
            credit_number = greatest(agent.credit_number, held.credit_number),
-           credit_limit = greatest(agent.credit_limit, held.credit_limit)
+           credit_limit = greatest(agent.credit_limit, held.credit_limit),
+           -- What came after all was not lost.
+           lost = greatest(least(agent.lost, agent.granted - held.received), 0)
       FROM held
      WHERE agent.agent_id = held.agent_id
- RETURNING agent.agent_id, agent.credit_limit - agent.granted AS room, agent.credit_number AS credit, agent.granted
+ RETURNING agent.agent_id, {ROOM} AS room, agent.credit_number AS credit, agent.granted
 """  # noqa: S608 - constants only
 
 LIST = """
@@ -308,6 +316,7 @@ def _columns(updates: Collection[StatusUpdate], known: Mapping[UUID, Known], ske
         skew.total_seconds(),
         [0 if update.credit is None else update.credit.number for update in updates],
         [0 if update.credit is None else update.credit.limit for update in updates],
+        [0 if update.credit is None else update.credit.received for update in updates],
     )
 
 
