@@ -96,7 +96,7 @@ FINISH = (
          WHERE (SELECT count(*) FROM credited) >= 0
     ), """
     + events.WRITE
-    + returned()
+    + RETURNED
 )
 
 

@@ -136,7 +136,7 @@ LEASE = (
           JOIN tried USING (task_id)
     ), """  # noqa: S608 - constants only
     + events.WRITE
-    + returned()
+    + RETURNED
 )
 
 REST = """
