@@ -16,7 +16,7 @@ async def declare_queues(
 ) -> None:
     """Declare queues, the exchanges they are bound to, and the bindings; what exists already stays as it is.
 
-    Without `queues`, those that every orchestrator and agent share. Raises aiormq's `AMQPChannelError` when RabbitMQ refuses, for
+    Without `queues`, those that all agents share. Raises aiormq's `AMQPChannelError` when RabbitMQ refuses, for
     instance because a queue exists with other arguments.
     """
     exchanges = {binding.exchange for queue in queues for binding in queue.bindings}

@@ -5,7 +5,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -19,7 +18,7 @@ from tests.services.rabbitmq_node import Node
 # The tests of one way share an orchestrator, so they stay in one worker.
 WAYS = [
     pytest.param(way, id=way, marks=pytest.mark.xdist_group(f"ways/{way}"))
-    for way in ("memory", "file", "postgresql", "amqp", "http")
+    for way in ("memory", "postgresql", "amqp", "http")
 ]
 
 
@@ -37,9 +36,6 @@ def _way(request: pytest.FixtureRequest, ledger: str) -> Way:
             return MemoryWay(ledger)
         case "http":
             return HttpWay(ledger)
-        case "file":
-            folder: Path = request.getfixturevalue("tmp_path_factory").mktemp("bus")
-            return BrokerWay(folder.as_uri(), ledger)
         case "amqp":
             # Asked for by name, so that it is started only for the tests that use it.
             node: Node = request.getfixturevalue("rabbitmq")

@@ -33,7 +33,8 @@ REGISTER = """
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
                        started_at, boot_id, credit_number, credit_limit)
     VALUES ($1, $2, 'online', 'host', '', $3, 8, '{}', '{}', now(), $4, 1, $5)
-        ON CONFLICT (agent_id) DO UPDATE SET credit_limit = agent.granted + excluded.credit_limit
+        ON CONFLICT (agent_id) DO UPDATE
+       SET credit_limit = agent.granted + excluded.credit_limit, boot_id = coalesce(agent.boot_id, excluded.boot_id)
  RETURNING boot_id
 """
 

@@ -1,14 +1,13 @@
 """Give tasks to workers that ask for them over HTTP: one transaction for all who ask at the same time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from orchestrator.approvals.asking import Consent
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.jobs import queries
-from orchestrator.jobs.model import Wanted
+from orchestrator.jobs.model import Registered, Wanted
 from orchestrator.leases.giving import Giving
 from orchestrator.leases.model import Asker
 from orchestrator.leases.service import LeaseService
@@ -49,13 +48,15 @@ class Claims:
         got, withheld = await self._held([one for one in wanted if one.repeatable])
         # What a repeated claim got before, and must not run, is not given once more: its lease ends by itself.
         left = [one for one in wanted if one.key not in got and one.key not in withheld]
+        refused: set[UUID] = set()
         while askers := await self._askers(left):
-            given = await self._giving.to(askers)
+            given = await self._giving.to(askers, besides=refused)
             got |= {(one.agent_id, one.claim_id): one.task.task_id for one in given.leased}
-            if not given.withheld:
+            if not given.withheld and not given.refused:
                 break
-            # What must not run is cancelled, and the next best tried.
+            # What must not run is cancelled, what they refused just now is left to others, and the next best tried.
             await self._leases.withdraw(sorted(given.withheld))
+            refused |= set(given.refused)
             left = [one for one in left if one.key not in got]
         async with self._pool.acquire() as db:
             known = await tasks.get(db, list(got.values())) if got else {}
@@ -79,18 +80,19 @@ class Claims:
         return {key: task_id for key, task_id in held.items() if key not in withheld}, withheld
 
     async def _askers(self, wanted: Sequence[Wanted]) -> list[Asker]:
-        """Return who may have a task, once each; a worker that has not registered gets none."""
+        """Return who may have a task, once each; a worker that has not registered gets none, one on trial only one."""
         asking = [one for one in wanted if one.types is None or one.types]
         if not asking:
             return []
         async with self._pool.acquire() as db:
             known = await queries.workers(db, {one.worker.agent_id for one in asking})
-        return [
-            _asker(one, *known[one.worker.agent_id])
-            for one in {one.key: one for one in asking}.values()
-            if one.worker.agent_id in known
-        ]
+        askers: dict[UUID | tuple[UUID, UUID], Asker] = {}
+        for one in asking:
+            found = known.get(one.worker.agent_id)
+            if found is not None:
+                askers.setdefault(one.worker.agent_id if found.on_trial else one.key, _asker(one, found))
+        return list(askers.values())
 
 
-def _asker(wanted: Wanted, pool: str, labels: Mapping[str, Any]) -> Asker:
-    return Asker(wanted.worker.agent_id, pool, wanted.claim_id, 1, wanted.lease, wanted.types, labels)
+def _asker(wanted: Wanted, found: Registered) -> Asker:
+    return Asker(wanted.worker.agent_id, found.pool, wanted.claim_id, 1, wanted.lease, wanted.types, found.labels)

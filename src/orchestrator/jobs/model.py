@@ -42,6 +42,15 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
+class Registered:
+    """What is known of a worker that may have work; `on_trial`: one task, to show that it is well again."""
+
+    pool: str
+    labels: Mapping[str, Any]
+    on_trial: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """A claim: what a worker wants, and for how long. `types` None: any.
 

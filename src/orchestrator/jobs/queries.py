@@ -7,7 +7,7 @@ from uuid import UUID
 
 from common.messages import Resources
 from orchestrator.database.pool import Connection
-from orchestrator.jobs.model import OwnAttempt, Worker
+from orchestrator.jobs.model import OwnAttempt, Registered, Worker
 
 NOW = "SELECT now()"
 # An attempt that has not ended is that of a running task: both change in one transaction.
@@ -59,7 +59,7 @@ NAME = "UPDATE agent SET worker_id = $2 WHERE agent_id = $1 AND worker_id IS DIS
 
 # One that may have no work, now or ever, gets none.
 WORKERS = """
-    SELECT agent_id, agent_type, labels
+    SELECT agent_id, agent_type, labels, agent_may_work(agent_id) = 'trial' AS on_trial
       FROM agent
      WHERE agent_id = ANY($1::uuid[]) AND agent_may_work(agent_id) IN ('free', 'trial')
 """
@@ -120,10 +120,10 @@ async def name(db: Connection, worker: Worker) -> None:
     await db.execute(NAME, worker.agent_id, worker.name)
 
 
-async def workers(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, tuple[str, Mapping[str, Any]]]:
-    """Return the pool and the labels of registered workers that may have work."""
+async def workers(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, Registered]:
+    """Return registered workers that may have work."""
     rows = await db.fetch(WORKERS, list(agent_ids))
-    return {row["agent_id"]: (row["agent_type"], row["labels"]) for row in rows}
+    return {row["agent_id"]: Registered(row["agent_type"], row["labels"], row["on_trial"]) for row in rows}
 
 
 async def names(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, str]:

@@ -19,10 +19,11 @@ from orchestrator.events.queries import Written
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
 from orchestrator.leases.credits import Credits
-from orchestrator.leases.model import Asker, Leased, Line, Room
+from orchestrator.leases.model import Asker, Leased, Line
 from orchestrator.leases.pairing import line_of, pair, suitable
 from orchestrator.placement import queries as placement
 from orchestrator.placement.model import Aim
+from orchestrator.registry.model import Room
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.settings import STANDARD
 from orchestrator.tasks import queries as tasks
@@ -36,10 +37,15 @@ MOST_AGENTS = 500
 
 @dataclass(slots=True)
 class Given:
-    """What one transaction did. `withheld` are tasks that must not run; in `waiting` lines more may wait for room."""
+    """What one transaction did.
+
+    `withheld` are tasks that must not run, `refused` those that only agents which refused them just now could take; in
+    `waiting` lines more may wait for room.
+    """
 
     leased: list[Leased] = field(default_factory=list)
     withheld: set[UUID] = field(default_factory=set)
+    refused: Collection[UUID] = ()
     waiting: Collection[Line] = ()
     rooms: Sequence[Room] = ()
     events: Sequence[NewEvent] = ()
@@ -67,7 +73,10 @@ class Giving:
         self._offline_after = offline_after
 
     async def by_credit(self) -> Given:
-        """Lease what waits, best first, to the agents that have credit for it; nothing while the broker is away."""
+        """Lease what waits, best first, to the agents that have credit for it; what they refused just now rests.
+
+        Nothing is leased while the broker is away.
+        """
         if not self._credits.can_send:
             return Given()
         async with self._pool.acquire() as db:
@@ -85,29 +94,37 @@ class Giving:
                     offline_after=self._offline_after,
                     most=None if any(line.aim for line in lines) else MOST_AGENTS,
                 )
-                given = await self._give(db, lines, askers)
+                given = await self._give(db, lines, askers, rests=True)
             self._own.add(given.events, given.written)
         self._credits.learn(given.rooms)
         self._credits.waiting(given.waiting)
         return given
 
-    async def to(self, askers: Sequence[Asker]) -> Given:
-        """Lease what waits to agents that ask over HTTP, in this order."""
+    async def to(self, askers: Sequence[Asker], *, besides: Collection[UUID] = ()) -> Given:
+        """Lease what waits to agents that ask over HTTP, in this order; not `besides`, which they refused just now."""
         pools = {asker.pool for asker in askers}
         with self._own.writing():
             async with transaction(self._pool) as db:
                 lines = [line for line in await queries.lines(db) if line.pool in pools]
-                given = await self._give(db, lines, askers)
+                given = await self._give(db, lines, askers, besides=besides)
             self._own.add(given.events, given.written)
         return given
 
-    async def _give(self, db: Connection, lines: Sequence[Line], askers: Sequence[Asker]) -> Given:
+    async def _give(
+        self,
+        db: Connection,
+        lines: Sequence[Line],
+        askers: Sequence[Asker],
+        *,
+        besides: Collection[UUID] = (),
+        rests: bool = False,
+    ) -> Given:
         given = Given(waiting=lines)
         if not askers:
             return given
         aims = await placement.get(db, {line.aim for line in lines if line.aim})
         most = _most_of_each(lines, askers, aims)
-        found = await queries.waiting(db, most) if most else []
+        found = await queries.waiting(db, most, besides=besides) if most else []
         if not found:
             given.waiting = [line for line in lines if line not in most]
             return given
@@ -117,7 +134,9 @@ class Giving:
         returned = [task.task_id for task in allowed if task.unstarted]
         refusals = await queries.refusals(db, returned) if returned else {}
         paired = pair(allowed, askers, aims, refusals)
-        await queries.rest(db, paired.resting)
+        given.refused = set(paired.resting)
+        if rests:
+            await queries.rest(db, paired.resting)
         if not paired.pairs:
             return given
         given.events = [told.claimed(task, asker.agent_id, task.attempt + 1) for task, asker in paired.pairs]

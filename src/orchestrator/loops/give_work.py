@@ -1,11 +1,12 @@
 """Lease tasks that wait to agents that have credit, and send them."""
 
 import time
+from collections.abc import Callable, Sequence
 
 from orchestrator.database.pool import Pool
 from orchestrator.leases.giving import Giving
+from orchestrator.leases.model import Leased
 from orchestrator.leases.service import LeaseService
-from orchestrator.loops.send_work import SendWork
 from orchestrator.placement import queries as placement
 
 # Placement constraints that nothing uses are forgotten so often, in seconds.
@@ -15,7 +16,9 @@ FORGET_EVERY = 3600.0
 class GiveWork:
     """One turn after another, as long as there is something to give."""
 
-    def __init__(self, pool: Pool, giving: Giving, leases: LeaseService, send: SendWork) -> None:
+    def __init__(
+        self, pool: Pool, giving: Giving, leases: LeaseService, send: Callable[[Sequence[Leased]], None]
+    ) -> None:
         self._pool = pool
         self._giving = giving
         self._leases = leases
@@ -30,7 +33,7 @@ class GiveWork:
         if given.withheld:
             await self._leases.withdraw(sorted(given.withheld))
         await self._forget()
-        return len(given.leased) + len(given.withheld)
+        return len(given.leased) + len(given.withheld) + len(given.refused)
 
     async def _forget(self) -> None:
         if time.monotonic() - self._forgot_at >= FORGET_EVERY:

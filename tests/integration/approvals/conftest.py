@@ -19,7 +19,6 @@ from orchestrator.tasks.dispatch import asked_terms
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_caller, make_new_task
-from tests.integration.ledger import RegisteredLeases
 
 AGEING = timedelta(minutes=10)
 POLICY_VERSION = "3-abc"
@@ -51,7 +50,7 @@ def tasks(pool: Pool) -> TaskService:
 
 @pytest.fixture
 def leases(pool: Pool) -> LeaseService:
-    return RegisteredLeases(pool, lease=timedelta(seconds=30), policy=RetryPolicy(base=timedelta(0)))
+    return LeaseService(pool, lease=timedelta(seconds=30), policy=RetryPolicy(base=timedelta(0)))
 
 
 @pytest.fixture

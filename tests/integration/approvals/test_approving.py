@@ -20,8 +20,9 @@ from orchestrator.identities.model import Caller, Forbidden
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import Identity
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_caller, make_claim, make_new_task
+from tests.factories import make_caller, make_new_task
 from tests.integration.approvals.conftest import approval_of, make_approver, make_risky_task, published
+from tests.integration.ledger import lease_to
 
 
 async def kinds(pool: Pool) -> list[str]:
@@ -49,12 +50,12 @@ async def test_what_awaits_an_approval_has_one_that_shows_the_work_and_no_ticket
 
 
 async def test_a_task_that_awaits_its_approval_cannot_be_claimed(
-    tasks: TaskService, leases: LeaseService, asker: Caller
+    tasks: TaskService, leases: LeaseService, asker: Caller, pool: Pool
 ) -> None:
     task = make_risky_task(asker)
     await tasks.dispatch([task], by="caller")
 
-    [answer] = await leases.claim([make_claim(task.task_id)])
+    [answer] = await lease_to(pool, task.task_id)
 
     assert answer.grant is None
 
@@ -73,7 +74,7 @@ async def test_the_last_yes_gives_the_task_its_ticket_and_it_runs(
     assert second.approval.state is ApprovalState.APPROVED
     assert [vote.name for vote in second.votes] == ["ann", "bob"]
     assert await published(pool) == 1
-    [answer] = await leases.claim([make_claim(task.task_id)])
+    [answer] = await lease_to(pool, task.task_id)
     assert answer.grant is not None
     assert answer.grant.tasks[0].approval_id == approval_id
     assert (await approvals.get(approval_id)).approval.state is ApprovalState.USED
@@ -204,7 +205,7 @@ async def test_what_is_approved_and_does_not_begin_in_time_is_cancelled(
     await tasks.dispatch([late, begun], by="caller")
     for task in (late, begun):
         await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
-    await leases.claim([make_claim(begun.task_id)])
+    await lease_to(pool, begun.task_id)
     await pool.execute("UPDATE approval SET valid_until = now()")
 
     assert await approvals.expire(limit=10) == 1
@@ -222,7 +223,7 @@ async def test_a_claim_that_comes_too_late_gets_nothing(
     await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
     await pool.execute("UPDATE approval SET valid_until = now()")
 
-    [answer] = await leases.claim([make_claim(task.task_id)])
+    [answer] = await lease_to(pool, task.task_id)
 
     assert answer.grant is None
     assert (await tasks.get(task.task_id)).status is Status.CANCELLED

@@ -27,9 +27,9 @@ from orchestrator.tasks.dispatch import asked_terms
 from orchestrator.tasks.model import Identity, NewTask
 from orchestrator.tasks.rerun import make_rerun
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_caller, make_claim, make_result
+from tests.factories import make_caller, make_result
 from tests.integration.approvals.conftest import approval_of, make_approver, make_risky_task, risky
-from tests.integration.ledger import register
+from tests.integration.ledger import lease_to, register
 
 AGENT = uuid4()
 TWENTY: AskedTerms = {"max_attempts": 20}
@@ -42,7 +42,7 @@ async def approved(approvals: ApprovalService, asker: Caller, **asked: Any) -> A
 
 
 async def lease(leases: LeaseService, task_id: UUID, *, fence: int = 0) -> GrantedTask:
-    [answer] = await leases.claim([make_claim(task_id, agent_id=AGENT, fence=fence)])
+    [answer] = await lease_to(pool, task_id, agent_id=AGENT)
     assert answer.grant is not None, answer.refusal
     return answer.grant.tasks[0]
 
@@ -186,7 +186,7 @@ async def test_terms_that_somebody_edits_in_the_ledger_let_nothing_run(
     await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
     await pool.execute(f"UPDATE task SET {edit}")
 
-    [answer] = await leases.claim([make_claim(task.task_id)])
+    [answer] = await lease_to(pool, task.task_id)
 
     assert answer.grant is None
     ended = await tasks.get(task.task_id)
@@ -244,7 +244,7 @@ async def test_no_retry_begins_after_its_approval_holds_no_longer(
     task, first = await retried(tasks, leases, approvals, asker)
     await pool.execute("UPDATE approval SET valid_until = now()")
 
-    [answer] = await leases.claim([make_claim(task.task_id, fence=first.fence)])
+    [answer] = await lease_to(pool, task.task_id)
 
     assert answer.grant is None
     ended = await tasks.get(task.task_id)
@@ -279,7 +279,7 @@ async def test_work_whose_lease_was_lost_does_not_begin_anew_after_its_approval_
     await pool.execute("UPDATE task SET lease_expires_at = now() - interval '1 second'")
     assert await leases.reap(limit=10) == 1
 
-    [answer] = await leases.claim([make_claim(task.task_id, fence=1)])
+    [answer] = await lease_to(pool, task.task_id)
 
     assert answer.grant is None
     assert (await tasks.get(task.task_id)).status is Status.CANCELLED

@@ -20,8 +20,9 @@ from orchestrator.identities.model import Caller
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import Identity, NewTask
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_claim, make_new_task
+from tests.factories import make_new_task
 from tests.integration.approvals.conftest import approval_of, make_approver, make_risky_task, published, risky
+from tests.integration.ledger import lease_to
 
 
 async def approved_beforehand(approvals: ApprovalService, asker: Caller, parameters: dict[str, Any]) -> Approval:
@@ -34,7 +35,7 @@ def with_approval(asker: Caller, approval: Approval, **values: Any) -> NewTask:
 
 
 async def test_an_approval_asked_for_beforehand_lets_exactly_this_work_run_once(
-    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, asker: Caller
+    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, asker: Caller, pool: Pool
 ) -> None:
     approval = await approved_beforehand(approvals, asker, {"message": "hello"})
     first, second = with_approval(asker, approval), with_approval(asker, approval)
@@ -45,7 +46,7 @@ async def test_an_approval_asked_for_beforehand_lets_exactly_this_work_run_once(
     assert isinstance(known, Identity)
     assert isinstance(refused, ApprovalMismatch)
     assert "used already" in str(refused)
-    [answer] = await leases.claim([make_claim(first.task_id)])
+    [answer] = await lease_to(pool, first.task_id)
     assert answer.grant is not None
     assert (await approvals.get(approval.approval_id)).approval.state is ApprovalState.USED
 
@@ -149,7 +150,7 @@ async def test_a_row_that_somebody_edits_never_runs(
     await approvals.approve(await approval_of(tasks, approved), by=make_approver("ann"))
     await pool.execute(f"UPDATE task SET {edit}")
 
-    [answer] = await leases.claim([make_claim(approved.task_id, plain.task_id)])
+    [answer] = await lease_to(pool, approved.task_id, plain.task_id)
 
     assert answer.grant is None
     for task in (approved, plain):
@@ -167,7 +168,7 @@ async def test_an_edit_that_brings_its_own_digest_is_not_what_was_approved(
     evil = replace(task, parameters={"message": "rm -rf /"})
     await pool.execute("UPDATE task SET parameters = $1, work_digest = $2", evil.parameters, evil.work_digest)
 
-    [answer] = await leases.claim([make_claim(task.task_id)])
+    [answer] = await lease_to(pool, task.task_id)
 
     assert answer.grant is None
     assert "not what was approved" in str((await tasks.get(task.task_id)).error_message)

@@ -13,8 +13,8 @@ from common.rest.identities import Role
 from orchestrator.database.pool import Pool
 from orchestrator.identities.service import IdentityService
 from orchestrator.leases.service import LeaseService
-from tests.factories import make_claim
 from tests.integration.identities.conftest import Site, guarded
+from tests.integration.ledger import lease_to
 
 POLICY = """
 version = 1
@@ -75,7 +75,7 @@ async def approved(site: Site, asker: httpx2.AsyncClient, **work: Any) -> str:
     ids=["spelled out", "left out", "another number"],
 )
 async def test_an_approval_is_for_what_is_said_whether_or_not_defaults_are_spelled_out(
-    site: Site, leases: LeaseService, work_type: str, asked: dict[str, Any], dispatched: dict[str, Any]
+    site: Site, leases: LeaseService, work_type: str, asked: dict[str, Any], dispatched: dict[str, Any], pool: Pool
 ) -> None:
     asker = await site.somebody(Role.OPERATOR)
     approval_id = await approved(site, asker, work_type=work_type, parameters=asked)
@@ -90,7 +90,7 @@ async def test_an_approval_is_for_what_is_said_whether_or_not_defaults_are_spell
     first, *again = [answer.json() for answer in answers]
     assert [first, first] == again, "the same request, in either words, is one task"
     assert first["status"] == "pending"
-    [given] = await leases.claim([make_claim(UUID(first["task_id"]))])
+    [given] = await lease_to(pool, UUID(first["task_id"]))
     assert given.grant is not None, given.refusal
     assert given.grant.tasks[0].work.parameters == asked, "it runs in the words that people saw"
     shown = (await asker.get(f"/api/v1/approvals/{approval_id}")).json()

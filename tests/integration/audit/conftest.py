@@ -9,10 +9,11 @@ import pytest
 
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Connection, Pool, prepare
+from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_chunk, make_claim, make_new_task, make_result, make_status
-from tests.integration.ledger import RegisteredLeases
+from tests.factories import make_chunk, make_new_task, make_result, make_status
+from tests.integration.ledger import lease_to
 
 AGEING = timedelta(minutes=10)
 LEASE = timedelta(seconds=30)
@@ -20,12 +21,12 @@ LEASE = timedelta(seconds=30)
 
 async def work(pool: Pool, *, tasks: int = 4) -> None:
     """Let tasks be dispatched, claimed, write something and end: four events each."""
-    output, leases = OutputService(pool), RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy())
+    output, leases = OutputService(pool), LeaseService(pool, lease=LEASE, policy=RetryPolicy())
     service = TaskService(pool, ageing=AGEING)
     for number in range(tasks):
         new, agent_id = make_new_task(parameters={"message": "ä\N{SNOWMAN}", "factor": 1e2}), uuid4()
         await service.dispatch([new], by="somebody")
-        await leases.claim([make_claim(new.task_id, agent_id=agent_id)])
+        await lease_to(pool, new.task_id, agent_id=agent_id)
         await output.store([make_status(new.task_id, agent_id, make_chunk(0, f"hello {number}", offset=0))])
         await leases.accept([make_result(new.task_id, agent_id)])
 

@@ -12,13 +12,13 @@ from common.rest.identities import PrincipalKind, Role
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.identities.service import IdentityService
+from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 from orchestrator.registry.fleet import FleetService
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_chunk, make_claim, make_heartbeat, make_new_task, make_result, make_status
+from tests.factories import make_chunk, make_heartbeat, make_new_task, make_result, make_status
 from tests.integration.audit.conftest import AGEING, LEASE
-from tests.integration.ledger import RegisteredLeases
 
 FULL = """
     CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -35,7 +35,7 @@ class Running:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.tasks = TaskService(pool, ageing=AGEING)
-        self.leases = RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy())
+        self.leases = LeaseService(pool, lease=LEASE, policy=RetryPolicy())
         self.output = OutputService(pool)
         self.registry = RegistryService(pool, offline_after=timedelta(seconds=30))
         self.fleet = FleetService(pool, Wake(), offline_after=timedelta(seconds=30))

@@ -9,17 +9,15 @@ import pytest
 from common.messages import StatusUpdate
 from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
-from orchestrator.dispatch import queries as dispatch
 from orchestrator.events.model import Kind
-from orchestrator.leases.claims import REST
-from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
 from orchestrator.why.service import Failures, WhyService
-from tests.factories import make_claim, make_heartbeat, make_new_task
-from tests.integration.orchestrator.conftest import AGEING, LEASE
+from tests.factories import make_heartbeat, make_new_task
+from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.ledger import events_of
+from tests.integration.orchestrator.on_credit import Agent, Orchestrator, gets
 from tests.integration.orchestrator.statements import open_counting_pool
 
 HOURS = timedelta(hours=5)
@@ -31,58 +29,39 @@ async def well() -> Failures:
 
 @pytest.mark.parametrize("shift", [HOURS, -HOURS], ids=["ahead", "behind"])
 async def test_an_agent_whose_clock_is_off_gets_no_work_until_it_is_right_and_everybody_is_told(
-    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool, shift: timedelta
+    tasks: TaskService, registry: RegistryService, pool: Pool, shift: timedelta
 ) -> None:
     agent_id, task = uuid4(), make_new_task()
     await registry.record([make_heartbeat(agent_id, sent_at=datetime.now(UTC) + shift)])
     await tasks.dispatch([task], by="caller")
 
-    [off] = await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+    off = await gets(pool, agent_id)
     [shown] = await registry.list_agents(agent_type=None, status=None)
     blockers = (await WhyService(pool, offline_after=LEASE, failures=well).explain(task.task_id)).blockers
     await registry.record([make_heartbeat(agent_id, sent_at=datetime.now(UTC))])
-    [right] = await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+    right = await gets(pool, agent_id)
 
-    assert off.refusal is not None
-    assert "clock is 18000 s" in off.refusal.tasks[0].reason or "clock is 17999 s" in off.refusal.tasks[0].reason
+    assert off == []
     assert shown.clock_off_seconds == pytest.approx(shift.total_seconds(), abs=30)
     assert BlockerKind.AGENT_CLOCK_OFF in {blocker.kind for blocker in blockers}
-    assert right.grant is not None
+    assert right == [task.task_id]
     offs = [event.data["off_by_seconds"] is not None for event in await events_of(pool) if event.kind == "agent.clock"]
     assert offs == [True, False]
 
 
-async def test_a_ticket_that_comes_to_an_agent_whose_clock_is_off_rests_before_it_is_published_again(
-    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
-) -> None:
-    """Told or not, the agent would take it again at once, and that without end."""
-    agent_id, task = uuid4(), make_new_task()
-    await registry.record([make_heartbeat(agent_id, sent_at=datetime.now(UTC) + HOURS)])
-    await tasks.dispatch([task], by="caller")
-    async with pool.acquire() as db:
-        await outbox.take_tickets(db, ["infra"], window=9, ttl=LEASE, ageing=AGEING)
+async def test_an_agent_whose_clock_is_off_is_not_chosen_for_new_work_either(pool: Pool) -> None:
+    one, agent, task = Orchestrator(pool), Agent(slots=2), make_new_task()
+    await one.hears(agent)
+    await one.registry.record(
+        [make_heartbeat(agent.agent_id, boot_id=agent.session, sent_at=datetime.now(UTC) + HOURS)]
+    )
 
-    await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+    done = await one.dispatch(task)
 
-    async with pool.acquire() as db:
-        due_now, _ = await outbox.take_tickets(db, ["infra"], window=9, ttl=LEASE, ageing=AGEING)
-        await db.execute("UPDATE outbox SET due_at = due_at - $1::interval", REST)
-        due_later, _ = await outbox.take_tickets(db, ["infra"], window=9, ttl=LEASE, ageing=AGEING)
-    assert due_now == []
-    assert len(due_later) == 1
+    assert (done.leased, done.waits) == ([], True)
 
 
-async def test_what_an_agent_whose_clock_is_off_claims_in_advance_is_not_served(
-    registry: RegistryService, pool: Pool
-) -> None:
-    off, right = uuid4(), uuid4()
-    await registry.record([make_heartbeat(off, sent_at=datetime.now(UTC) + HOURS), make_heartbeat(right)])
-
-    async with pool.acquire() as db:
-        assert set(await dispatch.offered(db, [off, right], "infra")) == {right}
-
-
-async def test_a_heartbeat_without_a_time_says_nothing_of_the_clock(registry: RegistryService, pool: Pool) -> None:
+async def test_a_heartbeat_without_a_time_says_nothing_of_the_clock(registry: RegistryService) -> None:
     agent_id = uuid4()
     await registry.record([make_heartbeat(agent_id, sent_at=datetime.now(UTC) + HOURS)])
 
@@ -110,7 +89,7 @@ class Process:
 
     async def look(self, **values: Any) -> dict[UUID, Any]:
         given = {"boot_id": self.boot_id, "started_at": self._started_at, **values}
-        return dict(await self._registry.record([make_heartbeat(self.agent_id, **given)]))
+        return dict((await self._registry.record([make_heartbeat(self.agent_id, **given)])).refused)
 
 
 async def test_the_later_of_two_processes_with_one_identity_is_refused_and_an_event_says_why(
@@ -149,7 +128,7 @@ async def test_a_fleet_that_was_copied_costs_no_more_statements_than_one_agent_o
                 await first.beat()
                 await Process(registry, first.agent_id).beat()
             with statements.counted() as asked:
-                found = await registry.record([first.update() for first in firsts])
+                found = (await registry.record([first.update() for first in firsts])).refused
             assert found.keys() == {first.agent_id for first in firsts}
             return asked
 
@@ -176,7 +155,7 @@ async def test_a_heartbeat_that_arrives_after_its_process_was_replaced_shows_not
     second = Process(registry, agent_id)
     await second.beat()
 
-    assert await registry.record([late]) == {}
+    assert (await registry.record([late])).refused == {}
     assert await second.beat() == {}
     [agent] = await registry.list_agents(agent_type=None, status=None)
     assert agent.hostname == "host-1"
@@ -184,7 +163,7 @@ async def test_a_heartbeat_that_arrives_after_its_process_was_replaced_shows_not
 
 
 async def test_a_look_for_orders_that_does_not_say_when_it_was_sent_does_not_make_the_earlier_process_the_later_one(
-    registry: RegistryService, pool: Pool
+    registry: RegistryService,
 ) -> None:
     """Over HTTP an agent that runs something looks for orders between its heartbeats."""
     agent_id = uuid4()

@@ -242,7 +242,7 @@ async def test_of_results_that_came_together_one_that_cannot_be_read_is_dead_let
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (b'"type":"work_result"', b'"type":"claim"'),
+        (b'"type":"work_result"', b'"type":"renew"'),
         (f'"from_agent":"{AGENT}"'.encode(), b'"from_agent":"somebody"'),
         (f'"agent_id":"{AGENT}"'.encode(), f'"agent_id":"{UUID(int=2)}"'.encode()),
     ],

@@ -26,16 +26,17 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.loops.consume_dead_letters import ConsumeDeadLetters
 from orchestrator.policy.service import open_policy
 from orchestrator.tasks.service import TaskService
-from tests.factories import ANN, BOB, make_claim, make_new_task, make_result
+from tests.factories import ANN, BOB, make_new_task, make_result
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.ledger import events_of, let_leases_run_out
 
-CLAIMS = Address(topology.REPLIES, "stranger.claims")
+RESULTS = Address(topology.REPLIES, "stranger.results")
 
 
 @pytest.fixture
 async def broker() -> MemoryBroker:
     opened = MemoryBroker()
-    await opened.declare(topology.DEAD_LETTER_QUEUE, *topology.REPLY_QUEUES, topology.work_queue("infra"))
+    await opened.declare(*topology.SHARED_QUEUES)
     return opened
 
 
@@ -65,9 +66,9 @@ async def noted(
     *,
     priority: int = 3,
 ) -> Letter:
-    """Note a claim that nobody can read."""
-    await broker.publish(Outgoing(CLAIMS, body, type="claim", priority=priority))
-    await bury(broker, topology.CLAIMS, "no JSON")
+    """Note a result that nobody can read."""
+    await broker.publish(Outgoing(RESULTS, body, type="work_result", priority=priority))
+    await bury(broker, topology.RESULTS, "no JSON")
     async with asyncio.timeout(5):
         await consume.run_once()
     return (await letters.newest(state=None, kind=None, before=None, limit=1))[0]
@@ -77,7 +78,7 @@ async def lost(tasks: TaskService, leases: LeaseService, pool: Pool, **values: i
     """Let a task fail because the agent of its only attempt is lost."""
     task = make_new_task(**values)
     await tasks.dispatch([task], by="caller")
-    await leases.claim([make_claim(task.task_id)])
+    await lease_to(pool, task.task_id)
     await let_leases_run_out(pool)
     await leases.reap(limit=10)
     return task.task_id
@@ -93,16 +94,16 @@ async def all_of(letters: DeadLetterService) -> list[Letter]:
 async def test_a_dead_message_moves_into_the_ledger_with_all_that_is_known(
     broker: MemoryBroker, consume: ConsumeDeadLetters, letters: DeadLetterService, pool: Pool
 ) -> None:
-    letter = await noted(broker, consume, letters, b'{"type": "claim"}', priority=4)
+    letter = await noted(broker, consume, letters, b'{"type": "work_result"}', priority=4)
 
     found = await letters.get(letter.id)
     assert (found.kind, found.queue, found.type, found.reason) == (
         DeadLetterKind.MESSAGE,
-        "replies.claims",
-        "claim",
+        "replies.results",
+        "work_result",
         "no JSON",
     )
-    assert (found.body, found.body_bytes, found.body_truncated) == (b'{"type": "claim"}', 17, False)
+    assert (found.body, found.body_bytes, found.body_truncated) == (b'{"type": "work_result"}', 23, False)
     assert (found.state, found.priority) == (DeadLetterState.WAITING, 4)
     assert await broker.depth(topology.DEAD_LETTERS) == 0
     [event] = await events_of(pool)
@@ -110,8 +111,8 @@ async def test_a_dead_message_moves_into_the_ledger_with_all_that_is_known(
     assert event.data == {
         "id": letter.id,
         "kind": "message",
-        "queue": "replies.claims",
-        "type": "claim",
+        "queue": "replies.results",
+        "type": "work_result",
         "reason": "no JSON",
     }
 
@@ -124,13 +125,13 @@ async def test_a_message_that_is_delivered_twice_is_noted_once(letters: DeadLett
 
 
 async def test_what_could_not_be_stored_stays_with_the_broker(
-    broker: MemoryBroker, tasks: TaskService, letters: DeadLetterService, monkeypatch: pytest.MonkeyPatch
+    broker: MemoryBroker, letters: DeadLetterService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(deliveries: object) -> int:
         raise ConnectionError("the database is away")
 
-    await broker.publish(Outgoing(CLAIMS, b"{", type="claim"))
-    await bury(broker, topology.CLAIMS, "no JSON")
+    await broker.publish(Outgoing(RESULTS, b"{", type="work_result"))
+    await bury(broker, topology.RESULTS, "no JSON")
     async with ConsumeDeadLetters(broker, letters) as consume:
         with monkeypatch.context() as patched:
             patched.setattr(letters, "note", away)
@@ -150,7 +151,7 @@ async def test_a_replayed_message_goes_back_to_its_queue_unchanged(
     settled = await letters.replay(letter.id, by=ANN)
 
     assert (settled.state, settled.settled_by, settled.replayed_as) == (DeadLetterState.REPLAYED, "ann", None)
-    async with broker.consume(topology.CLAIMS, prefetch=1) as consumer:
+    async with broker.consume(topology.RESULTS, prefetch=1) as consumer:
         [delivery] = await consumer.receive()
     assert (delivery.body, delivery.priority) == (b'{"x": 1}', 5)
     event = (await events_of(pool))[-1]
@@ -163,13 +164,13 @@ async def test_a_replayed_message_that_is_still_poison_is_a_new_letter_and_does_
     letter = await noted(broker, consume, letters)
     await letters.replay(letter.id, by=ANN)
 
-    await bury(broker, topology.CLAIMS, "still no JSON")
+    await bury(broker, topology.RESULTS, "still no JSON")
     await consume.run_once()
 
     again, first = await all_of(letters)
     assert (first.id, first.state) == (letter.id, DeadLetterState.REPLAYED)
     assert (again.state, again.reason) == (DeadLetterState.WAITING, "still no JSON")
-    assert await broker.depth(topology.CLAIMS) == await broker.depth(topology.DEAD_LETTERS) == 0
+    assert await broker.depth(topology.RESULTS) == await broker.depth(topology.DEAD_LETTERS) == 0
 
 
 async def test_a_letter_is_settled_once(
@@ -182,7 +183,7 @@ async def test_a_letter_is_settled_once(
     for settle in (letters.replay, letters.discard):
         with pytest.raises(DeadLetterIsSettled, match="discarded by ann"):
             await settle(letter.id, by=BOB)
-    assert await broker.depth(topology.CLAIMS) == 0
+    assert await broker.depth(topology.RESULTS) == 0
 
 
 async def test_of_many_who_replay_a_letter_at_once_one_does(
@@ -193,7 +194,7 @@ async def test_of_many_who_replay_a_letter_at_once_one_does(
     answers = await asyncio.gather(*(letters.replay(letter.id, by=ANN) for _ in range(4)), return_exceptions=True)
 
     assert sum(isinstance(answer, Letter) for answer in answers) == 1
-    assert await broker.depth(topology.CLAIMS) == 1
+    assert await broker.depth(topology.RESULTS) == 1
 
 
 async def test_a_letter_whose_replay_the_broker_did_not_confirm_still_waits(
@@ -289,11 +290,11 @@ async def test_a_task_whose_attempts_are_used_up_by_lost_agents_is_a_dead_letter
 
 @pytest.mark.parametrize(("error_code", "noted"), [(5002, 1), (5005, 1), (5001, 0), (None, 0)])
 async def test_only_failures_of_agents_and_hosts_make_a_dead_letter(
-    letters: DeadLetterService, tasks: TaskService, leases: LeaseService, error_code: int | None, noted: int
+    letters: DeadLetterService, tasks: TaskService, leases: LeaseService, error_code: int | None, noted: int, pool: Pool
 ) -> None:
     task, agent_id = make_new_task(), uuid4()
     await tasks.dispatch([task], by="caller")
-    await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+    await lease_to(pool, task.task_id, agent_id=agent_id)
 
     failed = make_result(
         task.task_id, agent_id, status=ResultStatus.FAILED, error_code=error_code, error_message="disk is full"
@@ -309,7 +310,7 @@ async def test_a_task_that_is_tried_again_is_no_dead_letter_yet(
     task_id = await lost(tasks, leases, pool, max_attempts=2)
     assert await all_of(letters) == []
 
-    await leases.claim([make_claim(task_id, fence=1)])
+    await lease_to(pool, task_id)
     await let_leases_run_out(pool)
     await leases.reap(limit=10)
 
@@ -343,7 +344,7 @@ async def test_a_replayed_task_that_is_lost_again_is_a_new_letter(
     settled = await letters.replay(letter.id, by=ANN)
     assert settled.replayed_as is not None
 
-    await leases.claim([make_claim(settled.replayed_as)])
+    await lease_to(pool, settled.replayed_as)
     await let_leases_run_out(pool)
     await leases.reap(limit=10)
 
@@ -355,7 +356,7 @@ async def test_a_task_that_a_person_cancelled_is_no_dead_letter(
 ) -> None:
     task = make_new_task()
     await tasks.dispatch([task], by="caller")
-    await leases.claim([make_claim(task.task_id)])
+    await lease_to(pool, task.task_id)
     await tasks.cancel(task.task_id, by="caller")
     await let_leases_run_out(pool)
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,11 +9,11 @@ import pytest
 from orchestrator.database.pool import Pool
 from orchestrator.keys import queries as keys
 from orchestrator.keys.model import Limit
-from orchestrator.outbox import queries as outbox
+from orchestrator.leases import queries as leases
+from orchestrator.leases.model import Line
 
 pytestmark = pytest.mark.own_ledger
 
-AGEING = timedelta(minutes=10)
 DEPTH = 20_000
 FEW_PAGES = 120
 
@@ -25,6 +24,15 @@ FILL = """
     SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'echo', 'infra', '{}', '{}', '', 1 + n % 5, false,
            1, 'pending', $1, $2, $1::text IS NULL, false
       FROM generate_series(1, $3::int) AS n
+"""
+
+# As many tasks that wait for nothing but an agent.
+READY = """
+    INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest, priority,
+                      idempotent, max_attempts, status, rank)
+    SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'echo', 'infra', '{}', '{}', '', 1 + n % 5, false,
+           1, 'pending', now() - n * interval '1 second'
+      FROM generate_series(1, $1::int) AS n
 """
 
 
@@ -64,27 +72,37 @@ async def test_letting_the_next_of_a_deep_key_go_reads_a_few_pages(
 
 
 @pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "never-analyzed"])
-async def test_the_relay_takes_the_next_ticket_of_a_deep_queue_by_reading_a_few_pages(
-    pool: Pool, analyzed: bool
-) -> None:
-    tickets = """
-        INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
-        SELECT 'ticket', 'infra', gen_random_uuid(), 3, '{}', now(), now() FROM generate_series(1, $1::int)
-    """
+async def test_the_best_of_a_deep_line_are_found_by_reading_a_few_pages(pool: Pool, analyzed: bool) -> None:
     async with pool.acquire() as db:
-        await db.execute(tickets, DEPTH)
+        await db.execute(READY, DEPTH)
         if analyzed:
-            await db.execute("ANALYZE outbox")
+            await db.execute("ANALYZE task")
 
-    read = await pages_read(pool, outbox.TAKE_TICKETS, ["infra"], 1, timedelta(seconds=30), AGEING, [], [], [])
+    assert await pages_read(pool, leases.LINES) < FEW_PAGES
+    assert await pages_read(pool, leases.WAITING, ["infra"], ["echo"], [""], [8], []) < FEW_PAGES
 
-    assert read < FEW_PAGES
+
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "never-analyzed"])
+async def test_lines_that_nobody_takes_are_passed_over_by_reading_a_few_pages(pool: Pool, analyzed: bool) -> None:
+    async with pool.acquire() as db:
+        await db.execute(READY, DEPTH)
+        await db.execute("UPDATE task SET work_type = 'render'")
+        await db.execute(READY, 1)
+        await db.execute("VACUUM task")
+        if analyzed:
+            await db.execute("ANALYZE task")
+        lines = await leases.lines(db)
+
+    assert {line.work_type for line in lines} == {"render", "echo"}
+    assert await pages_read(pool, leases.LINES) < FEW_PAGES
+    assert await pages_read(pool, leases.WAITING, ["infra"], ["echo"], [""], [8], []) < FEW_PAGES
 
 
-async def test_what_waits_for_its_key_has_no_ticket_that_the_relay_would_read(pool: Pool) -> None:
+async def test_what_waits_for_its_key_is_in_no_line(pool: Pool) -> None:
     await fill(pool, "o", None, analyzed=True)
     async with pool.acquire() as db:
+        assert await leases.lines(db) == []
         await keys.admit_in_order(db, ["o"])
 
-        assert len(await outbox.give_missing_tickets(db)) == 1
-        assert await db.fetchval("SELECT count(*) FROM outbox") == 1
+        assert await leases.lines(db) == [Line("infra", "echo", "")]
+        assert len(await leases.waiting(db, {Line("infra", "echo", ""): 8})) == 1

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.leases.claims import REST
 
 from common.errors import InvalidField
 from common.lifecycle import Status
@@ -15,20 +16,20 @@ from common.orders import Drain, Pause, Resume
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
-from orchestrator.leases.claims import REST
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
 from orchestrator.registry.fleet import AgentNotFound, FleetService
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
-from tests.integration.ledger import RegisteredLeases
+from tests.factories import make_heartbeat, make_new_task, make_renewal, make_result
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.ledger import events_of, let_leases_run_out
+from tests.integration.orchestrator.on_credit import gets
 
 OFFLINE_AFTER = timedelta(seconds=30)
 MINUTES = timedelta(minutes=5)
-AGEING = timedelta(minutes=10)
+BREAKER = BreakerPolicy(failures=3, pause=timedelta(minutes=1))
 RESTARTED = datetime(2026, 11, 23, tzinfo=UTC)
 
 
@@ -45,11 +46,11 @@ def fleet(pool: Pool, relay: Wake) -> FleetService:
 @pytest.fixture
 def leases(pool: Pool) -> LeaseService:
     """Three failures in a row trip an agent for a minute."""
-    return RegisteredLeases(
+    return LeaseService(
         pool,
         lease=timedelta(seconds=30),
         policy=RetryPolicy(base=timedelta(0)),
-        breaker=BreakerPolicy(failures=3, pause=timedelta(minutes=1)),
+        breaker=BREAKER,
     )
 
 
@@ -63,22 +64,8 @@ async def orders_to(pool: Pool, agent_id: UUID) -> list[dict[str, Any]]:
     """Take what waits to be told to an agent."""
     async with pool.acquire() as db:
         waiting = await outbox.take_orders(db, limit=100, again_after=timedelta(hours=1))
-    assert all(order.recipient == str(agent_id) for order in waiting)
+    assert {order.agent_id for order in waiting} <= {agent_id}
     return [order.body["payload"]["order"] for order in waiting]
-
-
-async def published(pool: Pool) -> list[UUID]:
-    """Take the tickets that are due."""
-    async with pool.acquire() as db:
-        waiting, _ = await outbox.take_tickets(db, ["infra"], window=10, ttl=timedelta(seconds=30), ageing=AGEING)
-    return [UUID(ticket.body["payload"]["task_id"]) for ticket in waiting]
-
-
-async def published_later(pool: Pool) -> list[UUID]:
-    """Take the tickets that are due a moment later."""
-    async with pool.acquire() as db:
-        await db.execute("UPDATE outbox SET due_at = due_at - $1::interval", REST)
-    return await published(pool)
 
 
 async def pending(tasks: TaskService, count: int = 1, **values: Any) -> list[UUID]:
@@ -87,19 +74,22 @@ async def pending(tasks: TaskService, count: int = 1, **values: Any) -> list[UUI
     return [task.task_id for task in new]
 
 
-async def fails(tasks: TaskService, leases: LeaseService, agent_id: UUID, error_code: int | None, **task: Any) -> UUID:
+async def fails(
+    tasks: TaskService, leases: LeaseService, pool: Pool, agent_id: UUID, error_code: int | None, **task: Any
+) -> UUID:
     """Let a task fail on an agent."""
     [task_id] = await pending(tasks, **task)
-    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
-    assert answer.grant is not None, answer.refusal
+    [_] = await lease_to(pool, task_id, agent_id=agent_id)
     await leases.accept([make_result(task_id, agent_id, status=ResultStatus.FAILED, error_code=error_code)])
     return task_id
 
 
-async def refusal_of(leases: LeaseService, task_id: UUID, agent_id: UUID) -> str | None:
-    """Claim a task and return why it is refused, if it is."""
-    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
-    return None if answer.refusal is None else answer.refusal.tasks[0].reason
+async def is_given(pool: Pool, task_id: UUID, agent_id: UUID) -> bool:
+    """Return whether an agent that asks for one task is given this one, and by the statement that leases too."""
+    given = await gets(pool, agent_id, breaker=BREAKER)
+    if not given:
+        assert await lease_to(pool, task_id, agent_id=agent_id) == [], "whoever chose it"
+    return given == [task_id]
 
 
 async def let_trips_end(pool: Pool) -> None:
@@ -130,55 +120,34 @@ async def test_a_paused_agent_is_listed_as_such_and_told_in_the_same_breath(
         await relay.rung()
 
 
-async def test_a_claim_of_a_paused_agent_is_refused_with_the_reason_and_others_get_the_task_a_moment_later(
-    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+async def test_a_paused_agent_gets_nothing_and_others_get_the_task_at_once(
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, pool: Pool
 ) -> None:
     paused, other = await registered(registry), await registered(registry)
     [task_id] = await pending(tasks)
-    assert await published(pool) == [task_id]
     await fleet.pause(paused, until=MINUTES, note="disk is full", by="ann")
 
-    reason = await refusal_of(leases, task_id, paused)
-
-    assert reason is not None
-    assert reason.startswith("the agent is paused until ")
-    assert reason.endswith(" by ann: disk is full")
-    assert await published(pool) == [], "it would take the ticket again before it is told"
-    assert await published_later(pool) == [task_id]
-    assert await refusal_of(leases, task_id, other) is None
-
-
-async def test_a_refused_agent_is_told_again_so_that_it_stops_asking(
-    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
-) -> None:
-    agent_id = await registered(registry)
-    await fleet.pause(agent_id, until=MINUTES, note="", by="ann")
-    await orders_to(pool, agent_id)
-    ids = await pending(tasks, 2)
-
-    await leases.claim([make_claim(*ids, agent_id=agent_id)])
-
-    assert [order["action"] for order in await orders_to(pool, agent_id)] == ["pause"]
+    assert not await is_given(pool, task_id, paused)
+    assert await is_given(pool, task_id, other)
 
 
 async def test_what_a_paused_agent_runs_goes_on(
-    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
     agent_id = await registered(registry)
     [task_id] = await pending(tasks)
-    claim = make_claim(task_id, agent_id=agent_id)
-    first = await leases.claim([claim])
+    await lease_to(pool, task_id, agent_id=agent_id)
     await fleet.pause(agent_id, until=MINUTES, note="", by="ann")
 
-    again = await leases.claim([claim])
+    [(_, renewed)] = await leases.renew([make_renewal(task_id, agent_id)])
     await leases.accept([make_result(task_id, agent_id)])
 
-    assert again == first
+    assert (len(renewed.kept), renewed.lost) == (1, [])
     assert (await tasks.get(task_id)).status is Status.COMPLETED
 
 
 async def test_a_pause_ends_by_itself(
-    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, pool: Pool
 ) -> None:
     agent_id = await registered(registry)
     await fleet.pause(agent_id, until=MINUTES, note="", by="ann")
@@ -186,7 +155,7 @@ async def test_a_pause_ends_by_itself(
         await db.execute("UPDATE agent SET paused_until = now() - interval '1 second'")
     [task_id] = await pending(tasks)
 
-    assert await refusal_of(leases, task_id, agent_id) is None
+    assert await is_given(pool, task_id, agent_id)
     [agent] = await registry.list_agents(agent_type=None, status=None)
     assert (agent.paused_until, agent.paused_by, agent.pause_note) == (None, None, None)
 
@@ -224,7 +193,7 @@ async def test_a_pause_holds_when_the_agent_is_started_anew_and_it_is_told_again
 
 
 async def test_a_draining_agent_gets_nothing_new_and_is_told_until_it_obeys(
-    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, pool: Pool
 ) -> None:
     heartbeat = make_heartbeat()
     await registry.record([heartbeat])
@@ -235,8 +204,7 @@ async def test_a_draining_agent_gets_nothing_new_and_is_told_until_it_obeys(
     assert await orders_to(pool, heartbeat.agent_id) == [
         Drain(started_at=heartbeat.started_at, note="new kernel").model_dump(mode="json")
     ]
-    assert await refusal_of(leases, task_id, heartbeat.agent_id) == "the agent is draining: new kernel"
-    await orders_to(pool, heartbeat.agent_id)
+    assert not await is_given(pool, task_id, heartbeat.agent_id)
     await registry.record([heartbeat])
     assert [order["action"] for order in await orders_to(pool, heartbeat.agent_id)] == ["drain"]
     await registry.record([heartbeat.model_copy(update={"status": AgentStatus.DRAINING})])
@@ -244,7 +212,7 @@ async def test_a_draining_agent_gets_nothing_new_and_is_told_until_it_obeys(
 
 
 async def test_a_drain_ends_when_the_agent_is_started_again(
-    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, pool: Pool
 ) -> None:
     heartbeat = make_heartbeat()
     await registry.record([heartbeat])
@@ -255,7 +223,7 @@ async def test_a_drain_ends_when_the_agent_is_started_again(
 
     await registry.record([heartbeat.model_copy(update={"started_at": RESTARTED})])
 
-    assert await refusal_of(leases, task_id, heartbeat.agent_id) is None
+    assert await is_given(pool, task_id, heartbeat.agent_id)
     assert await orders_to(pool, heartbeat.agent_id) == []
     kinds = [event.kind for event in await events_of(pool) if event.agent_id == heartbeat.agent_id]
     assert kinds[:4] == [Kind.AGENT_REGISTERED, Kind.AGENT_DRAINING, Kind.AGENT_STATUS, Kind.AGENT_REGISTERED]
@@ -313,7 +281,7 @@ async def test_resume_ends_whatever_holds_an_agent_back(
 ) -> None:
     agent_id = await registered(registry)
     for _ in range(3):
-        await fails(tasks, leases, agent_id, 5005)
+        await fails(tasks, leases, pool, agent_id, 5005)
     await fleet.pause(agent_id, until=MINUTES, note="", by="ann")
     await fleet.drain(agent_id, note="", by="ann")
     await orders_to(pool, agent_id)
@@ -324,7 +292,7 @@ async def test_resume_ends_whatever_holds_an_agent_back(
     assert (agent.paused_until, agent.draining, agent.tripped_until) == (None, False, None)
     assert await orders_to(pool, agent_id) == [Resume().model_dump()]
     assert (await events_of(pool))[-1].kind == Kind.AGENT_RESUMED
-    assert await refusal_of(leases, task_id, agent_id) is None
+    assert await is_given(pool, task_id, agent_id)
 
 
 async def test_an_agent_that_never_registered_cannot_be_ordered(fleet: FleetService) -> None:
@@ -339,12 +307,6 @@ async def test_an_agent_that_never_registered_cannot_be_ordered(fleet: FleetServ
             await order
 
 
-async def test_an_agent_that_has_not_registered_yet_may_claim(tasks: TaskService, leases: LeaseService) -> None:
-    [task_id] = await pending(tasks)
-
-    assert await refusal_of(leases, task_id, uuid4()) is None
-
-
 # Circuit breaker
 
 
@@ -353,11 +315,10 @@ async def test_an_agent_that_fails_in_a_row_gets_no_work_and_is_told(
 ) -> None:
     agent_id = await registered(registry)
     for error_code in (5002, 5005, 5005):
-        await fails(tasks, leases, agent_id, error_code)
+        await fails(tasks, leases, pool, agent_id, error_code)
     [task_id] = await pending(tasks)
 
-    assert "failed 3 times in a row" in (await refusal_of(leases, task_id, agent_id) or "")
-    assert task_id in await published_later(pool)
+    assert not await is_given(pool, task_id, agent_id)
     [agent] = await registry.list_agents(agent_type=None, status=None)
     [tripped] = [event for event in await events_of(pool) if event.kind == Kind.AGENT_TRIPPED]
     assert agent.tripped_until is not None
@@ -371,7 +332,7 @@ async def test_failures_of_the_work_itself_never_trip(
     agent_id = await registered(registry)
 
     for error_code in (None, 5001, None, 5001, 5005, 5005, None, 5005, 5005):
-        await fails(tasks, leases, agent_id, error_code)
+        await fails(tasks, leases, pool, agent_id, error_code)
 
     assert Kind.AGENT_TRIPPED not in [event.kind for event in await events_of(pool)]
 
@@ -381,7 +342,7 @@ async def test_lost_leases_count_as_failures(
 ) -> None:
     agent_id = await registered(registry)
     ids = await pending(tasks, 3)
-    await leases.claim([make_claim(*ids, agent_id=agent_id)])
+    await lease_to(pool, *ids, agent_id=agent_id)
     await let_leases_run_out(pool)
 
     await leases.reap(limit=10)
@@ -395,20 +356,18 @@ async def test_after_the_time_one_task_may_try_and_its_success_ends_the_trip(
 ) -> None:
     agent_id = await registered(registry)
     for _ in range(3):
-        await fails(tasks, leases, agent_id, 5005)
+        await fails(tasks, leases, pool, agent_id, 5005)
     await let_trips_end(pool)
     first, second, third = await pending(tasks, 3)
 
-    [answer] = await leases.claim([make_claim(first, second, agent_id=agent_id)])
-    assert answer.grant is not None
-    assert [task.work.task_id for task in answer.grant.tasks] == [first]
-    assert "whether the agent is well again" in (answer.refusal.tasks[0].reason if answer.refusal else "")
-    assert await refusal_of(leases, third, agent_id) is not None
+    assert await lease_to(pool, second, third, agent_id=agent_id) == [], "more than one"
+    assert await gets(pool, agent_id, room=3, breaker=BREAKER) == [first]
+    assert not await is_given(pool, second, agent_id)
     await orders_to(pool, agent_id)
     await leases.accept([make_result(first, agent_id)])
 
     assert await orders_to(pool, agent_id) == [Resume().model_dump()]
-    assert await refusal_of(leases, second, agent_id) is None
+    assert await is_given(pool, second, agent_id)
 
 
 async def test_a_trial_that_fails_trips_again_at_once(
@@ -416,15 +375,15 @@ async def test_a_trial_that_fails_trips_again_at_once(
 ) -> None:
     agent_id = await registered(registry)
     for _ in range(3):
-        await fails(tasks, leases, agent_id, 5005)
+        await fails(tasks, leases, pool, agent_id, 5005)
     await let_trips_end(pool)
 
-    await fails(tasks, leases, agent_id, 5005)
+    await fails(tasks, leases, pool, agent_id, 5005)
 
     tripped = [event.data["failures"] for event in await events_of(pool) if event.kind == Kind.AGENT_TRIPPED]
     assert tripped == [3, 4]
     [task_id] = await pending(tasks)
-    assert await refusal_of(leases, task_id, agent_id) is not None
+    assert not await is_given(pool, task_id, agent_id)
 
 
 async def test_of_two_orchestrators_one_gives_the_trial(
@@ -432,21 +391,22 @@ async def test_of_two_orchestrators_one_gives_the_trial(
 ) -> None:
     agent_id = await registered(registry)
     for _ in range(3):
-        await fails(tasks, leases, agent_id, 5005)
+        await fails(tasks, leases, pool, agent_id, 5005)
     await let_trips_end(pool)
     ids = await pending(tasks, 4)
 
-    refused = await asyncio.gather(*(refusal_of(leases, task_id, agent_id) for task_id in ids))
+    given = await asyncio.gather(*(lease_to(pool, task_id, agent_id=agent_id) for task_id in ids))
 
-    assert refused.count(None) == 1
+    assert sum(map(len, given)) == 1
 
 
 async def test_a_failing_agent_does_not_hold_back_others(
-    registry: RegistryService, tasks: TaskService, leases: LeaseService
+    registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
     failing, well = await registered(registry), await registered(registry)
     for _ in range(3):
-        await fails(tasks, leases, failing, 5005)
+        await fails(tasks, leases, pool, failing, 5005)
     [task_id] = await pending(tasks)
 
-    assert await refusal_of(leases, task_id, well) is None
+    assert not await is_given(pool, task_id, failing)
+    assert await is_given(pool, task_id, well)

@@ -14,8 +14,10 @@ from orchestrator.keys.service import KeyService
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_claim, make_new_task, make_result
+from tests.factories import make_new_task, make_result
+from tests.integration.ledger import lease_to, register
 from tests.integration.orchestrator.ledger import let_leases_run_out
+from tests.integration.orchestrator.on_credit import gets
 
 
 def ordered(key: str = "web-1", **values: Any) -> NewTask:
@@ -27,25 +29,22 @@ def limited(at_most: int, key: str = "pulls", **values: Any) -> NewTask:
 
 
 async def on_the_way(pool: Pool) -> list[UUID]:
-    """Return the tasks that have a ticket, in the order in which they were dispatched."""
+    """Return the tasks that may be given to agents, in the order in which they were dispatched."""
     async with pool.acquire() as db:
-        rows = await db.fetch(
-            "SELECT task_id FROM outbox JOIN task USING (task_id) WHERE kind = 'ticket' ORDER BY dispatch_no"
-        )
+        rows = await db.fetch("SELECT task_id FROM task WHERE status = 'pending' AND admitted ORDER BY dispatch_no")
     return [row["task_id"] for row in rows]
 
 
-async def start(leases: LeaseService, task_id: UUID, *, fence: int = 0) -> UUID:
-    """Let an agent claim a task and return the agent."""
+async def start(pool: Pool, task_id: UUID) -> UUID:
+    """Lease a task to an agent and return the agent."""
     agent_id = uuid4()
-    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id, fence=fence)])
-    assert answer.grant is not None
+    [_] = await lease_to(pool, task_id, agent_id=agent_id)
     return agent_id
 
 
-async def run(leases: LeaseService, task_id: UUID, **result: Any) -> None:
+async def run(leases: LeaseService, pool: Pool, task_id: UUID, **result: Any) -> None:
     """Let an agent run a task to its end."""
-    await leases.accept([make_result(task_id, await start(leases, task_id), **result)])
+    await leases.accept([make_result(task_id, await start(pool, task_id), **result)])
 
 
 def ids(tasks: list[NewTask]) -> list[UUID]:
@@ -71,7 +70,7 @@ async def test_the_next_of_an_ordering_key_goes_when_the_one_before_has_ended(
     for position, task in enumerate(made):
         assert await on_the_way(pool) == [task.task_id]
         status = [ResultStatus.COMPLETED, ResultStatus.FAILED, ResultStatus.CANCELLED][position]
-        await run(leases, task.task_id, status=status)
+        await run(leases, pool, task.task_id, status=status)
 
     assert await on_the_way(pool) == []
 
@@ -95,10 +94,10 @@ async def test_a_retry_keeps_its_place(tasks: TaskService, leases: LeaseService,
     first, second = ordered(max_attempts=2), ordered()
     await tasks.dispatch([first, second], by="caller")
 
-    await run(leases, first.task_id, status=ResultStatus.FAILED, retryable=True)
+    await run(leases, pool, first.task_id, status=ResultStatus.FAILED, retryable=True)
 
     assert await on_the_way(pool) == [first.task_id]
-    agent_id = await start(leases, first.task_id, fence=1)
+    agent_id = await start(pool, first.task_id)
     await leases.accept([make_result(first.task_id, agent_id, attempt=2, fence=2)])
     assert await on_the_way(pool) == [second.task_id]
 
@@ -108,7 +107,7 @@ async def test_a_lost_agent_lets_the_next_go_when_no_attempt_remains(
 ) -> None:
     first, second = ordered(), ordered()
     await tasks.dispatch([first, second], by="caller")
-    await start(leases, first.task_id)
+    await start(pool, first.task_id)
     await let_leases_run_out(pool)
 
     await leases.reap(limit=10)
@@ -133,7 +132,7 @@ async def test_after_the_cancel_of_one_that_runs_the_next_goes_when_its_agent_sa
 ) -> None:
     first, second = limited(1, ordering_key="web-1"), limited(1, ordering_key="web-1")
     await tasks.dispatch([first, second], by="caller")
-    agent_id = await start(leases, first.task_id)
+    agent_id = await start(pool, first.task_id)
     await tasks.cancel(first.task_id, by="caller")
     assert (await tasks.get(first.task_id)).status is Status.CANCELLED
 
@@ -145,12 +144,12 @@ async def test_after_the_cancel_of_one_that_runs_the_next_goes_when_its_agent_sa
 
 
 async def test_after_the_cancel_of_one_whose_agent_says_nothing_the_next_goes_when_its_lease_is_over(
-    tasks: TaskService, leases: LeaseService, pool: Pool
+    tasks: TaskService, pool: Pool
 ) -> None:
     keys = KeyService(pool)
     first, second = limited(1), limited(1)
     await tasks.dispatch([first, second], by="caller")
-    await start(leases, first.task_id)
+    await start(pool, first.task_id)
     await tasks.cancel(first.task_id, by="caller")
 
     assert await keys.free_overdue(limit=10) == 0
@@ -161,14 +160,14 @@ async def test_after_the_cancel_of_one_whose_agent_says_nothing_the_next_goes_wh
     assert await on_the_way(pool) == [second.task_id]
 
 
-async def test_a_task_that_is_not_admitted_cannot_be_claimed(tasks: TaskService, leases: LeaseService) -> None:
+async def test_a_task_that_is_not_admitted_cannot_be_claimed(tasks: TaskService, pool: Pool) -> None:
     first, second = ordered(), ordered()
     await tasks.dispatch([first, second], by="caller")
 
-    [answer] = await leases.claim([make_claim(second.task_id)])
-
-    assert answer.refusal is not None
-    assert answer.refusal.tasks[0].reason == "the task waits for others of its key"
+    assert await lease_to(pool, second.task_id) == []
+    registered = uuid4()
+    await register(pool, registered)
+    assert await gets(pool, registered, room=8) == [first.task_id]
 
 
 async def test_no_more_than_the_limit_of_a_concurrency_key_are_on_the_way(
@@ -178,7 +177,7 @@ async def test_no_more_than_the_limit_of_a_concurrency_key_are_on_the_way(
     await tasks.dispatch(made, by="caller")
     assert await on_the_way(pool) == ids(made[:2])
 
-    await run(leases, made[1].task_id)
+    await run(leases, pool, made[1].task_id)
 
     assert await on_the_way(pool) == [made[0].task_id, made[2].task_id]
 
@@ -192,7 +191,7 @@ async def test_those_of_a_concurrency_key_go_by_priority_then_in_the_order_of_di
 
     for expected in (0, 2, 4, 3, 1):
         assert await on_the_way(pool) == [made[expected].task_id]
-        await run(leases, made[expected].task_id)
+        await run(leases, pool, made[expected].task_id)
 
 
 async def test_a_higher_limit_lets_more_go_at_once(tasks: TaskService, pool: Pool) -> None:
@@ -209,17 +208,16 @@ async def test_a_lower_limit_holds_back_who_was_not_claimed_yet_and_strands_nobo
 ) -> None:
     made = [limited(4, priority=priority) for priority in (1, 2, 3, 4)]
     await tasks.dispatch(made, by="caller")
-    agent_id = await start(leases, made[0].task_id)
+    agent_id = await start(pool, made[0].task_id)
 
     await tasks.dispatch([limited(2)], by="caller")
     assert await on_the_way(pool) == [made[3].task_id]
-    [answer] = await leases.claim([make_claim(made[1].task_id)])
-    assert answer.refusal is not None
+    assert await lease_to(pool, made[1].task_id) == []
 
     await leases.accept([make_result(made[0].task_id, agent_id)])
     assert await on_the_way(pool) == ids(made[2:4])
     while waiting := await on_the_way(pool):
-        await run(leases, waiting[0])
+        await run(leases, pool, waiting[0])
     assert {(await tasks.get(task.task_id)).status for task in made} == {Status.COMPLETED}
 
 
@@ -227,7 +225,7 @@ async def test_a_retry_is_not_held_back_by_a_lower_limit(tasks: TaskService, lea
     made = [limited(2, max_attempts=2), limited(2, max_attempts=2)]
     await tasks.dispatch(made, by="caller")
     for task in made:
-        await run(leases, task.task_id, status=ResultStatus.FAILED, retryable=True)
+        await run(leases, pool, task.task_id, status=ResultStatus.FAILED, retryable=True)
 
     await tasks.dispatch([limited(1)], by="caller")
 
@@ -252,9 +250,9 @@ async def test_a_task_with_both_keys_goes_when_both_allow_it(
     await tasks.dispatch([other, first, second], by="caller")
     assert await on_the_way(pool) == [other.task_id]
 
-    await run(leases, other.task_id)
+    await run(leases, pool, other.task_id)
     assert await on_the_way(pool) == [first.task_id]
-    await run(leases, first.task_id)
+    await run(leases, pool, first.task_id)
     assert await on_the_way(pool) == [second.task_id]
 
 
@@ -265,23 +263,22 @@ async def test_the_next_of_an_ordering_key_also_keeps_the_limit_of_a_key_that_on
     first, second = ordered(), limited(1, "other", ordering_key="web-1")
     await tasks.dispatch([busy, first, second], by="caller")
 
-    await run(leases, first.task_id)
+    await run(leases, pool, first.task_id)
     assert await on_the_way(pool) == [busy.task_id]
-    await run(leases, busy.task_id)
+    await run(leases, pool, busy.task_id)
 
     assert await on_the_way(pool) == [second.task_id]
 
 
 async def test_a_task_that_waited_too_long_is_cancelled_with_the_reason_and_the_next_goes(
-    tasks: TaskService, leases: LeaseService, pool: Pool
+    tasks: TaskService, pool: Pool
 ) -> None:
     late, next_one = ordered(expires_after=timedelta(seconds=90)), ordered()
     patient = make_new_task(expires_after=timedelta(days=30))
     await tasks.dispatch([late, next_one, patient], by="caller")
     await let_pass(pool, late.task_id)
 
-    [answer] = await leases.claim([make_claim(late.task_id)])
-    assert answer.refusal is not None
+    assert await lease_to(pool, late.task_id) == []
     assert await tasks.expire(limit=10) == 1
     assert await tasks.expire(limit=10) == 0
 
@@ -301,10 +298,10 @@ async def test_a_task_that_waits_behind_others_expires_too(tasks: TaskService, p
     assert await on_the_way(pool) == [first.task_id]
 
 
-async def test_a_task_that_runs_does_not_expire(tasks: TaskService, leases: LeaseService, pool: Pool) -> None:
+async def test_a_task_that_runs_does_not_expire(tasks: TaskService, pool: Pool) -> None:
     task = make_new_task(expires_after=timedelta(seconds=1))
     await tasks.dispatch([task], by="caller")
-    await start(leases, task.task_id)
+    await start(pool, task.task_id)
     await let_pass(pool, task.task_id)
 
     assert await tasks.expire(limit=10) == 0

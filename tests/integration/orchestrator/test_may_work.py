@@ -10,12 +10,13 @@ from common.messages import AgentStatus
 from orchestrator.database.pool import Connection, Pool
 from orchestrator.identities.enrolment import EnrolmentService
 from orchestrator.identities.service import IdentityService
-from orchestrator.placement import queries as placement
+from orchestrator.leases import queries as leases
 from orchestrator.registry import queries
 from orchestrator.registry.model import MayWork
 from orchestrator.registry.rules import may_work
 from orchestrator.registry.service import RegistryService
 from tests.factories import make_heartbeat
+from tests.integration.ledger import register
 
 MINUTE = timedelta(minutes=1)
 REGISTER = """
@@ -65,13 +66,15 @@ async def test_sql_and_python_decide_alike_for_every_combination_of_facts(pool: 
 
 
 @pytest.mark.parametrize("held", ["disabled", "paused", "draining", "tripped"])
-async def test_an_agent_that_may_not_work_is_no_host_for_work_that_is_placed(
+async def test_an_agent_that_may_not_work_is_not_asked_for_its_credit(
     registry: RegistryService, pool: Pool, held: str
 ) -> None:
     enrolment = EnrolmentService(pool, failures_per_second=1)
     agent_id = (await enrolment.invite("web-1", "infra", lasts=MINUTE, by="admin")).agent_id
     other = uuid4()
     await registry.record([make_heartbeat(agent_id), make_heartbeat(other)])
+    for one in (agent_id, other):
+        await register(pool, one)
     soon = datetime.now(UTC) + MINUTE
 
     async with pool.acquire() as db:
@@ -86,17 +89,18 @@ async def test_an_agent_that_may_not_work_is_no_host_for_work_that_is_placed(
                 await queries.drain(db, agent_id, by="anna", note="")
             case _:
                 await queries.set_breaker(db, [(agent_id, 5, soon, None)])
-        hosts = await placement.hosts(db, offline_after=MINUTE)
+        asking = await leases.askers(db, ["infra"], lease=MINUTE, offline_after=MINUTE, most=None)
 
-    assert {host.agent_id for host in hosts} == {other}
+    assert {one.agent_id for one in asking} == {other}
 
 
-async def test_an_agent_whose_trip_is_over_is_a_host_for_one_task(registry: RegistryService, pool: Pool) -> None:
+async def test_an_agent_whose_trip_is_over_has_room_for_one_task(registry: RegistryService, pool: Pool) -> None:
     agent_id = uuid4()
     await registry.record([make_heartbeat(agent_id, slots=8)])
+    await register(pool, agent_id, room=8)
 
     async with pool.acquire() as db:
         await queries.set_breaker(db, [(agent_id, 5, datetime.now(UTC) - MINUTE, None)])
-        [host] = await placement.hosts(db, offline_after=MINUTE)
+        [asker] = await leases.askers(db, ["infra"], lease=MINUTE, offline_after=MINUTE, most=None)
 
-    assert host.free == 1
+    assert asker.room == 1

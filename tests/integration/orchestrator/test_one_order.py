@@ -7,21 +7,23 @@ from uuid import UUID, uuid4
 import pytest
 
 from orchestrator.database.pool import Pool
-from orchestrator.jobs import queries as jobs
-from orchestrator.jobs.model import Choice
+from orchestrator.leases import queries
+from orchestrator.leases.model import Asker, Line
 from orchestrator.leases.service import LeaseService
-from orchestrator.outbox import queries as outbox
-from orchestrator.placement import queries as placement
-from orchestrator.placement.model import Line
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskService
 from orchestrator.why import queries as why
-from tests.factories import make_claim, make_new_task, make_result
-from tests.integration.orchestrator.conftest import AGEING
+from tests.factories import make_new_task, make_result
+from tests.integration.ledger import lease_to, register
 from tests.integration.orchestrator.ledger import age
+from tests.integration.orchestrator.on_credit import LEASE, Agent, Orchestrator, gets
 
 MONTH = timedelta(days=30)
-TTL = timedelta(seconds=30)
+WORKER = """
+    INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
+                       started_at, worker_id)
+    VALUES ($1, 'infra', 'online', 'worker', '', '{}', 1, '{}', '{}', now(), 'worker')
+"""
 
 
 async def dispatched(tasks: TaskService, pool: Pool, **values: Any) -> NewTask:
@@ -33,43 +35,36 @@ async def dispatched(tasks: TaskService, pool: Pool, **values: Any) -> NewTask:
     return old
 
 
-async def test_the_relay_publishes_the_oldest_first_whatever_its_priority(tasks: TaskService, pool: Pool) -> None:
-    old = await dispatched(tasks, pool)
+async def test_an_agent_with_credit_gets_the_oldest_first_whatever_its_priority(tasks: TaskService, pool: Pool) -> None:
+    old, agent_id = await dispatched(tasks, pool), uuid4()
+    await register(pool, agent_id)
 
-    async with pool.acquire() as db:
-        [first], _ = await outbox.take_tickets(db, ["infra"], window=1, ttl=TTL, ageing=AGEING)
-
-    assert first.body["payload"]["task_id"] == str(old.task_id)
-    assert first.urgency == 5
+    assert await gets(pool, agent_id) == [old.task_id]
 
 
-async def test_a_claim_in_advance_gets_the_oldest_first_whatever_its_priority(tasks: TaskService, pool: Pool) -> None:
-    old = await dispatched(tasks, pool)
-
-    async with pool.acquire() as db:
-        [first] = await outbox.best_due(db, "infra", limit=1, work_types=["echo"])
-
-    assert first.task_id == old.task_id
-
-
-async def test_placement_gives_the_oldest_first_whatever_its_priority(tasks: TaskService, pool: Pool) -> None:
+async def test_work_that_is_placed_goes_the_oldest_first_whatever_its_priority(tasks: TaskService, pool: Pool) -> None:
     old = await dispatched(tasks, pool, hints={"required_capabilities": {"gpu": True}})
-    assert old.aimed_at is not None
-    line = Line(old.aimed_at.recipient, "echo")
+    able = Agent(labels={"gpu": True})
+    await Orchestrator(pool).hears(able)
 
-    async with pool.acquire() as db, db.transaction():
-        [first] = await placement.take(db, {line: 1}, ageing=AGEING)
-
-    assert first.body["payload"]["task_id"] == str(old.task_id)
+    assert await gets(pool, able.agent_id) == [old.task_id]
 
 
 async def test_a_claim_over_http_gets_the_oldest_first_whatever_its_priority(tasks: TaskService, pool: Pool) -> None:
     old = await dispatched(tasks, pool)
 
-    async with pool.acquire() as db, db.transaction():
-        first = await jobs.choose(db, Choice("infra", None, frozenset({""})), 1, besides=())
+    assert await over_http(pool, 1) == [old.task_id]
 
-    assert first == [old.task_id]
+
+async def over_http(pool: Pool, count: int) -> list[UUID]:
+    """Return the first tasks that claims over HTTP get, one after another."""
+    one, got = Orchestrator(pool), list[UUID]()
+    async with pool.acquire() as db:
+        await db.execute(WORKER, agent_id := uuid4())
+    for _ in range(count):
+        given = await one.giving.to([Asker(agent_id, "infra", uuid4(), 1, LEASE)])
+        got += [leased.task.task_id for leased in given.leased]
+    return got
 
 
 async def test_a_concurrency_key_admits_the_oldest_first_whatever_its_priority(
@@ -79,14 +74,14 @@ async def test_a_concurrency_key_admits_the_oldest_first_whatever_its_priority(
     running = make_new_task(**key)
     await tasks.dispatch([running], by="caller")
     agent_id = uuid4()
-    await leases.claim([make_claim(running.task_id, agent_id=agent_id)])
+    await lease_to(pool, running.task_id, agent_id=agent_id)
     old = await dispatched(tasks, pool, **key)
     async with pool.acquire() as db:
         explained = await why.limit(db, old.task_id)
 
     await leases.accept([make_result(running.task_id, agent_id)])
 
-    assert await _with_ticket(pool) == [old.task_id]
+    assert await _waiting(pool) == [old.task_id]
     assert explained is not None
     assert explained.ahead == 0
 
@@ -98,7 +93,7 @@ async def test_a_lower_limit_takes_the_place_of_the_newest_first_whatever_its_pr
 
     await tasks.dispatch([make_new_task(concurrency_key="pulls", concurrency_limit=1, priority=2)], by="caller")
 
-    assert await _with_ticket(pool) == [old.task_id]
+    assert await _waiting(pool) == [old.task_id]
 
 
 @pytest.mark.parametrize("precedence", [-(2**63), -5, 0, 5, 2**63 - 1])
@@ -109,12 +104,13 @@ async def test_the_bus_and_http_order_a_job_alike_however_far_its_priority_is_fr
     job = make_new_task(priority=max(1, min(5, precedence + 3)), precedence=precedence)
     await tasks.dispatch([make_new_task(priority=1), job, make_new_task(priority=5)], by="caller")
 
-    async with pool.acquire() as db, db.transaction():
-        over_http = await jobs.choose(db, Choice("infra", None, frozenset({""})), 3, besides=())
-        over_the_bus = await outbox.best_due(db, "infra", limit=3, work_types=["echo"])
+    async with pool.acquire() as db:
+        over_the_bus = [task.task_id for task in await queries.waiting(db, {Line("infra", "echo", ""): 3})]
 
-    assert over_http == [due.task_id for due in over_the_bus]
-    assert over_http.index(job.task_id) == (0 if precedence > 2 else 1 if precedence > -3 else 2)
+    http = await over_http(pool, 3)
+
+    assert http == over_the_bus
+    assert http.index(job.task_id) == (0 if precedence > 2 else 1 if precedence > -3 else 2)
 
 
 async def test_a_task_that_an_older_program_stores_gets_its_rank_too(pool: Pool) -> None:
@@ -131,6 +127,8 @@ async def test_a_task_that_an_older_program_stores_gets_its_rank_too(pool: Pool)
     assert rank == at - 5 * timedelta(minutes=10)
 
 
-async def _with_ticket(pool: Pool) -> list[UUID]:
+async def _waiting(pool: Pool) -> list[UUID]:
     async with pool.acquire() as db:
-        return [row["task_id"] for row in await db.fetch("SELECT task_id FROM outbox WHERE kind = 'ticket'")]
+        return [
+            row["task_id"] for row in await db.fetch("SELECT task_id FROM task WHERE status = 'pending' AND admitted")
+        ]

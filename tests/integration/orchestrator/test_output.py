@@ -14,17 +14,17 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.output.model import Page
 from orchestrator.output.service import OutputService
 from orchestrator.tasks.service import TaskNotFound, TaskService
-from tests.factories import make_chunk, make_claim, make_new_task, make_result, make_status
-from tests.integration.ledger import RegisteredLeases
+from tests.factories import make_chunk, make_new_task, make_result, make_status
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.ledger import events_of, kinds_of
 
 
 @pytest.fixture
-async def task(tasks: TaskService, leases: LeaseService) -> tuple[UUID, UUID]:
+async def task(tasks: TaskService, pool: Pool) -> tuple[UUID, UUID]:
     new, agent_id = make_new_task(), uuid4()
     await tasks.dispatch([new], by="caller")
-    await leases.claim([make_claim(new.task_id, agent_id=agent_id)])
+    await lease_to(pool, new.task_id, agent_id=agent_id)
     return new.task_id, agent_id
 
 
@@ -59,12 +59,10 @@ async def test_a_piece_that_arrives_twice_is_stored_and_told_once(
 
 
 async def test_output_beyond_the_limit_is_not_kept_and_its_readers_are_told(tasks: TaskService, pool: Pool) -> None:
-    limited = RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(0)), max_output_bytes=8)
+    limited = LeaseService(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(0)), max_output_bytes=8)
     output, new, agent_id = OutputService(pool, max_output_bytes=8), make_new_task(), uuid4()
     await tasks.dispatch([new], by="caller")
-    [answer] = await limited.claim([make_claim(new.task_id, agent_id=agent_id)])
-    assert answer.grant is not None
-    assert answer.grant.tasks[0].max_output_bytes == 8
+    await lease_to(pool, new.task_id, agent_id=agent_id)
     # An agent that does not know of the limit, or does not keep it.
     await output.store([make_status(new.task_id, agent_id, make_chunk(0, "12345678", offset=0))])
     await output.store([make_status(new.task_id, agent_id, make_chunk(1, "9", offset=8))])

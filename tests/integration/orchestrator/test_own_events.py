@@ -22,8 +22,8 @@ from orchestrator.live.hub import Hub
 from orchestrator.live.subscription import Filter
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_chunk, make_claim, make_new_task, make_result
-from tests.integration.ledger import RegisteredLeases
+from tests.factories import make_chunk, make_new_task, make_result
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.standing_front import Front, open_front
 from tests.integration.orchestrator.statements import open_counting_pool
@@ -69,7 +69,7 @@ async def _work(front: Front, leases: LeaseService) -> None:
     ahead, behind = make_new_task(), make_new_task()
     await front.dispatch(ahead)
     await front.dispatch(behind)
-    await leases.claim([make_claim(behind.task_id, agent_id=front.agent_id)])
+    await lease_to(pool, behind.task_id, agent_id=front.agent_id)
     chunks = [make_chunk(0, "größer 'als' \"alles\"\n", offset=0), make_chunk(1, "next", offset=22)]
     await leases.accept([make_result(task.task_id, front.agent_id, chunks=chunks) for task in (ahead, behind)])
 
@@ -86,7 +86,7 @@ async def _happen(pool: Pool) -> None:
 
 
 def _own(pool: Pool, front: Front) -> LeaseService:
-    return RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy(), own=front.own)
+    return LeaseService(pool, lease=LEASE, policy=RetryPolicy(), own=front.own)
 
 
 async def test_own_events_are_shown_as_the_ledger_tells_them(pool: Pool, front: Front) -> None:
@@ -139,7 +139,7 @@ async def test_what_others_wrote_in_between_is_read_and_everything_is_shown_once
 
 
 async def test_a_notification_that_is_faster_than_the_answer_waits_for_it(
-    pool: Pool, front: Front, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+    front: Front, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event = NewEvent(Kind.TASK_PROGRESS, "a test")
     async with open_counting_pool(ledger_url, monkeypatch) as (counted, statements):

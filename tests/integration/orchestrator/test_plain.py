@@ -6,6 +6,8 @@ from typing import Any, ParamSpec, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.leases.claims import Claims
+from orchestrator.leases.plain import queries
 
 from common.lifecycle import Status
 from common.messages import ResultStatus
@@ -14,8 +16,6 @@ from orchestrator.audit.verify import verify
 from orchestrator.database.pool import Connection, Pool, open_pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
-from orchestrator.leases.claims import Claims
-from orchestrator.leases.plain import queries
 from orchestrator.leases.rules import Duplicate, Finish, Requeue, Stale
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
@@ -25,14 +25,13 @@ from orchestrator.tasks.service import TaskService
 from tests.eventually import eventually
 from tests.factories import (
     make_chunk,
-    make_claim,
     make_heartbeat,
     make_new_task,
     make_renewal,
     make_result,
     make_status,
 )
-from tests.integration.ledger import RegisteredLeases
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.conftest import AGEING, LEASE
 from tests.integration.orchestrator.ledger import events_of, kinds_of
 from tests.integration.orchestrator.statements import open_counting_pool
@@ -65,7 +64,7 @@ async def chained(pool: Pool) -> AsyncIterator[None]:
 @pytest.fixture
 def other(pool: Pool) -> LeaseService:
     """Another orchestrator on the same ledger."""
-    return RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy())
+    return LeaseService(pool, lease=LEASE, policy=RetryPolicy())
 
 
 def before(
@@ -106,7 +105,7 @@ async def test_a_plain_claim_is_two_statements_and_a_plain_result_one_or_two(
         leases, other = (LeaseService(pool, lease=LEASE, policy=RetryPolicy()) for _ in range(2))
         for task in (first, second, third, fourth):  # the first time the driver asks what the types are
             with statements.counted() as claiming:
-                await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+                await lease_to(pool, task.task_id, agent_id=agent_id)
         for task, taker in ((first, other), (second, other), (third, leases)):
             with statements.counted() as finishing:
                 await taker.accept([make_result(task.task_id, agent_id, chunks=[make_chunk(0, "hello", offset=0)])])
@@ -167,13 +166,13 @@ async def test_a_result_that_two_orchestrators_got_counts_once(
 
 
 async def test_a_task_that_is_cancelled_before_its_lease_is_written_is_not_leased(
-    tasks: TaskService, leases: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    tasks: TaskService, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_new_task()
     await tasks.dispatch([task], by="caller")
     before(monkeypatch, "lease", lambda: tasks.cancel(task.task_id, by="caller"))
 
-    [answer] = await leases.claim([make_claim(task.task_id)])
+    [answer] = await lease_to(pool, task.task_id)
 
     assert answer.grant is None
     assert answer.refusal is not None
@@ -202,13 +201,13 @@ async def test_a_task_that_is_cancelled_before_its_result_is_written_stays_cance
 
 
 async def test_an_agent_that_is_shut_out_before_its_lease_is_written_gets_nothing(
-    tasks: TaskService, leases: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    tasks: TaskService, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, agent_id = make_new_task(), await named(pool, "web-1")
     await tasks.dispatch([task], by="caller")
     before(monkeypatch, "lease", lambda: disable(pool, agent_id))
 
-    [answer] = await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+    [answer] = await lease_to(pool, task.task_id, agent_id=agent_id)
 
     assert answer.grant is None
     assert answer.refusal is not None
@@ -217,7 +216,7 @@ async def test_an_agent_that_is_shut_out_before_its_lease_is_written_gets_nothin
 
 
 async def test_an_agent_that_is_paused_before_its_lease_is_written_gets_nothing(
-    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    tasks: TaskService, registry: RegistryService, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, agent_id = make_new_task(), uuid4()
     await tasks.dispatch([task], by="caller")
@@ -229,7 +228,7 @@ async def test_an_agent_that_is_paused_before_its_lease_is_written_gets_nothing(
 
     before(monkeypatch, "lease", pause)
 
-    [answer] = await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+    [answer] = await lease_to(pool, task.task_id, agent_id=agent_id)
 
     assert answer.refusal is not None
     assert "paused" in answer.refusal.tasks[0].reason
@@ -246,7 +245,7 @@ async def test_a_result_of_an_agent_that_is_shut_out_before_it_is_written_does_n
 ) -> None:
     task, agent_id = make_new_task(), await named(pool, "web-1")
     await tasks.dispatch([task], by="caller")
-    await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+    await lease_to(pool, task.task_id, agent_id=agent_id)
     before(monkeypatch, "finish", lambda: disable(pool, agent_id))
 
     [verdict] = await (other if by_another else leases).accept([make_result(task.task_id, agent_id)])
@@ -286,11 +285,11 @@ async def test_of_the_results_of_two_attempts_in_one_batch_only_the_living_one_c
 ) -> None:
     task, first, second = make_new_task(max_attempts=2), uuid4(), uuid4()
     await tasks.dispatch([task], by="caller")
-    await leases.claim([make_claim(task.task_id, agent_id=first)])
+    await lease_to(pool, task.task_id, agent_id=first)
     async with pool.acquire() as db:
         await db.execute("UPDATE task SET lease_expires_at = now() - interval '1 second'")
     await other.put_back([task.task_id], at_once=True)
-    await other.claim([make_claim(task.task_id, agent_id=second, fence=1)])
+    await lease_to(pool, task.task_id, agent_id=second)
     chunk = make_chunk(0, "hello", offset=0)
     stale = make_result(task.task_id, first, chunks=[chunk])
     counts = make_result(task.task_id, second, attempt=2, fence=2, chunks=[chunk])
@@ -337,7 +336,7 @@ async def test_who_waits_for_another_does_not_hold_the_head_of_the_events(
     tasks: TaskService, pool: Pool, ledger_url: str, what: str, plan: str
 ) -> None:
     async with open_pool(ledger_url + plan, connections=1) as own:
-        leases = RegisteredLeases(own, lease=LEASE, policy=RetryPolicy())
+        leases = LeaseService(own, lease=LEASE, policy=RetryPolicy())
         assert await _wait_with_others(tasks, leases, pool, what)
 
 
@@ -347,7 +346,7 @@ async def _wait_with_others(tasks: TaskService, leases: LeaseService, pool: Pool
     ids = sorted(task.task_id for task in new)
     await tasks.dispatch(new, by="caller")
     if what != "claim":
-        await leases.claim([make_claim(*ids, agent_id=agent_id)])
+        await lease_to(pool, *ids, agent_id=agent_id)
     async with transaction(pool) as db:
         await db.execute(SEND if what == "output" else HOLD, ids[-1])
         all_of_them = _all_claimed if what == "claim" else _all_finished
@@ -359,7 +358,7 @@ async def _wait_with_others(tasks: TaskService, leases: LeaseService, pool: Pool
 
 
 async def _all_claimed(leases: LeaseService, ids: list[UUID], agent_id: UUID) -> bool:
-    [answer] = await leases.claim([make_claim(*ids, agent_id=agent_id)])
+    [answer] = await lease_to(pool, *ids, agent_id=agent_id)
     return answer.grant is not None and len(answer.grant.tasks) == len(ids)
 
 
@@ -378,7 +377,7 @@ async def test_a_batch_of_all_kinds_of_results_is_answered_in_its_order_and_told
     behind = make_new_task(ordering_key="a key")
     new = [plain, keyed, behind, repeated, done, failed]
     await tasks.dispatch(new, by="caller")
-    await leases.claim([make_claim(*(task.task_id for task in new if task is not behind), agent_id=agent_id)])
+    await lease_to(pool, *(task.task_id for task in new if task is not behind), agent_id=agent_id)
     await leases.accept([make_result(done.task_id, agent_id)])
     chunks = [make_chunk(0, "a", offset=0), make_chunk(1, "b", offset=1)]
     results = [
@@ -413,7 +412,7 @@ async def test_a_batch_of_all_kinds_of_results_is_answered_in_its_order_and_told
 
 
 async def test_a_batch_of_all_kinds_of_claims_is_answered_for_each(
-    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
+    tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
     plain, contested, aimed = make_new_task(), make_new_task(), make_new_task(hints={"prefer": "gpu"})
     mine, others = uuid4(), uuid4()
@@ -467,21 +466,19 @@ async def test_a_ticket_that_is_published_meanwhile_is_used_up_all_the_same(
 
 
 @pytest.mark.path_internals
-async def test_a_task_without_a_ticket_is_leased_all_the_same(
-    tasks: TaskService, leases: LeaseService, pool: Pool
-) -> None:
+async def test_a_task_without_a_ticket_is_leased_all_the_same(tasks: TaskService, pool: Pool) -> None:
     task = make_new_task()
     await tasks.dispatch([task], by="caller")
     async with pool.acquire() as db:
         await outbox.remove_tickets(db, [task.task_id])
 
-    [answer] = await leases.claim([make_claim(task.task_id)])
+    [answer] = await lease_to(pool, task.task_id)
 
     assert answer.grant is not None
 
 
 async def test_a_lease_can_be_renewed_while_its_result_is_on_its_way(
-    tasks: TaskService, leases: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    tasks: TaskService, leases: LeaseService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task_id, agent_id = await running(tasks, leases)
     before(monkeypatch, "finish", lambda: leases.renew([make_renewal(task_id, agent_id)]))

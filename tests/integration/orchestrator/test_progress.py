@@ -13,23 +13,23 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 from orchestrator.tasks.model import Task
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_chunk, make_claim, make_new_task, make_result, make_status
+from tests.factories import make_chunk, make_new_task, make_result, make_status
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.ledger import events_of, let_leases_run_out
 
 
 @pytest.fixture
-async def task(tasks: TaskService, leases: LeaseService) -> tuple[UUID, UUID]:
+async def task(tasks: TaskService, pool: Pool) -> tuple[UUID, UUID]:
     """A task that an agent runs."""
     new, agent_id = make_new_task(max_attempts=2), uuid4()
     await tasks.dispatch([new], by="caller")
-    await leases.claim([make_claim(new.task_id, agent_id=agent_id)])
+    await lease_to(pool, new.task_id, agent_id=agent_id)
     return new.task_id, agent_id
 
 
-async def claimed_again(leases: LeaseService, tasks: TaskService, task_id: UUID) -> Task:
+async def claimed_again(tasks: TaskService, pool: Pool, task_id: UUID) -> Task:
     """Return a task that is put back as another agent runs it."""
-    waiting = await tasks.get(task_id)
-    await leases.claim([make_claim(task_id, fence=waiting.fence)])
+    [_] = await lease_to(pool, task_id)
     return await tasks.get(task_id)
 
 
@@ -77,7 +77,7 @@ async def test_a_late_report_of_an_old_attempt_changes_nothing(
     await output.store([make_status(*task, progress="90% of the first")])
     await let_leases_run_out(pool)
     await leases.reap(limit=10)
-    again = await claimed_again(leases, tasks, task[0])
+    again = await claimed_again(tasks, pool, task[0])
     late = make_status(*task, progress="95% of the first")
 
     await output.store([late])

@@ -14,8 +14,9 @@ from orchestrator.database.pool import Pool
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.reap_leases import ReapLeases
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_claim, make_new_task
+from tests.factories import make_new_task
 from tests.fakes.clock import FakeClock
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.ledger import let_leases_run_out
 
 GRACE = timedelta(seconds=30)
@@ -29,10 +30,10 @@ async def broker() -> MemoryBroker:
 
 
 @pytest.fixture
-async def lost_task(tasks: TaskService, leases: LeaseService, pool: Pool) -> UUID:
+async def lost_task(tasks: TaskService, pool: Pool) -> UUID:
     task = make_new_task()
     await tasks.dispatch([task], by="caller")
-    await leases.claim([make_claim(task.task_id)])
+    await lease_to(pool, task.task_id)
     await let_leases_run_out(pool)
     return task.task_id
 
@@ -130,12 +131,12 @@ async def test_agents_get_one_leases_time_from_when_the_broker_is_back_also_when
 
 
 async def test_an_orchestrator_that_was_stopped_itself_does_not_take_everybody_for_lost(
-    reaper: ReapLeases, clock: FakeClock, tasks: TaskService, leases: LeaseService, pool: Pool
+    reaper: ReapLeases, clock: FakeClock, tasks: TaskService, pool: Pool
 ) -> None:
     await run_for(reaper, clock, seconds=60)
     task = make_new_task()
     await tasks.dispatch([task], by="caller")
-    await leases.claim([make_claim(task.task_id)])
+    await lease_to(pool, task.task_id)
     await let_leases_run_out(pool)
 
     clock.advance(seconds=100)

@@ -1,43 +1,38 @@
 """Work that an agent refuses before anything of it ran goes back untouched, and to another agent first."""
 
-from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.loops.place_tickets import PlaceTickets
 
-from common.broker import topology
-from common.broker.memory import MemoryBroker
 from common.errors import ErrorCode
 from common.lifecycle import Status
-from common.messages import ResultStatus, Ticket, WorkResult
-from common.protocol import decode
+from common.messages import ResultStatus, WorkResult
 from common.rest.why import BlockerKind
 from common.retry import RetryPolicy
-from orchestrator.database.pool import Connection, Pool
+from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
 from orchestrator.jobs import queries as jobs
 from orchestrator.jobs.claims import Claims
-from orchestrator.jobs.model import Choice, Wanted, Worker
-from orchestrator.leases import queries as lease_queries
-from orchestrator.leases.rules import REFUSAL_MEMORY, REFUSED_LATELY
+from orchestrator.jobs.model import Wanted, Worker
+from orchestrator.leases.rules import REFUSAL_MEMORY, SHORTEST_REST
 from orchestrator.leases.service import LeaseService
-from orchestrator.loops.place_tickets import PlaceTickets
 from orchestrator.ops import queries as ops
 from orchestrator.outbox import queries as outbox
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
 from orchestrator.why.service import Failures, WhyService
-from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
-from tests.integration.ledger import RegisteredLeases, register
+from tests.factories import make_heartbeat, make_new_task, make_result
+from tests.integration.ledger import lease_to, register
 from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.ledger import events_of
+from tests.integration.orchestrator.on_credit import Agent, Orchestrator, gets
 
 OFFLINE = timedelta(seconds=30)
-DUE_AT = "SELECT due_at FROM outbox WHERE task_id = $1"
-DUE_IN = "SELECT due_at - now() FROM outbox WHERE kind = 'ticket' AND task_id = $1"
+RESTS = "SELECT not_before - now() FROM task WHERE task_id = $1"
 CODES = [
     ErrorCode.AUTHENTICATION_FAILED,
     ErrorCode.RESOURCE_LIMIT,
@@ -50,7 +45,7 @@ CODES = [
 @pytest.fixture
 def leases(pool: Pool) -> LeaseService:
     """Three refusals in a row trip an agent."""
-    return RegisteredLeases(
+    return LeaseService(
         pool,
         lease=LEASE,
         policy=RetryPolicy(base=timedelta(0)),
@@ -70,10 +65,16 @@ def refusal(task_id: UUID, agent_id: UUID, *, attempt: int = 1, **values: Any) -
     return make_result(task_id, agent_id, **{**given, **values})
 
 
-async def refused_by(leases: LeaseService, task_id: UUID, agent_id: UUID, **values: Any) -> None:
-    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
-    assert answer.grant is not None
+async def refused_by(leases: LeaseService, pool: Pool, task_id: UUID, agent_id: UUID, **values: Any) -> None:
+    [_] = await lease_to(pool, task_id, agent_id=agent_id)
     await leases.accept([refusal(task_id, agent_id, **values)])
+
+
+async def let_refusals_pass(pool: Pool) -> None:
+    """Move every refusal, and the rest of every task, into the past."""
+    async with pool.acquire() as db:
+        await db.execute("UPDATE attempt SET ended_at = ended_at - $1::interval", REFUSAL_MEMORY)
+        await db.execute("UPDATE task SET not_before = NULL")
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -83,14 +84,13 @@ async def test_a_refusal_uses_no_attempt_also_of_work_that_may_start_once(
     task = make_new_task(idempotent=False, max_attempts=1)
     await tasks.dispatch([task], by="caller")
 
-    await refused_by(leases, task.task_id, uuid4(), error_code=code)
+    await refused_by(leases, pool, task.task_id, uuid4(), error_code=code)
     stored = await tasks.get(task.task_id)
     other = uuid4()
-    [answer] = await leases.claim([make_claim(task.task_id, agent_id=other, fence=1)])
+    [_] = await lease_to(pool, task.task_id, agent_id=other)
     await leases.accept([make_result(task.task_id, other, attempt=2, fence=2)])
 
     assert (stored.status, stored.starts) == (Status.PENDING, 0)
-    assert answer.grant is not None
     assert (await tasks.get(task.task_id)).status is Status.COMPLETED
 
 
@@ -99,79 +99,65 @@ async def test_an_agent_does_not_get_what_it_refused_just_now_and_gets_it_later(
 ) -> None:
     agent_id, task = uuid4(), make_new_task()
     await tasks.dispatch([task], by="caller")
-    await refused_by(leases, task.task_id, agent_id)
+    await refused_by(leases, pool, task.task_id, agent_id)
 
-    [at_once] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=1)])
+    at_once = await gets(pool, agent_id)
     async with pool.acquire() as db:
-        due_now = await outbox.best_due(db, "infra", limit=9, work_types=["echo"])
         [waiting] = await ops.pools(db)
-        await db.execute("UPDATE attempt SET ended_at = ended_at - $1::interval", REFUSAL_MEMORY)
-    [later] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=1)])
+    await let_refusals_pass(pool)
+    later = await gets(pool, agent_id)
 
-    assert at_once.refusal is not None
-    assert at_once.refusal.tasks[0].reason == REFUSED_LATELY
-    assert due_now == [], "in the pool's queue the same agent would take it again at once"
+    assert (at_once, later) == ([], [task.task_id])
     assert (waiting.pool, waiting.aim, waiting.retries) == ("infra", "", 1), "it counts as one of its pool"
-    assert later.grant is not None
-
-
-async def test_over_http_too_a_refused_task_goes_to_others_first(
-    tasks: TaskService, leases: LeaseService, pool: Pool
-) -> None:
-    agent_id, task = uuid4(), make_new_task()
-    await tasks.dispatch([task], by="caller")
-    await refused_by(leases, task.task_id, agent_id)
-
-    async with pool.acquire() as db, db.transaction():
-        refused = await lease_queries.refused_lately(db, [agent_id, uuid4()], within=REFUSAL_MEMORY)
-        any_of = Choice("infra", None, frozenset({""}))
-        own = Choice("infra", None, frozenset({""}), frozenset(refused[agent_id]))
-        for_it = await jobs.choose(db, own, 1, besides=())
-        for_others = await jobs.choose(db, any_of, 1, besides=())
-
-    assert {agent: set(tasks) for agent, tasks in refused.items()} == {agent_id: {task.task_id}}
-    assert (for_it, for_others) == ([], [task.task_id])
 
 
 async def test_a_worker_over_http_does_not_get_back_what_it_refused_just_now(
     tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
-    agent_id, other, task = uuid4(), uuid4(), make_new_task()
+    one, other, task = await worker(pool), await worker(pool), make_new_task()
     await tasks.dispatch([task], by="caller")
-    await register(pool, [(other, task.task_id)])
-    await refused_by(leases, task.task_id, agent_id)
-    claims = Claims(pool, leases, since=datetime.now(UTC), grace=LEASE)
+    await refused_by(leases, pool, task.task_id, one.agent_id)
+    claims = claims_of(pool, leases)
 
-    def wanted(agent_id: UUID) -> Wanted:
-        return Wanted(Worker(str(agent_id), agent_id), uuid4(), repeatable=True, lease=LEASE)
-
-    assert await claims.give([wanted(agent_id)]) == [None]
+    assert await claims.give([wanted(one)]) == [None]
     [given] = await claims.give([wanted(other)])
     assert given is not None
 
 
-async def test_over_http_what_is_refused_while_a_claim_is_answered_goes_to_others_first_too(
-    tasks: TaskService, leases: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
+async def test_over_http_too_a_refused_task_goes_to_others_first_and_holds_up_no_others(
+    tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
-    agent_id, refused, other = uuid4(), make_new_task(), make_new_task(priority=1)
-    await tasks.dispatch([refused, other], by="caller")
-    await leases.claim([make_claim(refused.task_id, agent_id=agent_id)])
-    choose, refusals = jobs.choose, [refusal(refused.task_id, agent_id)]
+    one, other = await worker(pool), await worker(pool)
+    refused, behind = [make_new_task(priority=4) for _ in range(3)], make_new_task()
+    await tasks.dispatch([*refused, behind], by="caller")
+    for task in refused:
+        await refused_by(leases, pool, task.task_id, one.agent_id, error_code=ErrorCode.POLICY_REFUSED)
+    claims = claims_of(pool, leases)
 
-    async def after_a_refusal(db: Connection, choice: Choice, count: int, *, besides: Collection[UUID]) -> list[UUID]:
-        if refusals:
-            await leases.accept([refusals.pop()])
-            async with pool.acquire() as relay:
-                await outbox.take_tickets(relay, ["infra"], window=9, ttl=LEASE, ageing=LEASE)
-        return await choose(db, choice, count, besides=besides)
+    [of_one] = await claims.give([wanted(one)])
+    [of_other] = await claims.give([wanted(other)])
 
-    monkeypatch.setattr(jobs, "choose", after_a_refusal)
-    claims = Claims(pool, leases, since=datetime.now(UTC), grace=LEASE)
-    worker = Worker(str(agent_id), agent_id)
-    [got] = await claims.give([Wanted(worker, uuid4(), repeatable=True, lease=LEASE)])
+    assert of_one is not None
+    assert of_one.task_id == behind.task_id
+    assert of_other is not None
+    assert of_other.task_id == refused[0].task_id
 
-    assert got is not None
-    assert (got.task_id, refusals) == (other.task_id, [])
+
+async def worker(pool: Pool) -> Worker:
+    """Register somebody who takes work over HTTP."""
+    agent_id = uuid4()
+    await register(pool, agent_id)
+    async with pool.acquire() as db:
+        await jobs.name(db, Worker(str(agent_id), agent_id))
+    return Worker(str(agent_id), agent_id)
+
+
+def claims_of(pool: Pool, leases: LeaseService) -> Claims:
+    return Claims(pool, leases, Orchestrator(pool).giving, since=datetime.now(UTC), grace=LEASE)
+
+
+def wanted(worker: Worker) -> Wanted:
+    return Wanted(worker, uuid4(), repeatable=True, lease=LEASE)
 
 
 async def test_an_agent_that_keeps_refusing_trips_and_everybody_is_told_why(
@@ -186,7 +172,7 @@ async def test_an_agent_that_keeps_refusing_trips_and_everybody_is_told_why(
     await tasks.dispatch(made, by="caller")
 
     for task in made:
-        await refused_by(leases, task.task_id, agent_id)
+        await refused_by(leases, pool, task.task_id, agent_id)
 
     [agent] = await registry.list_agents(agent_type=None, status=None)
     async with pool.acquire() as db:
@@ -211,8 +197,10 @@ async def test_why_names_the_agent_that_refused_and_not_the_one_that_ran_the_tas
     refusing, running, task = uuid4(), uuid4(), make_new_task(max_attempts=2)
     await registry.record([make_heartbeat(refusing, hostname="web"), make_heartbeat(running, hostname="db")])
     await tasks.dispatch([task], by="caller")
-    await refused_by(leases, task.task_id, refusing, error_code=ErrorCode.POLICY_REFUSED, error_message="Not here.")
-    await leases.claim([make_claim(task.task_id, agent_id=running, fence=1)])
+    await refused_by(
+        leases, pool, task.task_id, refusing, error_code=ErrorCode.POLICY_REFUSED, error_message="Not here."
+    )
+    [_] = await lease_to(pool, task.task_id, agent_id=running)
     timed_out = {"error_code": ErrorCode.TIMEOUT, "error_message": "It ran too long.", "retryable": True}
     await leases.accept([refusal(task.task_id, running, attempt=2, started=True, **timed_out)])
 
@@ -232,33 +220,12 @@ async def test_one_task_that_is_refused_again_and_again_does_not_trip_an_agent(
     await tasks.dispatch([task], by="caller")
 
     for number in range(1, 6):
-        [answer] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=number - 1)])
-        assert answer.grant is not None
+        [_] = await lease_to(pool, task.task_id, agent_id=agent_id)
         await leases.accept([refusal(task.task_id, agent_id, attempt=number, error_code=ErrorCode.POLICY_REFUSED)])
-        async with pool.acquire() as db:
-            await db.execute("UPDATE attempt SET ended_at = ended_at - $1::interval", REFUSAL_MEMORY)
+        await let_refusals_pass(pool)
 
     [agent] = await registry.list_agents(agent_type=None, status=None)
     assert agent.tripped_until is None
-
-
-async def test_a_ticket_that_was_of_no_use_comes_back_no_sooner_than_its_next_attempt(
-    tasks: TaskService, pool: Pool
-) -> None:
-    """The agent that found no use for it may say so late, when the task has run elsewhere and waits."""
-    task = make_new_task(idempotent=True, max_attempts=3)
-    await tasks.dispatch([task], by="caller")
-    patient = RegisteredLeases(pool, lease=LEASE, policy=RetryPolicy(base=timedelta(minutes=10), jitter=0.0))
-    agent_id = uuid4()
-    await patient.claim([make_claim(task.task_id, agent_id=agent_id)])
-    await patient.accept([make_result(task.task_id, agent_id, status=ResultStatus.FAILED, retryable=True)])
-    async with pool.acquire() as db:
-        due_at = await db.fetchval(DUE_AT, task.task_id)
-
-    await patient.return_tickets([(task.task_id, agent_id)])
-
-    async with pool.acquire() as db:
-        assert await db.fetchval(DUE_AT, task.task_id) == due_at
 
 
 OF_THE_WORK = [
@@ -274,7 +241,7 @@ OF_THE_WORK = [
 
 @pytest.mark.parametrize("code", OF_THE_WORK, ids=lambda code: code.name)
 async def test_different_tasks_that_an_agent_refuses_because_of_the_work_do_not_trip_it(
-    tasks: TaskService, leases: LeaseService, registry: RegistryService, code: ErrorCode
+    tasks: TaskService, leases: LeaseService, registry: RegistryService, code: ErrorCode, pool: Pool
 ) -> None:
     """Or everybody who may dispatch could stop a pool."""
     agent_id, made = uuid4(), [make_new_task() for _ in range(5)]
@@ -282,7 +249,7 @@ async def test_different_tasks_that_an_agent_refuses_because_of_the_work_do_not_
     await tasks.dispatch(made, by="caller")
 
     for task in made:
-        await refused_by(leases, task.task_id, agent_id, error_code=code)
+        await refused_by(leases, pool, task.task_id, agent_id, error_code=code)
 
     [agent] = await registry.list_agents(agent_type=None, status=None)
     assert agent.tripped_until is None
@@ -295,17 +262,17 @@ async def test_an_agent_that_refuses_its_trial_because_of_the_work_may_try_anoth
     await registry.record([make_heartbeat(agent_id)])
     await tasks.dispatch(made, by="caller")
     for task in made[:3]:
-        await refused_by(leases, task.task_id, agent_id)
+        await refused_by(leases, pool, task.task_id, agent_id)
     async with pool.acquire() as db:
         await db.execute("UPDATE agent SET tripped_until = now() - interval '1 second'")
-        await db.execute("DELETE FROM outbox WHERE kind = 'order'")
+        await db.execute("DELETE FROM outbox")
 
-    await refused_by(leases, made[3].task_id, agent_id, error_code=ErrorCode.POLICY_REFUSED)
+    await refused_by(leases, pool, made[3].task_id, agent_id, error_code=ErrorCode.POLICY_REFUSED)
 
-    [again] = await leases.claim([make_claim(made[4].task_id, agent_id=agent_id)])
+    again = await gets(pool, agent_id)
     async with pool.acquire() as db:
         orders = await outbox.take_orders(db, limit=9, again_after=LEASE)
-    assert again.grant is not None
+    assert again == [made[4].task_id]
     assert [order.body["payload"]["order"]["action"] for order in orders] == ["resume"], (
         "it may have been told to pause"
     )
@@ -324,12 +291,10 @@ async def test_work_that_every_host_refuses_is_queued_still_after_two_hundred_re
 
     for number in range(1, 201):
         agent_id = list(hosts)[number % 2]
-        [answer] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=number - 1)])
-        assert answer.grant is not None
+        [_] = await lease_to(pool, task.task_id, agent_id=agent_id)
         reason = f"{hosts[agent_id]} is full"
         await leases.accept([refusal(task.task_id, agent_id, attempt=number, error_message=reason)])
-        async with pool.acquire() as db:
-            await db.execute("UPDATE attempt SET ended_at = ended_at - $1::interval", REFUSAL_MEMORY)
+        await let_refusals_pass(pool)
 
     stored = await tasks.get(task.task_id)
     explained = await WhyService(pool, offline_after=OFFLINE, failures=well).explain(task.task_id)
@@ -343,53 +308,57 @@ async def test_work_that_every_host_refuses_is_queued_still_after_two_hundred_re
     assert (await tasks.get(task.task_id)).status is Status.CANCELLED
 
 
-async def test_a_ticket_that_comes_to_who_refused_its_task_rests_twice_as_long_each_time(
+async def test_a_task_for_which_there_is_only_who_refused_it_rests_twice_as_long_each_time(
     tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
     agent_id, task = uuid4(), make_new_task()
     await tasks.dispatch([task], by="caller")
-    await refused_by(leases, task.task_id, agent_id)
+    await refused_by(leases, pool, task.task_id, agent_id)
 
-    due = []
+    rests = []
     async with pool.acquire() as db:
         for seconds in (0, 10, 20):
             await db.execute("UPDATE attempt SET ended_at = now() - $1::interval", timedelta(seconds=seconds))
-            [answer] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=1)])
-            assert answer.refusal is not None
-            due.append((await db.fetchval(DUE_IN, task.task_id)).total_seconds())
+            await db.execute("UPDATE task SET not_before = NULL")
+            assert await gets(pool, agent_id) == []
+            rests.append((await db.fetchval(RESTS, task.task_id)).total_seconds())
 
-    assert due == [pytest.approx(rest, abs=1) for rest in (1, 10, 20)]
+    assert rests == [pytest.approx(rest, abs=1) for rest in (1, 10, 20)]
 
 
 async def test_what_the_only_agent_with_room_refused_does_not_hold_up_what_is_behind_it(
-    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool, broker: MemoryBroker
+    leases: LeaseService, pool: Pool
 ) -> None:
-    able, busy = uuid4(), uuid4()
-    for agent_id, work_type in ((able, "render"), (busy, "render"), (uuid4(), "echo")):
-        await registry.record([make_heartbeat(agent_id, work_types=[work_type], slots=1)])
-    running, refused, behind = (make_new_task(work_type="render") for _ in range(3))
-    await tasks.dispatch([running, refused, behind], by="caller")
-    await leases.claim([make_claim(running.task_id, agent_id=busy)])
-    await refused_by(leases, refused.task_id, able)
-    await broker.declare(topology.own_work_queue(able))
-    placing = PlaceTickets(pool, broker, offline_after=OFFLINE, ttl=LEASE, ageing=LEASE)
+    one, able, busy = Orchestrator(pool), Agent(work_types=["render"]), Agent(slots=0, work_types=["render"])
+    await one.hears(able, busy, Agent(work_types=["echo"]))
+    refused = [make_new_task(work_type="render", priority=4) for _ in range(20)]
+    behind = [make_new_task(work_type="render") for _ in range(2)]
+    await one.tasks.dispatch([*refused, *behind], by="caller")
+    for task in refused:
+        await refused_by(leases, pool, task.task_id, able.agent_id, error_code=ErrorCode.POLICY_REFUSED)
+    async with pool.acquire() as db:
+        await db.execute("UPDATE agent SET credit_limit = granted + 2 WHERE agent_id = $1", able.agent_id)
 
-    while await placing.run_once():
-        pass
+    assert await one.give() == {task.task_id: able.agent_id for task in behind}
 
-    async with broker.consume(topology.own_work_queue(able).name, prefetch=9) as consumer:
-        [ticket] = await consumer.receive(9)
-        await consumer.ack(ticket)
-    payload = decode(ticket.body).payload
-    assert isinstance(payload, Ticket)
-    assert payload.task_id == behind.task_id
+
+async def test_a_task_that_rests_goes_to_another_agent_soon(
+    tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    refusing, other, task = uuid4(), uuid4(), make_new_task()
+    await tasks.dispatch([task], by="caller")
+    await refused_by(leases, pool, task.task_id, refusing)
+    assert await gets(pool, refusing) == []
+    await register(pool, other)
+    async with pool.acquire() as db:
+        await db.execute("UPDATE task SET not_before = not_before - $1::interval", SHORTEST_REST)
+
+    assert await gets(pool, other) == [task.task_id]
 
 
 async def test_a_grant_that_came_too_late_is_no_refusal(tasks: TaskService, leases: LeaseService, pool: Pool) -> None:
     agent_id, task = uuid4(), make_new_task()
     await tasks.dispatch([task], by="caller")
-    await refused_by(leases, task.task_id, agent_id, error_code=ErrorCode.AGENT_UNAVAILABLE)
+    await refused_by(leases, pool, task.task_id, agent_id, error_code=ErrorCode.AGENT_UNAVAILABLE)
 
-    [again] = await leases.claim([make_claim(task.task_id, agent_id=agent_id, fence=1)])
-
-    assert again.grant is not None
+    assert await gets(pool, agent_id) == [task.task_id]

@@ -10,15 +10,16 @@ from common.confinement import Confinement
 from common.lifecycle import Status
 from common.policy.model import ApprovalDemand, Effect, Ruling, Work
 from orchestrator.database.pool import Pool
-from orchestrator.leases.service import LeaseService
+from orchestrator.leases import grants
 from orchestrator.policy.service import RefusedByPolicy, open_policy
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_claim, make_heartbeat, make_new_task
+from tests.factories import make_heartbeat, make_new_task
+from tests.integration.ledger import lease_to
 
 
 async def test_a_grant_carries_the_ruling_and_what_makes_up_the_digest(
-    tasks: TaskService, leases: LeaseService, registry: RegistryService
+    tasks: TaskService, registry: RegistryService, pool: Pool
 ) -> None:
     ruling = Ruling("deploys", "4-abc", Effect.READ, confinement=Confinement(network_off=True))
     task = make_new_task(ruling=ruling, parameters={"message": "x", "n": 1e2})
@@ -26,10 +27,16 @@ async def test_a_grant_carries_the_ruling_and_what_makes_up_the_digest(
     able = make_heartbeat(labels={"enforces": ["network_off"]})
     await registry.record([able])
 
-    [answer] = await leases.claim([make_claim(task.task_id, agent_id=able.agent_id)])
+    [leased] = await lease_to(pool, task.task_id, agent_id=able.agent_id)
 
-    assert answer.grant is not None
-    [granted] = answer.grant.tasks
+    granted = grants.granted(
+        leased.task,
+        leased.claim_id,
+        attempt=leased.attempt,
+        fence=leased.fence,
+        lease=leased.lease,
+        max_output_bytes=1000,
+    )
     assert (granted.effect, granted.policy_version, granted.confinement) == (Effect.READ, "4-abc", ruling.confinement)
     assert granted.target is not None
     digest = work_digest(
@@ -42,13 +49,13 @@ async def test_a_grant_carries_the_ruling_and_what_makes_up_the_digest(
     assert digest == task.work_digest == (await tasks.get(task.task_id)).work_digest
 
 
-async def test_work_that_needs_an_approval_waits_and_has_no_ticket(tasks: TaskService, pool: Pool) -> None:
+async def test_work_that_needs_an_approval_waits_and_goes_to_nobody(tasks: TaskService, pool: Pool) -> None:
     task = make_new_task(ruling=Ruling("risky", "1", Effect.WRITE, ApprovalDemand(request_minutes=60, valid_minutes=5)))
 
     await tasks.dispatch([task], by="caller")
 
     assert (await tasks.get(task.task_id)).status is Status.AWAITING_APPROVAL
-    assert await pool.fetchval("SELECT count(*) FROM outbox") == 0
+    assert await lease_to(pool, task.task_id) == []
 
 
 async def test_the_policy_does_not_change_what_the_same_dispatch_is(tasks: TaskService) -> None:

@@ -6,20 +6,21 @@ import pytest
 
 from common.lifecycle import Status
 from common.loop import Wake
-from common.messages import Lease
+from common.messages import Credit, Lease
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
 from orchestrator.identities.enrolment import EnrolmentService
 from orchestrator.identities.service import IdentityService
 from orchestrator.leases.rules import Stale
 from orchestrator.leases.service import LeaseService
-from orchestrator.outbox import queries as outbox
 from orchestrator.registry.fleet import AgentNotFound, FleetService
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_claim, make_heartbeat, make_new_task, make_renewal, make_result
+from tests.factories import make_heartbeat, make_new_task, make_renewal, make_result
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.ledger import events_of, kinds_of, let_leases_run_out
+from tests.integration.orchestrator.on_credit import gets
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ async def disable(pool: Pool, agent_id: UUID) -> None:
 
 @pytest.mark.parametrize("registered", [True, False])
 async def test_an_agent_that_was_shut_out_gets_no_task_and_others_do(
-    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool, enrolled: UUID, registered: bool
+    tasks: TaskService, registry: RegistryService, pool: Pool, enrolled: UUID, registered: bool
 ) -> None:
     if registered:
         await registry.record([make_heartbeat(enrolled)])
@@ -49,18 +50,12 @@ async def test_an_agent_that_was_shut_out_gets_no_task_and_others_do(
     task = make_new_task()
     await tasks.dispatch([task], by="caller")
 
-    [out] = await leases.claim([make_claim(task.task_id, agent_id=enrolled)])
-    [other] = await leases.claim([make_claim(task.task_id, agent_id=await named(pool, "web-2"))])
+    by_the_statement = await lease_to(pool, task.task_id, agent_id=enrolled)
+    by_credit = await gets(pool, enrolled, room=8)
+    other = await lease_to(pool, task.task_id, agent_id=await named(pool, "web-2"))
 
-    assert out.grant is None
-    assert out.refusal is not None
-    assert out.refusal.tasks[0].reason == "the agent's identity was disabled"
-    assert other.grant is not None
-    async with pool.acquire() as db:
-        orders = await outbox.take_orders(db, limit=10, again_after=LEASE)
-    assert [(order.recipient, order.body["payload"]["order"]["action"]) for order in orders] == [
-        (str(enrolled), "pause")
-    ]
+    assert (by_the_statement, by_credit) == ([], [])
+    assert [one.task.task_id for one in other] == [task.task_id]
 
 
 async def test_an_agent_that_was_shut_out_is_not_even_told_again_what_it_was_given(
@@ -68,13 +63,11 @@ async def test_an_agent_that_was_shut_out_is_not_even_told_again_what_it_was_giv
 ) -> None:
     task = make_new_task()
     await tasks.dispatch([task], by="caller")
-    claim = make_claim(task.task_id, agent_id=enrolled)
-    await leases.claim([claim])
+    [leased] = await lease_to(pool, task.task_id, agent_id=enrolled)
+    credit = Credit(session=leased.claim_id, number=2, limit=1, received=0, heard=1)
     await disable(pool, enrolled)
 
-    [again] = await leases.claim([claim])
-
-    assert (again.grant, again.refusal is None) == (None, False)
+    assert await leases.settle({enrolled: credit}) == []
 
 
 @pytest.mark.parametrize(("attempts", "becomes"), [(2, Status.PENDING), (1, Status.FAILED)])
@@ -84,7 +77,8 @@ async def test_an_agent_that_was_shut_out_loses_its_lease_and_its_work_goes_the_
     kept, lost = make_new_task(), make_new_task(max_attempts=attempts)
     await tasks.dispatch([kept, lost], by="caller")
     other = await named(pool, "web-2")
-    await leases.claim([make_claim(kept.task_id, agent_id=other), make_claim(lost.task_id, agent_id=enrolled)])
+    await lease_to(pool, kept.task_id, agent_id=other)
+    await lease_to(pool, lost.task_id, agent_id=enrolled)
     await disable(pool, enrolled)
 
     answers = await leases.renew([make_renewal(kept.task_id, other), make_renewal(lost.task_id, enrolled)])
@@ -101,7 +95,7 @@ async def test_a_result_of_an_agent_that_was_shut_out_does_not_count(
 ) -> None:
     task = make_new_task()
     await tasks.dispatch([task], by="caller")
-    await leases.claim([make_claim(task.task_id, agent_id=enrolled)])
+    await lease_to(pool, task.task_id, agent_id=enrolled)
     await disable(pool, enrolled)
 
     [verdict] = await leases.accept([make_result(task.task_id, enrolled)])
@@ -128,7 +122,7 @@ async def test_an_agent_that_was_shut_out_is_not_known_to_be_there_any_more(
 
 
 async def test_orders_do_not_bring_back_an_agent_that_was_shut_out(
-    registry: RegistryService, leases: LeaseService, tasks: TaskService, pool: Pool, enrolled: UUID
+    registry: RegistryService, tasks: TaskService, pool: Pool, enrolled: UUID
 ) -> None:
     fleet, never = FleetService(pool, Wake(), offline_after=LEASE), await named(pool, "web-2")
     await registry.record([make_heartbeat(enrolled)])
@@ -141,5 +135,5 @@ async def test_orders_do_not_bring_back_an_agent_that_was_shut_out(
     with pytest.raises(AgentNotFound):
         await fleet.resume(never, by="somebody")
 
-    [answer] = await leases.claim([make_claim(task.task_id, agent_id=enrolled)])
-    assert answer.grant is None
+    assert await lease_to(pool, task.task_id, agent_id=enrolled) == []
+    assert await gets(pool, enrolled) == []

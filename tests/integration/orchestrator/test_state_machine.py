@@ -29,13 +29,13 @@ from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool, open_pool
 from orchestrator.events import queries as events
 from orchestrator.events.model import Event, Kind
+from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 from orchestrator.tasks.dispatch import IdempotencyConflict
 from orchestrator.tasks.model import Identity
 from orchestrator.tasks.service import TaskHasEnded, TaskService
 from tests.factories import make_chunk, make_new_task, make_result, make_status
 from tests.fuzz.bounds import MORE, SEED, bounded
-from tests.integration.ledger import RegisteredLeases
 from tests.integration.orchestrator.ledger_model import Known
 
 HISTORIES = 10
@@ -93,7 +93,7 @@ class Ledger(RuleBasedStateMachine):
         self.pool: Pool = await self.stack.enter_async_context(open_pool(self.url, connections=2))
         policy = RetryPolicy(base=timedelta(0))
         self.tasks = TaskService(self.pool, ageing=AGEING)
-        self.leases = RegisteredLeases(self.pool, lease=LEASE, policy=policy)
+        self.leases = LeaseService(self.pool, lease=LEASE, policy=policy)
         self.output = OutputService(self.pool)
 
     async def _head(self) -> int:

@@ -17,7 +17,8 @@ from orchestrator.tasks import service
 from orchestrator.tasks.control import TaskControl, TaskHasNotEnded
 from orchestrator.tasks.dispatch import IdempotencyConflict
 from orchestrator.tasks.service import TaskNotFound, TaskService, TraceNotFound
-from tests.factories import ANN, make_claim, make_new_task, make_result
+from tests.factories import ANN, make_new_task, make_result
+from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.ledger import kinds_of
 
 
@@ -26,11 +27,11 @@ def control(tasks: TaskService) -> TaskControl:
     return TaskControl(tasks, open_policy(None), Wake())
 
 
-async def completed(tasks: TaskService, leases: LeaseService, **values: object) -> UUID:
+async def completed(tasks: TaskService, leases: LeaseService, pool: Pool, **values: object) -> UUID:
     """Run a task to its end."""
     task, agent_id = make_new_task(**values), uuid4()
     await tasks.dispatch([task], by="caller")
-    await leases.claim([make_claim(task.task_id, agent_id=agent_id)])
+    await lease_to(pool, task.task_id, agent_id=agent_id)
     await leases.accept([make_result(task.task_id, agent_id)])
     return task.task_id
 
@@ -42,10 +43,10 @@ async def test_every_task_of_a_trace_that_has_not_ended_is_cancelled(
     control: TaskControl, tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
     trace_id, agent_id = uuid4(), uuid4()
-    ended = await completed(tasks, leases, trace_id=trace_id)
+    ended = await completed(tasks, leases, pool, trace_id=trace_id)
     waiting, running, stranger = make_new_task(trace_id=trace_id), make_new_task(trace_id=trace_id), make_new_task()
     await tasks.dispatch([waiting, running, stranger], by="caller")
-    await leases.claim([make_claim(running.task_id, agent_id=agent_id)])
+    await lease_to(pool, running.task_id, agent_id=agent_id)
 
     answer = await control.cancel_trace(trace_id, by="ann")
 
@@ -58,12 +59,12 @@ async def test_every_task_of_a_trace_that_has_not_ended_is_cancelled(
     assert (await tasks.get(stranger.task_id)).status is Status.PENDING
     async with pool.acquire() as db:
         [order] = await outbox.take_orders(db, limit=10, again_after=timedelta(hours=1))
-    assert order.recipient == str(agent_id)
+    assert order.agent_id == agent_id
     assert order.body["payload"]["order"]["task_id"] == str(running.task_id)
 
 
 async def test_a_trace_of_many_tasks_is_cancelled_some_at_a_time(
-    control: TaskControl, tasks: TaskService, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    control: TaskControl, tasks: TaskService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "CANCELLED_AT_ONCE", 3)
     trace_id = uuid4()
@@ -91,15 +92,13 @@ async def test_a_trace_is_cancelled_once_also_by_many_at_the_same_time(
 
 
 async def test_nothing_of_a_cancelled_trace_can_be_claimed(
-    control: TaskControl, tasks: TaskService, leases: LeaseService
+    control: TaskControl, tasks: TaskService, pool: Pool
 ) -> None:
     task = make_new_task()
     await tasks.dispatch([task], by="caller")
     await control.cancel_trace(task.trace_id, by="ann")
 
-    [answer] = await leases.claim([make_claim(task.task_id)])
-
-    assert answer.grant is None
+    assert await lease_to(pool, task.task_id) == []
 
 
 async def test_tasks_that_wait_for_others_of_their_key_are_cancelled_with_the_trace(
@@ -126,7 +125,13 @@ async def test_a_rerun_is_a_new_task_with_the_same_content_that_names_the_old_on
     control: TaskControl, tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
     old_id = await completed(
-        tasks, leases, priority=5, parameters={"message": "again"}, max_attempts=3, expires_after=timedelta(minutes=7)
+        tasks,
+        leases,
+        pool,
+        priority=5,
+        parameters={"message": "again"},
+        max_attempts=3,
+        expires_after=timedelta(minutes=7),
     )
 
     known = await control.rerun(old_id, by=ANN)
@@ -143,29 +148,29 @@ async def test_a_rerun_is_a_new_task_with_the_same_content_that_names_the_old_on
 
 
 async def test_a_rerun_is_given_work_like_any_other(
-    control: TaskControl, tasks: TaskService, leases: LeaseService
+    control: TaskControl, tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
-    known = await control.rerun(await completed(tasks, leases), by=ANN)
+    known = await control.rerun(await completed(tasks, leases, pool), by=ANN)
 
-    [answer] = await leases.claim([make_claim(known.task_id)])
+    [leased] = await lease_to(pool, known.task_id)
 
-    assert answer.grant is not None
+    assert leased.task.task_id == known.task_id
 
 
 async def test_a_rerun_can_belong_to_another_trace(
-    control: TaskControl, tasks: TaskService, leases: LeaseService
+    control: TaskControl, tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
     trace_id = uuid4()
 
-    known = await control.rerun(await completed(tasks, leases), trace_id=trace_id, by=ANN)
+    known = await control.rerun(await completed(tasks, leases, pool), trace_id=trace_id, by=ANN)
 
     assert (await tasks.get(known.task_id)).trace_id == known.trace_id == trace_id
 
 
 async def test_a_rerun_that_is_sent_again_is_the_same_new_task(
-    control: TaskControl, tasks: TaskService, leases: LeaseService
+    control: TaskControl, tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
-    old_id, new_id, request_id = await completed(tasks, leases), uuid4(), uuid4()
+    old_id, new_id, request_id = await completed(tasks, leases, pool), uuid4(), uuid4()
 
     first = await control.rerun(old_id, as_task=new_id, by=ANN)
     again = await control.rerun(old_id, as_task=new_id, by=ANN)
@@ -177,9 +182,9 @@ async def test_a_rerun_that_is_sent_again_is_the_same_new_task(
 
 
 async def test_a_rerun_under_an_id_that_something_else_has_is_refused(
-    control: TaskControl, tasks: TaskService, leases: LeaseService
+    control: TaskControl, tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
-    old_id, other = await completed(tasks, leases), make_new_task()
+    old_id, other = await completed(tasks, leases, pool), make_new_task()
     await tasks.dispatch([other], by="caller")
 
     for taken in (old_id, other.task_id):
@@ -188,9 +193,9 @@ async def test_a_rerun_under_an_id_that_something_else_has_is_refused(
 
 
 async def test_a_rerun_keeps_the_keys_and_the_limit_that_holds_now(
-    control: TaskControl, tasks: TaskService, leases: LeaseService
+    control: TaskControl, tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
-    old_id = await completed(tasks, leases, ordering_key="web-1", concurrency_key="pulls", concurrency_limit=1)
+    old_id = await completed(tasks, leases, pool, ordering_key="web-1", concurrency_key="pulls", concurrency_limit=1)
 
     first, second = [await control.rerun(old_id, by=ANN) for _ in range(2)]
 

@@ -4,6 +4,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from orchestrator.loops.place_tickets import PlaceTickets
+from orchestrator.loops.relay_outbox import RelayOutbox
+from orchestrator.outbox.room import Room
 
 from common.broker import topology
 from common.broker.memory import MemoryBroker
@@ -12,10 +15,7 @@ from common.protocol import decode
 from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
 from orchestrator.leases.service import LeaseService
-from orchestrator.loops.place_tickets import PlaceTickets
-from orchestrator.loops.relay_outbox import RelayOutbox
 from orchestrator.outbox import queries as outbox
-from orchestrator.outbox.room import Room
 from orchestrator.registry import queries as registry_queries
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.model import NewTask

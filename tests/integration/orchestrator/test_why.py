@@ -10,12 +10,12 @@ from common.messages import AgentStatus, ResultStatus
 from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
 from orchestrator.leases.service import LeaseService
-from orchestrator.outbox import queries as outbox
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskNotFound, TaskService
 from orchestrator.why.model import Blocker
 from orchestrator.why.service import Failures, WhyService
-from tests.factories import make_claim, make_heartbeat, make_new_task, make_result
+from tests.factories import make_heartbeat, make_new_task, make_result
+from tests.integration.ledger import lease_to
 
 
 async def nothing_is_wrong() -> Failures:
@@ -37,9 +37,8 @@ async def dispatched(tasks: TaskService, **values: Any) -> UUID:
     return task.task_id
 
 
-async def claimed(leases: LeaseService, task_id: UUID, agent_id: UUID) -> None:
-    [answer] = await leases.claim([make_claim(task_id, agent_id=agent_id)])
-    assert answer.grant is not None
+async def claimed(pool: Pool, task_id: UUID, agent_id: UUID) -> None:
+    [_] = await lease_to(pool, task_id, agent_id=agent_id)
 
 
 async def test_a_task_that_nobody_dispatched_is_not_found(why: WhyService) -> None:
@@ -48,14 +47,14 @@ async def test_a_task_that_nobody_dispatched_is_not_found(why: WhyService) -> No
 
 
 async def test_from_nobody_there_to_ended(
-    why: WhyService, tasks: TaskService, leases: LeaseService, registry: RegistryService
+    why: WhyService, tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
 ) -> None:
     agent_id, task_id = uuid4(), await dispatched(tasks)
     assert list(await blockers(why, task_id)) == [BlockerKind.NO_AGENT, BlockerKind.QUEUED]
 
     await registry.record([make_heartbeat(agent_id)])
     assert list(await blockers(why, task_id)) == [BlockerKind.QUEUED]
-    await claimed(leases, task_id, agent_id)
+    await claimed(pool, task_id, agent_id)
     running = await blockers(why, task_id)
     await leases.accept([make_result(task_id, agent_id)])
 
@@ -74,16 +73,16 @@ async def test_an_agent_of_another_type_does_not_help(
 
 
 async def test_slots_are_counted_by_the_leases(
-    why: WhyService, tasks: TaskService, leases: LeaseService, registry: RegistryService
+    why: WhyService, tasks: TaskService, registry: RegistryService, pool: Pool
 ) -> None:
     agent_id = uuid4()
     await registry.record([make_heartbeat(agent_id, slots=2)])
     busy = [await dispatched(tasks) for _ in range(2)]
     waiting = await dispatched(tasks)
-    await claimed(leases, busy[0], agent_id)
+    await claimed(pool, busy[0], agent_id)
     assert BlockerKind.SLOTS_BUSY not in await blockers(why, waiting)
 
-    await claimed(leases, busy[1], agent_id)
+    await claimed(pool, busy[1], agent_id)
 
     assert "runs 2 of 2" in (await blockers(why, waiting))[BlockerKind.SLOTS_BUSY].message
 
@@ -127,20 +126,20 @@ async def test_pauses_and_trips_count_until_they_are_over(
     assert list(await blockers(why, task_id)) == [BlockerKind.QUEUED]
 
 
-async def test_the_position_counts_the_tickets_that_go_before_it(why: WhyService, tasks: TaskService) -> None:
+async def test_the_position_counts_the_tasks_that_go_before_it(why: WhyService, tasks: TaskService) -> None:
     made = [await dispatched(tasks, priority=priority) for priority in (3, 1, 5, 3)]
 
     assert [(await blockers(why, task_id))[BlockerKind.QUEUED].ahead for task_id in made] == [1, 3, 0, 2]
 
 
 async def test_others_of_its_keys_are_named(
-    why: WhyService, tasks: TaskService, leases: LeaseService, registry: RegistryService
+    why: WhyService, tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool
 ) -> None:
     agent_id = uuid4()
     await registry.record([make_heartbeat(agent_id)])
     keys = {"ordering_key": "web-1", "concurrency_key": "pulls", "concurrency_limit": 1}
     first, second, third = [await dispatched(tasks, **keys) for _ in range(3)]
-    await claimed(leases, first, agent_id)
+    await claimed(pool, first, agent_id)
 
     told = await blockers(why, third)
 
@@ -171,7 +170,7 @@ async def test_a_retry_says_when_it_is_due(why: WhyService, tasks: TaskService, 
     task_id = await dispatched(tasks, max_attempts=3)
     async with pool.acquire() as db:
         await db.execute("UPDATE task SET attempt = 1, fence = 1, error_message = 'agent lost'")
-        await db.execute("UPDATE outbox SET due_at = now() + interval '4 seconds'")
+        await db.execute("UPDATE task SET not_before = now() + interval '4 seconds'")
 
     told = await blockers(why, task_id)
 
@@ -179,14 +178,11 @@ async def test_a_retry_says_when_it_is_due(why: WhyService, tasks: TaskService, 
     assert BlockerKind.QUEUED not in told
 
 
-async def test_a_published_ticket_says_since_when(why: WhyService, tasks: TaskService, pool: Pool) -> None:
+async def test_a_task_that_expires_says_when(why: WhyService, tasks: TaskService) -> None:
     task_id = await dispatched(tasks, expires_after=timedelta(hours=1))
-    async with pool.acquire() as db:
-        await outbox.take_tickets(db, ["infra"], window=10, ttl=timedelta(seconds=30), ageing=timedelta(minutes=10))
 
     told = await blockers(why, task_id)
 
-    assert told[BlockerKind.QUEUED].at is not None
     assert told[BlockerKind.EXPIRES].at == (await tasks.get(task_id)).expires_at
 
 

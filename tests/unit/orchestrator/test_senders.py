@@ -29,7 +29,6 @@ from orchestrator.dead_letters.rules import FORGED, REPLAYED_BY
 from orchestrator.loops.senders import Checked, Pools, Senders, Trusted, senders_of
 from orchestrator.registry.model import Known
 from tests.factories import (
-    make_claim,
     make_heartbeat,
     make_renewal,
     make_result,
@@ -228,7 +227,7 @@ def test_senders_are_checked_over_rabbitmq_unless_told_otherwise(url: str) -> No
     assert isinstance(senders_of("trusted", url, unknown), Trusted)
 
 
-@pytest.mark.parametrize("url", ["postgresql://host/ledger", "file:///bus", "memory://", None])
+@pytest.mark.parametrize("url", ["postgresql://host/ledger", "memory://", None])
 def test_a_bus_without_users_is_trusted_and_nothing_else(url: str | None) -> None:
     assert isinstance(senders_of(None, url, unknown), Trusted)
     with pytest.raises(StartupRefused, match="needs RabbitMQ"):

@@ -1,0 +1,110 @@
+"""Orchestrators without their loops, and agents that ask for work by credit."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from common.messages import Credit, StatusUpdate, WorkResult
+from common.retry import RetryPolicy
+from orchestrator.database.pool import Pool
+from orchestrator.dispatch.service import Dispatched, DispatchService
+from orchestrator.events.own import OwnEvents
+from orchestrator.leases.credits import Credits
+from orchestrator.leases.giving import Giving
+from orchestrator.leases.model import Leased
+from orchestrator.leases.service import LeaseService
+from orchestrator.loops.give_work import GiveWork
+from orchestrator.registry.rules import BreakerPolicy
+from orchestrator.registry.service import RegistryService
+from orchestrator.tasks.model import NewTask
+from orchestrator.tasks.service import TaskService
+from tests.factories import make_heartbeat
+
+LEASE = timedelta(seconds=30)
+AGEING = timedelta(minutes=10)
+
+ASK = """
+    UPDATE agent SET credit_limit = granted + CASE WHEN agent_id = $1 THEN $2::bigint ELSE 0 END,
+                     boot_id = coalesce(boot_id, gen_random_uuid())
+"""
+
+
+class Orchestrator:
+    """What one orchestrator knows and does, without its loops."""
+
+    def __init__(self, pool: Pool, *, breaker: BreakerPolicy | None = None) -> None:
+        self._pool = pool
+        self.own, self.credits = OwnEvents(), Credits()
+        self.tasks = TaskService(pool, ageing=AGEING)
+        self.registry = RegistryService(pool, offline_after=timedelta(seconds=30))
+        self.leases = LeaseService(
+            pool,
+            lease=LEASE,
+            policy=RetryPolicy(base=timedelta(0)),
+            breaker=breaker,
+            credits=self.credits,
+            own=self.own,
+        )
+        self.giving = Giving(pool, self.credits, self.own, lease=LEASE, breaker=breaker)
+        self.dispatching = DispatchService(
+            pool, self.tasks, self.credits, self.leases.given, self.own, lease=LEASE, ageing=AGEING
+        )
+
+    async def hears(self, *agents: "Agent", **values: int) -> None:
+        """Take in a heartbeat of each of the agents."""
+        for agent in agents:
+            await self.reads(agent.heartbeat(**values))
+
+    async def reads(self, update: StatusUpdate) -> None:
+        """Take in a heartbeat."""
+        await self.registry.record([update])
+        self.credits.offers(update.agent_id, update.agent_type, update.work_types)
+        assert update.credit is not None
+        await self.leases.take_in({update.agent_id: update.credit})
+
+    async def dispatch(self, *tasks: NewTask) -> Dispatched:
+        """Store tasks; those for which an agent has credit are leased with it."""
+        return await self.dispatching.dispatch(tasks, by="caller")
+
+    async def give(self) -> dict[UUID, UUID]:
+        """Lease what waits, as its loop does; return the agent of each task, in the order in which they went."""
+        leased: list[Leased] = []
+        turns = GiveWork(self._pool, self.giving, self.leases, leased.extend)
+        while await turns.run_once():
+            pass
+        return agents_of(leased)
+
+
+class Agent:
+    """One agent, as it would be seen by what it says. `limit` is how much it may have been granted in all."""
+
+    def __init__(self, slots: int = 2, **values: Any) -> None:
+        self.agent_id, self.session, self.limit, self.number = uuid4(), uuid4(), slots, 0
+        self.values = values
+
+    def credit(self, **values: int) -> Credit:
+        """Return what its next message asks for."""
+        self.number += 1
+        return Credit(session=self.session, number=self.number, **{"limit": self.limit, **values})
+
+    def heartbeat(self, **values: int) -> StatusUpdate:
+        return make_heartbeat(self.agent_id, boot_id=self.session, credit=self.credit(**values), **self.values)
+
+    async def reports(self, to: Orchestrator, *results: WorkResult) -> None:
+        """End tasks, and ask for as many more."""
+        self.limit += len(results)
+        await to.leases.accept(results, {self.agent_id: self.credit()})
+
+
+def agents_of(leased: list[Leased]) -> dict[UUID, UUID]:
+    """Return the agent of each task that was leased."""
+    return {one.task.task_id: one.agent_id for one in leased}
+
+
+async def gets(pool: Pool, agent_id: UUID, *, room: int = 1, breaker: BreakerPolicy | None = None) -> list[UUID]:
+    """Have only this agent ask for tasks, if it is registered, and return those that it is given, the best first."""
+    async with pool.acquire() as db:
+        await db.execute(ASK, agent_id, room)
+    given: Mapping[UUID, UUID] = await Orchestrator(pool, breaker=breaker).give()
+    return [task_id for task_id, to in given.items() if to == agent_id]
