@@ -19,6 +19,8 @@ SOURCES := src tests bench
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 STARTED := $(shell date +%s)
+# Hundreds of processes start in a test run; without compiled modules on disk each of them compiles every module again.
+export PYTHONDONTWRITEBYTECODE :=
 ELAPSED = $$(( $$(date +%s) - $(STARTED) )) s
 
 .PHONY: help demo up test check format lint types imports pytest coverage fuzz stress bench bench-claims bench-strangers chaos lock clean
@@ -50,7 +52,7 @@ types: $(DEV)
 imports: $(DEV)
 	@echo "lint-imports" && report=$$($(BIN)/lint-imports 2>&1) || { echo "$$report"; exit 1; }
 
-# Tests often wait for a process or a server, so there is one worker more than processors.
+# Tests often wait for a process or a server, so there are two workers for each processor.
 pytest: $(DEV)
 	@$(PYTEST) -n $(WORKERS) --durations=20 $(TESTS) </dev/null
 

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from bench import ratios
 from bench.contenders import CHIFFON, PEERS
 from bench.plot import plot
 from bench.report import Reading, Tables, as_json, figures, markdown
@@ -18,6 +19,7 @@ from bench.services import machine, services
 from bench.sizes import QUICK, Sizes
 
 NOTES = {peer.name: peer.lacks for peer in PEERS}
+IN_POSTGRESQL = [peer.name for peer in PEERS if peer.in_postgresql]
 
 
 async def measure(chosen: Chosen, folder: Path) -> tuple[dict[str, str], list[Reading]]:
@@ -71,11 +73,17 @@ def main() -> None:
     tables = figures(readings)
     print("\n" + "\n".join(f"- {name}: {value}" for name, value in about.items()) + "\n")
     print(text(tables))
+    compared = ratios.ratios(tables, in_postgresql=IN_POSTGRESQL)
+    if compared:
+        print(ratios.markdown(compared))
+        print(f"PostgreSQL keeps both tasks and results of: {', '.join(IN_POSTGRESQL)}.")
     if given.json:
         content = {"machine": about, "sizes": sizes.as_json(), "tables": as_json(tables)}
+        content |= {"ratios": ratios.as_json(compared), "tasks and results in PostgreSQL": IN_POSTGRESQL}
         given.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if given.plot and tables:
-        plot(tables, given.plot)
+        drawn = {**tables, ratios.TITLE: ratios.as_rows(compared)} if compared else tables
+        plot(drawn, given.plot)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,6 @@ async def chiffon(place: Place, *, agents: int = 1, settings: Mapping[str, str] 
         "CHIFFON_BROKER_URL": place.amqp_url,
         "CHIFFON_DATABASE_URL": place.database_url,
         "CHIFFON_LOG_LEVEL": "WARNING",
-        "CHIFFON_TICKET_WINDOW": str(SLOTS),
         **(settings or {}),
     }
     state = place.folder / "up"

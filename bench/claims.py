@@ -20,13 +20,15 @@ from tests.services.postgres import start_postgres
 from common.retry import RetryPolicy
 from orchestrator.database.migrate import upgrade
 from orchestrator.database.pool import Pool, open_pool
+from orchestrator.events.own import OwnEvents
 from orchestrator.jobs import queries
 from orchestrator.jobs.claims import Claims
 from orchestrator.jobs.desk import Desk
 from orchestrator.jobs.model import Wanted
 from orchestrator.jobs.rules import worker_of
+from orchestrator.leases.credits import Credits
+from orchestrator.leases.giving import Giving
 from orchestrator.leases.service import LeaseService
-from orchestrator.outbox import queries as outbox
 from orchestrator.tasks.model import Task
 
 CLAIMERS = 16
@@ -41,7 +43,7 @@ FILL = """
            false, 3, 'pending', (random() * 10)::int
       FROM generate_series(1, $1::int) AS n
 """
-TABLES = ("task", "attempt", "outbox", "event")
+TABLES = ("task", "attempt", "event")
 
 
 class Backlog:
@@ -57,10 +59,6 @@ class Backlog:
         async with self._pool.acquire() as db:
             waiting = await db.fetchval("SELECT count(*) FROM task WHERE status = 'pending'")
             await db.execute(FILL, depth - waiting, timeout=600)
-            # As everything that waits, each has a ticket, which the claim removes.
-            async with db.transaction():
-                await db.execute(outbox.COMPARE_AT_ONCE)
-                await db.execute(outbox.GIVE_MISSING_TICKETS, timeout=600)
 
     async def settle(self) -> None:
         async with self._pool.acquire() as db:
@@ -96,7 +94,8 @@ async def open_backlog(stack: AsyncExitStack, url: str, depth: int) -> Backlog:
         since = await queries.now(db)
         for name in WORKERS:
             await queries.seen(db, worker_of(name), pool="http", types=[], labels={}, has_said_labels=False)
-    backlog = Backlog(pool, Claims(pool, leases, since=since, grace=LEASE))
+    giving = Giving(pool, Credits(), OwnEvents(), lease=LEASE)
+    backlog = Backlog(pool, Claims(pool, leases, giving, since=since, grace=LEASE))
     await backlog.fill(depth)
     await backlog.settle()
     serving = asyncio.create_task(_serve(backlog.desk))

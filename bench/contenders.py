@@ -16,7 +16,8 @@ class Contender:
 
     `module` is the program that hands in tasks. `works` runs what takes them and yields what the program needs to know
     besides its place. `stored` counts the results in PostgreSQL; None: they are not there, and the program waits for
-    them itself. `lacks` says what Chiffon does and it does not.
+    them itself. `in_postgresql` says that PostgreSQL keeps its tasks as well as their results. `lacks` says what
+    Chiffon does and it does not.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Contender:
     lacks: str
     variables: Mapping[str, str] = field(default_factory=dict)
     has_bulk: bool = True
+    in_postgresql: bool = False
 
 
 def _peer(
@@ -37,6 +39,7 @@ def _peer(
     *,
     variables: Mapping[str, str] | None = None,
     has_bulk: bool = True,
+    in_postgresql: bool = False,
 ) -> Contender:
     return Contender(
         name,
@@ -47,12 +50,14 @@ def _peer(
         lacks,
         variables or {},
         has_bulk,
+        in_postgresql,
     )
 
 
 OWN_RESULTS = "SELECT count(*) FROM stored_result"
 NO_CONTROL = "no lease or fence, no policy or approval, no audit log, no live events, no registry of agents"
 NO_RECORD = f"{NO_CONTROL}, no deduplication, no record of a task before it ends"
+NO_BROKER = "no message broker, no policy or approval, no audit log, no live events"
 
 CHIFFON = Contender(
     CHIFFON_NAME,
@@ -61,8 +66,10 @@ CHIFFON = Contender(
     lambda contender, place: chiffon_server.works(place),
     "SELECT count(*) FROM task WHERE status = 'completed'",
     "",
+    in_postgresql=True,
 )
 
+TASKIQ = "Taskiq"
 PEERS = (
     _peer("Celery", "celery_peer", "SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS'", NO_RECORD),
     _peer(
@@ -73,7 +80,7 @@ PEERS = (
         variables={"BENCH_CELERY_BACKEND": "rpc"},
     ),
     _peer("Dramatiq", "dramatiq_peer", OWN_RESULTS, f"{NO_RECORD}, no results in PostgreSQL (the task writes its own)"),
-    _peer("Taskiq", "taskiq_peer", "SELECT count(*) FROM taskiq_results", NO_RECORD, has_bulk=False),
+    _peer(TASKIQ, "taskiq_peer", "SELECT count(*) FROM taskiq_results", NO_RECORD, has_bulk=False),
     _peer(
         "FastStream",
         "faststream_peer",
@@ -85,6 +92,35 @@ PEERS = (
         "Procrastinate",
         "procrastinate_peer",
         "SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'",
-        "no message broker, no fence, no policy or approval, no audit log, no live events, no output of a task",
+        f"{NO_BROKER}, no fence, no output of a task (only how it ended)",
+        in_postgresql=True,
+    ),
+    _peer(
+        "DBOS",
+        "dbos_peer",
+        "SELECT count(*) FROM dbos.workflow_status WHERE status = 'SUCCESS'",
+        f"{NO_BROKER}, no registry of agents, no lease (what a lost process ran waits until that process is back)",
+        in_postgresql=True,
+    ),
+    _peer(
+        "Absurd",
+        "absurd_peer",
+        "SELECT count(*) FROM absurd.t_bench WHERE state = 'completed'",
+        f"{NO_BROKER}, no registry of agents",
+        in_postgresql=True,
+    ),
+    _peer(
+        "PgQueuer",
+        "pgqueuer_peer",
+        OWN_RESULTS,
+        f"{NO_BROKER}, no registry of agents, no fence, no results (the handler writes its own)",
+        in_postgresql=True,
+    ),
+    _peer(
+        "Chancy",
+        "chancy_peer",
+        "SELECT count(*) FROM chancy_jobs WHERE state = 'succeeded'",
+        f"{NO_BROKER}, no results (a plugin writes them into the job's row)",
+        in_postgresql=True,
     ),
 )

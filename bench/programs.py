@@ -36,7 +36,7 @@ class Place:
         """Return the environment that tells a program of this place."""
         return {
             **os.environ,
-            "PYTHONPATH": str(BENCH.parent),
+            "PYTHONPATH": f"{BENCH.parent}:{BENCH.parent / 'src'}",
             "BENCH_AMQP_URL": self.amqp_url,
             "BENCH_DATABASE_URL": self.database_url,
         }

@@ -54,7 +54,7 @@ def markdown(title: str, rows: Mapping[str, Figure], *, base: Figure | None, not
     lines = [
         [
             name,
-            *(_number(value) for value in (figure.median, figure.lowest, figure.highest)),
+            *(number(value) for value in (figure.median, figure.lowest, figure.highest)),
             figure.unit,
             f"{base.median / figure.median:.2f}" if base is not None and figure.median else "",
             notes.get(name, ""),
@@ -62,8 +62,18 @@ def markdown(title: str, rows: Mapping[str, Figure], *, base: Figure | None, not
         for name, figure in rows.items()
     ]
     used = [column for column in range(len(head)) if any(line[column] for line in lines)]
-    table = [[line[column] for column in used] for line in (head, ["---"] * len(head), *lines)]
-    return f"### {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in table) + "\n"
+    return table(title, *([line[column] for column in used] for line in (head, *lines)))
+
+
+def table(title: str, head: Sequence[str], *lines: Sequence[str]) -> str:
+    """Return a table as Markdown, under its title."""
+    rows = (head, ["---"] * len(head), *lines)
+    return f"### {title}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def number(value: float) -> str:
+    """Return a figure as tables show it: three digits, or all of them before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def as_json(tables: Tables) -> dict[str, Any]:
@@ -73,7 +83,3 @@ def as_json(tables: Tables) -> dict[str, Any]:
 def _figure(several: Sequence[Reading]) -> Figure:
     values = [reading.value for reading in several]
     return Figure(statistics.median(values), min(values), max(values), len(values), several[0].unit)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -20,7 +20,7 @@ import uvloop
 from common.broker.base import Address, Broker, Outgoing, Queue
 from common.broker.connect import open_broker
 from common.broker.topology import CONTROL, HEARTBEATS, reply_address
-from common.messages import AgentStatus, Lease, Renew, Resources, StatusUpdate
+from common.messages import AgentStatus, Credit, Lease, Renew, Resources, StatusUpdate
 from common.protocol import ORCHESTRATOR, Envelope, RenewEnvelope, StatusUpdateEnvelope, encode
 
 STEP_SECONDS = 0.05
@@ -39,6 +39,7 @@ class Fleet:
         self._broker = broker
         self._tasks = tasks
         self._started_at = datetime.now(UTC)
+        self._sent = 0
 
     async def beat(self, numbers: Sequence[int]) -> None:
         await self._publish([self._beat(number) for number in numbers])
@@ -64,8 +65,15 @@ class Fleet:
             resources=Resources(cpu_percent=1.0, memory_percent=1.0),
             started_at=self._started_at,
             beat_id=uuid4(),
+            boot_id=agent_id,
+            credit=self._credit(agent_id),
         )
         return _reply(agent_id, StatusUpdateEnvelope(from_agent=str(agent_id), to_agent=ORCHESTRATOR, payload=update))
+
+    def _credit(self, agent_id: UUID) -> Credit:
+        """Ask for no more work than the agent has: its one slot is busy."""
+        self._sent += 1
+        return Credit(session=agent_id, number=self._sent, limit=0)
 
     def _renewal(self, number: int) -> Outgoing:
         agent_id = agent_of(number)

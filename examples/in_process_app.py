@@ -34,7 +34,7 @@ async def publish(payload: Mapping[str, Any]) -> Any:
     return {"notes": len(NOTES)}
 
 
-# With a store, nothing is lost when the process ends: OrchestratorService("file:///var/lib/app/bus", store="app.db")
+# With a store, nothing is lost when the process ends: OrchestratorService(store="app.db")
 service = OrchestratorService(retries=1)
 service.register("summarise", summarise, effect="read")
 service.register("publish", publish, effect="write")

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from common.messages import (
     AgentStatus,
+    Credit,
     GrantedTask,
     Lease,
     OutputChunk,
@@ -98,6 +99,10 @@ def make_job(**values: Any) -> Job:
     return Job(**{**given, **values})
 
 
+def make_credit(**values: Any) -> Credit:
+    return Credit(**{"session": uuid4(), "number": 1, "limit": 4, **values})
+
+
 def make_grant(work_type: str = "echo", **values: Any) -> GrantedTask:
     parameters = values.pop("parameters", {"message": "hello"})
     given: dict[str, Any] = {
@@ -156,9 +161,14 @@ def make_renewal(task_id: UUID, agent_id: UUID, *, fence: int = 1) -> Renew:
     return Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[Lease(task_id=task_id, fence=fence)])
 
 
-def make_unreadable(agent_id: UUID, body: bytes = b"{", *, queue: str = "work.infra", **values: Any) -> Unreadable:
-    given = {"reason": "no JSON", "body": b64encode(body).decode(), "body_bytes": len(body)}
-    return Unreadable(agent_id=agent_id, queue=queue, **{**given, **values})
+def make_unreadable(agent_id: UUID, body: bytes = b"{", **values: Any) -> Unreadable:
+    given: dict[str, Any] = {
+        "queue": f"work.infra.{agent_id}",
+        "reason": "no JSON",
+        "body": b64encode(body).decode(),
+        "body_bytes": len(body),
+    }
+    return Unreadable(agent_id=agent_id, **{**given, **values})
 
 
 def make_heartbeat(agent_id: UUID | None = None, **values: Any) -> StatusUpdate:

@@ -84,6 +84,7 @@ def make_agent(**values: Any) -> Agent:
 def service() -> AsyncMock:
     fake: AsyncMock = create_autospec(OrchestratorService, instance=True)
     fake.dispatch_work.return_value = Identity(TASK_ID, REQUEST_ID, TRACE_ID, b"")
+    fake.submit_all.side_effect = lambda tasks: [fake.dispatch_work.return_value for _ in tasks]
     fake.get_task_status.return_value = (make_task(), "hello\n")
     fake.list_agents.return_value = []
     fake.list_tasks.return_value = Listing([], has_more=False)
@@ -225,6 +226,59 @@ def test_a_bad_item_of_a_batch_does_not_keep_the_others_back(client: TestClient)
     assert answer.status_code == 200
     assert [item["status_code"] for item in answer.json()["results"]] == [200, 422, 200]
     assert answer.json()["results"][1]["error"]["errors"][0]["field"] == "task_id"
+
+
+def test_the_good_items_of_a_batch_are_submitted_together_and_answered_in_their_order(
+    client: TestClient, service: AsyncMock
+) -> None:
+    ids = [uuid4() for _ in range(3)]
+    service.submit_all.side_effect = None
+    service.submit_all.return_value = [
+        Identity(ids[0], REQUEST_ID, TRACE_ID, b""),
+        IdempotencyConflict("task_id", ids[1], ids[1]),
+        Identity(ids[2], REQUEST_ID, TRACE_ID, b""),
+    ]
+    good = [body(task_id=str(one)) for one in ids]
+
+    answer = client.post("/api/v1/dispatch/batch", json={"tasks": [good[0], body(priority=9), *good[1:]]})
+
+    results = answer.json()["results"]
+    assert [(item["index"], item["status_code"]) for item in results] == [(0, 200), (1, 422), (2, 409), (3, 200)]
+    assert [item["task"] and item["task"]["task_id"] for item in results] == [str(ids[0]), None, None, str(ids[2])]
+    assert results[2]["error"]["error_code"] == 1003
+    [submitted] = service.submit_all.await_args.args
+    assert len(submitted) == 3
+    service.submit_all.assert_awaited_once()
+
+
+def test_an_item_that_the_service_refuses_is_answered_alone(client: TestClient, service: AsyncMock) -> None:
+    service.task_of.side_effect = [UnknownWorkType("juggling", ["echo"]), object()]
+
+    answer = client.post("/api/v1/dispatch/batch", json={"tasks": [body(work_type="juggling"), body()]})
+
+    assert [item["status_code"] for item in answer.json()["results"]] == [400, 200]
+    assert answer.json()["results"][0]["error"]["error_code"] == 1001
+
+
+def test_a_fan_out_in_a_batch_is_refused_by_its_item(client: TestClient) -> None:
+    answer = client.post("/api/v1/dispatch/batch", json={"tasks": [body(on={"all": True}), body()]})
+
+    assert [item["status_code"] for item in answer.json()["results"]] == [422, 200]
+    assert answer.json()["results"][0]["error"]["errors"][0]["field"] == "on"
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_batch_that_the_database_cannot_store_is_answered_with_503(
+    client: TestClient, service: AsyncMock, is_whole: bool
+) -> None:
+    away = ConnectionRefusedError("away")
+    service.submit_all.side_effect = away if is_whole else None
+    service.submit_all.return_value = [service.dispatch_work.return_value, away]
+
+    answer = client.post("/api/v1/dispatch/batch", json={"tasks": [body(), body()]})
+
+    assert (answer.status_code, answer.json()["error_code"]) == (503, 9003)
+    assert answer.headers["retry-after"] == "1"
 
 
 @pytest.mark.parametrize("count", [0, 1001])

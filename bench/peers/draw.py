@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
@@ -15,10 +16,11 @@ drawing, places = plt.subplots(
     len(tables), 1, figsize=(9, sum(heights)), squeeze=False, gridspec_kw={"height_ratios": heights}
 )
 for place, (title, rows) in zip(places[:, 0], tables.items(), strict=True):
-    names = list(rows)[::-1]
-    medians = [rows[name]["median"] for name in names]
-    below = [rows[name]["median"] - rows[name]["lowest"] for name in names]
-    above = [rows[name]["highest"] - rows[name]["median"] for name in names]
+    names = [textwrap.fill(name, 50) for name in rows][::-1]
+    figures = list(rows.values())[::-1]
+    medians = [figure["median"] for figure in figures]
+    below = [figure["median"] - figure["lowest"] for figure in figures]
+    above = [figure["highest"] - figure["median"] for figure in figures]
     bars = place.barh(
         names, medians, xerr=[below, above], color=[OWN if name == "Chiffon" else OTHERS for name in names]
     )

@@ -13,6 +13,7 @@ from bench.services import Services
 from bench.sizes import Sizes
 
 TABLE = "4. Physical limits"
+IN_AND_OUT = "one message in, one out"
 QUEUE = "bench.limits"
 BODY = b'{"task_id":"00000000-0000-0000-0000-000000000000","work_type":"echo","parameters":{"message":"x"}}' * 4
 ROWS_AT_ONCE = 500
@@ -34,7 +35,7 @@ async def measure(services: Services, sizes: Sizes) -> list[Reading]:
     return [
         Reading(TABLE, "publish and confirm", publish, "messages/s"),
         Reading(TABLE, "consume and ack", consume, "messages/s"),
-        Reading(TABLE, "one message in, one out", both, "messages/s"),
+        Reading(TABLE, IN_AND_OUT, both, "messages/s"),
         Reading(TABLE, f"insert, {ROWS_AT_ONCE} at once", inserted, "rows/s"),
     ]
 

@@ -196,13 +196,18 @@ class Intake:
 
     async def _work(self, attempt: Attempt) -> None:
         """Run an attempt in a slot, and report how it ended."""
-        await self._renewed(attempt)
-        has_slot = await self._has_slot()
-        if not has_slot:
-            attempt.stop.order(StopReason.NO_SLOT, grace=0)
+        has_slot = False
         try:
+            # What waits for something else than a slot takes none: others can use it.
+            await self._signatures.key_news(attempt.signature)
+            await self._renewed(attempt)
+            has_slot = await self._has_slot()
+            if not has_slot:
+                attempt.stop.order(StopReason.NO_SLOT, grace=0)
             await self._run(attempt)
         finally:
+            # The lease is kept until the broker has the result: one that comes after its end counts for nothing.
+            self._attempts.remove(attempt)
             if has_slot:
                 self._slots.release()
             if self._slots.end(attempt):

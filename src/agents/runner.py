@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from agents.attempts import Attempt, Attempts
+from agents.attempts import Attempt
 from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.enforcement import CannotConfine, Enforcement
 from agents.executors.environment import inherited
@@ -52,7 +52,6 @@ class Runner:
         reporter: Reporter,
         handover: Handover,
         journal: Journal,
-        attempts: Attempts,
         slots: Slots,
         keepers: Keepers,
         deadlines: Deadlines,
@@ -71,7 +70,6 @@ class Runner:
         self._reporter = reporter
         self._handover = handover
         self._journal = journal
-        self._attempts = attempts
         self._slots = slots
         self._keepers = keepers
         self._deadlines = deadlines
@@ -90,11 +88,9 @@ class Runner:
             task_id=attempt.task_id, trace_id=grant.trace_id, request_id=grant.request_id, agent_id=self._agent_id
         ):
             log.info("work.started", extra={"work_type": grant.work.work_type, "attempt": grant.attempt})
-            # The lease is kept until the broker has the result: one that comes after its end counts for nothing.
             try:
                 await self._run_and_report(attempt)
             finally:
-                self._attempts.remove(attempt)
                 self._deadlines.done(attempt)
 
     async def _run_and_report(self, attempt: Attempt) -> None:
@@ -167,7 +163,7 @@ class Runner:
         grant = attempt.grant
         if attempt.stop.reason is not None:
             return Outcome(ResultStatus.CANCELLED), False, False
-        passage = await self._gate.admit(grant, attempt.signature, attempt.credit)
+        passage = self._gate.admit(grant, attempt.signature, attempt.credit)
         if isinstance(passage, Refusal):
             return passage.outcome, False, False
         programs = Programs(self._keepers, kill_at=lambda: deadline_of(attempt))

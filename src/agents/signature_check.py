@@ -41,7 +41,19 @@ class SignatureCheck:
         self._ask_for_keys = ask_for_keys
         self._read: OrderedDict[str, tuple[str, SignedGrants]] = OrderedDict()
 
-    async def refusal(self, grant: GrantedTask, signature: str | None, credit: int | None) -> str | None:
+    async def key_news(self, signature: str | None) -> None:
+        """Wait until the key of a signature is trusted, or long enough: the news of a new one may be on its way."""
+        if self._trust is None or signature is None:
+            return
+        try:
+            self._signed(self._trust, signature)
+        except UnknownKey as unknown:
+            self._ask_for_keys()
+            await self._trust.knows(unknown.key_id, within=NEWS_SECONDS)
+        except NotTrusted:
+            return
+
+    def refusal(self, grant: GrantedTask, signature: str | None, credit: int | None) -> str | None:
         """Return why a grant may not be run; None when it is the orchestrator's, for this process, and now.
 
         `signature` and `credit` are those of the message that brought it.
@@ -49,37 +61,19 @@ class SignatureCheck:
         claim_id = self._claim_of(grant)
         if claim_id is None:
             return "this agent did not ask for it"
-        try:
-            return self._problem(grant, signature, credit, claim_id)
-        except UnknownKey as unknown:
-            assert self._trust is not None
-            self._ask_for_keys()
-            if not await self._trust.knows(unknown.key_id, within=NEWS_SECONDS):
-                return str(unknown)
-        return self._problem_or_unknown(grant, signature, credit, claim_id)
+        return self._problem(grant, signature, credit, claim_id)
 
     def is_genuine(self, grant: GrantedTask, signature: str | None, credit: int | None) -> bool:
         """Return whether a grant is the orchestrator's, for this or an earlier process of this agent."""
-        return self._problem_or_unknown(grant, signature, credit, grant.claim_id) is None
-
-    def _problem_or_unknown(
-        self, grant: GrantedTask, signature: str | None, credit: int | None, claim_id: UUID
-    ) -> str | None:
-        try:
-            return self._problem(grant, signature, credit, claim_id)
-        except UnknownKey as unknown:
-            return str(unknown)
+        return self._problem(grant, signature, credit, grant.claim_id) is None
 
     def _problem(self, grant: GrantedTask, signature: str | None, credit: int | None, claim_id: UUID) -> str | None:
-        """See `refusal`; raises `UnknownKey`."""
         if self._trust is None:
             return None
         if signature is None:
             return "it is not signed"
         try:
             signed = self._signed(self._trust, signature)
-        except UnknownKey:
-            raise
         except NotTrusted as error:
             return str(error)
         if not is_on(Safeguard.REPLAY) and (task := signed.tasks.get(grant.work.task_id)) is not None:

@@ -128,7 +128,6 @@ async def build_agent(
             reporter=reporter,
             handover=handover,
             journal=journal,
-            attempts=attempts,
             slots=slots,
             keepers=keepers,
             deadlines=deadlines,

@@ -89,14 +89,12 @@ class WriteGate:
         self._policy = policy
         self._life = own_life()
 
-    async def admit(
-        self, grant: GrantedTask, signature: str | None = None, credit: int | None = None
-    ) -> Passage | Refusal:
+    def admit(self, grant: GrantedTask, signature: str | None = None, credit: int | None = None) -> Passage | Refusal:
         """Let work through, or say why not. What was let through once is not let through again.
 
         `signature` and `credit` are those of the message that brought it.
         """
-        if (problem := await self._signatures.refusal(grant, signature, credit)) is not None:
+        if (problem := self._signatures.refusal(grant, signature, credit)) is not None:
             return self._refused(grant, _not_genuine(grant, problem))
         if not self._begun.begin(Key(grant.work.task_id, grant.fence)) and is_on(Safeguard.REPLAY):
             return self._refused(grant, _not_genuine(grant, "this attempt began before"))

@@ -18,6 +18,32 @@ Result = TypeVar("Result")
 AT_ONCE = timedelta(0)
 
 
+class _Together(Generic[Result]):
+    """Stands in the place of a future for each of several items that were handed in together.
+
+    One worker handles them in their order, so results come in that order, too. `all` has them when the last is there.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.all: asyncio.Future[list[Result | BaseException]] = asyncio.get_running_loop().create_future()
+        self._results: list[Result | BaseException] = []
+        self._count = count
+
+    def done(self) -> bool:
+        return self.all.done()
+
+    def cancel(self) -> bool:
+        return self.all.cancel()
+
+    def set_exception(self, failure: BaseException) -> None:
+        self.all.set_exception(failure)
+
+    def add(self, result: Result | BaseException) -> None:
+        self._results.append(result)
+        if len(self._results) == self._count:
+            self.all.set_result(self._results)
+
+
 class Batcher(Generic[Item, Result]):
     """Calls `handle` with all the items that arrived while the last call ran, at most `limit` of them.
 
@@ -30,7 +56,7 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._handle = handle
         self._limit = limit
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Result] | _Together[Result]]] = deque()
         self._due = asyncio.Event()
         self._patience: asyncio.TimerHandle | None = None
         self._worker: asyncio.Task[None] | None = None
@@ -52,6 +78,19 @@ class Batcher(Generic[Item, Result]):
     async def submit(self, item: Item) -> Result:
         """Hand in one item and wait for its result."""
         return await self.hand_in(item)
+
+    async def submit_all(self, items: Sequence[Item]) -> list[Result | BaseException]:
+        """Hand in many items and wait for all their results, which come in the same order.
+
+        A result that is an exception is returned, since the others count. An exception that `handle` raises is raised
+        at once, and items that were not handled yet are dropped.
+        """
+        if not items:
+            return []
+        together: _Together[Result] = _Together(len(items))
+        self._waiting.extend((item, together) for item in items)
+        self._due.set()
+        return await together.all
 
     def hand_in(self, item: Item, *, within: timedelta = AT_ONCE) -> asyncio.Future[Result]:
         """Hand in one item; its result comes later.
@@ -88,7 +127,7 @@ class Batcher(Generic[Item, Result]):
             self._patience.cancel()
             self._patience = None
 
-    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result] | _Together[Result]]]) -> None:
         try:
             results = await self._handle([item for item, _ in batch])
         except asyncio.CancelledError:
@@ -96,11 +135,16 @@ class Batcher(Generic[Item, Result]):
                 done.cancel()
             raise
         except Exception as failure:  # handed to every caller, so that none is left waiting
-            results = [failure] * len(batch)
+            for _, done in batch:
+                if not done.done():
+                    done.set_exception(failure)
+            return
         for (_, done), result in zip(batch, results, strict=True):
             if done.done():
                 continue
-            if isinstance(result, BaseException):
+            if isinstance(done, _Together):
+                done.add(result)
+            elif isinstance(result, BaseException):
                 done.set_exception(result)
             else:
                 done.set_result(result)

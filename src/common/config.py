@@ -7,12 +7,13 @@ at its top and those of one kind of process in a table of its own, for example `
 import json
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.broker.base import QueueType
+from common.broker.connect import check_broker_url
 from common.errors import StartupRefused
 from common.private import check_private
 from common.toml_text import read_toml
@@ -56,12 +57,10 @@ class Settings(BaseSettings):
 class SharedSettings(Settings):
     """What every process needs to know."""
 
-    broker_url: str = Field(
+    broker_url: Annotated[str, AfterValidator(check_broker_url)] = Field(
         default="amqp://guest:guest@127.0.0.1:5672/",
-        pattern=r"^(amqps?|postgresql|file|memory)://",
-        description="The message bus: amqp://, amqps://, postgresql://, file:///DIRECTORY (one host only) or memory:// "
-        "(one process only). amqp://, amqps:// and postgresql:// take several hosts: "
-        "`amqp://user:password@one:5672,two:5672/vhost`.",
+        description="The message bus: amqp://, amqps://, postgresql:// or memory:// (one process only). amqp://, "
+        "amqps:// and postgresql:// take several hosts: `amqp://user:password@one:5672,two:5672/vhost`.",
     )
     queue_type: QueueType = Field(
         default=QueueType.CLASSIC,
@@ -115,5 +114,5 @@ def _explain(settings: type[Settings], error: ValidationError) -> str:
         name = ".".join(str(part) for part in problem["loc"])
         shown = "(hidden)" if any(word in name for word in HIDDEN) else repr(problem["input"])
         where = f"{prefix}{name}".upper() + (f" or [{settings.table}] {name}" if settings.table else f" or {name}")
-        lines.append(f"{where} = {shown}: {problem['msg']}")
+        lines.append(f"{where} = {shown}: {problem['msg'].removeprefix('Value error, ')}")
     return "These settings are not usable:\n  " + "\n  ".join(lines)

@@ -12,18 +12,17 @@ HIGHEST_PRIORITY = 5
 
 
 async def declare_queues(
-    channel: AbstractChannel, queues: Sequence[Queue] | None = None, *, queue_type: QueueType = QueueType.CLASSIC
+    channel: AbstractChannel, queues: Sequence[Queue] = SHARED_QUEUES, *, queue_type: QueueType = QueueType.CLASSIC
 ) -> None:
     """Declare queues, the exchanges they are bound to, and the bindings; what exists already stays as it is.
 
-    Without `queues`, those that every orchestrator needs. Raises aiormq's `AMQPChannelError` when
-    RabbitMQ refuses, for instance because a queue exists with other arguments.
+    Without `queues`, those that all agents share. Raises aiormq's `AMQPChannelError` when RabbitMQ refuses, for
+    instance because a queue exists with other arguments.
     """
-    wanted = SHARED_QUEUES if queues is None else queues
-    exchanges = {binding.exchange for queue in wanted for binding in queue.bindings}
+    exchanges = {binding.exchange for queue in queues for binding in queue.bindings}
     for exchange in sorted(exchanges):
         await channel.declare_exchange(exchange.name, exchange.type.value, durable=True)
-    for queue in wanted:
+    for queue in queues:
         arguments: FieldTable = dict(queue_arguments(queue, queue_type))
         declared = await channel.declare_queue(queue.name, durable=True, arguments=arguments)
         for binding in queue.bindings:

@@ -15,7 +15,7 @@ from common.work import AGENT_TYPE_PATTERN
 
 MAX_UNREADABLE_BYTES = 1024 * 1024
 MAX_REASON = 2000
-POOL_QUEUE = re.compile(rf"work\.{AGENT_TYPE_PATTERN.strip('^$')}")
+WORK_QUEUE = re.compile(rf"work\.({AGENT_TYPE_PATTERN.strip('^$')})\.([0-9a-f-]+)")
 
 Base64 = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 
@@ -36,15 +36,15 @@ class Unreadable(Message):
 
     @model_validator(mode="after")
     def _is_from_a_queue_of_this_agent(self) -> Self:
-        own = (f"control.{self.agent_id}", f"work.agent.{self.agent_id}")
-        if self.queue not in own and not POOL_QUEUE.fullmatch(self.queue):
+        if self.queue != f"control.{self.agent_id}" and self.pool is None:
             raise ValueError(f"queue: {self.queue!r} is none that agent {self.agent_id} reads")
         return self
 
     @property
     def pool(self) -> str | None:
-        """The pool whose queue the message was in; None for a queue of this agent alone."""
-        return self.queue.removeprefix("work.") if POOL_QUEUE.fullmatch(self.queue) else None
+        """The pool that the agent's work queue names, if the message was in that queue."""
+        queue = WORK_QUEUE.fullmatch(self.queue)
+        return queue[1] if queue is not None and queue[2] == str(self.agent_id) else None
 
     @property
     def raw(self) -> bytes:

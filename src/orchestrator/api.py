@@ -1,12 +1,11 @@
 """The REST endpoints: each translates a request into a call of the service, and its answer back."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from common.errors import ChiffonError, InvalidField
@@ -35,17 +34,17 @@ from common.rest.tasks import (
 from common.rest.why import Why
 from common.work import AGENT_TYPE_PATTERN, AnyWorkType
 from orchestrator.fan_outs import api as fan_outs_api
+from orchestrator.http import bodies
 from orchestrator.http.context import trace_of
-from orchestrator.http.direct import direct
 from orchestrator.http.errors import ERROR_CONTENT, problem_of, validation_problem
 from orchestrator.http.pagination import decode_cursor, encode_cursor
-from orchestrator.http.strict import Digits
+from orchestrator.http.strict import JSON, Digits
 from orchestrator.identities.access import READ, MayDispatch
 from orchestrator.identities.model import Caller
 from orchestrator.registry.api import Pools, shown
 from orchestrator.service import OrchestratorService, WorkOptions
 from orchestrator.tasks.answers import dispatched, status_of, summary_of
-from orchestrator.tasks.model import TaskFilter
+from orchestrator.tasks.model import Identity, NewTask, TaskFilter
 from orchestrator.why.answers import capacity_answer
 
 __all__ = [
@@ -82,15 +81,6 @@ async def get_orchestrator_service(request: Request) -> OrchestratorService:
 Service = Annotated[OrchestratorService, Depends(get_orchestrator_service)]
 
 
-async def _dispatch(
-    work: DispatchRequest, service: OrchestratorService, trace_id: UUID, caller: Caller
-) -> DispatchResponse:
-    known = await service.dispatch_work(
-        work.task_id, work.work_type, work.parameters, work.priority, **_options(work, trace_id, caller)
-    )
-    return dispatched(known)
-
-
 def _options(work: DispatchRequest, trace_id: UUID, caller: Caller) -> WorkOptions:
     return {
         "hints": work.hints.model_dump(mode="json", exclude_none=True),
@@ -115,51 +105,77 @@ def _options(work: DispatchRequest, trace_id: UUID, caller: Caller) -> WorkOptio
     "/dispatch",
     tags=["tasks"],
     summary="Dispatch work",
-    response_model_exclude_none=True,
+    response_model=DispatchResponse,
     responses={**UNKNOWN, **CONFLICT, **INVALID},
+    openapi_extra=bodies.documented(DispatchRequest),
 )
-@direct
-async def dispatch(work: DispatchRequest, request: Request, service: Service, caller: MayDispatch) -> DispatchResponse:
+async def dispatch(request: Request, service: Service, caller: MayDispatch) -> Response:
     """Store work and have an agent do it, or each of several agents with `on`.
 
     When this answers with 200 the work is in the ledger and will not be lost. When the answer is lost, send the same
     again: the same `task_id` or `request_id` with the same content is the same task and gets the same answer.
     """
-    trace_id = trace_of(request.scope)
+    work = bodies.validated(request, DispatchRequest)
+    options = _options(work, trace_of(request.scope), caller)
     if work.on is not None:
         fan_outs = await fan_outs_api.get_fan_outs(request)
-        return await fan_outs_api.dispatch(work, work.on, fan_outs, **_options(work, trace_id, caller))
-    return await _dispatch(work, service, trace_id, caller)
+        answer = await fan_outs_api.dispatch(work, work.on, fan_outs, **options)
+    else:
+        known = await service.dispatch_work(work.task_id, work.work_type, work.parameters, work.priority, **options)
+        answer = dispatched(known)
+    return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
 
 
-@router.post("/dispatch/batch", tags=["tasks"], summary="Dispatch up to 1,000 at once", responses={**INVALID})
-@direct
-async def dispatch_batch(batch: BatchRequest, request: Request, service: Service, caller: MayDispatch) -> BatchResponse:
+@router.post(
+    "/dispatch/batch",
+    tags=["tasks"],
+    summary="Dispatch up to 1,000 at once",
+    response_model=BatchResponse,
+    responses={**INVALID},
+    openapi_extra=bodies.documented(BatchRequest),
+)
+async def dispatch_batch(request: Request, service: Service, caller: MayDispatch) -> Response:
     """Dispatch many; each item is answered on its own, so one that is refused does not keep the others back.
 
     Items without a `trace_id` share that of the request, so that one subscription follows them all.
     """
+    items = bodies.validated(request, BatchRequest).tasks
     trace_id = trace_of(request.scope)
-    items = (_batch_item(index, item, service, trace_id, caller) for index, item in enumerate(batch.tasks))
-    return BatchResponse(results=list(await asyncio.gather(*items)))
+    checked = [_checked(item, service, trace_id, caller) for item in items]
+    answers = iter(await service.submit_all([one for one in checked if not isinstance(one, ErrorResponse)]))
+    results = [
+        _batch_result(index, one if isinstance(one, ErrorResponse) else next(answers), trace_id)
+        for index, one in enumerate(checked)
+    ]
+    return Response(BatchResponse(results=results).model_dump_json(), media_type=JSON)
 
 
-async def _batch_item(
-    index: int, item: dict[str, object], service: OrchestratorService, trace_id: UUID, caller: Caller
-) -> BatchResult:
+def _checked(
+    item: dict[str, object], service: OrchestratorService, trace_id: UUID, caller: Caller
+) -> NewTask | ErrorResponse:
+    """Return the task of one item of a batch, or why it is refused."""
     try:
         work = DispatchRequest.model_validate(item)
         if work.on is not None:
             raise InvalidField("on", "is not allowed in a batch: dispatch it alone")
-        task = await _dispatch(work, service, trace_id, caller)
+        return service.task_of(
+            work.task_id, work.work_type, work.parameters, work.priority, **_options(work, trace_id, caller)
+        )
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-        problem = validation_problem(found, trace_id, item, DispatchRequest)
-        return BatchResult(index=index, status_code=problem.status, error=problem)
+        return validation_problem(found, trace_id, item, DispatchRequest)
     except ChiffonError as error:
-        problem = problem_of(error, trace_id)
-        return BatchResult(index=index, status_code=problem.status, error=problem)
-    return BatchResult(index=index, status_code=200, task=task)
+        return problem_of(error, trace_id)
+
+
+def _batch_result(index: int, answer: Identity | BaseException | ErrorResponse, trace_id: UUID) -> BatchResult:
+    if isinstance(answer, Identity):
+        return BatchResult(index=index, status_code=200, task=dispatched(answer))
+    if isinstance(answer, ChiffonError):
+        answer = problem_of(answer, trace_id)
+    if isinstance(answer, BaseException):
+        raise answer  # a failure of ours: the request as a whole is answered with it
+    return BatchResult(index=index, status_code=answer.status, error=answer)
 
 
 @router.get(

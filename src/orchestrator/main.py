@@ -25,10 +25,9 @@ from orchestrator.approvals import api as approvals
 from orchestrator.audit import api as audit
 from orchestrator.dead_letters import api as dead_letters
 from orchestrator.fan_outs import api as fan_outs
-from orchestrator.http import docs, errors, strict
+from orchestrator.http import bodies, docs, errors, strict
 from orchestrator.http.connections import Connection, Connections, room
 from orchestrator.http.context import RequestContext
-from orchestrator.http.direct import DirectRoutes, Plan, direct_routes
 from orchestrator.http.head import HeadIsGet
 from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
@@ -98,9 +97,7 @@ def create_app(
         app.state.pools = ()
     errors.install(app)
     app.state.max_body_bytes = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
-    hot: dict[tuple[str, str], Plan] = {}
     app.add_middleware(HeadIsGet)
-    app.add_middleware(DirectRoutes, routes=hot)
     app.add_middleware(ReadBodies)
     app.add_middleware(BodyLimit, public=PUBLIC)
     app.add_middleware(Door, public=PUBLIC, detailed=DETAILED)
@@ -122,10 +119,12 @@ def create_app(
     app.include_router(health.router)
     docs.install(app)
     check_routes(app)
-    hot.update(direct_routes(app))
     describe = app.openapi
-    # FastAPI's own way to add to the document.
-    app.openapi = lambda: access.door_documented(strict.refusals_documented(describe()))  # type: ignore[method-assign]
+
+    def openapi() -> dict[str, Any]:
+        return access.door_documented(strict.refusals_documented(bodies.schemas_shared(describe())))
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to add to the document
     return app
 
 

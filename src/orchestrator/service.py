@@ -184,6 +184,13 @@ class OrchestratorService:
         """Store checked work, together with what else arrives, and have it done; see `dispatch_work`."""
         return await self._dispatches.submit(task)
 
+    async def submit_all(self, tasks: Sequence[NewTask]) -> Sequence[Identity | BaseException]:
+        """Do what `submit` does for many; return for each, in order, its ids or why it was not stored.
+
+        Raises what kept a whole transaction from being stored.
+        """
+        return await self._dispatches.submit_all(tasks)
+
     def _determine_agent_type(self, work_type: str, hints: Mapping[str, Any] | None = None) -> str:
         """Return the type of agent that runs a work type; raises `UnknownWorkType`, a ValueError."""
         return agent_type_for(work_type, hints or {}, self._settings.routes)

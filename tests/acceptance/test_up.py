@@ -30,15 +30,13 @@ async def running() -> AsyncIterator[Up]:
         yield opened
 
 
-@pytest.mark.parametrize("broker", ["postgresql", "amqp", "file", "memory"])
+@pytest.mark.parametrize("broker", ["postgresql", "amqp", "memory"])
 async def test_the_same_dispatch_works_over_every_broker_and_a_signal_stops_everything(
     broker: str, prepared: Path, request: pytest.FixtureRequest
 ) -> None:
     match broker:
         case "amqp":
             variables = {"CHIFFON_BROKER_URL": request.getfixturevalue("amqp_url")}
-        case "file":
-            variables = {"CHIFFON_BROKER_URL": request.getfixturevalue("tmp_path").joinpath("bus").as_uri()}
         case "memory":
             variables = {"CHIFFON_BROKER_URL": "memory://"}
         case _:
@@ -83,9 +81,9 @@ async def test_this_host_is_measured_without_any_setting(running: Up) -> None:
 async def test_others_change_nothing_of_it_and_read_no_secret_whatever_its_umask(
     prepared: Path, tmp_path: Path
 ) -> None:
-    bus, config = tmp_path / "bus", tmp_path / "config"
+    config = tmp_path / "config"
     user = "nobody" if os.geteuid() == 0 else None
-    variables = {"CHIFFON_BROKER_URL": bus.as_uri(), "XDG_CONFIG_HOME": str(config)}
+    variables = {"XDG_CONFIG_HOME": str(config)}
     if user is not None:
         variables["CHIFFON_AGENT_RUN_AS"] = user
     async with up("--agents", "1", on=prepared, umask=0, **variables) as running:
@@ -95,7 +93,7 @@ async def test_others_change_nothing_of_it_and_read_no_secret_whatever_its_umask
 
         # Work makes what a program on this host makes, and Chiffon what is its own.
         assert json.loads(out)["output"].split() == ["0022", user or getpass.getuser(), "644"], err
-        for place in (running.state, bus, config):
+        for place in (running.state, config):
             for path in (place, *place.rglob("*")):
                 if path.is_symlink():
                     continue

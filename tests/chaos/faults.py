@@ -7,12 +7,14 @@ from uuid import uuid4
 
 import aio_pika
 
+from common.broker.topology import REPLY_QUEUES, work_queue
 from tests.chaos.broker_node import DISK_LIMIT, MEMORY_LIMIT
-from tests.chaos.plan import Fault
+from tests.chaos.plan import AGENTS, HTTP_AGENT, Fault
 from tests.chaos.proxy import Mode
 from tests.chaos.world import World
+from tests.integration.system.process_agents import identity
 
-POISONED = ("work.infra", "replies.claims", "replies.results", "replies.progress", "replies.heartbeats")
+AGENTS_ON_THE_BUS = tuple(name for name in AGENTS if name != HTTP_AGENT)
 
 Making = Callable[[World, str], AbstractAsyncContextManager[None]]
 
@@ -138,12 +140,13 @@ def partition(*, incoming: bool, outgoing: bool) -> Making:
 async def poison(world: World, _target: str) -> AsyncIterator[None]:
     """Not a fault of anything that runs, but messages that nobody can read."""
     connection = await aio_pika.connect(world.broker_url(*world.node.address))
+    queues = [work_queue("infra", identity(world.states / name)) for name in AGENTS_ON_THE_BUS]
     async with connection, await connection.channel() as channel:
-        for queue in POISONED:
+        for queue in (*REPLY_QUEUES, *queues):
             message_id = str(uuid4())
             body = b"\xff not a message"
             message = aio_pika.Message(body, message_id=message_id, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
-            await channel.default_exchange.publish(message, routing_key=queue)
+            await channel.default_exchange.publish(message, routing_key=queue.name)
             world.history.poison.append(message_id)
     yield
 

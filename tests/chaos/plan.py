@@ -19,11 +19,9 @@ class Settings:
     """Every limit of the system under test, small so that much happens in little time."""
 
     lease_seconds: float = 6.0
-    ticket_ttl_seconds: float = 5.0
     heartbeat_seconds: float = 1.0
     offline_after_seconds: float = 4.0
     kill_grace_seconds: float = 1.0
-    claim_timeout_seconds: float = 2.0
     slots: int = 4
     dispatches_per_second: float = 5.0
     longest_work_seconds: float = 15.0

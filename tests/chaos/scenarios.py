@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import aio_pika
 from aio_pika.abc import AbstractChannel
-from aio_pika.exceptions import ChannelNotFoundEntity
 
+from common.broker.topology import work_address, work_queue
 from common.safeguards import Safeguard
 from tests.chaos import logs
 from tests.chaos.evidence import Evidence
@@ -24,12 +24,13 @@ from tests.chaos.proxy import Mode
 from tests.chaos.witnesses import read_witnesses
 from tests.chaos.world import Size, World
 from tests.eventually import eventually
+from tests.integration.system.process_agents import identity
 
 ONE = Size(AGENTS[:1], ORCHESTRATORS[:1])
 TWO = Size(AGENTS[:2], ORCHESTRATORS[:1])
 SHORT_LEASE = Settings(lease_seconds=2.0, kill_grace_seconds=0.5, slots=1)
 MIDDLE_LEASE = Settings(lease_seconds=4.0, slots=1)
-LONG_LEASE = Settings(lease_seconds=60.0, ticket_ttl_seconds=2.0, slots=1)
+LONG_LEASE = Settings(lease_seconds=60.0, slots=2)
 
 
 @dataclass(frozen=True)
@@ -72,22 +73,25 @@ async def _other_agent_has_it(world: World) -> Submitted:
     return work
 
 
-async def lost_queue(world: World) -> None:
-    """A ticket finds no queue when it is published."""
-    await world.agents[AGENTS[0]].kill()
+async def lost_grant(world: World) -> None:
+    """The broker takes work for an agent and loses it."""
+    agent_id = identity(world.states / AGENTS[0])
+    name, address = work_queue("infra", agent_id).name, work_address("infra", agent_id)
     async with broker_channel(world) as channel:
-        await channel.queue_delete("work.infra")
-    lost = await dispatch(world, ticks=0, idempotent=True)
-    await eventually(lambda: log_holds(world, "Unroutable"), timeout=20, every=0.1)
-    world.agents[AGENTS[0]].start()
-    await eventually(lambda: is_consumed(world, "work.infra"), timeout=30, every=0.2)
+        own, elsewhere = await channel.get_queue(name), await channel.declare_queue(exclusive=True)
+        await elsewhere.bind(address.exchange.name, address.routing_key)
+        await own.unbind(address.exchange.name, address.routing_key)
+        lost = await dispatch(world, ticks=0, idempotent=True)
+        await eventually(lambda: elsewhere.get(fail=False, no_ack=True), timeout=30, every=0.1)
+        await own.bind(address.exchange.name, address.routing_key)
+        await elsewhere.unbind(address.exchange.name, address.routing_key)
     later = await dispatch(world, ticks=0, idempotent=True)
     await finished(world, later)
     if world.removed is None:
         await finished(world, lost)
     else:
         with suppress(AssertionError):
-            await finished(world, lost, timeout=3 * world.settings.ticket_ttl_seconds)
+            await finished(world, lost, timeout=10 * world.settings.heartbeat_seconds)
 
 
 async def broker_crash(*worlds: World) -> None:
@@ -137,7 +141,7 @@ async def power_cut(world: World) -> None:
 SCENARIOS = (
     Scenario(Safeguard.FENCE, "accepted too early", TWO, SHORT_LEASE, late_result),
     Scenario(Safeguard.SELF_FENCING, "overlapping", TWO, SHORT_LEASE, cut_off),
-    Scenario(Safeguard.OUTBOX, "unfinished", ONE, LONG_LEASE, lost_queue),
+    Scenario(Safeguard.REGRANT, "unfinished", ONE, LONG_LEASE, lost_grant),
     Scenario(Safeguard.SPOOL_FSYNC, "result forgotten", ONE, MIDDLE_LEASE, power_cut),
     Scenario(Safeguard.DEDUPE, "run twice", ONE, LONG_LEASE, same_twice),
 )
@@ -214,26 +218,12 @@ async def holds_output(world: World) -> bool:
     return (queue.declaration_result.message_count or 0) > 1
 
 
-async def is_consumed(world: World, name: str) -> bool:
-    """Say whether a queue is there, with an agent that takes from it."""
-    try:
-        async with broker_channel(world) as channel:
-            queue = await channel.declare_queue(name, passive=True)
-    except ChannelNotFoundEntity:
-        return False
-    return bool(queue.declaration_result.consumer_count)
-
-
 @asynccontextmanager
 async def broker_channel(world: World) -> AsyncIterator[AbstractChannel]:
     """Speak to the broker past Chiffon."""
     connection = await aio_pika.connect(world.broker_url(*world.node.address))
     async with connection, await connection.channel() as channel:
         yield channel
-
-
-def log_holds(world: World, text: str) -> bool:
-    return any(text in path.read_text(errors="replace") for path in world.logs.glob("*.log"))
 
 
 async def judged(world: World) -> Evidence:

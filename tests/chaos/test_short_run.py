@@ -10,7 +10,7 @@ from tests.chaos.run import run
 from tests.chaos.world import Services
 
 SEED = 7
-SETTINGS = Settings(lease_seconds=3.0, kill_grace_seconds=0.5, ticket_ttl_seconds=3.0, longest_work_seconds=6.0)
+SETTINGS = Settings(lease_seconds=3.0, kill_grace_seconds=0.5, longest_work_seconds=6.0)
 PLAN = (
     Fault("agent.kill", "agent-1", 0.5, 0.5),
     Fault("broker.close_connections", "broker", 1.5, 0.0),

@@ -239,7 +239,6 @@ def _orchestrator(world: World, name: str, port: int) -> Program:
         "CHIFFON_PORT": str(port),
         "CHIFFON_SIGNING_KEYS_DIR": str(world.keys),
         "CHIFFON_LEASE_SECONDS": str(settings.lease_seconds),
-        "CHIFFON_TICKET_TTL_SECONDS": str(settings.ticket_ttl_seconds),
         "CHIFFON_AGENT_OFFLINE_AFTER_SECONDS": str(settings.offline_after_seconds),
     }
     return Program(name, [sys.executable, "-m", "chiffon", "server"], environment, world.logs, world.history)
@@ -264,7 +263,6 @@ def _agent(world: World, name: str) -> Program:
         "CHIFFON_AGENT_SLOTS": str(settings.slots),
         "CHIFFON_AGENT_HEARTBEAT_SECONDS": str(settings.heartbeat_seconds),
         "CHIFFON_AGENT_KILL_GRACE_SECONDS": str(settings.kill_grace_seconds),
-        "CHIFFON_AGENT_CLAIM_TIMEOUT_SECONDS": str(settings.claim_timeout_seconds),
         "CHIFFON_AGENT_STOP_GRACE_SECONDS": "2",
         "CHIFFON_AGENT_RESULT_RESEND_SECONDS": "3",
         "CHIFFON_AGENT_ENV_ALLOW": "PATH,HOME,CHAOS_AGENT",

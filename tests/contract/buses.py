@@ -12,7 +12,6 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx2
 
 from common.broker.base import Broker, Queue
-from common.broker.filesystem import open_file_broker
 from common.broker.memory import MemoryBroker
 from common.broker.postgres import open_postgres_broker
 from common.broker.rabbitmq import open_rabbitmq_broker
@@ -66,8 +65,8 @@ class MemoryBus(Bus):
         await asyncio.wait([task])
 
 
-class SharedBus(Bus):
-    """What other processes can reach."""
+class RemoteBus(Bus):
+    """A server that can be reached from other processes, and lost."""
 
     url: str
 
@@ -90,20 +89,6 @@ class SharedBus(Bus):
         finally:
             process.kill()
             await process.wait()
-
-
-class FileBus(SharedBus):
-    """A directory: there is no server that could be lost."""
-
-    def __init__(self, root: Path) -> None:
-        self.url = root.as_uri()
-
-    def open(self, *, deadline: timedelta = DEADLINE) -> AbstractAsyncContextManager[Broker]:
-        return open_file_broker(self.url)
-
-
-class RemoteBus(SharedBus):
-    """A server that can be reached from other processes, and lost."""
 
     @abstractmethod
     async def cut_connections(self) -> None:

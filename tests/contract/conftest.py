@@ -7,7 +7,7 @@ import pytest
 
 from common.broker.base import Address, Broker, Exchange, ExchangeType, Queue
 from common.broker.topology import DEAD_LETTER_QUEUE, WORK
-from tests.contract.buses import AmqpBus, Bus, FileBus, MemoryBus, PostgresBus, RemoteBus
+from tests.contract.buses import AmqpBus, Bus, MemoryBus, PostgresBus, RemoteBus
 from tests.contract.proxy import Proxy
 from tests.integration.conftest import ledger_template
 from tests.services.postgres import Postgres
@@ -22,8 +22,6 @@ def _open_bus(kind: str, request: pytest.FixtureRequest) -> Bus:
     match kind:
         case "memory":
             return MemoryBus()
-        case "file":
-            return FileBus(request.getfixturevalue("tmp_path"))
         case "postgresql":
             return PostgresBus(request.getfixturevalue("postgres"), request.getfixturevalue("bus_database"))
         case _:
@@ -45,7 +43,7 @@ async def proxy(amqp_url: str) -> AsyncIterator[Proxy]:
         yield proxy
 
 
-@pytest.fixture(params=("memory", "file", *REMOTE))
+@pytest.fixture(params=("memory", *REMOTE))
 def bus(request: pytest.FixtureRequest) -> Bus:
     return _open_bus(request.param, request)
 

@@ -9,13 +9,12 @@ from uuid import UUID
 
 from chiffon.client import Client
 from chiffon.http import Http
-from common.broker.base import Broker, Outgoing
+from common.broker.base import Broker
 from common.broker.connect import open_broker
 from common.broker.memory import MemoryBroker
-from common.broker.topology import work_address, work_queue
 from common.config import SharedSettings
 from orchestrator.settings import OrchestratorSettings
-from tests.contract.hands import BrokerHand, Hand, Held, HttpHand
+from tests.contract.hands import BrokerHand, Hand, HttpHand
 from tests.integration.system.deployment import orchestrator
 from tests.services.ports import free_ports
 
@@ -81,32 +80,15 @@ class Way(ABC):
         await self._serving.enter_async_context(orchestrator(self._settings, self._shared, broker=self._broker))
 
     @abstractmethod
-    def worker(self, *, waits: bool = True) -> AbstractAsyncContextManager[Hand]:
+    def worker(self) -> AbstractAsyncContextManager[Hand]:
         """Open one more worker; inside it is there, and on leaving it is gone without a word about what it holds."""
-
-    @abstractmethod
-    async def waiting(self) -> int | None:
-        """Return how many hints of work wait for workers; None when this way has none."""
-
-    @abstractmethod
-    async def repeat_hint(self, held: Held) -> None:
-        """Tell the workers once more of a task that one of them has, where they are told at all."""
 
 
 class BrokerWay(Way):
     """Over a message bus."""
 
-    async def waiting(self) -> int | None:
-        async with self._bus() as broker:
-            return await broker.depth(work_queue(self.pool).name)
-
-    async def repeat_hint(self, held: Held) -> None:
-        assert held.ticket is not None
-        async with self._bus() as broker:
-            await broker.publish(Outgoing(work_address(self.pool), held.ticket.body, "work_request"))
-
     @asynccontextmanager
-    async def worker(self, *, waits: bool = True) -> AsyncIterator[Hand]:
+    async def worker(self) -> AsyncIterator[Hand]:
         async with self._bus() as broker, BrokerHand.open(broker, self.pool) as hand:
             yield hand
 
@@ -132,15 +114,9 @@ class HttpWay(Way):
     def __init__(self, database_url: str) -> None:
         super().__init__(database_url, database_url)
 
-    async def waiting(self) -> int | None:
-        return None
-
-    async def repeat_hint(self, held: Held) -> None:
-        """A worker that asks needs no hint."""
-
     @asynccontextmanager
-    async def worker(self, *, waits: bool = True) -> AsyncIterator[Hand]:
+    async def worker(self) -> AsyncIterator[Hand]:
         async with Http(self.server, timeout=timedelta(seconds=60)) as http:
-            hand = HttpHand(http, self.work_type, lease=LEASE, wait=20 if waits else 0)
+            hand = HttpHand(http, self.work_type, lease=LEASE)
             await hand.register(self.pool)
             yield hand

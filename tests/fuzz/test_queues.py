@@ -120,9 +120,7 @@ class Fuzzed:
 
 @contextmanager
 def _fuzzed(broker_url: str, database_url: str, folder: Path) -> Iterator[Fuzzed]:
-    agent = AgentSettings(
-        state_dir=folder / "agent", slots=2, heartbeat_seconds=1, claim_timeout_seconds=2, stop_grace_seconds=0
-    )
+    agent = AgentSettings(state_dir=folder / "agent", slots=2, heartbeat_seconds=1, stop_grace_seconds=0)
     with running_orchestrator(database_url, broker_url, agent) as running:
         yield Fuzzed(running, database_url)
 

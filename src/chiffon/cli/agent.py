@@ -56,7 +56,7 @@ def agent(
     state_dir
         Where it keeps its identity and what it could not send yet; each agent needs one of its own.
     broker_url
-        The message bus: amqp://, amqps://, postgresql:// or file:///DIRECTORY.
+        The message bus: amqp://, amqps:// or postgresql://.
     server
         The orchestrator's address, http:// or https://, to take work over HTTP instead of from a message bus.
     log_level

@@ -35,7 +35,7 @@ def server(
     database_url
         The PostgreSQL database that holds the ledger.
     broker_url
-        The message bus: amqp://, amqps://, postgresql:// or file:///DIRECTORY.
+        The message bus: amqp://, amqps:// or postgresql://.
     log_level
         The least important lines that are logged.
     log_format

@@ -44,20 +44,20 @@ class Approvals:
         """Return until when what begins to wait now can be approved, or may begin once it is."""
         return self._clock.now() + self._wait
 
-    async def approve(self, execution_id: str, *, by: str) -> tuple[Execution, bool]:
-        """Have an execution wait to be run; False with one that the same person approved before.
+    async def approve(self, execution_id: str, *, by: str) -> Execution:
+        """Have an execution wait to be run; nothing changes when the same person approved it before.
 
         Raises `UnknownExecution`, `ApprovalForbidden` and `ApprovalNotPossible`.
         """
         check_name_argument("by", by)
 
-        def work(db: Connection) -> tuple[Execution, bool]:
+        def work(db: Connection) -> Execution:
             now = self._clock.now()
             execution = self._store.find(db, execution_id).execution
             if by == execution.requested_by:
                 raise ApprovalForbidden(by)
             if execution.approved_by == by and not _is_open(execution):
-                return execution, False
+                return execution
             _check_open(execution, now)
             # A refused execution never began, so its end is taken back; every other move is in the table.
             after = Status.PENDING if execution.refused else next_status(execution.status, Change.APPROVE)
@@ -70,7 +70,7 @@ class Approvals:
                 approval_expires_at=self.expires_at(),
             )
             queries.note(db, execution_id, "approval.approved", {"by": by, "digest": execution.digest}, now)
-            return self._store.find(db, execution_id).execution, True
+            return self._store.find(db, execution_id).execution
 
         return await self._store.transaction(work)
 

@@ -47,15 +47,25 @@ def find(db: Connection, execution_id: str) -> Claim | None:
     return None if row is None else _claim(row)
 
 
-def begin(db: Connection, execution_id: str, at: datetime) -> bool:
-    """Start an attempt; False when the execution does not wait, or was approved too long ago."""
-    done = db.execute(
+# SQLite uses the partial index of open executions only for a query that repeats its condition; without it a claim
+# would read everything that ever ended.
+OLDEST = (
+    "SELECT execution_id FROM execution WHERE status IN ('awaiting_approval', 'pending', 'running')"
+    " AND status = 'pending' AND (approved_by IS NULL OR approval_expires_at > ?) ORDER BY created_at, rowid LIMIT 1"
+)
+
+
+def begin_oldest(db: Connection, at: datetime) -> str | None:
+    """Start an attempt of the oldest execution that waits and was not approved too long ago; return its id."""
+    row = db.execute(OLDEST, (_text(at),)).fetchone()
+    if row is None:
+        return None
+    db.execute(
         "UPDATE execution SET status = 'running', attempt = attempt + 1, fence = fence + 1, started_at = ?,"
-        " error_message = NULL, error_code = NULL WHERE execution_id = ? AND status = 'pending'"
-        " AND (approved_by IS NULL OR approval_expires_at > ?)",
-        (_text(at), execution_id, _text(at)),
+        " error_message = NULL, error_code = NULL WHERE execution_id = ?",
+        (_text(at), row[0]),
     )
-    return done.rowcount == 1
+    return str(row[0])
 
 
 def finish(

@@ -26,7 +26,7 @@ def ops_router(service: OrchestratorService) -> APIRouter:
         waiting, running = await store.with_status(Status.PENDING), await store.with_status(Status.RUNNING)
         return rest.QueueSnapshot(
             at=at,
-            pools=[_pool(waiting, at, published=await service.queue.depth())] if waiting else [],
+            pools=[_pool(waiting, at)] if waiting else [],
             held_by_keys=0,
             leases=[rest.LeaseHolder(agent_id=store.id, name=POOL, running=len(running), next_lease_ends_at=None)]
             if running
@@ -42,12 +42,11 @@ def ops_router(service: OrchestratorService) -> APIRouter:
     return router
 
 
-def _pool(waiting: Sequence[Execution], at: datetime, *, published: int) -> rest.WaitingPool:
+def _pool(waiting: Sequence[Execution], at: datetime) -> rest.WaitingPool:
     return rest.WaitingPool(
         pool=POOL,
         depth=len(waiting),
         by_priority={PRIORITY: len(waiting)},
-        published=published,
         retries=0,
         oldest_seconds=(at - waiting[0].created_at).total_seconds(),
     )

@@ -32,7 +32,6 @@ class OrchestratorService:
 
     def __init__(
         self,
-        url: str = "memory://",
         *,
         retries: int = 0,
         store: Path | str | None = None,
@@ -43,7 +42,7 @@ class OrchestratorService:
     ) -> None:
         if at_once < 1:
             raise BadExecution("at_once: must be at least 1")
-        self.queue = QueueService(url, retries=retries, store=store, approval_wait=approval_wait, clock=clock)
+        self.queue = QueueService(retries=retries, store=store, approval_wait=approval_wait, clock=clock)
         self._keepers = Keepers()
         self._gate = WriteGate(gate, self._keepers)
         self._at_once = at_once

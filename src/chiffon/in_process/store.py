@@ -50,26 +50,26 @@ class Store:
     ) -> None:
         await self._end()
 
-    async def add(self, execution: Execution) -> tuple[Execution, bool]:
-        """Store an execution, or return the one that has its id; True when it waits to be run from now on.
+    async def add(self, execution: Execution) -> Execution:
+        """Store an execution, or return the one that has its id.
 
         A known execution that was refused takes another `approval_id` and waits again. Raises `ExecutionConflict` when
         the id is taken by other content.
         """
 
-        def work(db: Connection) -> tuple[Execution, bool]:
+        def work(db: Connection) -> Execution:
             execution_id = execution.execution_id
             if queries.insert(db, execution):
                 asked = {"command": execution.command, "digest": execution.digest, "by": execution.requested_by}
                 self._note(db, execution_id, "execution.submitted", asked)
                 if execution.status is Status.AWAITING_APPROVAL:
                     self._note(db, execution_id, "approval.requested", asked)
-                return execution, execution.status is Status.PENDING
+                return execution
             known = self.find(db, execution_id).execution
             if known.digest != execution.digest:
                 raise ExecutionConflict(execution_id)
             if not known.refused or execution.approval_id in (None, known.approval_id):
-                return known, False
+                return known
             queries.let_go(
                 db,
                 execution_id,
@@ -79,7 +79,7 @@ class Store:
                 approval_expires_at=known.approval_expires_at,
             )
             self._note(db, execution_id, "execution.resubmitted", {"approval_id": execution.approval_id})
-            return self.find(db, execution_id).execution, True
+            return self.find(db, execution_id).execution
 
         return await self.transaction(work)
 
@@ -87,11 +87,12 @@ class Store:
         """Return an execution, or raise `UnknownExecution`."""
         return await self.transaction(lambda db: self.find(db, execution_id).execution)
 
-    async def claim(self, execution_id: str) -> Claim | None:
-        """Start an attempt; None when the execution does not wait (any longer)."""
+    async def claim_oldest(self) -> Claim | None:
+        """Start an attempt of the oldest execution that waits; None when none does."""
 
         def work(db: Connection) -> Claim | None:
-            if not queries.begin(db, execution_id, self._clock.now()):
+            execution_id = queries.begin_oldest(db, self._clock.now())
+            if execution_id is None:
                 return None
             claim = self.find(db, execution_id)
             self._note(db, execution_id, "execution.started", {"attempt": claim.execution.attempt})

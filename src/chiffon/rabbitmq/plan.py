@@ -1,7 +1,7 @@
 """What has to be so in RabbitMQ, as a list of steps: pure, the same for a program and for a person who does it by hand.
 
-An agent may write replies under its own name, and read its own queues and that of its pool. It may declare, bind and
-delete nothing, and write to no queue by name.
+An agent may write replies under its own name, and read the two queues that are its own. It may declare, bind and delete
+nothing, and write to no queue by name.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,10 +31,10 @@ NOTHING = "^$"
 EVERYTHING = ".*"
 CHIFFONS = r"^(chiffon\.(work|control|replies|dead)|replies\..+|work\..+|control\..+|dead)$"
 
-# An agent has a connection to publish and one to consume, and for a while the ones that were lost; a channel for each
-# of at most 256 slots, and a few more, on each.
+# An agent has a connection to publish and one to consume, and for a while the ones that were lost; on each at most four
+# channels: one for each of its queues, or one to publish, and a few to declare or ask.
 AGENT_CONNECTIONS = 8
-AGENT_CHANNELS = 600
+AGENT_CHANNELS = 4 * AGENT_CONNECTIONS
 
 GIB = 1024**3
 

@@ -18,7 +18,7 @@ from chiffon.errors import ApiError, ServerUnreachable
 from chiffon.spool.folders import BadFile, Folders, Found, open_folders
 from chiffon.spool.orders import Malformed, Order, outgoing_name, read_order
 from chiffon.spool.schedule import Candidate, Schedule
-from common.broker.filesystem_watch import FolderWatch
+from chiffon.spool.watch import FolderWatch
 from common.errors import ErrorCode
 from common.loop import Wake
 from common.rest.tasks import TaskStatus
@@ -58,13 +58,13 @@ class Spool:
     async def run(self) -> None:
         """Work until cancelled, or until nothing is left when it is to run `once`."""
         await asyncio.to_thread(self._reconcile)
-        watch = FolderWatch(lambda _: self._bell.ring())
+        watch = FolderWatch(self._folders.incoming, self._bell)
         watch.open()
         pause = FIRST_POLL
         try:
             async with asyncio.TaskGroup() as working:
                 while True:
-                    watch.watch("incoming", self._folders.incoming)
+                    watch.watch()
                     started, left = await self._start_what_may(working)
                     if self._plan.once and not left and not self._schedule.running:
                         return

@@ -3,7 +3,7 @@
 Guarantees, proven for every backend by `tests/contract/test_broker.py`:
 
 - **Stored.** When `publish` returns, every message is with the broker, and those that are `persistent` survive whatever
-  the backend survives (`memory` nothing, `file`, `postgresql` and `amqp` a restart of everything). When it raises, some
+  the backend survives (`memory` nothing, `postgresql` and `amqp` a restart of everything). When it raises, some
   may have been stored all the same: the outcome is unknown, and the caller publishes again.
 - **At least once.** A delivery that is not acknowledged comes back: after `requeue`, after the consumer is closed, and
   after its process or connection has died. So a message can arrive twice, and `redelivered` says when it may have.

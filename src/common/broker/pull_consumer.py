@@ -1,4 +1,4 @@
-"""The consumer of the backends that are asked for messages (`memory`, `file`, `postgresql`), not pushing them."""
+"""The consumer of the backends that are asked for messages (`memory`, `postgresql`), not pushing them."""
 
 import asyncio
 from collections import defaultdict
@@ -69,24 +69,12 @@ class Source(Protocol):
 class PullConsumer:
     """Takes from a source what it may hold, and settles what it holds; see `base.Consumer`."""
 
-    def __init__(
-        self,
-        source: Source,
-        queue: str,
-        *,
-        prefetch: int,
-        bell: Wake,
-        poll: timedelta,
-        longest_poll: timedelta | None = None,
-    ) -> None:
+    def __init__(self, source: Source, queue: str, *, prefetch: int, bell: Wake, poll: timedelta) -> None:
         self._source = source
         self._queue = queue
         self._prefetch = prefetch
         self._bell = bell
         self._poll = poll
-        # Between two looks that find nothing the pause doubles up to this; what is found makes it short again.
-        self._longest_poll = longest_poll or poll
-        self._pause = poll
         self._generation = source.generation
         self._held: set[Delivery] = set()
         # A `receive` that is given up leaves its request behind, and the next one gets what it brings, so that no
@@ -103,10 +91,8 @@ class PullConsumer:
                 if self._ready:
                     received, self._ready = self._ready[:limit], self._ready[limit:]
                     self._held.update(received)
-                    self._pause = self._poll
                     return received
-                await self._bell.wait(self._pause)
-                self._pause = min(self._pause * 2, self._longest_poll)
+                await self._bell.wait(self._poll)
             raise ConsumerCancelled(f"The consumer of {self._queue!r} was cancelled.")
 
     async def ack(self, *deliveries: Delivery) -> None:

@@ -9,6 +9,7 @@ from common.redaction.shapes import ANCHORS
 
 # Values that a command makes anew for every attempt would grow without end.
 MOST_VALUES = 256
+_NO_FORMS = KnownForms((), ())
 
 
 class Values:
@@ -20,7 +21,8 @@ class Values:
     def __init__(self, values: Iterable[str] = (), *, parent: "Values | None" = None) -> None:
         self._parent = parent
         self._values: OrderedDict[str, None] = OrderedDict()
-        self._own = self._searched()
+        # Making what searches for words costs more than all else that a short attempt does.
+        self._own = self._searched() if parent is None else _NO_FORMS
         self.hide(*values)
 
     @property

@@ -10,8 +10,9 @@ from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
 from orchestrator.events.queries import WRITE, Written
-from orchestrator.leases.model import Room
-from orchestrator.leases.queries import rooms_of
+from orchestrator.leases.credit_queries import rooms_of
+from orchestrator.registry.model import Room
+from orchestrator.registry.queries import ROOM
 from orchestrator.tasks.columns import columns
 from orchestrator.tasks.model import NewTask
 
@@ -30,7 +31,7 @@ class Stored(NamedTuple):
 # A task goes to the agent that was chosen for it only as long as that agent has credit, may work, and has the pool and
 # the kind of work; else it waits.
 STORE = (
-    """
+    f"""
     WITH new AS MATERIALIZED (
         SELECT *
           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[],
@@ -42,7 +43,7 @@ STORE = (
                                          precedence, effect, policy_rule, policy_version, work_digest, confinement,
                                          name, labels, requested_by, agent_id, position)
     ), agents AS MATERIALIZED (
-        SELECT agent_id, agent_type, work_types, boot_id, credit_limit - granted AS room
+        SELECT agent_id, agent_type, work_types, boot_id, {ROOM} AS room
           FROM agent
          WHERE agent_id IN (SELECT agent_id FROM new) AND worker_id IS NULL AND boot_id IS NOT NULL
            AND status IN ('online', 'busy') AND agent_may_work(agent_id) = 'free'
@@ -55,7 +56,7 @@ STORE = (
                    row_number() OVER (PARTITION BY agents.agent_id ORDER BY new.position) AS nth
               FROM new JOIN agents USING (agent_id)
              WHERE agents.agent_type = new.agent_type
-               AND (agents.work_types = '{}' OR new.work_type = ANY(agents.work_types))
+               AND (agents.work_types = '{{}}' OR new.work_type = ANY(agents.work_types))
         ) AS chosen WHERE nth <= room
     ), stored AS (
         INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
@@ -84,7 +85,7 @@ STORE = (
         UPDATE agent SET granted = agent.granted + leased.tasks
           FROM (SELECT agent_id, count(*) AS tasks FROM stored WHERE agent_id IS NOT NULL GROUP BY agent_id) AS leased
          WHERE agent.agent_id = leased.agent_id
-     RETURNING agent.agent_id, agent.credit_limit - agent.granted AS room, agent.credit_number AS credit, agent.granted
+     RETURNING agent.agent_id, {ROOM} AS room, agent.credit_number AS credit, agent.granted
     ), told AS MATERIALIZED (
         SELECT event.*
           FROM unnest($26::text[], $27::text[], $28::text[], $29::uuid[], $30::uuid[], $31::uuid[], $32::uuid[],

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import Depends
 from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers, QueryParams
@@ -56,6 +57,12 @@ class Body:
     @property
     def says_something(self) -> bool:
         return bool(self.value != {})
+
+
+def body_of(scope: Scope) -> Body | None:
+    """Return the body of a request; None when it has none."""
+    body: Body | None = scope.get("state", {}).get("body")
+    return body
 
 
 class ReadBodies:
@@ -139,14 +146,19 @@ def _is_json(kind: str) -> bool:
 async def nothing_is_dropped(connection: HTTPConnection) -> None:
     """Raise `InvalidField` for a parameter that the route does not know or has twice, and what a body has at fault."""
     scope = connection.scope
-    body: Body | None = scope.get("state", {}).get("body")
+    body = body_of(scope)
     if body is not None:
         if body.fault is not None:
             raise body.fault
-        if body.says_something and scope["route"].body_field is None:
+        if body.says_something and not _takes_body(scope["route"]):
             raise InvalidField("body", "is not taken here: this takes no body")
     if scope["query_string"]:
         _check_query(scope)
+
+
+def _takes_body(route: APIRoute) -> bool:
+    """Return whether FastAPI validates a body for a route, or its endpoint does (`bodies.py`)."""
+    return route.body_field is not None or "requestBody" in (route.openapi_extra or ())
 
 
 def _check_query(scope: Scope) -> None:

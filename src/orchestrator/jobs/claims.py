@@ -80,7 +80,7 @@ class Claims:
         return {key: task_id for key, task_id in held.items() if key not in withheld}, withheld
 
     async def _askers(self, wanted: Sequence[Wanted]) -> list[Asker]:
-        """Return those who may have a task: registered workers, each of their claims once, of one on trial only one."""
+        """Return who may have a task, once each; a worker that has not registered gets none, one on trial only one."""
         asking = [one for one in wanted if one.types is None or one.types]
         if not asking:
             return []

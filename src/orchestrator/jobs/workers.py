@@ -82,7 +82,7 @@ class Workers:
         self, worker: Worker, update: StatusUpdate
     ) -> tuple[Pause | Drain | Leave | None, Sequence[tuple[UUID, int]]]:
         """Take in a worker's own report; return what people ordered, and (task, attempt) that it must stop."""
-        refused = await self._registry.record([update])
+        refused = (await self._registry.record([update])).refused
         async with self._pool.acquire() as db:
             await queries.name(db, worker)
             now = await queries.now(db)

@@ -15,7 +15,7 @@ from orchestrator.keys import admission
 from orchestrator.keys.model import Keys
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
-from orchestrator.leases.queries import End
+from orchestrator.leases.model import End
 from orchestrator.leases.rules import Finish
 from orchestrator.registry.breaker import record_outcomes
 from orchestrator.registry.rules import BreakerPolicy, Outcome, agent_outcome, is_infrastructure

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from orchestrator.leases.model import Line, Room
+from orchestrator.leases.model import Line
+from orchestrator.registry.model import Room
 
 # Maximum number of agents that are remembered.
 MOST = 20_000

@@ -10,7 +10,7 @@ from common.rest.dead_letters import DeadLetterKind
 from orchestrator.dead_letters.model import NewLetter
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.leases.given import GivenLease
-from orchestrator.leases.queries import End
+from orchestrator.leases.model import End
 from orchestrator.tasks.model import NewTask, Task
 
 KIND_OF_END = {

@@ -19,10 +19,11 @@ from orchestrator.events.queries import Written
 from orchestrator.leases import events as told
 from orchestrator.leases import queries
 from orchestrator.leases.credits import Credits
-from orchestrator.leases.model import Asker, Leased, Line, Room
+from orchestrator.leases.model import Asker, Leased, Line
 from orchestrator.leases.pairing import line_of, pair, suitable
 from orchestrator.placement import queries as placement
 from orchestrator.placement.model import Aim
+from orchestrator.registry.model import Room
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.settings import STANDARD
 from orchestrator.tasks import queries as tasks

@@ -1,4 +1,4 @@
-"""Who takes work, how much more of it, and what was leased to whom."""
+"""Who takes work, how much more of it, what was leased to whom, and how that ended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from common.lifecycle import Status
+from common.messages import WorkResult
 from orchestrator.tasks.model import NewTask, Task
 
 
@@ -37,17 +39,6 @@ class Line(NamedTuple):
     aim: str
 
 
-class Room(NamedTuple):
-    """The credit of an agent after a statement: how many more tasks it takes, its newest message's number, and how many
-    tasks its session was granted.
-    """
-
-    agent_id: UUID
-    room: int
-    credit: int
-    granted: int
-
-
 @dataclass(frozen=True, slots=True)
 class Leased:
     """One attempt that was just leased. `task` is as it was before; `credit` is that of `common.messages.Grant`."""
@@ -59,3 +50,45 @@ class Leased:
     fence: int
     lease: timedelta
     credit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an attempt ended, for its row and, where `status` is given, for its task.
+
+    `counts`: whether the attempt was a start of the work.
+    """
+
+    task_id: UUID
+    fence: int
+    outcome: str
+    status: Status | None = None
+    output: str = ""
+    exit_code: int | None = None
+    error_code: int | None = None
+    error_message: str | None = None
+    duration_ms: int | None = None
+    output_bytes: dict[str, int] | None = None
+    output_dropped: dict[str, int] | None = None
+    artifacts_path: str | None = None
+    result: Any = None
+    counts: bool = True
+
+    @classmethod
+    def of(cls, result: WorkResult, status: Status | None) -> "End":
+        """Return what a result says."""
+        return cls(
+            result.task_id,
+            result.fence,
+            outcome=result.status,
+            status=status,
+            output=result.output,
+            exit_code=result.exit_code,
+            error_code=result.error_code,
+            error_message=result.error_message,
+            duration_ms=result.duration_ms,
+            output_bytes={stream.value: size for stream, size in result.output_bytes.items()},
+            output_dropped={stream.value: size for stream, size in result.output_dropped.items()} or None,
+            artifacts_path=result.artifacts_path,
+            result=result.result,
+        )

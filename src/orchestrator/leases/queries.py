@@ -1,46 +1,21 @@
-"""SQL about leases: which tasks wait, which agents have room, and what becomes of leases."""
+"""SQL about leases: which tasks wait, who may have them, and what becomes of leases."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-import asyncpg
-
-from common.lifecycle import Status
-from common.messages import Credit, Lease, WorkResult
+from common.messages import Lease
 from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
 from orchestrator.events.queries import Written
-from orchestrator.leases.model import Asker, Line, Room
+from orchestrator.leases.credit_queries import rooms_of
+from orchestrator.leases.model import Asker, End, Line
 from orchestrator.leases.rules import Attempt
+from orchestrator.registry.model import Room
+from orchestrator.registry.queries import ROOM
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
-
-
-def credited(parameter: str, *, after: str) -> str:
-    """Return CTEs that take in credit, once the CTE `after` holds its rows; the last one, `credited`, has the room."""
-    return f"""
-    agents AS MATERIALIZED (
-        SELECT agent.agent_id, said.number, said.most
-          FROM jsonb_to_recordset({parameter}::jsonb) AS said (agent_id uuid, session uuid, number bigint, most bigint)
-          JOIN agent ON agent.agent_id = said.agent_id AND agent.boot_id = said.session
-         WHERE (SELECT count(*) FROM {after}) >= 0
-         ORDER BY agent.agent_id
-           FOR UPDATE OF agent
-    ), credited AS (
-        UPDATE agent
-           SET credit_number = greatest(agent.credit_number, agents.number),
-               credit_limit = greatest(agent.credit_limit, agents.most)
-          FROM agents
-         WHERE agent.agent_id = agents.agent_id
-     RETURNING agent.agent_id, agent.credit_limit - agent.granted AS room, agent.credit_number AS credit, agent.granted
-    )"""  # noqa: S608 - constants only
-
-
-CREDIT = "WITH " + credited("$1", after="(SELECT) AS nothing") + " SELECT * FROM credited"  # noqa: S608 - constants only
 
 # The first of each line of tasks that wait, step by step through the index `task_claimable`: each line costs one
 # look-up, however long it is.
@@ -67,18 +42,18 @@ ONE_GIVER_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('chiffon.give'))"
 
 # Agents that take work through the broker, those with most room first. Whether one may have work is asked of those that
 # are returned only.
-ASKERS = """
+ASKERS = f"""
     SELECT asker.agent_id, asker.agent_type, asker.boot_id, asker.work_types, asker.labels,
            CASE judged.verdict WHEN 'trial' THEN 1 ELSE asker.room END AS room
-      FROM (SELECT agent_id, agent_type, boot_id, work_types, labels, credit_limit - granted AS room
+      FROM (SELECT agent_id, agent_type, boot_id, work_types, labels, {ROOM} AS room
               FROM agent
-             WHERE agent_type = ANY($1::text[]) AND granted < credit_limit AND worker_id IS NULL
+             WHERE agent_type = ANY($1::text[]) AND {ROOM} > 0 AND worker_id IS NULL
                AND boot_id IS NOT NULL AND status IN ('online', 'busy') AND last_heartbeat_at >= now() - $2::interval
-             ORDER BY credit_limit - granted DESC, agent_id) AS asker
+             ORDER BY {ROOM} DESC, agent_id) AS asker
      CROSS JOIN LATERAL (SELECT agent_may_work(asker.agent_id) AS verdict) AS judged
      WHERE judged.verdict IN ('free', 'trial')
      LIMIT $3
-"""
+"""  # noqa: S608 - constants only
 
 # The best of each line; what another transaction holds is skipped. `rank` is the one order: the lowest goes first.
 WAITING = f"""
@@ -101,24 +76,6 @@ WAITING = f"""
      ORDER BY rank, dispatch_no
 """  # noqa: S608 - constants only
 
-
-def returned() -> str:
-    """Return what stands behind `events.WRITE` in statements that change leases.
-
-    That are the tasks that were changed, each with the fence of its attempt; what the agents have room for; what was
-    told.
-    """
-    return """
-    SELECT task_id, fence, NULL::uuid AS agent_id, NULL::bigint AS room, NULL::bigint AS credit,
-           NULL::bigint AS granted, NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions
-      FROM tried
-     UNION ALL
-    SELECT NULL, NULL, agent_id, room, credit, granted, NULL, NULL, NULL FROM credited
-     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, before, at, positions FROM numbers
-"""
-
-
 # The one statement that leases tasks which wait. What was read may have changed since, so it asks again, and holds what
 # it changes: tasks in the order of their ids, then agents, the head of the events last. An agent gets as many as it has
 # credit for, or none; one on trial gets one, and then waits for how that ends. An agent that claims over HTTP has no
@@ -126,7 +83,7 @@ def returned() -> str:
 # runs: it takes those for short when it last looked before much did, and would read all of it in place of the few that
 # are named.
 LEASE = (
-    """
+    f"""
     WITH held AS MATERIALIZED (
         SELECT new.*
           FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::interval[])
@@ -143,7 +100,7 @@ LEASE = (
           FROM asked
           JOIN agent USING (agent_id)
          WHERE (agent.worker_id IS NOT NULL
-                OR agent.boot_id = asked.claim_id AND agent.granted + asked.tasks <= agent.credit_limit)
+                OR agent.boot_id = asked.claim_id AND asked.tasks <= {ROOM})
            AND (agent_may_work(agent.agent_id) = 'free'
                 OR agent_may_work(agent.agent_id) = 'trial' AND asked.tasks = 1 AND agent.tripped_until <= now())
          ORDER BY agent.agent_id
@@ -154,7 +111,7 @@ LEASE = (
                tripped_until = CASE WHEN agent.tripped_until IS NOT NULL THEN now() + $6::interval END
           FROM agents
          WHERE agent.agent_id = agents.agent_id
-     RETURNING agent.agent_id, agent.agent_type, agent.credit_limit - agent.granted AS room,
+     RETURNING agent.agent_id, agent.agent_type, {ROOM} AS room,
                agent.credit_number AS credit, agent.granted
     ), claimed AS (
         UPDATE task
@@ -179,40 +136,13 @@ LEASE = (
           JOIN tried USING (task_id)
     ), """  # noqa: S608 - constants only
     + events.WRITE
-    + returned()
+    + RETURNED
 )
 
 REST = """
     UPDATE task SET not_before = now() + new.rest
       FROM unnest($1::uuid[], $2::interval[]) AS new (task_id, rest)
      WHERE task.task_id = new.task_id AND coalesce(task.status = 'pending', false)
-"""
-
-# Running tasks of a session that its agent does not name in its heartbeat. Their leases begin anew, since the agent
-# counts them from that heartbeat; those that an agent still has not got after three times a lease are left to end.
-GRANT_AGAIN = f"""
-    WITH held AS (
-        SELECT task.task_id
-          FROM task
-          JOIN unnest($1::uuid[], $2::uuid[]) AS session (agent_id, claim_id)
-            ON task.agent_id = session.agent_id AND task.claim_id = session.claim_id
-          JOIN agent ON agent.agent_id = session.agent_id
-         WHERE task.status = 'running' AND task.task_id <> ALL(agent.current_tasks)
-           AND task.started_at > now() - 3 * $3::interval AND agent_may_work(agent.agent_id) <> 'shut_out'
-         ORDER BY task.task_id
-           FOR UPDATE OF task
-    )
-    UPDATE task SET lease_expires_at = now() + $3::interval
-      FROM held
-     WHERE task.task_id = held.task_id AND task.status = 'running'
- RETURNING {COLUMNS}, now() AS read_at
-"""  # noqa: S608 - constants only
-
-# A lease that ended without its agent ever hearing of it takes no room any more.
-TAKE_BACK = """
-    UPDATE agent SET granted = granted - least(granted, new.tasks)
-      FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS new (agent_id, session, tasks)
-     WHERE agent.agent_id = new.agent_id AND agent.boot_id = new.session
 """
 
 ATTEMPTS = """
@@ -227,14 +157,6 @@ ATTEMPTS = """
 """
 
 # A grant that came too late (5002), or was handed back without a code, is no fault of the agent.
-REFUSED_LATELY = """
-    SELECT agent_id, task_id, now() - max(ended_at) AS ago
-      FROM attempt
-     WHERE agent_id = ANY($1::uuid[]) AND NOT started AND ended_at > now() - $2::interval
-       AND error_code <> 5002
-     GROUP BY agent_id, task_id
-"""
-
 REFUSALS = """
     SELECT task_id, agent_id, now() - max(ended_at) AS ago
       FROM attempt
@@ -315,48 +237,6 @@ COUNT_RUNNING = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """How an attempt ended, for its row and, where `status` is given, for its task.
-
-    `counts`: whether the attempt was a start of the work.
-    """
-
-    task_id: UUID
-    fence: int
-    outcome: str
-    status: Status | None = None
-    output: str = ""
-    exit_code: int | None = None
-    error_code: int | None = None
-    error_message: str | None = None
-    duration_ms: int | None = None
-    output_bytes: dict[str, int] | None = None
-    output_dropped: dict[str, int] | None = None
-    artifacts_path: str | None = None
-    result: Any = None
-    counts: bool = True
-
-    @classmethod
-    def of(cls, result: WorkResult, status: Status | None) -> "End":
-        """Return what a result says."""
-        return cls(
-            result.task_id,
-            result.fence,
-            outcome=result.status,
-            status=status,
-            output=result.output,
-            exit_code=result.exit_code,
-            error_code=result.error_code,
-            error_message=result.error_message,
-            duration_ms=result.duration_ms,
-            output_bytes={stream.value: size for stream, size in result.output_bytes.items()},
-            output_dropped={stream.value: size for stream, size in result.output_dropped.items()} or None,
-            artifacts_path=result.artifacts_path,
-            result=result.result,
-        )
-
-
 async def lines(db: Connection) -> list[Line]:
     """Return the lines of tasks that wait; those of a line may all have to wait longer."""
     return [Line(*row) for row in await db.fetch(LINES)]
@@ -424,50 +304,6 @@ async def rest(db: Connection, tasks: Mapping[UUID, timedelta]) -> None:
     """Have locked tasks wait for a while before they are looked at again."""
     if tasks:
         await db.execute(REST, list(tasks), list(tasks.values()))
-
-
-async def take_in(db: Connection, credits: Mapping[UUID, Credit]) -> list[Room]:
-    """Note for how much work agents ask, and return their room; what an earlier session asks for counts no more."""
-    return rooms_of(await db.fetch(CREDIT, credit_rows(credits))) if credits else []
-
-
-async def grant_again(db: Connection, sessions: Mapping[UUID, UUID], *, lease: timedelta) -> list[Task]:
-    """Prolong the leases of tasks that run in these sessions, by agent, and that their heartbeats do not name."""
-    rows = await db.fetch(GRANT_AGAIN, list(sessions), list(sessions.values()), lease)
-    return [Task.from_row(row) for row in rows]
-
-
-async def take_back(db: Connection, lost: Mapping[UUID, tuple[UUID, int]]) -> None:
-    """Count grants, by agent its session and their number, as if they had never been made."""
-    if lost:
-        await db.execute(
-            TAKE_BACK, list(lost), [session for session, _ in lost.values()], [count for _, count in lost.values()]
-        )
-
-
-def rooms_of(rows: Iterable[asyncpg.Record]) -> list[Room]:
-    """Find what a statement returned of the agents' room."""
-    return [
-        Room(row["agent_id"], row["room"], row["credit"], row["granted"]) for row in rows if row["agent_id"] is not None
-    ]
-
-
-def credit_rows(credits: Mapping[UUID, Credit]) -> list[dict[str, Any]]:
-    """Return the parameter of `credited`: what agents ask for, in one list."""
-    return [
-        {"agent_id": str(agent_id), "session": str(one.session), "number": one.number, "most": one.limit}
-        for agent_id, one in credits.items()
-    ]
-
-
-async def refused_lately(
-    db: Connection, agent_ids: Collection[UUID], *, within: timedelta
-) -> dict[UUID, dict[UUID, timedelta]]:
-    """Return the tasks that each agent refused within that time before anything of them ran, and how long ago."""
-    refused: dict[UUID, dict[UUID, timedelta]] = {}
-    for row in await db.fetch(REFUSED_LATELY, list(agent_ids), within):
-        refused.setdefault(row["agent_id"], {})[row["task_id"]] = row["ago"]
-    return refused
 
 
 async def refusals(db: Connection, task_ids: Collection[UUID]) -> dict[UUID, dict[UUID, timedelta]]:

@@ -11,13 +11,13 @@ from orchestrator.events.model import NewEvent
 from orchestrator.events.own import OwnEvents
 from orchestrator.keys.model import has_keys
 from orchestrator.leases import events as told
-from orchestrator.leases import finishing
+from orchestrator.leases import finish_queries
 from orchestrator.leases.given import GivenLease, GivenLeases
-from orchestrator.leases.model import Room
-from orchestrator.leases.queries import End
+from orchestrator.leases.model import End
 from orchestrator.leases.rules import Attempt, Finish, Verdict, judge_completed, judge_result
 from orchestrator.output.model import NewChunk
 from orchestrator.output.service import chunks_of_result, written
+from orchestrator.registry.model import Room
 from orchestrator.registry.rules import agent_outcome
 from orchestrator.tasks.model import Task
 
@@ -69,7 +69,7 @@ async def finish(
         else:
             to_read.append(result)
     async with pool.acquire() as db:
-        known = await finishing.reported(db, {(one.task_id, one.attempt) for one in to_read}) if to_read else {}
+        known = await finish_queries.reported(db, {(one.task_id, one.attempt) for one in to_read}) if to_read else {}
         for result in to_read:
             task, attempt = known.get((result.task_id, result.attempt), (None, None))
             if task is None or attempt is None or task.read_at is None:
@@ -80,7 +80,7 @@ async def finish(
         if not endings.ends:
             return [], None
         with own.writing():
-            ended, rooms, written_events = await finishing.finish(
+            ended, rooms, written_events = await finish_queries.finish(
                 db, endings.ends, endings.pieces, endings.events, credits
             )
             own.add(endings.events, written_events, {position: piece.text for piece, position in endings.pieces})

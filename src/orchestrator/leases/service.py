@@ -21,14 +21,13 @@ from common.safeguards import Safeguard, is_on
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.events.own import OwnEvents
 from orchestrator.keys import admission
+from orchestrator.leases import credit_queries, queries
 from orchestrator.leases import events as told
-from orchestrator.leases import queries
 from orchestrator.leases import results as plain_results
 from orchestrator.leases.changes import Changes
 from orchestrator.leases.credits import Credits
 from orchestrator.leases.given import GivenLeases
-from orchestrator.leases.model import Leased, Room
-from orchestrator.leases.queries import End
+from orchestrator.leases.model import End, Leased
 from orchestrator.leases.rules import (
     AGENT_LOST,
     LOST_CODE,
@@ -43,6 +42,7 @@ from orchestrator.leases.rules import (
 )
 from orchestrator.output.limit import capped
 from orchestrator.output.service import chunks_of_result, store_chunks
+from orchestrator.registry.model import Room
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.settings import STANDARD
 from orchestrator.tasks import queries as tasks
@@ -93,11 +93,12 @@ class LeaseService:
         if not credits:
             return []
         async with self._pool.acquire() as db:
-            rooms = await queries.take_in(db, credits)
-        self._learn(rooms)
+            rooms = await credit_queries.take_in(db, credits)
+        self.learn(rooms)
         return rooms
 
-    def _learn(self, rooms: Sequence[Room]) -> None:
+    def learn(self, rooms: Sequence[Room]) -> None:
+        """Note what room agents have, and look for work when some waits."""
         self._credits.learn(rooms)
         if self._credits.tasks_wait and rooms:
             self._relay.ring()
@@ -113,13 +114,14 @@ class LeaseService:
             return []
         async with self._pool.acquire() as db:
             sessions = {agent_id: credits[agent_id].session for agent_id in lost}
-            found = await queries.grant_again(db, sessions, lease=self._lease)
+            found = await credit_queries.grant_again(db, sessions, lease=self._lease)
             for task in found:
                 assert task.agent_id is not None
                 lost[task.agent_id] -= 1
-            gone = {agent_id: (credits[agent_id].session, count) for agent_id, count in lost.items() if count > 0}
-            await queries.take_back(db, gone)
-        log.warning("grants.lost", extra={"again": len(found), "over": sum(count for _, count in gone.values())})
+            over = {agent_id: count for agent_id, count in lost.items() if count > 0}
+            await credit_queries.note_lost(db, credits, over)
+        if found:
+            log.warning("grants.lost", extra={"again": len(found)})
         return [self._again(task, credits) for task in found]
 
     def _again(self, task: Task, credits: Mapping[UUID, Credit]) -> Leased:
@@ -163,7 +165,7 @@ class LeaseService:
             else ([], None)
         )
         if rooms is not None:
-            self._learn(rooms)
+            self.learn(rooms)
         elif credits:
             await self.take_in(credits)
         verdicts: dict[ResultKey, Verdict] = {_key(result): verdict for result, verdict in plain}

@@ -55,16 +55,13 @@ class ConsumeHeartbeats:
             await tell(self._broker, await self._leases.renew(renewals))
         updates = [payload for payload in payloads if isinstance(payload, StatusUpdate)]
         if updates:
-            await self._registry.record(updates)
-            await self._hear(updates, await self._ask_for(updates))
+            for update in updates:
+                self._credits.offers(update.agent_id, update.agent_type, update.work_types)
+            recorded = await self._registry.record(updates)
+            self._leases.learn(recorded.rooms)
+            await self._hear(updates, {room.agent_id: room.granted for room in recorded.rooms})
             # Only now: an agent that had no queue has one.
             self._send(await self._leases.settle(_credits(updates)))
-
-    async def _ask_for(self, updates: Sequence[StatusUpdate]) -> Mapping[UUID, int]:
-        """Note for how much work agents ask; return how much each session was granted in all."""
-        for update in updates:
-            self._credits.offers(update.agent_id, update.agent_type, update.work_types)
-        return {room.agent_id: room.granted for room in await self._leases.take_in(_credits(updates))}
 
     async def _hear(self, updates: Sequence[StatusUpdate], granted: Mapping[UUID, int]) -> None:
         """Say that they were heard; an agent that has no queues gets them: it may not be able to make its own."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -53,6 +53,17 @@ class Agent:
     @classmethod
     def from_row(cls, row: asyncpg.Record) -> "Agent":
         return cls(**{**row, "status": AgentStatus(row["status"])})
+
+
+class Room(NamedTuple):
+    """The credit of an agent after a statement: how many more tasks it takes, its newest message's number, and how many
+    tasks its session was granted.
+    """
+
+    agent_id: UUID
+    room: int
+    credit: int
+    granted: int
 
 
 class MayWork(StrEnum):

@@ -1,16 +1,21 @@
 """All SQL about agents."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from pydantic_core import to_json
 
 from common.messages import AgentStatus, StatusUpdate
 from orchestrator.database.pool import Connection
-from orchestrator.registry.model import Agent, Known, Standing
+from orchestrator.registry.model import Agent, Known, Room, Standing
 from orchestrator.registry.rules import labels_of_agent
+
+# How many more tasks an agent takes: those that its session may have been granted, less those that it was granted and
+# that came to it or may still come.
+ROOM = "agent.credit_limit + agent.lost - agent.granted"
 
 REGISTERED = """
     SELECT agent.agent_id, agent.status, agent.started_at, agent.paused_until, agent.paused_by, agent.pause_note,
@@ -59,18 +64,19 @@ AHEAD = "greatest(least(new.sent_at, now() + interval '1000 years'), now() - int
 # The pool is that of the first registration: of two at once that name different pools, one counts.
 UPSERT = f"""
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                       started_at, labels, clock_off_by, boot_id, schemas)
+                       started_at, labels, clock_off_by, boot_id, schemas, credit_number, credit_limit)
     SELECT new.agent_id, new.agent_type, new.status, new.hostname, new.version,
            ARRAY(SELECT jsonb_array_elements_text(new.work_types::jsonb)), new.slots,
            ARRAY(SELECT jsonb_array_elements_text(new.current_tasks::jsonb))::uuid[], new.resources, new.started_at,
            new.labels,
            CASE WHEN new.sent_at IS NULL THEN (SELECT clock_off_by FROM agent WHERE agent.agent_id = new.agent_id)
                 WHEN abs(extract(epoch FROM {AHEAD})) > $15 THEN {AHEAD} END,
-           new.boot_id, new.schemas
+           new.boot_id, new.schemas, new.credit_number, new.credit_limit
       FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
-                  $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[], $14::jsonb[])
+                  $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[], $14::jsonb[],
+                  $16::bigint[], $17::bigint[], $18::bigint[])
              AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                     started_at, labels, sent_at, boot_id, schemas)
+                     started_at, labels, sent_at, boot_id, schemas, credit_number, credit_limit, received)
      ORDER BY new.agent_id
         ON CONFLICT (agent_id) DO UPDATE
        SET status = excluded.status, hostname = excluded.hostname,
@@ -81,11 +87,18 @@ UPSERT = f"""
            schemas = CASE WHEN excluded.schemas = '{{}}' THEN agent.schemas ELSE excluded.schemas END,
            boot_before = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.boot_before ELSE agent.boot_id END,
            -- A new session has been granted nothing yet.
-           credit_number = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.credit_number ELSE 0 END,
-           credit_limit = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.credit_limit ELSE 0 END,
+           credit_number = CASE WHEN agent.boot_id = excluded.boot_id
+                                THEN greatest(agent.credit_number, excluded.credit_number)
+                                ELSE excluded.credit_number END,
+           credit_limit = CASE WHEN agent.boot_id = excluded.boot_id
+                               THEN greatest(agent.credit_limit, excluded.credit_limit)
+                               ELSE excluded.credit_limit END,
            granted = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.granted ELSE 0 END,
+           lost = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.lost ELSE 0 END,
+           lost = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.lost ELSE 0 END,
            worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
      WHERE agent.agent_type = excluded.agent_type
+ RETURNING agent.agent_id, {ROOM} AS room, agent.credit_number AS credit, agent.granted
 """  # noqa: S608 - constants only
 
 # What most heartbeats are: a process says the same as before, but for what changes all the time, and nothing holds it
@@ -94,11 +107,12 @@ BEAT = f"""
     WITH held AS MATERIALIZED (
         SELECT new.agent_id, new.status,
                ARRAY(SELECT jsonb_array_elements_text(new.current_tasks::jsonb))::uuid[] AS current_tasks,
-               new.resources, new.labels, new.schemas
+               new.resources, new.labels, new.schemas, new.credit_number, new.credit_limit, new.received
           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
-                      $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[], $14::jsonb[])
+                      $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[], $14::jsonb[],
+                      $16::bigint[], $17::bigint[], $18::bigint[])
                  AS new (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                         started_at, labels, sent_at, boot_id, schemas)
+                         started_at, labels, sent_at, boot_id, schemas, credit_number, credit_limit, received)
           JOIN agent USING (agent_id)
          WHERE agent.started_at = new.started_at AND agent.agent_type = new.agent_type
            -- That an agent runs something, the events of its tasks tell.
@@ -113,10 +127,14 @@ BEAT = f"""
     UPDATE agent
        SET status = held.status, current_tasks = held.current_tasks, resources = held.resources,
            labels = held.labels, last_heartbeat_at = now(),
-           schemas = CASE WHEN held.schemas = '{{}}' THEN agent.schemas ELSE held.schemas END
+           schemas = CASE WHEN held.schemas = '{{}}' THEN agent.schemas ELSE held.schemas END,
+           credit_number = greatest(agent.credit_number, held.credit_number),
+           credit_limit = greatest(agent.credit_limit, held.credit_limit),
+           -- What came after all was not lost.
+           lost = greatest(least(agent.lost, agent.granted - held.received), 0)
       FROM held
      WHERE agent.agent_id = held.agent_id
- RETURNING agent.agent_id
+ RETURNING agent.agent_id, {ROOM} AS room, agent.credit_number AS credit, agent.granted
 """  # noqa: S608 - constants only
 
 LIST = """
@@ -260,16 +278,23 @@ async def known(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, Known
 
 async def beat(
     db: Connection, updates: Collection[StatusUpdate], known: Mapping[UUID, Known], *, skew: timedelta
-) -> set[UUID]:
-    """Store updates that bring no news, at most one for each agent; return the agents whose they were."""
-    return {row["agent_id"] for row in await db.fetch(BEAT, *_columns(updates, known, skew))}
+) -> list[Room]:
+    """Store updates that bring no news, at most one for each agent; return the room of the agents whose they were."""
+    return _rooms(await db.fetch(BEAT, *_columns(updates, known, skew)))
 
 
 async def record(
     db: Connection, updates: Collection[StatusUpdate], known: Mapping[UUID, Known], *, skew: timedelta
-) -> None:
-    """Store what agents say of themselves; at most one update for each agent. `skew`: clocks may differ so much."""
-    await db.execute(UPSERT, *_columns(updates, known, skew))
+) -> list[Room]:
+    """Store what agents say of themselves, at most one update for each agent; return their room.
+
+    `skew`: clocks may differ so much.
+    """
+    return _rooms(await db.fetch(UPSERT, *_columns(updates, known, skew)))
+
+
+def _rooms(rows: Iterable[asyncpg.Record]) -> list[Room]:
+    return [Room(row["agent_id"], row["room"], row["credit"], row["granted"]) for row in rows]
 
 
 def _columns(updates: Collection[StatusUpdate], known: Mapping[UUID, Known], skew: timedelta) -> tuple[Any, ...]:
@@ -289,6 +314,9 @@ def _columns(updates: Collection[StatusUpdate], known: Mapping[UUID, Known], ske
         [update.boot_id for update in updates],
         [update.schemas for update in updates],
         skew.total_seconds(),
+        [0 if update.credit is None else update.credit.number for update in updates],
+        [0 if update.credit is None else update.credit.limit for update in updates],
+        [0 if update.credit is None else update.credit.received for update in updates],
     )
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from common.messages import AgentStatus, StatusUpdate
@@ -13,7 +14,7 @@ from orchestrator.events.model import Kind, NewEvent
 from orchestrator.outbox import queries as outbox
 from orchestrator.outbox.model import NewOrder
 from orchestrator.registry import queries
-from orchestrator.registry.model import Agent, Known, Standing
+from orchestrator.registry.model import Agent, Known, Room, Standing
 from orchestrator.registry.rules import contradiction, is_replaced, second_process, standing_order
 from orchestrator.settings import STANDARD
 
@@ -23,6 +24,13 @@ TWO_PROCESSES = "an earlier process with the same agent id still runs: give each
 
 WORKING = frozenset({AgentStatus.ONLINE, AgentStatus.BUSY})
 BACK = {"reason": "it was started again, which ends its drain"}
+
+
+class Recorded(NamedTuple):
+    """What came of heartbeats: a Leave order for each agent of which two processes run, and the agents' room."""
+
+    refused: Mapping[UUID, Leave]
+    rooms: Sequence[Room]
 
 
 class RegistryService:
@@ -45,32 +53,33 @@ class RegistryService:
         self._gone_after = gone_after
         self._skew = clock_skew
 
-    async def record(self, updates: Sequence[StatusUpdate]) -> dict[UUID, Leave]:
-        """Store heartbeats, in the order in which they came, and tell of agents that are new or changed.
-
-        Return a Leave order for each agent of which two processes run.
-        """
+    async def record(self, updates: Sequence[StatusUpdate]) -> Recorded:
+        """Store heartbeats, in the order in which they came, and tell of agents that are new or changed."""
         latest = {update.agent_id: update for update in updates}
         async with self._pool.acquire() as db:
             known = await queries.known(db, latest)
             latest = {one: update for one, update in latest.items() if _fits(update, known.get(one))}
             as_before = await queries.beat(db, latest.values(), known, skew=self._skew)
-        rest = {one: update for one, update in latest.items() if one not in as_before}
-        return await self._take_in(rest, known) if rest else {}
+        beaten = {room.agent_id for room in as_before}
+        rest = {one: update for one, update in latest.items() if one not in beaten}
+        refused, rooms = await self._take_in(rest, known) if rest else ({}, [])
+        return Recorded(refused, [*as_before, *rooms])
 
     async def known(self, agent_id: UUID) -> Known | None:
         """Return the pool of an agent and its pinned labels; None when it neither enrolled nor registered."""
         async with self._pool.acquire() as db:
             return (await queries.known(db, [agent_id])).get(agent_id)
 
-    async def _take_in(self, latest: Mapping[UUID, StatusUpdate], known: Mapping[UUID, Known]) -> dict[UUID, Leave]:
+    async def _take_in(
+        self, latest: Mapping[UUID, StatusUpdate], known: Mapping[UUID, Known]
+    ) -> tuple[dict[UUID, Leave], list[Room]]:
         async with transaction(self._pool) as db:
             before = await queries.lock(db, list(latest))
             # Who was shut out is not known here any more, and so falls silent.
             latest = {one: update for one, update in latest.items() if one not in before or not before[one].shut_out}
             refused, found = await self._refuse_second_processes(db, latest, before)
             latest = {one: update for one, update in latest.items() if _counts(update, before.get(one), refused)}
-            await queries.record(db, latest.values(), known, skew=self._skew)
+            rooms = await queries.record(db, latest.values(), known, skew=self._skew)
             back = [agent_id for agent_id, update in latest.items() if _is_back(update, before.get(agent_id))]
             await queries.end_drains(db, back)
             after = await queries.standings(db, list(latest))
@@ -79,7 +88,7 @@ class RegistryService:
             clocks = [_clock_news(before.get(agent_id), standing) for agent_id, standing in after.items()]
             resumed = [NewEvent(Kind.AGENT_RESUMED, str(agent_id), BACK, agent_id=agent_id) for agent_id in back]
             await events.append(db, *(event for event in (*told, *clocks) if event is not None), *resumed, *found)
-        return refused
+        return refused, rooms
 
     async def _refuse_second_processes(
         self, db: Connection, updates: Mapping[UUID, StatusUpdate], before: Mapping[UUID, Standing]

@@ -242,16 +242,15 @@ class ScriptedOrchestrator:
         async with self._broker.consume(queue, prefetch=10) as consumer:
             while True:
                 deliveries = await consumer.receive(10)
-                for delivery in deliveries:
-                    message = decode(delivery.body)
+                for message in (decode(delivery.body) for delivery in deliveries):
+                    if isinstance(message.payload, StatusUpdate | WorkResults) and message.payload.credit is not None:
+                        self._take_in(message.payload.credit)
                     for envelope in _each(message):
                         self._note(envelope)
                         with suppress(BrokerUnavailable):  # the agent asks again
                             await self._answer(envelope)
-                    if isinstance(message.payload, StatusUpdate | WorkResults) and message.payload.credit is not None:
-                        self._take_in(message.payload.credit)
-                        with suppress(BrokerUnavailable):
-                            await self.give()
+                    with suppress(BrokerUnavailable):
+                        await self.give()
                 await consumer.ack(*deliveries)
 
     def _take_in(self, credit: Credit) -> None:
@@ -261,8 +260,6 @@ class ScriptedOrchestrator:
     def _note(self, envelope: Envelope) -> None:
         match envelope.payload:
             case StatusUpdate() as update:
-                if update.credit is not None:
-                    self.accounts.setdefault(update.credit.session, Account(update.credit.session))
                 self.heartbeats.append(update)
             case WorkStatus() as status:
                 self.statuses.append(status)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,20 +14,19 @@ import pytest
 from agents.main import run_agent
 from agents.settings import AgentSettings
 from common import safeguards
-from common.broker.base import Broker, Outgoing
+from common.broker.base import Address, Broker, Outgoing
 from common.broker.connect import open_broker
-from common.broker.topology import control_address
+from common.broker.topology import control_address, work_address
 from common.config import SharedSettings
 from common.errors import ErrorCode
 from common.messages import Grant, GrantedTask, ResultStatus, WorkRequest
-from common.protocol import ORCHESTRATOR, GrantEnvelope, encode
 from common.safeguards import Safeguard
 from common.signing.claims import SignedTask, sign_grant
 from common.signing.keys import PrivateKey
 from tests.eventually import eventually
 from tests.fuzz.bounds import MORE
 from tests.hand_made_jws import compact, decoded, header_of
-from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
+from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator, work_message
 
 FLOOD = 1000 * MORE
 SEED = 20261125
@@ -76,7 +75,6 @@ class Site:
             slots=4,
             heartbeat_seconds=0.5,
             stop_grace_seconds=0,
-            claim_timeout_seconds=1,
         )
         stop = asyncio.Event()
         ended = asyncio.create_task(run_agent(settings, SharedSettings(broker_url=self._url), stop=stop))
@@ -89,16 +87,22 @@ class Site:
             await ended
 
     async def inject(self, *bodies: bytes) -> None:
+        """Put messages straight into the agent's work queue."""
+        await self._put(work_address("infra", self.orchestrator.agent_id), bodies)
+
+    async def inject_as_orders(self, *bodies: bytes) -> None:
         """Put messages straight into the agent's control queue."""
-        address = control_address(self.orchestrator.agent_id)
+        await self._put(control_address(self.orchestrator.agent_id), bodies)
+
+    async def _put(self, address: Address, bodies: Sequence[bytes]) -> None:
         for begin in range(0, len(bodies), 100):
-            await self.broker.publish(*(Outgoing(address, body, "grant") for body in bodies[begin : begin + 100]))
+            await self.broker.publish(*(Outgoing(address, body, "x") for body in bodies[begin : begin + 100]))
 
     async def emptied(self) -> None:
-        queue = f"control.{self.orchestrator.agent_id}"
+        queues = (self.orchestrator.work_queue, f"control.{self.orchestrator.agent_id}")
 
         async def is_empty() -> bool:
-            return await self.broker.depth(queue) == 0
+            return not any([await self.broker.depth(queue) for queue in queues])
 
         await eventually(is_empty, timeout=60)
 
@@ -111,12 +115,8 @@ async def site(amqp_url: str, tmp_path: Path) -> AsyncIterator[Site]:
             yield opened
 
 
-def message(grant: Grant) -> bytes:
-    return encode(GrantEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=grant))
-
-
 def forged(site: Site, like: GrantedTask, word: str) -> GrantedTask:
-    """Return a grant of other work, as if it were that of a claim."""
+    """Return a grant of other work, as if it were that of an honest one."""
     work = WorkRequest(task_id=like.work.task_id, work_type="shell_script", parameters={"script": site.script(word)})
     return like.model_copy(update={"work": work})
 
@@ -142,20 +142,20 @@ async def test_of_thousands_of_forged_mutated_and_repeated_messages_none_is_run(
         honest = [await site.orchestrator.shell(site.script(f"honest{n}")) for n in range(5)]
         for task_id in honest:
             assert (await site.orchestrator.ended(task_id, timeout=60)).status is ResultStatus.COMPLETED
-        originals = [message(grant) for grant in site.recorded]
+        originals = [work_message(grant) for grant in site.recorded]
         strangers = []
         for n in range(200):
-            grant = forged(site, site.recorded[0].tasks[0], "forged").model_copy(update={"claim_id": uuid4()})
+            session = (uuid4(), site.orchestrator.account.session)[n % 2]
+            grant = forged(site, site.recorded[0].tasks[0], "forged").model_copy(update={"claim_id": session})
             grant = grant.model_copy(update={"work": grant.work.model_copy(update={"task_id": uuid4()})})
-            signature = (None, site.recorded[0].signature, _signed(thief, grant, site.orchestrator.agent_id))[n % 3]
-            strangers.append(message(Grant(tasks=[grant], signature=signature)))
+            thieves = _signed(thief, grant, site.orchestrator.agent_id, site.recorded[0].credit)
+            signature = (None, site.recorded[0].signature, thieves)[n % 3]
+            strangers.append(work_message(Grant(tasks=[grant], signature=signature, credit=site.recorded[0].credit)))
         flood = [mutated(chance.choice(originals), chance) for _ in range(FLOOD)] + strangers + originals * 40
         chance.shuffle(flood)
 
         await site.inject(*flood)
-        await site.orchestrator.publish_work(b"not a ticket")
-        for body in flood[:200]:
-            await site.orchestrator.publish_work(body)
+        await site.inject_as_orders(*flood[:200])
         await site.emptied()
         last = await site.orchestrator.shell(site.script("last"))
         assert (await site.orchestrator.ended(last, timeout=60)).status is ResultStatus.COMPLETED
@@ -165,7 +165,7 @@ async def test_of_thousands_of_forged_mutated_and_repeated_messages_none_is_run(
 
 
 @pytest.mark.parametrize("attack", ["unsigned", "edited", "by_a_thief", "for_another_agent", "of_another_task"])
-async def test_the_answer_to_a_claim_is_not_run_when_it_was_forged(attack: str, site: Site) -> None:
+async def test_a_grant_that_was_asked_for_is_not_run_when_it_was_forged(attack: str, site: Site) -> None:
     thief = PrivateKey.new()
 
     def forge(honest: Grant) -> Grant:
@@ -178,11 +178,11 @@ async def test_the_answer_to_a_claim_is_not_run_when_it_was_forged(attack: str, 
             "unsigned": None,
             "edited": honest.signature,
             # A key that the agent does not know yet is waited for; the thief gives his the name of one that it knows.
-            "by_a_thief": _by_a_thief(thief, _signed(ours, evil, agent_id)),
-            "for_another_agent": _signed(ours, evil, agent_id),
-            "of_another_task": _signed(ours, other, agent_id),
+            "by_a_thief": _by_a_thief(thief, _signed(ours, evil, agent_id, honest.credit)),
+            "for_another_agent": _signed(ours, evil, agent_id, honest.credit),
+            "of_another_task": _signed(ours, other, agent_id, honest.credit),
         }[attack]
-        return Grant(tasks=[evil], signature=signature)
+        return Grant(tasks=[evil], signature=signature, credit=honest.credit)
 
     site.orchestrator.answer_with = forge
     async with site.agent():
@@ -194,33 +194,61 @@ async def test_the_answer_to_a_claim_is_not_run_when_it_was_forged(attack: str, 
     assert (site.ran, site.begun) == ([], [])
 
 
+async def test_a_lease_is_not_made_younger_than_it_was_signed(site: Site) -> None:
+    async with site.agent():
+        older = site.orchestrator.account.number
+        await eventually(lambda: site.orchestrator.account.number > older)
+        newer = site.orchestrator.account.number
+        site.orchestrator.answer_with = lambda honest: honest.model_copy(update={"credit": newer})
+        site.orchestrator.is_silent = True
+        task_id = await site.orchestrator.shell(site.script("honest"))
+
+        await site.orchestrator.send_grant(site.orchestrator.grant_of(task_id), credit=older)
+
+        result = await site.orchestrator.ended(task_id)
+    assert result.error_code == ErrorCode.AUTHENTICATION_FAILED
+    assert (site.ran, site.begun) == ([], [])
+
+
 async def test_a_recorded_grant_is_not_run_again_after_a_restart(site: Site) -> None:
     async with site.agent():
         task_id = await site.orchestrator.shell(site.script("once"))
         await site.orchestrator.ended(task_id)
     [recorded] = site.recorded
-    site.orchestrator.answer_with = lambda _: recorded
     async with site.agent():
-        await site.inject(message(recorded))
-        await site.orchestrator.publish_ticket(task_id)
-        await eventually(lambda: len(site.orchestrator.claims) >= 2)
-        await site.emptied()
+        await site.inject(work_message(recorded))
+        last = await site.orchestrator.shell(site.script("last"))
+        await site.orchestrator.ended(last)
 
-    assert site.ran == ["once"]
+    assert site.ran == ["once", "last"]
     # Nothing of it goes back as untouched.
     assert [result.started for result in site.orchestrator.results[task_id]] == [True]
+
+
+async def test_a_grant_that_was_withheld_until_the_agent_had_restarted_is_not_run(site: Site) -> None:
+    async with site.agent():
+        site.orchestrator.is_silent = True
+        task_id = await site.orchestrator.shell(site.script("withheld"))
+        grant, credit = site.orchestrator.grant_of(task_id), site.orchestrator.account.number
+        signature = site.orchestrator.signature(grant, credit=credit)
+    async with site.agent():
+        await site.inject(work_message(Grant(tasks=[grant], signature=signature, credit=credit)))
+        result = await site.orchestrator.ended(task_id)
+
+    assert (result.error_code, result.retryable, result.started) == (ErrorCode.AGENT_UNAVAILABLE, True, False)
+    assert (site.ran, site.begun) == ([], [])
 
 
 async def test_without_the_signature_the_forged_answer_is_seen_to_run(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def resigned(grant: GrantedTask) -> str:
-        return _signed(PrivateKey.new(), grant, site.orchestrator.agent_id)
+    def forge(honest: Grant) -> Grant:
+        evil = forged(site, honest.tasks[0], "evil")
+        signature = _signed(PrivateKey.new(), evil, site.orchestrator.agent_id, honest.credit)
+        return Grant(tasks=[evil], signature=signature, credit=honest.credit)
 
     monkeypatch.setattr(safeguards, "removed", lambda: Safeguard.SIGNATURE)
-    site.orchestrator.answer_with = lambda honest: Grant(
-        tasks=[evil := forged(site, honest.tasks[0], "evil")], signature=resigned(evil)
-    )
+    site.orchestrator.answer_with = forge
     async with site.agent():
         await site.orchestrator.ended(await site.orchestrator.shell(site.script("honest")))
 
@@ -235,9 +263,8 @@ async def test_without_the_protection_the_recorded_grant_is_seen_to_run_again(
         task_id = await site.orchestrator.shell(site.script("once"))
         await site.orchestrator.ended(task_id)
     [recorded] = site.recorded
-    site.orchestrator.answer_with = lambda _: recorded
     async with site.agent():
-        await site.orchestrator.publish_ticket(task_id)
+        await site.inject(work_message(recorded))
         await eventually(lambda: len(site.ran) == 2)
 
     assert site.ran == ["once", "once"]
@@ -248,5 +275,6 @@ def _by_a_thief(thief: PrivateKey, signature: str) -> str:
     return compact(header_of(signature), decoded(signature.split(".")[1]), thief.key.sign)
 
 
-def _signed(key: PrivateKey, grant: GrantedTask, agent_id: UUID) -> str:
-    return sign_grant(key, agent_id, [SignedTask.of(grant)], now=datetime.now(UTC), valid=timedelta(minutes=1))
+def _signed(key: PrivateKey, grant: GrantedTask, agent_id: UUID, credit: int | None) -> str:
+    tasks, valid = [SignedTask.of(grant)], timedelta(minutes=1)
+    return sign_grant(key, agent_id, tasks, now=datetime.now(UTC), valid=valid, credit=credit)

@@ -83,7 +83,7 @@ async def test_what_is_said_while_the_broker_is_away_arrives_afterwards(
     assert orchestrator.output(task) == "before\n" + "".join(f"{number}\n" for number in range(1, 300_001))
 
 
-async def test_a_slot_whose_consumer_fails_comes_back(
+async def test_an_agent_whose_consumer_fails_comes_back(
     broker: MemoryBroker, orchestrator: ScriptedOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cable = Cable(broker)
@@ -91,8 +91,8 @@ async def test_a_slot_whose_consumer_fails_comes_back(
         await eventually(lambda: orchestrator.heartbeats)
         await broker.delete(RESULTS)
         # There is no queue for its report to go to, so settling it fails and the consumer is thrown away.
-        await orchestrator.publish_work(b"not a ticket")
-        await eventually(lambda: "slot.failed" in caplog.text)
+        await orchestrator.publish_work(b"not a message")
+        await eventually(lambda: "loop.failed" in caplog.text)
         await broker.declare(*REPLY_QUEUES)
         task = await orchestrator.dispatch("echo", message="x")
 

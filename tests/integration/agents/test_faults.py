@@ -9,11 +9,12 @@ import pytest
 
 from common.broker.base import Broker
 from common.errors import ErrorCode
-from common.messages import ResultStatus
-from common.protocol import ORCHESTRATOR, TicketEnvelope, encode
+from common.messages import Grant, ResultStatus
+from common.orders import Control, Heard, Resume
+from common.protocol import ORCHESTRATOR, ControlEnvelope, encode
 from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent
-from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
+from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator, work_message
 
 
 async def reported(orchestrator: ScriptedOrchestrator, *, count: int) -> list[tuple[bytes, str, str]]:
@@ -30,7 +31,7 @@ def process_is_gone(pid: int) -> bool:
     return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
 
 
-async def test_a_ticket_that_cannot_be_read_is_reported_and_the_agent_lives_on(
+async def test_work_that_cannot_be_read_is_reported_and_the_agent_lives_on(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
 ) -> None:
     await start_agent(slots=1)
@@ -41,70 +42,65 @@ async def test_a_ticket_that_cannot_be_read_is_reported_and_the_agent_lives_on(
 
     [(body, reason, queue)] = await reported(orchestrator, count=1)
     assert body == b'{"type": "work_req'
-    assert queue == "work.infra"
-    assert await broker.depth("work.infra") == 0
+    assert queue == orchestrator.work_queue
+    assert await broker.depth(orchestrator.work_queue) == 0
     assert "Invalid JSON" in reason
 
 
 async def test_an_envelope_of_the_wrong_type_is_reported_and_the_agent_lives_on(
-    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
 ) -> None:
     await start_agent(slots=1)
     first = await orchestrator.dispatch("echo", message="first")
     await orchestrator.ended(first)
-    grant = orchestrator.grants[first]
-    wrong = encode(
-        TicketEnvelope.model_validate(
-            {
-                "from_agent": ORCHESTRATOR,
-                "to_agent": "infra",
-                "payload": {"task_id": grant.work.task_id, "work_type": "echo", "fence": 0},
-            }
-        )
-    )
-    await orchestrator.tell_raw(wrong)
+    work = work_message(Grant(tasks=[orchestrator.grants[first]]))
+    order = encode(ControlEnvelope(from_agent=ORCHESTRATOR, to_agent="agent", payload=Control(order=Resume())))
+    await orchestrator.tell_raw(work)
     await orchestrator.tell_raw(b"\xff")
-    await orchestrator.publish_work(wrong.replace(b'"work_request"', b'"no_such_type"'))
+    await orchestrator.publish_work(order)
+    await orchestrator.publish_work(work.replace(b'"work_request"', b'"no_such_type"'))
     following = await orchestrator.dispatch("echo", message="next")
 
     await orchestrator.ended(following)
 
-    reports = await reported(orchestrator, count=3)
+    reports = await reported(orchestrator, count=4)
     reasons = {reason for _, reason, _ in reports}
-    assert {queue for _, _, queue in reports} == {"work.infra", f"control.{orchestrator.agent_id}"}
-    assert any("takes grant, refusal and control, not work_request" in reason for reason in reasons)
-    assert any("no_such_type" in reason or "type" in reason for reason in reasons)
+    assert {queue for _, _, queue in reports} == {orchestrator.work_queue, f"control.{orchestrator.agent_id}"}
+    assert any("control queue takes control, not work_request" in reason for reason in reasons)
+    assert any("work queue takes work_request, not control" in reason for reason in reasons)
+    assert any("no_such_type" in reason for reason in reasons)
 
 
-async def test_an_unanswered_claim_is_repeated_with_the_same_id(
+async def test_a_grant_that_was_lost_is_missed_and_runs_when_it_is_sent_again(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent
 ) -> None:
     await start_agent(slots=1)
     orchestrator.is_silent = True
     task = await orchestrator.dispatch("echo", message="late")
-    await eventually(lambda: len(orchestrator.claims) == 2)
-    orchestrator.is_silent = False
+    lost = orchestrator.grant_of(task)
+    orchestrator.account.granted += 1
+    await eventually(lambda: orchestrator.credits[-1].heard == 1)
+    assert orchestrator.credits[-1].received == 0
 
+    await orchestrator.send_grant(lost)
     await orchestrator.ended(task)
 
-    assert len({claim.claim_id for claim in orchestrator.claims}) == 1
+    await eventually(lambda: orchestrator.credits[-1].received == 1)
 
 
-async def test_a_claim_that_nobody_answers_gives_the_ticket_back(
+async def test_the_number_of_grants_that_an_earlier_process_heard_of_is_not_believed(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent
 ) -> None:
-    await start_agent(slots=1, claim_timeout_seconds=0.1)
-    orchestrator.is_silent = True
-    task = await orchestrator.dispatch("echo", message="late")
+    await start_agent(slots=1)
 
-    # A new asking, with an id of its own, can only come from a ticket that was delivered again.
-    await eventually(lambda: len({claim.claim_id for claim in orchestrator.claims}) == 2)
-    orchestrator.is_silent = False
+    await orchestrator.order(Heard(beat_id=uuid4(), granted=1000))
+    beats = len(orchestrator.heartbeats)
+    await eventually(lambda: len(orchestrator.heartbeats) >= beats + 3)
 
-    assert await orchestrator.ended(task)
+    assert orchestrator.credits[-1].heard == 0
 
 
-async def test_a_second_grant_of_the_same_claim_changes_nothing(
+async def test_a_grant_that_comes_again_changes_nothing(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
 ) -> None:
     await start_agent(slots=2)
@@ -123,23 +119,37 @@ async def test_a_second_grant_of_the_same_claim_changes_nothing(
     assert result is not None
     assert result.status is ResultStatus.COMPLETED
     assert orchestrator.output(task) == "running\n"
+    await eventually(lambda: (orchestrator.credits[-1].received, orchestrator.credits[-1].limit) == (2, 4))
 
 
-async def test_a_grant_that_nobody_waits_for_is_handed_back(
+async def test_a_grant_for_an_earlier_process_is_handed_back(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent
 ) -> None:
     await start_agent(slots=1)
     task = await orchestrator.dispatch("echo", message="x")
     await orchestrator.ended(task)
-    late = orchestrator.grants[task].model_copy(update={"claim_id": uuid4(), "fence": 77})
-    await orchestrator.send_grant(late)
+    stray = orchestrator.grants[task].model_copy(update={"claim_id": uuid4(), "fence": 77})
+    await orchestrator.send_grant(stray)
 
     await eventually(lambda: len(orchestrator.results[task]) == 2)
 
     handed_back = orchestrator.results[task][1]
     assert (handed_back.status, handed_back.error_code) == (ResultStatus.FAILED, ErrorCode.AGENT_UNAVAILABLE)
-    assert handed_back.retryable
-    assert handed_back.fence == 77
+    assert (handed_back.retryable, handed_back.started, handed_back.fence) == (True, False, 77)
+    assert {credit.received for credit in orchestrator.credits[-2:]} == {1}
+
+
+async def test_a_grant_that_answers_no_message_of_this_process_is_handed_back(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    await start_agent(slots=1)
+    orchestrator.is_silent = True
+    task = await orchestrator.dispatch("echo", message="x")
+
+    await orchestrator.send_grant(orchestrator.grant_of(task), credit=1_000_000)
+
+    result = await orchestrator.ended(task)
+    assert (result.error_code, result.retryable, result.started) == (ErrorCode.AGENT_UNAVAILABLE, True, False)
 
 
 async def test_a_cancel_stops_the_whole_group(orchestrator: ScriptedOrchestrator, start_agent: StartAgent) -> None:

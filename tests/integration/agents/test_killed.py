@@ -58,7 +58,6 @@ async def test_what_work_had_started_dies_with_an_agent_that_is_killed(
             "setsid -f env -i /bin/sh -c 'echo $$; exec /bin/sleep 600'; wait"
         )
         await eventually(lambda: orchestrator.output(task).count("\n") == 3)
-        orchestrator.refuses.add(task)
 
         await agent.kill()
 
@@ -76,7 +75,6 @@ async def test_work_of_an_agent_that_was_killed_is_dead_and_reported_when_it_com
         task = await orchestrator.shell("sleep 600 & echo $$ $!; wait")
         await eventually(lambda: orchestrator.output(task).endswith("\n"))
         program, grandchild = map(int, orchestrator.output(task).split())
-        orchestrator.refuses.add(task)  # as the ledger would: the task is running
         await agent.kill(with_keepers=True)
         await eventually(lambda: is_gone(program))
         assert not is_gone(grandchild)
@@ -206,14 +204,12 @@ async def test_a_foreign_process_with_an_impossible_attempt_changes_nothing(
         assert (await orchestrator.ended(await orchestrator.shell("true"))).status is ResultStatus.COMPLETED
         left = await orchestrator.shell("sleep 600 & echo $$ $!; wait")
         await eventually(lambda: len(orchestrator.output(left).split()) == 2)
-        orchestrator.refuses.add(left)
         await agent.kill(with_keepers=True)
 
     async with agent_process(amqp_url, state_dir, slots=1) as agent:
         result = await orchestrator.ended(left, timeout=30)
         again = await orchestrator.shell(family)
         await eventually(lambda: len(orchestrator.output(again).split()) == 3)
-        orchestrator.refuses.add(again)
         await agent.kill()
 
         # Of the first the new agent kills what is left, of the second the guardian.

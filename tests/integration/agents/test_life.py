@@ -32,19 +32,19 @@ async def test_the_first_heartbeat_registers_the_agent(
     await eventually(lambda: len(orchestrator.heartbeats) >= 3)
 
 
-async def test_an_agent_claims_nothing_before_its_registration_was_answered(
-    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+async def test_an_agent_touches_no_work_before_its_registration_was_answered(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
 ) -> None:
     orchestrator.hears = False
     task_id = await orchestrator.dispatch("echo", message="x")
     await start_agent()
     await eventually(lambda: len(orchestrator.heartbeats) >= 4)
-    before = list(orchestrator.claims)
+    waiting = await broker.depth(orchestrator.work_queue)
 
     orchestrator.hears = True
     await eventually(lambda: orchestrator.results[task_id])
 
-    assert before == []
+    assert waiting == 1
 
 
 OWN = "tests.unit.agents.executor_classes:Labelled"
@@ -94,8 +94,8 @@ async def test_the_heartbeat_names_what_runs(orchestrator: ScriptedOrchestrator,
     assert (beat.current_tasks, beat.status) == ([task], AgentStatus.BUSY)
 
 
-async def test_a_stopping_agent_finishes_what_ends_in_time_and_takes_nothing_new(
-    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker, tmp_path: Path
+async def test_a_stopping_agent_finishes_what_ends_in_time_and_asks_for_nothing_new(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
 ) -> None:
     agent = await start_agent(slots=2, stop_grace_seconds=30)
     gate = tmp_path / "gate"
@@ -103,16 +103,15 @@ async def test_a_stopping_agent_finishes_what_ends_in_time_and_takes_nothing_new
     await eventually(lambda: orchestrator.output(running))
     agent.stop.set()
     await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.DRAINING)
-    await orchestrator.dispatch("echo", message="too late")
+    asked_for = orchestrator.credits[-1].limit
     gate.touch()
 
     await agent.ended
 
     result = await orchestrator.ended(running)
     assert result.status is ResultStatus.COMPLETED
-    assert await broker.depth("work.infra") == 1
-    assert [claim.task_id for claim in orchestrator.claims] == [running]
     await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.OFFLINE)
+    assert {credit.limit for credit in orchestrator.credits[-2:]} == {asked_for}
 
 
 async def test_a_stopping_agent_hands_back_what_does_not_end_in_time(
@@ -135,20 +134,24 @@ async def test_a_stopping_agent_hands_back_what_does_not_end_in_time(
 
 
 async def test_a_grant_that_comes_while_the_agent_stops_is_handed_back(
-    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    agent = await start_agent(stop_grace_seconds=0, claim_timeout_seconds=5)
+    agent = await start_agent(stop_grace_seconds=60)
+    gate = tmp_path / "gate"
+    running = await orchestrator.shell(f"echo running; while [ ! -e {gate} ]; do sleep 0.02; done")
+    await eventually(lambda: orchestrator.output(running))
     orchestrator.is_silent = True
     task = await orchestrator.shell("sleep 60")
-    await eventually(lambda: orchestrator.claims)
     agent.stop.set()
     await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.DRAINING)
-    await orchestrator.send_grant(orchestrator.grant_of(orchestrator.claims[0]))
-
-    await agent.ended
+    await orchestrator.send_grant(orchestrator.grant_of(task))
 
     result = await orchestrator.ended(task)
-    assert (result.error_code, result.retryable) == (ErrorCode.AGENT_UNAVAILABLE, True)
+
+    assert (result.error_code, result.retryable, result.started) == (ErrorCode.AGENT_UNAVAILABLE, True, False)
+    assert not agent.ended.done()
+    gate.touch()
+    await agent.ended
 
 
 async def test_an_idle_agent_stops_at_once(orchestrator: ScriptedOrchestrator, start_agent: StartAgent) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from common.broker.base import Broker
+from common.errors import ErrorCode
 from common.messages import AgentStatus, CancelTask, ResultStatus
 from common.orders import Pause, Resume
 from tests.eventually import eventually
@@ -22,18 +22,21 @@ async def beats_go_by(orchestrator: ScriptedOrchestrator, *, count: int = 3) -> 
     await eventually(lambda: len(orchestrator.heartbeats) >= seen + count)
 
 
-async def test_a_paused_agent_leaves_tickets_to_others_and_comes_back_by_itself(
-    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
+async def test_a_paused_agent_hands_back_what_comes_asks_for_no_more_and_comes_back_by_itself(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
 ) -> None:
-    await start_agent()
+    await start_agent(slots=1)
     await orchestrator.order(pause(1.5))
     await beats_go_by(orchestrator)
-    task = await orchestrator.dispatch("echo", message="later")
+    refused = await orchestrator.dispatch("echo", message="at once")
+    later = await orchestrator.dispatch("echo", message="later")
+
+    result = await orchestrator.ended(refused)
     await beats_go_by(orchestrator)
 
-    assert await broker.depth("work.infra") == 1
-    assert orchestrator.claims == []
-    assert (await orchestrator.ended(task)).status is ResultStatus.COMPLETED
+    assert (result.error_code, result.retryable, result.started) == (ErrorCode.AGENT_UNAVAILABLE, True, False)
+    assert orchestrator.waiting == [later]
+    assert (await orchestrator.ended(later)).status is ResultStatus.COMPLETED
 
 
 async def test_what_runs_goes_on_during_a_pause(
@@ -62,7 +65,7 @@ async def test_resume_ends_a_pause_early(orchestrator: ScriptedOrchestrator, sta
 
 
 async def test_a_drained_agent_finishes_what_runs_takes_nothing_new_and_leaves(
-    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker, tmp_path: Path
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
 ) -> None:
     agent = await start_agent(stop_grace_seconds=0)
     gate = tmp_path / "gate"
@@ -71,15 +74,15 @@ async def test_a_drained_agent_finishes_what_runs_takes_nothing_new_and_leaves(
 
     await orchestrator.order(orchestrator.drain(note="a new kernel"))
     await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.DRAINING)
-    await orchestrator.dispatch("echo", message="for somebody else")
+    asked_for = orchestrator.credits[-1].limit
     await beats_go_by(orchestrator)
     assert not agent.ended.done()
     gate.touch()
 
     await asyncio.wait_for(asyncio.shield(agent.ended), 10)
     assert (await orchestrator.ended(running)).status is ResultStatus.COMPLETED
-    assert await broker.depth("work.infra") == 1
     await eventually(lambda: orchestrator.heartbeats[-1].status is AgentStatus.OFFLINE)
+    assert orchestrator.credits[-1].limit == asked_for
 
 
 async def test_an_idle_agent_that_is_drained_leaves_at_once(
@@ -128,14 +131,14 @@ async def test_a_drain_can_be_taken_back_while_something_runs(
 async def test_a_cancel_that_overtakes_its_grant_is_obeyed(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    await start_agent(claim_timeout_seconds=10)
+    await start_agent()
     orchestrator.is_silent = True
     ran = tmp_path / "ran"
     task = await orchestrator.shell(f"touch {ran}")
-    await eventually(lambda: orchestrator.claims)
-    grant = orchestrator.grant_of(orchestrator.claims[0])
+    grant = orchestrator.grant_of(task)
 
     await orchestrator.order(CancelTask(task_id=task, fence=grant.fence))
+    await beats_go_by(orchestrator)
     await orchestrator.send_grant(grant)
 
     result = await orchestrator.ended(task)

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -9,6 +10,7 @@ import agents.agent
 from common.broker.base import Outgoing
 from common.broker.memory import MemoryBroker
 from common.messages import ResultStatus
+from common.protocol import WorkResults, decode
 from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
@@ -17,14 +19,16 @@ from tests.spooled import spooled
 
 
 class Recording(Cable):
-    """Notes what kinds of messages the agent publishes, in their order."""
+    """Notes whose results the agent publishes, in their order."""
 
     def __init__(self, far: MemoryBroker) -> None:
         super().__init__(far)
-        self.kinds: list[str] = []
+        self.results: list[UUID] = []
 
     async def publish(self, *messages: Outgoing) -> None:
-        self.kinds += [message.type for message in messages]
+        for payload in (decode(message.body).payload for message in messages):
+            if isinstance(payload, WorkResults):
+                self.results += [result.payload.task_id for result in payload.results]
         await super().publish(*messages)
 
 
@@ -92,7 +96,7 @@ async def test_a_leaving_agent_waits_a_moment_for_its_last_result_and_leaves_it_
     await eventually(lambda: spooled(tmp_path / "agent") == [])
 
 
-async def test_what_an_earlier_life_owed_is_sent_before_anything_new_is_claimed(
+async def test_what_an_earlier_life_owed_is_sent_before_anything_new_is_begun(
     broker: MemoryBroker, orchestrator: ScriptedOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agents.agent, "STORED_SECONDS", 0.2)
@@ -107,8 +111,7 @@ async def test_what_an_earlier_life_owed_is_sent_before_anything_new_is_claimed(
     async with running(recording, tmp_path / "agent", asyncio.Event()):
         await orchestrator.ended(following)
 
-    said = [kind for kind in recording.kinds if kind in {"work_result", "claim"}]
-    assert said == ["work_result", "claim", "work_result"]
+    assert recording.results == [task, following]
 
 
 async def test_what_could_not_be_reported_before_the_end_is_reported_by_the_next_life_with_all_its_output(
@@ -128,8 +131,6 @@ async def test_what_could_not_be_reported_before_the_end_is_reported_by_the_next
         await asyncio.wait_for(asyncio.shield(ended), 10)
     assert orchestrator.result(task) is None
 
-    # A ticket that was not settled comes back; an orchestrator that gave the task refuses a second claim.
-    orchestrator.refuses.add(task)
     async with running(Cable(broker), tmp_path / "agent", asyncio.Event()):
         result = await orchestrator.ended(task)
 

@@ -82,7 +82,7 @@ async def test_work_goes_on_after_a_restart_of_rabbitmq(load: Load, place: Place
     assert not load.refused
 
 
-async def test_what_was_lost_with_a_virtual_host_is_published_again(load: Load, place: Place) -> None:
+async def test_what_was_lost_with_a_virtual_host_is_granted_again(load: Load, place: Place) -> None:
     async with load.running():
         await load.accepts(5)
         await place.ctl("delete_vhost", place.vhost)

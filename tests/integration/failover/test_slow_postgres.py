@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.services.postgres import Postgres
 
 pytestmark = pytest.mark.xdist_group("failover_postgres")
 
-QUEUE = topology.work_queue("slow")
+QUEUE = topology.work_queue("slow", uuid4())
 BACKEND = "SELECT pg_backend_pid()"
 
 
@@ -87,7 +88,7 @@ async def test_a_sweep_that_is_slow_keeps_what_the_bus_has_given_out(
         monkeypatch.setattr(postgres_session, "SWEEP_DEADLINE", timedelta(seconds=0.2))
         monkeypatch.setattr(postgres_session, "SWEEP_EVERY", timedelta(seconds=0.01))
         await broker.declare(QUEUE)
-        await broker.publish(Outgoing(topology.work_address("slow"), b"{}", type="work_request"))
+        await broker.publish(Outgoing(QUEUE.bindings[0], b"{}", type="work_request"))
         [delivery] = await consumer.receive()
         session = broker.generation
         blocking = await Database(own_ledger_url).connect()

@@ -45,12 +45,12 @@ def writer() -> Writer:
 
 
 async def test_a_write_waits_until_it_is_approved_and_runs_once_while_a_read_runs_at_once(
-    url: str, writer: Writer
+    writer: Writer,
 ) -> None:
     async def read(payload: Mapping[str, Any]) -> Any:
         return "read"
 
-    async with OrchestratorService(url) as service:
+    async with OrchestratorService() as service:
         service.register("write", writer, effect="write")
         service.register("read", read, effect="read")
         await service.start_worker()
@@ -268,14 +268,14 @@ async def test_what_is_not_approved_in_time_is_cancelled_and_an_approval_that_co
     assert (approved.status, len(writer.written)) == (Status.COMPLETED, 1)
 
 
-async def test_what_a_gate_refused_runs_once_after_the_yes(url: str, writer: Writer) -> None:
+async def test_what_a_gate_refused_runs_once_after_the_yes(writer: Writer) -> None:
     """By an approval that the gate reads, or by the id of one under which the same work is submitted again."""
 
     async def gate(execution: Execution) -> Refusal | None:
         approved = execution.approved_by == "ben" or execution.approval_id == "ticket-1"
         return None if approved else Refusal("no person has approved it")
 
-    async with OrchestratorService(url, gate=gate) as service:
+    async with OrchestratorService(gate=gate) as service:
         service.register("write", writer, effect="write")
         await service.start_worker()
         for execution_id in ("by name", "by id", "never"):

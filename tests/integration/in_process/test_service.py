@@ -1,4 +1,4 @@
-"""Work runs in this process, once, whatever the backend: the URL alone says which."""
+"""Work runs in this process, once."""
 
 import asyncio
 import sys
@@ -12,6 +12,7 @@ import pytest
 
 from chiffon.in_process import (
     BadExecution,
+    Claim,
     Execution,
     ExecutionConflict,
     Job,
@@ -20,8 +21,10 @@ from chiffon.in_process import (
     Refusal,
     UnknownExecution,
     WorkFailed,
+    queries,
 )
 from common.lifecycle import Status
+from tests.fakes.clock import FakeClock
 
 PATIENCE = 30.0
 
@@ -30,11 +33,11 @@ async def echo(payload: Mapping[str, Any]) -> Any:
     return payload
 
 
-async def test_what_is_submitted_is_run_by_the_worker_and_its_result_is_kept(url: str) -> None:
+async def test_what_is_submitted_is_run_by_the_worker_and_its_result_is_kept() -> None:
     async def double(payload: Mapping[str, Any]) -> Any:
         return {"doubled": payload["number"] * 2}
 
-    async with OrchestratorService(url) as service:
+    async with OrchestratorService() as service:
         service.register("double", double, effect="read")
         submitted = await service.submit_execution("double", {"number": 21}, execution_id="e-1")
         assert submitted.status is Status.PENDING  # nobody runs it inline
@@ -50,14 +53,14 @@ async def test_what_is_submitted_is_run_by_the_worker_and_its_result_is_kept(url
     assert output.result == {"exit_code": 0, "stdout": "hello\n", "stderr": ""}
 
 
-async def test_an_execution_id_that_comes_again_is_the_same_execution_and_runs_once(url: str) -> None:
+async def test_an_execution_id_that_comes_again_is_the_same_execution_and_runs_once() -> None:
     runs = []
 
     async def count(payload: Mapping[str, Any]) -> Any:
         runs.append(payload)
         return len(runs)
 
-    async with OrchestratorService(url) as service:
+    async with OrchestratorService() as service:
         service.register("count", count, effect="read")
         await service.start_worker()
         first = await service.submit_execution("count", {"n": 1}, "approval-1", "e-1")
@@ -156,7 +159,7 @@ async def test_what_the_gate_refuses_never_starts() -> None:
     assert (allowed.status, len(started)) == (Status.COMPLETED, 1)
 
 
-async def test_a_worker_that_is_stopped_ends_what_runs_and_takes_nothing_new(url: str) -> None:
+async def test_a_worker_that_is_stopped_ends_what_runs_and_takes_nothing_new() -> None:
     entered, go = asyncio.Event(), asyncio.Event()
 
     async def wait(payload: Mapping[str, Any]) -> Any:
@@ -164,7 +167,7 @@ async def test_a_worker_that_is_stopped_ends_what_runs_and_takes_nothing_new(url
         await go.wait()
         return "done"
 
-    async with OrchestratorService(url) as service:
+    async with OrchestratorService() as service:
         service.register("wait", wait, effect="read")
         await service.start_worker()
         await service.submit_execution("wait", {}, execution_id="runs")
@@ -231,14 +234,105 @@ async def test_a_claim_is_acked_once_and_a_late_answer_does_not_count() -> None:
 
 
 async def test_dequeue_claims_the_oldest_at_once_or_nothing() -> None:
-    async with QueueService() as queue:
+    async with QueueService(clock=FakeClock()) as queue:  # the ids are in another order than their arrival
         assert await queue.dequeue() is None
-        for name in ("first", "second"):
+        for name in ("b-first", "a-second"):
             await queue.enqueue(Job("anything", execution_id=name))
 
         claims = [await queue.dequeue() for _ in range(3)]
 
-    assert [claim and claim.execution.execution_id for claim in claims] == ["first", "second", None]
+    assert [claim and claim.execution.execution_id for claim in claims] == ["b-first", "a-second", None]
+
+
+async def claimed(waiting: "asyncio.Task[Claim | None]") -> str:
+    async with asyncio.timeout(PATIENCE):
+        claim = await waiting
+    assert claim is not None
+    return claim.execution.execution_id
+
+
+async def waiting_claim(queue: QueueService) -> "asyncio.Task[Claim | None]":
+    """Return a claim that has looked in vain, and looks again only when it is woken."""
+    waiting = asyncio.create_task(queue.claim())
+    await asyncio.sleep(0)  # its look is with the store, which answers in order
+    await queue.store.last_ended(1)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    return waiting
+
+
+async def test_a_waiting_claim_gets_what_is_enqueued_approved_or_tried_again() -> None:
+    async with QueueService(retries=1) as queue:
+        waiting = await waiting_claim(queue)
+        await queue.enqueue(Job("anything", execution_id="enqueued"))
+        assert await claimed(waiting) == "enqueued"
+
+        await queue.enqueue(Job("anything", execution_id="approved", requested_by="ada"), needs_approval=True)
+        waiting = await waiting_claim(queue)
+        await queue.approve("approved", by="ben")
+        assert await claimed(waiting) == "approved"
+
+        await queue.enqueue(Job("anything", execution_id="again"))
+        first = await queue.claim()
+        assert first is not None
+        waiting = await waiting_claim(queue)
+        await queue.nack(first, "lost", retryable=True)
+        assert await claimed(waiting) == "again"
+
+
+async def test_a_waiting_claim_gets_what_was_enqueued_by_a_caller_who_is_cancelled() -> None:
+    async with QueueService() as queue:
+        waiting = await waiting_claim(queue)
+        enqueueing = asyncio.create_task(queue.enqueue(Job("anything", execution_id="stored")))
+        await asyncio.sleep(0)  # from here on the store has it
+        enqueueing.cancel()
+
+        assert await claimed(waiting) == "stored"
+    assert enqueueing.cancelled()
+
+
+async def test_a_claim_misses_nothing_that_is_enqueued_between_its_look_and_its_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with QueueService() as queue:
+        dequeue = queue.dequeue
+
+        async def enqueue_after_the_look() -> Claim | None:
+            found = await dequeue()
+            await queue.enqueue(Job("anything", execution_id="late"))
+            return found
+
+        monkeypatch.setattr(queue, "dequeue", enqueue_after_the_look)
+        assert await claimed(asyncio.create_task(queue.claim())) == "late"
+
+
+async def test_of_many_claims_that_wait_each_gets_one_of_what_is_enqueued_at_once() -> None:
+    names = {f"e-{number}" for number in range(20)}
+    async with QueueService() as queue:
+        waiting = [await waiting_claim(queue) for _ in names]
+        await asyncio.gather(*(queue.enqueue(Job("anything", execution_id=name)) for name in names))
+
+        assert {await claimed(one) for one in waiting} == names
+
+
+async def test_a_claim_that_waits_ends_with_nothing_when_its_event_is_set() -> None:
+    stop = asyncio.Event()
+    async with QueueService() as queue:
+        waiting = asyncio.create_task(queue.claim(until=stop))
+        await asyncio.sleep(0)
+        stop.set()
+        async with asyncio.timeout(PATIENCE):
+            assert await waiting is None
+
+
+async def test_a_claim_reads_what_is_open_and_nothing_that_ended() -> None:
+    async with QueueService() as queue:
+        plan = await queue.store.transaction(
+            lambda db: db.execute(f"EXPLAIN QUERY PLAN {queries.OLDEST}", ("",)).fetchall()
+        )
+
+    assert [step[-1] for step in plan] == ["SEARCH execution USING INDEX execution_open (status=?)"]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """Work goes to agents that asked for it: at once when one has credit, and else when one gets some."""
 
+from collections.abc import Sequence
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from common.lifecycle import Status
-from common.messages import Credit
+from common.messages import Credit, StatusUpdate
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.dispatch.service import DispatchService
@@ -38,10 +39,8 @@ class Orchestrator:
 
     async def hears(self, agent: "Agent") -> None:
         update = agent.heartbeat()
-        await self.registry.record([update])
         self.credits.offers(update.agent_id, update.agent_type, update.work_types)
-        assert update.credit is not None
-        await self.leases.take_in({update.agent_id: update.credit})
+        self.leases.learn((await self.registry.record([update])).rooms)
 
 
 class Agent:
@@ -53,8 +52,11 @@ class Agent:
         self.number += 1
         return Credit(session=self.session, number=self.number, limit=self.limit, **values)
 
-    def heartbeat(self, **values: int):
-        return make_heartbeat(self.agent_id, boot_id=self.session, credit=self.credit(**values), **self.values)
+    def heartbeat(self, *, current_tasks: Sequence[UUID] = (), **values: int) -> StatusUpdate:
+        running = list(current_tasks)
+        return make_heartbeat(
+            self.agent_id, boot_id=self.session, credit=self.credit(**values), current_tasks=running, **self.values
+        )
 
 
 async def test_new_work_goes_at_once_to_an_agent_with_credit(pool: Pool) -> None:

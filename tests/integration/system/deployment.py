@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import aio_pika
-
 from agents.main import run_agent
 from agents.settings import AgentSettings
 from chiffon.client import Client
 from chiffon.models import Agent, DeadLetter, TaskStatus
 from common.broker.base import Broker
 from common.broker.connect import open_broker
-from common.broker.topology import work_queue
 from common.config import SharedSettings
 from common.messages import AgentStatus
 from common.urls import http_url, place
@@ -57,7 +54,7 @@ class System:
 
     @asynccontextmanager
     async def for_one_test(self, folder: Path) -> AsyncIterator["System"]:
-        """Lend the orchestrator to one test, and leave neither agents nor unfinished work nor tickets behind."""
+        """Lend the orchestrator to one test, and leave neither agents nor unfinished work behind."""
         older = frozenset(letter.id for letter in await self._letters())
         async with AsyncExitStack() as stack:
             yield replace(self, folder=folder, stack=stack, _agents=0, _older_letters=older)
@@ -87,18 +84,9 @@ class System:
             return not left and not await self.agents_online()
 
         await eventually(is_quiet, timeout=30)
-        for pool in self.settings.agent_types:
-            await eventually(lambda: self._is_drained(work_queue(pool).name), timeout=30)  # noqa: B023 - awaited at once
 
     async def _tasks(self, status: str) -> list[UUID]:
         return [task.task_id for task in (await self.client.tasks(status=status, limit=200)).items]
-
-    async def _is_drained(self, queue: str) -> bool:
-        if await self.broker.depth(queue) == 0:
-            return True
-        async with await aio_pika.connect(self.shared.broker_url) as connection:
-            await (await (await connection.channel()).get_queue(queue, ensure=False)).purge()
-        return False
 
 
 async def ended(client: Client, *task_ids: Any) -> list[TaskStatus]:

@@ -21,6 +21,7 @@ from chiffon.rabbitmq.management import open_management
 from chiffon.rabbitmq.settings import RabbitmqSettings
 from chiffon.rabbitmq.steps import Step
 from common.broker.rabbitmq_user import user_of_agent
+from common.broker.topology import control_queue, work_queue
 from common.config import SharedSettings
 from tests.integration.system.deployment import System, open_system
 from tests.services.rabbitmq_node import Node
@@ -39,6 +40,16 @@ class Account:
     @property
     def user(self) -> str:
         return user_of_agent(self.agent_id)
+
+    @property
+    def work(self) -> str:
+        """The name of its queue of work."""
+        return work_queue(self.agent_type, self.agent_id).name
+
+    @property
+    def control(self) -> str:
+        """The name of its queue of orders."""
+        return control_queue(self.agent_id).name
 
 
 @dataclass
@@ -68,9 +79,13 @@ class Rabbit:
                 password=self.password,
                 new_password=new_password,
                 admin=self.settings.admin_user,
-                agent_types=sorted(set(ROUTES.values())),
             )
         )
+
+    async def remove_agent(self, account: Account) -> list[str]:
+        """Take an agent's user away, and its queues."""
+        pools = sorted(set(ROUTES.values()))
+        return await self.apply(plan.remove_agent(account.agent_id, vhost=self.settings.vhost, agent_types=pools))
 
     async def add_agent(self, agent_type: str, agent_id: UUID) -> Account:
         """Make the user of an agent that was invited to enrol."""
@@ -122,7 +137,7 @@ class Guarded:
 async def open_guarded(node: Node, database_url: str, folder: Path, **more: Any) -> AsyncIterator[Guarded]:
     rabbit = make_rabbit(node)
     await rabbit.setup()
-    settings = {"routes": ROUTES, "broker_identities": "checked", "lease_seconds": 5, "ticket_ttl_seconds": 2, **more}
+    settings = {"routes": ROUTES, "broker_identities": "checked", "lease_seconds": 5, **more}
     opened = open_system(rabbit.orchestrator_url, database_url, folder, **settings)
     async with opened as system:
         yield Guarded(rabbit, system)

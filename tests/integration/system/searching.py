@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
 import aio_pika
 import asyncpg
 from aio_pika.abc import AbstractQueue
 
+from common.broker.topology import WORK, work_address
 from common.redaction.forms import forms
 
 TABLES = """
@@ -59,6 +61,10 @@ class Tap:
     def __init__(self, queue: AbstractQueue) -> None:
         self._queue = queue
 
+    async def listen_to_work_of(self, agent_id: UUID) -> None:
+        """Take copies of the work that an agent gets, too."""
+        await self._queue.bind(WORK.name, work_address("infra", agent_id).routing_key)
+
     async def every_message(self) -> dict[str, bytes]:
         seen = b""
         while (message := await self._queue.get(fail=False, no_ack=True)) is not None:
@@ -76,7 +82,6 @@ async def tapped(amqp_url: str) -> AsyncIterator[Tap]:
         await channel.declare_exchange("chiffon.control", "topic", durable=True)
         for exchange, key in (
             ("chiffon.replies", "#"),
-            ("chiffon.work", "work.infra"),
             ("chiffon.control", "#"),
             ("chiffon.dead", ""),
         ):

@@ -8,9 +8,9 @@ import pytest
 from chiffon.models import Agent
 from common.broker import topology
 from common.broker.base import Address, Outgoing
-from common.protocol import ClaimEnvelope, encode
+from common.protocol import StatusUpdateEnvelope, encode
 from tests.eventually import eventually
-from tests.factories import make_claim
+from tests.factories import make_heartbeat
 from tests.integration.system.deployment import System
 
 pytestmark = pytest.mark.xdist_group("system/operations")
@@ -31,11 +31,13 @@ async def test_a_paused_agent_takes_nothing_until_it_is_resumed(system: System) 
     task_id = uuid4()
     await system.client.dispatch("echo", {"message": "x"}, task_id=task_id)
 
-    # Nobody takes the ticket any more, so the agent has been told, and did not ask again and again.
-    async def waits() -> bool:
-        return await system.broker.depth("work.infra") == 1
+    # The agent beats on and asks for work, and still gets none.
+    before = agent.last_heartbeat_at
 
-    await eventually(waits)
+    async def has_beaten_again() -> bool:
+        return (await agent_of(system)).last_heartbeat_at > before + timedelta(seconds=1)
+
+    await eventually(has_beaten_again)
     assert (await system.client.status(task_id)).status == "pending"
 
     await system.client.resume_agent(agent.agent_id)
@@ -45,28 +47,27 @@ async def test_a_paused_agent_takes_nothing_until_it_is_resumed(system: System) 
 
 
 async def test_a_poison_message_is_replayed_to_its_queue_and_comes_back_as_a_new_letter(system: System) -> None:
-    claims = Address(topology.REPLIES, "stranger.claims")
-    await system.broker.publish(Outgoing(claims, b"\xff\x00", type="claim"))
+    results = Address(topology.REPLIES, "stranger.results")
+    await system.broker.publish(Outgoing(results, b"\xff\x00", type="work_result"))
     [letter] = await eventually(lambda: system.dead_letters(1))
 
     found = await system.client.dead_letter(letter.id)
     replayed = await system.client.replay_dead_letter(letter.id)
 
-    assert (letter.queue, found.body, found.body_encoding) == ("replies.claims", "/wA=", "base64")
+    assert (letter.queue, found.body, found.body_encoding) == ("replies.results", "/wA=", "base64")
     assert replayed.state == "replayed"
     again, first = await eventually(lambda: system.dead_letters(2))
-    assert (first.id, again.state, again.queue) == (letter.id, "waiting", "replies.claims")
+    assert (first.id, again.state, again.queue) == (letter.id, "waiting", "replies.results")
     assert (await system.client.discard_dead_letter(again.id)).state == "discarded"
 
 
 async def test_a_message_of_which_nobody_knows_the_queue_is_kept_and_cannot_be_replayed(system: System) -> None:
-    task_id = uuid4()
-    claim = ClaimEnvelope(from_agent="stranger", to_agent="orchestrator", payload=make_claim(task_id))
-    await system.broker.publish(Outgoing(Address(topology.DEAD, ""), encode(claim), type="claim"))
+    beat = StatusUpdateEnvelope(from_agent="stranger", to_agent="orchestrator", payload=make_heartbeat())
+    await system.broker.publish(Outgoing(Address(topology.DEAD, ""), encode(beat), beat.type))
 
     # Nobody said which queue it came from, so it cannot be replayed, only looked at.
     [letter] = await eventually(lambda: system.dead_letters(1))
-    assert (letter.state, letter.queue, letter.type) == ("waiting", "unknown", "claim")
+    assert (letter.state, letter.queue, letter.type) == ("waiting", "unknown", "status_update")
     [result] = await system.client.replay_dead_letters([letter.id])
     assert result.error is not None
     assert (result.status_code, result.error.error_code) == (400, 2002)

@@ -51,12 +51,12 @@ async def path_attack(client: Client, folder: Path, witness: Path) -> str:
 
 
 async def test_where_the_policy_allows_git_only_nothing_else_runs(
-    ledger_url: str, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+    amqp_url: str, ledger_url: str, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy, witness, bus = tmp_path / "policy.toml", tmp_path / "it-ran", (tmp_path / "bus").as_uri()
+    policy, witness = tmp_path / "policy.toml", tmp_path / "it-ran"
     policy.write_text(GIT_ONLY)
     monkeypatch.setenv("CHIFFON_POLICY_FILE", str(policy))
-    async with server(bus, ledger_url, tmp_path) as running, agent_process(bus, tmp_path / "agent"):
+    async with server(amqp_url, ledger_url, tmp_path) as running, agent_process(amqp_url, tmp_path / "agent"):
         await online(running.client, tmp_path / "agent")
         ordinary = {"argv": ["git", "-C", str(repository), "status"]}
         [task] = await ended(running.client, (await running.client.dispatch("shell_script", ordinary)).task_id)
@@ -73,10 +73,10 @@ async def test_where_the_policy_allows_git_only_nothing_else_runs(
 
 
 async def test_the_attack_is_real_where_anything_may_run_and_a_name_means_what_the_host_says(
-    ledger_url: str, tmp_path: Path, repository: Path
+    amqp_url: str, ledger_url: str, tmp_path: Path, repository: Path
 ) -> None:
-    witness, bus = tmp_path / "it-ran", (tmp_path / "bus").as_uri()
-    async with server(bus, ledger_url, tmp_path) as running, agent_process(bus, tmp_path / "agent"):
+    witness = tmp_path / "it-ran"
+    async with server(amqp_url, ledger_url, tmp_path) as running, agent_process(amqp_url, tmp_path / "agent"):
         await online(running.client, tmp_path / "agent")
         status = await attack(running.client, repository, witness)
         has_run = witness.exists()

@@ -90,7 +90,6 @@ async def test_what_is_printed_for_doing_by_hand_leaves_nothing_to_change(rabbit
             password="p",
             new_password=False,
             admin="guest",
-            agent_types=["infra"],
         ),
         *plan.add_agent(agent_id, "infra", vhost=rabbit.settings.vhost, password="p"),
     ]
@@ -125,7 +124,6 @@ async def test_the_delivery_limit_that_is_documented_holds_in_every_queue_beside
                 password="p",
                 new_password=False,
                 admin="guest",
-                agent_types=["infra"],
                 queue_type=QueueType.QUORUM,
             ),
             *plan.add_agent(agent_id, "infra", vhost=vhost, password="p", queue_type=QueueType.QUORUM),
@@ -136,7 +134,7 @@ async def test_the_delivery_limit_that_is_documented_holds_in_every_queue_beside
     limit = definition.replace("-1", "30")
     rabbit.node.ctl(command, "-p", vhost, name, pattern, limit, "--apply-to", "queues")
 
-    queues = {"dead", "work.infra", "replies.results", "replies.heartbeats", f"control.{agent_id}"}
+    queues = {"dead", f"work.infra.{agent_id}", "replies.results", "replies.heartbeats", f"control.{agent_id}"}
 
     def in_force() -> dict[str, dict[str, object]] | None:
         answer = requests.get(

@@ -20,14 +20,13 @@ from chiffon.rabbitmq import plan
 from chiffon.rabbitmq.credentials import new_password
 from common.broker import topology
 from common.broker.base import Address, Outgoing
-from common.messages import Grant, Refusal
 from common.orders import Control
 from common.protocol import (
     ORCHESTRATOR,
-    ClaimEnvelope,
     Envelope,
     RenewEnvelope,
     StatusUpdateEnvelope,
+    WorkRequestEnvelope,
     WorkResultEnvelope,
     WorkResults,
     WorkResultsEnvelope,
@@ -36,9 +35,16 @@ from common.protocol import (
     encode,
     join_results,
 )
-from orchestrator.leases.rules import OTHER_POOL
 from tests.eventually import eventually
-from tests.factories import make_chunk, make_claim, make_heartbeat, make_renewal, make_result, make_results, make_status
+from tests.factories import (
+    make_chunk,
+    make_credit,
+    make_heartbeat,
+    make_renewal,
+    make_result,
+    make_results,
+    make_status,
+)
 from tests.integration.system.rights import Account, Guarded, closing_of, refusal, thief
 
 pytestmark = pytest.mark.xdist_group("system/rights")
@@ -93,8 +99,8 @@ async def test_agents_with_users_of_their_own_work_from_end_to_end(guarded: Guar
 
 async def test_an_agent_whose_queues_have_gone_gets_them_again_and_works(guarded: Guarded) -> None:
     account = await guarded.add_agent("infra")
-    for queue in (topology.control_queue(account.agent_id), topology.own_work_queue(account.agent_id)):
-        await guarded.system.broker.delete(queue.name)
+    for name in (account.control, account.work):
+        await guarded.system.broker.delete(name)
 
     await guarded.start_agent(account)
     task_id = uuid4()
@@ -104,13 +110,13 @@ async def test_an_agent_whose_queues_have_gone_gets_them_again_and_works(guarded
 
 
 async def test_what_an_agent_without_rights_cannot_read_is_a_dead_letter(guarded: Guarded, victim: Account) -> None:
-    control, work = topology.control_address(victim.agent_id), topology.work_address("desktop")
+    control, work = topology.control_address(victim.agent_id), topology.work_address("desktop", victim.agent_id)
     for address in (control, work):
         await guarded.system.broker.publish(raw(address, b"\xffno JSON"))
 
     letters = await eventually(lambda: guarded.system.dead_letters(2))
 
-    assert {letter.queue for letter in letters} == {"work.desktop", f"control.{victim.agent_id}"}
+    assert {letter.queue for letter in letters} == {victim.work, victim.control}
     assert all(f"agent {victim.agent_id} cannot read it" in letter.reason for letter in letters)
     task_id = uuid4()
     await guarded.system.client.dispatch("shell_script", {"script": "true"}, task_id=task_id)
@@ -123,9 +129,8 @@ def raw(address: Address, body: bytes) -> Outgoing:
 
 async def test_a_stolen_credential_reads_no_queue_of_others(guarded: Guarded, victim: Account, stolen: Account) -> None:
     others = [
-        "work.desktop",
-        topology.control_queue(victim.agent_id).name,
-        topology.own_work_queue(victim.agent_id).name,
+        victim.work,
+        victim.control,
         *(queue.name for queue in topology.REPLY_QUEUES),
         topology.DEAD_LETTERS,
     ]
@@ -161,7 +166,7 @@ def publishing(exchange_name: str, key: str, *, user: str | None = None, body: b
 async def test_a_stolen_credential_publishes_to_no_queue_by_name(
     guarded: Guarded, victim: Account, stolen: Account
 ) -> None:
-    names = ["work.infra", "work.desktop", topology.control_queue(victim.agent_id).name, topology.RESULTS, "dead"]
+    names = [stolen.work, victim.work, victim.control, topology.RESULTS, "dead"]
     async with thief(stolen) as connection:
         for name in names:
             assert REFUSED in await refusal(connection, publishing("", name))
@@ -172,38 +177,55 @@ async def test_a_stolen_credential_publishes_to_no_queue_by_name(
 async def test_a_stolen_credential_declares_binds_deletes_and_purges_nothing_of_others(
     guarded: Guarded, victim: Account, stolen: Account
 ) -> None:
-    control, own = topology.control_queue(victim.agent_id).name, topology.control_queue(stolen.agent_id).name
+    control, own = victim.control, stolen.control
     attempts: list[Attempt] = [
         lambda channel: channel.declare_queue("mine"),
         lambda channel: channel.declare_queue(),
         lambda channel: channel.declare_exchange("mine"),
         lambda channel: channel.queue_delete(control),
-        lambda channel: channel.queue_delete("work.infra"),
+        lambda channel: channel.queue_delete(victim.work),
+        lambda channel: channel.queue_delete(stolen.work),
         lambda channel: channel.exchange_delete(topology.REPLIES.name),
-        on("work.infra", lambda queue: queue.bind(topology.WORK.name, "work.desktop")),
+        on(stolen.work, lambda queue: queue.bind(topology.WORK.name, victim.work)),
         on(own, lambda queue: queue.bind(topology.CONTROL.name, "#")),
         on(own, lambda queue: queue.bind(topology.REPLIES.name, "#")),
         on(control, lambda queue: queue.unbind(topology.CONTROL.name, control)),
         on(control, lambda queue: queue.purge()),
-        on("work.desktop", lambda queue: queue.purge()),
+        on(victim.work, lambda queue: queue.purge()),
     ]
     async with thief(stolen) as connection:
         for attempt in attempts:
             assert REFUSED in await refusal(connection, attempt)
 
 
-async def test_tickets_that_a_thief_purges_from_its_own_pool_come_back(guarded: Guarded, stolen: Account) -> None:
+async def test_work_that_a_thief_asks_for_and_purges_is_run_by_another_agent(guarded: Guarded, stolen: Account) -> None:
     task_id = uuid4()
-    await guarded.system.client.dispatch("echo", {"message": "x"}, task_id=task_id)
-    await eventually(lambda: guarded.system.broker.depth("work.infra"))
-
     async with thief(stolen) as connection:
-        channel = await connection.channel()
-        await (await channel.get_queue("work.infra", ensure=False)).purge()
-    assert await guarded.system.broker.depth("work.infra") == 0
+        await say(connection, asking(stolen, limit=1), key=f"{stolen.agent_id}.heartbeats", user=stolen.user)
+        await eventually(lambda: is_online(guarded, stolen), timeout=30)
+        await guarded.system.client.dispatch("echo", {"message": "x"}, task_id=task_id, idempotent=True)
+        await eventually(lambda: guarded.system.broker.depth(stolen.work))
 
-    await guarded.start_agent(await guarded.add_agent("infra"))
-    assert [task.status for task in await guarded.system.finished(task_id)] == ["completed"]
+        await (await (await connection.channel()).get_queue(stolen.work, ensure=False)).purge()
+    assert await guarded.system.broker.depth(stolen.work) == 0
+
+    other = await guarded.add_agent("infra")
+    await guarded.start_agent(other)
+    [task] = await guarded.system.finished(task_id)
+    assert (task.status, task.attempt, task.agent_id) == ("completed", 2, other.agent_id)
+
+
+def asking(account: Account, *, limit: int, agent_type: str | None = None) -> StatusUpdateEnvelope:
+    """Return a heartbeat of an agent that asks for work."""
+    beat = make_heartbeat(
+        account.agent_id,
+        agent_type=agent_type or account.agent_type,
+        work_types=[],
+        hostname="thief",
+        boot_id=(session := uuid4()),
+        credit=make_credit(session=session, limit=limit),
+    )
+    return StatusUpdateEnvelope(from_agent=str(account.agent_id), to_agent=ORCHESTRATOR, payload=beat)
 
 
 async def test_a_thief_cannot_say_anything_under_the_name_or_the_key_of_another(
@@ -211,7 +233,7 @@ async def test_a_thief_cannot_say_anything_under_the_name_or_the_key_of_another(
 ) -> None:
     replies = topology.REPLIES.name
     async with thief(stolen) as connection:
-        for kind in ("claims", "results", "progress", "heartbeats"):
+        for kind in ("results", "progress", "heartbeats"):
             other, own = f"{victim.agent_id}.{kind}", f"{stolen.agent_id}.{kind}"
             assert REFUSED in await refusal(connection, publishing(replies, other, user=stolen.user))
             assert "user_id" in await refusal(connection, publishing(replies, own, user=victim.user))
@@ -235,11 +257,11 @@ async def test_what_a_thief_says_for_another_agent_changes_nothing(
             "progress",
             WorkStatusEnvelope(payload=make_status(running, victim.agent_id, make_chunk(0, "lie", offset=0)), **said),
         ),
-        ("claims", ClaimEnvelope(payload=make_claim(waiting, agent_id=victim.agent_id), **said)),
+        ("results", WorkResultsEnvelope(payload=asking_with_a_result(victim), **said)),
         ("heartbeats", RenewEnvelope(payload=make_renewal(running, victim.agent_id), **said)),
         (
             "heartbeats",
-            StatusUpdateEnvelope(payload=make_heartbeat(victim.agent_id, hostname="lie", agent_type="desktop"), **said),
+            asking(victim, limit=100),
         ),
     ]
     before = len((await system.client.events(running)).items)
@@ -254,12 +276,18 @@ async def test_what_a_thief_says_for_another_agent_changes_nothing(
     assert len((await system.client.events(running)).items) == before
     assert await status_is(guarded, running, "running")
     assert await status_is(guarded, waiting, "pending")
-    assert "lie" not in {agent.hostname for agent in await system.client.agents()}
+    [shown] = [agent for agent in await system.client.agents() if agent.agent_id == victim.agent_id]
+    assert shown.hostname != "thief"
     with pytest.raises(ApiError, match="not sent by whom"):
         await system.client.replay_dead_letter(letters[0].id)
     gate.touch()
     [task, _] = await system.finished(running, waiting)
     assert (task.status, task.output) == ("completed", "genuine\n")
+
+
+def asking_with_a_result(account: Account) -> WorkResults:
+    """Return a result of an agent, with which it asks for work."""
+    return make_results(account.agent_id, 1).model_copy(update={"credit": make_credit(limit=100)})
 
 
 def among_own(account: Account, other: WorkResultEnvelope) -> Envelope:
@@ -321,12 +349,12 @@ async def test_a_stolen_credential_opens_only_so_many_connections(guarded: Guard
 async def test_an_agent_that_is_removed_is_cut_off_at_once_and_stays_out(guarded: Guarded, stolen: Account) -> None:
     async with thief(stolen) as connection:
         closed = closing_of(connection)
-        await guarded.rabbit.apply(plan.remove_agent(stolen.agent_id, vhost=guarded.rabbit.settings.vhost))
+        await guarded.rabbit.remove_agent(stolen)
         await asyncio.wait_for(closed.wait(), 10)
 
     with pytest.raises(AMQPError):
         await aio_pika.connect(stolen.url)
-    assert await guarded.rabbit.apply(plan.remove_agent(stolen.agent_id, vhost=guarded.rabbit.settings.vhost)) == []
+    assert await guarded.rabbit.remove_agent(stolen) == []
 
 
 async def test_a_password_that_is_replaced_opens_nothing_any_more(guarded: Guarded, stolen: Account) -> None:
@@ -342,60 +370,41 @@ async def test_a_password_that_is_replaced_opens_nothing_any_more(guarded: Guard
         assert not connection.is_closed
 
 
-async def listening(connection: aio_pika.abc.AbstractConnection, account: Account) -> "asyncio.Queue[Envelope]":
-    """Return what arrives in the control queue of an agent from now on."""
+async def listening(connection: aio_pika.abc.AbstractConnection, name: str) -> "asyncio.Queue[Envelope]":
+    """Return what arrives in a queue from now on."""
     heard: asyncio.Queue[Envelope] = asyncio.Queue()
 
     async def hear(message: aio_pika.abc.AbstractIncomingMessage) -> None:
         await heard.put(decode(message.body))
 
     channel = await connection.channel()
-    queue = await channel.get_queue(topology.control_queue(account.agent_id).name, ensure=False)
+    queue = await channel.get_queue(name, ensure=False)
     await queue.consume(hear, no_ack=True)
     return heard
-
-
-async def refusal_heard(heard: "asyncio.Queue[Envelope]") -> Refusal:
-    """Return the next refusal; a grant before it fails the test."""
-    async with asyncio.timeout(30):
-        while True:
-            payload = (await heard.get()).payload
-            assert not isinstance(payload, Grant)
-            if isinstance(payload, Refusal):
-                return payload
 
 
 async def test_a_stolen_credential_gets_no_work_of_another_pool_whatever_it_says(
     guarded: Guarded, stolen: Account
 ) -> None:
     """No agent of the other pool runs, so that its work waits."""
-    system, waiting, said = guarded.system, uuid4(), {"from_agent": str(stolen.agent_id), "to_agent": ORCHESTRATOR}
+    system, waiting, own = guarded.system, uuid4(), uuid4()
     before = len(await system.dead_letters(0))
-    own = make_heartbeat(stolen.agent_id, hostname="thief")
-    standing = make_claim(agent_id=stolen.agent_id).model_copy(update={"agent_type": "desktop", "standing": [uuid4()]})
-    forged: list[tuple[str, Envelope]] = [
-        ("heartbeats", StatusUpdateEnvelope(payload=own.model_copy(update={"agent_type": "desktop"}), **said)),
-        ("claims", ClaimEnvelope(payload=standing, **said)),
-    ]
     async with thief(stolen) as connection:
-        heard = await listening(connection, stolen)
-        await say(
-            connection,
-            StatusUpdateEnvelope(payload=own, **said),
-            key=f"{stolen.agent_id}.heartbeats",
-            user=stolen.user,
-        )
+        work = await listening(connection, stolen.work)
+        key = f"{stolen.agent_id}.heartbeats"
+        await say(connection, asking(stolen, limit=2, agent_type="desktop"), key=key, user=stolen.user)
+        [letter, *_] = await eventually(lambda: system.dead_letters(before + 1), timeout=30)
+        await say(connection, asking(stolen, limit=2), key=key, user=stolen.user)
         await eventually(lambda: is_online(guarded, stolen), timeout=30)
-        for kind, envelope in forged:
-            await say(connection, envelope, key=f"{stolen.agent_id}.{kind}", user=stolen.user)
-        letters = await eventually(lambda: system.dead_letters(before + len(forged)), timeout=30)
         await system.client.dispatch("shell_script", {"script": "echo secret"}, task_id=waiting)
-        claim = ClaimEnvelope(payload=make_claim(waiting, agent_id=stolen.agent_id), **said)
-        await say(connection, claim, key=f"{stolen.agent_id}.claims", user=stolen.user)
-        refused = await refusal_heard(heard)
+        await system.client.dispatch("echo", {"message": "x"}, task_id=own)
+        async with asyncio.timeout(30):
+            got = await work.get()
 
-    assert [letter.reason.startswith("forged: ") for letter in letters[: len(forged)]] == [True] * len(forged)
-    assert [(task.task_id, task.reason) for task in refused.tasks] == [(waiting, OTHER_POOL)]
+    assert letter.reason.startswith("forged: ")
+    assert isinstance(got, WorkRequestEnvelope)
+    assert [task.work.task_id for task in got.payload.tasks] == [own]
+    assert work.empty()
     assert await status_is(guarded, waiting, "pending")
     [agent] = [one for one in await system.client.agents() if one.agent_id == stolen.agent_id]
     assert agent.agent_type == "infra"
@@ -403,18 +412,13 @@ async def test_a_stolen_credential_gets_no_work_of_another_pool_whatever_it_says
 
 async def test_a_user_whose_agent_never_enrolled_is_believed_nothing(guarded: Guarded) -> None:
     account = await guarded.rabbit.add_agent("infra", uuid4())
-    said = {"from_agent": str(account.agent_id), "to_agent": ORCHESTRATOR}
     before = len(await guarded.system.dead_letters(0))
 
     async with thief(account) as connection:
-        for kind, envelope in (
-            ("heartbeats", StatusUpdateEnvelope(payload=make_heartbeat(account.agent_id), **said)),
-            ("claims", ClaimEnvelope(payload=make_claim(uuid4(), agent_id=account.agent_id), **said)),
-        ):
-            await say(connection, envelope, key=f"{account.agent_id}.{kind}", user=account.user)
-        letters = await eventually(lambda: guarded.system.dead_letters(before + 2), timeout=30)
+        await say(connection, asking(account, limit=1), key=f"{account.agent_id}.heartbeats", user=account.user)
+        [letter, *_] = await eventually(lambda: guarded.system.dead_letters(before + 1), timeout=30)
 
-    assert ["has not enrolled" in letter.reason for letter in letters[:2]] == [True, True]
+    assert "has not enrolled" in letter.reason
     assert not await is_online(guarded, account)
 
 
@@ -448,7 +452,7 @@ async def test_what_an_agent_says_in_its_own_name_of_the_task_of_another_changes
     result = make_result(running, stolen.agent_id, output="forged")
 
     async with thief(stolen) as connection:
-        heard = await listening(connection, stolen)
+        heard = await listening(connection, stolen.control)
         for kind, envelope in (
             ("progress", WorkStatusEnvelope(payload=forged, **said)),
             ("results", WorkResultEnvelope(payload=result, **said)),

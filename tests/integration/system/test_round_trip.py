@@ -7,10 +7,11 @@ import pytest
 
 from common.broker import topology
 from common.broker.base import Address, Outgoing
-from common.messages import Stream
-from common.protocol import StatusUpdateEnvelope, decode, encode
+from common.messages import Grant, Stream
+from common.protocol import StatusUpdateEnvelope, WorkRequestEnvelope, encode
+from tests.contract.hands import BrokerHand
 from tests.eventually import eventually
-from tests.factories import make_heartbeat
+from tests.factories import make_grant, make_heartbeat
 from tests.integration.system.deployment import System
 
 pytestmark = pytest.mark.xdist_group("system/round_trip")
@@ -37,21 +38,16 @@ async def test_work_goes_round_with_its_ids_intact(system: System) -> None:
     assert [event.kind for event in events][:2] == ["task.dispatched", "task.claimed"]
 
 
-async def test_priorities_1_3_5_2_4_come_out_5_4_3_2_1_to_one_consumer(system: System) -> None:
+async def test_priorities_1_3_5_2_4_come_out_5_4_3_2_1_to_one_agent(system: System) -> None:
     ids = {priority: uuid4() for priority in (1, 3, 5, 2, 4)}
     for priority, task_id in ids.items():
         await system.client.dispatch("echo", {"message": "x"}, task_id=task_id, priority=priority)
-    await eventually(lambda: _is_depth(system, "work.infra", 5))
 
     await system.start_agent(slots=1)
     tasks = await system.finished(*ids.values())
 
     ran = sorted(tasks, key=lambda task: task.started_at or task.created_at)
     assert [task.priority for task in ran] == [5, 4, 3, 2, 1]
-
-
-async def _is_depth(system: System, queue: str, depth: int) -> bool:
-    return await system.broker.depth(queue) == depth
 
 
 async def test_two_agents_share_four_tasks(system: System) -> None:
@@ -75,7 +71,8 @@ async def _agents_online(system: System, count: int) -> bool:
 
 async def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_agent_lives_on(system: System) -> None:
     await system.start_agent(slots=1)
-    work = topology.work_address("infra")
+    [agent] = await eventually(system.agents_online)
+    work = topology.work_address("infra", agent.agent_id)
     misplaced = StatusUpdateEnvelope(from_agent="x", to_agent="y", payload=make_heartbeat())
 
     await system.broker.publish(
@@ -88,18 +85,18 @@ async def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_agent_lives_
 
     assert task.output == "alive"
     letters = await eventually(lambda: system.dead_letters(2))
-    assert {letter.queue for letter in letters} == {"work.infra"}
+    assert {letter.queue for letter in letters} == {work.routing_key}
     reasons = sorted(letter.reason for letter in letters)
     assert any("JSON" in reason for reason in reasons)
     assert any("status_update" in reason for reason in reasons)
 
 
 async def test_what_the_orchestrator_cannot_read_goes_to_the_dead_letters_and_it_lives_on(system: System) -> None:
-    misplaced = StatusUpdateEnvelope(from_agent="x", to_agent="y", payload=make_heartbeat())
-    for queue in (topology.CLAIMS, topology.RESULTS, topology.PROGRESS):
+    misplaced = WorkRequestEnvelope(from_agent="x", to_agent="y", payload=Grant(tasks=[make_grant()]))
+    for queue in (topology.HEARTBEATS, topology.RESULTS, topology.PROGRESS):
         address = Address(topology.REPLIES, f"stranger.{queue.removeprefix('replies.')}")
         await system.broker.publish(
-            Outgoing(address, b"\xff\x00", type="claim"), Outgoing(address, encode(misplaced), type="status_update")
+            Outgoing(address, b"\xff\x00", type="work_result"), Outgoing(address, encode(misplaced), misplaced.type)
         )
 
     await eventually(lambda: system.dead_letters(6))
@@ -207,14 +204,15 @@ async def test_an_agent_that_stops_hands_unfinished_work_to_another(system: Syst
     assert (task.status, task.attempt, task.output) == ("completed", 2, "2\n")
 
 
-async def test_the_ticket_is_readable_to_anyone_who_speaks_the_protocol(system: System) -> None:
+async def test_work_is_readable_to_anyone_who_speaks_the_protocol(system: System) -> None:
     task_id, trace_id = uuid4(), uuid4()
-    await system.client.dispatch("echo", {"message": "x"}, task_id=task_id, trace_id=trace_id, priority=4)
+    async with BrokerHand.open(system.broker, "infra") as hand:
+        await hand.beat(limit=1)
+        await system.client.dispatch("echo", {"message": "x"}, task_id=task_id, trace_id=trace_id, priority=4)
 
-    async with system.broker.consume("work.infra", prefetch=1) as consumer:
-        [delivery] = await consumer.receive()
+        envelope = await hand.next_work()
 
-    envelope = decode(delivery.body)
-    assert (envelope.type, envelope.priority, envelope.trace_id) == ("work_request", 4, trace_id)
-    assert (envelope.from_agent, envelope.to_agent) == ("orchestrator", "infra")
-    assert delivery.priority == 4
+    [task] = envelope.payload.tasks
+    assert (envelope.type, envelope.priority, task.trace_id) == ("work_request", 4, trace_id)
+    assert (envelope.from_agent, envelope.to_agent) == ("orchestrator", str(hand.agent_id))
+    assert (task.work.task_id, task.work.parameters) == (task_id, {"message": "x"})

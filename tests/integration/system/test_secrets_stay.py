@@ -14,6 +14,7 @@ import pytest
 from chiffon.client import Client
 from tests.eventually import eventually
 from tests.integration.agents.agent_process import agent_process
+from tests.integration.system.process_agents import online
 from tests.integration.system.processes import Server, server
 from tests.integration.system.searching import every_file, every_row, found, needles, tapped
 
@@ -119,6 +120,9 @@ async def test_no_secret_of_a_host_is_anywhere_else(
     answers = await error_bodies(client)
     async with tapped(amqp_url) as tap:
         async with agent_process(url, agents / "first", lease_seconds=3, **settings(tmp_path)) as agent:
+            [agent_id] = await online(client, agents / "first")
+            if way == "amqp":
+                await tap.listen_to_work_of(agent_id)
             good, bad, slow = [
                 await dispatch(client, TELL),
                 await dispatch(client, TELL + "exit 3"),
@@ -141,6 +145,7 @@ async def test_no_secret_of_a_host_is_anywhere_else(
     assert ended[3].error_code == 3006
     assert MARKER.encode() in b"".join(text for place, text in places.items() if place.startswith("table "))
     assert way == "http" or MARKER.encode() in messages["RabbitMQ"]
+    assert way == "http" or b'"nobody-has-it"' in messages["RabbitMQ"]
     assert found(places, needles(SECRETS)) == []
 
 

@@ -28,8 +28,10 @@ pytestmark = pytest.mark.xdist_group("system/spool")
 async def orchestrator(module_ledger: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
     """One with an agent; the tests that use it share both."""
     folder = tmp_path_factory.mktemp("spool")
-    bus = (folder / "bus").as_uri()
-    async with server(bus, module_ledger, folder) as running, agent_process(bus, folder / "agent", slots=4):
+    async with (
+        server(module_ledger, module_ledger, folder) as running,
+        agent_process(module_ledger, folder / "agent", slots=4),
+    ):
         yield running
 
 
@@ -167,17 +169,16 @@ async def test_files_of_one_key_run_one_after_another_and_others_side_by_side(
 
 
 async def test_while_the_orchestrator_is_away_files_go_back_unchanged_and_are_done_when_it_is_there(
-    ledger_url: str, root: Path, tmp_path: Path
+    amqp_url: str, ledger_url: str, root: Path, tmp_path: Path
 ) -> None:
     (port,) = free_ports(1)
-    bus = (tmp_path / "bus").as_uri()
     content = drop(root, "a.json", **shell("echo late"))
     async with spool(root, f"http://127.0.0.1:{port}"):
         await eventually(lambda: "spool.postponed" in (root / "log").read_text(), timeout=20)
         await eventually(lambda: names(root)["incoming"] == ["a.json"])
         assert (root / "incoming" / "a.json").read_bytes() == content
 
-        async with server(bus, ledger_url, tmp_path, port=port), agent_process(bus, tmp_path / "agent"):
+        async with server(amqp_url, ledger_url, tmp_path, port=port), agent_process(amqp_url, tmp_path / "agent"):
             await eventually(lambda: "a.json" in results(root), timeout=40)
 
     assert results(root)["a.json"]["output"] == "late\n"

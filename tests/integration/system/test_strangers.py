@@ -19,7 +19,7 @@ STRANGERS = 600
 async def test_connections_that_ask_nothing_shut_nobody_out_whatever_the_limit_of_files(
     ledger_url: str, tmp_path: Path
 ) -> None:
-    async with server(f"file://{tmp_path / 'bus'}", ledger_url, tmp_path, open_files=(SOFT, HARD)) as running:
+    async with server(ledger_url, ledger_url, tmp_path, open_files=(SOFT, HARD)) as running:
         process = psutil.Process(running.process.pid)
         assert process.rlimit(psutil.RLIMIT_NOFILE) == (HARD, HARD)
         where = urlsplit(running.client.base_url)

@@ -84,7 +84,7 @@ async def test_a_broker_over_tls_is_used_with_a_certificate_and_knows_who_sends(
     certificate = authority.issue(CERTIFICATE_USER)
     who, how = (CERTIFICATE_USER, "auth=external&") if by_certificate else ("guest:guest", "")
     url = f"amqps://{who}@{tls_url}/?{how}{tls(authority, certificate)}"
-    queue = work_queue(f"tls-{uuid4().hex[:8]}")
+    queue = work_queue("tls", uuid4())
 
     async with open_broker(url, name="test") as broker:
         await broker.declare(queue)

@@ -7,12 +7,12 @@ from uuid import uuid4
 import aio_pika
 from aio_pika import DeliveryMode
 
+from common.broker import topology
 from tests.eventually import eventually
 from tests.integration.system.deployment import System
 
-PERSISTENT = {"work_request", "work_result", "work_status", "cancel"}
-TRANSIENT = {"claim", "grant", "status_update", "stored", "heard"}
-EVERYTHING = {"chiffon.work": "work.infra", "chiffon.control": "#", "chiffon.replies": "#"}
+PERSISTENT = {"work_results", "work_status", "cancel"}
+TRANSIENT = {"work_request", "status_update", "stored", "heard"}
 
 
 async def test_what_nobody_says_again_is_persistent_and_nothing_else_is(own_system: System, amqp_url: str) -> None:
@@ -26,9 +26,10 @@ async def test_what_nobody_says_again_is_persistent_and_nothing_else_is(own_syst
         channel = await connection.channel()
         ears = await channel.declare_queue(exclusive=True)
         await own_system.start_agent(slots=8)
-        await eventually(lambda: _is_online(own_system))
-        for exchange, key in EVERYTHING.items():
-            await ears.bind(exchange, key)
+        [agent] = await eventually(own_system.agents_online)
+        work = topology.work_address(agent.agent_type, agent.agent_id)
+        for exchange, key in ((work.exchange, work.routing_key), (topology.CONTROL, "#"), (topology.REPLIES, "#")):
+            await ears.bind(exchange.name, key)
         await ears.consume(note, no_ack=True)
         done, running = uuid4(), uuid4()
         await own_system.client.dispatch("echo", {"message": "x"}, task_id=done)
@@ -43,7 +44,3 @@ async def test_what_nobody_says_again_is_persistent_and_nothing_else_is(own_syst
     passing = {kind for kind, seen in modes.items() if seen == {DeliveryMode.NOT_PERSISTENT}}
     assert kept - {"probe"} == PERSISTENT
     assert passing == TRANSIENT
-
-
-async def _is_online(system: System) -> bool:
-    return bool(await system.client.agents(status="online"))

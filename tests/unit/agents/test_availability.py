@@ -16,14 +16,11 @@ def soon(seconds: float) -> datetime:
 
 async def test_a_pause_ends_by_itself() -> None:
     availability = Availability()
-    turn = availability.turn
     availability.pause(soon(0.1), ordered_at=datetime.now(UTC))
 
     assert not availability.is_open
     assert not availability.is_leaving
-    assert turn.is_set()
     await eventually(lambda: availability.is_open)
-    assert not availability.turn.is_set()
 
 
 async def test_a_pause_whose_end_has_passed_changes_nothing() -> None:
@@ -73,17 +70,6 @@ async def test_an_agent_that_stops_cannot_be_resumed() -> None:
     availability.resume()
 
     assert not availability.is_open
-
-
-async def test_reopening_ends_the_turn_of_every_consumer_and_leaves_the_gate_open() -> None:
-    availability = Availability()
-    turn = availability.turn
-
-    availability.reopen()
-
-    assert turn.is_set()
-    assert availability.is_open
-    assert not availability.turn.is_set()
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ async def test_an_attempt_counts_unless_its_keeper_cannot_have_started_the_progr
             left.extend(cmdline_of(process) for process in psutil.Process().children(recursive=True))
         raise AssertionError("it has not begun")
 
-    result, _ = await run(make_attempt(), tmp_path / "work", start)
+    result = await run(make_attempt(), tmp_path / "work", start)
 
     assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.RESOURCE_LIMIT)
     assert (result.started, result.retryable) == (counts, True)
@@ -109,7 +109,7 @@ async def test_a_disk_that_is_full_before_a_keeper_is_told_leaves_the_work_untou
     async def start(context: ExecutionContext) -> Outcome:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    result, _ = await run(make_attempt(), tmp_path / "work", start)
+    result = await run(make_attempt(), tmp_path / "work", start)
 
     assert not result.started
 
@@ -119,7 +119,7 @@ async def test_an_attempt_counts_when_its_second_program_cannot_start(tmp_path: 
         await run_process(context.keepers, sh("true", context.workspace), write=context.write, stop=context.stop)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    result, _ = await run(make_attempt(), tmp_path / "work", start)
+    result = await run(make_attempt(), tmp_path / "work", start)
 
     assert result.started
 

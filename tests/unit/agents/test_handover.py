@@ -23,6 +23,7 @@ from common.loop import Health
 from common.messages import Lease
 from common.protocol import WorkResultEnvelope, WorkResultsEnvelope, decode
 from tests.eventually import eventually
+from tests.factories import make_credit
 from tests.spooled import spooled
 from tests.unit.agents.test_spool import AGENT, make_result
 
@@ -37,13 +38,9 @@ class Recording(MemoryBroker):
         await super().publish(*messages)
         for message in messages:
             envelope = decode(message.body)
-            if isinstance(envelope, WorkResultsEnvelope):
-                results = envelope.payload.results
-            else:
-                assert isinstance(envelope, WorkResultEnvelope)
-                results = [envelope]
-            self.results += results
-            self.messages.append(results)
+            assert isinstance(envelope, WorkResultsEnvelope)
+            self.results += envelope.payload.results
+            self.messages.append(envelope.payload.results)
 
 
 class Owing:
@@ -75,7 +72,7 @@ def owing(tmp_path: Path) -> Open:
         await broker.declare(*REPLY_QUEUES)
         keys = spool.open()
         async with (
-            Reporter(broker, AGENT) as reporter,
+            Reporter(broker, AGENT, make_credit) as reporter,
             Handover(
                 spool, reporter, SystemClock(), resend_after=timedelta(seconds=resend_after), health=Health()
             ) as handover,

@@ -36,7 +36,7 @@ def make_attempt(*, lease_seconds: float) -> Attempt:
         fence=1,
         lease_seconds=lease_seconds,
     )
-    return Attempt.granted(grant, claimed_at=time.monotonic())
+    return Attempt.granted(grant, asked_at=time.monotonic())
 
 
 async def family_of(keeper: Keeper, *, size: int = 4) -> list[psutil.Process]:

@@ -56,7 +56,7 @@ class Keeping:
             fence=1,
             lease_seconds=lease_seconds,
         )
-        attempt = Attempt.granted(grant, claimed_at=SystemClock().monotonic())
+        attempt = Attempt.granted(grant, asked_at=SystemClock().monotonic())
         self.attempts.add(attempt)
         return attempt
 

@@ -23,6 +23,7 @@ from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES
 from common.clock import SystemClock
 from common.loop import Health
+from tests.factories import make_credit
 
 AGENT = UUID(int=7)
 
@@ -57,7 +58,7 @@ async def test_an_attempt_that_cannot_be_put_in_order_does_not_keep_the_others_f
     spool = Spool(tmp_path / "spool")
     spool.open()
     async with (
-        Reporter(broker, AGENT) as reporter,
+        Reporter(broker, AGENT, make_credit) as reporter,
         Journal(JournalFile(tmp_path / "journal.jsonl")) as journal,
         Handover(spool, reporter, SystemClock(), resend_after=timedelta(minutes=1), health=Health()) as handover,
     ):
@@ -95,7 +96,7 @@ async def late(tmp_path: Path) -> AsyncIterator[Late]:
     spool = Spool(tmp_path / "spool")
     spool.open()
     async with (
-        Reporter(MemoryBroker(), AGENT) as reporter,
+        Reporter(MemoryBroker(), AGENT, make_credit) as reporter,
         Handover(spool, reporter, SystemClock(), resend_after=timedelta(minutes=1), health=Health()) as handover,
     ):
         late = Late(handover)

@@ -10,7 +10,7 @@ from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES, RESULTS
 from common.messages import ProtocolError
 from common.protocol import ORCHESTRATOR, ErrorEnvelope, WorkResultsEnvelope, decode, encode
-from tests.factories import make_results
+from tests.factories import make_credit, make_results
 
 AGENT = UUID(int=7)
 
@@ -40,7 +40,7 @@ def make_envelope() -> ErrorEnvelope:
 async def test_a_report_is_repeated_as_a_new_message_until_the_broker_has_it() -> None:
     broker = Flaky(failures=2)
     await broker.declare(*REPLY_QUEUES)
-    async with Reporter(broker, AGENT) as reporter:
+    async with Reporter(broker, AGENT, make_credit) as reporter:
         await reporter.send(RESULTS, make_envelope())
 
     assert len({call[0].message_id for call in broker.calls}) == 3
@@ -51,7 +51,7 @@ async def test_a_report_is_repeated_as_a_new_message_until_the_broker_has_it() -
 async def test_a_reply_queue_that_is_missing_is_made_again() -> None:
     broker = Flaky()
     await broker.declare(*REPLY_QUEUES)
-    async with Reporter(broker, AGENT) as reporter:
+    async with Reporter(broker, AGENT, make_credit) as reporter:
         await broker.delete(RESULTS)
         await reporter.send(RESULTS, make_envelope())
 
@@ -61,7 +61,7 @@ async def test_a_reply_queue_that_is_missing_is_made_again() -> None:
 async def test_reports_that_come_together_are_published_together() -> None:
     broker = Flaky()
     await broker.declare(*REPLY_QUEUES)
-    async with Reporter(broker, AGENT) as reporter:
+    async with Reporter(broker, AGENT, make_credit) as reporter:
         await asyncio.gather(*(reporter.send(RESULTS, make_envelope()) for _ in range(20)))
 
     assert len(broker.calls) == 1
@@ -72,7 +72,7 @@ async def test_results_that_come_together_are_one_message_that_is_repeated_until
     broker = Flaky(failures=2)
     await broker.declare(*REPLY_QUEUES)
     results = make_results(AGENT, 20).results
-    async with Reporter(broker, AGENT) as reporter:
+    async with Reporter(broker, AGENT, make_credit) as reporter:
         await asyncio.gather(*(reporter.send_report(Report(RESULTS, RESULT, encode(one))) for one in results))
 
     assert [len(call) for call in broker.calls] == [1, 1, 1]

@@ -12,7 +12,9 @@ from uuid import UUID, uuid4
 import pytest
 from agents.used_claims import UsedClaims
 
-from agents.attempts import Attempt, Attempts
+from agents.attempts import Attempt
+from agents.availability import Availability
+from agents.begun import Begun
 from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.executors.process import Command, run_process
 from agents.handover import Handover
@@ -25,6 +27,7 @@ from agents.progress_file import ProgressFiles
 from agents.reporter import Reporter
 from agents.runner import Runner
 from agents.signature_check import SignatureCheck
+from agents.slots import Slots
 from agents.spool import Spool
 from agents.stopping import StopReason
 from agents.workspace import Workspaces
@@ -35,11 +38,11 @@ from common.clock import SystemClock
 from common.errors import ErrorCode
 from common.loop import Health
 from common.messages import GrantedTask, ResultStatus, Stream, WorkRequest, WorkResult, WorkStatus
-from common.protocol import decode
+from common.protocol import WorkResults, decode
 from common.result import MAX_RESULT_BYTES
 from common.work import Parameters
 
-AGENT = UUID(int=7)
+AGENT, SESSION = UUID(int=7), UUID(int=8)
 
 
 class Scripted(Executor[Parameters]):
@@ -67,7 +70,7 @@ def make_attempt(work_type: str = "scripted") -> Attempt:
         fence=1,
         lease_seconds=60.0,
     )
-    return Attempt.granted(grant, claimed_at=SystemClock().monotonic())
+    return Attempt.granted(grant, asked_at=SystemClock().monotonic())
 
 
 async def run(
@@ -77,14 +80,14 @@ async def run(
     *,
     queue: str = RESULTS,
     ahead: list[WorkStatus] | None = None,
-) -> tuple[WorkResult, Attempts]:
+) -> WorkResult:
     """Run an attempt and return its stored result; `ahead` gets what came before it in the queue."""
-    broker, attempts = MemoryBroker(), Attempts()
-    attempts.add(attempt)
+    broker = MemoryBroker()
+    slots = Slots(1, SESSION, Availability(), SystemClock())
     await broker.declare(*REPLY_QUEUES)
     async with (
         AsyncExitStack() as stack,
-        Reporter(broker, AGENT) as reporter,
+        Reporter(broker, AGENT, slots.credit) as reporter,
         Journal(JournalFile(journal_of(state))) as journal,
         Handover(
             make_spool(state), reporter, SystemClock(), resend_after=timedelta(minutes=1), health=Health()
@@ -96,15 +99,15 @@ async def run(
                 {"scripted": Scripted(do)},
                 agent_type="infra",
                 journal=journal,
-                signatures=SignatureCheck(None, AGENT, SystemClock(), skew=timedelta(0)),
-                used=UsedClaims(),
+                signatures=SignatureCheck(None, AGENT, SystemClock(), skew=timedelta(0), claim_of=lambda _: SESSION),
+                begun=Begun(),
             ),
             workspaces=Workspaces(state),
             progress_files=stack.enter_context(ProgressFiles()),
             reporter=reporter,
             handover=handover,
             journal=journal,
-            attempts=attempts,
+            slots=slots,
             keepers=stack.enter_context(Keepers()),
             deadlines=Deadlines(),
             clock=SystemClock(),
@@ -113,14 +116,18 @@ async def run(
         )
         await runner.run(attempt)
     async with broker.consume(queue, prefetch=10) as consumer:
-        envelope = decode((await consumer.receive())[-1].body)
-        while isinstance(envelope.payload, WorkStatus):
+        message = decode((await consumer.receive())[-1].body)
+        while isinstance(message.payload, WorkStatus):
             if ahead is not None:
-                ahead.append(envelope.payload)
-            envelope = decode((await consumer.receive())[-1].body)
-    assert isinstance(envelope.payload, WorkResult)
+                ahead.append(message.payload)
+            message = decode((await consumer.receive())[-1].body)
+    assert isinstance(message.payload, WorkResults)
+    # The attempt has ended when its result is on its way, so the same message asks for the next.
+    assert message.payload.credit is not None
+    assert message.payload.credit.limit == 2
+    [envelope] = message.payload.results
     assert (envelope.trace_id, envelope.request_id) == (attempt.grant.trace_id, attempt.grant.request_id)
-    return envelope.payload, attempts
+    return envelope.payload
 
 
 def journal_of(state: Path) -> Path:
@@ -151,7 +158,7 @@ async def test_an_executor_says_how_far_it_is_and_the_last_word_comes_before_the
 
     ahead: list[WorkStatus] = []
     attempt = make_attempt()
-    result, _ = await run(attempt, tmp_path / "work", report, queue=PROGRESS, ahead=ahead)
+    result = await run(attempt, tmp_path / "work", report, queue=PROGRESS, ahead=ahead)
 
     assert [status.progress for status in ahead] == ["0% counting", "100% counting"]
     assert {(status.task_id, status.attempt, status.fence) for status in ahead} == {(attempt.task_id, 1, 1)}
@@ -162,17 +169,16 @@ async def test_an_executor_that_raises_fails_the_task_without_telling_its_secret
     async def explode(context: ExecutionContext) -> Outcome:
         raise KeyError("a secret")
 
-    result, attempts = await run(make_attempt(), tmp_path / "work", explode)
+    result = await run(make_attempt(), tmp_path / "work", explode)
 
     assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.INTERNAL)
     assert result.error_message == "The executor failed: KeyError."
-    assert len(attempts) == 0
 
 
 async def test_a_host_that_has_no_room_is_a_reason_to_try_again(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    result, _ = await run(make_attempt(), tmp_path / "file", succeed)
+    result = await run(make_attempt(), tmp_path / "file", succeed)
 
     assert (result.error_code, result.retryable) == (ErrorCode.RESOURCE_LIMIT, True)
     assert not result.started
@@ -180,7 +186,7 @@ async def test_a_host_that_has_no_room_is_a_reason_to_try_again(tmp_path: Path) 
 
 
 async def test_work_of_another_type_than_this_agent_knows_fails(tmp_path: Path) -> None:
-    result, _ = await run(make_attempt("unknown"), tmp_path / "work", succeed)
+    result = await run(make_attempt("unknown"), tmp_path / "work", succeed)
 
     assert (result.status, result.error_code) == (ResultStatus.FAILED, ErrorCode.UNSUPPORTED_WORK_TYPE)
 
@@ -199,7 +205,7 @@ async def test_work_that_is_stopped_before_it_began_never_begins(
     attempt = make_attempt()
     attempt.stop.order(reason, grace=1)
 
-    result, _ = await run(attempt, tmp_path / "work", succeed)
+    result = await run(attempt, tmp_path / "work", succeed)
 
     assert (result.status, result.retryable) == (status, retryable)
 
@@ -211,7 +217,7 @@ async def test_work_that_ended_by_itself_counts_although_it_was_to_be_stopped(tm
         attempt.stop.order(StopReason.AGENT_STOPPING, grace=1)
         return Outcome(ResultStatus.COMPLETED, exit_code=0)
 
-    result, _ = await run(attempt, tmp_path / "work", end_just_in_time)
+    result = await run(attempt, tmp_path / "work", end_just_in_time)
 
     assert result.status is ResultStatus.COMPLETED
 
@@ -240,7 +246,7 @@ async def test_work_whose_start_cannot_be_journaled_does_not_start(tmp_path: Pat
         ran = True
         return Outcome(ResultStatus.COMPLETED)
 
-    result, _ = await run(make_attempt(), tmp_path / "work", note)
+    result = await run(make_attempt(), tmp_path / "work", note)
 
     assert not ran
     assert (result.error_code, result.retryable, result.started) == (ErrorCode.RESOURCE_LIMIT, True, False)
@@ -270,7 +276,7 @@ async def test_a_program_and_its_keeper_are_journaled_with_the_times_of_their_st
 
 
 async def test_the_result_is_on_disk_when_the_attempt_is_over(tmp_path: Path) -> None:
-    result, _ = await run(make_attempt(), tmp_path / "work", succeed)
+    result = await run(make_attempt(), tmp_path / "work", succeed)
 
     # Nobody has said that it is stored.
     assert [key.task_id for key in Spool(tmp_path / "spool").open()] == [result.task_id]
@@ -295,7 +301,7 @@ async def test_only_infrastructure_and_the_executor_itself_call_for_another_atte
     async def fail(context: ExecutionContext) -> Outcome:
         return Outcome.failed("no", code=code, retryable=marked)
 
-    result, _ = await run(make_attempt(), tmp_path / "work", fail)
+    result = await run(make_attempt(), tmp_path / "work", fail)
 
     assert result.retryable is retryable
 
@@ -304,7 +310,7 @@ async def test_what_an_executor_returns_is_in_the_result_that_is_kept_and_sent(t
     async def tell(context: ExecutionContext) -> Outcome:
         return Outcome(ResultStatus.COMPLETED, result={"hosts": ["web1"], "changed": 2})
 
-    result, _ = await run(make_attempt(), tmp_path / "work", tell)
+    result = await run(make_attempt(), tmp_path / "work", tell)
 
     assert result.result == {"hosts": ["web1"], "changed": 2}
     spool = Spool(tmp_path / "spool")
@@ -318,7 +324,7 @@ async def test_a_result_that_is_too_large_fails_the_work_and_says_so(tmp_path: P
     async def tell(context: ExecutionContext) -> Outcome:
         return Outcome(ResultStatus.COMPLETED, result="x" * MAX_RESULT_BYTES)
 
-    result, _ = await run(make_attempt(), tmp_path / "work", tell)
+    result = await run(make_attempt(), tmp_path / "work", tell)
 
     assert (result.status, result.error_code, result.retryable) == (ResultStatus.FAILED, None, False)
     assert result.error_message == "The result of the work must have at most 65536 bytes of JSON, not 65538."
@@ -330,7 +336,7 @@ async def test_neither_output_nor_error_nor_result_nor_spool_holds_a_secret(tmp_
         failed = Outcome.failed("refused: amqp://user:hunter2@host/")
         return replace(failed, result={"url": "amqp://user:hunter2@host/", "chf_0123456789abcdefghij": 1})
 
-    result, _ = await run(make_attempt(), tmp_path / "work", tell, queue=PROGRESS)
+    result = await run(make_attempt(), tmp_path / "work", tell, queue=PROGRESS)
 
     assert result.output == "token [redacted]"
     assert result.result == {"[redacted]": 1, "url": "amqp://user:[redacted]@host/"}

@@ -56,7 +56,7 @@ def test_by_default_work_inherits_nothing_that_looks_like_a_secret() -> None:
         ("SLOTS", "257"),
         ("TYPE", "Infra"),
         ("HEARTBEAT_SECONDS", "0"),
-        ("TICKET_HOLD_SECONDS", "1800"),
+        ("RESULT_RESEND_SECONDS", "3601"),
         ("ENV_ALLOW", "A B"),
         ("ENV_ALLOW", "[1"),
     ],

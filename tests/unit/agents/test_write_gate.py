@@ -11,10 +11,13 @@ from uuid import UUID, uuid4
 import pytest
 from agents.used_claims import UsedClaims
 
+from agents.begun import Begun
 from agents.executors.echo import EchoExecutor
 from agents.journal import Journal
 from agents.journal_file import JournalFile
+from agents.leftovers import begun
 from agents.signature_check import SignatureCheck
+from agents.spool_lines import Key
 from agents.trust import TRUST_FILE, Trust
 from agents.write_gate import OwnPolicy, Passage, Refusal, WriteGate
 from common.clock import SystemClock
@@ -37,13 +40,15 @@ class Gated:
     key: PrivateKey
     clock: FakeClock
 
-    def signature(self, *grants: GrantedTask, agent_id: UUID = AGENT, key: PrivateKey | None = None) -> str:
+    def signature(
+        self, *grants: GrantedTask, agent_id: UUID = AGENT, key: PrivateKey | None = None, credit: int | None = None
+    ) -> str:
         tasks = [SignedTask.of(grant) for grant in grants]
-        return sign_grant(key or self.key, agent_id, tasks, now=self.clock.now(), valid=LEASE)
+        return sign_grant(key or self.key, agent_id, tasks, now=self.clock.now(), valid=LEASE, credit=credit)
 
     async def problem(self, grant: GrantedTask, signature: str | None) -> str:
         """Return why the gate refuses."""
-        answer = await self.gate.admit(grant, signature)
+        answer = self.gate.admit(grant, signature)
         assert isinstance(answer, Refusal)
         assert answer.code is ErrorCode.AUTHENTICATION_FAILED
         return answer.reason
@@ -53,7 +58,7 @@ class Gated:
 async def gated(folder: Path, *, policy: OwnPolicy | None = None) -> AsyncIterator[Gated]:
     key, clock = PrivateKey.new(), FakeClock()
     trust = Trust(folder / TRUST_FILE, [key.public])
-    signatures = SignatureCheck(trust, AGENT, clock, skew=SKEW)
+    signatures = SignatureCheck(trust, AGENT, clock, skew=SKEW, claim_of=lambda grant: grant.claim_id)
     async with Journal(JournalFile(folder / "journal.jsonl")) as journal:
         yield Gated(
             WriteGate(
@@ -61,7 +66,7 @@ async def gated(folder: Path, *, policy: OwnPolicy | None = None) -> AsyncIterat
                 agent_type="infra",
                 journal=journal,
                 signatures=signatures,
-                used=UsedClaims(),
+                begun=Begun(),
                 policy=policy,
             ),
             key,
@@ -79,9 +84,9 @@ async def test_what_the_orchestrator_signed_for_this_agent_passes_once(it: Gated
     grants = [make_grant(), make_grant()]
     signature = it.signature(*grants)
 
-    assert isinstance(await it.gate.admit(grants[0], signature), Passage)
-    assert isinstance(await it.gate.admit(grants[1], signature), Passage)
-    assert "used before" in await it.problem(grants[0], signature)
+    assert isinstance(it.gate.admit(grants[0], signature), Passage)
+    assert isinstance(it.gate.admit(grants[1], signature), Passage)
+    assert "began before" in await it.problem(grants[0], signature)
 
 
 async def test_nothing_unsigned_passes(it: Gated) -> None:
@@ -107,7 +112,18 @@ async def test_a_grant_runs_until_it_expires_by_clocks_that_may_differ_a_little(
     it.clock.advance(seconds=-2 * (LEASE + SKEW).total_seconds())
     assert "future" in await it.problem(grant, signature)
     it.clock.advance(seconds=(LEASE + SKEW).total_seconds())
-    assert isinstance(await it.gate.admit(grant, signature), Passage)
+    assert isinstance(it.gate.admit(grant, signature), Passage)
+
+
+async def test_the_message_that_a_grant_answers_is_signed(it: Gated) -> None:
+    grant = make_grant()
+    signature = it.signature(grant, credit=7)
+
+    for other in (6, 8, None):
+        answer = it.gate.admit(grant, signature, other)
+        assert isinstance(answer, Refusal)
+        assert "credit is not what was signed" in answer.reason
+    assert isinstance(it.gate.admit(grant, signature, 7), Passage)
 
 
 CHANGES: dict[str, Callable[[GrantedTask], dict[str, Any]]] = {
@@ -136,11 +152,11 @@ async def test_nothing_passes_of_which_anything_was_changed(field: str, it: Gate
     signature = it.signature(grant)
     changed = grant.model_copy(update=CHANGES[field](grant))
 
-    answer = await it.gate.admit(changed, signature)
+    answer = it.gate.admit(changed, signature)
 
     assert isinstance(answer, Refusal)
     assert answer.outcome.retryable is False
-    assert isinstance(await it.gate.admit(grant, signature), Passage)
+    assert isinstance(it.gate.admit(grant, signature), Passage)
 
 
 def test_every_field_of_a_grant_is_among_those_changes() -> None:
@@ -151,7 +167,7 @@ async def test_work_that_was_edited_after_its_approval_is_said_to_be(it: Gated) 
     grant = make_grant(approval_id=uuid4())
     edited = grant.work.model_copy(update={"parameters": {"message": "rm"}})
 
-    answer = await it.gate.admit(grant.model_copy(update={"work": edited}), it.signature(grant))
+    answer = it.gate.admit(grant.model_copy(update={"work": edited}), it.signature(grant))
 
     assert isinstance(answer, Refusal)
     assert answer.code is ErrorCode.APPROVAL_MISMATCH
@@ -160,7 +176,7 @@ async def test_work_that_was_edited_after_its_approval_is_said_to_be(it: Gated) 
 async def test_what_no_executor_is_for_is_refused(it: Gated) -> None:
     grant = make_grant("unheard_of")
 
-    answer = await it.gate.admit(grant, it.signature(grant))
+    answer = it.gate.admit(grant, it.signature(grant))
 
     assert isinstance(answer, Refusal)
     assert answer.code is ErrorCode.UNSUPPORTED_WORK_TYPE
@@ -176,28 +192,29 @@ async def test_the_agents_own_policy_has_the_last_word(tmp_path: Path) -> None:
 
     async with gated(tmp_path, policy=never) as it:
         grant = make_grant()
-        answer = await it.gate.admit(grant, it.signature(grant))
+        answer = it.gate.admit(grant, it.signature(grant))
         assert isinstance(answer, Refusal)
         assert (answer.code, "not on this host" in answer.reason) == (ErrorCode.POLICY_REFUSED, True)
     async with gated(tmp_path, policy=once_approved) as it:
         unapproved, approved = make_grant(), make_grant(approval_id=uuid4())
-        answer = await it.gate.admit(unapproved, it.signature(unapproved))
+        answer = it.gate.admit(unapproved, it.signature(unapproved))
         assert isinstance(answer, Refusal)
         assert answer.code is ErrorCode.POLICY_REFUSED
-        assert isinstance(await it.gate.admit(approved, it.signature(approved)), Passage)
+        assert isinstance(it.gate.admit(approved, it.signature(approved)), Passage)
 
 
-async def test_a_claim_stays_used_after_a_restart(tmp_path: Path) -> None:
-    from agents.leftovers import used_claims
-
+async def test_an_attempt_that_an_earlier_life_began_does_not_begin_again(tmp_path: Path) -> None:
     grant = make_grant()
     async with gated(tmp_path) as it:
         await it.gate.note(grant)
 
-    known = UsedClaims(used_claims(JournalFile(tmp_path / "journal.jsonl").read()))
+    known = Begun(begun(JournalFile(tmp_path / "journal.jsonl").read()))
 
-    assert not known.use(grant.claim_id)
-    assert known.use(uuid4())
+    key = Key(grant.work.task_id, grant.fence)
+    assert known.is_of_earlier_life(key)
+    assert not known.begin(key)
+    assert known.begin(key._replace(fence=2))
+    assert not known.is_of_earlier_life(key._replace(fence=2))
 
 
 async def test_the_signature_of_a_message_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,12 +230,18 @@ async def test_the_signature_of_a_message_is_checked_once(tmp_path: Path, monkey
         grants = [make_grant() for _ in range(16)]
         signature = it.signature(*grants)
         for grant in grants:
-            assert isinstance(await it.gate.admit(grant, signature), Passage)
+            assert isinstance(it.gate.admit(grant, signature), Passage)
 
     assert len(checked) == 1
 
 
 async def test_nothing_is_checked_where_signatures_are_off() -> None:
-    signatures = SignatureCheck(None, AGENT, SystemClock(), skew=SKEW)
+    signatures = SignatureCheck(None, AGENT, SystemClock(), skew=SKEW, claim_of=lambda grant: grant.claim_id)
 
-    assert await signatures.refusal(make_grant(), None) is None
+    assert signatures.refusal(make_grant(), None, None) is None
+
+
+async def test_nothing_is_run_that_this_process_did_not_ask_for() -> None:
+    signatures = SignatureCheck(None, AGENT, SystemClock(), skew=SKEW, claim_of=lambda _: None)
+
+    assert signatures.refusal(make_grant(), None, None) == "this agent did not ask for it"

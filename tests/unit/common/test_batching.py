@@ -103,6 +103,82 @@ async def test_a_caller_that_gives_up_does_not_disturb_the_others() -> None:
         assert await patient == 2
 
 
+async def test_items_handed_in_together_are_answered_together_in_their_order_beside_others() -> None:
+    batches: list[list[int]] = []
+
+    async def refuse_odd(items: Sequence[int]) -> Sequence[int | BaseException]:
+        batches.append(list(items))
+        return [ValueError(f"{item} is odd") if item % 2 else item * 10 for item in items]
+
+    async with Batcher(refuse_odd, limit=3) as batcher:
+        all_at_once, alone = await asyncio.gather(batcher.submit_all([0, 1, 2, 4, 3]), batcher.submit(6))
+
+    assert [str(result) for result in all_at_once] == ["0", "1 is odd", "20", "40", "3 is odd"]
+    assert alone == 60
+    assert batches == [[0, 1, 2], [4, 3, 6]]
+
+
+async def test_no_items_need_no_call() -> None:
+    async def never(items: Sequence[int]) -> Sequence[int]:
+        raise AssertionError(items)
+
+    async with Batcher(never, limit=3) as batcher:
+        assert await batcher.submit_all([]) == []
+
+
+async def test_items_handed_in_together_fail_at_once_with_the_first_call_that_fails() -> None:
+    batches: list[list[int]] = []
+
+    async def fail_second(items: Sequence[int]) -> Sequence[int]:
+        batches.append(list(items))
+        if 2 in items:
+            raise ConnectionError("away")
+        return items
+
+    async with Batcher(fail_second, limit=2) as batcher:
+        with pytest.raises(ConnectionError, match="away"):
+            await batcher.submit_all([0, 1, 2, 3, 4, 5])
+        assert await batcher.submit(6) == 6
+
+    assert batches == [[0, 1], [2, 3], [6]]
+
+
+async def test_a_caller_that_gives_up_items_handed_in_together_does_not_disturb_the_others() -> None:
+    batches: list[list[int]] = []
+    first_is_handled, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(items: Sequence[int]) -> Sequence[int]:
+        batches.append(list(items))
+        first_is_handled.set()
+        await go_on.wait()
+        return items
+
+    async with Batcher(wait, limit=2) as batcher:
+        impatient = asyncio.create_task(batcher.submit_all([1, 2, 3]))
+        await first_is_handled.wait()
+        patient = asyncio.create_task(batcher.submit_all([4]))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        go_on.set()
+
+        assert await patient == [4]
+
+    assert batches == [[1, 2], [4]]
+
+
+async def test_items_handed_in_together_are_cancelled_when_it_ends() -> None:
+    async def never(items: Sequence[int]) -> Sequence[int]:
+        await asyncio.Event().wait()
+        return items
+
+    async with Batcher(never, limit=1) as batcher:
+        waiting = asyncio.create_task(batcher.submit_all([1, 2]))
+        await asyncio.sleep(0)
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
 async def test_what_may_wait_goes_with_the_next_that_may_not_in_the_order_in_which_they_came() -> None:
     batches: list[list[int]] = []
 

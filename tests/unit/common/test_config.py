@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from agents.settings import AgentSettings
+from common.broker.connect import SCHEMES, UnknownBroker, open_broker
 from common.config import InvalidSettings, SharedSettings
 from orchestrator.settings import OrchestratorSettings
 
@@ -76,11 +77,34 @@ def test_a_password_in_a_wrong_url_is_not_shown(monkeypatch: pytest.MonkeyPatch)
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_broker_that_nobody_speaks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CHIFFON_BROKER_URL", "kafka://host")
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("kafka://me:hunter2@host", "kafka:// is not a message bus"),
+        ("file:///var/lib/hunter2/bus", "file:// is not a message bus"),
+        ("AMQP://me:hunter2@host", "AMQP:// is not a message bus"),
+        ("me:hunter2@host", "the URL has no scheme"),
+        ("me:hunter2@amqp://host", "the URL has no scheme"),
+    ],
+)
+def test_a_url_of_no_message_bus_is_refused_with_those_that_are_allowed(
+    monkeypatch: pytest.MonkeyPatch, url: str, problem: str
+) -> None:
+    monkeypatch.setenv("CHIFFON_BROKER_URL", url)
 
-    with pytest.raises(InvalidSettings, match="amqps"):
+    with pytest.raises(InvalidSettings) as caught:
         SharedSettings.load()
+
+    message = str(caught.value)
+    assert f"CHIFFON_BROKER_URL or broker_url = (hidden): {problem}; allowed: " in message
+    assert [scheme for scheme in SCHEMES if f"{scheme}://" not in message] == []
+    assert "hunter2" not in message
+
+
+async def test_a_broker_is_opened_for_a_scheme_that_is_allowed_only() -> None:
+    with pytest.raises(UnknownBroker, match="file:// is not a message bus"):
+        async with open_broker("file:///var/lib/chiffon/bus", name="test"):
+            pass
 
 
 def test_a_file_that_was_named_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:

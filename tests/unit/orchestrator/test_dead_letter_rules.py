@@ -95,12 +95,12 @@ def test_a_message_without_an_id_is_not_taken_for_another() -> None:
 @pytest.mark.parametrize(
     ("queue", "address"),
     [
-        ("work.infra", topology.work_address("infra")),
         (f"control.{AGENT}", topology.control_address(AGENT)),
-        ("replies.claims", Address(topology.REPLIES, "replayed.claims")),
+        (topology.RESULTS, Address(topology.REPLIES, "replayed.results")),
         ("control.nobody", None),
         ("replies.unheard", None),
         ("dead", None),
+        (topology.work_queue("infra", AGENT).name, None),
         ("work.", None),
         ("unknown", None),
         ("", None),
@@ -143,19 +143,20 @@ def test_a_body_is_shown_as_text_or_base64_and_as_json_where_it_is(
 def test_what_an_agent_cannot_read_is_noted_with_who_says_so() -> None:
     letter = letter_of_report(make_unreadable(AGENT, b'{"type": "grant"', message_id="m-2", priority=0))
 
-    assert (letter.queue, letter.body, letter.body_bytes) == ("work.infra", b'{"type": "grant"', 16)
+    assert (letter.queue, letter.body, letter.body_bytes) == (f"work.infra.{AGENT}", b'{"type": "grant"', 16)
     assert letter.reason == f"agent {AGENT} cannot read it: no JSON"
     assert letter.message_id == "m-2"
     assert letter.priority == 1
 
 
-@pytest.mark.parametrize("queue", [f"control.{AGENT}", f"work.agent.{AGENT}", "work.infra", "work.gpu-2"])
+@pytest.mark.parametrize("queue", [f"control.{AGENT}", f"work.infra.{AGENT}", f"work.gpu-2.{AGENT}"])
 def test_an_agent_reports_what_it_found_in_its_own_queues(queue: str) -> None:
     assert make_unreadable(AGENT, queue=queue).queue == queue
 
 
 @pytest.mark.parametrize(
-    "queue", [f"control.{OTHER}", f"work.agent.{OTHER}", "replies.results", "dead", "work.", "work.Infra", ""]
+    "queue",
+    [f"control.{OTHER}", f"work.infra.{OTHER}", "work.infra", f"work.Infra.{AGENT}", "replies.results", "dead", ""],
 )
 def test_an_agent_reports_nothing_of_the_queues_of_others(queue: str) -> None:
     with pytest.raises(ValidationError, match="none that agent"):

@@ -227,7 +227,7 @@ def test_senders_are_checked_over_rabbitmq_unless_told_otherwise(url: str) -> No
     assert isinstance(senders_of("trusted", url, unknown), Trusted)
 
 
-@pytest.mark.parametrize("url", ["postgresql://host/ledger", "file:///bus", "memory://", None])
+@pytest.mark.parametrize("url", ["postgresql://host/ledger", "memory://", None])
 def test_a_bus_without_users_is_trusted_and_nothing_else(url: str | None) -> None:
     assert isinstance(senders_of(None, url, unknown), Trusted)
     with pytest.raises(StartupRefused, match="needs RabbitMQ"):

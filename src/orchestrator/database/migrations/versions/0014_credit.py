@@ -22,12 +22,13 @@ STATEMENTS = (
        AND outbox.due_at > now() AND task.status = 'pending'
     """,
     # `boot_id` is the agent's session. The session may have been granted `credit_limit` tasks in all, and was granted
-    # `granted`; `credit_number` is the number of its newest message.
+    # `granted`, of which `lost` never came to it; `credit_number` is the number of its newest message.
     """
     ALTER TABLE agent
         ADD COLUMN credit_number bigint NOT NULL DEFAULT 0 CHECK (credit_number >= 0),
         ADD COLUMN credit_limit  bigint NOT NULL DEFAULT 0 CHECK (credit_limit >= 0),
-        ADD COLUMN granted       bigint NOT NULL DEFAULT 0 CHECK (granted >= 0)
+        ADD COLUMN granted       bigint NOT NULL DEFAULT 0 CHECK (granted >= 0),
+        ADD COLUMN lost          bigint NOT NULL DEFAULT 0 CHECK (lost >= 0)
     """,
     "DELETE FROM outbox WHERE kind = 'ticket'",
     # With the columns go their indexes and checks.

@@ -1,0 +1,77 @@
+"""Grants that never come to their agents: the work is granted once more, and room that they took is free again."""
+
+from uuid import UUID
+
+from orchestrator.database.pool import Pool
+from orchestrator.leases.model import Leased
+from tests.factories import make_new_task, make_result
+from tests.integration.orchestrator.test_giving import Agent, Orchestrator
+
+
+async def dispatch(one: Orchestrator, count: int) -> list[Leased]:
+    """Dispatch so many tasks; return those that went to an agent."""
+    at_once = (await one.dispatching.dispatch([make_new_task() for _ in range(count)], by="caller")).leased
+    return [*at_once, *(await one.giving.by_credit()).leased]
+
+
+async def beat(one: Orchestrator, agent: Agent, *running: UUID, heard: int, received: int) -> list[Leased]:
+    """Have a heartbeat taken in; return what is granted again."""
+    update = agent.heartbeat(current_tasks=list(running), heard=heard, received=received)
+    assert update.credit is not None
+    credits = {agent.agent_id: update.credit}
+    await one.registry.record([update])
+    await one.leases.take_in(credits)
+    return await one.leases.settle(credits)
+
+
+async def test_work_whose_grant_was_lost_is_granted_again_to_the_same_lease(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=2)
+    await one.hears(agent)
+    came, lost = await dispatch(one, 2)
+
+    again = await beat(one, agent, came.task.task_id, heard=2, received=1)
+
+    assert [(each.task.task_id, each.fence, each.attempt, each.credit) for each in again] == [
+        (lost.task.task_id, lost.fence, lost.attempt, agent.number)
+    ]
+    assert await dispatch(one, 1) == []
+
+
+async def test_a_lost_grant_that_is_over_frees_its_room_once_however_often_its_agent_misses_it(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=2)
+    await one.hears(agent)
+    came, lost = await dispatch(one, 2)
+    await one.tasks.cancel(lost.task.task_id, by="ann")
+
+    for _ in range(3):
+        assert await beat(one, agent, came.task.task_id, heard=2, received=1) == []
+
+    assert len(await dispatch(one, 3)) == 1
+
+
+async def test_a_grant_that_was_only_late_takes_its_room_all_the_same(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=2)
+    await one.hears(agent)
+    came, late = await dispatch(one, 2)
+    await one.tasks.cancel(late.task.task_id, by="ann")
+    await beat(one, agent, came.task.task_id, heard=2, received=1)
+
+    # It came, and was stopped; the agent says so with what it has room for.
+    agent.limit += 1
+    await beat(one, agent, came.task.task_id, heard=2, received=2)
+
+    assert len(await dispatch(one, 3)) == 1
+
+
+async def test_a_heartbeat_that_comes_late_frees_no_room_of_work_that_came_since(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=1)
+    await one.hears(agent)
+    [leased] = await dispatch(one, 1)
+    old = agent.credit(heard=1, received=0)
+    agent.limit += 1
+    done = {agent.agent_id: agent.credit(heard=1, received=1)}
+    await one.leases.accept([make_result(leased.task.task_id, agent.agent_id)], done)
+
+    assert await one.leases.settle({agent.agent_id: old}) == []
+
+    assert len(await dispatch(one, 3)) == 1
