@@ -95,7 +95,6 @@ UPSERT = f"""
                                ELSE excluded.credit_limit END,
            granted = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.granted ELSE 0 END,
            lost = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.lost ELSE 0 END,
-           lost = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.lost ELSE 0 END,
            worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
      WHERE agent.agent_type = excluded.agent_type
  RETURNING agent.agent_id, {ROOM} AS room, agent.credit_number AS credit, agent.granted
