@@ -89,7 +89,7 @@ class Process:
 
     async def look(self, **values: Any) -> dict[UUID, Any]:
         given = {"boot_id": self.boot_id, "started_at": self._started_at, **values}
-        return dict(await self._registry.record([make_heartbeat(self.agent_id, **given)]))
+        return dict((await self._registry.record([make_heartbeat(self.agent_id, **given)])).refused)
 
 
 async def test_the_later_of_two_processes_with_one_identity_is_refused_and_an_event_says_why(
@@ -128,7 +128,7 @@ async def test_a_fleet_that_was_copied_costs_no_more_statements_than_one_agent_o
                 await first.beat()
                 await Process(registry, first.agent_id).beat()
             with statements.counted() as asked:
-                found = await registry.record([first.update() for first in firsts])
+                found = (await registry.record([first.update() for first in firsts])).refused
             assert found.keys() == {first.agent_id for first in firsts}
             return asked
 
@@ -155,7 +155,7 @@ async def test_a_heartbeat_that_arrives_after_its_process_was_replaced_shows_not
     second = Process(registry, agent_id)
     await second.beat()
 
-    assert await registry.record([late]) == {}
+    assert (await registry.record([late])).refused == {}
     assert await second.beat() == {}
     [agent] = await registry.list_agents(agent_type=None, status=None)
     assert agent.hostname == "host-1"
