@@ -15,7 +15,7 @@ from orchestrator.audit.verify import verify
 from orchestrator.database.pool import Connection, Pool, open_pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
-from orchestrator.leases import finishing, queries
+from orchestrator.leases import finish_queries, queries
 from orchestrator.leases.rules import Duplicate, Finish, Requeue, Stale
 from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
@@ -141,7 +141,7 @@ async def test_a_result_that_two_orchestrators_got_counts_once(
 ) -> None:
     task_id, agent_id = await running(tasks, pool)
     result = make_result(task_id, agent_id, chunks=[make_chunk(0, "hello", offset=0)])
-    before(monkeypatch, finishing, "finish", asyncio.Barrier(2).wait, once=False)
+    before(monkeypatch, finish_queries, "finish", asyncio.Barrier(2).wait, once=False)
 
     verdicts = await asyncio.gather(leases.accept([result]), other.accept([result]))
 
@@ -172,7 +172,7 @@ async def test_a_task_that_is_cancelled_before_its_result_is_written_stays_cance
 ) -> None:
     task_id, agent_id = await running(tasks, pool)
     result = make_result(task_id, agent_id, chunks=[make_chunk(0, "hello", offset=0)])
-    before(monkeypatch, finishing, "finish", lambda: tasks.cancel(task_id, by="caller"))
+    before(monkeypatch, finish_queries, "finish", lambda: tasks.cancel(task_id, by="caller"))
 
     [verdict] = await (other if by_another else leases).accept([result])
 
@@ -223,7 +223,7 @@ async def test_a_result_of_an_agent_that_is_shut_out_before_it_is_written_does_n
     task, agent_id = make_new_task(), await named(pool, "web-1")
     await tasks.dispatch([task], by="caller")
     await lease_to(pool, task.task_id, agent_id=agent_id)
-    before(monkeypatch, finishing, "finish", lambda: disable(pool, agent_id))
+    before(monkeypatch, finish_queries, "finish", lambda: disable(pool, agent_id))
 
     [verdict] = await (other if by_another else leases).accept([make_result(task.task_id, agent_id)])
 
@@ -248,7 +248,7 @@ async def test_a_result_of_an_agent_that_has_failed_before_it_is_written_says_th
         async with pool.acquire() as db:
             await db.execute("UPDATE agent SET failures_in_row = 1")
 
-    before(monkeypatch, finishing, "finish", fail)
+    before(monkeypatch, finish_queries, "finish", fail)
 
     [verdict] = await (other if by_another else leases).accept([make_result(task_id, agent_id)])
 
@@ -403,7 +403,7 @@ async def test_a_lease_can_be_renewed_while_its_result_is_on_its_way(
     tasks: TaskService, leases: LeaseService, monkeypatch: pytest.MonkeyPatch, pool: Pool
 ) -> None:
     task_id, agent_id = await running(tasks, pool)
-    before(monkeypatch, finishing, "finish", lambda: leases.renew([make_renewal(task_id, agent_id)]))
+    before(monkeypatch, finish_queries, "finish", lambda: leases.renew([make_renewal(task_id, agent_id)]))
 
     [verdict] = await leases.accept([make_result(task_id, agent_id)])
 
