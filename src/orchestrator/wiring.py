@@ -129,7 +129,7 @@ async def open_orchestrator(
         signer = open_signer(settings.signing_keys_dir, SystemClock(), is_required=settings.signatures == "required")
         audit = AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
-        credits, tasks = Credits(), TaskService(pool, ageing=settings.priority_ageing)
+        credits, tasks = Credits(lambda: bus.is_connected), TaskService(pool, ageing=settings.priority_ageing)
         output = OutputService(pool, max_output_bytes=settings.max_output_bytes)
         registry = RegistryService(
             pool,

@@ -100,6 +100,7 @@ async def test_an_outage_makes_publish_raise_in_time_and_ends_by_itself(remote_b
     ):
         await broker.declare(queue)
         waiting = asyncio.create_task(consumer.receive())
+        assert broker.is_connected
         async with remote_bus.outage():
             started = loop.time()
             with pytest.raises(BrokerUnavailable):
@@ -107,6 +108,7 @@ async def test_an_outage_makes_publish_raise_in_time_and_ends_by_itself(remote_b
             assert loop.time() - started < 5
             with pytest.raises(BrokerUnavailable):
                 await broker.check()
+            await eventually(lambda: not broker.is_connected)
 
         await publish_until_confirmed(broker, make_message(queue, b"after"))
 

@@ -125,6 +125,10 @@ class OverHttp:
     def generation(self) -> int:
         return self._local.generation
 
+    @property
+    def is_connected(self) -> bool:
+        return self._local.is_connected
+
     async def depth(self, queue: str) -> int:
         """Return how many messages wait here; what waits at the server is not counted."""
         return await self._local.depth(queue)

@@ -161,6 +161,11 @@ class Broker(Protocol):
         """Another number with every connection that is made: what was published before may be gone."""
         ...
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether a publish may succeed now, as far as is known without asking the broker."""
+        ...
+
     async def declare(self, *queues: Queue, keep: bool = True) -> None:
         """Create exchanges, queues and bindings that do not exist yet.
 

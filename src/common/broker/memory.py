@@ -59,6 +59,7 @@ class MemoryBroker:
     """See `base.Broker`."""
 
     generation = 0
+    is_connected = True
 
     def __init__(self) -> None:
         self._routes = Routes()

@@ -62,6 +62,10 @@ class PostgresBroker:
     def generation(self) -> int:
         return self._session.number
 
+    @property
+    def is_connected(self) -> bool:
+        return self.generation != NONE
+
     async def declare(self, *queues: Queue, keep: bool = True) -> None:
         with _explained("declare queues"):
             async with asyncio.timeout(self._deadline.total_seconds()), self._storing.acquire() as db:

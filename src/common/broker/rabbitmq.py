@@ -55,6 +55,10 @@ class RabbitBroker:
     def generation(self) -> int:
         return self._consuming.opened
 
+    @property
+    def is_connected(self) -> bool:
+        return self._publishing.is_usable
+
     async def declare(self, *queues: Queue, keep: bool = True) -> None:
         names = ", ".join(queue.name for queue in queues)
         # Each refusal is an error in RabbitMQ's log, so the same is asked once on each connection.

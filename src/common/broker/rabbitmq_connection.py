@@ -198,6 +198,12 @@ class Link(Generic[Prepared]):
             await self._usable.wait()
         return self._generation
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a connection, and RabbitMQ has no alarm."""
+        generation = self._generation
+        return generation is not None and not generation.lost.is_set() and generation.wire.said.alarm is None
+
     def current(self) -> Generation[Prepared]:
         """Return the generation that there is. Raises `BrokerUnavailable` with the last failure, or the alarm."""
         if self._generation is None or self._generation.lost.is_set():

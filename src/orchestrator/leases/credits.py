@@ -4,7 +4,7 @@ The ledger decides: the statement that leases asks it again. An agent that is no
 another orchestrator, costs no more than a look at the ledger.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -23,9 +23,10 @@ class _Known:
 
 
 class Credits:
-    """Belongs to one event loop."""
+    """Belongs to one event loop. `can_send` says whether work that is leased now can be sent to its agent."""
 
-    def __init__(self) -> None:
+    def __init__(self, can_send: Callable[[], bool] = lambda: True) -> None:
+        self._can_send = can_send
         self._agents: dict[UUID, _Known] = {}
         # The agents of each pool that have room, in the order in which they got it.
         self._free: dict[str, dict[UUID, _Known]] = {}
@@ -35,6 +36,11 @@ class Credits:
     def tasks_wait(self) -> bool:
         """Whether tasks waited for room when somebody looked last: then new room is worth a look."""
         return bool(self._waiting)
+
+    @property
+    def can_send(self) -> bool:
+        """Whether work is leased at all: a lease that its agent does not hear of in time may cost an attempt."""
+        return self._can_send()
 
     def offers(self, agent_id: UUID, pool: str, work_types: Collection[str]) -> None:
         """Note what an agent takes; empty `work_types` mean any."""
@@ -60,7 +66,7 @@ class Credits:
         While tasks of the pool wait, new ones are behind them. Of the agents that have room the first gets it, and is
         the last then, so that they take turns.
         """
-        if pool in self._waiting:
+        if pool in self._waiting or not self.can_send:
             return None
         free = self._free.get(pool, {})
         for agent_id, known in free.items():

@@ -73,7 +73,12 @@ class Giving:
         self._offline_after = offline_after
 
     async def by_credit(self) -> Given:
-        """Lease what waits, best first, to the agents that have credit for it; what they refused just now rests."""
+        """Lease what waits, best first, to the agents that have credit for it; what they refused just now rests.
+
+        Nothing is leased while the broker is away.
+        """
+        if not self._credits.can_send:
+            return Given()
         async with self._pool.acquire() as db:
             if not await queries.lines(db):
                 self._credits.waiting(())

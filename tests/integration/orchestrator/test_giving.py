@@ -26,7 +26,8 @@ class Orchestrator:
     """What one orchestrator knows and does, without its loops."""
 
     def __init__(self, pool: Pool) -> None:
-        own, self.credits = OwnEvents(), Credits()
+        self.broker_is_there = True
+        own, self.credits = OwnEvents(), Credits(lambda: self.broker_is_there)
         self.tasks = TaskService(pool)
         self.registry = RegistryService(pool, offline_after=timedelta(seconds=30))
         self.leases = LeaseService(
@@ -95,3 +96,16 @@ async def test_what_waits_goes_when_a_result_makes_room(pool: Pool) -> None:
     assert given.leased[0].credit == agent.number
     assert (await one.tasks.get(first.task_id)).status is Status.COMPLETED
     assert (await one.giving.by_credit()).leased == []
+
+
+async def test_nothing_is_leased_while_the_broker_is_away(pool: Pool) -> None:
+    one, agent, task = Orchestrator(pool), Agent(), make_new_task()
+    await one.hears(agent)
+    one.broker_is_there = False
+
+    done = await one.dispatching.dispatch([task], by="caller")
+
+    assert (done.leased, (await one.giving.by_credit()).leased) == ([], [])
+    assert (await one.tasks.get(task.task_id)).status is Status.PENDING
+    one.broker_is_there = True
+    assert [lease.task.task_id for lease in (await one.giving.by_credit()).leased] == [task.task_id]
