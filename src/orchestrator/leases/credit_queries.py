@@ -40,9 +40,14 @@ def credited(parameter: str, *, after: str) -> str:
 
 CREDIT = "WITH " + credited("$1", after="(SELECT) AS nothing") + " SELECT * FROM credited"  # noqa: S608 - constants only
 
-# What stands behind `events.WRITE` in statements that change leases: the tasks that were changed, each with the fence
-# of its attempt; what the agents have room for; what was told.
-RETURNED = """
+
+def returned() -> str:
+    """Return what stands behind `events.WRITE` in statements that change leases.
+
+    It returns the tasks that were changed, each with the fence of its attempt; what the agents have room for; what was
+    told.
+    """
+    return """
     SELECT task_id, fence, NULL::uuid AS agent_id, NULL::bigint AS room, NULL::bigint AS credit,
            NULL::bigint AS granted, NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions
       FROM tried
@@ -51,6 +56,7 @@ RETURNED = """
      UNION ALL
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, before, at, positions FROM numbers
 """
+
 
 # Running tasks of a session that its agent does not name in its heartbeat. Their leases begin anew, since the agent
 # counts them from that heartbeat; those that an agent still has not got after three times a lease are left to end.

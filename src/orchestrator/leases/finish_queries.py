@@ -14,7 +14,7 @@ from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
 from orchestrator.events.queries import Written
-from orchestrator.leases.credit_queries import RETURNED, credit_rows, credited, rooms_of
+from orchestrator.leases.credit_queries import credit_rows, credited, returned, rooms_of
 from orchestrator.leases.model import End
 from orchestrator.leases.rules import Attempt
 from orchestrator.output.model import NewChunk
@@ -96,7 +96,7 @@ FINISH = (
          WHERE (SELECT count(*) FROM credited) >= 0
     ), """
     + events.WRITE
-    + RETURNED
+    + returned()
 )
 
 

@@ -122,7 +122,8 @@ class Giving:
         given = Given(waiting=lines)
         if not askers:
             return given
-        aims = await placement.get(db, {line.aim for line in lines if line.aim})
+        keys = {line.aim for line in lines if line.aim}
+        aims = await placement.get(db, keys) if keys else {}
         most = _most_of_each(lines, askers, aims)
         found = await queries.waiting(db, most, besides=besides) if most else []
         if not found:

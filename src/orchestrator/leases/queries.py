@@ -9,7 +9,7 @@ from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
 from orchestrator.events.queries import Written
-from orchestrator.leases.credit_queries import RETURNED, rooms_of
+from orchestrator.leases.credit_queries import returned, rooms_of
 from orchestrator.leases.model import Asker, End, Line
 from orchestrator.leases.rules import Attempt
 from orchestrator.registry.model import Room
@@ -136,7 +136,7 @@ LEASE = (
           JOIN tried USING (task_id)
     ), """  # noqa: S608 - constants only
     + events.WRITE
-    + RETURNED
+    + returned()
 )
 
 REST = """

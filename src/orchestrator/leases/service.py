@@ -18,6 +18,7 @@ from common.loop import Wake
 from common.messages import Credit, Lease, Renew, Renewed, WorkResult
 from common.retry import RetryPolicy
 from common.safeguards import Safeguard, is_on
+from orchestrator.approvals.asking import Consent
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.events.own import OwnEvents
 from orchestrator.keys import admission
@@ -112,12 +113,15 @@ class LeaseService:
         lost = {agent_id: one.heard - one.received for agent_id, one in credits.items() if one.heard > one.received}
         if not lost or not is_on(Safeguard.REGRANT):
             return []
-        async with self._pool.acquire() as db:
+        async with transaction(self._pool) as db:
             sessions = {agent_id: credits[agent_id].session for agent_id in lost}
             found = await credit_queries.grant_again(db, sessions, lease=self._lease)
             for task in found:
                 assert task.agent_id is not None
                 lost[task.agent_id] -= 1
+            # What must not run any more is not granted once more: its lease ends by itself.
+            consent = await Consent.open(db, found, now=await tasks.time_of(db, found))
+            found = [task for task in found if consent.withheld(task) is None]
             over = {agent_id: count for agent_id, count in lost.items() if count > 0}
             await credit_queries.note_lost(db, credits, over)
         if found:

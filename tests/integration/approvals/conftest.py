@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -19,6 +19,8 @@ from orchestrator.tasks.dispatch import asked_terms
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_caller, make_new_task
+from tests.integration.ledger import register
+from tests.integration.orchestrator.on_credit import gets
 
 AGEING = timedelta(minutes=10)
 POLICY_VERSION = "3-abc"
@@ -68,7 +70,14 @@ async def approval_of(tasks: TaskService, task: NewTask) -> UUID:
     return approval_id
 
 
-async def published(pool: Pool) -> int:
-    """Return how many tickets there are."""
-    count: int = await pool.fetchval("SELECT count(*) FROM outbox WHERE kind = 'ticket'")
-    return count
+async def on_the_way(pool: Pool) -> list[UUID]:
+    """Return the tasks that may be given to agents, in the order in which they were dispatched."""
+    rows = await pool.fetch("SELECT task_id FROM task WHERE status = 'pending' AND admitted ORDER BY dispatch_no")
+    return [row["task_id"] for row in rows]
+
+
+async def given(pool: Pool, agent_id: UUID | None = None, *, agent_type: str = "infra") -> list[UUID]:
+    """Have an agent ask for tasks, and return those that it is given."""
+    agent_id = agent_id or uuid4()
+    await register(pool, agent_id, agent_type)
+    return await gets(pool, agent_id, room=8)

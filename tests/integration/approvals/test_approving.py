@@ -1,4 +1,4 @@
-"""Nothing that needs an approval is published before people said yes; a no, or silence, ends it."""
+"""Nothing that needs an approval goes to an agent before people said yes; a no, or silence, ends it."""
 
 import asyncio
 from datetime import timedelta
@@ -17,11 +17,10 @@ from orchestrator.approvals.service import ApprovalNotFound, ApprovalService
 from orchestrator.database.pool import Pool
 from orchestrator.events import queries as events
 from orchestrator.identities.model import Caller, Forbidden
-from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import Identity
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_caller, make_new_task
-from tests.integration.approvals.conftest import approval_of, make_approver, make_risky_task, published
+from tests.integration.approvals.conftest import approval_of, given, make_approver, make_risky_task, on_the_way
 from tests.integration.ledger import lease_to
 
 
@@ -32,7 +31,7 @@ async def kinds(pool: Pool) -> list[str]:
     return [row["kind"] for row in rows]
 
 
-async def test_what_awaits_an_approval_has_one_that_shows_the_work_and_no_ticket(
+async def test_what_awaits_an_approval_has_one_that_shows_the_work_and_goes_to_nobody(
     tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller
 ) -> None:
     task = make_risky_task(asker)
@@ -45,38 +44,34 @@ async def test_what_awaits_an_approval_has_one_that_shows_the_work_and_no_ticket
     assert found.approval.state is ApprovalState.WAITING
     assert (found.approval.parameters, found.approval.digest) == (task.parameters, task.work_digest)
     assert (found.approval.requester_id, found.approval.task_id) == (asker.principal_id, task.task_id)
-    assert await published(pool) == 0
+    assert await on_the_way(pool) == []
     assert await kinds(pool) == ["task.dispatched", "approval.requested"]
 
 
-async def test_a_task_that_awaits_its_approval_cannot_be_claimed(
-    tasks: TaskService, leases: LeaseService, asker: Caller, pool: Pool
-) -> None:
+async def test_a_task_that_awaits_its_approval_cannot_be_claimed(tasks: TaskService, asker: Caller, pool: Pool) -> None:
     task = make_risky_task(asker)
     await tasks.dispatch([task], by="caller")
 
-    [answer] = await lease_to(pool, task.task_id)
-
-    assert answer.grant is None
+    assert await given(pool) == []
+    assert await lease_to(pool, task.task_id) == []
 
 
 async def test_the_last_yes_gives_the_task_its_ticket_and_it_runs(
-    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, pool: Pool, asker: Caller
+    tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller
 ) -> None:
     task = make_risky_task(asker, approvers=2)
     await tasks.dispatch([task], by="caller")
     approval_id = await approval_of(tasks, task)
 
     first = await approvals.approve(approval_id, by=make_approver("ann"))
-    assert (first.approval.state, first.approval.yes, await published(pool)) == (ApprovalState.WAITING, 1, 0)
+    assert (first.approval.state, first.approval.yes, await on_the_way(pool)) == (ApprovalState.WAITING, 1, [])
     second = await approvals.approve(approval_id, by=make_approver("bob"), comment="looks right")
 
     assert second.approval.state is ApprovalState.APPROVED
     assert [vote.name for vote in second.votes] == ["ann", "bob"]
-    assert await published(pool) == 1
-    [answer] = await lease_to(pool, task.task_id)
-    assert answer.grant is not None
-    assert answer.grant.tasks[0].approval_id == approval_id
+    assert len(await on_the_way(pool)) == 1
+    assert await given(pool) == [task.task_id]
+    assert (await tasks.get(task.task_id)).approval_id == approval_id
     assert (await approvals.get(approval_id)).approval.state is ApprovalState.USED
     assert await kinds(pool) == [
         "task.dispatched",
@@ -116,7 +111,7 @@ async def test_nobody_approves_a_request_of_their_own_whatever_the_token(
         with pytest.raises(Forbidden, match="of their own"):
             await approvals.approve(approval_id, by=caller)
 
-    assert await published(pool) == 0
+    assert await on_the_way(pool) == []
 
 
 @pytest.mark.parametrize(
@@ -161,7 +156,7 @@ async def test_two_who_answer_at_the_same_moment_decide_it_once(
         assert [isinstance(one, ApprovalNotPossible) for one in (first, second)].count(True) == 1
     decided = [kind for kind in await kinds(pool) if kind in ("approval.approved", "approval.rejected")]
     assert len(decided) == len(many)
-    assert await published(pool) == decided.count("approval.approved")
+    assert len(await on_the_way(pool)) == decided.count("approval.approved")
 
 
 async def test_a_no_cancels_the_task_with_the_reason(
@@ -199,33 +194,34 @@ async def test_what_nobody_answers_in_time_is_cancelled(
 
 
 async def test_what_is_approved_and_does_not_begin_in_time_is_cancelled(
-    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, pool: Pool, asker: Caller
+    tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller
 ) -> None:
     late, begun = make_risky_task(asker), make_risky_task(asker)
     await tasks.dispatch([late, begun], by="caller")
     for task in (late, begun):
         await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
-    await lease_to(pool, begun.task_id)
+    async with pool.acquire() as db:
+        await db.execute("UPDATE task SET not_before = now() + interval '1 minute' WHERE task_id = $1", late.task_id)
+    assert await given(pool) == [begun.task_id]
     await pool.execute("UPDATE approval SET valid_until = now()")
 
     assert await approvals.expire(limit=10) == 1
 
     assert (await tasks.get(late.task_id)).status is Status.CANCELLED
     assert (await tasks.get(begun.task_id)).status is Status.RUNNING
-    assert await published(pool) == 0
+    assert await on_the_way(pool) == []
 
 
-async def test_a_claim_that_comes_too_late_gets_nothing(
-    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, pool: Pool, asker: Caller
+async def test_an_agent_that_asks_too_late_gets_nothing(
+    tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller
 ) -> None:
     task = make_risky_task(asker)
     await tasks.dispatch([task], by="caller")
     await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
     await pool.execute("UPDATE approval SET valid_until = now()")
 
-    [answer] = await lease_to(pool, task.task_id)
+    assert await given(pool) == []
 
-    assert answer.grant is None
     assert (await tasks.get(task.task_id)).status is Status.CANCELLED
 
 
@@ -243,7 +239,7 @@ async def test_cancelling_the_task_ends_its_approval(
     assert [one.state for one in found] == [ApprovalState.CANCELLED, ApprovalState.CANCELLED]
     with pytest.raises(ApprovalNotPossible, match="cancelled"):
         await approvals.approve(await approval_of(tasks, waiting), by=make_approver("bob"))
-    assert await published(pool) == 0
+    assert await on_the_way(pool) == []
 
 
 async def test_the_limit_on_waiting_holds_for_the_approval_too(
@@ -262,11 +258,11 @@ async def test_a_task_that_awaits_its_approval_keeps_its_place_in_the_order(
 ) -> None:
     first, second = make_risky_task(asker, ordering_key="web-1"), make_new_task(ordering_key="web-1")
     await tasks.dispatch([first, second], by="caller")
-    assert await published(pool) == 0
+    assert await on_the_way(pool) == []
 
     await approvals.approve(await approval_of(tasks, first), by=make_approver("ann"))
 
-    assert [row["task_id"] for row in await pool.fetch("SELECT task_id FROM outbox")] == [first.task_id]
+    assert await on_the_way(pool) == [first.task_id]
 
 
 async def test_a_no_lets_the_next_of_the_order_go(
@@ -277,7 +273,7 @@ async def test_a_no_lets_the_next_of_the_order_go(
 
     await approvals.reject(await approval_of(tasks, first), by=make_approver("ann"), reason="no")
 
-    assert [row["task_id"] for row in await pool.fetch("SELECT task_id FROM outbox")] == [second.task_id]
+    assert await on_the_way(pool) == [second.task_id]
 
 
 async def test_a_task_that_awaits_its_approval_takes_no_room_of_a_limit(
@@ -286,13 +282,13 @@ async def test_a_task_that_awaits_its_approval_takes_no_room_of_a_limit(
     limited: dict[str, Any] = {"concurrency_key": "pulls", "concurrency_limit": 1}
     first, second = make_risky_task(asker, **limited), make_new_task(**limited)
     await tasks.dispatch([first, second], by="caller")
-    assert [row["task_id"] for row in await pool.fetch("SELECT task_id FROM outbox")] == [second.task_id]
+    assert await on_the_way(pool) == [second.task_id]
 
     await approvals.approve(await approval_of(tasks, first), by=make_approver("ann"))
-    assert await published(pool) == 1
+    assert len(await on_the_way(pool)) == 1
     await tasks.cancel(second.task_id, by="asker")
 
-    assert [row["task_id"] for row in await pool.fetch("SELECT task_id FROM outbox")] == [first.task_id]
+    assert await on_the_way(pool) == [first.task_id]
 
 
 async def test_remarks_are_kept_and_decide_nothing(

@@ -10,7 +10,7 @@ import pytest
 from common.errors import ErrorCode, InvalidField
 from common.lifecycle import Status
 from common.loop import Wake
-from common.messages import GrantedTask, ResultStatus
+from common.messages import Credit, ResultStatus
 from common.rest.approvals import ApprovalState
 from common.rest.identities import Role
 from orchestrator.approvals.model import Approval, AskedTerms
@@ -18,18 +18,20 @@ from orchestrator.approvals.rules import ApprovalMismatch
 from orchestrator.approvals.service import ApprovalService
 from orchestrator.database.pool import Pool
 from orchestrator.identities.model import Caller
+from orchestrator.jobs import queries as jobs
 from orchestrator.jobs.claims import Claims
 from orchestrator.jobs.model import Wanted
 from orchestrator.jobs.rules import worker_of
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.expire_approvals import ExpireApprovals
 from orchestrator.tasks.dispatch import asked_terms
-from orchestrator.tasks.model import Identity, NewTask
+from orchestrator.tasks.model import Identity, NewTask, Task
 from orchestrator.tasks.rerun import make_rerun
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_caller, make_result
-from tests.integration.approvals.conftest import approval_of, make_approver, make_risky_task, risky
-from tests.integration.ledger import lease_to, register
+from tests.integration.approvals.conftest import approval_of, given, make_approver, make_risky_task, risky
+from tests.integration.ledger import register
+from tests.integration.orchestrator.on_credit import Orchestrator
 
 AGENT = uuid4()
 TWENTY: AskedTerms = {"max_attempts": 20}
@@ -41,35 +43,35 @@ async def approved(approvals: ApprovalService, asker: Caller, **asked: Any) -> A
     return (await approvals.approve(question.approval.approval_id, by=make_approver("ann"))).approval
 
 
-async def lease(leases: LeaseService, task_id: UUID, *, fence: int = 0) -> GrantedTask:
-    [answer] = await lease_to(pool, task_id, agent_id=AGENT)
-    assert answer.grant is not None, answer.refusal
-    return answer.grant.tasks[0]
+async def lease(tasks: TaskService, pool: Pool, task_id: UUID) -> Task:
+    """Have an agent ask for work and get this task; return it as it runs."""
+    assert await given(pool, AGENT) == [task_id]
+    return await tasks.get(task_id)
 
 
-async def fail(leases: LeaseService, grant: GrantedTask) -> None:
+async def fail(leases: LeaseService, running: Task) -> None:
     """Report that an attempt failed, and may be repeated."""
     failed = make_result(
-        grant.work.task_id,
+        running.task_id,
         AGENT,
         status=ResultStatus.FAILED,
         exit_code=1,
         error_code=ErrorCode.AGENT_UNAVAILABLE,
-        attempt=grant.attempt,
-        fence=grant.fence,
+        attempt=running.attempt,
+        fence=running.fence,
         retryable=True,
     )
     await leases.accept([failed])
 
 
 async def test_one_yes_runs_a_task_once_though_its_agent_would_have_it_repeated(
-    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, asker: Caller
+    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, asker: Caller, pool: Pool
 ) -> None:
     approval = await approved(approvals, asker)
     task = make_risky_task(asker, approval_id=approval.approval_id)
     await tasks.dispatch([task], by="caller")
 
-    await fail(leases, await lease(leases, task.task_id))
+    await fail(leases, await lease(tasks, pool, task.task_id))
 
     ended = await tasks.get(task.task_id)
     assert (ended.status, ended.attempt) == (Status.FAILED, 1)
@@ -105,7 +107,7 @@ async def test_a_task_that_waits_for_its_approval_shows_how_often_it_would_start
 
 
 async def test_who_asks_for_twenty_attempts_gets_them_and_people_saw_the_number(
-    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, asker: Caller
+    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, asker: Caller, pool: Pool
 ) -> None:
     approval = await approved(approvals, asker, **TWENTY)
     assert (approval.max_attempts, approval.terms["max_attempts"]) == (20, 20)
@@ -113,8 +115,8 @@ async def test_who_asks_for_twenty_attempts_gets_them_and_people_saw_the_number(
     [known] = await tasks.dispatch([task], by="caller")
     assert isinstance(known, Identity), known
 
-    await fail(leases, await lease(leases, task.task_id))
-    again = await lease(leases, task.task_id, fence=1)
+    await fail(leases, await lease(tasks, pool, task.task_id))
+    again = await lease(tasks, pool, task.task_id)
 
     assert again.attempt == 2
 
@@ -149,7 +151,7 @@ async def test_a_dispatch_on_other_terms_is_refused_and_told_which(
 
 
 async def test_what_is_approved_on_all_its_terms_runs(
-    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, asker: Caller
+    tasks: TaskService, approvals: ApprovalService, asker: Caller, pool: Pool
 ) -> None:
     terms: AskedTerms = {
         "priority": 5,
@@ -165,7 +167,7 @@ async def test_what_is_approved_on_all_its_terms_runs(
 
     await tasks.dispatch([task], by="caller")
 
-    assert (await lease(leases, task.task_id)).approval_id == approval.approval_id
+    assert (await lease(tasks, pool, task.task_id)).approval_id == approval.approval_id
 
 
 @pytest.mark.parametrize(
@@ -179,30 +181,29 @@ async def test_what_is_approved_on_all_its_terms_runs(
     ],
 )
 async def test_terms_that_somebody_edits_in_the_ledger_let_nothing_run(
-    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, pool: Pool, asker: Caller, edit: str
+    tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller, edit: str
 ) -> None:
     task = make_risky_task(asker)
     await tasks.dispatch([task], by="caller")
     await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
     await pool.execute(f"UPDATE task SET {edit}")
 
-    [answer] = await lease_to(pool, task.task_id)
+    assert await given(pool) == []
 
-    assert answer.grant is None
     ended = await tasks.get(task.task_id)
     assert (ended.status, ended.error_code) == (Status.CANCELLED, ErrorCode.APPROVAL_MISMATCH)
     assert edit.partition(" ")[0].replace("expires_at", "expires_after_seconds") in str(ended.error_message)
 
 
 async def test_the_limit_that_a_later_dispatch_gives_to_a_key_voids_no_approval(
-    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, asker: Caller
+    tasks: TaskService, approvals: ApprovalService, asker: Caller, pool: Pool
 ) -> None:
     task = make_risky_task(asker, concurrency_key="pulls", concurrency_limit=4, stop_after=3)
     await tasks.dispatch([task], by="caller")
     await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
     await tasks.dispatch([make_risky_task(asker, concurrency_key="pulls", concurrency_limit=2)], by="caller")
 
-    assert (await lease(leases, task.task_id)).work.task_id == task.task_id
+    assert (await lease(tasks, pool, task.task_id)).task_id == task.task_id
 
 
 async def test_only_the_one_who_asked_uses_an_approval_and_never_a_voter(
@@ -226,27 +227,25 @@ async def test_only_the_one_who_asked_uses_an_approval_and_never_a_voter(
 
 
 async def retried(
-    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, asker: Caller
-) -> tuple[NewTask, GrantedTask]:
-    """Return approved work that failed once and waits for its second attempt, and its first grant."""
+    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, pool: Pool, asker: Caller
+) -> NewTask:
+    """Return approved work that failed once and waits for its second attempt."""
     approval = await approved(approvals, asker, **TWENTY)
     task = make_risky_task(asker, approval_id=approval.approval_id, max_attempts=20)
     await tasks.dispatch([task], by="caller")
-    first = await lease(leases, task.task_id)
-    await fail(leases, first)
+    await fail(leases, await lease(tasks, pool, task.task_id))
     assert (await tasks.get(task.task_id)).status is Status.PENDING
-    return task, first
+    return task
 
 
 async def test_no_retry_begins_after_its_approval_holds_no_longer(
     tasks: TaskService, leases: LeaseService, approvals: ApprovalService, pool: Pool, asker: Caller
 ) -> None:
-    task, first = await retried(tasks, leases, approvals, asker)
+    task = await retried(tasks, leases, approvals, pool, asker)
     await pool.execute("UPDATE approval SET valid_until = now()")
 
-    [answer] = await lease_to(pool, task.task_id)
+    assert await given(pool) == []
 
-    assert answer.grant is None
     ended = await tasks.get(task.task_id)
     assert (ended.status, ended.attempt) == (Status.CANCELLED, 1)
     assert ended.error_message == "withheld: its approval does not hold any more"
@@ -255,7 +254,7 @@ async def test_no_retry_begins_after_its_approval_holds_no_longer(
 async def test_a_retry_that_waits_longer_than_its_approval_holds_is_cancelled_unclaimed(
     tasks: TaskService, leases: LeaseService, approvals: ApprovalService, pool: Pool, asker: Caller
 ) -> None:
-    task, _ = await retried(tasks, leases, approvals, asker)
+    task = await retried(tasks, leases, approvals, pool, asker)
     relay = Wake()
     duty = ExpireApprovals(approvals, tasks, relay)
     assert await duty.run_once() == 0
@@ -264,7 +263,6 @@ async def test_a_retry_that_waits_longer_than_its_approval_holds_is_cancelled_un
     assert await duty.run_once() == 1
 
     assert (await tasks.get(task.task_id)).status is Status.CANCELLED
-    assert await pool.fetchval("SELECT count(*) FROM outbox WHERE kind = 'ticket'") == 0
     assert await duty.run_once() == 0
 
 
@@ -274,34 +272,29 @@ async def test_work_whose_lease_was_lost_does_not_begin_anew_after_its_approval_
     approval = await approved(approvals, asker, **TWENTY)
     task = make_risky_task(asker, approval_id=approval.approval_id, max_attempts=20)
     await tasks.dispatch([task], by="caller")
-    await lease(leases, task.task_id)
+    await lease(tasks, pool, task.task_id)
     await pool.execute("UPDATE approval SET valid_until = now()")
     await pool.execute("UPDATE task SET lease_expires_at = now() - interval '1 second'")
     assert await leases.reap(limit=10) == 1
 
-    [answer] = await lease_to(pool, task.task_id)
+    assert await given(pool) == []
 
-    assert answer.grant is None
     assert (await tasks.get(task.task_id)).status is Status.CANCELLED
 
 
-async def test_a_claim_whose_answer_was_lost_gets_it_again_only_while_the_approval_holds(
+async def test_a_grant_that_was_lost_is_granted_again_only_while_the_approval_holds(
     tasks: TaskService, leases: LeaseService, approvals: ApprovalService, pool: Pool, asker: Caller
 ) -> None:
     task = make_risky_task(asker)
     await tasks.dispatch([task], by="caller")
     await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
-    claim = make_claim(task.task_id)
-    [first], [again] = await leases.claim([claim]), await leases.claim([claim])
-    assert first.grant is not None
-    assert again.grant is not None
+    running = await lease(tasks, pool, task.task_id)
+    assert running.claim_id is not None
+    lost = {AGENT: Credit(session=running.claim_id, number=1, limit=8, received=0, heard=1)}
+    assert [one.task.task_id for one in await leases.settle(lost)] == [task.task_id]
     await pool.execute("UPDATE approval SET valid_until = now()")
 
-    [late] = await leases.claim([claim])
-
-    assert late.grant is None
-    assert late.refusal is not None
-    assert late.refusal.tasks[0].reason == "its approval does not hold any more"
+    assert await leases.settle(lost) == []
 
 
 async def test_a_repeated_claim_over_http_gets_its_job_again_only_while_the_approval_holds(
@@ -310,9 +303,11 @@ async def test_a_repeated_claim_over_http_gets_its_job_again_only_while_the_appr
     task = make_risky_task(asker)
     await tasks.dispatch([task], by="caller")
     await approvals.approve(await approval_of(tasks, task), by=make_approver("ann"))
-    claims = Claims(pool, leases, since=datetime.now(UTC), grace=timedelta(0))
+    claims = Claims(pool, leases, Orchestrator(pool).giving, since=datetime.now(UTC), grace=timedelta(0))
     worker = worker_of("worker-1")
-    await register(pool, [(worker.agent_id, task.task_id)])
+    await register(pool, worker.agent_id)
+    async with pool.acquire() as db:
+        await jobs.name(db, worker)
     wanted = Wanted(worker, uuid4(), repeatable=True, lease=timedelta(seconds=30))
     [first], [again] = await claims.give([wanted]), await claims.give([wanted])
     assert first is not None
@@ -323,7 +318,7 @@ async def test_a_repeated_claim_over_http_gets_its_job_again_only_while_the_appr
 
 
 async def test_a_rerun_of_approved_work_asks_anew_for_as_many_attempts(
-    tasks: TaskService, leases: LeaseService, approvals: ApprovalService, asker: Caller
+    tasks: TaskService, approvals: ApprovalService, asker: Caller
 ) -> None:
     approval = await approved(approvals, asker, **TWENTY)
     task = make_risky_task(asker, approval_id=approval.approval_id, max_attempts=20)

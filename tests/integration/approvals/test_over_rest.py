@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -12,9 +12,9 @@ import pytest
 from common.rest.identities import Role
 from orchestrator.database.pool import Pool
 from orchestrator.identities.service import IdentityService
-from orchestrator.leases.service import LeaseService
+from tests.eventually import eventually
 from tests.integration.identities.conftest import Site, guarded
-from tests.integration.ledger import lease_to
+from tests.integration.ledger import register
 
 POLICY = """
 version = 1
@@ -65,6 +65,10 @@ async def approved(site: Site, asker: httpx2.AsyncClient, **work: Any) -> str:
     return approval_id
 
 
+async def is_used(asker: httpx2.AsyncClient, approval_id: str) -> bool:
+    return bool((await asker.get(f"/api/v1/approvals/{approval_id}")).json()["state"] == "used")
+
+
 @pytest.mark.parametrize(
     ("work_type", "asked", "dispatched"),
     [
@@ -75,7 +79,7 @@ async def approved(site: Site, asker: httpx2.AsyncClient, **work: Any) -> str:
     ids=["spelled out", "left out", "another number"],
 )
 async def test_an_approval_is_for_what_is_said_whether_or_not_defaults_are_spelled_out(
-    site: Site, leases: LeaseService, work_type: str, asked: dict[str, Any], dispatched: dict[str, Any], pool: Pool
+    site: Site, work_type: str, asked: dict[str, Any], dispatched: dict[str, Any], pool: Pool
 ) -> None:
     asker = await site.somebody(Role.OPERATOR)
     approval_id = await approved(site, asker, work_type=work_type, parameters=asked)
@@ -90,9 +94,10 @@ async def test_an_approval_is_for_what_is_said_whether_or_not_defaults_are_spell
     first, *again = [answer.json() for answer in answers]
     assert [first, first] == again, "the same request, in either words, is one task"
     assert first["status"] == "pending"
-    [given] = await lease_to(pool, UUID(first["task_id"]))
-    assert given.grant is not None, given.refusal
-    assert given.grant.tasks[0].work.parameters == asked, "it runs in the words that people saw"
+    await register(pool, uuid4())
+    await eventually(lambda: is_used(asker, approval_id))
+    stored = await pool.fetchval("SELECT parameters FROM task")
+    assert stored == asked, "it runs in the words that people saw"
     shown = (await asker.get(f"/api/v1/approvals/{approval_id}")).json()
     assert (shown["state"], shown["task_id"]) == ("used", first["task_id"])
 

@@ -15,10 +15,14 @@ from orchestrator.identities.service import IdentityService
 from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 from orchestrator.registry.fleet import FleetService
+from orchestrator.registry.model import Room
+from orchestrator.registry.queries import ROOM
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_chunk, make_heartbeat, make_new_task, make_result, make_status
 from tests.integration.audit.conftest import AGEING, LEASE
+from tests.integration.ledger import lease_to, register
+from tests.integration.orchestrator.on_credit import Orchestrator
 
 FULL = """
     CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -46,7 +50,9 @@ class Running:
     async def begin(self) -> None:
         await self.registry.record([make_heartbeat(self.agent_id)])
         await self.tasks.dispatch([self.running, self.waiting], by="somebody")
-        await self.leases.claim([make_claim(self.running.task_id, agent_id=self.agent_id)])
+        await lease_to(self.pool, self.running.task_id, agent_id=self.agent_id)
+        await register(self.pool, self.agent_id)
+        self.giving = Orchestrator(self.pool).giving
         person = await self.identities.create(PrincipalKind.PERSON, "alice", {Role.VIEWER}, by="root")
         self.person_id = person.principal_id
         self.token_id = (await self.identities.issue(self.person_id, by="root")).token.token_id
@@ -63,11 +69,21 @@ async def _output(at: Running) -> None:
     await at.output.store([make_status(at.running.task_id, at.agent_id, make_chunk(0, "hello", offset=0))])
 
 
+async def _dispatch(at: Running) -> None:
+    one = Orchestrator(at.pool)
+    async with at.pool.acquire() as db:
+        [room] = await db.fetch(f"SELECT {ROOM} AS room, credit_number, granted FROM agent")
+    one.credits.offers(at.agent_id, "infra", [])
+    one.credits.learn([Room(at.agent_id, *room.values())])
+    await one.dispatch(make_new_task())
+
+
 ACTIONS: dict[str, Callable[[Running], Awaitable[object]]] = {
     "dispatch": lambda at: at.tasks.dispatch([make_new_task()], by="alice"),
     "cancel": lambda at: at.tasks.cancel(at.running.task_id, by="alice"),
     "cancel a trace": lambda at: at.tasks.cancel_trace(at.waiting.trace_id, by="alice"),
-    "claim": lambda at: at.leases.claim([make_claim(at.waiting.task_id, agent_id=at.agent_id)]),
+    "lease": lambda at: at.giving.by_credit(),
+    "dispatch to credit": _dispatch,
     "result": lambda at: at.leases.accept([make_result(at.running.task_id, at.agent_id)]),
     "output": _output,
     "register": lambda at: at.registry.record([make_heartbeat()]),

@@ -1,7 +1,7 @@
 """However deep the backlog, a claim finds the best job through one index."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,9 @@ import pytest
 from orchestrator.database.pool import Connection, Pool, open_pool
 from orchestrator.jobs import queries
 from orchestrator.leases import queries as leases
+from orchestrator.leases.model import Asker, Line
 from orchestrator.registry import queries as registry
+from orchestrator.tasks import queries as tasks
 from tests.factories import make_heartbeat
 from tests.integration.orchestrator.test_deep_backlogs import pages_read
 from tests.services.postgres import Postgres
@@ -50,6 +52,16 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(part)
 
 
+def columns(lines: Sequence[Line]) -> list[list[Any]]:
+    """Return parameters that ask for a few of the best of each line."""
+    return [
+        [line.pool for line in lines],
+        [line.work_type for line in lines],
+        [line.aim for line in lines],
+        [17] * len(lines),
+    ]
+
+
 ANALYZED, NEVER_ANALYZED = "analyzed", "never-analyzed"
 
 
@@ -70,13 +82,19 @@ async def backlog(request: pytest.FixtureRequest, postgres: Postgres, ledger_tem
 @pytest.mark.parametrize("backlog", [ANALYZED, NEVER_ANALYZED], indirect=True)
 @pytest.mark.parametrize("types", [None, ["type_3"]], ids=["any", "one-type"])
 async def test_a_claim_reads_a_few_pages_of_a_deep_backlog(backlog: Pool, types: list[str] | None) -> None:
-    assert await pages_read(backlog, queries.CHOOSE, types, "http", [""], 17, 1, []) < FEW_PAGES
+    async with backlog.acquire() as db:
+        lines = [line for line in await leases.lines(db) if types is None or line.work_type in types]
+
+    assert len(lines) == (5 if types is None else 1)
+    assert await pages_read(backlog, leases.LINES) < FEW_PAGES
+    assert await pages_read(backlog, leases.WAITING, *columns(lines), []) < FEW_PAGES
 
 
 @pytest.mark.parametrize("backlog", [ANALYZED], indirect=True)
 async def test_a_claim_uses_the_index_made_for_it_and_never_reads_the_whole_table(backlog: Pool) -> None:
     async with backlog.acquire() as db:
-        answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {queries.CHOOSE}", None, "http", [""], 17, 1, [])
+        lines = columns(await leases.lines(db))
+        answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {leases.WAITING}", *lines, [])
 
     plan = list(nodes(json.loads(answer)[0]["Plan"]))
     assert {node["Index Name"] for node in plan if "Index Name" in node} >= {"task_claimable", "task_pkey"}
@@ -84,24 +102,30 @@ async def test_a_claim_uses_the_index_made_for_it_and_never_reads_the_whole_tabl
 
 
 @pytest.mark.parametrize("backlog", [ANALYZED], indirect=True)
-@pytest.mark.parametrize("statement", ["HELD", "RENEW", "END", "REQUEUE"])
+@pytest.mark.parametrize("statement", ["HELD", "RENEW", "END", "REQUEUE", "REST"])
 async def test_what_runs_is_found_by_its_id_however_much_began_since_the_planner_last_looked(
     backlog: Pool, statement: str
 ) -> None:
     agent_id, lease = uuid4(), timedelta(minutes=1)
     async with backlog.acquire() as db, undone(db):
         ids: list[UUID] = [row["task_id"] for row in await db.fetch("SELECT task_id FROM task LIMIT $1", RUNNING)]
-        claims = [(task_id, agent_id, uuid4(), lease) for task_id in ids]
         await registry.record(db, [make_heartbeat(agent_id, agent_type="http")], {}, skew=lease)
-        assert len(await leases.claim(db, claims)) == RUNNING
+        await db.execute("UPDATE agent SET worker_id = 'worker' WHERE agent_id = $1", agent_id)
+        claims = [Asker(agent_id, "http", uuid4(), 1, lease) for _ in ids]
+        found = await tasks.get(db, ids)
+        leased, _, _ = await leases.lease(
+            db, [(found[task_id], asker) for task_id, asker in zip(ids, claims, strict=True)], [], trial=lease
+        )
+        assert len(leased) == RUNNING
         some, nothing = ids[:AT_ONCE], [None] * AT_ONCE
         fences, agents = [1] * AT_ONCE, [agent_id] * AT_ONCE
         texts = [""] * AT_ONCE
         sql, arguments = {
-            "HELD": (queries.HELD, (agents, [claim_id for _, _, claim_id, _ in claims[:AT_ONCE]])),
+            "HELD": (queries.HELD, (agents, [one.claim_id for one in claims[:AT_ONCE]])),
             "RENEW": (leases.RENEW, (some, fences, agents, lease)),
             "END": (leases.END, (some, fences, ["completed"] * AT_ONCE, texts, texts, *[nothing] * 9)),
-            "REQUEUE": (leases.REQUEUE, (some, fences, nothing, nothing, [True] * AT_ONCE)),
+            "REQUEUE": (leases.REQUEUE, (some, fences, nothing, nothing, [True] * AT_ONCE, nothing)),
+            "REST": (leases.REST, (some, [lease] * AT_ONCE)),
         }[statement]
         answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments)
     used = {node["Index Name"] for node in nodes(json.loads(answer)[0]["Plan"]) if "Index Name" in node}

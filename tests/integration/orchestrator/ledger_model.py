@@ -42,9 +42,7 @@ class Known:
         return self.tries[-1]
 
     def claim(self, agent_id: UUID, claim_id: UUID, fence: int) -> bool:
-        """Say whether the claim is granted, and note it."""
-        if self.status is Status.RUNNING:
-            return (self.last.agent_id, self.last.claim_id) == (agent_id, claim_id)
+        """Say whether an agent that is chosen gets the task as it was with that fence, and note it."""
         if self.status is not Status.PENDING or fence != self.fence:
             return False
         self.fence += 1

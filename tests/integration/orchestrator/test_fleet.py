@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from orchestrator.leases.claims import REST
 
 from common.errors import InvalidField
 from common.lifecycle import Status

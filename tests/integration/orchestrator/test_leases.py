@@ -275,3 +275,15 @@ async def test_a_live_lease_is_left_alone(tasks: TaskService, leases: LeaseServi
     assert await leases.reap(limit=10) == 0
 
     assert (await tasks.get(task_id)).status is Status.RUNNING
+
+
+async def test_a_result_of_a_stranger_does_not_hide_that_of_the_owner(
+    tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    task, agent_id = make_new_task(), uuid4()
+    await tasks.dispatch([task], by="caller")
+    await lease_to(pool, task.task_id, agent_id=agent_id)
+
+    await leases.accept([make_result(task.task_id, uuid4()), make_result(task.task_id, agent_id)])
+
+    assert (await tasks.get(task.task_id)).status is Status.COMPLETED

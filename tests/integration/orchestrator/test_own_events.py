@@ -4,32 +4,26 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
-from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.events import queries
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.events.own import MOST, OwnEvents
 from orchestrator.events.queries import Written
-from orchestrator.leases.service import LeaseService
 from orchestrator.live.feed import PAGE, FollowEvents, News
 from orchestrator.live.frame import Page, encode
 from orchestrator.live.hub import Hub
 from orchestrator.live.subscription import Filter
-from orchestrator.registry.service import RegistryService
-from orchestrator.tasks.service import TaskService
+from orchestrator.tasks.model import NewTask
 from tests.factories import make_chunk, make_new_task, make_result
-from tests.integration.ledger import lease_to
-from tests.integration.orchestrator.conftest import LEASE
-from tests.integration.orchestrator.standing_front import Front, open_front
+from tests.integration.orchestrator.on_credit import Agent, Orchestrator
 from tests.integration.orchestrator.statements import open_counting_pool
 from tests.integration.orchestrator.test_feed import Shown
-
-pytestmark = pytest.mark.path_internals
 
 
 class Watched:
@@ -58,20 +52,42 @@ class Read(Shown):
         self.said += [frame.text for frame in page.frames]
 
 
+@dataclass
+class Front:
+    """An orchestrator, and an agent that takes nothing until `_work`, and then one task at a time."""
+
+    at: Orchestrator
+    agent: Agent
+
+    @property
+    def own(self) -> OwnEvents:
+        return self.at.own
+
+    async def dispatch(self, task: NewTask) -> None:
+        await self.at.dispatch(task)
+
+
+async def open_front(pool: Pool) -> Front:
+    front = Front(Orchestrator(pool), Agent(slots=0))
+    await front.at.hears(front.agent)
+    return front
+
+
 @pytest.fixture
-async def front(pool: Pool, tasks: TaskService, registry: RegistryService) -> Front:
-    return await open_front(pool, tasks, registry)
+async def front(pool: Pool) -> Front:
+    return await open_front(pool)
 
 
-async def _work(front: Front, leases: LeaseService) -> None:
-    """Dispatch a task to a claim in advance and one with a ticket, and finish both, with output."""
-    front.claim()
-    ahead, behind = make_new_task(), make_new_task()
-    await front.dispatch(ahead)
-    await front.dispatch(behind)
-    await lease_to(pool, behind.task_id, agent_id=front.agent_id)
+async def _work(front: Front) -> None:
+    """Dispatch a task that is leased with its dispatch and one that waits, and finish both, with output."""
+    front.agent.limit = 1
+    await front.at.hears(front.agent)
+    first, second = make_new_task(), make_new_task()
+    await front.at.dispatch(first, second)
     chunks = [make_chunk(0, "größer 'als' \"alles\"\n", offset=0), make_chunk(1, "next", offset=22)]
-    await leases.accept([make_result(task.task_id, front.agent_id, chunks=chunks) for task in (ahead, behind)])
+    for task in (first, second):
+        await front.agent.reports(front.at, make_result(task.task_id, front.agent.agent_id, chunks=chunks))
+        await front.at.give()
 
 
 async def _everything(pool: Pool) -> list[object]:
@@ -85,16 +101,12 @@ async def _happen(pool: Pool) -> None:
         await queries.append(db, NewEvent(Kind.TASK_PROGRESS, "another orchestrator"))
 
 
-def _own(pool: Pool, front: Front) -> LeaseService:
-    return LeaseService(pool, lease=LEASE, policy=RetryPolicy(), own=front.own)
-
-
 async def test_own_events_are_shown_as_the_ledger_tells_them(pool: Pool, front: Front) -> None:
     watched = Watched(pool, front.own)
     await watched.feed.run_once()
     before = watched.hub.position
     with watched.reading():
-        await _work(front, _own(pool, front))
+        await _work(front)
         await watched.feed.run_once()
 
     ledger = await _everything(pool)
@@ -102,14 +114,12 @@ async def test_own_events_are_shown_as_the_ledger_tells_them(pool: Pool, front: 
     assert len(watched.reader.said) == 10
 
 
-async def test_own_events_are_not_read(
-    pool: Pool, front: Front, ledger_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_own_events_are_not_read(front: Front, ledger_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_counting_pool(ledger_url, monkeypatch) as (counted, statements):
         watched = Watched(counted, front.own)
         await watched.feed.run_once()
         with watched.reading():
-            await _work(front, _own(pool, front))
+            await _work(front)
             with statements.counted() as asked:
                 await watched.feed.run_once()
                 watched.news.heard(str(watched.hub.position))

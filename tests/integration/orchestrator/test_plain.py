@@ -1,13 +1,12 @@
-"""What most claims and results need is one read and one write, and what happens in between changes no promise."""
+"""What most dispatches and results need is one statement, and what happens in between changes no promise."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
-from orchestrator.leases.claims import Claims
-from orchestrator.leases.plain import queries
 
 from common.lifecycle import Status
 from common.messages import ResultStatus
@@ -16,9 +15,9 @@ from orchestrator.audit.verify import verify
 from orchestrator.database.pool import Connection, Pool, open_pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
+from orchestrator.leases import finish_queries, queries
 from orchestrator.leases.rules import Duplicate, Finish, Requeue, Stale
 from orchestrator.leases.service import LeaseService
-from orchestrator.outbox import queries as outbox
 from orchestrator.output.service import OutputService
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
@@ -32,8 +31,9 @@ from tests.factories import (
     make_status,
 )
 from tests.integration.ledger import lease_to
-from tests.integration.orchestrator.conftest import AGEING, LEASE
+from tests.integration.orchestrator.conftest import LEASE
 from tests.integration.orchestrator.ledger import events_of, kinds_of
+from tests.integration.orchestrator.on_credit import Agent, Orchestrator, gets
 from tests.integration.orchestrator.statements import open_counting_pool
 from tests.integration.orchestrator.test_leases import running
 from tests.integration.orchestrator.test_shut_out import disable, named
@@ -50,7 +50,6 @@ SEND = """
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 # What the orchestrator that gave the lease remembers, another one reads.
 GIVEN_BY = pytest.mark.parametrize("by_another", [False, True], ids=["remembered", "read"])
-TICKETS = "SELECT count(*) FROM outbox WHERE kind = 'ticket' AND task_id = $1"
 
 
 @pytest.fixture(autouse=True)
@@ -68,18 +67,23 @@ def other(pool: Pool) -> LeaseService:
 
 
 def before(
-    patch: pytest.MonkeyPatch, name: str, happens: Callable[[], Awaitable[object]], *, once: bool = True
+    patch: pytest.MonkeyPatch,
+    place: ModuleType,
+    name: str,
+    happens: Callable[[], Awaitable[object]],
+    *,
+    once: bool = True,
 ) -> None:
     """Have something happen between the read and the guarded write of this name."""
-    write = getattr(queries, name)
+    write = getattr(place, name)
 
     async def wrapped(db: Connection, *args: Any, **options: Any) -> Any:
         if once:
-            patch.setattr(queries, name, write)
+            patch.setattr(place, name, write)
         await happens()
         return await write(db, *args, **options)
 
-    patch.setattr(queries, name, wrapped)
+    patch.setattr(place, name, wrapped)
 
 
 async def waits(pool: Pool) -> bool:
@@ -87,77 +91,57 @@ async def waits(pool: Pool) -> bool:
         return bool(await db.fetchval(WAITS))
 
 
-async def tickets_of(pool: Pool, task_id: UUID) -> int:
-    async with pool.acquire() as db:
-        count: int = await db.fetchval(TICKETS, task_id)
-        return count
-
-
-@pytest.mark.path_internals
-async def test_a_plain_claim_is_two_statements_and_a_plain_result_one_or_two(
-    tasks: TaskService, registry: RegistryService, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_dispatch_to_an_agent_with_credit_is_one_statement_and_a_plain_result_one_or_two(
+    ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second, third, fourth = (make_new_task(max_attempts=2) for _ in range(4))
-    await tasks.dispatch([first, second, third, fourth], by="caller")
-    agent_id = uuid4()
-    await registry.record([make_heartbeat(agent_id)])
+    agent, work = Agent(slots=8), [make_new_task(max_attempts=2) for _ in range(4)]
     async with open_counting_pool(ledger_url, monkeypatch) as (pool, statements):
-        leases, other = (LeaseService(pool, lease=LEASE, policy=RetryPolicy()) for _ in range(2))
-        for task in (first, second, third, fourth):  # the first time the driver asks what the types are
-            with statements.counted() as claiming:
-                await lease_to(pool, task.task_id, agent_id=agent_id)
-        for task, taker in ((first, other), (second, other), (third, leases)):
-            with statements.counted() as finishing:
-                await taker.accept([make_result(task.task_id, agent_id, chunks=[make_chunk(0, "hello", offset=0)])])
-            if task is second:
-                of_another = finishing
+        one, other = Orchestrator(pool), Orchestrator(pool)
+        await one.hears(agent)
+        for task in work:  # the first time the driver asks what the types are
+            with statements.counted() as dispatching:
+                assert len((await one.dispatch(task)).leased) == 1
+        finishings = []
+        for task, taker in zip(work, (other, other, one, one), strict=True):
+            with statements.counted() as finishing_one:
+                await agent.reports(
+                    taker, make_result(task.task_id, agent.agent_id, chunks=[make_chunk(0, "hello", offset=0)])
+                )
+            finishings.append(finishing_one)
+        again = make_new_task(max_attempts=2)
+        await one.dispatch(again)
         with statements.counted() as repeating:
-            await leases.accept([make_result(fourth.task_id, agent_id, status=ResultStatus.FAILED, retryable=True)])
+            await one.leases.accept(
+                [make_result(again.task_id, agent.agent_id, status=ResultStatus.FAILED, retryable=True)]
+            )
 
-    assert [statement.split()[0] for statement in claiming] == ["SELECT", "WITH"]
-    assert [statement.split()[0] for statement in finishing] == ["WITH"]
-    assert [statement.split()[0] for statement in of_another] == ["SELECT", "WITH"]
+    assert [statement.split()[0] for statement in dispatching] == ["WITH"]
+    assert [statement.split()[0] for statement in finishings[1]] == ["SELECT", "WITH"]
+    assert [statement.split()[0] for statement in finishings[3]] == ["WITH"]
     assert repeating[1] == "BEGIN;"  # so that the others would be seen
     assert repeating[-1] == "COMMIT;"
 
 
 async def test_of_two_orchestrators_that_have_both_seen_a_task_wait_one_leases_it(
-    tasks: TaskService, leases: LeaseService, other: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    tasks: TaskService, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_new_task()
     await tasks.dispatch([task], by="caller")
-    before(monkeypatch, "lease", asyncio.Barrier(2).wait, once=False)
+    before(monkeypatch, queries, "lease", asyncio.Barrier(2).wait, once=False)
 
-    answers = await asyncio.gather(leases.claim([make_claim(task.task_id)]), other.claim([make_claim(task.task_id)]))
+    both = await asyncio.gather(lease_to(pool, task.task_id), lease_to(pool, task.task_id))
 
-    [grant] = [answer.grant for [answer] in answers if answer.grant is not None]
-    [refusal] = [answer.refusal for [answer] in answers if answer.refusal is not None]
-    assert [(one.attempt, one.fence) for one in grant.tasks] == [(1, 1)]
-    assert refusal.tasks[0].reason == "the task is running"
-    assert await kinds_of(pool, task.task_id) == [Kind.TASK_DISPATCHED, Kind.TASK_CLAIMED]
-
-
-async def test_a_claim_that_two_orchestrators_got_is_granted_once_and_answered_twice(
-    tasks: TaskService, leases: LeaseService, other: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = make_new_task()
-    await tasks.dispatch([task], by="caller")
-    claim = make_claim(task.task_id)
-    before(monkeypatch, "lease", asyncio.Barrier(2).wait, once=False)
-
-    first, second = await asyncio.gather(leases.claim([claim]), other.claim([claim]))
-
-    assert first == second
-    assert first[0].grant is not None
+    [leased] = [one for leases in both for one in leases]
+    assert (leased.attempt, leased.fence) == (1, 1)
     assert await kinds_of(pool, task.task_id) == [Kind.TASK_DISPATCHED, Kind.TASK_CLAIMED]
 
 
 async def test_a_result_that_two_orchestrators_got_counts_once(
     tasks: TaskService, leases: LeaseService, other: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task_id, agent_id = await running(tasks, leases)
+    task_id, agent_id = await running(tasks, pool)
     result = make_result(task_id, agent_id, chunks=[make_chunk(0, "hello", offset=0)])
-    before(monkeypatch, "finish", asyncio.Barrier(2).wait, once=False)
+    before(monkeypatch, finish_queries, "finish", asyncio.Barrier(2).wait, once=False)
 
     verdicts = await asyncio.gather(leases.accept([result]), other.accept([result]))
 
@@ -170,13 +154,10 @@ async def test_a_task_that_is_cancelled_before_its_lease_is_written_is_not_lease
 ) -> None:
     task = make_new_task()
     await tasks.dispatch([task], by="caller")
-    before(monkeypatch, "lease", lambda: tasks.cancel(task.task_id, by="caller"))
+    before(monkeypatch, queries, "lease", lambda: tasks.cancel(task.task_id, by="caller"))
 
-    [answer] = await lease_to(pool, task.task_id)
+    assert await lease_to(pool, task.task_id) == []
 
-    assert answer.grant is None
-    assert answer.refusal is not None
-    assert answer.refusal.tasks[0].reason == "the task is cancelled"
     assert await kinds_of(pool, task.task_id) == [Kind.TASK_DISPATCHED, Kind.TASK_CANCELLED]
 
 
@@ -189,9 +170,9 @@ async def test_a_task_that_is_cancelled_before_its_result_is_written_stays_cance
     monkeypatch: pytest.MonkeyPatch,
     by_another: bool,
 ) -> None:
-    task_id, agent_id = await running(tasks, leases)
+    task_id, agent_id = await running(tasks, pool)
     result = make_result(task_id, agent_id, chunks=[make_chunk(0, "hello", offset=0)])
-    before(monkeypatch, "finish", lambda: tasks.cancel(task_id, by="caller"))
+    before(monkeypatch, finish_queries, "finish", lambda: tasks.cancel(task_id, by="caller"))
 
     [verdict] = await (other if by_another else leases).accept([result])
 
@@ -205,14 +186,11 @@ async def test_an_agent_that_is_shut_out_before_its_lease_is_written_gets_nothin
 ) -> None:
     task, agent_id = make_new_task(), await named(pool, "web-1")
     await tasks.dispatch([task], by="caller")
-    before(monkeypatch, "lease", lambda: disable(pool, agent_id))
+    before(monkeypatch, queries, "lease", lambda: disable(pool, agent_id))
 
-    [answer] = await lease_to(pool, task.task_id, agent_id=agent_id)
+    assert await lease_to(pool, task.task_id, agent_id=agent_id) == []
 
-    assert answer.grant is None
-    assert answer.refusal is not None
-    assert answer.refusal.tasks[0].reason == "the agent's identity was disabled"
-    assert await tickets_of(pool, task.task_id) == 1
+    assert (await tasks.get(task.task_id)).status is Status.PENDING
 
 
 async def test_an_agent_that_is_paused_before_its_lease_is_written_gets_nothing(
@@ -226,12 +204,11 @@ async def test_an_agent_that_is_paused_before_its_lease_is_written_gets_nothing(
         async with pool.acquire() as db:
             await db.execute("UPDATE agent SET paused_until = now() + interval '1 hour', paused_by = 'ann'")
 
-    before(monkeypatch, "lease", pause)
+    before(monkeypatch, queries, "lease", pause)
 
-    [answer] = await lease_to(pool, task.task_id, agent_id=agent_id)
+    assert await gets(pool, agent_id) == []
 
-    assert answer.refusal is not None
-    assert "paused" in answer.refusal.tasks[0].reason
+    assert (await tasks.get(task.task_id)).status is Status.PENDING
 
 
 @GIVEN_BY
@@ -246,7 +223,7 @@ async def test_a_result_of_an_agent_that_is_shut_out_before_it_is_written_does_n
     task, agent_id = make_new_task(), await named(pool, "web-1")
     await tasks.dispatch([task], by="caller")
     await lease_to(pool, task.task_id, agent_id=agent_id)
-    before(monkeypatch, "finish", lambda: disable(pool, agent_id))
+    before(monkeypatch, finish_queries, "finish", lambda: disable(pool, agent_id))
 
     [verdict] = await (other if by_another else leases).accept([make_result(task.task_id, agent_id)])
 
@@ -264,14 +241,14 @@ async def test_a_result_of_an_agent_that_has_failed_before_it_is_written_says_th
     monkeypatch: pytest.MonkeyPatch,
     by_another: bool,
 ) -> None:
-    task_id, agent_id = await running(tasks, leases)
+    task_id, agent_id = await running(tasks, pool)
     await registry.record([make_heartbeat(agent_id)])
 
     async def fail() -> None:
         async with pool.acquire() as db:
             await db.execute("UPDATE agent SET failures_in_row = 1")
 
-    before(monkeypatch, "finish", fail)
+    before(monkeypatch, finish_queries, "finish", fail)
 
     [verdict] = await (other if by_another else leases).accept([make_result(task_id, agent_id)])
 
@@ -314,55 +291,52 @@ async def test_what_waits_for_a_row_goes_on_with_the_row_as_it_is_then(
     await tasks.dispatch([task], by="caller")
     async with transaction(pool) as db:
         await db.execute(TOUCH, task.task_id)
-        await outbox.make_due(db, [task.task_id])
-        claiming = asyncio.create_task(leases.claim([make_claim(task.task_id, agent_id=agent_id)]))
+        leasing = asyncio.create_task(lease_to(pool, task.task_id, agent_id=agent_id))
         await eventually(lambda: waits(pool))
-    [answer] = await claiming
+    leased = await leasing
     async with transaction(pool) as db:
         await db.execute(TOUCH, task.task_id)
         accepting = asyncio.create_task(leases.accept([make_result(task.task_id, agent_id)]))
         await eventually(lambda: waits(pool))
     [verdict] = await accepting
 
-    assert answer.grant is not None
+    assert len(leased) == 1
     assert verdict == Finish(Status.COMPLETED)
     assert await kinds_of(pool, task.task_id) == [Kind.TASK_DISPATCHED, Kind.TASK_CLAIMED, Kind.TASK_COMPLETED]
-    assert await tickets_of(pool, task.task_id) == 0
 
 
 @pytest.mark.parametrize("plan", ["", "&enable_hashjoin=off&enable_mergejoin=off"], ids=["as usual", "row by row"])
-@pytest.mark.parametrize("what", ["claim", "result", "output"])
+@pytest.mark.parametrize("what", ["lease", "result", "output"])
 async def test_who_waits_for_another_does_not_hold_the_head_of_the_events(
     tasks: TaskService, pool: Pool, ledger_url: str, what: str, plan: str
 ) -> None:
     async with open_pool(ledger_url + plan, connections=1) as own:
-        leases = LeaseService(own, lease=LEASE, policy=RetryPolicy())
-        assert await _wait_with_others(tasks, leases, pool, what)
+        assert await _wait_with_others(tasks, own, pool, what)
 
 
-async def _wait_with_others(tasks: TaskService, leases: LeaseService, pool: Pool, what: str) -> bool:
-    """Claim or finish five tasks while somebody has a row of the last one, and write another event meanwhile."""
+async def _wait_with_others(tasks: TaskService, own: Pool, pool: Pool, what: str) -> bool:
+    """Lease or finish five tasks while somebody has a row of the last one, and write another event meanwhile."""
     new, agent_id = [make_new_task() for _ in range(5)], uuid4()
     ids = sorted(task.task_id for task in new)
     await tasks.dispatch(new, by="caller")
-    if what != "claim":
+    if what != "lease":
         await lease_to(pool, *ids, agent_id=agent_id)
     async with transaction(pool) as db:
         await db.execute(SEND if what == "output" else HOLD, ids[-1])
-        all_of_them = _all_claimed if what == "claim" else _all_finished
-        waiting = asyncio.create_task(all_of_them(leases, ids, agent_id))
+        all_of_them = _all_leased if what == "lease" else _all_finished
+        waiting = asyncio.create_task(all_of_them(own, ids, agent_id))
         await eventually(lambda: waits(pool))
         async with asyncio.timeout(5), transaction(pool) as writer:
             await events.append(writer, NewEvent(Kind.TASK_PROGRESS, "a test"))
     return await waiting
 
 
-async def _all_claimed(leases: LeaseService, ids: list[UUID], agent_id: UUID) -> bool:
-    [answer] = await lease_to(pool, *ids, agent_id=agent_id)
-    return answer.grant is not None and len(answer.grant.tasks) == len(ids)
+async def _all_leased(pool: Pool, ids: list[UUID], agent_id: UUID) -> bool:
+    return len(await lease_to(pool, *ids, agent_id=agent_id)) == len(ids)
 
 
-async def _all_finished(leases: LeaseService, ids: list[UUID], agent_id: UUID) -> bool:
+async def _all_finished(pool: Pool, ids: list[UUID], agent_id: UUID) -> bool:
+    leases = LeaseService(pool, lease=LEASE, policy=RetryPolicy())
     chunk = make_chunk(0, "hello", offset=0)
     verdicts = await leases.accept([make_result(task_id, agent_id, chunks=[chunk]) for task_id in ids])
     return verdicts == [Finish(Status.COMPLETED)] * len(ids)
@@ -411,32 +385,10 @@ async def test_a_batch_of_all_kinds_of_results_is_answered_in_its_order_and_told
     assert (await tasks.get(behind.task_id)).admitted
 
 
-async def test_a_batch_of_all_kinds_of_claims_is_answered_for_each(
-    tasks: TaskService, leases: LeaseService, pool: Pool
-) -> None:
-    plain, contested, aimed = make_new_task(), make_new_task(), make_new_task(hints={"prefer": "gpu"})
-    mine, others = uuid4(), uuid4()
-    await tasks.dispatch([plain, contested, aimed], by="caller")
-
-    first, second = await leases.claim(
-        [
-            make_claim(plain.task_id, contested.task_id, aimed.task_id, agent_id=mine),
-            make_claim(contested.task_id, agent_id=others),
-        ]
-    )
-
-    assert first.grant is not None
-    assert {plain.task_id, contested.task_id} <= {one.work.task_id for one in first.grant.tasks}
-    assert second.refusal is not None
-    assert second.refusal.tasks[0].reason == "another agent was first"
-    for task in (plain, contested):
-        assert await kinds_of(pool, task.task_id) == [Kind.TASK_DISPATCHED, Kind.TASK_CLAIMED]
-
-
 async def test_output_that_was_there_already_is_not_told_again_with_the_result(
     tasks: TaskService, leases: LeaseService, output: OutputService, pool: Pool
 ) -> None:
-    task_id, agent_id = await running(tasks, leases)
+    task_id, agent_id = await running(tasks, pool)
     await output.store([make_status(task_id, agent_id, make_chunk(0, "a", offset=0))])
     twice = [make_chunk(0, "a", offset=0), make_chunk(1, "b\x00", offset=1), make_chunk(1, "b\x00", offset=1)]
 
@@ -447,41 +399,11 @@ async def test_output_that_was_there_already_is_not_told_again_with_the_result(
     assert [data["text"] for data in told] == ["a", "b\N{REPLACEMENT CHARACTER}"]
 
 
-@pytest.mark.path_internals
-async def test_a_ticket_that_is_published_meanwhile_is_used_up_all_the_same(
-    tasks: TaskService, leases: LeaseService, pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task, plain = make_new_task(), make_new_task()
-    await tasks.dispatch([task, plain], by="caller")
-    async with transaction(pool) as db:
-        await outbox.take_tickets(db, ["infra"], window=10, ttl=LEASE, ageing=AGEING)
-        monkeypatch.setattr(Claims, "judge", None)  # nothing is left for it
-        claiming = asyncio.create_task(leases.claim([make_claim(task.task_id, plain.task_id)]))
-        await eventually(lambda: waits(pool))
-    [answer] = await claiming
-
-    assert answer.grant is not None
-    assert len(answer.grant.tasks) == 2
-    assert [await tickets_of(pool, one.task_id) for one in (task, plain)] == [0, 0]
-
-
-@pytest.mark.path_internals
-async def test_a_task_without_a_ticket_is_leased_all_the_same(tasks: TaskService, pool: Pool) -> None:
-    task = make_new_task()
-    await tasks.dispatch([task], by="caller")
-    async with pool.acquire() as db:
-        await outbox.remove_tickets(db, [task.task_id])
-
-    [answer] = await lease_to(pool, task.task_id)
-
-    assert answer.grant is not None
-
-
 async def test_a_lease_can_be_renewed_while_its_result_is_on_its_way(
-    tasks: TaskService, leases: LeaseService, monkeypatch: pytest.MonkeyPatch
+    tasks: TaskService, leases: LeaseService, monkeypatch: pytest.MonkeyPatch, pool: Pool
 ) -> None:
-    task_id, agent_id = await running(tasks, leases)
-    before(monkeypatch, "finish", lambda: leases.renew([make_renewal(task_id, agent_id)]))
+    task_id, agent_id = await running(tasks, pool)
+    before(monkeypatch, finish_queries, "finish", lambda: leases.renew([make_renewal(task_id, agent_id)]))
 
     [verdict] = await leases.accept([make_result(task_id, agent_id)])
 

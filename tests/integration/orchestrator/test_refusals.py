@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from orchestrator.loops.place_tickets import PlaceTickets
 
 from common.errors import ErrorCode
 from common.lifecycle import Status

@@ -45,7 +45,7 @@ async def test_the_work_types_of_an_agent_are_kept_as_it_names_them(
     agents = await registry.list_agents(agent_type=None, status=None)
     [agent] = [agent for agent in agents if agent.agent_id == heartbeat.agent_id]
     assert agent.work_types == work_types
-    assert without_news == {heartbeat.agent_id}, "the same again is no news"
+    assert [room.agent_id for room in without_news] == [heartbeat.agent_id], "the same again is no news"
 
 
 async def test_schemas_that_were_announced_once_are_kept_and_a_later_word_replaces_them(

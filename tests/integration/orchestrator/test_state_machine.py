@@ -4,6 +4,7 @@
 """
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -24,11 +25,14 @@ from hypothesis.stateful import (
 )
 
 from common.lifecycle import Status
-from common.messages import Claim, ClaimedTask, Lease, Renew, ResultStatus, Stream, WorkResult
+from common.messages import Lease, Renew, ResultStatus, Stream, WorkResult
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool, open_pool
 from orchestrator.events import queries as events
 from orchestrator.events.model import Event, Kind
+from orchestrator.leases import events as told
+from orchestrator.leases import queries
+from orchestrator.leases.model import Asker
 from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 from orchestrator.tasks.dispatch import IdempotencyConflict
@@ -36,6 +40,7 @@ from orchestrator.tasks.model import Identity
 from orchestrator.tasks.service import TaskHasEnded, TaskService
 from tests.factories import make_chunk, make_new_task, make_result, make_status
 from tests.fuzz.bounds import MORE, SEED, bounded
+from tests.integration.ledger import register
 from tests.integration.orchestrator.ledger_model import Known
 
 HISTORIES = 10
@@ -50,7 +55,8 @@ ROWS = """
            (SELECT count(*) FROM attempt a WHERE a.task_id = t.task_id AND a.ended_at IS NULL) AS open_attempts,
            (SELECT array_agg(a.fence ORDER BY a.number) FROM attempt a WHERE a.task_id = t.task_id) AS fences,
            (SELECT array_agg(a.outcome ORDER BY a.number) FROM attempt a WHERE a.task_id = t.task_id) AS outcomes,
-           (SELECT count(*) FROM outbox o WHERE o.task_id = t.task_id AND o.kind = 'ticket') AS tickets
+           (SELECT a.claim_id FROM attempt a WHERE a.task_id = t.task_id ORDER BY a.number DESC LIMIT 1) AS session,
+           status = 'pending' AND admitted AS may_be_leased
       FROM task t WHERE task_id = ANY($1::uuid[])
 """
 END_LEASE = "UPDATE task SET lease_expires_at = now() - interval '1 second' WHERE task_id = $1"
@@ -77,7 +83,7 @@ class Ledger(RuleBasedStateMachine):
         super().__init__()
         self.known: list[Known] = []
         self.agents = [uuid4() for _ in range(3)]
-        self.claims: list[tuple[UUID, ClaimedTask]] = []
+        self.claims: list[tuple[Known, UUID, int]] = []
         self.results: list[WorkResult] = []
         self.stack = AsyncExitStack()
 
@@ -134,32 +140,28 @@ class Ledger(RuleBasedStateMachine):
     @rule(number=which, agent=st.integers(0, 2), behind=st.integers(0, 1), copies=st.integers(1, 2))
     def claim(self, number: int, agent: int, behind: int, copies: int) -> None:
         known = self.task(number)
-        claimed = ClaimedTask(task_id=known.new.task_id, fence=max(0, known.fence - behind), claim_id=uuid4())
-        self.claims.append((self.agents[agent], claimed))
-        self._claim(known, self.agents[agent], claimed, copies)
+        self.claims.append((known, self.agents[agent], max(0, known.fence - behind)))
+        self._claim(*self.claims[-1], copies)
 
     @precondition(lambda self: self.claims)
     @rule(number=st.integers(0, 20), copies=st.integers(1, 2))
     def claim_again(self, number: int, copies: int) -> None:
-        agent_id, claimed = self.claims[number % len(self.claims)]
-        known = next(one for one in self.known if one.new.task_id == claimed.task_id)
-        self._claim(known, agent_id, claimed, copies)
+        self._claim(*self.claims[number % len(self.claims)], copies)
 
-    def _claim(self, known: Known, agent_id: UUID, claimed: ClaimedTask, copies: int) -> None:
+    def _claim(self, known: Known, agent_id: UUID, fence: int, copies: int) -> None:
         for _ in range(copies):
-            self._claim_once(known, agent_id, claimed)
+            session, is_leased = self.run(self._lease(known.new.task_id, agent_id, fence))
+            assert is_leased is known.claim(agent_id, session, fence)
 
-    def _claim_once(self, known: Known, agent_id: UUID, claimed: ClaimedTask) -> None:
-        [answer] = self.run(self.leases.claim([Claim(agent_id=agent_id, tasks=[claimed])]))
-        if known.claim(agent_id, claimed.claim_id, claimed.fence):
-            assert answer.grant is not None
-            for granted in answer.grant.tasks:
-                assert (granted.claim_id, granted.fence) == (claimed.claim_id, known.fence)
-                assert granted.attempt == len(known.tries)
-            assert answer.refusal is None, "whoever has the lease is told so"
-        else:
-            assert answer.grant is None
-            assert {refused.claim_id for refused in answer.refusal.tasks} == {claimed.claim_id}
+    async def _lease(self, task_id: UUID, agent_id: UUID, fence: int) -> tuple[UUID, bool]:
+        """Lease a task, read when it had that fence, to an agent that has credit for it."""
+        session = await register(self.pool, agent_id, room=1)
+        task = replace(await self.tasks.get(task_id), fence=fence)
+        asker = Asker(agent_id, "infra", session, 1, LEASE)
+        claims = [told.claimed(task, agent_id, task.attempt + 1)]
+        async with self.pool.acquire() as db:
+            leased, _, _ = await queries.lease(db, [(task, asker)], claims, trial=LEASE)
+        return session, task_id in leased
 
     @precondition(lambda self: self.known)
     @rule(number=which, agent=st.integers(0, 2), by_owner=st.booleans(), behind=st.integers(0, 1))
@@ -168,8 +170,8 @@ class Ledger(RuleBasedStateMachine):
         agent_id = known.last.agent_id if by_owner and known.tries else self.agents[agent]
         lease = Lease(task_id=known.new.task_id, fence=max(1, known.fence - behind))
         renewal = Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[lease])
-        [(told, renewed)] = self.run(self.leases.renew([renewal]))
-        assert (told, renewed.renewal_id) == (agent_id, renewal.renewal_id)
+        [(answered, renewed)] = self.run(self.leases.renew([renewal]))
+        assert (answered, renewed.renewal_id) == (agent_id, renewal.renewal_id)
         assert (renewed.kept, renewed.lost) == (([lease], []) if known.holds(agent_id, lease.fence) else ([], [lease]))
 
     @precondition(lambda self: any(known.tries for known in self.known))
@@ -281,11 +283,23 @@ class Ledger(RuleBasedStateMachine):
             assert (row["status"], row["fence"]) == (known.status, known.fence)
             assert (row["attempt"], row["unstarted"]) == (len(known.tries), known.unstarted)
             assert row["attempt"] - row["unstarted"] <= known.new.max_attempts
-            assert (row["is_leased"], row["open_attempts"], row["tickets"]) == (runs, int(runs), int(waits))
+            assert (row["is_leased"], row["open_attempts"], row["may_be_leased"]) == (runs, int(runs), waits)
+            assert row["session"] == (known.last.claim_id if known.tries else None)
             assert (row["fences"] or []) == [one.fence for one in known.tries]
             assert (row["outcomes"] or []) == [one.outcome for one in known.tries]
             assert row["fence"] >= known.highest_fence, "a fence only rises"
             known.highest_fence = row["fence"]
+
+    @invariant()
+    def every_lease_was_counted_once(self) -> None:
+        counted = self.run(self._granted())
+        tries = Counter(one.agent_id for known in self.known for one in known.tries)
+        assert {agent_id: count for agent_id, count in counted.items() if count} == dict(tries)
+
+    async def _granted(self) -> dict[UUID, int]:
+        async with self.pool.acquire() as db:
+            rows = await db.fetch("SELECT agent_id, granted FROM agent WHERE agent_id = ANY($1::uuid[])", self.agents)
+        return {row["agent_id"]: row["granted"] for row in rows}
 
     async def _rows(self) -> Any:
         async with self.pool.acquire() as db:
@@ -297,15 +311,15 @@ class Ledger(RuleBasedStateMachine):
             return
         history = self.run(self._history())
         assert [event.seq for event in history] == list(range(self.began + 1, self.began + 1 + len(history)))
-        told: dict[UUID, Status] = {}
+        statuses: dict[UUID, Status] = {}
         pieces: list[tuple[Any, ...]] = []
         for event in history:
             assert event.task_id is not None
             if event.kind in STATUS_AFTER:
-                told[event.task_id] = STATUS_AFTER[Kind(event.kind)]
+                statuses[event.task_id] = STATUS_AFTER[Kind(event.kind)]
             if event.kind == Kind.TASK_OUTPUT:
                 pieces.append((event.task_id, event.attempt, event.data["stream"], event.data["offset"]))
-        assert told == {known.new.task_id: known.status for known in self.known}
+        assert statuses == {known.new.task_id: known.status for known in self.known}
         assert len(pieces) == len(set(pieces)), "a piece of output is told of once"
         starts = sum(event.kind == Kind.TASK_CLAIMED for event in history)
         assert starts == sum(len(known.tries) for known in self.known)

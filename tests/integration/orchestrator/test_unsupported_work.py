@@ -1,237 +1,146 @@
-"""Work that no agent offers is set aside and holds up nothing, in any amount; what some offer is placed on those."""
+"""Work that no agent takes is set aside and holds up nothing, in any amount; what some take goes to those."""
 
 from datetime import UTC, datetime, timedelta
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import UUID
 
 import pytest
-from orchestrator.loops.place_tickets import PlaceTickets
-from orchestrator.loops.relay_outbox import RelayOutbox
-from orchestrator.outbox.room import Room
 
-from common.broker import topology
-from common.broker.memory import MemoryBroker
-from common.messages import Ticket
-from common.protocol import decode
 from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
-from orchestrator.leases.service import LeaseService
-from orchestrator.outbox import queries as outbox
-from orchestrator.registry import queries as registry_queries
+from orchestrator.leases import queries
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskService
 from orchestrator.why.service import Failures, WhyService
 from tests.factories import make_heartbeat, make_new_task
-from tests.integration.orchestrator.conftest import AGEING
-from tests.integration.orchestrator.test_deep_backlogs import FEW_PAGES, pages_read
+from tests.integration.orchestrator.on_credit import Agent, Orchestrator, agents_of
+from tests.integration.orchestrator.test_deep_backlogs import DEPTH, FEW_PAGES, READY, pages_read
 
-TTL, OFFLINE = timedelta(seconds=30), timedelta(seconds=30)
-MANY = 20_000
-FILL = """
-    INSERT INTO outbox (kind, recipient, task_id, priority, body, rank, due_at)
-    SELECT 'ticket', 'infra', gen_random_uuid(), 3, '{"payload": {"work_type": "render"}}', now() - interval '1 day',
-           now()
-      FROM generate_series(1, $1::int)
-"""
+OFFLINE = timedelta(seconds=30)
+NAMED_RENDER = "UPDATE task SET work_type = 'render'"
 
 
-def relay(pool: Pool, broker: MemoryBroker, room: Room | None = None) -> RelayOutbox:
-    return RelayOutbox(pool, broker, agent_types=["infra"], window=8, ttl=TTL, ageing=AGEING, room=room)
+@pytest.fixture
+def at(pool: Pool) -> Orchestrator:
+    return Orchestrator(pool)
 
 
-async def tickets_in(broker: MemoryBroker, queue: str) -> list[UUID]:
-    found: list[UUID] = []
-    async with broker.consume(queue, prefetch=100) as consumer:
-        while await broker.depth(queue):
-            for delivery in await consumer.receive(100):
-                payload = decode(delivery.body).payload
-                assert isinstance(payload, Ticket)
-                found.append(payload.task_id)
-                await consumer.ack(delivery)
-    return found
-
-
-async def dispatched(tasks: TaskService, count: int, work_type: str) -> list[NewTask]:
-    made = [make_new_task(work_type=work_type) for _ in range(count)]
+async def dispatched(tasks: TaskService, count: int, work_type: str, **values: Any) -> list[NewTask]:
+    made = [make_new_task(work_type=work_type, **values) for _ in range(count)]
     await tasks.dispatch(made, by="caller")
     return made
 
 
-async def test_work_that_no_agent_offers_is_not_published_and_other_work_is_at_once(
-    tasks: TaskService, registry: RegistryService, pool: Pool, broker: MemoryBroker
-) -> None:
-    await registry.record([make_heartbeat(work_types=["echo"])])
-    await dispatched(tasks, 200, "render")
-    [other] = await dispatched(tasks, 1, "echo")
+def ids(tasks: list[NewTask]) -> list[UUID]:
+    return [task.task_id for task in tasks]
 
-    await relay(pool, broker).run_once()
 
-    assert await tickets_in(broker, "work.infra") == [other.task_id]
+async def test_work_that_no_agent_offers_goes_to_nobody_and_other_work_goes_at_once(at: Orchestrator) -> None:
+    agent = Agent(work_types=["echo"])
+    await at.hears(agent)
+    await dispatched(at.tasks, 200, "render", priority=5)
+    [other] = await dispatched(at.tasks, 1, "echo")
+
+    assert await at.give() == {other.task_id: agent.agent_id}
 
 
 @pytest.mark.own_ledger
-async def test_the_relay_passes_over_twenty_thousand_tickets_that_no_agent_offers_by_reading_a_few_pages(
-    tasks: TaskService, registry: RegistryService, pool: Pool, broker: MemoryBroker
+async def test_twenty_thousand_tasks_that_no_agent_offers_are_passed_over_by_reading_a_few_pages(
+    at: Orchestrator, pool: Pool
 ) -> None:
-    await registry.record([make_heartbeat(work_types=["echo"])])
+    agent = Agent(work_types=["echo"])
+    await at.hears(agent)
     async with pool.acquire() as db:
-        await db.execute(FILL, MANY)
-        offers = await registry_queries.offers(db, offline_after=OFFLINE)
-    [other] = await dispatched(tasks, 1, "echo")
-    arguments = (["infra"], 8, TTL, AGEING, ["infra"], ["infra"], ["echo"])
+        await db.execute(READY, DEPTH)
+        await db.execute(NAMED_RENDER)
+        await db.execute("VACUUM task")
+    [other] = await dispatched(at.tasks, 1, "echo")
 
-    read = await pages_read(pool, outbox.TAKE_TICKETS, *arguments)
-    await relay(pool, broker).run_once()
+    read = await pages_read(pool, queries.LINES)
 
-    assert not offers.is_for_all("infra", "render")
     assert read < FEW_PAGES
-    assert await tickets_in(broker, "work.infra") == [other.task_id]
+    assert await at.give() == {other.task_id: agent.agent_id}
 
 
-async def test_what_was_set_aside_is_published_when_an_agent_offers_it(
-    tasks: TaskService, registry: RegistryService, pool: Pool, broker: MemoryBroker
-) -> None:
-    agent_id = uuid4()
-    await registry.record([make_heartbeat(agent_id, work_types=["echo"])])
-    made = await dispatched(tasks, 3, "render")
-    publisher = relay(pool, broker)
-    await publisher.run_once()
-    assert await broker.depth("work.infra") == 0
+async def test_what_was_set_aside_goes_to_an_agent_that_offers_it(at: Orchestrator) -> None:
+    agent = Agent(slots=3, work_types=["echo"])
+    await at.hears(agent)
+    made = await dispatched(at.tasks, 3, "render")
+    assert await at.give() == {}
 
-    await registry.record([make_heartbeat(agent_id, work_types=["echo", "render"])])
-    await publisher.run_once()
+    agent.values["work_types"] = ["echo", "render"]
+    await at.hears(agent)
 
-    assert await tickets_in(broker, "work.infra") == [task.task_id for task in made]
+    assert list(await at.give()) == ids(made)
 
 
-async def test_work_that_only_some_agents_of_a_pool_offer_goes_to_those_alone(
-    tasks: TaskService, registry: RegistryService, pool: Pool, broker: MemoryBroker
-) -> None:
-    able, unable = uuid4(), uuid4()
-    await broker.declare(topology.own_work_queue(able), topology.own_work_queue(unable))
-    await registry.record(
-        [make_heartbeat(able, work_types=["echo", "render"]), make_heartbeat(unable, work_types=["echo"], slots=9)]
-    )
-    placed = await dispatched(tasks, 2, "render")
-    [common] = await dispatched(tasks, 1, "echo")
+async def test_work_that_only_some_agents_of_a_pool_offer_goes_to_those_alone(at: Orchestrator) -> None:
+    able, unable = Agent(slots=2, work_types=["echo", "render"]), Agent(slots=9, work_types=["echo"])
+    await at.hears(able, unable)
+    placed = await dispatched(at.tasks, 3, "render")
+    [common] = await dispatched(at.tasks, 1, "echo")
 
-    await relay(pool, broker).run_once()
-    await PlaceTickets(pool, broker, offline_after=OFFLINE, ttl=TTL, ageing=AGEING).run_once()
+    given = await at.give()
 
-    assert await tickets_in(broker, "work.infra") == [common.task_id]
-    assert await tickets_in(broker, topology.own_work_queue(able).name) == [task.task_id for task in placed]
-    assert await broker.depth(topology.own_work_queue(unable).name) == 0
+    assert given == {**dict.fromkeys(ids(placed)[:2], able.agent_id), common.task_id: unable.agent_id}
 
 
-async def test_an_agent_that_names_no_work_takes_what_another_of_its_pool_does_not(
-    tasks: TaskService, registry: RegistryService, pool: Pool, broker: MemoryBroker
-) -> None:
-    choosy, willing = uuid4(), uuid4()
-    await broker.declare(topology.own_work_queue(choosy), topology.own_work_queue(willing))
-    await registry.record(
-        [make_heartbeat(choosy, work_types=["echo"], slots=9), make_heartbeat(willing, work_types=[])]
-    )
-    [placed] = await dispatched(tasks, 1, "render")
-    [common] = await dispatched(tasks, 1, "echo")
+async def test_an_agent_that_names_no_work_takes_what_another_of_its_pool_does_not(at: Orchestrator) -> None:
+    choosy, willing = Agent(slots=9, work_types=["echo"]), Agent(slots=1, work_types=[])
+    await at.hears(choosy, willing)
+    [placed] = await dispatched(at.tasks, 1, "render")
+    [common] = await dispatched(at.tasks, 1, "echo")
 
-    await relay(pool, broker).run_once()
-    await PlaceTickets(pool, broker, offline_after=OFFLINE, ttl=TTL, ageing=AGEING).run_once()
-
-    assert await tickets_in(broker, "work.infra") == [common.task_id]
-    assert await tickets_in(broker, topology.own_work_queue(willing).name) == [placed.task_id]
-    assert await broker.depth(topology.own_work_queue(choosy).name) == 0
+    assert await at.give() == {placed.task_id: willing.agent_id, common.task_id: choosy.agent_id}
 
 
-async def test_an_agent_whose_clock_is_off_leaves_the_tickets_of_its_pool_to_others(
-    tasks: TaskService, registry: RegistryService, pool: Pool, broker: MemoryBroker
-) -> None:
-    """It may not know, and would take one after another in vain."""
-    off, right = uuid4(), uuid4()
-    await broker.declare(topology.own_work_queue(right))
+async def test_an_agent_whose_clock_is_off_leaves_the_work_of_its_pool_to_others(at: Orchestrator) -> None:
+    off, right = Agent(work_types=["echo"]), Agent(work_types=["echo"])
+    await at.hears(off)
     wrong_time = datetime.now(UTC) + timedelta(hours=1)
-    await registry.record([make_heartbeat(off, work_types=["echo"], sent_at=wrong_time)])
-    [task] = await dispatched(tasks, 1, "echo")
-    placing = PlaceTickets(pool, broker, offline_after=OFFLINE, ttl=TTL, ageing=AGEING)
+    await at.registry.record([make_heartbeat(off.agent_id, boot_id=off.session, sent_at=wrong_time)])
+    [task] = await dispatched(at.tasks, 1, "echo")
 
-    await relay(pool, broker).run_once()
-    alone = await placing.run_once()
-    await registry.record([make_heartbeat(right, work_types=["echo"])])
-    await relay(pool, broker).run_once()
-    await placing.run_once()
+    alone = await at.give()
+    await at.hears(right)
 
-    assert alone == 0
-    assert await broker.depth("work.infra") == 0
-    assert await tickets_in(broker, topology.own_work_queue(right).name) == [task.task_id]
+    assert alone == {}
+    assert await at.give() == {task.task_id: right.agent_id}
 
 
-async def test_the_tickets_of_a_pool_go_to_an_agent_again_when_its_clock_is_right(
-    tasks: TaskService, registry: RegistryService, pool: Pool, broker: MemoryBroker
-) -> None:
-    agent_id = uuid4()
+async def test_the_work_of_a_pool_goes_to_an_agent_again_when_its_clock_is_right(at: Orchestrator) -> None:
+    agent = Agent(work_types=["echo"])
+    await at.hears(agent)
     wrong_time = datetime.now(UTC) - timedelta(hours=1)
-    await registry.record([make_heartbeat(agent_id, work_types=["echo"], sent_at=wrong_time)])
-    [task] = await dispatched(tasks, 1, "echo")
-    publisher = relay(pool, broker)
-    await publisher.run_once()
-    assert await broker.depth("work.infra") == 0
+    await at.registry.record([make_heartbeat(agent.agent_id, boot_id=agent.session, sent_at=wrong_time)])
+    [task] = await dispatched(at.tasks, 1, "echo")
+    assert await at.give() == {}
 
-    await registry.record([make_heartbeat(agent_id, work_types=["echo"], sent_at=datetime.now(UTC))])
-    await publisher.run_once()
+    await at.registry.record([make_heartbeat(agent.agent_id, boot_id=agent.session, sent_at=datetime.now(UTC))])
 
-    assert await tickets_in(broker, "work.infra") == [task.task_id]
+    assert await at.give() == {task.task_id: agent.agent_id}
 
 
-async def test_aimed_work_that_its_agent_does_not_offer_does_not_hold_up_what_it_offers(
-    tasks: TaskService, registry: RegistryService, pool: Pool, broker: MemoryBroker
-) -> None:
-    agent_id = uuid4()
-    await broker.declare(topology.own_work_queue(agent_id))
-    await registry.record([make_heartbeat(agent_id, work_types=["echo"])])
-    aim = {"agent_id": str(agent_id)}
-    await tasks.dispatch([make_new_task(work_type="render", hints=aim) for _ in range(5)], by="caller")
-    able = make_new_task(hints=aim)
-    await tasks.dispatch([able], by="caller")
+async def test_aimed_work_that_its_agent_does_not_offer_does_not_hold_up_what_it_offers(at: Orchestrator) -> None:
+    agent = Agent(slots=2, work_types=["echo"])
+    await at.hears(agent)
+    aim = {"agent_id": str(agent.agent_id)}
+    await dispatched(at.tasks, 5, "render", hints=aim)
+    [able] = await dispatched(at.tasks, 1, "echo", hints=aim)
 
-    await PlaceTickets(pool, broker, offline_after=OFFLINE, ttl=TTL, ageing=AGEING).run_once()
-
-    assert await tickets_in(broker, topology.own_work_queue(agent_id).name) == [able.task_id]
+    assert await at.give() == {able.task_id: agent.agent_id}
 
 
-async def test_a_dispatch_of_work_that_no_agent_offers_takes_no_place_of_the_window(
-    tasks: TaskService, registry: RegistryService, pool: Pool, broker: MemoryBroker
-) -> None:
-    room = Room(window=8)
-    await registry.record([make_heartbeat(work_types=["echo"])])
-    await relay(pool, broker, room).run_once()
+async def test_waiting_work_that_no_agent_offers_does_not_keep_new_work_from_going_at_once(at: Orchestrator) -> None:
+    agent, new = Agent(work_types=["echo"]), make_new_task()
+    await at.hears(agent)
+    await dispatched(at.tasks, 20, "render")
+    await at.give()
 
-    _, unoffered = await tasks.dispatch_at_once(
-        [make_new_task(work_type="render") for _ in range(20)], by="caller", room=room
-    )
-    _, at_once = await tasks.dispatch_at_once([other := make_new_task()], by="caller", room=room)
+    done = await at.dispatch(new)
 
-    assert unoffered == []
-    assert [ticket.task_id for ticket in at_once] == [other.task_id]
-
-
-async def test_a_ticket_that_an_agent_could_not_use_leaves_its_place_to_others(
-    tasks: TaskService, leases: LeaseService, registry: RegistryService, pool: Pool, broker: MemoryBroker
-) -> None:
-    """Published while no agent was there, so that nobody knew who would come."""
-    made = await dispatched(tasks, 20, "render")
-    publisher = relay(pool, broker)
-    await publisher.run_once()
-    taken = await tickets_in(broker, "work.infra")
-    agent = make_heartbeat(work_types=["echo"])
-    await registry.record([agent])
-    [other] = await dispatched(tasks, 1, "echo")
-    await publisher.run_once()
-    assert await broker.depth("work.infra") == 0, "the window is full"
-
-    await leases.return_tickets([(task_id, agent.agent_id) for task_id in taken])
-    await publisher.run_once()
-
-    assert set(taken) <= {task.task_id for task in made}
-    assert await tickets_in(broker, "work.infra") == [other.task_id]
+    assert agents_of(done.leased) == {new.task_id: agent.agent_id}
 
 
 async def test_why_says_that_it_is_set_aside_and_does_not_count_it_before_others(

@@ -8,19 +8,15 @@ import pytest
 
 from common.errors import ErrorCode
 from common.lifecycle import Status
-from common.messages import ClaimedTask, ResultStatus
+from common.messages import ResultStatus
 from common.retry import RetryPolicy
 from orchestrator.leases.rules import (
     Attempt,
     Duplicate,
     Finish,
-    Give,
-    GiveAgain,
-    Refuse,
     Requeue,
     Stale,
     Stopped,
-    judge_claim,
     judge_lost,
     judge_result,
 )
@@ -32,10 +28,6 @@ NOW = datetime(2026, 11, 22, tzinfo=UTC)
 AGENT = uuid4()
 CLAIM = uuid4()
 POLICY = RetryPolicy()
-
-
-def pending(**values: Any) -> Task:
-    return make_task(**{"status": Status.PENDING, "attempt": 0, "fence": 0, **values})
 
 
 def running(**values: Any) -> Task:
@@ -55,36 +47,8 @@ def attempt(outcome: str | None = None, **values: Any) -> Attempt:
     return Attempt(**{**given, **values})
 
 
-def claim(fence: int = 0) -> ClaimedTask:
-    return ClaimedTask(task_id=uuid4(), fence=fence, claim_id=CLAIM)
-
-
 def result(**values: Any) -> Any:
     return make_result(uuid4(), AGENT, **values)
-
-
-@pytest.mark.parametrize(
-    ("task", "fence", "verdict"),
-    [
-        (pending(), 0, Give()),
-        (pending(fence=2, attempt=2), 2, Give()),
-        (pending(fence=2, attempt=2), 0, Refuse("the ticket is from an earlier attempt")),
-        (running(), 0, GiveAgain()),
-        (running(claim_id=uuid4()), 0, Refuse("the task is running")),
-        (running(agent_id=uuid4()), 0, Refuse("the task is running")),
-        (make_task(status=Status.CANCELLED), 0, Refuse("the task is cancelled")),
-        (make_task(status=Status.AWAITING_APPROVAL), 0, Refuse("the task is awaiting_approval")),
-        (pending(admitted=False), 0, Refuse("the task waits for others of its key")),
-        (pending(expires_at=NOW), 0, Refuse("the task has waited longer than it may")),
-        (pending(expires_at=NOW + timedelta(seconds=1)), 0, Give()),
-        (running(expires_at=NOW), 0, GiveAgain()),
-        (None, 0, Refuse("there is no such task")),
-    ],
-)
-def test_a_claim_wins_only_a_waiting_task_with_a_ticket_of_its_attempt(
-    task: Task | None, fence: int, verdict: object
-) -> None:
-    assert judge_claim(task, claim(fence), agent_id=AGENT, pool="infra", now=NOW) == verdict
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,16 @@ import pytest
 from common.broker.base import Delivery
 from common.broker.rabbitmq_user import user_of, user_of_agent
 from common.errors import StartupRefused
-from common.messages import Probe, ProtocolError, Ticket
+from common.messages import Grant, Probe, ProtocolError
 from common.protocol import (
     ORCHESTRATOR,
-    ClaimEnvelope,
     Envelope,
     ErrorEnvelope,
     ProbeEnvelope,
     RenewEnvelope,
     StatusUpdateEnvelope,
-    TicketEnvelope,
     UnreadableEnvelope,
+    WorkRequestEnvelope,
     WorkResultEnvelope,
     WorkResults,
     WorkResultsEnvelope,
@@ -29,6 +28,7 @@ from orchestrator.dead_letters.rules import FORGED, REPLAYED_BY
 from orchestrator.loops.senders import Checked, Pools, Senders, Trusted, senders_of
 from orchestrator.registry.model import Known
 from tests.factories import (
+    make_grant,
     make_heartbeat,
     make_renewal,
     make_result,
@@ -47,7 +47,6 @@ def said_by(agent_id: UUID, *, from_agent: UUID | None = None) -> list[Envelope]
     """Return one of everything that an agent says."""
     to: dict[str, str] = {"from_agent": str(from_agent or agent_id), "to_agent": ORCHESTRATOR}
     return [
-        ClaimEnvelope(payload=make_claim(uuid4(), agent_id=agent_id), **to),
         RenewEnvelope(payload=make_renewal(uuid4(), agent_id), **to),
         StatusUpdateEnvelope(payload=make_heartbeat(agent_id), **to),
         WorkResultEnvelope(payload=make_result(uuid4(), agent_id), **to),
@@ -122,17 +121,18 @@ def test_every_result_of_those_that_travel_together_is_of_the_agent_that_sends_t
     [
         make_heartbeat(AGENT, agent_type="desktop"),
         make_heartbeat(AGENT, labels={"zone": "us"}),
-        make_claim(agent_id=AGENT).model_copy(update={"agent_type": "desktop", "standing": [uuid4()]}),
-        make_unreadable(AGENT, queue="work.desktop"),
+        make_unreadable(AGENT, queue=f"work.desktop.{AGENT}"),
     ],
-    ids=["heartbeat", "label", "claim", "unreadable"],
+    ids=["heartbeat", "label", "unreadable"],
 )
 def test_what_names_another_pool_or_label_than_that_of_the_identity_is_forged(payload: Any) -> None:
     for senders in (Checked(OWN, Pools(enrolled)), Trusted(Pools(enrolled))):
         assert asyncio.run(judged(senders, payload)) is not None
 
 
-@pytest.mark.parametrize("payload", [make_heartbeat(AGENT), make_claim(uuid4(), agent_id=AGENT)], ids=["beat", "claim"])
+@pytest.mark.parametrize(
+    "payload", [make_heartbeat(AGENT), make_unreadable(AGENT, queue=f"work.infra.{AGENT}")], ids=["beat", "unreadable"]
+)
 def test_an_agent_without_an_identity_counts_only_where_the_bus_is_trusted(payload: Any) -> None:
     async def registered(_: UUID) -> Known:
         return Known("infra", None)
@@ -185,10 +185,8 @@ def test_only_orchestrators_send_probes() -> None:
     assert objection(envelope, sender=None, key=str(PROBING)) is not None
 
 
-def test_an_agent_hands_out_no_tickets() -> None:
-    envelope = TicketEnvelope(
-        from_agent=str(AGENT), to_agent="infra", payload=Ticket(task_id=uuid4(), work_type="echo", fence=0)
-    )
+def test_an_agent_hands_out_no_work() -> None:
+    envelope = WorkRequestEnvelope(from_agent=str(AGENT), to_agent=str(AGENT), payload=Grant(tasks=[make_grant()]))
 
     assert objection(envelope, sender=user_of_agent(AGENT), key=str(AGENT)) is not None
 

@@ -12,7 +12,7 @@ import rfc8785
 
 from agents.trust import Trust
 from common.messages import Grant
-from common.protocol import ORCHESTRATOR, GrantEnvelope, encode
+from common.protocol import ORCHESTRATOR, WorkRequestEnvelope, encode
 from common.signing.keys import PrivateKey
 from orchestrator.leases.grants import granted
 from orchestrator.signing.directory import add_key, retire_key
@@ -48,9 +48,9 @@ def grants_on_the_bus(signer: Signer, *parameters: dict[str, Any]) -> dict[str, 
         )
         for given in parameters
     ]
-    grant = Grant(tasks=tasks, signature=signer.sign(AGENT, tasks))
+    grant = Grant(tasks=tasks, signature=signer.sign(AGENT, tasks, credit=4), credit=4)
     envelope: dict[str, dict[str, Any]] = json.loads(
-        encode(GrantEnvelope(from_agent=ORCHESTRATOR, to_agent="a", payload=grant))
+        encode(WorkRequestEnvelope(from_agent=ORCHESTRATOR, to_agent="a", payload=grant))
     )
     return envelope["payload"]
 
@@ -61,6 +61,7 @@ def test_a_grant_is_verified_by_the_rfcs_alone(keys: Path, key: PrivateKey) -> N
     assert header_of(payload["signature"]) == {"alg": "EdDSA", "kid": key.key_id, "typ": "chiffon-grant+jwt"}
     claims = verified_claims(payload["signature"], key.public.raw)
     assert (UUID(claims["aud"]), claims["exp"] - claims["iat"]) == (AGENT, 30)
+    assert claims["credit"] == payload["credit"] == 4
     for task, signed in zip(payload["tasks"], claims["tasks"], strict=True):
         work = task.pop("work")
         content = {

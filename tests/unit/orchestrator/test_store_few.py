@@ -2,16 +2,12 @@
 
 import re
 
-import pytest
-
 from orchestrator.dispatch.queries import STORE, STORE_FEW
-
-pytestmark = pytest.mark.path_internals
 
 
 def test_every_array_of_the_statement_for_few_tasks_stands_in_a_subquery() -> None:
     arrays = re.findall(r"\$\d+::\w+\[\]", STORE)
 
-    assert len(arrays) == 34
+    assert len(arrays) == 32
     assert all(f"(SELECT {array})" in STORE_FEW for array in arrays)
     assert re.sub(r"\(SELECT (\$\d+::\w+\[\])\)", r"\1", STORE_FEW) == STORE

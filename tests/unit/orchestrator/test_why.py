@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from common.lifecycle import Status
 from common.rest.why import BlockerKind
 from orchestrator.registry.model import MayWork
-from orchestrator.why.model import AgentFacts, Facts, LimitFacts, OrderFacts, TicketFacts
+from orchestrator.why.model import AgentFacts, Facts, LimitFacts, OrderFacts
 from orchestrator.why.rules import explain
 from tests.test_orchestrator_api import make_task
 
@@ -19,7 +19,6 @@ NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 SOON = NOW + timedelta(minutes=5)
 AGO = NOW - timedelta(minutes=5)
 ONE, TWO = UUID(int=1), UUID(int=2)
-DUE = TicketFacts(due_at=AGO, published_at=None, ahead=3)
 
 
 def pending(**values: Any) -> Any:
@@ -42,7 +41,7 @@ def agent(number: int = 1, **values: Any) -> AgentFacts:
 
 
 def facts(**values: Any) -> Facts:
-    given_: dict[str, Any] = {"task": pending(), "now": NOW, "agents": [agent()], "ticket": DUE}
+    given_: dict[str, Any] = {"task": pending(), "now": NOW, "agents": [agent()], "ahead": 3}
     return Facts(**{**given_, **values})
 
 
@@ -77,7 +76,7 @@ def test_a_task_that_has_ended_does_not_wait(status: Status) -> None:
 
 
 def test_a_task_that_runs_does_not_wait_and_names_its_agent() -> None:
-    told = explain(facts(task=make_task(status=Status.RUNNING, agent_id=ONE, started_at=AGO), ticket=None))
+    told = explain(facts(task=make_task(status=Status.RUNNING, agent_id=ONE, started_at=AGO), ahead=None))
 
     assert not told.waiting
     [entry] = told.blockers
@@ -85,34 +84,34 @@ def test_a_task_that_runs_does_not_wait_and_names_its_agent() -> None:
     assert (entry.kind, entry.at) == (BlockerKind.RUNNING, AGO)
 
 
-def test_a_ticket_among_free_slots_only_waits_for_those_before_it() -> None:
+def test_a_task_among_free_slots_only_waits_for_those_before_it() -> None:
     told = explain(facts())
 
     assert told.waiting
     assert [(entry.kind, entry.message, entry.ahead) for entry in told.blockers] == [
-        (BlockerKind.QUEUED, "Its ticket waits in the ledger; 3 tickets go before it.", 3)
+        (BlockerKind.QUEUED, "It waits in the ledger; 3 tasks go before it.", 3)
     ]
 
 
 @pytest.mark.parametrize(
-    ("ticket", "message"),
+    ("ahead", "message"),
     [
-        (TicketFacts(AGO, None, 1), "Its ticket waits in the ledger; 1 ticket goes before it."),
-        (TicketFacts(SOON, AGO, 0), "Its ticket was published at 2026-11-22T09:55:00Z; it is the next of its queue."),
+        (1, "It waits in the ledger; 1 task goes before it."),
+        (0, "It waits in the ledger; it is the next of its queue."),
     ],
 )
-def test_it_says_where_the_ticket_is(ticket: TicketFacts, message: str) -> None:
-    assert only(BlockerKind.QUEUED, ticket=ticket).message == message
+def test_it_says_how_many_go_before_it(ahead: int, message: str) -> None:
+    assert only(BlockerKind.QUEUED, ahead=ahead).message == message
 
 
 def test_approval_comes_first() -> None:
-    assert kinds(task=pending(status=Status.AWAITING_APPROVAL), ticket=None) == [BlockerKind.AWAITING_APPROVAL]
+    assert kinds(task=pending(status=Status.AWAITING_APPROVAL), ahead=None) == [BlockerKind.AWAITING_APPROVAL]
 
 
 def test_it_names_the_first_of_those_before_it_in_the_order() -> None:
     task = pending(ordering_key="web-1", admitted=False)
 
-    blocker = only(BlockerKind.ORDERING_KEY, task=task, ticket=None, order=OrderFacts(2, TWO, Status.RUNNING))
+    blocker = only(BlockerKind.ORDERING_KEY, task=task, ahead=None, order=OrderFacts(2, TWO, Status.RUNNING))
 
     assert blocker.message == (
         f"It waits behind 2 tasks of the ordering key 'web-1'; the first of them is {TWO}, which is running."
@@ -123,7 +122,7 @@ def test_it_names_the_first_of_those_before_it_in_the_order() -> None:
 def test_a_cancelled_one_is_in_the_way_while_it_is_stopped() -> None:
     task = pending(ordering_key="web-1", admitted=False)
 
-    blocker = only(BlockerKind.ORDERING_KEY, task=task, ticket=None, order=OrderFacts(1, TWO, Status.CANCELLED))
+    blocker = only(BlockerKind.ORDERING_KEY, task=task, ahead=None, order=OrderFacts(1, TWO, Status.CANCELLED))
 
     assert blocker.message.endswith(f"is {TWO}, which is cancelled and being stopped.")
 
@@ -131,7 +130,7 @@ def test_a_cancelled_one_is_in_the_way_while_it_is_stopped() -> None:
 def test_it_names_who_uses_up_the_limit_of_its_key() -> None:
     task = pending(concurrency_key="pulls", admitted=False)
 
-    blocker = only(BlockerKind.CONCURRENCY_KEY, task=task, ticket=None, limit=LimitFacts(2, [ONE, TWO], 1))
+    blocker = only(BlockerKind.CONCURRENCY_KEY, task=task, ahead=None, limit=LimitFacts(2, [ONE, TWO], 1))
 
     assert blocker.message == (
         "At most 2 of the concurrency key 'pulls' may run: 2 run, stop or are on their way, "
@@ -144,22 +143,22 @@ def test_a_limit_that_has_room_is_not_in_the_way() -> None:
     task = pending(concurrency_key="pulls", ordering_key="web-1", admitted=False)
     order, limit = OrderFacts(1, TWO, Status.RUNNING), LimitFacts(2, [ONE], 0)
 
-    assert kinds(task=task, ticket=None, order=order, limit=limit) == [BlockerKind.ORDERING_KEY]
+    assert kinds(task=task, ahead=None, order=order, limit=limit) == [BlockerKind.ORDERING_KEY]
 
 
 def test_a_retry_is_due_at_its_time_and_says_what_went_wrong() -> None:
-    task = pending(attempt=1, fence=1, max_attempts=3, error_message="agent lost")
+    task = pending(attempt=1, fence=1, max_attempts=3, error_message="agent lost", not_before=SOON)
 
-    told = explain(facts(task=task, ticket=TicketFacts(SOON, None, 0)))
+    told = explain(facts(task=task, ahead=0))
 
     [entry] = told.blockers
     assert (entry.kind, entry.at) == (BlockerKind.RETRY_DUE, SOON)
     assert entry.message == "Start 2 of at most 3 is due at 2026-11-22T10:05:00Z, after: agent lost."
 
 
-def test_a_broker_that_does_not_answer_is_in_the_way_and_explains_the_relay() -> None:
-    assert kinds(broker_failure="refused", relay_failure="refused") == [BlockerKind.BROKER_DOWN, BlockerKind.QUEUED]
-    assert kinds(relay_failure="refused") == [BlockerKind.RELAY_FAILING, BlockerKind.QUEUED]
+def test_a_broker_that_does_not_answer_is_in_the_way_and_explains_the_rest() -> None:
+    assert kinds(broker_failure="refused", giving_failure="refused") == [BlockerKind.BROKER_DOWN, BlockerKind.QUEUED]
+    assert kinds(giving_failure="refused") == [BlockerKind.RELAY_FAILING, BlockerKind.QUEUED]
 
 
 def test_a_type_of_which_nobody_ever_registered_is_named() -> None:
@@ -189,7 +188,7 @@ def test_all_slots_are_busy_only_when_every_one_is() -> None:
 def test_slots_are_not_in_the_way_of_a_task_that_waits_for_its_key() -> None:
     task, order = pending(ordering_key="o", admitted=False), OrderFacts(1, TWO, Status.RUNNING)
 
-    assert kinds(task=task, ticket=None, order=order, agents=[agent(running=2)]) == [BlockerKind.ORDERING_KEY]
+    assert kinds(task=task, ahead=None, order=order, agents=[agent(running=2)]) == [BlockerKind.ORDERING_KEY]
 
 
 def test_agents_that_are_held_back_say_by_whom_until_when_and_why() -> None:
@@ -200,7 +199,7 @@ def test_agents_that_are_held_back_say_by_whom_until_when_and_why() -> None:
         agent(4, running=2),
     ]
 
-    told = explain(facts(agents=held, ticket=None)).blockers
+    told = explain(facts(agents=held, ahead=None)).blockers
 
     assert [entry.message for entry in told[1:]] == [
         f"host-1 ({ONE}) is paused by anna until 2026-11-22T10:05:00Z (new disk).",
@@ -212,7 +211,7 @@ def test_agents_that_are_held_back_say_by_whom_until_when_and_why() -> None:
 
 
 def test_agents_that_are_held_back_do_not_matter_while_another_has_room() -> None:
-    assert kinds(agents=[agent(1, draining=True), agent(2)], ticket=None) == []
+    assert kinds(agents=[agent(1, draining=True), agent(2)], ahead=None) == []
 
 
 @pytest.mark.parametrize(("at", "says"), [(SOON, "If it still waits at"), (AGO, "is being cancelled")])
@@ -233,12 +232,12 @@ agents = st.builds(
     paused_until=st.sampled_from([None, SOON]),
     tripped_until=st.sampled_from([None, SOON]),
 )
-tickets = st.none() | st.builds(TicketFacts, st.sampled_from([AGO, SOON]), moments, st.integers(0, 5))
 everything = st.builds(
     Facts,
     task=st.builds(
         pending,
         attempt=st.integers(0, 2),
+        not_before=moments,
         admitted=st.booleans(),
         ordering_key=st.sampled_from([None, "o"]),
         concurrency_key=st.sampled_from([None, "c"]),
@@ -246,11 +245,11 @@ everything = st.builds(
     ),
     now=st.just(NOW),
     agents=st.lists(agents, max_size=40),
-    ticket=tickets,
+    ahead=st.none() | st.integers(0, 5),
     order=st.none() | st.builds(OrderFacts, st.integers(0, 3), st.just(TWO), st.just(Status.PENDING)),
     limit=st.none() | st.builds(LimitFacts, st.integers(1, 3), st.lists(st.just(TWO), max_size=4), st.integers(0, 3)),
     broker_failure=st.sampled_from([None, "away"]),
-    relay_failure=st.sampled_from([None, "fails"]),
+    giving_failure=st.sampled_from([None, "fails"]),
 )
 
 
