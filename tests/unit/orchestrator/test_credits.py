@@ -3,7 +3,8 @@
 from uuid import UUID
 
 from orchestrator.leases.credits import Credits
-from orchestrator.leases.model import Line, Room
+from orchestrator.leases.model import Line
+from orchestrator.registry.model import Room
 
 ONE, OTHER = UUID(int=1), UUID(int=2)
 
