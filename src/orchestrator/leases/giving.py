@@ -89,7 +89,7 @@ class Giving:
                 lines = await queries.lines(db)
                 askers = await queries.askers(
                     db,
-                    {line.pool for line in lines},
+                    lines,
                     lease=self._lease,
                     offline_after=self._offline_after,
                     most=None if any(line.aim for line in lines) else MOST_AGENTS,

@@ -40,19 +40,22 @@ LINES = """
 # Two that give by credit at the same time would choose the same agents.
 ONE_GIVER_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('chiffon.give'))"
 
-# Agents that take work through the broker, those with most room first. Whether one may have work is asked of those that
-# are returned only.
+# Agents that take some of the work that waits, and take it through the broker, those with most room first. Whether one
+# may have work is asked of those that are returned only.
 ASKERS = f"""
     SELECT asker.agent_id, asker.agent_type, asker.boot_id, asker.work_types, asker.labels,
            CASE judged.verdict WHEN 'trial' THEN 1 ELSE asker.room END AS room
       FROM (SELECT agent_id, agent_type, boot_id, work_types, labels, {ROOM} AS room
               FROM agent
              WHERE agent_type = ANY($1::text[]) AND {ROOM} > 0 AND worker_id IS NULL
-               AND boot_id IS NOT NULL AND status IN ('online', 'busy') AND last_heartbeat_at >= now() - $2::interval
+               AND boot_id IS NOT NULL AND status IN ('online', 'busy') AND last_heartbeat_at >= now() - $3::interval
+               AND EXISTS (SELECT FROM unnest($1::text[], $2::text[]) AS line (pool, work_type)
+                            WHERE line.pool = agent.agent_type
+                              AND (agent.work_types = '{{}}' OR line.work_type = ANY(agent.work_types)))
              ORDER BY {ROOM} DESC, agent_id) AS asker
      CROSS JOIN LATERAL (SELECT agent_may_work(asker.agent_id) AS verdict) AS judged
      WHERE judged.verdict IN ('free', 'trial')
-     LIMIT $3
+     LIMIT $4
 """  # noqa: S608 - constants only
 
 # The best of each line; what another transaction holds is skipped. `rank` is the one order: the lowest goes first.
@@ -248,10 +251,15 @@ async def one_giver_at_a_time(db: Connection) -> None:
 
 
 async def askers(
-    db: Connection, pools: Collection[str], *, lease: timedelta, offline_after: timedelta, most: int | None
+    db: Connection, lines: Sequence[Line], *, lease: timedelta, offline_after: timedelta, most: int | None
 ) -> list[Asker]:
-    """Return agents of these pools that have credit and may have work, at most `most`, those with most room first."""
-    rows = await db.fetch(ASKERS, sorted(pools), offline_after, most)
+    """Return agents that take work of these lines, have credit and may have work, those with most room first.
+
+    At most `most` of them.
+    """
+    types = {(line.pool, line.work_type) for line in lines}
+    pools, work_types = [pool for pool, _ in types], [work_type for _, work_type in types]
+    rows = await db.fetch(ASKERS, pools, work_types, offline_after, most)
     return [
         Asker(
             row["agent_id"],
