@@ -6,6 +6,7 @@ that the task need not wait for the end of its lease.
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -131,42 +132,47 @@ class Intake:
 
     def _take(self, grant: GrantedTask, message: Grant) -> None:
         key = Key(grant.work.task_id, grant.fence)
-        is_guarded = is_on(Safeguard.REPLAY)
-        if is_guarded and key in self._seen:
-            log.debug("grant.repeated", extra={"task_id": key.task_id, "fence": key.fence})
-            return
-        if is_guarded and (self._handover.owes(key) or self._begun.is_of_earlier_life(key)):
-            # It is anything but untouched; how it ended is on its way, or known.
-            log.info("grant.of_earlier_life", extra={"task_id": key.task_id, "fence": key.fence})
-            return
-        if is_guarded and self._asked.claim_of(grant) != grant.claim_id:
-            # Leased to an earlier process, which did not begin it.
-            if self._is_genuine(grant, message):
-                self._see(key)
-                self._hand_back(grant)
-            return
+        if is_on(Safeguard.REPLAY):
+            if self._is_known(key):
+                return
+            if self._asked.claim_of(grant) != grant.claim_id:
+                # Leased to an earlier process, which did not begin it.
+                if self._is_genuine(grant, message):
+                    self._see(key)
+                    self._hand_back(grant)
+                return
         self._see(key)
         self._slots.receive()
-        asked_at = self._asked.asked_at(grant, message.credit)
-        now = self._clock.monotonic()
-        if asked_at is None and not is_guarded:
-            asked_at = now
-        attempt = Attempt.granted(
-            grant,
-            asked_at=now if asked_at is None else asked_at,
-            signature=message.signature,
-            credit=message.credit,
-        )
-        if asked_at is None or attempt.lease_until <= now or not self._availability.is_open:
+        now, asked_at = self._clock.monotonic(), self._asked_at(grant, message)
+        attempt = Attempt.granted(grant, asked_at=asked_at, signature=message.signature, credit=message.credit)
+        if now >= attempt.lease_until or not self._availability.is_open:
             self._slots.end(attempt)
             if self._is_genuine(grant, message):
                 self._hand_back(grant)
             return
-        # Known from here on, so that a cancel that follows in the same breath finds it.
-        self._attempts.add(attempt)
         if now - asked_at > grant.lease_seconds / 2:
             attempt.renewed = asyncio.Event()
+        # Known from here on, so that a cancel that follows in the same breath finds it.
+        self._attempts.add(attempt)
         self._spawn(self._work(attempt), name="work")
+
+    def _is_known(self, key: Key) -> bool:
+        """Return whether an attempt came before, to this process or to an earlier one that began it."""
+        if key in self._seen:
+            log.debug("grant.repeated", extra={"task_id": key.task_id, "fence": key.fence})
+            return True
+        if self._handover.owes(key) or self._begun.is_of_earlier_life(key):
+            # It is anything but untouched; how it ended is on its way, or known.
+            log.info("grant.of_earlier_life", extra={"task_id": key.task_id, "fence": key.fence})
+            return True
+        return False
+
+    def _asked_at(self, grant: GrantedTask, message: Grant) -> float:
+        """Return since when a lease counts: one of which that is not known is over."""
+        asked_at = self._asked.asked_at(grant, message.credit)
+        if asked_at is None:
+            return -math.inf if is_on(Safeguard.REPLAY) else self._clock.monotonic()
+        return asked_at
 
     def _see(self, key: Key) -> None:
         self._seen[key] = None
@@ -201,7 +207,7 @@ class Intake:
             # What waits for something else than a slot takes none: others can use it.
             await self._signatures.key_news(attempt.signature)
             await self._renewed(attempt)
-            has_slot = await self._has_slot()
+            has_slot = attempt.stop.reason is None and await self._has_slot()
             if not has_slot:
                 attempt.stop.order(StopReason.NO_SLOT, grace=0)
             await self._run(attempt)

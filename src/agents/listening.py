@@ -61,6 +61,7 @@ class Listener:
     async def _listen(self) -> None:
         await declare_if_allowed(self._broker, self._queue)
         async with self._broker.consume(self._queue.name, prefetch=PREFETCH) as consumer:
+            self._health.well(self._name)
             while True:
                 deliveries = await consumer.receive(PREFETCH)
                 understood = [delivery for delivery in deliveries if await self._understand(consumer, delivery)]

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import ValidationError
 
 from common.errors import ChiffonError, InvalidField
@@ -34,11 +34,10 @@ from common.rest.tasks import (
 from common.rest.why import Why
 from common.work import AGENT_TYPE_PATTERN, AnyWorkType
 from orchestrator.fan_outs import api as fan_outs_api
-from orchestrator.http import bodies
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT, problem_of, validation_problem
 from orchestrator.http.pagination import decode_cursor, encode_cursor
-from orchestrator.http.strict import JSON, Digits
+from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ, MayDispatch
 from orchestrator.identities.model import Caller
 from orchestrator.registry.api import Pools, shown
@@ -81,7 +80,8 @@ async def get_orchestrator_service(request: Request) -> OrchestratorService:
 Service = Annotated[OrchestratorService, Depends(get_orchestrator_service)]
 
 
-def _options(work: DispatchRequest, trace_id: UUID, caller: Caller) -> WorkOptions:
+def dispatch_options(work: DispatchRequest, trace_id: UUID, caller: Caller) -> WorkOptions:
+    """Return what a request says of work besides its type, parameters and priority."""
     return {
         "hints": work.hints.model_dump(mode="json", exclude_none=True),
         "request_id": work.request_id,
@@ -105,49 +105,38 @@ def _options(work: DispatchRequest, trace_id: UUID, caller: Caller) -> WorkOptio
     "/dispatch",
     tags=["tasks"],
     summary="Dispatch work",
-    response_model=DispatchResponse,
+    response_model_exclude_none=True,
     responses={**UNKNOWN, **CONFLICT, **INVALID},
-    openapi_extra=bodies.documented(DispatchRequest),
 )
-async def dispatch(request: Request, service: Service, caller: MayDispatch) -> Response:
+async def dispatch(work: DispatchRequest, request: Request, service: Service, caller: MayDispatch) -> DispatchResponse:
     """Store work and have an agent do it, or each of several agents with `on`.
 
     When this answers with 200 the work is in the ledger and will not be lost. When the answer is lost, send the same
     again: the same `task_id` or `request_id` with the same content is the same task and gets the same answer.
     """
-    work = bodies.validated(request, DispatchRequest)
-    options = _options(work, trace_of(request.scope), caller)
+    options = dispatch_options(work, trace_of(request.scope), caller)
     if work.on is not None:
         fan_outs = await fan_outs_api.get_fan_outs(request)
-        answer = await fan_outs_api.dispatch(work, work.on, fan_outs, **options)
-    else:
-        known = await service.dispatch_work(work.task_id, work.work_type, work.parameters, work.priority, **options)
-        answer = dispatched(known)
-    return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
+        return await fan_outs_api.dispatch(work, work.on, fan_outs, **options)
+    return dispatched(
+        await service.dispatch_work(work.task_id, work.work_type, work.parameters, work.priority, **options)
+    )
 
 
-@router.post(
-    "/dispatch/batch",
-    tags=["tasks"],
-    summary="Dispatch up to 1,000 at once",
-    response_model=BatchResponse,
-    responses={**INVALID},
-    openapi_extra=bodies.documented(BatchRequest),
-)
-async def dispatch_batch(request: Request, service: Service, caller: MayDispatch) -> Response:
+@router.post("/dispatch/batch", tags=["tasks"], summary="Dispatch up to 1,000 at once", responses={**INVALID})
+async def dispatch_batch(batch: BatchRequest, request: Request, service: Service, caller: MayDispatch) -> BatchResponse:
     """Dispatch many; each item is answered on its own, so one that is refused does not keep the others back.
 
     Items without a `trace_id` share that of the request, so that one subscription follows them all.
     """
-    items = bodies.validated(request, BatchRequest).tasks
     trace_id = trace_of(request.scope)
-    checked = [_checked(item, service, trace_id, caller) for item in items]
+    checked = [_checked(item, service, trace_id, caller) for item in batch.tasks]
     answers = iter(await service.submit_all([one for one in checked if not isinstance(one, ErrorResponse)]))
     results = [
         _batch_result(index, one if isinstance(one, ErrorResponse) else next(answers), trace_id)
         for index, one in enumerate(checked)
     ]
-    return Response(BatchResponse(results=results).model_dump_json(), media_type=JSON)
+    return BatchResponse(results=results)
 
 
 def _checked(
@@ -159,7 +148,7 @@ def _checked(
         if work.on is not None:
             raise InvalidField("on", "is not allowed in a batch: dispatch it alone")
         return service.task_of(
-            work.task_id, work.work_type, work.parameters, work.priority, **_options(work, trace_id, caller)
+            work.task_id, work.work_type, work.parameters, work.priority, **dispatch_options(work, trace_id, caller)
         )
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)

@@ -25,7 +25,7 @@ from orchestrator.approvals import api as approvals
 from orchestrator.audit import api as audit
 from orchestrator.dead_letters import api as dead_letters
 from orchestrator.fan_outs import api as fan_outs
-from orchestrator.http import bodies, docs, errors, strict
+from orchestrator.http import docs, errors, strict
 from orchestrator.http.connections import Connection, Connections, room
 from orchestrator.http.context import RequestContext
 from orchestrator.http.head import HeadIsGet
@@ -48,6 +48,7 @@ from orchestrator.ops.health import LATELY_SECONDS, READY_SECONDS, Lately
 from orchestrator.policy import api as policy
 from orchestrator.registry import api as fleet
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.shortcut import Shortcut
 from orchestrator.tasks import api as tasks
 from orchestrator.wiring import Orchestrator, open_orchestrator
 from orchestrator.work_types import api as work_types
@@ -98,6 +99,7 @@ def create_app(
     errors.install(app)
     app.state.max_body_bytes = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
     app.add_middleware(HeadIsGet)
+    app.add_middleware(Shortcut)
     app.add_middleware(ReadBodies)
     app.add_middleware(BodyLimit, public=PUBLIC)
     app.add_middleware(Door, public=PUBLIC, detailed=DETAILED)
@@ -122,7 +124,7 @@ def create_app(
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
-        return access.door_documented(strict.refusals_documented(bodies.schemas_shared(describe())))
+        return access.door_documented(strict.refusals_documented(describe()))
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to add to the document
     return app

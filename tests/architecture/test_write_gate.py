@@ -83,13 +83,13 @@ def test_only_the_places_that_build_a_gate_know_the_executors() -> None:
 
 def test_a_gate_checks_before_it_lets_anything_through() -> None:
     [gate] = [module for module in modules("src") if module.path == GATES[0]]
-    functions = [node for node in ast.walk(gate.tree) if isinstance(node, ast.AsyncFunctionDef)]
+    functions = [node for node in ast.walk(gate.tree) if isinstance(node, ast.FunctionDef)]
     [admit] = [function for function in functions if function.name == "admit"]
     calls = called_names(ast.Module([admit], []))
     called = [name for _, name in sorted(calls, key=lambda call: (call[0].lineno, call[0].col_offset))]
 
     assert called.index("self._signatures.refusal") < called.index("Permitted")
-    assert called.index("self._used.use") < called.index("Permitted")
+    assert called.index("self._begun.begin") < called.index("Permitted")
     assert called.index("self._policy") < called.index("Permitted")
 
 

@@ -11,7 +11,6 @@ from uuid import UUID
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
@@ -59,14 +58,6 @@ STATUS_OF: Mapping[ErrorCode, HTTPStatus] = MappingProxyType(
 
 class UnsupportedContent(Invalid):
     """A body is of a type, or in an encoding, that is not read here; the message names what is."""
-
-
-class InvalidBody(RequestValidationError):
-    """The body that an endpoint validates is not one of its model."""
-
-    def __init__(self, problems: Sequence[Any], given: Any, model: type[BaseModel]) -> None:
-        super().__init__(problems, body=given)
-        self.model = model
 
 
 def status_of(error: ChiffonError) -> HTTPStatus:
@@ -163,11 +154,6 @@ def install(app: FastAPI) -> None:
         given = {"body": error.body, "query": dict(request.query_params), "path": request.path_params}
         model = None if field is None else field.field_info.annotation
         return response(validation_problem(error.errors(), trace_of(request.scope), given, model))
-
-    @app.exception_handler(InvalidBody)
-    async def invalid_body(request: Request, error: InvalidBody) -> JSONResponse:
-        given = {"body": error.body}
-        return response(validation_problem(error.errors(), trace_of(request.scope), given, error.model))
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> JSONResponse:

@@ -12,7 +12,6 @@ from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import Depends
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers, QueryParams
@@ -150,15 +149,10 @@ async def nothing_is_dropped(connection: HTTPConnection) -> None:
     if body is not None:
         if body.fault is not None:
             raise body.fault
-        if body.says_something and not _takes_body(scope["route"]):
+        if body.says_something and scope["route"].body_field is None:
             raise InvalidField("body", "is not taken here: this takes no body")
     if scope["query_string"]:
         _check_query(scope)
-
-
-def _takes_body(route: APIRoute) -> bool:
-    """Return whether FastAPI validates a body for a route, or its endpoint does (`bodies.py`)."""
-    return route.body_field is not None or "requestBody" in (route.openapi_extra or ())
 
 
 def _check_query(scope: Scope) -> None:

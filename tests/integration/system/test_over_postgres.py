@@ -8,7 +8,7 @@ from common.broker.connect import open_broker
 from common.broker.topology import work_queue
 from tests.eventually import eventually
 from tests.integration.agents.agent_process import agent_process
-from tests.integration.system.process_agents import all_dead, ended, shell, written
+from tests.integration.system.process_agents import all_dead, ended, identity, shell, written
 from tests.integration.system.processes import server
 
 
@@ -30,11 +30,13 @@ async def test_an_agent_that_is_killed_loses_nothing_and_no_message_is_left(
             tasks = await ended(running.client, task_id, *others)
             await eventually(lambda: starts.read_text().split() == ["1", "2"])
 
-            async def is_empty() -> bool:
-                return await broker.depth(work_queue("infra").name) == 0
+            queues = [work_queue("infra", identity(tmp_path / name)).name for name in ("first", "next")]
+
+            async def are_empty() -> bool:
+                return [await broker.depth(queue) for queue in queues] == [0, 0]
 
             async with open_broker(ledger_url, name="test") as broker:
-                await eventually(is_empty)
+                await eventually(are_empty)
 
     await all_dead([pid])
     assert [(task.status, task.attempt) for task in tasks] == [("completed", 2), *[("completed", 1)] * 3]

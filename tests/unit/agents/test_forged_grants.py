@@ -8,7 +8,6 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from agents.used_claims import UsedClaims
 
 from agents.begun import Begun
 from agents.executors.echo import EchoExecutor

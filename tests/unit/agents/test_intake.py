@@ -66,6 +66,7 @@ class Site:
     """An agent whose work ends when the test lets it."""
 
     def __init__(self, slots: int, folder: Path, *, key: PrivateKey | None, begun: Begun) -> None:
+        self._count = slots
         self.clock = FakeClock()
         self.availability = Availability()
         self.attempts = Attempts()
@@ -145,7 +146,7 @@ class Site:
 
     @property
     def ended(self) -> int:
-        return self.slots.credit().limit - self.slots._count
+        return self.slots.credit().limit - self._count
 
     def _ask_for_keys(self) -> None:
         self.asked_for_keys += 1

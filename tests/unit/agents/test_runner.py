@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
-from agents.used_claims import UsedClaims
 
 from agents.attempts import Attempt
 from agents.availability import Availability

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from agents.used_claims import UsedClaims
 
 from agents.begun import Begun
 from agents.executors.echo import EchoExecutor
