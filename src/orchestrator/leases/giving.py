@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 # Maximum number of tasks of one line that one transaction leases, and of agents that it compares for them.
 MOST_AT_ONCE = 500
 MOST_AGENTS = 500
+# Maximum number of tasks that a turn puts back into their lines.
+MOST_WOKEN = 1000
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class Giving:
         if not self._credits.can_send:
             return Given()
         async with self._pool.acquire() as db:
+            await queries.wake(db, limit=MOST_WOKEN)
             if not await queries.lines(db):
                 self._credits.waiting(())
                 return Given()
@@ -103,6 +106,8 @@ class Giving:
     async def to(self, askers: Sequence[Asker], *, besides: Collection[UUID] = ()) -> Given:
         """Lease what waits to agents that ask over HTTP, in this order; not `besides`, which they refused just now."""
         pools = {asker.pool for asker in askers}
+        async with self._pool.acquire() as db:
+            await queries.wake(db, limit=MOST_WOKEN)
         with self._own.writing():
             async with transaction(self._pool) as db:
                 lines = [line for line in await queries.lines(db) if line.pool in pools]

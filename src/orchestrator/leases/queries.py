@@ -17,19 +17,30 @@ from orchestrator.registry.queries import ROOM
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 
+# Tasks whose time has come wait in their lines again.
+WAKE = """
+    UPDATE task SET not_before = NULL
+     WHERE task_id = ANY(ARRAY(
+        SELECT task_id FROM task
+         WHERE status = 'pending' AND not_before <= now()
+         ORDER BY not_before LIMIT $1
+           FOR UPDATE SKIP LOCKED
+     ))
+"""
+
 # The first of each line of tasks that wait, step by step through the index `task_claimable`: each line costs one
 # look-up, however long it is.
 LINES = """
     WITH RECURSIVE line AS (
         (SELECT agent_type, work_type, aim FROM task
-          WHERE status = 'pending' AND admitted
+          WHERE status = 'pending' AND admitted AND not_before IS NULL
           ORDER BY agent_type, work_type, aim LIMIT 1)
          UNION ALL
         SELECT next.agent_type, next.work_type, next.aim
           FROM line
          CROSS JOIN LATERAL (
             SELECT agent_type, work_type, aim FROM task
-             WHERE status = 'pending' AND admitted
+             WHERE status = 'pending' AND admitted AND not_before IS NULL
                AND (agent_type, work_type, aim) > (line.agent_type, line.work_type, line.aim)
              ORDER BY agent_type, work_type, aim LIMIT 1
          ) AS next
@@ -67,9 +78,9 @@ WAITING = f"""
           FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS line (agent_type, work_type, aim, most)
          CROSS JOIN LATERAL (
             SELECT task_id FROM task
-             WHERE status = 'pending' AND admitted
+             WHERE status = 'pending' AND admitted AND not_before IS NULL
                AND agent_type = line.agent_type AND work_type = line.work_type AND aim = line.aim
-               AND coalesce(not_before <= now(), true) AND coalesce(expires_at > now(), true)
+               AND coalesce(expires_at > now(), true)
                AND task_id <> ALL($5::uuid[])
              ORDER BY rank, dispatch_no
              LIMIT line.most
@@ -196,7 +207,8 @@ END = """
 REQUEUE = """
     UPDATE task
        SET status = 'pending', claim_id = NULL, lease_expires_at = NULL, updated_at = now(),
-           not_before = new.not_before, error_message = new.error_message, error_code = new.error_code,
+           not_before = CASE WHEN new.not_before > now() THEN new.not_before END,
+           error_message = new.error_message, error_code = new.error_code,
            unstarted = unstarted + CASE WHEN new.counts THEN 0 ELSE 1 END
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::boolean[], $6::timestamptz[])
              AS new (task_id, fence, error_message, error_code, counts, not_before)
@@ -240,8 +252,13 @@ COUNT_RUNNING = """
 """
 
 
+async def wake(db: Connection, *, limit: int) -> None:
+    """Put tasks whose time has come back into their lines."""
+    await db.execute(WAKE, limit)
+
+
 async def lines(db: Connection) -> list[Line]:
-    """Return the lines of tasks that wait; those of a line may all have to wait longer."""
+    """Return the lines of tasks that wait for nothing but an agent."""
     return [Line(*row) for row in await db.fetch(LINES)]
 
 
