@@ -109,3 +109,17 @@ async def test_a_heartbeat_that_comes_late_frees_no_room_of_work_that_came_since
     assert await one.leases.settle({agent.agent_id: old}) == []
 
     assert len(await dispatch(one, 3)) == 1
+
+
+async def test_a_loss_that_is_settled_has_nothing_granted_twice_that_is_on_its_way(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=1)
+    await one.hears(agent)
+    [lost] = await dispatch(one, 1)
+    await one.tasks.cancel(lost.task.task_id, by="ann")
+    await beat(one, agent, heard=1, received=0)
+    [on_its_way] = await dispatch(one, 1)
+
+    assert await beat(one, agent, heard=1, received=0) == []
+    again = await beat(one, agent, heard=2, received=0)
+
+    assert [each.task.task_id for each in again] == [on_its_way.task.task_id], "now it is missed, too"
