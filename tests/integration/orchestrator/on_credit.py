@@ -55,7 +55,7 @@ class Orchestrator:
     async def hears(self, *agents: "Agent", **credit: int) -> None:
         """Take in a heartbeat of each of the agents."""
         for agent in agents:
-            await self.reads(agent.heartbeat(**credit))
+            await self.reads(agent.heartbeat((), **credit))
 
     async def reads(self, update: StatusUpdate) -> None:
         """Take in a heartbeat."""
@@ -87,7 +87,7 @@ class Agent:
         self.number += 1
         return Credit(session=self.session, number=self.number, **{"limit": self.limit, **values})
 
-    def heartbeat(self, *, current_tasks: Sequence[UUID] = (), **credit: int) -> StatusUpdate:
+    def heartbeat(self, current_tasks: Sequence[UUID] = (), /, **credit: int) -> StatusUpdate:
         about = {"boot_id": self.session, "current_tasks": list(current_tasks), **self.values}
         return make_heartbeat(self.agent_id, credit=self.credit(**credit), **about)
 

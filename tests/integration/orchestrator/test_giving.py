@@ -17,7 +17,7 @@ from orchestrator.dispatch.queries import STORE_FEW
 from orchestrator.events.model import Kind
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.tasks.dispatch import IdempotencyConflict
-from orchestrator.tasks.model import Identity, NewTask
+from orchestrator.tasks.model import Identity, NewTask, Task
 from tests.factories import make_heartbeat, make_new_task, make_result
 from tests.integration.ledger import lease_to, register
 from tests.integration.orchestrator.ledger import age, kinds_of
@@ -43,7 +43,7 @@ async def statuses(at: Orchestrator, *tasks: NewTask) -> list[Status]:
     return [(await at.tasks.get(task.task_id)).status for task in tasks]
 
 
-def ids(*tasks: NewTask) -> list[UUID]:
+def ids(*tasks: Task | NewTask) -> list[UUID]:
     return [task.task_id for task in tasks]
 
 
@@ -458,15 +458,15 @@ async def test_two_orchestrators_at_once_grant_no_more_than_an_agent_allows(ledg
             await at.hears(*agents)
         work = [[make_new_task() for _ in range(3)] for _ in range(12)]
 
-        done = await asyncio.gather(
-            *(both[number % 2].dispatch(*tasks) for number, tasks in enumerate(work)),
-            *(at.give() for at in both * 4),
+        done, given = await asyncio.gather(
+            asyncio.gather(*(both[number % 2].dispatch(*tasks) for number, tasks in enumerate(work))),
+            asyncio.gather(*(at.give() for at in both * 4)),
         )
-        rest = [await at.give() for at in both]
+        given += [await at.give() for at in both]
 
-    at_once = [lease.task.task_id for one in done[: len(work)] for lease in one.leased]
-    given = [task_id for turn in (*done[len(work) :], *rest) for task_id in turn]
-    assert len(at_once) + len(given) == len({*at_once, *given}) == 8
+    at_once = [lease.task.task_id for one in done for lease in one.leased]
+    later = [task_id for turn in given for task_id in turn]
+    assert len(at_once) + len(later) == len({*at_once, *later}) == 8
     for agent, slots in zip(agents, (5, 3), strict=True):
         assert await account(pool, agent) == {"credit_limit": slots, "granted": slots, "lost": 0, "credit_number": 2}
     async with pool.acquire() as db:

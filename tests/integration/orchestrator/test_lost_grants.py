@@ -21,7 +21,7 @@ async def dispatch(one: Orchestrator, count: int) -> list[Leased]:
 
 async def beat(one: Orchestrator, agent: Agent, *running: UUID, heard: int, received: int) -> list[Leased]:
     """Have a heartbeat taken in; return what is granted again."""
-    update = agent.heartbeat(current_tasks=list(running), heard=heard, received=received)
+    update = agent.heartbeat(running, heard=heard, received=received)
     assert update.credit is not None
     credits = {agent.agent_id: update.credit}
     await one.registry.record([update])
