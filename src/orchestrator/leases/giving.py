@@ -95,7 +95,7 @@ class Giving:
                     lines,
                     lease=self._lease,
                     offline_after=self._offline_after,
-                    most=None if any(line.aim for line in lines) else MOST_AGENTS,
+                    most=MOST_AGENTS,
                 )
                 given = await self._give(db, lines, askers, rests=True)
             self._own.add(given.events, given.written)
@@ -129,6 +129,8 @@ class Giving:
             return given
         keys = {line.aim for line in lines if line.aim}
         aims = await placement.get(db, keys) if keys else {}
+        # What no agent that is there may take holds up nothing.
+        lines = given.waiting = [line for line in lines if not line.aim or suitable(line, aims.get(line.aim), askers)]
         most = _most_of_each(lines, askers, aims)
         found = await queries.waiting(db, most, besides=besides) if most else []
         if not found:

@@ -55,10 +55,10 @@ ONE_GIVER_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('chiffon.give'))"
 # may have work is asked of those that are returned only.
 ASKERS = f"""
     SELECT asker.agent_id, asker.agent_type, asker.boot_id, asker.work_types, asker.labels,
-           CASE judged.verdict WHEN 'trial' THEN 1 ELSE asker.room END AS room
+           CASE judged.verdict WHEN 'trial' THEN least(asker.room, 1) ELSE asker.room END AS room
       FROM (SELECT agent_id, agent_type, boot_id, work_types, labels, {ROOM} AS room
               FROM agent
-             WHERE agent_type = ANY($1::text[]) AND {ROOM} > 0 AND worker_id IS NULL
+             WHERE agent_type = ANY($1::text[]) AND ({ROOM} > 0 OR $5) AND worker_id IS NULL
                AND boot_id IS NOT NULL AND status IN ('online', 'busy') AND last_heartbeat_at >= now() - $3::interval
                AND EXISTS (SELECT FROM unnest($1::text[], $2::text[]) AS line (pool, work_type)
                             WHERE line.pool = agent.agent_type
@@ -268,15 +268,17 @@ async def one_giver_at_a_time(db: Connection) -> None:
 
 
 async def askers(
-    db: Connection, lines: Sequence[Line], *, lease: timedelta, offline_after: timedelta, most: int | None
+    db: Connection, lines: Sequence[Line], *, lease: timedelta, offline_after: timedelta, most: int
 ) -> list[Asker]:
     """Return agents that take work of these lines, have credit and may have work, those with most room first.
 
-    At most `most` of them.
+    At most `most` of them; of lines with a placement constraint all that there are, also those without room: who is in
+    reach of it can only be told from all.
     """
+    with_all = any(line.aim for line in lines)
     types = {(line.pool, line.work_type) for line in lines}
     pools, work_types = [pool for pool, _ in types], [work_type for _, work_type in types]
-    rows = await db.fetch(ASKERS, pools, work_types, offline_after, most)
+    rows = await db.fetch(ASKERS, pools, work_types, offline_after, None if with_all else most, with_all)
     return [
         Asker(
             row["agent_id"],
