@@ -214,14 +214,14 @@ async def test_new_work_does_not_overtake_what_waits(at: Orchestrator) -> None:
     assert await at.give() == {old.task_id: agent.agent_id}
 
 
-async def test_a_fast_agent_gets_more(at: Orchestrator) -> None:
+async def test_a_fast_agent_gets_more(at: Orchestrator, pool: Pool) -> None:
     """Whoever ends its work more often asks more often; nothing else decides."""
     fast, slow = Agent(slots=2), Agent(slots=2)
     await at.hears(fast, slow)
     await at.dispatch(*(make_new_task() for _ in range(60)))
     got: Counter[UUID] = Counter()
     running = {one.agent_id: list[UUID]() for one in (fast, slow)}
-    async with at._pool.acquire() as db:
+    async with pool.acquire() as db:
         for row in await db.fetch("SELECT task_id, agent_id FROM task WHERE status = 'running'"):
             running[row["agent_id"]].append(row["task_id"])
     for turn in range(16):
@@ -266,6 +266,29 @@ async def test_agents_that_differ_get_what_they_can_do_and_what_they_are_preferr
         plain.task_id: echo.agent_id,
         desktop.task_id: elsewhere.agent_id,
     }
+
+
+async def test_work_that_aims_at_nobody_who_is_there_keeps_no_new_work_from_going_at_once(at: Orchestrator) -> None:
+    agent, new = Agent(slots=2), make_new_task()
+    lost = [make_new_task(hints={"agent_id": str(uuid4())}), make_new_task(hints={"required_capabilities": {"gpu": 1}})]
+    await at.hears(agent)
+    await at.tasks.dispatch(lost, by="caller")
+    assert await at.give() == {}
+
+    assert agents_of((await at.dispatch(new)).leased) == {new.task_id: agent.agent_id}
+
+
+async def test_new_work_does_not_take_the_room_that_aimed_work_waits_for(at: Orchestrator) -> None:
+    agent, running = Agent(slots=1), make_new_task()
+    aimed, new = make_new_task(hints={"agent_id": str(agent.agent_id)}), make_new_task()
+    await at.hears(agent)
+    await at.dispatch(running)
+    await at.tasks.dispatch([aimed], by="caller")
+    assert await at.give() == {}
+    await agent.reports(at, make_result(running.task_id, agent.agent_id))
+
+    assert (await at.dispatch(new)).leased == []
+    assert await at.give() == {aimed.task_id: agent.agent_id}
 
 
 async def test_what_only_a_few_of_a_large_fleet_can_do_is_not_held_up_by_the_others(

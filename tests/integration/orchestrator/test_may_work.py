@@ -90,7 +90,7 @@ async def test_an_agent_that_may_not_work_is_not_asked_for_its_credit(
                 await queries.drain(db, agent_id, by="anna", note="")
             case _:
                 await queries.set_breaker(db, [(agent_id, 5, soon, None)])
-        asking = await leases.askers(db, [Line("infra", "echo", "")], lease=MINUTE, offline_after=MINUTE, most=None)
+        asking = await leases.askers(db, [Line("infra", "echo", "")], lease=MINUTE, offline_after=MINUTE, most=9)
 
     assert {one.agent_id for one in asking} == {other}
 
@@ -102,6 +102,6 @@ async def test_an_agent_whose_trip_is_over_has_room_for_one_task(registry: Regis
 
     async with pool.acquire() as db:
         await queries.set_breaker(db, [(agent_id, 5, datetime.now(UTC) - MINUTE, None)])
-        [asker] = await leases.askers(db, [Line("infra", "echo", "")], lease=MINUTE, offline_after=MINUTE, most=None)
+        [asker] = await leases.askers(db, [Line("infra", "echo", "")], lease=MINUTE, offline_after=MINUTE, most=9)
 
     assert asker.room == 1
