@@ -14,29 +14,22 @@ from common.messages import (
     GrantedTask,
     Lease,
     ProtocolError,
-    Refusal,
-    RefusedTask,
     Renew,
     Renewed,
     Stored,
-    Ticket,
     WorkRequest,
 )
 from common.orders import Control, Heard
 from common.protocol import (
     MOST_BYTES,
     MOST_REPLY_BYTES,
-    MOST_TICKET_BYTES,
-    ClaimEnvelope,
     ControlEnvelope,
     Envelope,
     ErrorEnvelope,
-    GrantEnvelope,
-    RefusalEnvelope,
     RenewEnvelope,
     StatusUpdateEnvelope,
-    TicketEnvelope,
     UnreadableMessage,
+    WorkRequestEnvelope,
     WorkResultEnvelope,
     WorkResultsEnvelope,
     WorkStatusEnvelope,
@@ -44,19 +37,18 @@ from common.protocol import (
     encode,
 )
 from orchestrator.loops.batches import read_damaged
-from tests.factories import make_chunk, make_claim, make_heartbeat, make_result, make_results, make_status
+from tests.factories import make_chunk, make_credit, make_heartbeat, make_result, make_results, make_status
 
 CONTROL = "control"
 WORK = "work"
 ACCEPTED: Mapping[str, tuple[type[Any], ...]] = {
-    topology.CLAIMS: (ClaimEnvelope,),
     topology.RESULTS: (WorkResultEnvelope, WorkResultsEnvelope, ErrorEnvelope),
     topology.PROGRESS: (WorkStatusEnvelope, WorkResultEnvelope, WorkResultsEnvelope),
     topology.HEARTBEATS: (StatusUpdateEnvelope, RenewEnvelope),
-    CONTROL: (GrantEnvelope, RefusalEnvelope, ControlEnvelope),
-    WORK: (TicketEnvelope,),
+    CONTROL: (ControlEnvelope,),
+    WORK: (WorkRequestEnvelope,),
 }
-LIMITS = {CONTROL: MOST_BYTES, WORK: MOST_TICKET_BYTES}
+LIMITS = {CONTROL: MOST_BYTES, WORK: MOST_BYTES}
 # A drained or paused agent is no proof of anything.
 UNWELCOME = ('"drain"', '"pause"')
 
@@ -81,23 +73,19 @@ def examples() -> list[Envelope]:
     granted = GrantedTask(
         claim_id=uuid4(), work=work, trace_id=uuid4(), request_id=uuid4(), attempt=1, fence=1, lease_seconds=60
     )
-    refused = RefusedTask(claim_id=uuid4(), task_id=task_id, reason="the task is running")
     chunks = [make_chunk(0, "hello", offset=0)]
     orders = [
         CancelTask(task_id=task_id, fence=1),
         Renewed(renewal_id=uuid4(), lease_seconds=60, kept=[lease], lost=[lease]),
         Stored(results=[lease]),
-        Heard(beat_id=uuid4()),
+        Heard(beat_id=uuid4(), granted=3),
     ]
     return [
-        TicketEnvelope(**_ends(), payload=Ticket(task_id=task_id, work_type="echo", fence=0)),
-        ClaimEnvelope(**_ends(), payload=make_claim(task_id)),
-        GrantEnvelope(**_ends(), payload=Grant(tasks=[granted])),
-        RefusalEnvelope(**_ends(), payload=Refusal(tasks=[refused])),
+        WorkRequestEnvelope(**_ends(), payload=Grant(tasks=[granted], credit=1)),
         WorkStatusEnvelope(**_ends(), payload=make_status(task_id, agent_id, *chunks, progress="half")),
         WorkResultEnvelope(**_ends(), payload=make_result(task_id, agent_id, chunks=chunks)),
         WorkResultsEnvelope(**_ends(), payload=make_results(agent_id)),
-        StatusUpdateEnvelope(**_ends(), payload=make_heartbeat()),
+        StatusUpdateEnvelope(**_ends(), payload=make_heartbeat(credit=make_credit())),
         RenewEnvelope(**_ends(), payload=Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[lease])),
         ErrorEnvelope(
             **_ends(), payload=ProtocolError(agent_id=uuid4(), error_code=5006, error_message="no", about=task_id)

@@ -18,11 +18,11 @@ from agents.settings import AgentSettings
 from common.broker import topology
 from common.broker.base import Address, Outgoing
 from common.ids import new_message_id
-from common.protocol import MOST_REPLY_BYTES, ErrorEnvelope, TicketEnvelope, encode
+from common.protocol import MOST_REPLY_BYTES, ErrorEnvelope, encode
 from orchestrator.database.migrate import upgrade
 from tests.eventually import eventually
 from tests.fuzz.bounds import SEED, bounded
-from tests.fuzz.envelopes import ACCEPTED, CONTROL, LIMITS, WORK, bodies, examples, is_readable
+from tests.fuzz.envelopes import ACCEPTED, CONTROL, WORK, bodies, examples, is_readable
 from tests.fuzz.running import Running, running_orchestrator
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq_node import Node
@@ -114,7 +114,7 @@ class Fuzzed:
         if queue == CONTROL:
             return topology.control_address(self._agent_id)
         if queue == WORK:
-            return topology.work_address("infra")
+            return topology.work_address("infra", self._agent_id)
         return topology.reply_address(uuid4(), queue)
 
 
@@ -168,16 +168,12 @@ def test_what_cannot_be_read_is_a_dead_letter_with_a_reason_and_work_goes_on_in_
 
 @pytest.mark.parametrize("queue", sorted(ACCEPTED))
 def test_a_very_large_message_is_a_dead_letter_too(fuzzed: Fuzzed, queue: str) -> None:
-    fuzzed.throw([(queue, b"x" * LARGE), (queue, b'{"type": "claim", "payload": "' + b"y" * LARGE)])
+    fuzzed.throw([(queue, b"x" * LARGE), (queue, b'{"type": "renew", "payload": "' + b"y" * LARGE)])
 
 
-@pytest.mark.parametrize("queue", [WORK, topology.RESULTS])
-def test_a_good_message_beyond_the_limit_of_its_queue_is_a_dead_letter_that_keeps_the_beginning(
-    fuzzed: Fuzzed, queue: str
-) -> None:
-    limit = LIMITS.get(queue, MOST_REPLY_BYTES)
-    kind = TicketEnvelope if queue == WORK else ErrorEnvelope
-    [good] = [encode(one) for one in examples() if isinstance(one, kind)]
+def test_a_good_message_beyond_the_limit_of_its_queue_is_a_dead_letter_that_keeps_the_beginning(fuzzed: Fuzzed) -> None:
+    queue, limit = topology.RESULTS, MOST_REPLY_BYTES
+    [good] = [encode(one) for one in examples() if isinstance(one, ErrorEnvelope)]
 
     dead = fuzzed.throw([(queue, good.ljust(limit)), (queue, good.ljust(limit + 1))])
 

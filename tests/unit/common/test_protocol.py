@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from common import messages, orders, protocol
-from common.protocol import MOST_REPLY_BYTES, MOST_TICKET_BYTES, MessageEnvelope, UnreadableMessage, decode, encode
-from tests.factories import make_claim, make_heartbeat, make_result, make_results, make_status, make_unreadable
+from common.protocol import MOST_BYTES, MOST_REPLY_BYTES, MessageEnvelope, UnreadableMessage, decode, encode
+from tests.factories import make_credit, make_heartbeat, make_result, make_results, make_status, make_unreadable
 
 LEASE = messages.Lease(task_id=uuid4(), fence=1)
 WORK = messages.WorkRequest(task_id=uuid4(), work_type="echo", parameters={"message": "grüße", "n": [1, None, 2.5]})
@@ -21,16 +21,11 @@ GRANTED = messages.GrantedTask(
 )
 
 EXAMPLES: dict[type[MessageEnvelope], Any] = {
-    protocol.TicketEnvelope: messages.Ticket(task_id=uuid4(), work_type="echo", fence=0),
-    protocol.ClaimEnvelope: make_claim(uuid4(), uuid4()),
-    protocol.GrantEnvelope: messages.Grant(tasks=[GRANTED]),
-    protocol.RefusalEnvelope: messages.Refusal(
-        tasks=[messages.RefusedTask(claim_id=uuid4(), task_id=uuid4(), reason="too late")]
-    ),
+    protocol.WorkRequestEnvelope: messages.Grant(tasks=[GRANTED], signature="a.b.c", credit=7),
     protocol.WorkStatusEnvelope: make_status(uuid4(), uuid4(), progress="half way"),
     protocol.WorkResultEnvelope: make_result(uuid4(), uuid4()),
     protocol.WorkResultsEnvelope: make_results(uuid4()),
-    protocol.StatusUpdateEnvelope: make_heartbeat(),
+    protocol.StatusUpdateEnvelope: make_heartbeat(credit=make_credit()),
     protocol.RenewEnvelope: messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=[LEASE]),
     protocol.ControlEnvelope: orders.Control(order=messages.CancelTask(task_id=uuid4(), fence=3)),
     protocol.ProbeEnvelope: messages.Probe(orchestrator_id=uuid4()),
@@ -75,14 +70,16 @@ def test_an_envelope_has_the_fields_that_the_protocol_names() -> None:
 
 
 def test_every_envelope_gets_an_id_and_a_time_of_its_own() -> None:
-    payload = EXAMPLES[protocol.TicketEnvelope]
-    one, other = (protocol.TicketEnvelope(from_agent="a", to_agent="b", payload=payload) for _ in range(2))
+    payload = EXAMPLES[protocol.WorkRequestEnvelope]
+    one, other = (protocol.WorkRequestEnvelope(from_agent="a", to_agent="b", payload=payload) for _ in range(2))
 
     assert one.message_id != other.message_id
     assert abs((datetime.now(UTC) - one.timestamp).total_seconds()) < 10
 
 
-GOOD = encode(protocol.TicketEnvelope(from_agent="a", to_agent="b", payload=EXAMPLES[protocol.TicketEnvelope])).decode()
+GOOD = encode(
+    protocol.WorkRequestEnvelope(from_agent="a", to_agent="b", payload=EXAMPLES[protocol.WorkRequestEnvelope])
+).decode()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +93,7 @@ GOOD = encode(protocol.TicketEnvelope(from_agent="a", to_agent="b", payload=EXAM
         (GOOD.replace("work_request", "juggle").encode(), "juggle"),
         (GOOD.replace('"1.0"', '"2.0"').encode(), "protocol_version"),
         (GOOD.replace('"priority":3', '"priority":6').encode(), "priority"),
-        (GOOD.replace('"fence":0', '"fence":-1').encode(), "fence"),
+        (GOOD.replace('"fence":1', '"fence":-1').encode(), "fence"),
         (b"[" * 200_000, "JSON"),
     ],
     ids=lambda value: str(value[:16]),
@@ -107,7 +104,7 @@ def test_what_cannot_be_read_is_refused_with_a_reason(body: bytes, reason: str) 
 
 
 def test_a_field_that_only_a_newer_peer_knows_is_ignored() -> None:
-    assert decode(GOOD.replace('"fence":0', '"fence":0,"mood":"good"').encode()) == decode(GOOD.encode())
+    assert decode(GOOD.replace('"fence":1', '"fence":1,"mood":"good"').encode()) == decode(GOOD.encode())
 
 
 @given(st.binary(max_size=300))
@@ -124,7 +121,7 @@ def test_one_wrong_character_never_makes_the_reader_fail_otherwise(position: int
         assert isinstance(decode(body), MessageEnvelope)
 
 
-@pytest.mark.parametrize("limit", [MOST_TICKET_BYTES, MOST_REPLY_BYTES])
+@pytest.mark.parametrize("limit", [MOST_REPLY_BYTES, MOST_BYTES])
 def test_a_body_of_the_largest_size_is_read_and_a_larger_one_is_not_even_parsed(limit: int) -> None:
     body = encode(protocol.ProbeEnvelope(from_agent="a", to_agent="b", payload=messages.Probe(orchestrator_id=uuid4())))
     largest = body + b" " * (limit - len(body))
@@ -155,12 +152,9 @@ def test_a_heartbeat_names_times_with_their_zone_that_a_ledger_can_keep(field: s
         messages.StatusUpdate.model_validate({**make_heartbeat().model_dump(mode="json"), field: time})
 
 
-def test_a_claim_and_a_renewal_hold_lists_of_the_largest_size_and_no_larger() -> None:
-    claimed, lease = make_claim(uuid4()).tasks, [LEASE]
+def test_a_renewal_holds_a_list_of_the_largest_size_and_no_larger() -> None:
+    lease = [LEASE]
 
-    assert messages.Claim(agent_id=uuid4(), tasks=claimed * messages.MOST_CLAIMED).tasks
-    with pytest.raises(ValidationError, match="at most"):
-        messages.Claim(agent_id=uuid4(), tasks=claimed * (messages.MOST_CLAIMED + 1))
     assert messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=lease * messages.MOST_TASKS).leases
     with pytest.raises(ValidationError, match="at most"):
         messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=lease * (messages.MOST_TASKS + 1))
@@ -171,7 +165,8 @@ def test_results_that_are_joined_are_read_as_each_was_written_and_their_bytes_ar
     results = make_results(agent_id, 3, output='a "quoted" ]}, {"x": [1]}').results
     bodies = [encode(result) for result in results]
 
-    body = protocol.join_results(agent_id, bodies)
+    credit = make_credit()
+    body = protocol.join_results(agent_id, bodies, credit=credit)
 
     envelope = decode(body)
     assert isinstance(envelope, protocol.WorkResultsEnvelope)
@@ -180,7 +175,7 @@ def test_results_that_are_joined_are_read_as_each_was_written_and_their_bytes_ar
         agent_id,
         protocol.ORCHESTRATOR,
     )
-    assert envelope.payload.results == results
+    assert (envelope.payload.results, envelope.payload.credit) == (results, credit)
     assert b",".join(bodies) in body
 
 

@@ -11,11 +11,15 @@ AGENT = UUID(int=1)
 
 
 def test_a_classic_queue_of_work_has_five_priorities() -> None:
-    assert queue_arguments(work_queue("infra"), QueueType.CLASSIC) == {"x-queue-type": "classic", "x-max-priority": 5}
+    assert queue_arguments(work_queue("infra", AGENT), QueueType.CLASSIC) == {
+        "x-queue-type": "classic",
+        "x-max-priority": 5,
+        "x-expires": DAY,
+    }
 
 
 def test_a_quorum_queue_is_never_declared_with_priorities() -> None:
-    assert queue_arguments(work_queue("infra"), QueueType.QUORUM) == {"x-queue-type": "quorum"}
+    assert queue_arguments(work_queue("infra", AGENT), QueueType.QUORUM) == {"x-queue-type": "quorum", "x-expires": DAY}
 
 
 def test_the_queues_of_an_agent_expire_whatever_their_type() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from common.broker.base import ExchangeType
 from common.broker.topology import (
-    CLAIMS,
     REPLY_QUEUES,
+    RESULTS,
     control_address,
     control_queue,
     matches,
@@ -24,7 +24,7 @@ AGENT = UUID("00000000-0000-4000-8000-000000000001")
     [
         ("a.b", "a.b"),
         ("*", "a"),
-        ("*.claims", "agent.claims"),
+        ("*.results", "agent.results"),
         ("a.*.c", "a.b.c"),
         ("#", ""),
         ("#", "a.b.c"),
@@ -48,8 +48,8 @@ def test_a_topic_pattern_takes_these_keys(pattern: str, key: str) -> None:
         ("a.b", "a"),
         ("a.b", "a.c"),
         ("*", "a.b"),
-        ("*.claims", "claims"),
-        ("*.claims", "a.b.claims"),
+        ("*.results", "results"),
+        ("*.results", "a.b.results"),
         ("a.#", "b"),
         ("a.#.c", "a.b"),
         ("a*", "ab"),
@@ -66,12 +66,13 @@ def test_a_direct_exchange_compares_and_a_fanout_exchange_does_not() -> None:
 
 
 def test_every_address_reaches_its_queue_and_no_other() -> None:
-    (work,), (control,) = work_queue("infra").bindings, control_queue(AGENT).bindings
-    assert work == work_address("infra") != work_address("desktop")
+    (work,), (control,) = work_queue("infra", AGENT).bindings, control_queue(AGENT).bindings
+    assert work == work_address("infra", AGENT)
+    assert work not in (work_address("desktop", AGENT), work_address("infra", UUID(int=2)))
     assert control == control_address(AGENT)
 
     for queue in REPLY_QUEUES:
         exchange, key = reply_address(AGENT, queue.name)
         takers = [other.name for other in REPLY_QUEUES for b in other.bindings if matches(exchange.type, b[1], key)]
         assert takers == [queue.name]
-    assert reply_address(AGENT, CLAIMS).routing_key == f"{AGENT}.claims"
+    assert reply_address(AGENT, RESULTS).routing_key == f"{AGENT}.results"
