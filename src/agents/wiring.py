@@ -178,6 +178,8 @@ async def build_agent(
             ),
             leases=leases,
             heartbeat=heartbeat,
+            slots=slots,
+            clocks=clocks,
             ears=Ears(broker, hearing, availability, clock, every=heartbeat_every, health=health),
             resources=resources,
             workspaces=workspaces,

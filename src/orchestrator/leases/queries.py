@@ -114,7 +114,7 @@ LEASE = (
           FROM asked
           JOIN agent USING (agent_id)
          WHERE (agent.worker_id IS NOT NULL
-                OR agent.boot_id = asked.claim_id AND asked.tasks <= {ROOM})
+                OR agent.boot_id = asked.claim_id AND asked.tasks <= {ROOM} AND agent.status IN ('online', 'busy'))
            AND (agent_may_work(agent.agent_id) = 'free'
                 OR agent_may_work(agent.agent_id) = 'trial' AND asked.tasks = 1 AND agent.tripped_until <= now())
          ORDER BY agent.agent_id
