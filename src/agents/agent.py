@@ -3,11 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from agents.attempts import Attempts
 from agents.availability import Availability
+from agents.clock_watch import ClockWatch
 from agents.control import ControlListener
 from agents.ears import AgentDeaf, Ears
 from agents.handover import Handover
@@ -18,6 +20,7 @@ from agents.recovery import LateRecovery
 from agents.registration import AgentRefused
 from agents.renew import LeaseRenewer
 from agents.resources import ResourceMonitor
+from agents.slots import Slots
 from agents.spool_lines import Key
 from agents.stopping import StopReason
 from agents.workspace import Workspaces
@@ -25,6 +28,8 @@ from common.messages import AgentStatus
 
 log = logging.getLogger(__name__)
 
+# How long an agent that leaves waits for work that is on its way to it. What comes later waits for its lease to end.
+GRANTED_SECONDS = 3.0
 # How long the agent waits for its last reports to reach the broker once all work has ended or been killed.
 REPORT_SECONDS = 10.0
 # How long it then waits to hear that they are stored. What is not stays on disk for the next start.
@@ -46,6 +51,8 @@ class Agent:
         control: ControlListener,
         leases: LeaseRenewer,
         heartbeat: Heartbeat,
+        slots: Slots,
+        clocks: ClockWatch,
         ears: Ears,
         resources: ResourceMonitor,
         workspaces: Workspaces,
@@ -62,6 +69,8 @@ class Agent:
         self._control = control
         self._leases = leases
         self._heartbeat = heartbeat
+        self._slots = slots
+        self._clocks = clocks
         self._ears = ears
         self._resources = resources
         self._workspaces = workspaces
@@ -134,10 +143,20 @@ class Agent:
                 changed.cancel()
                 await asyncio.gather(changed, return_exceptions=True)
 
+    async def _receive_last(self) -> None:
+        """Say that the agent leaves, and wait for what was granted before the orchestrator knew: it goes back."""
+        leaving = await self._heartbeat.beat(self._heartbeat.status())
+        if leaving is None or not self._hearing.has_heard or self._hearing.is_deaf:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRANTED_SECONDS):
+                while self._clocks.is_awaited(leaving) or self._slots.is_more_granted:
+                    await self._slots.news.rung()
+
     async def _leave(self) -> None:
         log.info("agent.leaving", extra={"running": len(self._attempts), "grace": self._stop_grace})
         self._availability.stop()
-        self._heartbeat.beat_soon()
+        await self._receive_last()
         if not await self._intake.ended(within=self._stop_grace):
             self._attempts.stop_all(StopReason.AGENT_STOPPING, grace=self._kill_grace)
             if not await self._intake.ended(within=self._kill_grace + REPORT_SECONDS):

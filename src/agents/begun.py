@@ -1,10 +1,13 @@
 """The attempts that this agent began: none is begun twice, also not after a restart.
 
-An attempt is written into the journal before anything of it runs, so earlier lives of the agent are known as well.
+An attempt is written into the journal before anything of it runs, so earlier processes of the agent are known as well,
+as far as the host has run since. What a host that lost power has forgotten was granted to another process: it is never
+begun here, and nobody is told that it was not begun there.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from uuid import UUID
 
 from agents.spool_lines import Key
 
@@ -12,11 +15,16 @@ REMEMBERED = 200_000
 
 
 class Begun:
-    """`known`: those that the journal of earlier lives names, the oldest first."""
+    """`known`: those that the journal names, the oldest first; `sessions`: earlier processes of which it names all."""
 
-    def __init__(self, known: Iterable[Key] = ()) -> None:
+    def __init__(self, known: Iterable[Key] = (), *, sessions: Collection[UUID] = ()) -> None:
         self._begun: OrderedDict[Key, None] = OrderedDict.fromkeys(known)
         self._earlier = frozenset(self._begun)
+        self._sessions = frozenset(sessions)
+
+    def is_certain_of(self, session: UUID) -> bool:
+        """Return whether all that an earlier process began is known."""
+        return session in self._sessions
 
     def is_of_earlier_life(self, key: Key) -> bool:
         """Return whether an earlier life of this agent began it."""

@@ -99,8 +99,8 @@ class ControlListener:
     def _note_heard(self, heard: Heard, *, answered_at: datetime) -> None:
         self._hearing.heard(at=self._clock.monotonic())
         # An answer to an earlier process counts what that one was granted.
-        if heard.granted is not None and self._clocks.is_awaited(heard.beat_id):
-            self._slots.heard(heard.granted)
+        if self._clocks.is_awaited(heard.beat_id):
+            self._slots.heard(heard.granted or 0)
         self._clocks.heard(heard.beat_id, at=answered_at)
 
     def _hold_back(self, order: Pause | Drain | Resume | Leave, *, ordered_at: datetime) -> None:

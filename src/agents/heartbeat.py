@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from agents.attempts import Attempts
 from agents.availability import Availability
@@ -73,8 +73,8 @@ class Heartbeat:
             return AgentStatus.DRAINING
         return AgentStatus.BUSY if len(self._attempts) else AgentStatus.ONLINE
 
-    async def beat(self, status: AgentStatus) -> None:
-        """Send one heartbeat; it expires, because an old one says nothing."""
+    async def beat(self, status: AgentStatus) -> UUID | None:
+        """Send one heartbeat; it expires, because an old one says nothing. Return its id; None when it was not sent."""
         identity, beat_id = self._identity, uuid4()
         envelope = StatusUpdateEnvelope(
             from_agent=str(identity.agent_id),
@@ -106,5 +106,6 @@ class Heartbeat:
                 await self._broker.publish(message)
         except (BrokerUnavailable, TimeoutError) as failure:
             log.warning("heartbeat.failed", extra={"reason": str(failure)})
-        else:
-            self._hearing.sent(at=self._clock.monotonic())
+            return None
+        self._hearing.sent(at=self._clock.monotonic())
+        return beat_id

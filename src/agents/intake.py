@@ -136,10 +136,9 @@ class Intake:
             if self._is_known(key):
                 return
             if self._asked.claim_of(grant) != grant.claim_id:
-                # Leased to an earlier process, which did not begin it.
                 if self._is_genuine(grant, message):
                     self._see(key)
-                    self._hand_back(grant)
+                    self._leave(key, grant)
                 return
         self._see(key)
         self._slots.receive()
@@ -166,6 +165,13 @@ class Intake:
             log.info("grant.of_earlier_life", extra={"task_id": key.task_id, "fence": key.fence})
             return True
         return False
+
+    def _leave(self, key: Key, grant: GrantedTask) -> None:
+        """Leave alone what was leased to an earlier process; it goes back if that certainly did not begin it."""
+        if self._begun.is_certain_of(grant.claim_id):
+            self._hand_back(grant)
+        else:
+            log.warning("grant.of_another_process", extra={"task_id": key.task_id, "fence": key.fence})
 
     def _asked_at(self, grant: GrantedTask, message: Grant) -> float:
         """Return since when a lease counts: one of which that is not known is over."""

@@ -1,15 +1,16 @@
 """The agent's own record of what it started: one JSON object a line, in the order in which it happened.
 
-`started` is on disk before the executor runs, `process` names each process group of an attempt, `ended` is written when
-the result is safe. So whatever has no `ended` after a crash may have been left running, and its result is owed.
-Auditors compare these lines with the ledger.
+`opened` names a process of the agent, `started` is written before the executor runs, `process` names each process group
+of an attempt, `ended` is written when the result is safe. So whatever has no `ended` after a crash may have been left
+running, and its result is owed. Auditors compare these lines with the ledger.
+
+Lines survive the end of the process. When the host loses power the last ones may be lost: nothing of their attempts
+runs on, and no later process starts what was granted to an earlier one, for a grant names the process that it is for.
 """
 
-import asyncio
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Literal, Self
 from uuid import UUID
@@ -17,18 +18,24 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.journal_file import JournalFile, Line
-from common.batching import AT_ONCE, Batcher
 from common.messages import GrantedTask, ResultStatus
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH = 1000
-# How long the end of an attempt may wait for the next start, to go to the disk with it.
-ENDED_WITHIN = timedelta(seconds=0.2)
+
+class Opened(BaseModel):
+    """A process of the agent begins. `session` is its name in grants, `host_boot_id` tells runs of the host apart."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    event: Literal["opened"] = "opened"
+    at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    session: UUID
+    host_boot_id: str
 
 
 class Entry(BaseModel):
-    """What every line has. `at` is wall time."""
+    """What every line about an attempt has. `at` is wall time."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -88,48 +95,49 @@ class Unended:
 
 
 class Journal:
-    """Appends, with everything that arrived together in one write. Use it as a context manager."""
+    """Appends at once, in the event loop: a line takes microseconds, for it goes to the system and not to the disk.
 
-    def __init__(self, file: JournalFile) -> None:
+    `session` names this process; that is on disk when this returns. Use it as a context manager. Raises `OSError`.
+    """
+
+    def __init__(self, file: JournalFile, *, session: UUID, host_boot_id: str) -> None:
         self._file = file
-        self._batcher: Batcher[Line, None] = Batcher(self._append, limit=MAX_BATCH)
-        self._writing: set[asyncio.Future[None]] = set()
+        opened = Opened(session=session, host_boot_id=host_boot_id)
+        file.append(Line(None, opened.model_dump_json().encode()))
+        file.sync()
 
-    async def __aenter__(self) -> Self:
-        await self._batcher.__aenter__()
+    def __enter__(self) -> Self:
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._batcher.hurry()
-        await asyncio.gather(*self._writing, return_exceptions=True)
-        await self._batcher.__aexit__(kind, error, trace)
         self._file.close()
 
-    async def started(
+    def started(
         self, grant: GrantedTask, *, host_boot_id: str, agent_pid: int, agent_ticks: int = 0, pid_namespace: int = 0
     ) -> None:
-        """Return when it is on disk that the attempt starts. Raises `OSError`: then it must not start."""
-        entry = Started(
-            task_id=grant.work.task_id,
-            fence=grant.fence,
-            attempt=grant.attempt,
-            work_type=grant.work.work_type,
-            trace_id=grant.trace_id,
-            request_id=grant.request_id,
-            host_boot_id=host_boot_id,
-            agent_pid=agent_pid,
-            agent_ticks=agent_ticks,
-            pid_namespace=pid_namespace,
-            claim_id=grant.claim_id,
+        """Note that an attempt starts. Raises `OSError`: then it must not start."""
+        self._append(
+            Started(
+                task_id=grant.work.task_id,
+                fence=grant.fence,
+                attempt=grant.attempt,
+                work_type=grant.work.work_type,
+                trace_id=grant.trace_id,
+                request_id=grant.request_id,
+                host_boot_id=host_boot_id,
+                agent_pid=agent_pid,
+                agent_ticks=agent_ticks,
+                pid_namespace=pid_namespace,
+                claim_id=grant.claim_id,
+            )
         )
-        await self._batcher.submit(_line(entry, is_durable=True))
 
     def process_started(
         self, grant: GrantedTask, *, pid: int, start_ticks: int, keeper_pid: int, keeper_ticks: int
     ) -> None:
-        """Note a program and its keeper. It need not survive the host, because neither do they."""
+        """Note a program and its keeper. What cannot be noted is logged: the program runs already."""
         self._note(
             ProcessStarted(
                 task_id=grant.work.task_id,
@@ -142,23 +150,15 @@ class Journal:
         )
 
     def ended(self, entry: Ended) -> None:
-        """Note soon that an attempt is over and its result safe. What is lost of this is found out again."""
-        self._note(entry, within=ENDED_WITHIN)
+        """Note that an attempt is over and its result safe. What is lost of this is found out again."""
+        self._note(entry)
 
-    def _note(self, entry: Entry, *, within: timedelta = AT_ONCE) -> None:
-        writing = self._batcher.hand_in(_line(entry, is_durable=False), within=within)
-        self._writing.add(writing)
-        writing.add_done_callback(self._written)
+    def _note(self, entry: Entry) -> None:
+        try:
+            self._append(entry)
+        except OSError as failure:
+            log.error("journal.failed", extra={"reason": str(failure)})  # noqa: TRY400
 
-    def _written(self, writing: asyncio.Future[None]) -> None:
-        self._writing.discard(writing)
-        if not writing.cancelled() and (failure := writing.exception()) is not None:
-            log.error("journal.failed", extra={"reason": str(failure)})
-
-    async def _append(self, lines: Sequence[Line]) -> Sequence[None]:
-        await asyncio.to_thread(self._file.append, lines)
-        return [None] * len(lines)
-
-
-def _line(entry: Entry, *, is_durable: bool) -> Line:
-    return Line((entry.task_id, entry.fence), entry.model_dump_json().encode(), is_durable, isinstance(entry, Ended))
+    def _append(self, entry: Entry) -> None:
+        line = Line((entry.task_id, entry.fence), entry.model_dump_json().encode(), isinstance(entry, Ended))
+        self._file.append(line)

@@ -11,22 +11,24 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from agents.durable import sync_folder, write_atomically
+from agents.durable import sync_folder
 
 MAX_BYTES = 8 * 1024 * 1024
 
 
 class Line(NamedTuple):
-    """One line, without its end. `attempt`: task and fence; `is_last`: nothing about that attempt follows."""
+    """One line, without its end. `attempt`: task and fence; None for a line that is about none and never goes away.
 
-    attempt: tuple[UUID, int]
+    `is_last`: nothing about that attempt follows.
+    """
+
+    attempt: tuple[UUID, int] | None
     text: bytes
-    is_durable: bool
-    is_last: bool
+    is_last: bool = False
 
 
 class JournalFile:
-    """Not for two threads at a time."""
+    """Lines are with the system when `append` returns, and so survive the end of the process, but not of the host."""
 
     def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES) -> None:
         self._path = path
@@ -34,7 +36,7 @@ class JournalFile:
         self._file: int | None = None
         self._size = 0
         self._is_torn = False
-        self._open_lines: dict[tuple[UUID, int], list[bytes]] = {}
+        self._open_lines: dict[tuple[UUID, int] | None, list[bytes]] = {}
 
     @property
     def previous(self) -> Path:
@@ -46,8 +48,8 @@ class JournalFile:
             if path.exists():
                 yield from path.read_bytes().split(b"\n")
 
-    def append(self, lines: Sequence[Line]) -> None:
-        """Add lines. When one of them is durable, all are on disk when this returns. Raises `OSError`."""
+    def append(self, *lines: Line) -> None:
+        """Add lines; raises `OSError`."""
         if self._size > self._max_bytes:
             self._rotate()
         file = self._opened()
@@ -60,8 +62,10 @@ class JournalFile:
             data = data[written:]
         self._is_torn = False
         self._remember(lines)
-        if any(line.is_durable for line in lines):
-            os.fsync(file)
+
+    def sync(self) -> None:
+        """Bring all lines to disk. Raises `OSError`."""
+        os.fsync(self._opened())
 
     def close(self) -> None:
         if self._file is not None:
@@ -87,12 +91,11 @@ class JournalFile:
 
     def _rotate(self) -> None:
         draft = self._path.with_suffix(f".next{self._path.suffix}")
-        kept = [text + b"\n" for texts in self._open_lines.values() for text in texts]
-        write_atomically(draft, b"".join(kept))
+        draft.write_bytes(b"".join(text + b"\n" for texts in self._open_lines.values() for text in texts))
+        draft.chmod(0o600)
         self.close()
         # A crash or a failure between these two leaves no current file, and the previous one has everything.
         with suppress(FileNotFoundError):
             self._path.replace(self.previous)
         draft.replace(self._path)
-        sync_folder(self._path.parent)
         self._size = 0

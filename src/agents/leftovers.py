@@ -8,14 +8,25 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from agents.journal import Ended, ProcessStarted, Started, Unended
+from agents.journal import Ended, Opened, ProcessStarted, Started, Unended
 from agents.spool_lines import Key
 
 log = logging.getLogger(__name__)
 
-_ENTRY: TypeAdapter[Started | ProcessStarted | Ended] = TypeAdapter(
-    Annotated[Started | ProcessStarted | Ended, Field(discriminator="event")]
+_ENTRY: TypeAdapter[Opened | Started | ProcessStarted | Ended] = TypeAdapter(
+    Annotated[Opened | Started | ProcessStarted | Ended, Field(discriminator="event")]
 )
+
+
+def sessions(lines: Iterable[bytes], *, host_boot_id: str) -> frozenset[UUID]:
+    """Return the earlier processes of which nothing in the journal is lost: the host has run since they began."""
+    found = set()
+    for line in filter(None, lines):
+        with suppress(ValidationError):
+            entry = _ENTRY.validate_json(line)
+            if isinstance(entry, Opened) and host_boot_id and entry.host_boot_id == host_boot_id:
+                found.add(entry.session)
+    return frozenset(found)
 
 
 def begun(lines: Iterable[bytes]) -> list[Key]:
@@ -39,6 +50,8 @@ def unended(lines: Iterable[bytes]) -> list[Unended]:
             entry = _ENTRY.validate_json(line)
         except ValidationError:
             unreadable += 1
+            continue
+        if isinstance(entry, Opened):
             continue
         attempt = (entry.task_id, entry.fence)
         match entry:

@@ -12,6 +12,7 @@ from uuid import UUID
 from agents.attempts import Attempt
 from agents.availability import Availability
 from common.clock import Clock
+from common.loop import Wake
 from common.messages import Credit, GrantedTask
 
 # How many messages' times of sending are kept. A lease that was asked for in an older message is over, or nearly.
@@ -33,6 +34,13 @@ class Slots:
         self._heard = 0
         self._number = 0
         self._sent_at: OrderedDict[int, float] = OrderedDict()
+        # Rings when a task was received, and when the orchestrator said how many it granted.
+        self.news = Wake()
+
+    @property
+    def is_more_granted(self) -> bool:
+        """Whether the orchestrator said that it granted more than was received."""
+        return self._heard > self._received
 
     @property
     def is_one_free(self) -> bool:
@@ -68,6 +76,7 @@ class Slots:
     def receive(self) -> None:
         """Count a task that was granted to this session."""
         self._received += 1
+        self.news.ring()
 
     def end(self, attempt: Attempt) -> bool:
         """Count the end of an attempt that was received; False when it was counted before."""
@@ -80,6 +89,7 @@ class Slots:
     def heard(self, granted: int) -> None:
         """Note how many tasks the orchestrator says that it granted to this session."""
         self._heard = max(self._heard, granted)
+        self.news.ring()
 
     def claim_of(self, grant: GrantedTask) -> UUID:
         """Return what the grant must name as its claim: this session."""

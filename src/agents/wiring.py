@@ -22,8 +22,8 @@ from agents.heartbeat import Heartbeat
 from agents.intake import Asked, Intake
 from agents.journal import Journal
 from agents.journal_file import JournalFile
-from agents.leftovers import begun, unended
-from agents.life import Fate, fate_of
+from agents.leftovers import begun, sessions, unended
+from agents.life import Fate, fate_of, host_boot_id
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keepers
 from agents.progress_file import ProgressFiles
@@ -178,6 +178,8 @@ async def build_agent(
             ),
             leases=leases,
             heartbeat=heartbeat,
+            slots=slots,
+            clocks=clocks,
             ears=Ears(broker, hearing, availability, clock, every=heartbeat_every, health=health),
             resources=resources,
             workspaces=workspaces,
@@ -221,11 +223,17 @@ async def _open_state(
         spooled = await asyncio.to_thread(spool.open)
     except OSError as error:
         raise StateUnusable(settings.state_dir, error) from None
-    unfinished, already_begun = await asyncio.to_thread(lambda: (unended(lines), Begun(begun(lines))))
+    boot = host_boot_id()
+    unfinished, already_begun = await asyncio.to_thread(
+        lambda: (unended(lines), Begun(begun(lines), sessions=sessions(lines, host_boot_id=boot)))
+    )
     fates = {fate: [one for one in unfinished if fate_of(one.started) is fate] for fate in Fate}
     if fates[Fate.RUNS]:
         raise CopyOfRunningAgent(settings.state_dir, fates[Fate.RUNS][0].started.agent_pid)
-    journal = await stack.enter_async_context(Journal(file))
+    try:
+        journal = stack.enter_context(Journal(file, session=identity.boot_id, host_boot_id=boot))
+    except OSError as error:
+        raise StateUnusable(settings.state_dir, error) from None
     resend_after = timedelta(seconds=settings.result_resend_seconds)
     handover = await stack.enter_async_context(
         Handover(spool, reporter, clock, resend_after=resend_after, health=health)

@@ -19,7 +19,7 @@ from agents.signature_check import SignatureCheck
 from agents.spool_lines import Key
 from common.confinement import Confinement
 from common.errors import ErrorCode
-from common.messages import GrantedTask, ResultStatus
+from common.messages import GrantedTask
 from common.policy.model import Effect, Refused, Ruling, Work
 from common.safeguards import Safeguard, is_on
 
@@ -61,10 +61,8 @@ class Passage:
 
     async def execute(self, context: ExecutionContext) -> Outcome:
         """Run the work to its end. Raises `OSError` when the journal cannot be written: then nothing ran."""
-        await self._gate.note(self._grant)
+        self._gate.note(self._grant)
         self.began = True
-        if context.stop.reason is not None:  # the disk was slow, and meanwhile the lease was lost
-            return Outcome(ResultStatus.CANCELLED)
         return await self._executor.execute(self._permitted, context)
 
 
@@ -115,9 +113,9 @@ class WriteGate:
             effect = Effect.WRITE if Effect.WRITE in (effect, ruling.effect) else effect
         return Passage(self, grant, executor, Permitted(grant.work, effect, confinement, grant.approval_id))
 
-    async def note(self, grant: GrantedTask) -> None:
-        """Return when the journal says, on disk, that the work starts."""
-        await self._journal.started(
+    def note(self, grant: GrantedTask) -> None:
+        """Write into the journal that the work starts. Raises `OSError`."""
+        self._journal.started(
             grant,
             host_boot_id=self._life.host_boot_id,
             agent_pid=self._life.pid,

@@ -130,8 +130,7 @@ def error_codes() -> str:
 def queues() -> str:
     """Return every queue, its exchange and its binding."""
     known: Sequence[tuple[str, Queue]] = [
-        ("work.<agent_type>", topology.work_queue("TYPE")),
-        ("work.agent.<agent_id>", topology.own_work_queue(_ID)),
+        ("work.<agent_type>.<agent_id>", topology.work_queue("TYPE", _ID)),
         ("control.<agent_id>", topology.control_queue(_ID)),
         *((queue.name, queue) for queue in topology.REPLY_QUEUES),
         (topology.DEAD_LETTERS, topology.DEAD_LETTER_QUEUE),
@@ -203,7 +202,7 @@ _ID = UUID("00000000-0000-0000-0000-000000000000")
 
 
 def _key(name: str, routing_key: str) -> str:
-    return name if routing_key in {"work.TYPE", f"work.agent.{_ID}", f"control.{_ID}"} else routing_key
+    return name if routing_key in {f"work.TYPE.{_ID}", f"control.{_ID}"} else routing_key
 
 
 @cache

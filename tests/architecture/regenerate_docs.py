@@ -25,14 +25,10 @@ DOCS = ROOT / "docs"
 PART = re.compile(r"<!-- generated: (?P<name>\S+) -->\n(?P<text>.*?)<!-- end of (?P=name) -->", re.DOTALL)
 
 PAYLOADS = (
-    messages.Ticket,
-    messages.Claim,
-    messages.ClaimedTask,
+    messages.Credit,
     messages.Grant,
     messages.GrantedTask,
     messages.WorkRequest,
-    messages.Refusal,
-    messages.RefusedTask,
     messages.WorkStatus,
     messages.OutputChunk,
     messages.WorkResult,

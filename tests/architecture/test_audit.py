@@ -6,6 +6,8 @@ What a coroutine calls is known by name only, so one whose name is also that of 
 import ast
 from collections.abc import Iterator
 
+from orchestrator.events import queries as events
+from orchestrator.leases import queries as leases
 from tests.architecture.source import ROOT
 
 SOURCE = ROOT / "src" / "orchestrator"
@@ -14,10 +16,12 @@ WITHOUT = {
     "ops/service.py snapshot": "reads only",
     "approvals/service.py get": "reads only",
     "jobs/service.py heartbeat": "keeps a lease, which changes nothing that anybody decided",
+    "jobs/claims.py _held": "reads only",
     "keys/service.py free_overdue": "lets go what was to go anyway; the claim is the event",
-    "loops/relay_outbox.py _take": "publishes what was dispatched; the claim is the event",
-    "loops/recover.py _give_tickets": "publishes what was dispatched; the claim is the event",
+    "leases/service.py settle": "sends leases once more that their agents did not hear of; the claim is the event",
 }
+# `queries.lease` writes the events in the statement that leases.
+TELLING = {"events.append", "queries.lease"}
 
 
 def coroutines() -> Iterator[tuple[str, ast.AsyncFunctionDef]]:
@@ -28,12 +32,12 @@ def coroutines() -> Iterator[tuple[str, ast.AsyncFunctionDef]]:
 
 
 def called(function: ast.AsyncFunctionDef) -> set[str]:
-    """Return the names of what a coroutine calls; `events.append` with its module."""
+    """Return the names of what a coroutine calls; those that tell, with their module."""
     names = set()
     for node in ast.walk(function):
         if isinstance(node, ast.Call):
             text = ast.unparse(node.func)
-            names.add(text if text == "events.append" else text.rsplit(".", 1)[-1])
+            names.add(text if text in TELLING else text.rsplit(".", 1)[-1])
     return names
 
 
@@ -42,10 +46,14 @@ def writers() -> set[str]:
     calls = {name.split(" ")[1]: set[str]() for name, _ in coroutines()}
     for name, function in coroutines():
         calls[name.split(" ")[1]] |= called(function)
-    found = {"events.append"}
+    found = set(TELLING)
     while more := {name for name, names in calls.items() if names & found} - found:
         found |= more
     return found
+
+
+def test_the_statement_that_leases_writes_the_events() -> None:
+    assert events.WRITE in leases.LEASE
 
 
 def test_every_transaction_writes_an_event_or_says_why_not() -> None:

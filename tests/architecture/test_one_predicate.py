@@ -15,7 +15,7 @@ STORE_OR_SHOW = {
     "orchestrator.registry.queries.END_DRAINS",
     "orchestrator.registry.queries.RESUME",
     "orchestrator.registry.queries.SET_BREAKER",
-    "orchestrator.registry.queries.BEGIN_TRIAL",
+    "orchestrator.leases.queries.LEASE",
     "orchestrator.registry.queries.REGISTERED",
     "orchestrator.registry.queries.SHUT_OUT",
     "orchestrator.registry.queries.STANDINGS",
@@ -53,8 +53,17 @@ def test_no_statement_repeats_the_facts_that_decide_whether_an_agent_may_work() 
 def test_the_predicate_is_what_statements_ask_instead() -> None:
     asking = {name.rpartition(".")[0] for name, text in statements() if "agent_may_work(" in text}
 
-    assert asking >= {
-        f"orchestrator.{noun}.queries" for noun in ("dispatch", "leases", "leases.plain", "placement", "registry")
+    assert asking == {
+        f"orchestrator.{module}"
+        for module in (
+            "dispatch.queries",
+            "jobs.queries",
+            "leases.credit_queries",
+            "leases.finish_queries",
+            "leases.queries",
+            "registry.queries",
+            "why.queries",
+        )
     }
 
 

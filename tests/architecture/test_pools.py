@@ -6,6 +6,7 @@ import re
 import pytest
 
 from orchestrator.dispatch import queries as dispatch
+from orchestrator.leases import queries as leases
 from tests.architecture.source import Module, modules
 from tests.architecture.test_one_predicate import statements
 
@@ -13,14 +14,15 @@ from tests.architecture.test_one_predicate import statements
 LEASING = {
     "orchestrator.dispatch.queries.STORE",
     "orchestrator.dispatch.queries.STORE_FEW",
-    "orchestrator.leases.plain.queries.LEASE",
-    "orchestrator.leases.queries.CLAIM",
+    "orchestrator.leases.queries.LEASE",
 }
 UPDATES = re.compile(r"UPDATE task\s+SET\s+(?P<changes>.*?)\b(?:FROM|WHERE)\b", re.DOTALL)
 INSERTS = re.compile(r"INSERT INTO (?:task|attempt)\s*\((?P<columns>[^)]*)\)")
+# The pool is read from the agent's row, which the statement locks and joins; a task goes to agents of its own pool only.
 OF_THE_POOL = (
-    re.compile(r"JOIN agent ON agent\.agent_id = \w+\.agent_id\b"),
-    re.compile(r"agent\.agent_type = (?:task|new)\.agent_type\b"),
+    re.compile(r"agents AS MATERIALIZED \(\s*SELECT\b[^()]*\bagent_type\b[^()]*\b(?:FROM|JOIN) agent\b"),
+    re.compile(r"\bJOIN (?:agents|credited) USING \(agent_id\)"),
+    re.compile(r"\bagents\.agent_type = new\.agent_type\b|\btask\.agent_type = credited\.agent_type\b"),
 )
 
 
@@ -48,9 +50,10 @@ def test_no_other_module_gives_a_task_to_an_agent() -> None:
     assert giving == {f"src/{name.rpartition('.')[0].replace('.', '/')}.py" for name in LEASING}
 
 
-@pytest.mark.parametrize("part", OF_THE_POOL, ids=["agent", "pool"])
-def test_a_statement_without_the_join_is_noticed(part: re.Pattern[str]) -> None:
-    without = part.sub("", dispatch.STORE)
+@pytest.mark.parametrize("statement", [dispatch.STORE, leases.LEASE], ids=["store", "lease"])
+@pytest.mark.parametrize("part", OF_THE_POOL, ids=["agent", "join", "pool"])
+def test_a_statement_without_the_join_is_noticed(part: re.Pattern[str], statement: str) -> None:
+    without = part.sub("", statement)
 
     assert gives_a_task(without)
     assert not joins_the_pool(without)

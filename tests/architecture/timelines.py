@@ -63,9 +63,16 @@ def lost_agent() -> str:
         Step(-beat, 0, "The last heartbeat.", "`[agent] heartbeat_seconds`"),
         Step(-renewal, 0, "The last renewal that is answered.", "a third of `lease_seconds`; `agents/renew.py`"),
         Step(
+            0,
+            offline + SECOND.total_seconds(),
+            "Work is leased to it while it has credit: nothing shows yet that it is gone. Each of these leases ends after "
+            "its own time.",
+            "`agent_offline_after_seconds`; `leases/queries.py`, `dispatch/queries.py`",
+        ),
+        Step(
             offline - beat,
             offline + SECOND.total_seconds(),
-            "The agent is offline: it is placed no work, and the event `agent.status` says so.",
+            "The agent is offline: no more work is leased to it, and the event `agent.status` says so.",
             "`agent_offline_after_seconds`; `loops/watch_agents.py`, each second",
         ),
         Step(lease.end - renewal, lease.end, "The lease ends.", "`lease_seconds`"),
@@ -79,8 +86,8 @@ def lost_agent() -> str:
         Step(
             lease.end - renewal + first,
             taken + last + SECOND.total_seconds(),
-            "The ticket of the next attempt is published.",
-            "`common/retry.py`; `loops/relay_outbox.py`, each second",
+            "The next attempt is leased, if an agent has room for it.",
+            "`common/retry.py`; `loops/give_work.py`, each second",
         ),
         Step(
             FORGET_AGENTS_AFTER.total_seconds(),
@@ -119,8 +126,8 @@ def lost_broker() -> str:
         Step(
             0,
             0,
-            "Dispatches are accepted; their tasks wait in the ledger. `/ready` says 503: `broker`.",
-            "`readiness.py`",
+            "Dispatches are accepted; their tasks wait in the ledger. Nothing is leased. `/ready` says 503: `broker`.",
+            "`leases/credits.py`; `readiness.py`",
         ),
         Step(
             0,
@@ -157,19 +164,20 @@ def broker_back() -> str:
     connected = rabbitmq_connection.LONGEST_PAUSE.total_seconds()
     again = loop.LONGEST_PAUSE.total_seconds()
     beat = _agent("heartbeat_seconds")
+    second = SECOND.total_seconds()
     return _table(
         Step(0, connected, "Orchestrators and agents are connected.", "`common/broker/rabbitmq_connection.py`"),
         Step(
             0,
-            connected + SECOND.total_seconds(),
-            "Tickets that the broker lost are due again.",
-            "`loops/recover.py`, each second",
+            connected + beat + second,
+            "Tasks that waited are leased to agents that were heard since, and sent.",
+            "`[agent] heartbeat_seconds`; `loops/give_work.py`, each second",
         ),
         Step(
             0,
-            connected + again,
-            "Tickets are published; agents take them.",
-            "`common/loop.py`: the longest pause after a failure",
+            connected + 2 * beat + second,
+            "Work that the broker lost on its way to an agent is sent once more.",
+            "two heartbeats; `leases/service.py`",
         ),
         Step(
             0,
@@ -276,7 +284,7 @@ class _Lease:
         work = WorkRequest(task_id=NOBODY, work_type="echo")
         ids = {"claim_id": NOBODY, "trace_id": NOBODY, "request_id": NOBODY}
         grant = GrantedTask(work=work, attempt=1, fence=1, lease_seconds=seconds, **ids)
-        attempt = Attempt.granted(grant, claimed_at=0.0)
+        attempt = Attempt.granted(grant, asked_at=0.0)
         attempt.stop = order
         attempts = Attempts()
         attempts.add(attempt)

@@ -58,21 +58,22 @@ def returned() -> str:
 """
 
 
-# Running tasks of a session that its agent does not name in its heartbeat. Their leases begin anew, since the agent
+# Running tasks of a session that its agent does not name in its heartbeat, if it misses more than was noted as lost
+# before: else what it does not name is on its way. Their leases begin anew, since the agent
 # counts them from that heartbeat; those that an agent still has not got after three times a lease are left to end.
 GRANT_AGAIN = f"""
     WITH held AS (
         SELECT task.task_id
           FROM task
-          JOIN unnest($1::uuid[], $2::uuid[]) AS session (agent_id, claim_id)
+          JOIN unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS session (agent_id, claim_id, missing)
             ON task.agent_id = session.agent_id AND task.claim_id = session.claim_id
           JOIN agent ON agent.agent_id = session.agent_id
-         WHERE task.status = 'running' AND task.task_id <> ALL(agent.current_tasks)
-           AND task.started_at > now() - 3 * $3::interval AND agent_may_work(agent.agent_id) <> 'shut_out'
+         WHERE task.status = 'running' AND task.task_id <> ALL(agent.current_tasks) AND session.missing > agent.lost
+           AND task.started_at > now() - 3 * $4::interval AND agent_may_work(agent.agent_id) <> 'shut_out'
          ORDER BY task.task_id
            FOR UPDATE OF task
     )
-    UPDATE task SET lease_expires_at = now() + $3::interval
+    UPDATE task SET lease_expires_at = now() + $4::interval
       FROM held
      WHERE task.task_id = held.task_id AND task.status = 'running'
  RETURNING {COLUMNS}, now() AS read_at
@@ -86,6 +87,7 @@ NOTE_LOST = """
       FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
              AS new (agent_id, session, number, received, lost)
      WHERE agent.agent_id = new.agent_id AND agent.boot_id = new.session AND agent.credit_number = new.number
+       AND agent.lost < new.lost
 """
 
 
@@ -94,9 +96,13 @@ async def take_in(db: Connection, credits: Mapping[UUID, Credit]) -> list[Room]:
     return rooms_of(await db.fetch(CREDIT, credit_rows(credits))) if credits else []
 
 
-async def grant_again(db: Connection, sessions: Mapping[UUID, UUID], *, lease: timedelta) -> list[Task]:
-    """Prolong the leases of tasks that run in these sessions, by agent, and that their heartbeats do not name."""
-    rows = await db.fetch(GRANT_AGAIN, list(sessions), list(sessions.values()), lease)
+async def grant_again(db: Connection, missing: Mapping[UUID, tuple[UUID, int]], *, lease: timedelta) -> list[Task]:
+    """Prolong the leases of tasks that run in sessions, and that their agents' heartbeats do not name.
+
+    `missing` holds of each agent the session, and how many of its grants never came.
+    """
+    sessions, counts = [session for session, _ in missing.values()], [count for _, count in missing.values()]
+    rows = await db.fetch(GRANT_AGAIN, list(missing), sessions, counts, lease)
     return [Task.from_row(row) for row in rows]
 
 

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 # Maximum number of tasks of one line that one transaction leases, and of agents that it compares for them.
 MOST_AT_ONCE = 500
 MOST_AGENTS = 500
+# Maximum number of tasks that a turn puts back into their lines.
+MOST_WOKEN = 1000
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class Giving:
         if not self._credits.can_send:
             return Given()
         async with self._pool.acquire() as db:
+            await queries.wake(db, limit=MOST_WOKEN)
             if not await queries.lines(db):
                 self._credits.waiting(())
                 return Given()
@@ -89,10 +92,10 @@ class Giving:
                 lines = await queries.lines(db)
                 askers = await queries.askers(
                     db,
-                    {line.pool for line in lines},
+                    lines,
                     lease=self._lease,
                     offline_after=self._offline_after,
-                    most=None if any(line.aim for line in lines) else MOST_AGENTS,
+                    most=MOST_AGENTS,
                 )
                 given = await self._give(db, lines, askers, rests=True)
             self._own.add(given.events, given.written)
@@ -103,6 +106,8 @@ class Giving:
     async def to(self, askers: Sequence[Asker], *, besides: Collection[UUID] = ()) -> Given:
         """Lease what waits to agents that ask over HTTP, in this order; not `besides`, which they refused just now."""
         pools = {asker.pool for asker in askers}
+        async with self._pool.acquire() as db:
+            await queries.wake(db, limit=MOST_WOKEN)
         with self._own.writing():
             async with transaction(self._pool) as db:
                 lines = [line for line in await queries.lines(db) if line.pool in pools]
@@ -124,6 +129,8 @@ class Giving:
             return given
         keys = {line.aim for line in lines if line.aim}
         aims = await placement.get(db, keys) if keys else {}
+        # What no agent that is there may take holds up nothing.
+        lines = given.waiting = [line for line in lines if not line.aim or suitable(line, aims.get(line.aim), askers)]
         most = _most_of_each(lines, askers, aims)
         found = await queries.waiting(db, most, besides=besides) if most else []
         if not found:

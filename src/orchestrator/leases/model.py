@@ -15,8 +15,7 @@ from orchestrator.tasks.model import NewTask, Task
 class Asker:
     """An agent that takes up to `room` tasks of its pool.
 
-    `claim_id` is its session or, over HTTP, its claim. `work_types` None means any; `without` are tasks that it does
-    not get.
+    `claim_id` is its session or, over HTTP, its claim. `work_types` None means any.
     """
 
     agent_id: UUID

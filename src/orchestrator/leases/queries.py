@@ -17,19 +17,30 @@ from orchestrator.registry.queries import ROOM
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 
+# Tasks whose time has come wait in their lines again.
+WAKE = """
+    UPDATE task SET not_before = NULL
+     WHERE task_id = ANY(ARRAY(
+        SELECT task_id FROM task
+         WHERE status = 'pending' AND not_before <= now()
+         ORDER BY not_before LIMIT $1
+           FOR UPDATE SKIP LOCKED
+     ))
+"""
+
 # The first of each line of tasks that wait, step by step through the index `task_claimable`: each line costs one
 # look-up, however long it is.
 LINES = """
     WITH RECURSIVE line AS (
         (SELECT agent_type, work_type, aim FROM task
-          WHERE status = 'pending' AND admitted
+          WHERE status = 'pending' AND admitted AND not_before IS NULL
           ORDER BY agent_type, work_type, aim LIMIT 1)
          UNION ALL
         SELECT next.agent_type, next.work_type, next.aim
           FROM line
          CROSS JOIN LATERAL (
             SELECT agent_type, work_type, aim FROM task
-             WHERE status = 'pending' AND admitted
+             WHERE status = 'pending' AND admitted AND not_before IS NULL
                AND (agent_type, work_type, aim) > (line.agent_type, line.work_type, line.aim)
              ORDER BY agent_type, work_type, aim LIMIT 1
          ) AS next
@@ -40,19 +51,22 @@ LINES = """
 # Two that give by credit at the same time would choose the same agents.
 ONE_GIVER_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('chiffon.give'))"
 
-# Agents that take work through the broker, those with most room first. Whether one may have work is asked of those that
-# are returned only.
+# Agents that take some of the work that waits, and take it through the broker, those with most room first. Whether one
+# may have work is asked of those that are returned only.
 ASKERS = f"""
     SELECT asker.agent_id, asker.agent_type, asker.boot_id, asker.work_types, asker.labels,
-           CASE judged.verdict WHEN 'trial' THEN 1 ELSE asker.room END AS room
+           CASE judged.verdict WHEN 'trial' THEN least(asker.room, 1) ELSE asker.room END AS room
       FROM (SELECT agent_id, agent_type, boot_id, work_types, labels, {ROOM} AS room
               FROM agent
-             WHERE agent_type = ANY($1::text[]) AND {ROOM} > 0 AND worker_id IS NULL
-               AND boot_id IS NOT NULL AND status IN ('online', 'busy') AND last_heartbeat_at >= now() - $2::interval
+             WHERE agent_type = ANY($1::text[]) AND ({ROOM} > 0 OR $5) AND worker_id IS NULL
+               AND boot_id IS NOT NULL AND status IN ('online', 'busy') AND last_heartbeat_at >= now() - $3::interval
+               AND EXISTS (SELECT FROM unnest($1::text[], $2::text[]) AS line (pool, work_type)
+                            WHERE line.pool = agent.agent_type
+                              AND (agent.work_types = '{{}}' OR line.work_type = ANY(agent.work_types)))
              ORDER BY {ROOM} DESC, agent_id) AS asker
      CROSS JOIN LATERAL (SELECT agent_may_work(asker.agent_id) AS verdict) AS judged
      WHERE judged.verdict IN ('free', 'trial')
-     LIMIT $3
+     LIMIT $4
 """  # noqa: S608 - constants only
 
 # The best of each line; what another transaction holds is skipped. `rank` is the one order: the lowest goes first.
@@ -64,9 +78,9 @@ WAITING = f"""
           FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) AS line (agent_type, work_type, aim, most)
          CROSS JOIN LATERAL (
             SELECT task_id FROM task
-             WHERE status = 'pending' AND admitted
+             WHERE status = 'pending' AND admitted AND not_before IS NULL
                AND agent_type = line.agent_type AND work_type = line.work_type AND aim = line.aim
-               AND coalesce(not_before <= now(), true) AND coalesce(expires_at > now(), true)
+               AND coalesce(expires_at > now(), true)
                AND task_id <> ALL($5::uuid[])
              ORDER BY rank, dispatch_no
              LIMIT line.most
@@ -100,7 +114,7 @@ LEASE = (
           FROM asked
           JOIN agent USING (agent_id)
          WHERE (agent.worker_id IS NOT NULL
-                OR agent.boot_id = asked.claim_id AND asked.tasks <= {ROOM})
+                OR agent.boot_id = asked.claim_id AND asked.tasks <= {ROOM} AND agent.status IN ('online', 'busy'))
            AND (agent_may_work(agent.agent_id) = 'free'
                 OR agent_may_work(agent.agent_id) = 'trial' AND asked.tasks = 1 AND agent.tripped_until <= now())
          ORDER BY agent.agent_id
@@ -193,7 +207,8 @@ END = """
 REQUEUE = """
     UPDATE task
        SET status = 'pending', claim_id = NULL, lease_expires_at = NULL, updated_at = now(),
-           not_before = new.not_before, error_message = new.error_message, error_code = new.error_code,
+           not_before = CASE WHEN new.not_before > now() THEN new.not_before END,
+           error_message = new.error_message, error_code = new.error_code,
            unstarted = unstarted + CASE WHEN new.counts THEN 0 ELSE 1 END
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::boolean[], $6::timestamptz[])
              AS new (task_id, fence, error_message, error_code, counts, not_before)
@@ -237,8 +252,13 @@ COUNT_RUNNING = """
 """
 
 
+async def wake(db: Connection, *, limit: int) -> None:
+    """Put tasks whose time has come back into their lines."""
+    await db.execute(WAKE, limit)
+
+
 async def lines(db: Connection) -> list[Line]:
-    """Return the lines of tasks that wait; those of a line may all have to wait longer."""
+    """Return the lines of tasks that wait for nothing but an agent."""
     return [Line(*row) for row in await db.fetch(LINES)]
 
 
@@ -248,10 +268,17 @@ async def one_giver_at_a_time(db: Connection) -> None:
 
 
 async def askers(
-    db: Connection, pools: Collection[str], *, lease: timedelta, offline_after: timedelta, most: int | None
+    db: Connection, lines: Sequence[Line], *, lease: timedelta, offline_after: timedelta, most: int
 ) -> list[Asker]:
-    """Return agents of these pools that have credit and may have work, at most `most`, those with most room first."""
-    rows = await db.fetch(ASKERS, sorted(pools), offline_after, most)
+    """Return agents that take work of these lines, have credit and may have work, those with most room first.
+
+    At most `most` of them; of lines with a placement constraint all that there are, also those without room: who is in
+    reach of it can only be told from all.
+    """
+    with_all = any(line.aim for line in lines)
+    types = {(line.pool, line.work_type) for line in lines}
+    pools, work_types = [pool for pool, _ in types], [work_type for _, work_type in types]
+    rows = await db.fetch(ASKERS, pools, work_types, offline_after, None if with_all else most, with_all)
     return [
         Asker(
             row["agent_id"],

@@ -114,8 +114,8 @@ class LeaseService:
         if not lost or not is_on(Safeguard.REGRANT):
             return []
         async with transaction(self._pool) as db:
-            sessions = {agent_id: credits[agent_id].session for agent_id in lost}
-            found = await credit_queries.grant_again(db, sessions, lease=self._lease)
+            missing = {agent_id: (credits[agent_id].session, count) for agent_id, count in lost.items()}
+            found = await credit_queries.grant_again(db, missing, lease=self._lease)
             for task in found:
                 assert task.agent_id is not None
                 lost[task.agent_id] -= 1

@@ -15,8 +15,11 @@ POOLS = """
     SELECT agent_type, aim, priority, count(*) FILTER (WHERE coalesce(not_before <= now(), true)) AS ready,
            count(*) FILTER (WHERE not_before > now()) AS retries,
            extract(epoch FROM now() - min(created_at))::float8 AS oldest_seconds
-      FROM task
-     WHERE status = 'pending' AND admitted
+      FROM (SELECT agent_type, aim, priority, not_before, created_at FROM task
+             WHERE status = 'pending' AND admitted AND not_before IS NULL
+             UNION ALL
+            SELECT agent_type, aim, priority, not_before, created_at FROM task
+             WHERE status = 'pending' AND admitted AND not_before IS NOT NULL) AS waiting
      GROUP BY agent_type, aim, priority
      ORDER BY agent_type, aim, priority DESC
 """

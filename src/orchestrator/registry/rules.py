@@ -28,7 +28,6 @@ LEAVING = frozenset({AgentStatus.DRAINING, AgentStatus.OFFLINE})
 # What the column holds; the count has no meaning beyond the limit.
 MOST_COUNTED = 1000
 SHUT_OUT = "the agent's identity was disabled"
-UNREGISTERED = "the agent has not registered: its pool is not known"
 # An agent that was shut out may ask so often, in case it does not believe it.
 SHUT_OUT_PAUSE = timedelta(hours=1)
 
@@ -39,24 +38,6 @@ class BreakerPolicy:
 
     failures: int = STANDARD.breaker_failures
     pause: timedelta = STANDARD.breaker_pause
-
-
-@dataclass(frozen=True, slots=True)
-class Free:
-    """The agent may have work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """The agent was tripped; it may have one task, to show that it is well again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Barred:
-    """The agent gets no work. `order` says so to an agent that does not know it, and would ask again."""
-
-    reason: str
-    order: Pause | Drain | None
 
 
 def may_work(standing: Standing | None, *, now: datetime) -> MayWork:
@@ -78,18 +59,6 @@ def may_work(standing: Standing | None, *, now: datetime) -> MayWork:
     if standing.tripped_until is not None:
         return MayWork.TRIPPED if standing.tripped_until > now else MayWork.TRIAL
     return MayWork.FREE
-
-
-def judge_standing(standing: Standing | None, *, now: datetime) -> Free | Trial | Barred:
-    """Return whether an agent gets work, with the reason and the order for one that gets none."""
-    verdict = may_work(standing, now=now)
-    if standing is None:
-        return Barred(UNREGISTERED, None)
-    if verdict is MayWork.FREE:
-        return Free()
-    if verdict is MayWork.TRIAL:
-        return Trial()
-    return Barred(_reason(standing, verdict), standing_order(standing, now=now))
 
 
 def contradiction(
@@ -165,24 +134,6 @@ def standing_order(standing: Standing, *, now: datetime) -> Pause | Drain | None
             return None
 
 
-def _reason(standing: Standing, verdict: MayWork) -> str:
-    if verdict is MayWork.SHUT_OUT:
-        return SHUT_OUT
-    if verdict is MayWork.DRAINING:
-        return _because("the agent is draining", standing.drain_note)
-    if verdict is MayWork.PAUSED:
-        assert standing.paused_until is not None
-        until = standing.paused_until.isoformat(timespec="seconds")
-        return _because(f"the agent is paused until {until} by {standing.paused_by}", standing.pause_note)
-    if verdict is MayWork.CLOCK_OFF:
-        assert standing.clock_off_by is not None
-        return f"the agent's clock is {off_by(standing.clock_off_by)} the orchestrator's"
-    assert standing.tripped_until is not None
-    until = standing.tripped_until.isoformat(timespec="seconds")
-    text = f"the agent failed {standing.failures_in_row} times in a row and gets no work until {until}"
-    return _because(text, standing.trip_reason)
-
-
 def off_by(difference: timedelta) -> str:
     """Say how far a clock differs, to be followed by whose clock it is compared with."""
     seconds = difference.total_seconds()
@@ -207,10 +158,6 @@ def second_process(standing: Standing | None, *, boot_id: UUID | None, sent_at: 
 def is_replaced(standing: Standing | None, *, boot_id: UUID | None) -> bool:
     """Return whether a heartbeat is that of the process before the one whose word counts."""
     return standing is not None and boot_id is not None and boot_id == standing.boot_before
-
-
-def _because(text: str, note: str | None) -> str:
-    return f"{text}: {note}" if note else text
 
 
 def is_infrastructure(error_code: int | None) -> bool:

@@ -32,7 +32,7 @@ AGENTS = """
 AHEAD = """
     SELECT (SELECT count(*) FROM task AS other
              WHERE other.status = 'pending' AND other.admitted AND other.agent_type = own.agent_type
-               AND other.aim = own.aim AND coalesce(other.not_before <= now(), true)
+               AND other.aim = own.aim AND other.not_before IS NULL
                AND ($2::text[] IS NULL OR other.work_type = ANY($2))
                AND (other.rank, other.dispatch_no) < (own.rank, own.dispatch_no)) AS ahead
       FROM task AS own

@@ -114,6 +114,26 @@ async def test_a_stopping_agent_finishes_what_ends_in_time_and_asks_for_nothing_
     assert {credit.limit for credit in orchestrator.credits[-2:]} == {asked_for}
 
 
+async def test_a_stopping_agent_hands_back_what_was_granted_before_it_said_so_and_comes_later(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    agent = await start_agent()
+    await eventually(lambda: orchestrator.credits)
+    orchestrator.is_silent = True
+    task_id = await orchestrator.dispatch("echo", message="x")
+    grant = orchestrator.grant_of(task_id)
+    orchestrator.account.granted += 1
+
+    agent.stop.set()
+    await eventually(lambda: AgentStatus.DRAINING in {beat.status for beat in orchestrator.heartbeats})
+    await orchestrator.send_grant(grant)
+    result = await orchestrator.ended(task_id)
+    await agent.ended
+
+    assert (result.status, result.started, result.fence) == (ResultStatus.FAILED, False, grant.fence)
+    assert orchestrator.heartbeats[-1].status is AgentStatus.OFFLINE
+
+
 async def test_a_stopping_agent_hands_back_what_does_not_end_in_time(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent
 ) -> None:

@@ -56,7 +56,7 @@ async def test_a_task_that_awaits_its_approval_cannot_be_claimed(tasks: TaskServ
     assert await lease_to(pool, task.task_id) == []
 
 
-async def test_the_last_yes_gives_the_task_its_ticket_and_it_runs(
+async def test_the_last_yes_lets_the_task_go_and_it_runs(
     tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller
 ) -> None:
     task = make_risky_task(asker, approvers=2)

@@ -1,6 +1,6 @@
 """Orchestrators without their loops, and agents that ask for work by credit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -35,7 +35,8 @@ class Orchestrator:
 
     def __init__(self, pool: Pool, *, breaker: BreakerPolicy | None = None) -> None:
         self._pool = pool
-        self.own, self.credits = OwnEvents(), Credits()
+        self.broker_is_there = True
+        self.own, self.credits = OwnEvents(), Credits(lambda: self.broker_is_there)
         self.tasks = TaskService(pool, ageing=AGEING)
         self.registry = RegistryService(pool, offline_after=timedelta(seconds=30))
         self.leases = LeaseService(
@@ -51,17 +52,15 @@ class Orchestrator:
             pool, self.tasks, self.credits, self.leases.given, self.own, lease=LEASE, ageing=AGEING
         )
 
-    async def hears(self, *agents: "Agent", **values: int) -> None:
+    async def hears(self, *agents: "Agent", **credit: int) -> None:
         """Take in a heartbeat of each of the agents."""
         for agent in agents:
-            await self.reads(agent.heartbeat(**values))
+            await self.reads(agent.heartbeat((), **credit))
 
     async def reads(self, update: StatusUpdate) -> None:
         """Take in a heartbeat."""
-        await self.registry.record([update])
         self.credits.offers(update.agent_id, update.agent_type, update.work_types)
-        assert update.credit is not None
-        await self.leases.take_in({update.agent_id: update.credit})
+        self.leases.learn((await self.registry.record([update])).rooms)
 
     async def dispatch(self, *tasks: NewTask) -> Dispatched:
         """Store tasks; those for which an agent has credit are leased with it."""
@@ -88,8 +87,9 @@ class Agent:
         self.number += 1
         return Credit(session=self.session, number=self.number, **{"limit": self.limit, **values})
 
-    def heartbeat(self, **values: int) -> StatusUpdate:
-        return make_heartbeat(self.agent_id, boot_id=self.session, credit=self.credit(**values), **self.values)
+    def heartbeat(self, current_tasks: Sequence[UUID] = (), /, **credit: int) -> StatusUpdate:
+        about = {"boot_id": self.session, "current_tasks": list(current_tasks), **self.values}
+        return make_heartbeat(self.agent_id, credit=self.credit(**credit), **about)
 
     async def reports(self, to: Orchestrator, *results: WorkResult) -> None:
         """End tasks, and ask for as many more."""

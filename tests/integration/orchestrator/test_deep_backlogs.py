@@ -98,6 +98,19 @@ async def test_lines_that_nobody_takes_are_passed_over_by_reading_a_few_pages(po
     assert await pages_read(pool, leases.WAITING, ["infra"], ["echo"], [""], [8], []) < FEW_PAGES
 
 
+@pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "never-analyzed"])
+async def test_what_waits_for_its_time_is_passed_over_by_reading_a_few_pages(pool: Pool, analyzed: bool) -> None:
+    async with pool.acquire() as db:
+        await db.execute(READY, DEPTH)
+        await db.execute("UPDATE task SET not_before = now() + interval '1 hour'")
+        await db.execute("VACUUM task")
+        if analyzed:
+            await db.execute("ANALYZE task")
+
+    assert await pages_read(pool, leases.LINES) < FEW_PAGES
+    assert await pages_read(pool, leases.WAITING, ["infra"], ["echo"], [""], [8], []) < FEW_PAGES
+
+
 async def test_what_waits_for_its_key_is_in_no_line(pool: Pool) -> None:
     await fill(pool, "o", None, analyzed=True)
     async with pool.acquire() as db:

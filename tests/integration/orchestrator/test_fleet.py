@@ -25,6 +25,7 @@ from tests.factories import make_heartbeat, make_new_task, make_renewal, make_re
 from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.ledger import events_of, let_leases_run_out
 from tests.integration.orchestrator.on_credit import gets
+from tests.integration.orchestrator.test_refusals import claims_of, wanted, worker
 
 OFFLINE_AFTER = timedelta(seconds=30)
 MINUTES = timedelta(minutes=5)
@@ -397,6 +398,19 @@ async def test_of_two_orchestrators_one_gives_the_trial(
     given = await asyncio.gather(*(lease_to(pool, task_id, agent_id=agent_id) for task_id in ids))
 
     assert sum(map(len, given)) == 1
+
+
+async def test_a_worker_on_trial_that_claims_twice_at_the_same_moment_gets_one_task(
+    tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    one = await worker(pool)
+    async with pool.acquire() as db:
+        await db.execute("UPDATE agent SET failures_in_row = 3, tripped_until = now() - interval '1 second'")
+    await pending(tasks, 3)
+
+    given = await claims_of(pool, leases).give([wanted(one), wanted(one)])
+
+    assert sum(task is not None for task in given) == 1
 
 
 async def test_a_failing_agent_does_not_hold_back_others(

@@ -1,22 +1,27 @@
 """Grants that never come to their agents: the work is granted once more, and room that they took is free again."""
 
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import pytest
+
+from common.lifecycle import Status
 from orchestrator.database.pool import Pool
 from orchestrator.leases.model import Leased
 from tests.factories import make_new_task, make_result
-from tests.integration.orchestrator.test_giving import Agent, Orchestrator
+from tests.integration.orchestrator.ledger import let_leases_run_out
+from tests.integration.orchestrator.on_credit import LEASE, Agent, Orchestrator
 
 
 async def dispatch(one: Orchestrator, count: int) -> list[Leased]:
     """Dispatch so many tasks; return those that went to an agent."""
-    at_once = (await one.dispatching.dispatch([make_new_task() for _ in range(count)], by="caller")).leased
+    at_once = (await one.dispatch(*(make_new_task() for _ in range(count)))).leased
     return [*at_once, *(await one.giving.by_credit()).leased]
 
 
 async def beat(one: Orchestrator, agent: Agent, *running: UUID, heard: int, received: int) -> list[Leased]:
     """Have a heartbeat taken in; return what is granted again."""
-    update = agent.heartbeat(current_tasks=list(running), heard=heard, received=received)
+    update = agent.heartbeat(running, heard=heard, received=received)
     assert update.credit is not None
     credits = {agent.agent_id: update.credit}
     await one.registry.record([update])
@@ -35,6 +40,35 @@ async def test_work_whose_grant_was_lost_is_granted_again_to_the_same_lease(pool
         (lost.task.task_id, lost.fence, lost.attempt, agent.number)
     ]
     assert await dispatch(one, 1) == []
+
+
+async def test_only_the_lease_of_what_was_lost_begins_anew(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=2)
+    await one.hears(agent)
+    came, lost = await dispatch(one, 2)
+    async with pool.acquire() as db:
+        await db.execute("UPDATE task SET lease_expires_at = now() + interval '1 second'")
+
+    await beat(one, agent, came.task.task_id, heard=2, received=1)
+
+    for leased, lasts in ((came, timedelta(seconds=1)), (lost, LEASE)):
+        until = (await one.tasks.get(leased.task.task_id)).lease_expires_at
+        assert until is not None
+        assert until - datetime.now(UTC) == pytest.approx(lasts, abs=timedelta(seconds=2))
+
+
+async def test_a_lost_grant_whose_lease_ran_out_frees_its_room_too(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=1)
+    await one.hears(agent)
+    [lost] = await dispatch(one, 1)
+    await let_leases_run_out(pool)
+    await one.leases.reap(limit=1)
+    assert await dispatch(one, 1) == []
+
+    assert await beat(one, agent, heard=1, received=0) == []
+
+    assert len(await dispatch(one, 0)) == 1
+    assert (await one.tasks.get(lost.task.task_id)).status is Status.FAILED
 
 
 async def test_a_lost_grant_that_is_over_frees_its_room_once_however_often_its_agent_misses_it(pool: Pool) -> None:
@@ -75,3 +109,17 @@ async def test_a_heartbeat_that_comes_late_frees_no_room_of_work_that_came_since
     assert await one.leases.settle({agent.agent_id: old}) == []
 
     assert len(await dispatch(one, 3)) == 1
+
+
+async def test_a_loss_that_is_settled_has_nothing_granted_twice_that_is_on_its_way(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=1)
+    await one.hears(agent)
+    [lost] = await dispatch(one, 1)
+    await one.tasks.cancel(lost.task.task_id, by="ann")
+    await beat(one, agent, heard=1, received=0)
+    [on_its_way] = await dispatch(one, 1)
+
+    assert await beat(one, agent, heard=1, received=0) == []
+    again = await beat(one, agent, heard=2, received=0)
+
+    assert [each.task.task_id for each in again] == [on_its_way.task.task_id], "now it is missed, too"

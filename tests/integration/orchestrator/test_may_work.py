@@ -11,6 +11,7 @@ from orchestrator.database.pool import Connection, Pool
 from orchestrator.identities.enrolment import EnrolmentService
 from orchestrator.identities.service import IdentityService
 from orchestrator.leases import queries as leases
+from orchestrator.leases.model import Line
 from orchestrator.registry import queries
 from orchestrator.registry.model import MayWork
 from orchestrator.registry.rules import may_work
@@ -89,7 +90,7 @@ async def test_an_agent_that_may_not_work_is_not_asked_for_its_credit(
                 await queries.drain(db, agent_id, by="anna", note="")
             case _:
                 await queries.set_breaker(db, [(agent_id, 5, soon, None)])
-        asking = await leases.askers(db, ["infra"], lease=MINUTE, offline_after=MINUTE, most=None)
+        asking = await leases.askers(db, [Line("infra", "echo", "")], lease=MINUTE, offline_after=MINUTE, most=9)
 
     assert {one.agent_id for one in asking} == {other}
 
@@ -101,6 +102,6 @@ async def test_an_agent_whose_trip_is_over_has_room_for_one_task(registry: Regis
 
     async with pool.acquire() as db:
         await queries.set_breaker(db, [(agent_id, 5, datetime.now(UTC) - MINUTE, None)])
-        [asker] = await leases.askers(db, ["infra"], lease=MINUTE, offline_after=MINUTE, most=None)
+        [asker] = await leases.askers(db, [Line("infra", "echo", "")], lease=MINUTE, offline_after=MINUTE, most=9)
 
     assert asker.room == 1

@@ -1,5 +1,6 @@
 """What people do to a fleet and to dead letters, on real servers."""
 
+import asyncio
 from datetime import timedelta
 from uuid import uuid4
 
@@ -8,7 +9,9 @@ import pytest
 from chiffon.models import Agent
 from common.broker import topology
 from common.broker.base import Address, Outgoing
-from common.protocol import StatusUpdateEnvelope, encode
+from common.messages import AgentStatus
+from common.orders import Leave
+from common.protocol import ControlEnvelope, StatusUpdateEnvelope, decode, encode
 from tests.eventually import eventually
 from tests.factories import make_heartbeat
 from tests.integration.system.deployment import System
@@ -108,3 +111,29 @@ async def test_a_whole_trace_is_cancelled_and_what_runs_is_stopped(system: Syste
     alive = uuid4()
     await system.client.dispatch("echo", {"message": "alive"}, task_id=alive)
     assert [task.status for task in await system.finished(alive)] == ["completed"]
+
+
+async def test_an_agent_that_cannot_ask_for_work_by_credit_is_told_to_upgrade_and_gets_nothing(system: System) -> None:
+    beat = make_heartbeat(version="0.1.0", boot_id=uuid4())
+    orders, work = topology.control_queue(beat.agent_id), topology.work_queue("infra", beat.agent_id)
+    await system.broker.declare(orders, work)
+    heartbeat = StatusUpdateEnvelope(from_agent=str(beat.agent_id), to_agent="orchestrator", payload=beat)
+    address = topology.reply_address(beat.agent_id, topology.HEARTBEATS)
+
+    await system.broker.publish(Outgoing(address, encode(heartbeat), heartbeat.type))
+    async with system.broker.consume(orders.name, prefetch=1) as consumer, asyncio.timeout(20):
+        [delivery] = await consumer.receive()
+    await system.client.dispatch("echo", {"message": "x"}, task_id=(task_id := uuid4()))
+    await system.start_agent()
+    [task] = await system.finished(task_id)
+    gone = heartbeat.model_copy(update={"payload": beat.model_copy(update={"status": AgentStatus.OFFLINE})})
+    await system.broker.publish(Outgoing(address, encode(gone), gone.type))
+
+    told = decode(delivery.body)
+    assert isinstance(told, ControlEnvelope)
+    assert told.payload.order == Leave(
+        boot_id=beat.boot_id, reason="its version 0.1.0 is too old for this orchestrator: upgrade the agent"
+    )
+    assert (task.status, task.attempt) == ("completed", 1)
+    assert task.agent_id != beat.agent_id
+    assert await system.broker.depth(work.name) == 0

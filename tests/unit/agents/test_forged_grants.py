@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -41,7 +41,7 @@ async def gate(key: PrivateKey, tmp_path: Path) -> AsyncIterator[WriteGate]:
     clock = FakeClock()
     trust = Trust(tmp_path / TRUST_FILE, [key.public])
     signatures = SignatureCheck(trust, AGENT, clock, skew=timedelta(minutes=5), claim_of=lambda grant: grant.claim_id)
-    async with Journal(JournalFile(tmp_path / "journal.jsonl")) as journal:
+    with Journal(JournalFile(tmp_path / "journal.jsonl"), session=uuid4(), host_boot_id="boot") as journal:
         yield WriteGate(
             {"echo": EchoExecutor()}, agent_type="infra", journal=journal, signatures=signatures, begun=Begun()
         )

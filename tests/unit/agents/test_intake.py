@@ -310,13 +310,25 @@ async def test_a_lease_of_which_it_is_not_known_how_old_it_is_goes_back(site: Op
 
 
 async def test_what_was_leased_to_an_earlier_process_goes_back_and_counts_for_nothing(site: Open) -> None:
-    async with site() as it:
-        grant = it.grant(claim_id=uuid4())
+    earlier = uuid4()
+    async with site(begun=Begun(sessions=[earlier])) as it:
+        grant = it.grant(claim_id=earlier)
         await it.send(grant)
         await it.send(grant)
 
         await eventually(lambda: it.handed_back == [key_of(grant)])
         assert (it.ran, it.slots.credit().received, it.ended) == ([], 0, 0)
+
+
+async def test_what_was_leased_to_a_process_before_the_host_lost_power_is_neither_run_nor_handed_back(
+    site: Open,
+) -> None:
+    async with site(begun=Begun(sessions=[uuid4()])) as it:
+        unknown, last = it.grant(claim_id=uuid4()), it.grant()
+        await it.send(unknown, last)
+
+        await eventually(lambda: [attempt.grant for attempt in it.ran] == [last])
+        assert it.handed_back == []
 
 
 async def test_what_an_earlier_life_began_or_owes_is_not_touched(site: Open) -> None:
@@ -383,8 +395,9 @@ async def test_nobody_is_told_of_a_forged_grant_that_is_not_run(
 
 
 async def test_a_forged_grant_of_an_earlier_lease_does_not_keep_the_genuine_one_from_going_back(site: Open) -> None:
-    async with site(key=PrivateKey.new()) as it:
-        grant = it.grant(claim_id=uuid4())
+    earlier = uuid4()
+    async with site(key=PrivateKey.new(), begun=Begun(sessions=[earlier])) as it:
+        grant = it.grant(claim_id=earlier)
         await it.send(grant, signed=False)
         await it.send(grant)
 

@@ -57,12 +57,12 @@ async def test_an_attempt_that_cannot_be_put_in_order_does_not_keep_the_others_f
     await broker.declare(*REPLY_QUEUES)
     spool = Spool(tmp_path / "spool")
     spool.open()
+    file = JournalFile(tmp_path / "journal.jsonl")
     async with (
         Reporter(broker, AGENT, make_credit) as reporter,
-        Journal(JournalFile(tmp_path / "journal.jsonl")) as journal,
         Handover(spool, reporter, SystemClock(), resend_after=timedelta(minutes=1), health=Health()) as handover,
     ):
-        with caplog.at_level(logging.ERROR):
+        with Journal(file, session=uuid4(), host_boot_id="boot") as journal, caplog.at_level(logging.ERROR):
             owed = await recover(
                 [first, broken, last], agent_id=AGENT, spooled=[], spool=spool, journal=journal, handover=handover
             )

@@ -1,5 +1,6 @@
 """However an executor ends, the task gets a result and the agent lives on."""
 
+import errno
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -18,7 +19,7 @@ from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.executors.process import Command, run_process
 from agents.handover import Handover
 from agents.journal import Journal
-from agents.journal_file import JournalFile
+from agents.journal_file import JournalFile, Line
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keeper, Keepers
 from agents.processes.table import look_at
@@ -87,11 +88,11 @@ async def run(
     async with (
         AsyncExitStack() as stack,
         Reporter(broker, AGENT, slots.credit) as reporter,
-        Journal(JournalFile(journal_of(state))) as journal,
         Handover(
             make_spool(state), reporter, SystemClock(), resend_after=timedelta(minutes=1), health=Health()
         ) as handover,
     ):
+        journal = stack.enter_context(Journal(JournalFile(journal_of(state)), session=SESSION, host_boot_id="boot"))
         runner = Runner(
             AGENT,
             gate=WriteGate(
@@ -142,7 +143,9 @@ def make_spool(state: Path) -> Spool:
 def journaled(state: Path) -> list[dict[str, Any]]:
     """Return the lines of the journal."""
     path = journal_of(state)
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines[0]["event"] == "opened"
+    return lines[1:]
 
 
 async def succeed(context: ExecutionContext) -> Outcome:
@@ -221,7 +224,7 @@ async def test_work_that_ended_by_itself_counts_although_it_was_to_be_stopped(tm
     assert result.status is ResultStatus.COMPLETED
 
 
-async def test_the_start_is_on_disk_before_the_executor_runs(tmp_path: Path) -> None:
+async def test_the_start_is_noted_before_the_executor_runs(tmp_path: Path) -> None:
     attempt = make_attempt()
     seen: list[dict[str, Any]] = []
 
@@ -236,8 +239,14 @@ async def test_the_start_is_on_disk_before_the_executor_runs(tmp_path: Path) -> 
     assert [line["event"] for line in journaled(tmp_path / "work")] == ["started", "ended"]
 
 
-async def test_work_whose_start_cannot_be_journaled_does_not_start(tmp_path: Path) -> None:
-    journal_of(tmp_path / "work").mkdir()
+async def test_work_whose_start_cannot_be_journaled_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: JournalFile, *lines: Line) -> None:
+        if b'"started"' in lines[0].text:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(JournalFile, "append", full)
     ran = False
 
     async def note(context: ExecutionContext) -> Outcome:

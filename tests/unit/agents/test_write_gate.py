@@ -58,7 +58,7 @@ async def gated(folder: Path, *, policy: OwnPolicy | None = None) -> AsyncIterat
     key, clock = PrivateKey.new(), FakeClock()
     trust = Trust(folder / TRUST_FILE, [key.public])
     signatures = SignatureCheck(trust, AGENT, clock, skew=SKEW, claim_of=lambda grant: grant.claim_id)
-    async with Journal(JournalFile(folder / "journal.jsonl")) as journal:
+    with Journal(JournalFile(folder / "journal.jsonl"), session=uuid4(), host_boot_id="boot") as journal:
         yield Gated(
             WriteGate(
                 {"echo": EchoExecutor()},
@@ -205,7 +205,7 @@ async def test_the_agents_own_policy_has_the_last_word(tmp_path: Path) -> None:
 async def test_an_attempt_that_an_earlier_life_began_does_not_begin_again(tmp_path: Path) -> None:
     grant = make_grant()
     async with gated(tmp_path) as it:
-        await it.gate.note(grant)
+        it.gate.note(grant)
 
     known = Begun(begun(JournalFile(tmp_path / "journal.jsonl").read()))
 

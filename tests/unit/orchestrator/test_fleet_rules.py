@@ -9,19 +9,16 @@ import pytest
 from common.errors import ErrorCode
 from common.messages import AgentStatus
 from common.orders import Drain, Pause
-from orchestrator.registry.model import Standing
+from orchestrator.registry.model import MayWork, Standing
 from orchestrator.registry.rules import (
     OF_THE_HOST,
-    UNREGISTERED,
-    Barred,
     BreakerPolicy,
     Count,
-    Free,
     Outcome,
-    Trial,
     agent_outcome,
     count_outcomes,
-    judge_standing,
+    may_work,
+    standing_order,
 )
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -42,44 +39,45 @@ def make_standing(**values: Any) -> Standing:
 
 @pytest.mark.parametrize("standing", [make_standing(), make_standing(paused_until=PAST)])
 def test_an_agent_that_nobody_holds_back_may_have_work(standing: Standing) -> None:
-    assert judge_standing(standing, now=NOW) == Free()
+    assert may_work(standing, now=NOW) is MayWork.FREE
+    assert standing_order(standing, now=NOW) is None
 
 
 def test_an_agent_that_has_not_registered_gets_no_work() -> None:
-    assert judge_standing(None, now=NOW) == Barred(UNREGISTERED, None)
+    assert may_work(None, now=NOW) is MayWork.UNREGISTERED
 
 
-def test_a_paused_agent_is_told_until_when_by_whom_and_why() -> None:
-    verdict = judge_standing(make_standing(paused_until=SOON, paused_by="ann", pause_note="disk"), now=NOW)
+def test_a_paused_agent_is_told_until_when_and_why() -> None:
+    standing = make_standing(paused_until=SOON, paused_by="ann", pause_note="disk")
 
-    assert isinstance(verdict, Barred)
-    assert verdict.order == Pause(until=SOON, note="disk")
-    assert verdict.reason == "the agent is paused until 2026-11-22T10:00:30+00:00 by ann: disk"
+    assert may_work(standing, now=NOW) is MayWork.PAUSED
+    assert standing_order(standing, now=NOW) == Pause(until=SOON, note="disk")
 
 
 def test_a_draining_agent_is_told_to_drain_whatever_else_holds_it() -> None:
     standing = make_standing(draining=True, drain_note="new kernel", paused_until=SOON)
 
-    verdict = judge_standing(standing, now=NOW)
-
-    order = Drain(started_at=standing.started_at, note="new kernel")
-    assert verdict == Barred("the agent is draining: new kernel", order)
+    assert may_work(standing, now=NOW) is MayWork.DRAINING
+    assert standing_order(standing, now=NOW) == Drain(started_at=standing.started_at, note="new kernel")
 
 
 def test_a_tripped_agent_is_paused_until_the_later_end() -> None:
     later = SOON + timedelta(minutes=5)
 
-    tripped = judge_standing(make_standing(tripped_until=SOON, failures_in_row=5), now=NOW)
-    both = judge_standing(make_standing(tripped_until=SOON, paused_until=later, paused_by="ann"), now=NOW)
+    tripped = make_standing(tripped_until=SOON, failures_in_row=5, trip_reason="disk is full")
+    both = make_standing(tripped_until=SOON, paused_until=later, paused_by="ann")
 
-    assert isinstance(tripped, Barred)
-    assert "failed 5 times in a row" in tripped.reason
-    assert isinstance(both, Barred)
-    assert both.order == Pause(until=later)
+    assert [may_work(one, now=NOW) for one in (tripped, both)] == [MayWork.TRIPPED, MayWork.PAUSED]
+    order = standing_order(tripped, now=NOW)
+    assert order == Pause(until=SOON, note="too many failures in a row, the last: disk is full")
+    assert standing_order(both, now=NOW) == Pause(until=later)
 
 
 def test_an_agent_whose_trip_is_over_may_try_one_task() -> None:
-    assert judge_standing(make_standing(tripped_until=PAST, failures_in_row=5), now=NOW) == Trial()
+    standing = make_standing(tripped_until=PAST, failures_in_row=5)
+
+    assert may_work(standing, now=NOW) is MayWork.TRIAL
+    assert standing_order(standing, now=NOW) is None
 
 
 def test_failures_in_a_row_trip_the_breaker_and_not_before() -> None:
@@ -155,7 +153,6 @@ def test_after_a_trial_that_was_refused_because_of_the_work_another_task_may_be_
     [(None, "too many failures in a row"), ("no disk", "too many failures in a row, the last: no disk")],
 )
 def test_a_tripped_agent_is_told_its_last_failure_where_one_is_known(reason: str | None, note: str) -> None:
-    verdict = judge_standing(make_standing(tripped_until=SOON, failures_in_row=5, trip_reason=reason), now=NOW)
+    standing = make_standing(tripped_until=SOON, failures_in_row=5, trip_reason=reason)
 
-    assert isinstance(verdict, Barred)
-    assert verdict.order == Pause(until=SOON, note=note)
+    assert standing_order(standing, now=NOW) == Pause(until=SOON, note=note)

@@ -22,7 +22,7 @@ from orchestrator.tasks.dispatch import IdempotencyConflict, UnknownWorkType
 from orchestrator.tasks.model import Identity
 from tests.factories import make_caller
 
-TASK, REQUEST, TRACE = uuid4(), uuid4(), uuid4()
+TASK, REQUEST, TRACE = UUID(int=11), UUID(int=12), UUID(int=13)
 PLAIN = {"task_id": str(TASK), "work_type": "echo", "parameters": {"message": "ä☂"}}
 HEADERS = {"content-type": "application/json", "x-trace-id": str(TRACE)}
 

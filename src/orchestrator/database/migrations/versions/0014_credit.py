@@ -13,7 +13,7 @@ depends_on = None
 
 STATEMENTS = (
     "SET LOCAL lock_timeout = '3s'",
-    # A task that waits may be leased from then on; NULL: at once.
+    # A task that waits may be leased from then on; NULL: at once. It is NULL again once that time has come.
     "ALTER TABLE task ADD COLUMN not_before timestamptz",
     """
     UPDATE task SET not_before = outbox.due_at
@@ -37,6 +37,13 @@ STATEMENTS = (
         DROP COLUMN kind, DROP COLUMN work_type, DROP COLUMN rank, DROP COLUMN placed_on, DROP COLUMN published_at
     """,
     "CREATE INDEX outbox_due ON outbox (due_at)",
+    # What has to wait for its time is in no line, so that what is due is found without reading it.
+    "DROP INDEX task_claimable",
+    """
+    CREATE INDEX task_claimable ON task (agent_type, work_type, aim, rank, dispatch_no)
+     WHERE status = 'pending' AND admitted AND not_before IS NULL
+    """,
+    "CREATE INDEX task_resting ON task (not_before) WHERE status = 'pending' AND not_before IS NOT NULL",
 )
 
 
