@@ -2,15 +2,13 @@
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
-from uuid import UUID
 
 from common.lifecycle import Change, Status, next_status
-from common.messages import ClaimedTask, WorkResult
+from common.messages import WorkResult
 from common.retry import RetryPolicy
 from orchestrator.leases import rules
 from orchestrator.tasks.model import Task
-from tests.exploration.rules import ClaimVerdict, LostVerdict, ResultVerdict, Rules
+from tests.exploration.rules import LostVerdict, ResultVerdict, Rules
 
 
 def _result_of_any_fence(
@@ -20,28 +18,6 @@ def _result_of_any_fence(
         result = result.model_copy(update={"fence": task.fence, "agent_id": task.agent_id})
         attempt = replace(attempt, fence=task.fence, agent_id=task.agent_id)
     return rules.judge_result(task, attempt, result, now=now, policy=policy)
-
-
-def _claim_of_any_fence(task: Task | None, claim: ClaimedTask, *, agent_id: UUID, **rest: Any) -> ClaimVerdict:
-    if task is not None:
-        claim = claim.model_copy(update={"fence": task.fence})
-    return rules.judge_claim(task, claim, agent_id=agent_id, **rest)
-
-
-def _repeated_claim_is_a_new_one(task: Task | None, claim: ClaimedTask, *, agent_id: UUID, **rest: Any) -> ClaimVerdict:
-    verdict = rules.judge_claim(task, claim, agent_id=agent_id, **rest)
-    return rules.Give() if isinstance(verdict, rules.GiveAgain) else verdict
-
-
-def _repeated_claim_is_refused(task: Task | None, claim: ClaimedTask, *, agent_id: UUID, **rest: Any) -> ClaimVerdict:
-    verdict = rules.judge_claim(task, claim, agent_id=agent_id, **rest)
-    return rules.Refuse("the task is running") if isinstance(verdict, rules.GiveAgain) else verdict
-
-
-def _cancelled_can_be_claimed(task: Task | None, claim: ClaimedTask, *, agent_id: UUID, **rest: Any) -> ClaimVerdict:
-    if task is not None and task.status is Status.CANCELLED:
-        task = replace(task, status=Status.PENDING)
-    return rules.judge_claim(task, claim, agent_id=agent_id, **rest)
 
 
 def _result_counts_again(
@@ -63,20 +39,12 @@ def _final_can_be_cancelled(status: Status, change: Change) -> Status:
     return Status.CANCELLED if change is Change.CANCEL else next_status(status, change)
 
 
-def _every_claim_wins(status: Status, change: Change) -> Status:
-    return Status.RUNNING if change is Change.CLAIM else next_status(status, change)
-
-
 def _lost_is_always_repeated(task: Task, *, now: datetime, policy: RetryPolicy) -> LostVerdict:
     return rules.judge_lost(replace(task, max_attempts=20), now=now, policy=policy)
 
 
 ABLATED = {
     "a result needs the fence of the live lease": Rules(judge_result=_result_of_any_fence),
-    "a claim needs the fence of its ticket": Rules(judge_claim=_claim_of_any_fence),
-    "a repeated claim is the same claim": Rules(_repeated_claim_is_a_new_one, next_status=_every_claim_wins),
-    "a repeated claim is granted again": Rules(judge_claim=_repeated_claim_is_refused),
-    "a cancelled task is refused": Rules(_cancelled_can_be_claimed, next_status=_every_claim_wins),
     "a result counts once": Rules(judge_result=_result_counts_again),
     "a result leaves a final task alone": Rules(judge_result=_final_can_be_left),
     "final is final": Rules(next_status=_final_can_be_cancelled),

@@ -7,20 +7,19 @@ from common.messages import ResultStatus
 from tests.exploration.scope import Safeguard, Scope
 from tests.exploration.state import (
     LEASE,
+    SLOTS,
     Agent,
-    Asking,
+    Ask,
     Cancel,
-    Claim,
     Grant,
+    Heard,
     Kept,
     Lost,
     Message,
-    Refusal,
     Renew,
     Result,
     Running,
     Stored,
-    Ticket,
 )
 
 
@@ -33,19 +32,16 @@ class Did(NamedTuple):
     began: int | None = None
 
 
-def take(number: int, agent: Agent, ticket: Ticket) -> Did:
-    """Ask for the task of a ticket."""
-    claim = 10 * number + agent.asked
-    asking = Asking(ticket.task, ticket.fence, claim)
-    return Did(agent._replace(slot=asking, asked=agent.asked + 1), (Claim(number, ticket.task, ticket.fence, claim),))
+def asks(number: int, agent: Agent) -> Ask:
+    """Return the heartbeat that an agent sends."""
+    runs = None if agent.slot is None else agent.slot.task
+    return Ask(number, agent.session, SLOTS + agent.ended, agent.received, agent.heard, runs)
 
 
 def on_its_own(number: int, agent: Agent, scope: Scope) -> Iterator[tuple[str, Did]]:
-    """Yield what an agent can do without anything arriving; a ticket is taken by `take`."""
+    """Yield what an agent can do without anything arriving."""
     slot = agent.slot
-    if isinstance(slot, Asking):
-        yield "give up asking", Did(agent._replace(slot=None))
-    elif isinstance(slot, Running):
+    if slot is not None:
         yield "complete", _report(number, agent, slot, ResultStatus.COMPLETED, scope)
         yield "fail", _report(number, agent, slot, ResultStatus.FAILED, scope)
         if slot.renewals < scope.renewals:
@@ -58,21 +54,21 @@ def crash(number: int, agent: Agent, scope: Scope) -> Did:
     """Lose what is only in memory, start again, and report what the journal says was begun and has no end."""
     slot = agent.slot
     spool = agent.spool if scope.has(Safeguard.SPOOL) else frozenset[Result]()
-    again = agent._replace(slot=None, seen=frozenset(), spool=spool)
-    if not isinstance(slot, Running):
+    again = Agent(session=agent.session + 1, spool=spool, journal=agent.journal, orphans=agent.orphans)
+    if slot is None:
         return Did(again)
     if not scope.has(Safeguard.GUARDIAN):
         again = again._replace(orphans=agent.orphans | {(slot.task, slot.fence)})
     if not scope.has(Safeguard.JOURNAL):
         return Did(again)
-    return _report(number, again, slot, ResultStatus.FAILED, scope)
+    return _left_over(number, again, slot, scope)
 
 
 def crash_at_the_end(number: int, agent: Agent, scope: Scope) -> Did:
     """Crash between the two halves of a report: the broker has what the disk has not."""
     slot = agent.slot
     did = crash(number, agent, scope)
-    if not isinstance(slot, Running):
+    if slot is None:
         return did
     result = Result(number, slot.task, slot.attempt, slot.fence, ResultStatus.COMPLETED, started=True)
     # Its process has ended, so it leaves none behind.
@@ -85,15 +81,15 @@ def arrive(number: int, agent: Agent, message: Message, scope: Scope) -> Did:
     match message:
         case Grant():
             return _granted(number, agent, message, scope)
-        case Refusal() if isinstance(slot, Asking) and slot.claim == message.claim:
-            return Did(agent._replace(slot=None))
-        case Kept() if isinstance(slot, Running) and _answers(slot, message):
+        case Heard() if message.session == agent.session:
+            return Did(agent._replace(heard=max(agent.heard, message.granted)))
+        case Kept() if slot is not None and _answers(slot, message):
             assert slot.renewed_ago is not None
             left = max(slot.left, LEASE - slot.renewed_ago)
             return Did(agent._replace(slot=slot._replace(left=left, renewed_ago=None)))
-        case Lost() if isinstance(slot, Running) and (slot.task, slot.fence) == (message.task, message.fence):
+        case Lost() if slot is not None and (slot.task, slot.fence) == (message.task, message.fence):
             return _report(number, agent, slot, ResultStatus.FAILED, scope)
-        case Cancel() if isinstance(slot, Running) and (slot.task, slot.fence) == (message.task, message.fence):
+        case Cancel() if slot is not None and (slot.task, slot.fence) == (message.task, message.fence):
             return _report(number, agent, slot, ResultStatus.CANCELLED, scope)
         case Stored():
             kept = {one for one in agent.spool if (one.task, one.fence) != (message.task, message.fence)}
@@ -102,25 +98,29 @@ def arrive(number: int, agent: Agent, message: Message, scope: Scope) -> Did:
 
 
 def _granted(number: int, agent: Agent, grant: Grant, scope: Scope) -> Did:
-    slot = agent.slot
-    if grant.claim in agent.seen and scope.has(Safeguard.GRANT_DEDUPE):
+    key = (grant.task, grant.fence)
+    if key in agent.seen and scope.has(Safeguard.GRANT_DEDUPE):
         return Did(agent)
-    known = agent._replace(seen=agent.seen | {grant.claim})
-    if isinstance(slot, Asking) and slot.claim == grant.claim:
-        left = LEASE - slot.age if scope.has(Safeguard.LEASE_FROM_ASKING) else LEASE
-        if left > 0 or not scope.has(Safeguard.EXPIRED_GRANT):
-            running = Running(grant.task, grant.attempt, grant.fence, left)
-            journal = known.journal | {(grant.task, grant.fence)}
-            return Did(known._replace(slot=running, journal=journal), began=grant.task)
-        known = known._replace(slot=None)
-    elif slot is None and not scope.has(Safeguard.GRANT_DEDUPE):
-        return Did(known._replace(slot=Running(grant.task, grant.attempt, grant.fence, LEASE)), began=grant.task)
-    if (grant.task, grant.fence) in agent.journal and scope.has(Safeguard.JOURNAL):
-        return Did(known)  # it was begun in an earlier life, and reported at the start of this one
-    if any((one.task, one.fence) == (grant.task, grant.fence) for one in agent.spool):
-        return Did(known)
+    if key not in agent.seen and _is_of_earlier_life(agent, key, scope):
+        return Did(agent)  # it was begun in an earlier life, and reported at the start of this one
     back = Result(number, grant.task, grant.attempt, grant.fence, ResultStatus.FAILED, started=False)
-    return Did(known, (back,))
+    known = agent._replace(seen=agent.seen | {key})
+    is_own = grant.session == agent.session
+    if not is_own and scope.has(Safeguard.SESSION):
+        return Did(known, (back,))
+    known = known._replace(received=agent.received + 1)
+    # What another process sent, and when, this one does not know.
+    left = LEASE - grant.age if is_own and scope.has(Safeguard.LEASE_FROM_ASKING) else LEASE
+    if agent.slot is not None or (left <= 0 and scope.has(Safeguard.EXPIRED_GRANT)):
+        return Did(known._replace(ended=known.ended + 1), (back,))
+    running = Running(grant.task, grant.attempt, grant.fence, left)
+    return Did(known._replace(slot=running, journal=known.journal | {key}), began=grant.task)
+
+
+def _is_of_earlier_life(agent: Agent, key: tuple[int, int], scope: Scope) -> bool:
+    if key in agent.journal and scope.has(Safeguard.JOURNAL):
+        return True
+    return any((one.task, one.fence) == key for one in agent.spool)
 
 
 def _answers(slot: Running, kept: Kept) -> bool:
@@ -131,6 +131,12 @@ def _answers(slot: Running, kept: Kept) -> bool:
 
 def _report(number: int, agent: Agent, slot: Running, status: ResultStatus, scope: Scope) -> Did:
     """The process is gone: write down how it ended, and send that."""
+    return _left_over(number, agent._replace(slot=None, ended=agent.ended + 1), slot, scope, status)
+
+
+def _left_over(
+    number: int, agent: Agent, slot: Running, scope: Scope, status: ResultStatus = ResultStatus.FAILED
+) -> Did:
     result = Result(number, slot.task, slot.attempt, slot.fence, status, started=True)
     spool = agent.spool | {result} if scope.has(Safeguard.SPOOL_UNTIL_STORED) else agent.spool
-    return Did(agent._replace(slot=None, spool=spool), (result,), written=result)
+    return Did(agent._replace(spool=spool), (result,), written=result)

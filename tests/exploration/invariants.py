@@ -3,20 +3,21 @@
 from common.lifecycle import TRANSITIONS, Status
 from tests.exploration.model import Action
 from tests.exploration.scope import Scope
-from tests.exploration.state import Asking, Grant, Message, Refusal, Running, State, Task
+from tests.exploration.state import SLOTS, Agent, Ask, Grant, Message, State, Task
 
 MOVES = frozenset((before, after) for (before, _), after in TRANSITIONS.items())
 MEANING = {
     "I1": "a result that was written down stays in the spool until the ledger has dealt with its attempt",
     "I2": "nothing runs that was not granted to that agent",
-    "I3": "whoever holds the lease is told so, however often it asks",
-    "I4": "at most one live lease; one asking wins at most one; the fence only rises",
+    "I3": "whoever holds the lease is told so, however often it says that it was not",
+    "I4": "at most one live lease; the fence only rises",
     "I5": "at most one accepted result per attempt, with the fence of its live lease",
     "I6": "starts never exceed max_attempts; what is not idempotent starts at most once",
     "I7": "only moves of the table; final is final",
     "I8": "work of a lease has stopped before the lease ends",
-    "I9": "without further faults every task ends, or waits to be claimed, and nothing is left to report",
+    "I9": "without further faults every task ends or waits, nothing is left to report, and all slots can be used",
     "I12": "after a cancel no lease is granted, and a late result changes nothing",
+    "credit": "an agent is granted, and can be granted, no more than it has slots for, but for what came after all",
 }
 CONVERGENCE = "I9"
 
@@ -35,8 +36,8 @@ class Invariants:
                 broken |= _of_change(old, new, action)
                 if new.begun > self._most[number]:
                     broken.add("I6")
-        if action.name == "claim":
-            broken |= _of_answer(before, action, after)
+        if action.name in ("give", "settle"):
+            broken |= _of_grants(before, action, after)
         return frozenset(broken)
 
     def broken_in(self, state: State) -> frozenset[str]:
@@ -57,12 +58,7 @@ def _of_change(old: Task, new: Task, action: Action) -> set[str]:
         broken.add("I12")
     fences = [one.fence for one in new.tries]
     open_tries = [one for one in new.tries if one.outcome is None]
-    if (
-        new.fence < old.fence
-        or fences != sorted(set(fences))
-        or len({one.claim for one in new.tries}) < len(new.tries)
-        or len(open_tries) != (new.status is Status.RUNNING)
-    ):
+    if new.fence < old.fence or fences != sorted(set(fences)) or len(open_tries) != (new.status is Status.RUNNING):
         broken.add("I4")
     if any(one.accepted > 1 for one in new.tries):
         broken.add("I5")
@@ -76,20 +72,34 @@ def _what_counts(task: Task) -> tuple[object, ...]:
     return (task.status, task.fence, tuple((one.fence, one.outcome, one.accepted) for one in task.tries))
 
 
-def _of_answer(before: State, action: Action, after: State) -> set[str]:
-    """What the claimant is told, compared with what the ledger held when it was judged."""
-    assert action.task is not None
-    task = before.tasks[action.task]
+def _of_grants(before: State, action: Action, after: State) -> set[str]:
+    """What agents are told, compared with what the ledger held when it was judged."""
     told = _said(after) - _said(before)
+    granted = [message for message in told if isinstance(message, Grant)]
     broken: set[str] = set()
-    if task.status is Status.RUNNING and any(
-        isinstance(answer, Refusal) and (answer.agent, answer.claim) == (task.tries[-1].agent, task.tries[-1].claim)
-        for answer in told
-    ):
-        broken.add("I3")
-    if task.status is Status.CANCELLED and any(isinstance(answer, Grant) for answer in told):
+    if any(before.tasks[grant.task].status is Status.CANCELLED for grant in granted):
         broken.add("I12")
+    if isinstance(action.message, Ask) and not _is_told_again(before, after, action.message):
+        broken.add("I3")
     return broken
+
+
+def _is_told_again(before: State, after: State, asked: Ask) -> bool:
+    """Say whether there is a grant of every lease that the newest session holds and does not name."""
+    newest = before.rows[asked.agent].newest
+    if newest is None or newest.session != asked.session:
+        return True
+    granted = {
+        (one.agent, one.task, one.fence) for one in _said(after) if isinstance(one, Grant) and one.age <= asked.age
+    }
+    return all(
+        number == asked.runs
+        or task.status is not Status.RUNNING
+        or (task.tries[-1].agent, task.tries[-1].session) != (asked.agent, asked.session)
+        or (asked.agent, number, task.fence) in granted
+        or (number, task.fence) in before.agents[asked.agent].seen
+        for number, task in enumerate(before.tasks)
+    )
 
 
 def _said(state: State) -> frozenset[Message]:
@@ -100,7 +110,7 @@ def _of_agents(state: State) -> set[str]:
     broken: set[str] = set()
     for number, agent in enumerate(state.agents):
         at_work = set(agent.orphans)
-        if isinstance(agent.slot, Running):
+        if agent.slot is not None:
             at_work.add((agent.slot.task, agent.slot.fence))
         for task_number, fence in at_work:
             task = state.tasks[task_number]
@@ -111,7 +121,35 @@ def _of_agents(state: State) -> set[str]:
             live = task.status is Status.RUNNING and task.fence == fence and task.lease > 0
             if not live and granted.outcome != "cancelled":
                 broken.add("I8")
+        row = state.rows[number]
+        room = row.room if row.newest is not None and row.newest.session == agent.session else 0
+        taken = sum(_takes_a_slot(number, agent, task, one) for task, one in enumerate(state.tasks))
+        if taken + max(room, 0) > SLOTS + _came_after_all(number, state):
+            broken.add("credit")
     return broken
+
+
+def _came_after_all(number: int, state: State) -> int:
+    """Return how many grants, at most, came although the ledger took them for lost, for their leases were over."""
+    agent, row = state.agents[number], state.rows[number]
+    ended = {
+        (task_number, one.fence)
+        for task_number, task in enumerate(state.tasks)
+        for one in task.tries
+        if (one.agent, one.session) == (number, agent.session) and one.outcome is not None
+    }
+    return min(row.lost, len(ended & agent.seen))
+
+
+def _takes_a_slot(number: int, agent: Agent, task_number: int, task: Task) -> bool:
+    """Say whether a task is leased to the process that runs, and has not ended there."""
+    if task.status is not Status.RUNNING:
+        return False
+    last, slot = task.tries[-1], agent.slot
+    if (last.agent, last.session) != (number, agent.session):
+        return False
+    is_run = slot is not None and (slot.task, slot.fence) == (task_number, last.fence)
+    return is_run or (task_number, last.fence) not in agent.seen
 
 
 def describe(state: State) -> str:
@@ -121,14 +159,17 @@ def describe(state: State) -> str:
         + "".join(f" [{one.agent}/{one.fence}:{one.outcome or 'open'}]" for one in task.tries)
         for n, task in enumerate(state.tasks)
     ]
-    held = []
-    for n, agent in enumerate(state.agents):
-        match agent.slot:
-            case Running(task=task, fence=fence, left=left):
-                held.append(f"agent {n} runs {task} under fence {fence}, {left} left")
-            case Asking(task=task, claim=claim):
-                held.append(f"agent {n} asks for {task} ({claim})")
-    return "; ".join([*tasks, *held])
+    rows = [
+        f"agent {n}: limit {row.limit} granted {row.granted} lost {row.lost}"
+        for n, row in enumerate(state.rows)
+        if row.newest is not None
+    ]
+    runs = [
+        f"agent {n} runs {agent.slot.task} under fence {agent.slot.fence}, {agent.slot.left} left"
+        for n, agent in enumerate(state.agents)
+        if agent.slot is not None
+    ]
+    return "; ".join([*tasks, *rows, *runs])
 
 
 def explain(action: Action | None) -> str:

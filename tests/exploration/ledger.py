@@ -1,123 +1,230 @@
-"""What a transaction of an orchestrator does to a row: the rules decide, this writes, as the SQL does but unguarded.
+"""What a transaction of an orchestrator does to rows: the rules decide, this writes, as the SQL does but unguarded.
 
-Each function judges and returns how to write: the two are one step while the row is locked.
+Each function judges and returns how to write: the two are one step while the rows are locked.
 """
 
 from collections.abc import Callable
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from common.lifecycle import Change, InvalidTransition, Status
-from orchestrator.leases.rules import Duplicate, Finish, Give, GiveAgain, Refuse, Requeue, Stale, Stopped
+from orchestrator.leases.rules import Duplicate, Finish, Requeue, Stale, Stopped
 from tests.exploration.rules import Rules
+from tests.exploration.scope import Safeguard, Scope
 from tests.exploration.state import (
     LEASE,
+    Ask,
     Cancel,
-    Claim,
     Grant,
+    Heard,
     Kept,
     Lost,
     Message,
-    Refusal,
     Renew,
     Result,
+    Row,
+    State,
     Stored,
     Task,
     Try,
 )
 
-Written = tuple[Task, frozenset[Message]]
 NOTHING: frozenset[Message] = frozenset()
 
 
-def claim(rules: Rules, seen: Task, most: int, asked: Claim) -> Callable[[Task], Written]:
-    """An agent asks for a task."""
-    verdict = rules.claim(seen, most, asked)
+class Ledger(NamedTuple):
+    """The rows that one transaction writes. Those of tasks and agents that it has nothing to do with stay."""
 
-    def write(task: Task) -> Written:
-        match verdict:
-            case Give():
-                fence = task.fence + 1
-                tries = (*task.tries, Try(asked.agent, fence, asked.claim))
-                status = rules.next_status(seen.status, Change.CLAIM)
-                given = task._replace(status=status, fence=fence, lease=LEASE, tries=tries)
-                return given, _one(Grant(asked.agent, asked.task, len(tries), fence, asked.claim))
-            case GiveAgain():
-                return task, _one(Grant(asked.agent, asked.task, len(task.tries), task.fence, asked.claim))
-            case Refuse():
-                return task, _one(Refusal(asked.agent, asked.task, asked.claim))
-            case _:
-                assert_never(verdict)
+    tasks: tuple[Task, ...]
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def of(cls, state: State) -> "Ledger":
+        return cls(state.tasks, state.rows)
+
+    def with_task(self, number: int, task: Task) -> "Ledger":
+        return self._replace(tasks=(*self.tasks[:number], task, *self.tasks[number + 1 :]))
+
+    def with_row(self, agent: int, row: Row) -> "Ledger":
+        return self._replace(rows=(*self.rows[:agent], row, *self.rows[agent + 1 :]))
+
+
+Written = tuple[Ledger, frozenset[Message]]
+Write = Callable[[Ledger], Written]
+
+
+def give(scope: Scope, number: int, seen: Task, agent: int, row: Row) -> Write | None:
+    """Lease a task to an agent; None when it may not have it, which `LEASE` and `STORE` ask."""
+    if row.newest is None or len(seen.tries) >= scope.leases:
+        return None
+    if row.room <= 0 and scope.has(Safeguard.CREDIT):
+        return None
+    status = Status.RUNNING
+    if scope.has(Safeguard.ONLY_WHAT_WAITS):
+        if seen.status is not Status.PENDING:
+            return None
+        status = scope.rules.next_status(seen.status, Change.CLAIM)
+
+    def write(ledger: Ledger) -> Written:
+        task, row = ledger.tasks[number], ledger.rows[agent]
+        assert row.newest is not None
+        fence, session = task.fence + 1, row.newest.session
+        tries = (*task.tries, Try(agent, fence, session))
+        given = task._replace(status=status, fence=fence, lease=LEASE, tries=tries)
+        grant = Grant(agent, number, len(tries), fence, session, row.newest.age)
+        done = ledger.with_task(number, given).with_row(agent, row._replace(granted=row.granted + 1))
+        return done, _one(grant)
 
     return write
 
 
-def renew(seen: Task, asked: Renew) -> Callable[[Task], Written]:
+def hear(scope: Scope, asked: Ask) -> Write:
+    """A heartbeat comes: its session is noted, and for how much it asks; the answer says how much it was granted.
+
+    One of a process that was replaced counts no more.
+    """
+
+    def write(ledger: Ledger) -> Written:
+        row = ledger.rows[asked.agent]
+        if row.newest is None:
+            row = Row(asked, asked.limit)
+        elif asked.session > row.newest.session:
+            row = Row(asked, asked.limit) if scope.has(Safeguard.NEW_SESSION) else row._replace(newest=asked)
+        elif asked.session < row.newest.session:
+            return ledger, NOTHING
+        limit = max(row.limit, asked.limit)
+        lost = max(min(row.lost, row.granted - asked.received), 0) if scope.has(Safeguard.LOST_ONCE) else row.lost
+        newest = row.newest if row.newest is not None and is_newer(row.newest, asked) else asked
+        row = row._replace(newest=newest, limit=limit, lost=lost)
+        return ledger.with_row(asked.agent, row), _one(Heard(asked.agent, asked.session, row.granted))
+
+    return write
+
+
+def settle(scope: Scope, asked: Ask) -> Write | None:
+    """Grant once more what a session misses, by its heartbeat; None when it misses nothing, or counts no more."""
+    if asked.heard <= asked.received:
+        return None
+
+    def write(ledger: Ledger) -> Written:
+        row = ledger.rows[asked.agent]
+        if row.newest is None or row.newest.session != asked.session:
+            return ledger, NOTHING
+        again: set[Message] = set()
+        missing = asked.heard - asked.received
+        for number, task in enumerate(ledger.tasks):
+            if not _is_missed(task, number, asked):
+                continue
+            missing -= 1
+            if scope.has(Safeguard.REGRANT):
+                ledger = ledger.with_task(number, task._replace(lease=LEASE))
+                again.add(Grant(asked.agent, number, len(task.tries), task.fence, asked.session, asked.age))
+        if missing > 0 and scope.has(Safeguard.LOST_ROOM):
+            ledger = ledger.with_row(asked.agent, _with_lost(row, asked, missing, scope))
+        return ledger, frozenset(again)
+
+    return write
+
+
+def _is_missed(task: Task, number: int, asked: Ask) -> bool:
+    return (
+        task.status is Status.RUNNING
+        and (task.tries[-1].agent, task.tries[-1].session) == (asked.agent, asked.session)
+        and asked.runs != number
+    )
+
+
+def _with_lost(row: Row, asked: Ask, missing: int, scope: Scope) -> Row:
+    if not scope.has(Safeguard.LOST_ONCE):
+        return row._replace(lost=row.lost + missing)
+    if row.newest != asked:
+        return row
+    return row._replace(lost=max(row.lost, min(missing, row.granted - asked.received)))
+
+
+def is_newer(one: Ask, other: Ask) -> bool:
+    """Say whether an agent sent this after the other: all that it says only grows."""
+    return _order(one) > _order(other)
+
+
+def _order(asked: Ask) -> tuple[int, ...]:
+    return asked.session, asked.limit, asked.received, asked.heard, -asked.age
+
+
+def renew(number: int, seen: Task, asked: Renew) -> Write:
     """An agent wants to keep a task; the guard is that of the statement `RENEW`."""
 
-    def write(task: Task) -> Written:
+    def write(ledger: Ledger) -> Written:
         held = seen.status is Status.RUNNING and (seen.fence, seen.tries[-1].agent) == (asked.fence, asked.agent)
         if not held:
-            return task, _one(Lost(asked.agent, asked.task, asked.fence))
-        return task._replace(lease=LEASE), _one(Kept(asked.agent, asked.task, asked.fence, asked.number))
+            return ledger, _one(Lost(asked.agent, asked.task, asked.fence))
+        kept = ledger.with_task(number, ledger.tasks[number]._replace(lease=LEASE))
+        return kept, _one(Kept(asked.agent, asked.task, asked.fence, asked.number))
 
     return write
 
 
-def accept(rules: Rules, seen: Task, most: int, sent: Result) -> Callable[[Task], Written]:
-    """An agent reports how an attempt ended; whatever is judged, the agent may forget it."""
-    verdict = rules.result(seen, most, sent)
+def accept(scope: Scope, seen: Task, most: int, sent: Result, credit: Ask) -> Write:
+    """An agent reports how an attempt ended; whatever is judged, the agent may forget it. It asks for more work."""
+    verdict = scope.rules.result(seen, most, sent)
 
-    def write(task: Task) -> Written:
+    def write(ledger: Ledger) -> Written:
+        newest = ledger.rows[sent.agent].newest
+        if newest is not None and newest.session == credit.session:
+            ledger, _ = hear(scope, credit)(ledger)
+        task = ledger.tasks[sent.task]
         answer = _one(Stored(sent.agent, sent.task, sent.fence))
         match verdict:
             case Finish(status=status):
-                return _end(task, sent, counts=True)._replace(status=status, lease=0), answer
+                task = _end(task, sent, counts=True)._replace(status=status, lease=0)
             case Requeue(counts=counts):
-                again = _end(task, sent, counts=True)
                 unstarted = task.unstarted + (not counts)
-                return again._replace(status=Status.PENDING, lease=0, unstarted=unstarted), answer
+                task = _end(task, sent, counts=True)._replace(status=Status.PENDING, lease=0, unstarted=unstarted)
             case Stopped():
-                return _end(task, sent, counts=False), answer
+                task = _end(task, sent, counts=False)
             case Duplicate() | Stale():
-                return task, answer
+                return ledger, answer
             case _:
                 assert_never(verdict)
+        return ledger.with_task(sent.task, task), answer
 
     return write
 
 
-def reap(rules: Rules, number: int, seen: Task, most: int) -> Callable[[Task], Written]:
+def reap(rules: Rules, number: int, seen: Task, most: int) -> Write:
     """The lease of a task ran out."""
     verdict = rules.lost(number, seen, most)
 
-    def write(task: Task) -> Written:
+    def write(ledger: Ledger) -> Written:
+        task = ledger.tasks[number]
         last = task.tries[-1]
         ended = (*task.tries[:-1], last._replace(outcome=last.outcome or "lost"))
         match verdict:
             case Finish(status=status):
-                return task._replace(status=status, lease=0, tries=ended), NOTHING
+                task = task._replace(status=status, lease=0, tries=ended)
             case Requeue():
-                return task._replace(status=Status.PENDING, lease=0, tries=ended), NOTHING
+                task = task._replace(status=Status.PENDING, lease=0, tries=ended)
             case _:
                 assert_never(verdict)
+        return ledger.with_task(number, task), NOTHING
 
     return write
 
 
-def cancel(rules: Rules, number: int, seen: Task) -> Callable[[Task], Written] | None:
+def cancel(rules: Rules, number: int, seen: Task) -> Write | None:
     """A caller cancels a task; None when it has ended."""
     try:
         status = rules.next_status(seen.status, Change.CANCEL)
     except InvalidTransition:
         return None
 
-    def write(task: Task) -> Written:
+    def write(ledger: Ledger) -> Written:
+        task = ledger.tasks[number]
         if seen.status is not Status.RUNNING:
-            return task._replace(status=status), NOTHING
+            return ledger.with_task(number, task._replace(status=status)), NOTHING
         last = task.tries[-1]
         ended = (*task.tries[:-1], last._replace(outcome=last.outcome or "cancelled"))
         stopped = task._replace(status=status, fence=task.fence + 1, lease=0, tries=ended)
-        return stopped, _one(Cancel(last.agent, number, last.fence))
+        return ledger.with_task(number, stopped), _one(Cancel(last.agent, number, last.fence))
 
     return write
 

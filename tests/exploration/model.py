@@ -3,47 +3,52 @@
 **Network.** It is the set of everything that was ever sent. Any of it may arrive at any time, in any order, again and
 again, or never: so loss, duplication and reordering have no bound. What a sender repeats adds nothing to it.
 
-**Time** passes in ticks, for everybody at once. An agent counts its lease from when it asked, as production does; the
-ledger from when it gave. A tick cannot pass over the moment at which an agent must stop its work: its timer is on time.
+**Heartbeats.** An agent sends them all the time, so what it says now may be heard at any time. One that is heard late
+is as one that was heard earlier, with nobody acting on it. One that is heard after a younger one changes nothing,
+unless it says that a grant is missed: that may be settled late, or again, so such heartbeats stay in the network. Of
+messages that differ only in their age the youngest is kept: an older one shortens a lease, as delay does. Results come
+with the same credit.
+
+**Time** passes in ticks, for everybody at once. An agent counts its lease from when it sent the message that asked for
+it, as production does; the ledger from when it gave. A tick cannot pass over the moment at which an agent must stop its
+work: its timer is on time.
 
 **Crashes** come between any two actions, and between the two halves of a report. An agent keeps its spool and its
-journal, an orchestrator nothing but the ledger; one that crashes after its commit has told nobody. An action on the
-ledger is one step, because the row is locked from the reading to the commit; without the lock, judging and writing are
-two.
+journal and begins a new session, an orchestrator keeps nothing but the ledger; one that crashes after its commit has
+told nobody. An action on the ledger is one step, because rows are locked from the reading to the commit; without the
+lock, judging and writing are two.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 from common.lifecycle import Status
 from tests.exploration import agents, ledger
 from tests.exploration.agents import Did
-from tests.exploration.ledger import Written
+from tests.exploration.ledger import Ledger, Write
 from tests.exploration.relevance import relevant
 from tests.exploration.scope import Safeguard, Scope
 from tests.exploration.state import (
     LEASE,
+    SLOTS,
     Agent,
-    Asking,
+    Ask,
     Cancel,
-    Claim,
     Grant,
     Hand,
+    Heard,
     Kept,
     Lost,
     Message,
-    Refusal,
     Renew,
     Result,
-    Running,
+    Row,
     State,
     Stored,
     Task,
-    Ticket,
 )
 
-TO_AGENTS = (Grant, Refusal, Kept, Lost, Stored, Cancel)
-TO_ORCHESTRATORS = (Claim, Renew, Result)
+TO_AGENTS = (Heard, Grant, Kept, Lost, Stored, Cancel)
 
 
 class Action(NamedTuple):
@@ -56,7 +61,7 @@ class Action(NamedTuple):
 
 
 Step = tuple[Action, State]
-Judged = tuple[Action, Callable[[Task], Written]]
+Judged = tuple[Action, Write]
 
 
 class Model:
@@ -65,18 +70,16 @@ class Model:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self._rules = scope.rules
-        self._outbox = scope.has(Safeguard.OUTBOX)
         self._locks = scope.has(Safeguard.ROW_LOCK)
 
     def initial(self) -> State:
         """All tasks have been dispatched, and nothing else has happened."""
         scope = self._scope
-        tickets = () if self._outbox else tuple(Ticket(number, 0) for number in range(len(scope.most)))
         return State(
             tasks=tuple(Task() for _ in scope.most),
-            agents=tuple(Agent() for _ in range(scope.agents)),
+            rows=(Row(),) * scope.agents,
+            agents=(Agent(),) * scope.agents,
             hands=(Hand(),) * scope.orchestrators,
-            network=frozenset(tickets),
         )
 
     def steps(self, state: State) -> Iterator[Step]:
@@ -91,23 +94,19 @@ class Model:
     def _steps(self, state: State) -> Iterator[Step]:
         yield from self._agents(state)
         yield from self._orchestrators(state)
-        if self._outbox:
-            yield from self._relay(state)
         yield from self._tick(state)
 
     def converged(self, state: State) -> bool:
-        """Every task is final or can be claimed, and no agent has anything left to run or to report."""
+        """Every task is final or can be leased, and agents have nothing to run or to report, and room for new work."""
         return (
             all(agent.slot is None and not agent.spool for agent in state.agents)
             and all(hand == Hand() for hand in state.hands)
+            and all(task.status.is_final or task.status is Status.PENDING for task in state.tasks)
             and all(
-                task.status.is_final or (task.status is Status.PENDING and self._can_be_claimed(state, number, task))
-                for number, task in enumerate(state.tasks)
+                row.newest is not None and row.newest.session == agent.session and row.room == SLOTS
+                for agent, row in zip(state.agents, state.rows, strict=True)
             )
         )
-
-    def _can_be_claimed(self, state: State, number: int, task: Task) -> bool:
-        return self._outbox or Ticket(number, task.fence) in state.network
 
     # Agents
 
@@ -117,24 +116,15 @@ class Model:
                 yield Action(name, agent=number), self._did(state, number, did)
             if state.crashes < self._scope.crashes:
                 for name, crash in (("crash", agents.crash), ("crash at the end", agents.crash_at_the_end)):
-                    did = crash(number, agent, self._scope)
-                    if did.agent != agent:
-                        crashed = self._did(state, number, did)
+                    if name == "crash" or agent.slot is not None:
+                        crashed = self._did(state, number, crash(number, agent, self._scope))
                         yield Action(name, agent=number), crashed._replace(crashes=state.crashes + 1)
         for message in state.network:
-            if isinstance(message, Ticket):
-                yield from self._take(state, message)
-            elif isinstance(message, TO_AGENTS):
+            if isinstance(message, TO_AGENTS):
                 agent = state.agents[message.agent]
                 did = agents.arrive(message.agent, agent, message, self._scope)
                 if did.agent != agent or did.sent:
                     yield Action("arrive", agent=message.agent, message=message), self._did(state, message.agent, did)
-
-    def _take(self, state: State, ticket: Ticket) -> Iterator[Step]:
-        for number, agent in enumerate(state.agents):
-            if agent.slot is None and agent.asked < self._scope.asks:
-                did = agents.take(number, agent, ticket)
-                yield Action("take", agent=number, message=ticket), self._did(state, number, did)
 
     def _did(self, state: State, number: int, did: Did) -> State:
         tasks = state.tasks
@@ -172,7 +162,6 @@ class Model:
         if free is None:
             return
         for action, write in self._judge(state):
-            assert action.task is not None
             if self._locks:
                 yield self._commit(state, action, write)
             else:
@@ -184,69 +173,90 @@ class Model:
 
     def _judge(self, state: State) -> Iterator[Judged]:
         most = self._scope.most
+        yield from self._heartbeats(state)
         for message in state.network:
             match message:
-                case Claim(task=number):
-                    write = ledger.claim(self._rules, state.tasks[number], most[number], message)
-                    yield Action("claim", number, message.agent, message), write
                 case Renew(task=number):
-                    yield Action("renew", number, message.agent, message), ledger.renew(state.tasks[number], message)
+                    write = ledger.renew(number, state.tasks[number], message)
+                    yield Action("renew", number, message.agent, message), write
                 case Result(task=number):
-                    write = ledger.accept(self._rules, state.tasks[number], most[number], message)
+                    credit = agents.asks(message.agent, state.agents[message.agent])
+                    write = ledger.accept(self._scope, state.tasks[number], most[number], message, credit)
                     yield Action("result", number, message.agent, message), write
         for number, task in enumerate(state.tasks):
+            for agent, row in enumerate(state.rows):
+                if (give := ledger.give(self._scope, number, task, agent, row)) is not None:
+                    yield Action("give", number, agent), give
             if task.status is Status.RUNNING and task.lease == 0:
                 yield Action("reap", number), ledger.reap(self._rules, number, task, most[number])
             stop = ledger.cancel(self._rules, number, task) if self._scope.cancels else None
             if stop is not None:
                 yield Action("cancel", number), stop
 
-    def _commit(self, state: State, action: Action, write: Callable[[Task], Written]) -> Step:
-        assert action.task is not None
-        task, answers = write(state.tasks[action.task])
-        if not self._outbox and task.status is Status.PENDING and state.tasks[action.task].status is not Status.PENDING:
-            answers |= {Ticket(action.task, task.fence)}
-        tasks = _put(state.tasks, action.task, task)
-        network, hands = state.network, state.hands
+    def _heartbeats(self, state: State) -> Iterator[Judged]:
+        for number, (agent, row) in enumerate(zip(state.agents, state.rows, strict=True)):
+            asked = agents.asks(number, agent)
+            if row.newest is None or ledger.is_newer(asked, row.newest):
+                yield Action("hear", None, number, asked), ledger.hear(self._scope, asked)
+        asks = [one for one in state.network if isinstance(one, Ask)]
+        for asked in (*asks, *(row.newest for row in state.rows if row.newest is not None)):
+            if (settle := ledger.settle(self._scope, asked)) is not None:
+                yield Action("settle", None, asked.agent, asked), settle
+
+    def _commit(self, state: State, action: Action, write: Write) -> Step:
+        (tasks, rows), answers = write(Ledger.of(state))
+        network, hands = state.network.union(_not_settled(state.rows, rows)), state.hands
         if action.name == "cancel" or not self._scope.hands:
             network |= answers  # an order to stop waits in the outbox, which is part of the ledger
         elif answers - network:
             free = next(number for number, hand in enumerate(hands) if hand == Hand())
             hands = _hands(hands, free, Hand(answers=answers - network))
         return action, state._replace(
-            tasks=tasks, hands=hands, network=network, written=_undecided(state.written, tasks)
+            tasks=tasks, rows=rows, hands=hands, network=network, written=_undecided(state.written, tasks)
         )
 
     # The rest of the world
 
-    def _relay(self, state: State) -> Iterator[Step]:
-        for number, task in enumerate(state.tasks):
-            ticket = Ticket(number, task.fence)
-            if task.status is Status.PENDING and ticket not in state.network:
-                yield Action("relay", number, message=ticket), state._replace(network=state.network | {ticket})
-
     def _tick(self, state: State) -> Iterator[Step]:
         if self._scope.has(Safeguard.SELF_FENCING) and any(
-            isinstance(agent.slot, Running) and agent.slot.left <= 1 for agent in state.agents
+            agent.slot is not None and agent.slot.left <= 1 for agent in state.agents
         ):
             return
+        hands = (hand._replace(answers=_all_older(hand.answers)) for hand in state.hands)
         older = state._replace(
             tasks=tuple(task._replace(lease=task.lease - 1) if task.lease else task for task in state.tasks),
+            rows=tuple(
+                row if row.newest is None else row._replace(newest=_message_older(row.newest)) for row in state.rows
+            ),
             agents=tuple(_older(agent) for agent in state.agents),
+            hands=tuple(sorted(hands, key=hash)),
+            network=_all_older(state.network),
         )
         if older != state:
             yield Action("tick"), older
 
 
 def _older(agent: Agent) -> Agent:
-    match agent.slot:
-        case Asking(age=age):
-            return agent._replace(slot=agent.slot._replace(age=min(age + 1, LEASE)))
-        case Running(left=left, renewed_ago=ago):
-            sent = None if ago is None else min(ago + 1, LEASE)
-            return agent._replace(slot=agent.slot._replace(left=max(left - 1, 0), renewed_ago=sent))
-        case _:
-            return agent
+    slot = agent.slot
+    if slot is None:
+        return agent
+    sent = None if slot.renewed_ago is None else min(slot.renewed_ago + 1, LEASE)
+    return agent._replace(slot=slot._replace(left=max(slot.left - 1, 0), renewed_ago=sent))
+
+
+def _message_older(message: Any) -> Any:
+    return message._replace(age=message.age + 1) if message.age < LEASE else message
+
+
+def _all_older(messages: frozenset[Message]) -> frozenset[Message]:
+    return frozenset(_message_older(one) if isinstance(one, Ask | Grant) else one for one in messages)
+
+
+def _not_settled(before: tuple[Row, ...], after: tuple[Row, ...]) -> Iterator[Ask]:
+    """Yield the heartbeats that were the newest, and say that something is missed: it may be settled later."""
+    for old, new in zip(before, after, strict=True):
+        if old.newest is not None and old.newest != new.newest and old.newest.heard > old.newest.received:
+            yield old.newest
 
 
 def _undecided(written: frozenset[Result], tasks: tuple[Task, ...]) -> frozenset[Result]:

@@ -2,47 +2,67 @@
 
 from tests.exploration.state import (
     Agent,
-    Asking,
+    Ask,
     Cancel,
-    Claim,
     Grant,
+    Heard,
     Kept,
     Lost,
     Message,
-    Refusal,
     Renew,
     Result,
-    Running,
     State,
     Stored,
     Task,
-    Ticket,
 )
 
 
 def relevant(state: State) -> frozenset[Message]:
     """Return the network without what the production rules answer with nothing, now and for ever."""
-    kept = [message for message in state.network if _matters(state, message)]
+    kept = _youngest([message for message in state.network if _matters(state, message)])
     return state.network if len(kept) == len(state.network) else frozenset(kept)
 
 
+def _youngest(messages: list[Message]) -> list[Message]:
+    """Return messages without those of which there is one that differs only in being younger."""
+    ages: dict[Message, int] = {}
+    for message in messages:
+        if isinstance(message, Ask | Grant):
+            said = message._replace(age=0)
+            ages[said] = min(message.age, ages.get(said, message.age))
+    if not ages:
+        return messages
+    return [
+        message
+        for message in messages
+        if not isinstance(message, Ask | Grant) or message.age == ages[message._replace(age=0)]
+    ]
+
+
 def _matters(state: State, message: Message) -> bool:
-    task = state.tasks[message.task]
-    if isinstance(message, Ticket):
-        return not task.status.is_final
     agent = state.agents[message.agent]
     match message:
-        case Claim(claim=claim):
-            return not task.status.is_final or _asks(agent, claim)
-        case Refusal(claim=claim):
-            return _asks(agent, claim)
-        case Grant(claim=claim):
-            return _asks(agent, claim) or task.tries[message.attempt - 1].outcome is None
+        case Ask():
+            newest = state.rows[message.agent].newest
+            return newest is not None and newest.session == message.session
+        case Heard(session=session, granted=granted):
+            return session == agent.session and granted > agent.heard
+        case _:
+            return _concerns_work(state.tasks[message.task], agent, message)
+
+
+def _concerns_work(task: Task, agent: Agent, message: Grant | Renew | Kept | Lost | Result | Stored | Cancel) -> bool:
+    match message:
+        case Grant(session=session):
+            is_new = session == agent.session and (message.task, message.fence) not in agent.seen
+            return is_new or (
+                (message.task, message.fence) not in agent.seen and task.tries[message.attempt - 1].outcome is None
+            )
         case Renew() | Lost() | Cancel():
             return _may_run(agent, task, message.task, message.fence)
         case Kept():
             slot = agent.slot
-            return isinstance(slot, Running) and slot.renewed_ago is not None and slot.fence == message.fence
+            return slot is not None and slot.renewed_ago is not None and slot.fence == message.fence
         case Result():
             return task.tries[message.attempt - 1].outcome is None or message in agent.spool
         case Stored():
@@ -51,16 +71,10 @@ def _matters(state: State, message: Message) -> bool:
             )
 
 
-def _asks(agent: Agent, claim: int) -> bool:
-    return isinstance(agent.slot, Asking) and agent.slot.claim == claim
-
-
 def _may_run(agent: Agent, task: Task, number: int, fence: int) -> bool:
     """Say whether an agent runs a task under a fence, or may still be told to."""
-    match agent.slot:
-        case Running():
-            return (agent.slot.task, agent.slot.fence) == (number, fence)
-        case Asking():
-            return any((one.fence, one.claim) == (fence, agent.slot.claim) for one in task.tries)
-        case _:
-            return False
+    if agent.slot is not None and (agent.slot.task, agent.slot.fence) == (number, fence):
+        return True
+    if (number, fence) in agent.seen:
+        return False
+    return any((one.fence, one.session) == (fence, agent.session) for one in task.tries)

@@ -7,18 +7,17 @@ from typing import Any
 from uuid import UUID
 
 from common.lifecycle import Change, Status, next_status
-from common.messages import ClaimedTask, WorkResult
+from common.messages import WorkResult
 from common.retry import RetryPolicy
 from orchestrator.leases import rules
 from orchestrator.tasks.model import Task as Row
-from tests.exploration.state import Claim, Result, Task
+from tests.exploration.state import Result, Task
 from tests.test_orchestrator_api import make_task
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 POLICY = RetryPolicy()
 NOBODY = UUID(int=0)
 
-ClaimVerdict = rules.Give | rules.GiveAgain | rules.Refuse
 ResultVerdict = rules.Finish | rules.Requeue | rules.Stopped | rules.Duplicate | rules.Stale
 LostVerdict = rules.Finish | rules.Requeue
 
@@ -27,22 +26,10 @@ LostVerdict = rules.Finish | rules.Requeue
 class Rules:
     """Asks the rules, and remembers their answers: they are pure."""
 
-    judge_claim: Callable[..., ClaimVerdict] = rules.judge_claim
     judge_result: Callable[..., ResultVerdict] = rules.judge_result
     judge_lost: Callable[..., LostVerdict] = rules.judge_lost
     next_status: Callable[[Status, Change], Status] = next_status
     _known: dict[object, Any] = field(default_factory=dict, repr=False)
-
-    def claim(self, task: Task, most: int, asked: Claim) -> ClaimVerdict:
-        key = ("claim", _without_ghosts(task), most, asked)
-        if key not in self._known:
-            claimed = ClaimedTask(task_id=_task_id(asked.task), fence=asked.fence, claim_id=_claim_id(asked.claim))
-            row = _row(asked.task, task, most)
-            self._known[key] = self.judge_claim(
-                row, claimed, agent_id=_agent_id(asked.agent), pool=row.agent_type, now=NOW
-            )
-        verdict: ClaimVerdict = self._known[key]
-        return verdict
 
     def result(self, task: Task, most: int, sent: Result) -> ResultVerdict:
         key = ("result", _without_ghosts(task), most, sent)
@@ -76,7 +63,7 @@ def _row(number: int, task: Task, most: int) -> Row:
         max_attempts=most,
         idempotent=most > 1,
         agent_id=None if last is None else _agent_id(last.agent),
-        claim_id=_claim_id(last.claim) if last is not None and runs else None,
+        claim_id=_claim_id(last.session) if last is not None and runs else None,
     )
 
 
@@ -115,5 +102,5 @@ def _agent_id(agent: int) -> UUID:
     return UUID(int=100 + agent)
 
 
-def _claim_id(claim: int) -> UUID:
-    return UUID(int=1000 + claim)
+def _claim_id(session: int) -> UUID:
+    return UUID(int=1000 + session)

@@ -1,7 +1,11 @@
-"""What the model knows: the ledger, what each agent holds, what orchestrators have in hand, and the network.
+"""What there is in the model: rows of the ledger, agents, what orchestrators have in hand, and the network.
 
 Everything is a tuple, so that a state can be hashed and compared. What carries `ghost` in its comment exists only for
 the invariants: no rule looks at it. Each message names its `kind`, because tuples of different classes can be equal.
+
+Messages that ask for work have no numbers here. Of two messages of one session the later one has a higher limit, or the
+same and was sent later, so `age` says as much as a number; and a grant carries the age of the message that asked for it
+in place of its number, which is all that the agent makes of it.
 """
 
 from typing import NamedTuple, TypeAlias
@@ -11,36 +15,41 @@ from common.messages import ResultStatus
 
 LEASE = 2
 """How many ticks a lease runs: one in which it may be renewed, and one in which work must be stopped."""
+SLOTS = 1
 
 
-class Ticket(NamedTuple):
-    task: int
-    fence: int
-    kind: str = "ticket"
+class Ask(NamedTuple):
+    """A heartbeat, with credit: see `common.messages.Credit`. It was sent `age` ticks ago, `LEASE` or more. `runs` is
+    the task that it names.
+    """
 
-
-class Claim(NamedTuple):
     agent: int
-    task: int
-    fence: int
-    claim: int
-    kind: str = "claim"
+    session: int
+    limit: int = SLOTS
+    received: int = 0
+    heard: int = 0
+    runs: int | None = None
+    age: int = 0
+    kind: str = "ask"
+
+
+class Heard(NamedTuple):
+    agent: int
+    session: int
+    granted: int
+    kind: str = "heard"
 
 
 class Grant(NamedTuple):
+    """The lease of a task; `age` is that of the message that asked for it."""
+
     agent: int
     task: int
     attempt: int
     fence: int
-    claim: int
+    session: int
+    age: int
     kind: str = "grant"
-
-
-class Refusal(NamedTuple):
-    agent: int
-    task: int
-    claim: int
-    kind: str = "refusal"
 
 
 class Renew(NamedTuple):
@@ -90,7 +99,7 @@ class Cancel(NamedTuple):
     kind: str = "cancel"
 
 
-Message: TypeAlias = Ticket | Claim | Grant | Refusal | Renew | Kept | Lost | Result | Stored | Cancel
+Message: TypeAlias = Ask | Heard | Grant | Renew | Kept | Lost | Result | Stored | Cancel
 
 
 class Try(NamedTuple):
@@ -98,7 +107,7 @@ class Try(NamedTuple):
 
     agent: int
     fence: int
-    claim: int
+    session: int
     outcome: str | None = None
     reported: bool = False
     accepted: int = 0
@@ -115,13 +124,19 @@ class Task(NamedTuple):
     begun: int = 0
 
 
-class Asking(NamedTuple):
-    """The slot waits for the answer to a claim that it sent `age` ticks ago."""
+class Row(NamedTuple):
+    """A row of `agent`: what its session asked for and was granted. `newest` is the newest message that came from it;
+    None before the first.
+    """
 
-    task: int
-    fence: int
-    claim: int
-    age: int = 0
+    newest: Ask | None = None
+    limit: int = 0
+    granted: int = 0
+    lost: int = 0
+
+    @property
+    def room(self) -> int:
+        return self.limit + self.lost - self.granted
 
 
 class Running(NamedTuple):
@@ -138,16 +153,21 @@ class Running(NamedTuple):
 
 
 class Agent(NamedTuple):
-    """One agent with one slot. `seen` is lost in a crash, `spool` and `journal` are on disk; `orphans` (ghost): what
-    runs on although its agent has crashed; `asked` (ghost) numbers the claims.
+    """One agent with one slot. `spool` and `journal` are on disk, and all but these is lost in a crash.
+
+    `session` numbers its processes. `seen` are the attempts that came, of which `ended` have ended; `heard` is what the
+    orchestrator said last that it granted. `orphans` (ghost): what runs on although its agent has crashed.
     """
 
-    slot: Asking | Running | None = None
-    seen: frozenset[int] = frozenset()
+    slot: Running | None = None
+    session: int = 0
+    seen: frozenset[tuple[int, int]] = frozenset()
+    received: int = 0
+    ended: int = 0
+    heard: int = 0
     spool: frozenset[Result] = frozenset()
     journal: frozenset[tuple[int, int]] = frozenset()
     orphans: frozenset[tuple[int, int]] = frozenset()
-    asked: int = 0
 
 
 class Hand(NamedTuple):
@@ -161,6 +181,7 @@ class State(NamedTuple):
     """Everything. `written` (ghost): results that were ever put into a spool."""
 
     tasks: tuple[Task, ...]
+    rows: tuple[Row, ...]
     agents: tuple[Agent, ...]
     hands: tuple[Hand, ...]
     network: frozenset[Message] = frozenset()
