@@ -281,7 +281,7 @@ class Probe(Message):
 
 
 class ProtocolError(Message):
-    """An agent cannot use a message; `error_code` is one of the 5xxx, `about` the task of a ticket that it returns."""
+    """An agent cannot use a message; `error_code` is one of the 5xxx, `about` the task that it was about."""
 
     agent_id: UUID
     error_code: int

@@ -61,6 +61,7 @@ def test_the_predicate_is_what_statements_ask_instead() -> None:
             "leases.credit_queries",
             "leases.finish_queries",
             "leases.queries",
+            "leases.waiting_queries",
             "registry.queries",
             "why.queries",
         )

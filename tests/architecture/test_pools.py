@@ -18,7 +18,7 @@ LEASING = {
 }
 UPDATES = re.compile(r"UPDATE task\s+SET\s+(?P<changes>.*?)\b(?:FROM|WHERE)\b", re.DOTALL)
 INSERTS = re.compile(r"INSERT INTO (?:task|attempt)\s*\((?P<columns>[^)]*)\)")
-# The pool is read from the agent's row, which the statement locks and joins; a task goes to agents of its own pool only.
+# The pool is read from the agent's row, which the statement locks and joins; a task goes to agents of its pool only.
 OF_THE_POOL = (
     re.compile(r"agents AS MATERIALIZED \(\s*SELECT\b[^()]*\bagent_type\b[^()]*\b(?:FROM|JOIN) agent\b"),
     re.compile(r"\bJOIN (?:agents|credited) USING \(agent_id\)"),

@@ -65,8 +65,8 @@ def lost_agent() -> str:
         Step(
             0,
             offline + SECOND.total_seconds(),
-            "Work is leased to it while it has credit: nothing shows yet that it is gone. Each of these leases ends after "
-            "its own time.",
+            "Work is leased to it while it has credit: nothing shows yet that it is gone. Each of these leases ends "
+            "after its own time.",
             "`agent_offline_after_seconds`; `leases/queries.py`, `dispatch/queries.py`",
         ),
         Step(

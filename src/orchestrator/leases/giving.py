@@ -17,7 +17,7 @@ from orchestrator.events.model import NewEvent
 from orchestrator.events.own import OwnEvents
 from orchestrator.events.queries import Written
 from orchestrator.leases import events as told
-from orchestrator.leases import queries
+from orchestrator.leases import queries, waiting_queries
 from orchestrator.leases.credits import Credits
 from orchestrator.leases.model import Asker, Leased, Line
 from orchestrator.leases.pairing import line_of, pair, suitable
@@ -82,15 +82,15 @@ class Giving:
         if not self._credits.can_send:
             return Given()
         async with self._pool.acquire() as db:
-            await queries.wake(db, limit=MOST_WOKEN)
-            if not await queries.lines(db):
+            await waiting_queries.wake(db, limit=MOST_WOKEN)
+            if not await waiting_queries.lines(db):
                 self._credits.waiting(())
                 return Given()
         with self._own.writing():
             async with transaction(self._pool) as db:
-                await queries.one_giver_at_a_time(db)
-                lines = await queries.lines(db)
-                askers = await queries.askers(
+                await waiting_queries.one_giver_at_a_time(db)
+                lines = await waiting_queries.lines(db)
+                askers = await waiting_queries.askers(
                     db,
                     lines,
                     lease=self._lease,
@@ -107,10 +107,10 @@ class Giving:
         """Lease what waits to agents that ask over HTTP, in this order; not `besides`, which they refused just now."""
         pools = {asker.pool for asker in askers}
         async with self._pool.acquire() as db:
-            await queries.wake(db, limit=MOST_WOKEN)
+            await waiting_queries.wake(db, limit=MOST_WOKEN)
         with self._own.writing():
             async with transaction(self._pool) as db:
-                lines = [line for line in await queries.lines(db) if line.pool in pools]
+                lines = [line for line in await waiting_queries.lines(db) if line.pool in pools]
                 given = await self._give(db, lines, askers, besides=besides)
             self._own.add(given.events, given.written)
         return given
@@ -132,7 +132,7 @@ class Giving:
         # What no agent that is there may take holds up nothing.
         lines = given.waiting = [line for line in lines if not line.aim or suitable(line, aims.get(line.aim), askers)]
         most = _most_of_each(lines, askers, aims)
-        found = await queries.waiting(db, most, besides=besides) if most else []
+        found = await waiting_queries.waiting(db, most, besides=besides) if most else []
         if not found:
             given.waiting = [line for line in lines if line not in most]
             return given
@@ -140,11 +140,11 @@ class Giving:
         allowed = [task for task in found if consent.withheld(task) is None]
         given.withheld = set(consent.found)
         returned = [task.task_id for task in allowed if task.unstarted]
-        refusals = await queries.refusals(db, returned) if returned else {}
+        refusals = await waiting_queries.refusals(db, returned) if returned else {}
         paired = pair(allowed, askers, aims, refusals)
         given.refused = set(paired.resting)
         if rests:
-            await queries.rest(db, paired.resting)
+            await waiting_queries.rest(db, paired.resting)
         if not paired.pairs:
             return given
         given.events = [told.claimed(task, asker.agent_id, task.attempt + 1) for task, asker in paired.pairs]

@@ -5,7 +5,7 @@ from orchestrator.tasks.service import TaskService
 
 
 class ExpireTasks:
-    """Ends the waiting of tasks that will never begin; the next of their keys get tickets."""
+    """Ends the waiting of tasks that will never begin; the next of their keys may go."""
 
     def __init__(self, tasks: TaskService, relay: Wake, *, batch: int = 200) -> None:
         self._tasks = tasks

@@ -83,7 +83,7 @@ APPROVAL = """
 """
 
 # The last one first. What came too late (5002), or was handed back without a code, was not refused; as for
-# `leases.queries.REFUSALS`.
+# `leases.waiting_queries.REFUSALS`.
 REFUSALS = """
     SELECT last.agent_id, agent.hostname, last.times, attempt.ended_at AS at, attempt.error_message AS reason
       FROM (SELECT agent_id, count(*) AS times, max(number) AS number

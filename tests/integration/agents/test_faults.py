@@ -125,10 +125,16 @@ async def test_a_grant_that_comes_again_changes_nothing(
 async def test_a_grant_for_an_earlier_process_is_handed_back(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent
 ) -> None:
-    await start_agent(slots=1)
+    first = await start_agent(slots=1)
     task = await orchestrator.dispatch("echo", message="x")
     await orchestrator.ended(task)
-    stray = orchestrator.grants[task].model_copy(update={"claim_id": uuid4(), "fence": 77})
+    earlier = orchestrator.credits[-1].session
+    first.stop.set()
+    await first.ended
+    await start_agent(slots=1)
+    await eventually(lambda: orchestrator.credits[-1].session != earlier)
+
+    stray = orchestrator.grants[task].model_copy(update={"claim_id": earlier, "fence": 77})
     await orchestrator.send_grant(stray)
 
     await eventually(lambda: len(orchestrator.results[task]) == 2)
@@ -136,7 +142,7 @@ async def test_a_grant_for_an_earlier_process_is_handed_back(
     handed_back = orchestrator.results[task][1]
     assert (handed_back.status, handed_back.error_code) == (ResultStatus.FAILED, ErrorCode.AGENT_UNAVAILABLE)
     assert (handed_back.retryable, handed_back.started, handed_back.fence) == (True, False, 77)
-    assert {credit.received for credit in orchestrator.credits[-2:]} == {1}
+    assert orchestrator.credits[-1].received == 0
 
 
 async def test_a_grant_that_answers_no_message_of_this_process_is_handed_back(

@@ -87,7 +87,8 @@ async def test_work_of_an_agent_that_was_killed_is_dead_and_reported_when_it_com
         assert (result.retryable, result.started) == (True, True)
         assert (result.fence, result.attempt) == (orchestrator.grants[task].fence, 1)
         assert "restarted" in str(result.error_message)
-        await eventually(lambda: [line["event"] for line in journal(state_dir)] == ["started", "process", "ended"])
+        events = ["opened", "started", "process", "opened", "ended"]
+        await eventually(lambda: [line["event"] for line in journal(state_dir)] == events)
         assert journal(state_dir)[-1]["killed"] == [grandchild]
         await eventually(lambda: spooled(state_dir) == [])
 

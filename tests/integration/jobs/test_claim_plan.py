@@ -12,6 +12,7 @@ import pytest
 from orchestrator.database.pool import Connection, Pool, open_pool
 from orchestrator.jobs import queries
 from orchestrator.leases import queries as leases
+from orchestrator.leases import waiting_queries
 from orchestrator.leases.model import Asker, Line
 from orchestrator.registry import queries as registry
 from orchestrator.tasks import queries as tasks
@@ -83,18 +84,18 @@ async def backlog(request: pytest.FixtureRequest, postgres: Postgres, ledger_tem
 @pytest.mark.parametrize("types", [None, ["type_3"]], ids=["any", "one-type"])
 async def test_a_claim_reads_a_few_pages_of_a_deep_backlog(backlog: Pool, types: list[str] | None) -> None:
     async with backlog.acquire() as db:
-        lines = [line for line in await leases.lines(db) if types is None or line.work_type in types]
+        lines = [line for line in await waiting_queries.lines(db) if types is None or line.work_type in types]
 
     assert len(lines) == (5 if types is None else 1)
-    assert await pages_read(backlog, leases.LINES) < FEW_PAGES
-    assert await pages_read(backlog, leases.WAITING, *columns(lines), []) < FEW_PAGES
+    assert await pages_read(backlog, waiting_queries.LINES) < FEW_PAGES
+    assert await pages_read(backlog, waiting_queries.WAITING, *columns(lines), []) < FEW_PAGES
 
 
 @pytest.mark.parametrize("backlog", [ANALYZED], indirect=True)
 async def test_a_claim_uses_the_index_made_for_it_and_never_reads_the_whole_table(backlog: Pool) -> None:
     async with backlog.acquire() as db:
-        lines = columns(await leases.lines(db))
-        answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {leases.WAITING}", *lines, [])
+        lines = columns(await waiting_queries.lines(db))
+        answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {waiting_queries.WAITING}", *lines, [])
 
     plan = list(nodes(json.loads(answer)[0]["Plan"]))
     assert {node["Index Name"] for node in plan if "Index Name" in node} >= {"task_claimable", "task_pkey"}
@@ -125,7 +126,7 @@ async def test_what_runs_is_found_by_its_id_however_much_began_since_the_planner
             "RENEW": (leases.RENEW, (some, fences, agents, lease)),
             "END": (leases.END, (some, fences, ["completed"] * AT_ONCE, texts, texts, *[nothing] * 9)),
             "REQUEUE": (leases.REQUEUE, (some, fences, nothing, nothing, [True] * AT_ONCE, nothing)),
-            "REST": (leases.REST, (some, [lease] * AT_ONCE)),
+            "REST": (waiting_queries.REST, (some, [lease] * AT_ONCE)),
         }[statement]
         answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments)
     used = {node["Index Name"] for node in nodes(json.loads(answer)[0]["Plan"]) if "Index Name" in node}

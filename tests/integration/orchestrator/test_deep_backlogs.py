@@ -9,7 +9,7 @@ import pytest
 from orchestrator.database.pool import Pool
 from orchestrator.keys import queries as keys
 from orchestrator.keys.model import Limit
-from orchestrator.leases import queries as leases
+from orchestrator.leases import waiting_queries as leases
 from orchestrator.leases.model import Line
 
 pytestmark = pytest.mark.own_ledger

@@ -10,7 +10,7 @@ from common.messages import AgentStatus
 from orchestrator.database.pool import Connection, Pool
 from orchestrator.identities.enrolment import EnrolmentService
 from orchestrator.identities.service import IdentityService
-from orchestrator.leases import queries as leases
+from orchestrator.leases import waiting_queries as leases
 from orchestrator.leases.model import Line
 from orchestrator.registry import queries
 from orchestrator.registry.model import MayWork

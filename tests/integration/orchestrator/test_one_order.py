@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from orchestrator.database.pool import Pool
-from orchestrator.leases import queries
+from orchestrator.leases import waiting_queries
 from orchestrator.leases.model import Asker, Line
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks.model import NewTask
@@ -105,7 +105,7 @@ async def test_the_bus_and_http_order_a_job_alike_however_far_its_priority_is_fr
     await tasks.dispatch([make_new_task(priority=1), job, make_new_task(priority=5)], by="caller")
 
     async with pool.acquire() as db:
-        over_the_bus = [task.task_id for task in await queries.waiting(db, {Line("infra", "echo", ""): 3})]
+        over_the_bus = [task.task_id for task in await waiting_queries.waiting(db, {Line("infra", "echo", ""): 3})]
 
     http = await over_http(pool, 3)
 

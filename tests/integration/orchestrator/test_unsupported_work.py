@@ -8,7 +8,7 @@ import pytest
 
 from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
-from orchestrator.leases import queries
+from orchestrator.leases import waiting_queries
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.model import NewTask
 from orchestrator.tasks.service import TaskService
@@ -57,7 +57,7 @@ async def test_twenty_thousand_tasks_that_no_agent_offers_are_passed_over_by_rea
         await db.execute("VACUUM task")
     [other] = await dispatched(at.tasks, 1, "echo")
 
-    read = await pages_read(pool, queries.LINES)
+    read = await pages_read(pool, waiting_queries.LINES)
 
     assert read < FEW_PAGES
     assert await at.give() == {other.task_id: agent.agent_id}

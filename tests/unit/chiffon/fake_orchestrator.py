@@ -101,7 +101,7 @@ class FakeOrchestrator:
         return agent["agent_id"]
 
     def add_letter(self, number: int, body: str = "{", **how: Any) -> None:
-        letter = {"id": number, "kind": "message", "state": "waiting", "queue": "work.infra", "type": "claim"}
+        letter = {"id": number, "kind": "message", "state": "waiting", "queue": "replies.heartbeats", "type": "renew"}
         rest = {"reason": "no JSON", "at": NOW, "body_bytes": len(body), "body": body, "body_encoding": "utf-8"}
         rest |= {"body_truncated": False, "body_json": None}
         self.letters.append(letter | rest | NOT_SETTLED | how)

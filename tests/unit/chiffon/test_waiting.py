@@ -80,13 +80,13 @@ def test_why_prints_a_line_for_each_thing_in_the_way_and_obeys_no_control_charac
     fake.add_task(task_id)
     fake.blockers = [
         {"kind": "agent_paused", "message": "host-1 is paused by anna (\x1b[31mdisk\n)."},
-        {"kind": "queued", "message": "Its ticket waits in the ledger; 3 tickets go before it."},
+        {"kind": "queued", "message": "It waits in the ledger; 3 tasks go before it."},
     ]
 
     assert run(["why", task_id, "--server", url]) == Exit.OK
 
     assert capfd.readouterr().out == (
-        "host-1 is paused by anna (\\u001b[31mdisk\\u000a).\nIts ticket waits in the ledger; 3 tickets go before it.\n"
+        "host-1 is paused by anna (\\u001b[31mdisk\\u000a).\nIt waits in the ledger; 3 tasks go before it.\n"
     )
 
 
