@@ -85,19 +85,23 @@ def _of_grants(before: State, action: Action, after: State) -> set[str]:
 
 
 def _is_told_again(before: State, after: State, asked: Ask) -> bool:
-    """Say whether there is a grant of every lease that the newest session holds and does not name."""
-    newest = before.rows[asked.agent].newest
-    if newest is None or newest.session != asked.session:
+    """Say whether there is a grant of every lease that the newest session holds and does not name.
+
+    So it must be when the session misses more than what is over.
+    """
+    newest, agent = before.rows[asked.agent].newest, before.agents[asked.agent]
+    over = len(_ended(asked.agent, before) - agent.seen)
+    if newest is None or newest.session != asked.session or asked.heard - asked.received <= over:
         return True
     granted = {
         (one.agent, one.task, one.fence) for one in _said(after) if isinstance(one, Grant) and one.age <= asked.age
     }
-    return all(
+    return bool(_came_after_all(asked.agent, before)) or all(
         number == asked.runs
         or task.status is not Status.RUNNING
         or (task.tries[-1].agent, task.tries[-1].session) != (asked.agent, asked.session)
         or (asked.agent, number, task.fence) in granted
-        or (number, task.fence) in before.agents[asked.agent].seen
+        or (number, task.fence) in agent.seen
         for number, task in enumerate(before.tasks)
     )
 
@@ -131,14 +135,17 @@ def _of_agents(state: State) -> set[str]:
 
 def _came_after_all(number: int, state: State) -> int:
     """Return how many grants, at most, came although the ledger took them for lost, for their leases were over."""
-    agent, row = state.agents[number], state.rows[number]
-    ended = {
+    return min(state.rows[number].lost, len(_ended(number, state) & state.agents[number].seen))
+
+
+def _ended(number: int, state: State) -> set[tuple[int, int]]:
+    """Return the attempts that were leased to the process of an agent and are over in the ledger."""
+    return {
         (task_number, one.fence)
         for task_number, task in enumerate(state.tasks)
         for one in task.tries
-        if (one.agent, one.session) == (number, agent.session) and one.outcome is not None
+        if (one.agent, one.session) == (number, state.agents[number].session) and one.outcome is not None
     }
-    return min(row.lost, len(ended & agent.seen))
 
 
 def _takes_a_slot(number: int, agent: Agent, task_number: int, task: Task) -> bool:

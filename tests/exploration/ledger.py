@@ -111,8 +111,10 @@ def settle(scope: Scope, asked: Ask) -> Write | None:
             return ledger, NOTHING
         again: set[Message] = set()
         missing = asked.heard - asked.received
+        # What was noted as lost before is missed, too.
+        is_news = missing > row.lost or not scope.has(Safeguard.LOST_ONCE)
         for number, task in enumerate(ledger.tasks):
-            if not _is_missed(task, number, asked):
+            if not is_news or not _is_missed(task, number, asked):
                 continue
             missing -= 1
             if scope.has(Safeguard.REGRANT):

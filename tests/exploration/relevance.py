@@ -25,18 +25,17 @@ def relevant(state: State) -> frozenset[Message]:
 
 def _youngest(messages: list[Message]) -> list[Message]:
     """Return messages without those of which there is one that differs only in being younger."""
-    ages: dict[Message, int] = {}
-    for message in messages:
-        if isinstance(message, Ask | Grant):
-            said = message._replace(age=0)
-            ages[said] = min(message.age, ages.get(said, message.age))
-    if not ages:
+    aged = [message for message in messages if isinstance(message, Ask | Grant)]
+    if len(aged) < 2:
         return messages
-    return [
-        message
-        for message in messages
-        if not isinstance(message, Ask | Grant) or message.age == ages[message._replace(age=0)]
-    ]
+    ages: dict[Message, int] = {}
+    for message in aged:
+        said = message._replace(age=0)
+        ages[said] = min(message.age, ages.get(said, message.age))
+    if len(ages) == len(aged):
+        return messages
+    older = {message for message in aged if message.age > ages[message._replace(age=0)]}
+    return [message for message in messages if message not in older]
 
 
 def _matters(state: State, message: Message) -> bool:
