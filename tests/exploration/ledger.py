@@ -93,7 +93,8 @@ def hear(scope: Scope, asked: Ask) -> Write:
             return ledger, NOTHING
         limit = max(row.limit, asked.limit)
         lost = max(min(row.lost, row.granted - asked.received), 0) if scope.has(Safeguard.LOST_ONCE) else row.lost
-        newest = row.newest if row.newest is not None and is_newer(row.newest, asked) else asked
+        assert row.newest is not None
+        newest = row.newest if is_newer(row.newest, asked) else asked
         row = row._replace(newest=newest, limit=limit, lost=lost)
         return ledger.with_row(asked.agent, row), _one(Heard(asked.agent, asked.session, row.granted))
 
