@@ -194,7 +194,7 @@ async def open_orchestrator(
             ("expire_approvals", ExpireApprovals(approvals, tasks, relay), Wake(), SECOND),
             ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
             ("free_keys", FreeKeys(KeyService(pool), relay), Wake(), SECOND),
-            ("watch_agents", WatchAgents(registry), Wake(), SECOND),
+            ("watch_agents", WatchAgents(registry, leases, bus), Wake(), SECOND),
             ("follow_events", FollowEvents(pool, hub, news, own, listener=jobs.desk), news, SECOND),
         ]
         if signer is not None:

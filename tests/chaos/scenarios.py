@@ -129,7 +129,9 @@ async def power_cut(world: World) -> None:
     work = await dispatch(world, ticks=3, idempotent=False)
     await running(world, work, 1)
     world.links[agent].begin(Mode.REFUSE)
-    await eventually(lambda: [entry for entry in read_witnesses(world.states) if entry.event == "ended"])
+    await eventually(
+        lambda: [one for one in read_witnesses(world.states) if one.event == "ended" and one.task_id == work.task_id]
+    )
     await world.agents[agent].kill()
     shutil.copytree(world.states / agent, world.states / f"{agent} as an auditor saw it")
     cut_power(world.states / agent, world.disks / agent)

@@ -1,9 +1,10 @@
-"""What an agent is given with a task."""
+"""What an agent is given with a task, and what is said of a task that never reached its agent."""
 
 from datetime import timedelta
 from uuid import UUID
 
-from common.messages import GrantedTask, WorkRequest
+from common.errors import ErrorCode
+from common.messages import GrantedTask, ResultStatus, WorkRequest, WorkResult
 from orchestrator.tasks.model import NewTask, Task
 
 
@@ -32,3 +33,19 @@ def granted(
         approval_id=task.approval_id,
         confinement=task.confinement,
     ).ruled_as(task.work_digest)
+
+
+def not_delivered(agent_id: UUID, task_id: UUID, *, attempt: int, fence: int) -> WorkResult:
+    """Return what an agent would say that hands a task back untouched: the task never reached it."""
+    return WorkResult(
+        task_id=task_id,
+        status=ResultStatus.FAILED,
+        error_message="The task never reached the agent.",
+        error_code=ErrorCode.AGENT_UNAVAILABLE,
+        duration_ms=0,
+        agent_id=agent_id,
+        attempt=attempt,
+        fence=fence,
+        retryable=True,
+        started=False,
+    )

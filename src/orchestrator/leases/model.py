@@ -40,7 +40,9 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """One attempt that was just leased. `task` is as it was before; `credit` is that of `common.messages.Grant`."""
+    """One attempt that was just leased. `task` is as it was before; `credit` and `again` are those of
+    `common.messages.Grant`.
+    """
 
     task: Task | NewTask
     agent_id: UUID
@@ -49,6 +51,7 @@ class Leased:
     fence: int
     lease: timedelta
     credit: int | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

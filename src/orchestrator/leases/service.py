@@ -132,7 +132,7 @@ class LeaseService:
         assert task.agent_id is not None
         assert task.claim_id is not None
         credit = credits[task.agent_id].number
-        return Leased(task, task.agent_id, task.claim_id, task.attempt, task.fence, self._lease, credit)
+        return Leased(task, task.agent_id, task.claim_id, task.attempt, task.fence, self._lease, credit, again=True)
 
     async def renew(self, renewals: Sequence[Renew]) -> list[tuple[UUID, Renewed]]:
         """Prolong what is still theirs; for each renewal, in order, the agent and what it is told."""

@@ -7,10 +7,9 @@ from uuid import UUID
 
 from common.broker import topology
 from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
-from common.errors import ErrorCode
-from common.messages import Grant, ResultStatus, WorkResult
+from common.messages import Grant, WorkResult
 from common.protocol import ORCHESTRATOR, WorkRequestEnvelope, encode
-from orchestrator.leases.grants import granted
+from orchestrator.leases.grants import granted, not_delivered
 from orchestrator.leases.model import Leased
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.aside import Aside
@@ -57,7 +56,10 @@ class SendWork:
             try:
                 await self._broker.publish(message)
             except Unroutable:
-                undelivered += map(_not_delivered, leased)
+                undelivered += [
+                    not_delivered(one.agent_id, one.task.task_id, attempt=one.attempt, fence=one.fence)
+                    for one in leased
+                ]
             except BrokerUnavailable as error:
                 # The broker is away, so there is no point in going on.
                 log.warning("work.not_sent", extra={"to": message.address.routing_key, "reason": str(error)})
@@ -84,7 +86,7 @@ class SendWork:
             from_agent=ORCHESTRATOR,
             to_agent=str(first.agent_id),
             priority=first.task.priority,
-            payload=Grant(tasks=tasks, signature=signature, credit=first.credit),
+            payload=Grant(tasks=tasks, signature=signature, credit=first.credit, again=first.again),
         )
         return Outgoing(
             topology.work_address(first.task.agent_type, first.agent_id),
@@ -99,27 +101,11 @@ class SendWork:
 
 def _together(leased: Iterable[Leased]) -> list[list[Leased]]:
     """Put together what one message holds: tasks of one agent, one priority and one credit, in their order."""
-    groups: dict[tuple[UUID, int, int | None], list[Leased]] = defaultdict(list)
+    groups: dict[tuple[UUID, int, int | None, bool], list[Leased]] = defaultdict(list)
     for one in leased:
-        groups[one.agent_id, one.task.priority, one.credit].append(one)
+        groups[one.agent_id, one.task.priority, one.credit, one.again].append(one)
     return [
         group[begin : begin + TASKS_IN_A_MESSAGE]
         for group in groups.values()
         for begin in range(0, len(group), TASKS_IN_A_MESSAGE)
     ]
-
-
-def _not_delivered(leased: Leased) -> WorkResult:
-    """Return what the agent would say that hands a task back untouched: it was never there."""
-    return WorkResult(
-        task_id=leased.task.task_id,
-        status=ResultStatus.FAILED,
-        error_message="The agent has no queue any more, so it never got the task.",
-        error_code=ErrorCode.AGENT_UNAVAILABLE,
-        duration_ms=0,
-        agent_id=leased.agent_id,
-        attempt=leased.attempt,
-        fence=leased.fence,
-        retryable=True,
-        started=False,
-    )

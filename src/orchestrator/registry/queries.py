@@ -176,7 +176,7 @@ MARK_SILENT = """
          WHERE status <> 'offline' AND last_heartbeat_at < now() - $1::interval
          ORDER BY agent_id LIMIT $2 FOR UPDATE SKIP LOCKED
      )
- RETURNING agent_id
+ RETURNING agent_id, agent_type
 """
 
 NOW = "SELECT now()"
@@ -352,6 +352,6 @@ async def is_online(db: Connection, agent_id: UUID, *, offline_after: timedelta)
     return online
 
 
-async def mark_silent(db: Connection, *, offline_after: timedelta, limit: int) -> list[UUID]:
-    """Note as offline the agents that have fallen silent, and return them."""
-    return [row["agent_id"] for row in await db.fetch(MARK_SILENT, offline_after, limit)]
+async def mark_silent(db: Connection, *, offline_after: timedelta, limit: int) -> list[tuple[str, UUID]]:
+    """Note as offline the agents that have fallen silent, and return them: (agent_type, agent_id)."""
+    return [(row["agent_type"], row["agent_id"]) for row in await db.fetch(MARK_SILENT, offline_after, limit)]

@@ -142,18 +142,18 @@ class RegistryService:
         async with self._pool.acquire() as db:
             return await queries.is_online(db, agent_id, offline_after=self._offline_after)
 
-    async def mark_silent(self, *, limit: int) -> int:
-        """Note agents that have fallen silent as offline, and return how many."""
+    async def mark_silent(self, *, limit: int) -> list[tuple[str, UUID]]:
+        """Note agents that have fallen silent as offline, and return them: (agent_type, agent_id)."""
         async with transaction(self._pool) as db:
             silent = await queries.mark_silent(db, offline_after=self._offline_after, limit=limit)
             await events.append(
                 db,
                 *(
                     NewEvent(Kind.AGENT_STATUS, "orchestrator", {"status": AgentStatus.OFFLINE}, agent_id=agent_id)
-                    for agent_id in silent
+                    for _, agent_id in silent
                 ),
             )
-        return len(silent)
+        return silent
 
 
 def _fits(update: StatusUpdate, known: Known | None) -> bool:

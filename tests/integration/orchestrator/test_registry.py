@@ -166,7 +166,8 @@ async def test_a_silent_agent_is_offline_and_this_is_told_once(registry: Registr
     assert not await registry.is_online(heartbeat.agent_id)
     [agent] = await registry.list_agents(agent_type=None, status=AgentStatus.OFFLINE)
     assert agent.agent_id == heartbeat.agent_id
-    assert [await registry.mark_silent(limit=10), await registry.mark_silent(limit=10)] == [1, 0]
+    silent = [await registry.mark_silent(limit=10), await registry.mark_silent(limit=10)]
+    assert silent == [[(heartbeat.agent_type, heartbeat.agent_id)], []]
     assert (await events_of(pool))[-1].data == {"status": "offline"}
 
 
