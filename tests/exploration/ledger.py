@@ -85,15 +85,16 @@ def hear(scope: Scope, asked: Ask) -> Write:
 
     def write(ledger: Ledger) -> Written:
         row = ledger.rows[asked.agent]
-        if row.newest is None:
+        newest = row.newest or asked
+        if row.newest is None or (asked.session > newest.session and scope.has(Safeguard.NEW_SESSION)):
             row = Row(asked, asked.limit)
-        elif asked.session > row.newest.session:
-            row = Row(asked, asked.limit) if scope.has(Safeguard.NEW_SESSION) else row._replace(newest=asked)
-        elif asked.session < row.newest.session:
+        if asked.session > newest.session:
+            newest = asked
+        elif asked.session < newest.session:
             return ledger, NOTHING
         limit = max(row.limit, asked.limit)
         lost = max(min(row.lost, row.granted - asked.received), 0) if scope.has(Safeguard.LOST_ONCE) else row.lost
-        newest = row.newest if row.newest is not None and is_newer(row.newest, asked) else asked
+        newest = newest if is_newer(newest, asked) else asked
         row = row._replace(newest=newest, limit=limit, lost=lost)
         return ledger.with_row(asked.agent, row), _one(Heard(asked.agent, asked.session, row.granted))
 

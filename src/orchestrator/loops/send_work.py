@@ -3,6 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from common.broker import topology
@@ -42,23 +43,24 @@ class SendWork:
 
     async def send(self, leased: Sequence[Leased]) -> None:
         """Send leased tasks, with one signature for each message; those of agents without a queue go back."""
-        messages = [(one, self._message(one)) for one in _together(leased)]
         try:
-            await self._broker.publish(*(message for _, message in messages))
+            await self._broker.publish(*map(self._message, _together(leased)))
         except Unroutable:
-            await self._send_each(messages)
+            # The messages of other agents may have been stored: they are sent a second time.
+            await self._send_each([replace(one, again=True) for one in leased])
         except BrokerUnavailable as error:
             log.warning("work.not_sent", extra={"tasks": len(leased), "reason": str(error)})
 
-    async def _send_each(self, messages: Iterable[tuple[Sequence[Leased], Outgoing]]) -> None:
+    async def _send_each(self, leased: Sequence[Leased]) -> None:
         undelivered: list[WorkResult] = []
-        for leased, message in messages:
+        for together in _together(leased):
+            message = self._message(together)
             try:
                 await self._broker.publish(message)
             except Unroutable:
                 undelivered += [
                     not_delivered(one.agent_id, one.task.task_id, attempt=one.attempt, fence=one.fence)
-                    for one in leased
+                    for one in together
                 ]
             except BrokerUnavailable as error:
                 # The broker is away, so there is no point in going on.
