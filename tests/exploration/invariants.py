@@ -85,13 +85,13 @@ def _of_grants(before: State, action: Action, after: State) -> set[str]:
 
 
 def _is_told_again(before: State, after: State, asked: Ask) -> bool:
-    """Say whether there is a grant of every lease that the newest session holds and does not name.
+    """Say whether there is a grant of every lease that a session which lives, and is known, holds and does not name.
 
     So it must be when the session misses more than what is over.
     """
     newest, agent = before.rows[asked.agent].newest, before.agents[asked.agent]
     over = len(_ended(asked.agent, before) - agent.seen)
-    if newest is None or newest.session != asked.session or asked.heard - asked.received <= over:
+    if newest is None or not newest.session == asked.session == agent.session or asked.heard - asked.received <= over:
         return True
     granted = {
         (one.agent, one.task, one.fence) for one in _said(after) if isinstance(one, Grant) and one.age <= asked.age

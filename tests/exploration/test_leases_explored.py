@@ -25,7 +25,6 @@ class Bound:
 
 BOUNDS = {
     "one task, everything that an orchestrator may have in hand": Bound(Scope(most=(1,), agents=1, leases=1), 50_000),
-    "two agents that crash": Bound(Scope(most=(1,), leases=1, renewals=0, hands=False), 35_000),
     "a task that is leased again": Bound(Scope(most=(1,), renewals=0, crashes=0, hands=False), 50_000),
     "two attempts": Bound(Scope(most=(2,), agents=1, renewals=0, crashes=0, hands=False), 35_000),
     "two tasks": Bound(
@@ -33,9 +32,10 @@ BOUNDS = {
     ),
 }
 LARGE = {
-    "two tasks that may be cancelled": Bound(Scope(agents=1, leases=1, renewals=0, crashes=0, hands=False), 150_000),
+    "two agents that crash": Bound(Scope(most=(1,), leases=1, renewals=0, hands=False), 35_000),
+    "two tasks that may be cancelled": Bound(Scope(agents=1, leases=1, renewals=0, crashes=0, hands=False), 200_000),
     "two agents, everything that an orchestrator may have in hand": Bound(
-        Scope(most=(1,), leases=1, renewals=0), 150_000
+        Scope(most=(1,), leases=1, renewals=0), 400_000
     ),
     "two attempts of an agent that crashes": Bound(Scope(most=(2,), agents=1, hands=False), 150_000),
 }
