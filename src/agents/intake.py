@@ -141,7 +141,7 @@ class Intake:
                     self._leave(key, grant)
                 return
         self._see(key)
-        self._slots.receive()
+        self._slots.receive(message.granted)
         now, asked_at = self._clock.monotonic(), self._asked_at(grant, message)
         attempt = Attempt.granted(grant, asked_at=asked_at, signature=message.signature, credit=message.credit)
         if now >= attempt.lease_until or not self._availability.is_open:

@@ -73,10 +73,10 @@ class Slots:
             heard=self._heard,
         )
 
-    def receive(self) -> None:
-        """Count a task that was granted to this session."""
+    def receive(self, granted: int | None = None) -> None:
+        """Count a task that was granted to this session, as one of so many."""
         self._received += 1
-        self.news.ring()
+        self.heard(granted or 0)
 
     def end(self, attempt: Attempt) -> bool:
         """Count the end of an attempt that was received; False when it was counted before."""

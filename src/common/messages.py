@@ -110,12 +110,14 @@ class Grant(Message):
     """Leases of tasks; `signature` (`common.signing.jws`) is over exactly what each of them may run.
 
     `credit` is the number of the message in which the agent asked for them: their leases count from when it was sent.
-    None over HTTP, where the agent knows its claim. `again`: the same leases may have been sent before.
+    None over HTTP, where the agent knows its claim. `granted` is how many tasks its session was granted so far, so that
+    the agent notices what did not come. `again`: the same leases may have been sent before.
     """
 
     tasks: list[GrantedTask] = Field(min_length=1)
     signature: str | None = None
     credit: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
+    granted: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
     again: bool = False
 
 

@@ -65,14 +65,15 @@ def lost_agent() -> str:
         Step(
             0,
             offline + SECOND.total_seconds(),
-            "Work is leased to it while it has credit: nothing shows yet that it is gone. It waits in the agent's queue.",
+            "Work is leased to it while it has credit: nothing shows yet that it is gone. It waits in the agent's "
+            "queue.",
             "`agent_offline_after_seconds`; `leases/queries.py`, `dispatch/queries.py`",
         ),
         Step(
             offline - beat,
             offline + SECOND.total_seconds(),
-            "The agent is offline: no more work is leased to it, and the event `agent.status` says so. What waits in its "
-            "queue and never reached it goes to other agents, without having used an attempt.",
+            "The agent is offline: no more work is leased to it, and the event `agent.status` says so. What waits in "
+            "its queue and never reached it goes to other agents, without having used an attempt.",
             "`agent_offline_after_seconds`; `loops/watch_agents.py`, each second",
         ),
         Step(lease.end - renewal, lease.end, "The lease ends.", "`lease_seconds`"),

@@ -106,12 +106,15 @@ class DispatchService:
                 stored = await queries.store(db, tasks, chosen, events, lease=self._lease, ageing=self._ageing)
                 self._own.add(events, stored.written)
         self._credits.learn(stored.rooms)
-        credit = {room.agent_id: room.credit for room in stored.rooms}
+        rooms = {room.agent_id: room for room in stored.rooms}
         for task in tasks:
             session = stored.claims.get(task.task_id)
             if session is not None:
                 agent_id = chosen[task.task_id]
-                done.leased.append(Leased(task, agent_id, session, FIRST, FIRST, self._lease, credit[agent_id]))
+                room = rooms[agent_id]
+                done.leased.append(
+                    Leased(task, agent_id, session, FIRST, FIRST, self._lease, room.credit, room.granted)
+                )
                 self._given.add(task, agent_id, attempt=FIRST, fence=FIRST)
             elif task.task_id in stored.claims:
                 self._credits.waits_in(task.agent_type)

@@ -149,7 +149,7 @@ class Giving:
             return given
         given.events = [told.claimed(task, asker.agent_id, task.attempt + 1) for task, asker in paired.pairs]
         leased, given.rooms, given.written = await queries.lease(db, paired.pairs, given.events, trial=self._trial)
-        credit = {room.agent_id: room.credit for room in given.rooms}
+        rooms = {room.agent_id: room for room in given.rooms}
         given.leased = [
             Leased(
                 task,
@@ -158,7 +158,8 @@ class Giving:
                 task.attempt + 1,
                 task.fence + 1,
                 asker.lease,
-                credit[asker.agent_id],
+                rooms[asker.agent_id].credit,
+                rooms[asker.agent_id].granted,
             )
             for task, asker in paired.pairs
             if task.task_id in leased

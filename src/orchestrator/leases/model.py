@@ -40,8 +40,8 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """One attempt that was just leased. `task` is as it was before; `credit` and `again` are those of
-    `common.messages.Grant`.
+    """One attempt that was just leased. `task` is as it was before; `credit`, `granted` and `again` are
+    those of `common.messages.Grant`.
     """
 
     task: Task | NewTask
@@ -51,6 +51,7 @@ class Leased:
     fence: int
     lease: timedelta
     credit: int | None = None
+    granted: int | None = None
     again: bool = False
 
 

@@ -88,7 +88,13 @@ class SendWork:
             from_agent=ORCHESTRATOR,
             to_agent=str(first.agent_id),
             priority=first.task.priority,
-            payload=Grant(tasks=tasks, signature=signature, credit=first.credit, again=first.again),
+            payload=Grant(
+                tasks=tasks,
+                signature=signature,
+                credit=first.credit,
+                granted=max((one.granted for one in leased if one.granted is not None), default=None),
+                again=first.again,
+            ),
         )
         return Outgoing(
             topology.work_address(first.task.agent_type, first.agent_id),

@@ -42,6 +42,21 @@ async def test_work_whose_grant_was_lost_is_granted_again_to_the_same_lease(pool
     assert await dispatch(one, 1) == []
 
 
+async def test_work_whose_grant_was_lost_is_granted_again_also_while_other_work_comes_and_goes(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=2)
+    await one.hears(agent)
+    came, lost = await dispatch(one, 2)
+    agent.limit += 1
+    done = {agent.agent_id: agent.credit(heard=2, received=1)}
+    await one.leases.accept([make_result(came.task.task_id, agent.agent_id)], done)
+
+    [third] = await dispatch(one, 1)
+    again = await beat(one, agent, third.task.task_id, heard=third.granted or 0, received=2)
+
+    assert third.granted == 3
+    assert [each.task.task_id for each in again] == [lost.task.task_id]
+
+
 async def test_only_the_lease_of_what_was_lost_begins_anew(pool: Pool) -> None:
     one, agent = Orchestrator(pool), Agent(slots=2)
     await one.hears(agent)

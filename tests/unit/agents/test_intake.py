@@ -123,10 +123,12 @@ class Site:
     def grant(self, **values: Any) -> GrantedTask:
         return make_grant(**{"claim_id": SESSION, "lease_seconds": LEASE, **values})
 
-    async def send(self, *grants: GrantedTask, credit: int | None = None, signed: bool = True) -> None:
+    async def send(
+        self, *grants: GrantedTask, credit: int | None = None, granted: int | None = None, signed: bool = True
+    ) -> None:
         """Send grants in one message, in answer to a message of just now, and wait until it was read."""
         number = self.slots.credit().number if credit is None else credit
-        message = Grant(tasks=list(grants), credit=number)
+        message = Grant(tasks=list(grants), credit=number, granted=granted)
         if self.key is not None and signed:
             tasks, valid = [SignedTask.of(grant) for grant in grants], timedelta(seconds=LEASE)
             signature = sign_grant(self.key, AGENT, tasks, now=self.clock.now(), valid=valid, credit=number)
@@ -178,6 +180,16 @@ def site(tmp_path: Path) -> Open:
             await asyncio.gather(running, return_exceptions=True)
 
     return opened
+
+
+async def test_a_grant_says_how_many_came_before_it(site: Open) -> None:
+    async with site(slots=3) as it:
+        await it.send(it.grant(), granted=3)
+        await eventually(lambda: it.running == 1)
+
+        credit = it.slots.credit()
+
+        assert (credit.received, credit.heard) == (1, 3)
 
 
 async def test_what_was_leased_to_this_process_runs_at_once_and_its_end_makes_room_for_more(site: Open) -> None:

@@ -132,3 +132,13 @@ async def test_a_lease_counts_from_when_its_message_was_about_to_be_sent(monkeyp
 
     assert [slots.asked_at(grant, number) for number in (2, 3)] == [sent[2], sent[3]]
     assert [slots.asked_at(grant, number) for number in (None, 1, 4)] == [None, None, None]
+
+
+async def test_an_agent_notices_by_the_next_grant_that_one_before_did_not_come() -> None:
+    slots = make_slots(2)
+
+    slots.receive(granted=2)
+
+    assert slots.is_more_granted
+    credit = slots.credit()
+    assert (credit.received, credit.heard) == (1, 2)

@@ -1,0 +1,44 @@
+"""An agent dies without a word, and work is leased to it before anything shows that it is gone."""
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from chiffon.client import Client
+from tests.eventually import eventually
+from tests.integration.agents.agent_process import agent_process
+from tests.integration.system.process_agents import ended, identity, online, shell
+from tests.integration.system.processes import server
+from tests.services.rabbitmq_node import Node
+
+
+@pytest.fixture(params=["rabbitmq", "postgresql"])
+def bus(request: pytest.FixtureRequest, rabbitmq: Node, ledger_url: str) -> str:
+    return rabbitmq.new_vhost_url() if request.param == "rabbitmq" else ledger_url
+
+
+@pytest.mark.own_ledger
+async def test_work_that_was_leased_to_an_agent_that_had_died_runs_once_and_without_waiting_for_the_lease(
+    bus: str, ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHIFFON_AGENT_OFFLINE_AFTER_SECONDS", "3")
+    monkeypatch.setenv("CHIFFON_LEASE_SECONDS", "600")
+    starts = tmp_path / "starts"
+    async with server(bus, ledger_url, tmp_path) as running:
+        async with agent_process(bus, tmp_path / "first", slots=2) as first:
+            await online(running.client, tmp_path / "first")
+            await first.kill()
+            tasks = [await shell(running.client, f"echo $CHIFFON_TASK_ID >> {starts}") for _ in range(2)]
+            await eventually(lambda: _run_by(running.client, tmp_path / "first", *tasks))
+        async with agent_process(bus, tmp_path / "next", slots=2):
+            done = await ended(running.client, *tasks)
+
+    assert [(task.status, task.agent_id) for task in done] == [("completed", identity(tmp_path / "next"))] * 2
+    assert sorted(starts.read_text().split()) == sorted(map(str, tasks))
+
+
+async def _run_by(client: Client, state_dir: Path, *tasks: UUID) -> bool:
+    """Say whether the ledger has leased tasks to an agent."""
+    statuses = [await client.status(task) for task in tasks]
+    return [(task.status, task.agent_id) for task in statuses] == [("running", identity(state_dir))] * len(tasks)
