@@ -111,6 +111,8 @@ class Agent:
             services.append(registered)
             await asyncio.wait({stopping, registered}, return_when=asyncio.FIRST_COMPLETED)
             services.append(group.create_task(self._intake.run(), name="intake"))
+            self._slots.open()
+            self._heartbeat.beat_soon()
             await self._until_leaving(stopping)
             await self._leave()
             for service in services:

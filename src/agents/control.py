@@ -97,9 +97,10 @@ class ControlListener:
                 assert_never(order)
 
     def _note_heard(self, heard: Heard, *, answered_at: datetime) -> None:
-        self._hearing.heard(at=self._clock.monotonic())
+        is_own = self._clocks.is_awaited(heard.beat_id)
+        self._hearing.heard(at=self._clock.monotonic(), is_own=is_own)
         # An answer to an earlier process counts what that one was granted.
-        if self._clocks.is_awaited(heard.beat_id):
+        if is_own:
             self._slots.heard(heard.granted or 0)
         self._clocks.heard(heard.beat_id, at=answered_at)
 

@@ -48,7 +48,7 @@ class Hearing:
     @property
     def has_heard(self) -> bool:
         """Whether any beat of this process was answered."""
-        return self._heard_at is not None
+        return self._answered.is_set()
 
     def has_heard_for(self, span: timedelta) -> bool:
         """Whether so much time lies between the first answer and the last."""
@@ -62,14 +62,18 @@ class Hearing:
             self._waiting_since = at
         self._unanswered += 1
 
-    def heard(self, *, at: float) -> None:
-        """An answer came, to whichever beat: so the way there and back works."""
+    def heard(self, *, at: float, is_own: bool = True) -> None:
+        """An answer came, to whichever beat: so the way there and back works.
+
+        `is_own`: it is to a beat of this process, and not of an earlier or another one with this identity.
+        """
         if self._deaf_since is not None:
             log.warning("agent.hears_again", extra={"deaf_seconds": round(at - self._deaf_since, 1)})
         self._heard_at = at
         if self._first_heard_at is None:
             self._first_heard_at = at
-        self._answered.set()
+        if is_own:
+            self._answered.set()
         self.news.ring()
         self._deaf_since = None
         self._reconnects = 0

@@ -26,6 +26,7 @@ from agents.results import as_reported, work_result
 from agents.secrets.resolve import Secrets
 from agents.slots import Slots
 from agents.spool_lines import WrittenResult
+from agents.stopping import StopReason
 from agents.workspace import Workspaces
 from agents.write_gate import Passage, Refusal, WriteGate
 from common.broker.topology import PROGRESS, RESULTS
@@ -138,8 +139,10 @@ class Runner:
             unsent = stream.finish()
             result = written(unsent)
             if stream.is_done:
-                # Counted now, so that the message with the result asks for the next task.
-                self._slots.end(attempt)
+                # Counted now, so that the message with the result asks for the next task. Of one that got no slot it is
+                # counted later: while results are stuck, and slots with them, no more is asked for.
+                if attempt.stop.reason is not StopReason.NO_SLOT:
+                    self._slots.end(attempt)
                 await self._handover.hand_over(result, queue=queue(), kept=kept)
                 return
             # On disk with all output that may not have arrived, before anything waits for the broker.

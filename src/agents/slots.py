@@ -33,6 +33,7 @@ class Slots:
         self._ended = 0
         self._heard = 0
         self._number = 0
+        self._is_open = False
         self._sent_at: OrderedDict[int, float] = OrderedDict()
         # Rings when a task was received, and when the orchestrator said how many it granted.
         self.news = Wake()
@@ -54,12 +55,16 @@ class Slots:
     def release(self) -> None:
         self._free.release()
 
+    def open(self) -> None:
+        """Ask for work from now on: there is what takes it in."""
+        self._is_open = True
+
     def credit(self) -> Credit:
-        """Return how much work to ask for in a message that is about to be sent.
+        """Return how much work to ask for in a message that is about to be sent: none before `open`.
 
         While the agent takes no work the limit stays as it was: what was granted already goes back, and no more comes.
         """
-        if self._availability.is_open:
+        if self._is_open and self._availability.is_open:
             self._limit = self._count + self._ended
         self._number += 1
         self._sent_at[self._number] = self._clock.monotonic()

@@ -19,7 +19,7 @@ from agents.signature_check import SignatureCheck
 from agents.spool_lines import Key
 from common.confinement import Confinement
 from common.errors import ErrorCode
-from common.messages import GrantedTask
+from common.messages import GrantedTask, ResultStatus
 from common.policy.model import Effect, Refused, Ruling, Work
 from common.safeguards import Safeguard, is_on
 
@@ -60,7 +60,12 @@ class Passage:
         return self._permitted.confinement
 
     async def execute(self, context: ExecutionContext) -> Outcome:
-        """Run the work to its end. Raises `OSError` when the journal cannot be written: then nothing ran."""
+        """Run the work to its end, or nothing of it if a stop was ordered before.
+
+        Raises `OSError` when the journal cannot be written: then nothing ran.
+        """
+        if context.stop.reason is not None:
+            return Outcome(ResultStatus.CANCELLED)
         self._gate.note(self._grant)
         self.began = True
         return await self._executor.execute(self._permitted, context)

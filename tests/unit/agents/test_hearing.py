@@ -1,5 +1,6 @@
 """Deaf is who published several heartbeats and heard of none."""
 
+import asyncio
 from datetime import timedelta
 
 from agents.hearing import Hearing
@@ -85,3 +86,14 @@ def test_giving_up_is_a_choice_and_takes_its_time() -> None:
     assert not impatient.must_give_up(now=299)
     assert impatient.must_give_up(now=300)
     assert not patient.must_give_up(now=10_000)
+
+
+async def test_the_answer_to_another_process_does_not_say_that_this_one_is_known() -> None:
+    hearing = make_hearing()
+
+    hearing.heard(at=0, is_own=False)
+    was_known = hearing.has_heard
+    hearing.heard(at=1, is_own=True)
+
+    assert (was_known, hearing.has_heard) == (False, True)
+    await asyncio.wait_for(hearing.answered(), 1)

@@ -71,6 +71,7 @@ class Site:
         self.availability = Availability()
         self.attempts = Attempts()
         self.slots = Slots(slots, SESSION, self.availability, self.clock)
+        self.slots.open()
         self.broker = Results()
         self.key = key
         self.begun = begun

@@ -2,8 +2,8 @@
 
 import errno
 import json
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -80,10 +80,15 @@ async def run(
     *,
     queue: str = RESULTS,
     ahead: list[WorkStatus] | None = None,
+    limit: int = 2,
 ) -> WorkResult:
-    """Run an attempt and return its stored result; `ahead` gets what came before it in the queue."""
+    """Run an attempt and return its stored result; `ahead` gets what came before it in the queue.
+
+    `limit` is how much work is asked for with it: of an attempt that had a slot, one task more than before.
+    """
     broker = MemoryBroker()
     slots = Slots(1, SESSION, Availability(), SystemClock())
+    slots.open()
     await broker.declare(*REPLY_QUEUES)
     async with (
         AsyncExitStack() as stack,
@@ -122,9 +127,8 @@ async def run(
                 ahead.append(message.payload)
             message = decode((await consumer.receive())[-1].body)
     assert isinstance(message.payload, WorkResults)
-    # The attempt has ended when its result is on its way, so the same message asks for the next.
     assert message.payload.credit is not None
-    assert message.payload.credit.limit == 2
+    assert message.payload.credit.limit == limit
     [envelope] = message.payload.results
     assert (envelope.trace_id, envelope.request_id) == (attempt.grant.trace_id, attempt.grant.request_id)
     return envelope.payload
@@ -210,6 +214,38 @@ async def test_work_that_is_stopped_before_it_began_never_begins(
     result = await run(attempt, tmp_path / "work", succeed)
 
     assert (result.status, result.retryable) == (status, retryable)
+
+
+async def test_work_that_is_stopped_while_its_workspace_is_made_never_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt, began = make_attempt(), list[ExecutionContext]()
+    make = Workspaces.open
+
+    @asynccontextmanager
+    async def stopped_meanwhile(*args: Any, **values: Any) -> AsyncIterator[Path]:
+        async with make(*args, **values) as workspace:
+            attempt.stop.order(StopReason.LEASE_LOST, grace=1)
+            yield workspace
+
+    async def begin(context: ExecutionContext) -> Outcome:
+        began.append(context)
+        return Outcome(ResultStatus.COMPLETED)
+
+    monkeypatch.setattr(Workspaces, "open", stopped_meanwhile)
+    result = await run(attempt, tmp_path / "work", begin)
+
+    assert (result.status, result.started, began) == (ResultStatus.FAILED, False, [])
+    assert journaled(tmp_path / "work") == []
+
+
+async def test_an_attempt_that_got_no_slot_asks_for_no_work_in_its_place(tmp_path: Path) -> None:
+    attempt = make_attempt()
+    attempt.stop.order(StopReason.NO_SLOT, grace=0)
+
+    result = await run(attempt, tmp_path / "work", succeed, limit=1)
+
+    assert (result.status, result.started) == (ResultStatus.FAILED, False)
 
 
 async def test_work_that_ended_by_itself_counts_although_it_was_to_be_stopped(tmp_path: Path) -> None:

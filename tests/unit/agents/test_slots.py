@@ -17,7 +17,9 @@ SESSION = UUID(int=8)
 
 
 def make_slots(count: int = 2, *, availability: Availability | None = None, clock: FakeClock | None = None) -> Slots:
-    return Slots(count, SESSION, availability or Availability(), clock or FakeClock())
+    slots = Slots(count, SESSION, availability or Availability(), clock or FakeClock())
+    slots.open()
+    return slots
 
 
 def make_attempt() -> Attempt:
@@ -142,3 +144,12 @@ async def test_an_agent_notices_by_the_next_grant_that_one_before_did_not_come()
     assert slots.is_more_granted
     credit = slots.credit()
     assert (credit.received, credit.heard) == (1, 2)
+
+
+async def test_no_work_is_asked_for_before_there_is_what_takes_it_in() -> None:
+    slots = Slots(2, SESSION, Availability(), FakeClock())
+
+    before = slots.credit().limit
+    slots.open()
+
+    assert (before, slots.credit().limit) == (0, 2)
