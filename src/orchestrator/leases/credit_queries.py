@@ -30,6 +30,7 @@ def credited(parameter: str, *, after: str) -> str:
         UPDATE agent
            SET credit_number = greatest(agent.credit_number, agents.number),
                credit_limit = greatest(agent.credit_limit, agents.most),
+               granted = greatest(agent.granted, agents.received),
                -- What came after all was not lost.
                lost = greatest(least(agent.lost, agent.granted - agents.received), 0)
           FROM agents
@@ -67,7 +68,7 @@ GRANT_AGAIN = f"""
           FROM task
           JOIN unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS session (agent_id, claim_id, missing)
             ON task.agent_id = session.agent_id AND task.claim_id = session.claim_id
-          JOIN agent ON agent.agent_id = session.agent_id
+          JOIN agent ON agent.agent_id = session.agent_id AND agent.boot_id = session.claim_id
          WHERE task.status = 'running' AND task.task_id <> ALL(agent.current_tasks) AND session.missing > agent.lost
            AND task.started_at > now() - 3 * $4::interval AND agent_may_work(agent.agent_id) <> 'shut_out'
          ORDER BY task.task_id
@@ -83,11 +84,18 @@ GRANT_AGAIN = f"""
 # after another, so this is a sum, and only what the newest message says counts: in the meantime a grant may have come,
 # and what it was for have ended.
 NOTE_LOST = """
-    UPDATE agent SET lost = greatest(agent.lost, least(new.lost, agent.granted - new.received))
-      FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
-             AS new (agent_id, session, number, received, lost)
-     WHERE agent.agent_id = new.agent_id AND agent.boot_id = new.session AND agent.credit_number = new.number
-       AND agent.lost < new.lost
+    WITH held AS MATERIALIZED (
+        SELECT new.*
+          FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[])
+                 AS new (agent_id, session, number, received, lost)
+          JOIN agent ON agent.agent_id = new.agent_id AND agent.boot_id = new.session
+                    AND agent.credit_number = new.number AND agent.lost < new.lost
+         ORDER BY agent.agent_id
+           FOR UPDATE OF agent
+    )
+    UPDATE agent SET lost = greatest(agent.lost, least(held.lost, agent.granted - held.received))
+      FROM held
+     WHERE agent.agent_id = held.agent_id
 """
 
 

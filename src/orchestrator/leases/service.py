@@ -101,7 +101,7 @@ class LeaseService:
     def learn(self, rooms: Sequence[Room]) -> None:
         """Note what room agents have, and look for work when some waits."""
         self._credits.learn(rooms)
-        if self._credits.tasks_wait and rooms:
+        if self._credits.tasks_wait and any(one.room > 0 for one in rooms):
             self._relay.ring()
 
     async def settle(self, credits: Mapping[UUID, Credit]) -> list[Leased]:

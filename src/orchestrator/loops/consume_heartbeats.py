@@ -87,8 +87,14 @@ def _credits(updates: Sequence[StatusUpdate]) -> dict[UUID, Credit]:
 
 
 def _heard(updates: Sequence[StatusUpdate], granted: Mapping[UUID, int]) -> list[tuple[UUID, Heard]]:
+    # What the ledger says of an agent is about the process of its newest heartbeat.
+    newest = {update.agent_id: update.boot_id for update in updates}
+
+    def granted_to(update: StatusUpdate) -> int | None:
+        return granted.get(update.agent_id) if update.boot_id == newest[update.agent_id] else None
+
     return [
-        (update.agent_id, Heard(beat_id=update.beat_id, granted=granted.get(update.agent_id)))
+        (update.agent_id, Heard(beat_id=update.beat_id, granted=granted_to(update)))
         for update in updates
         if update.beat_id is not None
     ]

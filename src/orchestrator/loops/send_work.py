@@ -8,11 +8,12 @@ from uuid import UUID
 
 from common.broker import topology
 from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
-from common.messages import Grant, WorkResult
+from common.messages import Grant
 from common.protocol import ORCHESTRATOR, WorkRequestEnvelope, encode
 from orchestrator.leases.grants import granted, not_delivered
 from orchestrator.leases.model import Leased
 from orchestrator.leases.service import LeaseService
+from orchestrator.loops.agent_queues import give_queues
 from orchestrator.loops.aside import Aside
 from orchestrator.signing.signer import Signer
 
@@ -46,28 +47,34 @@ class SendWork:
         try:
             await self._broker.publish(*map(self._message, _together(leased)))
         except Unroutable:
-            # The messages of other agents may have been stored: they are sent a second time.
-            await self._send_each([replace(one, again=True) for one in leased])
+            await self._send_each(leased)
         except BrokerUnavailable as error:
             log.warning("work.not_sent", extra={"tasks": len(leased), "reason": str(error)})
 
     async def _send_each(self, leased: Sequence[Leased]) -> None:
-        undelivered: list[WorkResult] = []
+        """Send leased tasks, of which some were sent a moment ago; the agents without a queue get one."""
+        without: list[Leased] = []
         for together in _together(leased):
-            message = self._message(together)
+            message = self._message([replace(one, again=True) for one in together])
             try:
                 await self._broker.publish(message)
             except Unroutable:
-                undelivered += [
-                    not_delivered(one.agent_id, one.task.task_id, attempt=one.attempt, fence=one.fence)
-                    for one in together
-                ]
+                without += together
             except BrokerUnavailable as error:
                 # The broker is away, so there is no point in going on.
                 log.warning("work.not_sent", extra={"to": message.address.routing_key, "reason": str(error)})
                 break
+        if not without:
+            return
+        log.warning("work.undeliverable", extra={"tasks": len(without)})
+        await give_queues(self._broker, {one.agent_id: one.task.agent_type for one in without})
+        # What was sent in an earlier message may be with its agent: that lease ends by itself.
+        undelivered = [
+            not_delivered(one.agent_id, one.task.task_id, attempt=one.attempt, fence=one.fence)
+            for one in without
+            if not one.again
+        ]
         if undelivered:
-            log.warning("work.undeliverable", extra={"tasks": len(undelivered)})
             await self._leases.accept(undelivered)
 
     def _message(self, leased: Sequence[Leased]) -> Outgoing:

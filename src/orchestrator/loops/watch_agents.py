@@ -6,11 +6,12 @@ from contextlib import suppress
 from uuid import UUID
 
 from common.broker import topology
-from common.broker.base import Broker, BrokerUnavailable, Consumer, Delivery, Queue
+from common.broker.base import Broker, BrokerUnavailable, Consumer, Delivery, NotPermitted
 from common.messages import WorkResult
 from common.protocol import UnreadableMessage, WorkRequestEnvelope, decode
 from orchestrator.leases.grants import not_delivered
 from orchestrator.leases.service import LeaseService
+from orchestrator.loops.agent_queues import give_queues
 from orchestrator.registry.service import RegistryService
 
 log = logging.getLogger(__name__)
@@ -30,18 +31,27 @@ class WatchAgents:
         self._leases = leases
         self._broker = broker
         self._batch = batch
+        # (agent_type, agent_id) of those whose queues were not looked at yet.
+        self._silent: list[tuple[str, UUID]] = []
 
     async def run_once(self) -> int:
         silent = await self._registry.mark_silent(limit=self._batch)
-        for agent_type, agent_id in silent:
-            # While the broker is away the leases end by themselves.
-            with suppress(BrokerUnavailable):
-                await self._take_back(topology.work_queue(agent_type, agent_id), agent_id)
+        self._silent += silent
+        while self._silent:
+            agent_type, agent_id = self._silent[-1]
+            try:
+                await self._take_back(agent_type, agent_id)
+            except NotPermitted as error:
+                log.warning("work.not_taken_back", extra={"agent_id": agent_id, "reason": str(error)})
+            except BrokerUnavailable:
+                break
+            self._silent.pop()
         return len(silent)
 
-    async def _take_back(self, queue: Queue, agent_id: UUID) -> None:
+    async def _take_back(self, agent_type: str, agent_id: UUID) -> None:
+        queue = topology.work_queue(agent_type, agent_id)
         waiting = await self._broker.depth(queue.name)
-        if waiting == 0:
+        if waiting == 0 or await self._registry.is_online(agent_id):
             return
         async with self._broker.consume(queue.name, prefetch=waiting) as consumer:
             deliveries = await _received(consumer, waiting)
@@ -51,11 +61,11 @@ class WatchAgents:
             # Gone for certain before others get the tasks. After an acknowledgement that is lost the message would
             # come again, and the agent begin what another runs.
             await self._broker.delete(queue.name)
-            await self._broker.declare(queue, keep=False)
         undelivered = [result for delivery in deliveries for result in _never_there(delivery, agent_id)]
         log.warning("work.taken_back", extra={"agent_id": agent_id, "tasks": len(undelivered)})
         if undelivered:
             await self._leases.accept(undelivered)
+        await give_queues(self._broker, {agent_id: agent_type})
 
 
 async def _received(consumer: Consumer, waiting: int) -> list[Delivery]:

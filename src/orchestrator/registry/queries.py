@@ -64,14 +64,14 @@ AHEAD = "greatest(least(new.sent_at, now() + interval '1000 years'), now() - int
 # The pool is that of the first registration: of two at once that name different pools, one counts.
 UPSERT = f"""
     INSERT INTO agent (agent_id, agent_type, status, hostname, version, work_types, slots, current_tasks, resources,
-                       started_at, labels, clock_off_by, boot_id, schemas, credit_number, credit_limit)
+                       started_at, labels, clock_off_by, boot_id, schemas, credit_number, credit_limit, granted)
     SELECT new.agent_id, new.agent_type, new.status, new.hostname, new.version,
            ARRAY(SELECT jsonb_array_elements_text(new.work_types::jsonb)), new.slots,
            ARRAY(SELECT jsonb_array_elements_text(new.current_tasks::jsonb))::uuid[], new.resources, new.started_at,
            new.labels,
            CASE WHEN new.sent_at IS NULL THEN (SELECT clock_off_by FROM agent WHERE agent.agent_id = new.agent_id)
                 WHEN abs(extract(epoch FROM {AHEAD})) > $15 THEN {AHEAD} END,
-           new.boot_id, new.schemas, new.credit_number, new.credit_limit
+           new.boot_id, new.schemas, new.credit_number, new.credit_limit, new.received
       FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
                   $9::jsonb[], $10::timestamptz[], $11::jsonb[], $12::timestamptz[], $13::uuid[], $14::jsonb[],
                   $16::bigint[], $17::bigint[], $18::bigint[])
@@ -86,14 +86,16 @@ UPSERT = f"""
            boot_id = excluded.boot_id,
            schemas = CASE WHEN excluded.schemas = '{{}}' THEN agent.schemas ELSE excluded.schemas END,
            boot_before = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.boot_before ELSE agent.boot_id END,
-           -- A new session has been granted nothing yet.
+           -- A session was granted at least what it received, also if the ledger has forgotten it: a process that is
+           -- heard again after another one, or after its agent's row was lost.
            credit_number = CASE WHEN agent.boot_id = excluded.boot_id
                                 THEN greatest(agent.credit_number, excluded.credit_number)
                                 ELSE excluded.credit_number END,
            credit_limit = CASE WHEN agent.boot_id = excluded.boot_id
                                THEN greatest(agent.credit_limit, excluded.credit_limit)
                                ELSE excluded.credit_limit END,
-           granted = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.granted ELSE 0 END,
+           granted = CASE WHEN agent.boot_id = excluded.boot_id THEN greatest(agent.granted, excluded.granted)
+                          ELSE excluded.granted END,
            lost = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.lost ELSE 0 END,
            worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
      WHERE agent.agent_type = excluded.agent_type
@@ -129,6 +131,7 @@ BEAT = f"""
            schemas = CASE WHEN held.schemas = '{{}}' THEN agent.schemas ELSE held.schemas END,
            credit_number = greatest(agent.credit_number, held.credit_number),
            credit_limit = greatest(agent.credit_limit, held.credit_limit),
+           granted = greatest(agent.granted, held.received),
            -- What came after all was not lost.
            lost = greatest(least(agent.lost, agent.granted - held.received), 0)
       FROM held

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from common.messages import StatusUpdate
+from common.messages import Credit, StatusUpdate
 from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
@@ -133,6 +133,28 @@ async def test_a_fleet_that_was_copied_costs_no_more_statements_than_one_agent_o
             return asked
 
         assert await asked_for(5) == await asked_for(1)
+
+
+@pytest.mark.parametrize("was", ["after another process", "after its row was lost", "with an older row"])
+async def test_a_process_that_is_heard_again_has_room_for_no_more_than_its_slots(
+    registry: RegistryService, pool: Pool, was: str
+) -> None:
+    process = Process(registry, uuid4())
+
+    def says(number: int, limit: int, received: int) -> Credit:
+        return Credit(session=process.boot_id, number=number, limit=limit, received=received)
+
+    await registry.record([process.update(credit=says(1, 4, 0))])
+    if was == "after another process":
+        await Process(registry, process.agent_id).beat()
+    elif was == "after its row was lost":
+        async with pool.acquire() as db:
+            await db.execute("DELETE FROM agent")
+
+    recorded = await registry.record([process.update(credit=says(2, 1000, 997))])
+
+    # 997 came, of which 996 have ended: of its four slots one is taken.
+    assert [one.room for one in recorded.rooms] == [3]
 
 
 async def test_an_agent_that_is_started_again_is_no_second_process(registry: RegistryService, pool: Pool) -> None:

@@ -1,5 +1,6 @@
 """Leased work travels together: one message for the tasks of one agent and one priority, and none is lost."""
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -113,3 +114,31 @@ async def test_an_agent_without_a_queue_keeps_the_work_of_no_other(
     for task_id, stored in statuses.items():
         assert stored.status is (Status.RUNNING if task_id in of_there else Status.PENDING)
         assert stored.starts == (1 if task_id in of_there else 0)
+
+
+async def test_an_agent_whose_queue_is_gone_has_one_for_the_next_task(
+    at: Orchestrator, send: SendWork, broker: MemoryBroker
+) -> None:
+    agent = Agent(slots=2)
+    await at.hears(agent)
+    await send.send((await at.dispatch(make_new_task())).leased)
+    task = make_new_task()
+
+    await send.send((await at.dispatch(task)).leased)
+
+    [(_, envelope)] = await sent_to(broker, agent)
+    assert tasks_of(envelope) == [task.task_id]
+
+
+async def test_work_that_was_sent_before_stays_leased_when_its_agent_has_no_queue_any_more(
+    at: Orchestrator, send: SendWork, broker: MemoryBroker
+) -> None:
+    agent, task = await heard(at, broker, 1), make_new_task()
+    leased = (await at.dispatch(task)).leased
+    await send.send(leased)
+    await broker.delete(topology.work_queue("infra", agent.agent_id).name)
+
+    await send.send([replace(one, again=True) for one in leased])
+
+    stored = await at.tasks.get(task.task_id)
+    assert (stored.status, stored.starts) == (Status.RUNNING, 1)

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from common.broker import topology
-from common.broker.base import Queue
+from common.broker.base import BrokerUnavailable, Queue
 from common.broker.memory import MemoryBroker
 from common.lifecycle import Status
 from orchestrator.database.pool import Pool
@@ -137,3 +137,42 @@ async def test_a_queue_in_which_nothing_waits_stays_as_it_is(
         [once_more] = await consumer.receive()
         assert once_more.body == delivery.body
     assert (await at.tasks.get(task_id)).status is Status.RUNNING
+
+
+async def test_what_waits_is_taken_back_when_the_broker_is_there_again(
+    at: Orchestrator, broker: MemoryBroker, pool: Pool, watch: WatchAgents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = Agent(slots=1)
+    task_id = await leased_to(at, broker, silent)
+
+    async def away(queue: str) -> int:
+        raise BrokerUnavailable("away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(broker, "depth", away)
+        await falls_silent(pool, silent, watch)
+    assert (await at.tasks.get(task_id)).status is Status.RUNNING
+
+    await watch.run_once()
+
+    assert (await at.tasks.get(task_id)).status is Status.PENDING
+
+
+async def test_nothing_is_taken_from_an_agent_that_was_heard_again_meanwhile(
+    at: Orchestrator, broker: MemoryBroker, pool: Pool, watch: WatchAgents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = Agent(slots=1)
+    task_id = await leased_to(at, broker, silent)
+
+    async def away(queue: str) -> int:
+        raise BrokerUnavailable("away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(broker, "depth", away)
+        await falls_silent(pool, silent, watch)
+    await at.hears(silent)
+
+    await watch.run_once()
+
+    assert (await at.tasks.get(task_id)).status is Status.RUNNING
+    assert await broker.depth(queue_of(silent).name) == 1
