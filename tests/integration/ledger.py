@@ -61,9 +61,18 @@ async def lease_to(
     claims = [told.claimed(task, agent_id, task.attempt + 1) for task in wanted]
     async with pool.acquire() as db:
         got, rooms, _ = await queries.lease(db, [(task, asker) for task in wanted], claims, trial=timedelta(minutes=1))
-    room = {room.agent_id: room for room in rooms}[agent_id]
+    of_agent = {room.agent_id: room for room in rooms}
     return [
-        Leased(task, agent_id, session, task.attempt + 1, task.fence + 1, lease, room.credit, room.granted)
+        Leased(
+            task,
+            agent_id,
+            session,
+            task.attempt + 1,
+            task.fence + 1,
+            lease,
+            of_agent[agent_id].credit,
+            of_agent[agent_id].granted,
+        )
         for task in wanted
         if task.task_id in got
     ]

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -15,6 +16,7 @@ from common.config import SharedSettings
 from common.errors import ErrorCode
 from common.messages import AgentStatus, ResultStatus
 from tests.eventually import eventually
+from tests.factories import make_grant
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
 
@@ -32,19 +34,23 @@ async def test_the_first_heartbeat_registers_the_agent(
     await eventually(lambda: len(orchestrator.heartbeats) >= 3)
 
 
-async def test_an_agent_touches_no_work_before_its_registration_was_answered(
+async def test_an_agent_touches_no_work_and_asks_for_none_before_its_registration_was_answered(
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent, broker: Broker
 ) -> None:
     orchestrator.hears = False
-    task_id = await orchestrator.dispatch("echo", message="x")
-    await start_agent()
-    await eventually(lambda: len(orchestrator.heartbeats) >= 4)
-    waiting = await broker.depth(orchestrator.work_queue)
+    await start_agent(slots=2)
+    await eventually(lambda: orchestrator.heartbeats)
+    await orchestrator.send_grant(make_grant(claim_id=uuid4()))
+    beats = len(orchestrator.heartbeats)
+    await eventually(lambda: len(orchestrator.heartbeats) >= beats + 3)
+    waiting, limit = await broker.depth(orchestrator.work_queue), orchestrator.credits[-1].limit
 
     orchestrator.hears = True
-    await eventually(lambda: orchestrator.results[task_id])
+    task_id = await orchestrator.dispatch("echo", message="x")
+    await orchestrator.ended(task_id)
 
-    assert waiting == 1
+    assert (waiting, limit) == (1, 0)
+    assert await broker.depth(orchestrator.work_queue) == 0
 
 
 OWN = "tests.unit.agents.executor_classes:Labelled"
