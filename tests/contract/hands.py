@@ -11,7 +11,7 @@ from chiffon.errors import ApiError
 from chiffon.http import Http
 from common.broker.base import Broker, Consumer, Outgoing
 from common.broker.topology import HEARTBEATS, RESULTS, control_queue, reply_address, work_queue
-from common.messages import Credit, Grant, Lease, ResultStatus, Stored, Stream, WorkResult
+from common.messages import AgentStatus, Credit, Grant, Lease, ResultStatus, Stored, Stream, WorkResult
 from common.orders import Heard, Order
 from common.protocol import (
     ControlEnvelope,
@@ -93,6 +93,13 @@ class BrokerHand:
         while not (isinstance(order := await self._order(), Heard) and order.beat_id == beat.beat_id):
             pass
         self._credit = self._credit.model_copy(update={"heard": order.granted or 0})
+
+    async def leave(self) -> None:
+        """Say goodbye."""
+        beat = make_heartbeat(
+            self.agent_id, agent_type=self._pool, boot_id=self._credit.session, status=AgentStatus.OFFLINE
+        )
+        await self._say(HEARTBEATS, StatusUpdateEnvelope(**self._from(), payload=beat))
 
     async def take(self) -> Held:
         await self.beat(limit=self._credit.limit + 1)

@@ -20,6 +20,7 @@ from chiffon.rabbitmq import plan
 from chiffon.rabbitmq.credentials import new_password
 from common.broker import topology
 from common.broker.base import Address, Outgoing
+from common.messages import AgentStatus
 from common.orders import Control
 from common.protocol import (
     ORCHESTRATOR,
@@ -199,14 +200,15 @@ async def test_a_stolen_credential_declares_binds_deletes_and_purges_nothing_of_
 
 
 async def test_work_that_a_thief_asks_for_and_purges_is_run_by_another_agent(guarded: Guarded, stolen: Account) -> None:
-    task_id = uuid4()
+    task_id, beat, key = uuid4(), asking(stolen, limit=1), f"{stolen.agent_id}.heartbeats"
     async with thief(stolen) as connection:
-        await say(connection, asking(stolen, limit=1), key=f"{stolen.agent_id}.heartbeats", user=stolen.user)
+        await say(connection, beat, key=key, user=stolen.user)
         await eventually(lambda: is_online(guarded, stolen), timeout=30)
         await guarded.system.client.dispatch("echo", {"message": "x"}, task_id=task_id, idempotent=True)
         await eventually(lambda: guarded.system.broker.depth(stolen.work))
 
         await (await (await connection.channel()).get_queue(stolen.work, ensure=False)).purge()
+        await say(connection, goodbye(beat), key=key, user=stolen.user)
     assert await guarded.system.broker.depth(stolen.work) == 0
 
     other = await guarded.add_agent("infra")
@@ -226,6 +228,11 @@ def asking(account: Account, *, limit: int, agent_type: str | None = None) -> St
         credit=make_credit(session=session, limit=limit),
     )
     return StatusUpdateEnvelope(from_agent=str(account.agent_id), to_agent=ORCHESTRATOR, payload=beat)
+
+
+def goodbye(beat: StatusUpdateEnvelope) -> StatusUpdateEnvelope:
+    """Return the last heartbeat of the agent that said the other: the next test need not wait until it is silent."""
+    return beat.model_copy(update={"payload": beat.payload.model_copy(update={"status": AgentStatus.OFFLINE})})
 
 
 async def test_a_thief_cannot_say_anything_under_the_name_or_the_key_of_another(
@@ -394,12 +401,14 @@ async def test_a_stolen_credential_gets_no_work_of_another_pool_whatever_it_says
         key = f"{stolen.agent_id}.heartbeats"
         await say(connection, asking(stolen, limit=2, agent_type="desktop"), key=key, user=stolen.user)
         [letter, *_] = await eventually(lambda: system.dead_letters(before + 1), timeout=30)
-        await say(connection, asking(stolen, limit=2), key=key, user=stolen.user)
+        beat = asking(stolen, limit=2)
+        await say(connection, beat, key=key, user=stolen.user)
         await eventually(lambda: is_online(guarded, stolen), timeout=30)
         await system.client.dispatch("shell_script", {"script": "echo secret"}, task_id=waiting)
         await system.client.dispatch("echo", {"message": "x"}, task_id=own)
         async with asyncio.timeout(30):
             got = await work.get()
+        await say(connection, goodbye(beat), key=key, user=stolen.user)
 
     assert letter.reason.startswith("forged: ")
     assert isinstance(got, WorkRequestEnvelope)
@@ -433,6 +442,7 @@ async def test_a_heartbeat_over_rabbitmq_widens_no_label_that_permits_or_was_pin
             beat = StatusUpdateEnvelope(payload=make_heartbeat(account.agent_id, labels=labels), **said)
             await say(connection, beat, key=f"{account.agent_id}.heartbeats", user=account.user)
         await eventually(lambda: is_online(guarded, account), timeout=30)
+        await say(connection, goodbye(beat), key=f"{account.agent_id}.heartbeats", user=account.user)
     [letter, *_] = await eventually(lambda: guarded.system.dead_letters(before + 1), timeout=30)
 
     [agent] = [one for one in await guarded.system.client.agents() if one.agent_id == account.agent_id]

@@ -211,6 +211,7 @@ async def test_work_is_readable_to_anyone_who_speaks_the_protocol(system: System
         await system.client.dispatch("echo", {"message": "x"}, task_id=task_id, trace_id=trace_id, priority=4)
 
         envelope = await hand.next_work()
+        await hand.leave()
 
     [task] = envelope.payload.tasks
     assert (envelope.type, envelope.priority, task.trace_id) == ("work_request", 4, trace_id)

@@ -8,7 +8,7 @@ import pytest
 from chiffon.client import Client
 from tests.eventually import eventually
 from tests.integration.agents.agent_process import agent_process
-from tests.integration.system.process_agents import ended, identity, online, shell
+from tests.integration.system.process_agents import ended, identity, shell
 from tests.integration.system.processes import server
 from tests.services.rabbitmq_node import Node
 
@@ -22,12 +22,13 @@ def bus(request: pytest.FixtureRequest, rabbitmq: Node, ledger_url: str) -> str:
 async def test_work_that_was_leased_to_an_agent_that_had_died_runs_once_and_without_waiting_for_the_lease(
     bus: str, ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CHIFFON_AGENT_OFFLINE_AFTER_SECONDS", "3")
+    monkeypatch.setenv("CHIFFON_AGENT_OFFLINE_AFTER_SECONDS", "5")
     monkeypatch.setenv("CHIFFON_LEASE_SECONDS", "600")
     starts = tmp_path / "starts"
     async with server(bus, ledger_url, tmp_path) as running:
         async with agent_process(bus, tmp_path / "first", slots=2) as first:
-            await online(running.client, tmp_path / "first")
+            # With the result of a task it asks for as many as it has slots.
+            await ended(running.client, await shell(running.client, "true"))
             await first.kill()
             tasks = [await shell(running.client, f"echo $CHIFFON_TASK_ID >> {starts}") for _ in range(2)]
             await eventually(lambda: _run_by(running.client, tmp_path / "first", *tasks))
