@@ -190,5 +190,6 @@ def refusals_documented(document: dict[str, Any]) -> dict[str, Any]:
             answers = operation["responses"]
             answers.setdefault("422", {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."})
             if method in WITH_A_BODY:
+                answers["413"] = {"content": ERROR_CONTENT, "description": "The body is too large (1002)."}
                 answers["415"] = {"content": ERROR_CONTENT, "description": "The body is not JSON in UTF-8 (1002)."}
     return document
