@@ -9,10 +9,10 @@ from uuid import UUID
 from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
-from orchestrator.events.queries import WRITE, Written
-from orchestrator.leases.credit_queries import rooms_of
+from orchestrator.events.queries import Written
+from orchestrator.leases.credit_queries import returned
 from orchestrator.registry.model import Room
-from orchestrator.registry.queries import ROOM
+from orchestrator.registry.queries import ROOM, ROOM_COLUMNS, rooms_of
 from orchestrator.tasks.columns import columns
 from orchestrator.tasks.model import NewTask
 
@@ -85,28 +85,13 @@ STORE = (
         UPDATE agent SET granted = agent.granted + leased.tasks
           FROM (SELECT agent_id, count(*) AS tasks FROM stored WHERE agent_id IS NOT NULL GROUP BY agent_id) AS leased
          WHERE agent.agent_id = leased.agent_id
-     RETURNING agent.agent_id, {ROOM} AS room, agent.credit_number AS credit, agent.granted
-    ), told AS MATERIALIZED (
-        SELECT event.*
-          FROM unnest($26::text[], $27::text[], $28::text[], $29::uuid[], $30::uuid[], $31::uuid[], $32::uuid[],
-                      $33::smallint[], $34::bytea[])
-                 WITH ORDINALITY AS event (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
-                                           position)
-          JOIN stored USING (task_id)
-         WHERE event.kind <> 'task.claimed' OR event.agent_id = stored.agent_id
+     RETURNING {ROOM_COLUMNS}
     ), """  # noqa: S608 - constants only
-    + WRITE
-    + """
-    SELECT task_id, claim_id, NULL::uuid AS agent_id, NULL::bigint AS room, NULL::bigint AS credit,
-           NULL::bigint AS granted, NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions
-      FROM stored
-     UNION ALL
-    SELECT NULL, NULL, agent_id, room, credit, granted, NULL, NULL, NULL FROM credited
-     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, before, at, positions
-      FROM numbers
-     WHERE (SELECT count(*) FROM tried) + (SELECT count(*) FROM credited) >= 0
-"""
+    + events.told(
+        26, of="JOIN stored USING (task_id) WHERE event.kind <> 'task.claimed' OR event.agent_id = stored.agent_id"
+    )
+    + returned("task_id, claim_id", of="stored")
+    + "WHERE (SELECT count(*) FROM tried) + (SELECT count(*) FROM credited) >= 0"
 )
 
 # Planning takes as long as storing one task. The planner keeps the plan of a statement when one that is made for the

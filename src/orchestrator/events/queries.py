@@ -39,19 +39,27 @@ WRITE = """
     )
 """
 
-# As `WRITE`, for what was changed before.
-APPEND = (
+TYPES = ("text", "text", "text", "uuid", "uuid", "uuid", "uuid", "smallint", "bytea")
+
+
+def told(first: int, *, of: str = "") -> str:
+    """Return the CTE `told`, and `WRITE` behind it.
+
+    `first` is the number of the first of the nine parameters that `columns` makes; `of` joins and chooses the events.
     """
-    WITH told AS MATERIALIZED (
-        SELECT *
-          FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[],
-                      $8::smallint[], $9::bytea[])
-                 WITH ORDINALITY AS new (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
-                                         position)
-    ), """  # noqa: S608 - constants only
-    + WRITE
-    + "SELECT"
-)
+    parameters = ", ".join(f"${first + place}::{type_name}[]" for place, type_name in enumerate(TYPES))
+    return f"""
+    told AS MATERIALIZED (
+        SELECT event.*
+          FROM unnest({parameters})
+                 WITH ORDINALITY AS event (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
+                                           position)
+          {of}
+    ), {WRITE}"""  # noqa: S608 - constants only
+
+
+# For what was changed before.
+APPEND = "WITH " + told(1) + "SELECT"
 
 HEAD = "SELECT seq FROM event_head"
 OLDEST = "SELECT coalesce((SELECT min(seq) FROM event), (SELECT seq + 1 FROM event_head))"
@@ -113,7 +121,7 @@ async def append(db: Connection, *events: NewEvent) -> None:
 
 
 def columns(events: Sequence[NewEvent]) -> tuple[list[Any], ...]:
-    """Return the nine columns of `told`, but for the position, for a statement that ends with `WRITE`."""
+    """Return the nine columns of `told`, but for the position, for a statement with `told`."""
     entries = [entry_of(event) for event in events]
     return (
         [event.kind for event in events],

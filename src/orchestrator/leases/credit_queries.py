@@ -1,16 +1,14 @@
 """SQL about credit: how much work agents ask for, what they were granted, and which grants were lost."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from common.messages import Credit
 from orchestrator.database.pool import Connection
 from orchestrator.registry.model import Room
-from orchestrator.registry.queries import ROOM
+from orchestrator.registry.queries import ROOM_COLUMNS, credit_taken_in, rooms_of
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 
@@ -19,49 +17,44 @@ def credited(parameter: str, *, after: str) -> str:
     """Return CTEs that take in credit, once the CTE `after` holds its rows; the last one, `credited`, has the room."""
     return f"""
     agents AS MATERIALIZED (
-        SELECT agent.agent_id, said.number, said.most, said.received
+        SELECT agent.agent_id, said.credit_number, said.credit_limit, said.received
           FROM jsonb_to_recordset({parameter}::jsonb)
-                 AS said (agent_id uuid, session uuid, number bigint, most bigint, received bigint)
+                 AS said (agent_id uuid, session uuid, credit_number bigint, credit_limit bigint, received bigint)
           JOIN agent ON agent.agent_id = said.agent_id AND agent.boot_id = said.session
          WHERE (SELECT count(*) FROM {after}) >= 0
          ORDER BY agent.agent_id
            FOR UPDATE OF agent
     ), credited AS (
         UPDATE agent
-           SET credit_number = greatest(agent.credit_number, agents.number),
-               credit_limit = greatest(agent.credit_limit, agents.most),
-               granted = greatest(agent.granted, agents.received),
-               -- What came after all was not lost.
-               lost = greatest(least(agent.lost, agent.granted - agents.received), 0)
+           SET {credit_taken_in("agents").lstrip()}
           FROM agents
          WHERE agent.agent_id = agents.agent_id
-     RETURNING agent.agent_id, {ROOM} AS room, agent.credit_number AS credit, agent.granted
+     RETURNING {ROOM_COLUMNS}
     )"""  # noqa: S608 - constants only
 
 
 CREDIT = "WITH " + credited("$1", after="(SELECT) AS nothing") + " SELECT * FROM credited"  # noqa: S608 - constants only
 
 
-def returned() -> str:
-    """Return what stands behind `events.WRITE` in statements that change leases.
+def returned(columns: str, *, of: str) -> str:
+    """Return the end of a statement that changes leases, behind `events.told`.
 
-    It returns the tasks that were changed, each with the fence of its attempt; what the agents have room for; what was
-    told.
+    It returns two columns of the CTE `of`, with the tasks; the room of the agents in `credited`; and what was told.
     """
-    return """
-    SELECT task_id, fence, NULL::uuid AS agent_id, NULL::bigint AS room, NULL::bigint AS credit,
-           NULL::bigint AS granted, NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions
-      FROM tried
+    return f"""
+    SELECT {columns}, NULL::uuid AS agent_id, NULL::bigint AS room, NULL::bigint AS credit, NULL::bigint AS granted,
+           NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions
+      FROM {of}
      UNION ALL
     SELECT NULL, NULL, agent_id, room, credit, granted, NULL, NULL, NULL FROM credited
      UNION ALL
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, before, at, positions FROM numbers
-"""
+"""  # noqa: S608 - constants only
 
 
 # Running tasks of a session that its agent does not name in its heartbeat, if it misses more than was noted as lost
-# before: else what it does not name is on its way. Their leases begin anew, since the agent
-# counts them from that heartbeat; those that an agent still has not got after three times a lease are left to end.
+# before: else what it does not name is on its way. Their leases begin anew, since the agent counts them from that
+# heartbeat; those that an agent still has not got after three times a lease are left to end.
 GRANT_AGAIN = f"""
     WITH held AS (
         SELECT task.task_id
@@ -128,21 +121,14 @@ async def note_lost(db: Connection, credits: Mapping[UUID, Credit], lost: Mappin
         )
 
 
-def rooms_of(rows: Iterable[asyncpg.Record]) -> list[Room]:
-    """Find what a statement returned of the agents' room."""
-    return [
-        Room(row["agent_id"], row["room"], row["credit"], row["granted"]) for row in rows if row["agent_id"] is not None
-    ]
-
-
 def credit_rows(credits: Mapping[UUID, Credit]) -> list[dict[str, Any]]:
     """Return the parameter of `credited`: what agents ask for, in one list."""
     return [
         {
             "agent_id": str(agent_id),
             "session": str(one.session),
-            "number": one.number,
-            "most": one.limit,
+            "credit_number": one.number,
+            "credit_limit": one.limit,
             "received": one.received,
         }
         for agent_id, one in credits.items()

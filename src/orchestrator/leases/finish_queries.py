@@ -14,11 +14,12 @@ from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
 from orchestrator.events.queries import Written
-from orchestrator.leases.credit_queries import credit_rows, credited, returned, rooms_of
+from orchestrator.leases.credit_queries import credit_rows, credited, returned
 from orchestrator.leases.model import End
 from orchestrator.leases.rules import Attempt
 from orchestrator.output.model import NewChunk
 from orchestrator.registry.model import Room
+from orchestrator.registry.queries import rooms_of
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 
@@ -86,17 +87,9 @@ FINISH = (
         SELECT position FROM tried
          UNION ALL
         SELECT position FROM stored JOIN piece USING (task_id, attempt, stream, byte_offset)
-    ), told AS MATERIALIZED (
-        SELECT event.*
-          FROM unnest($22::text[], $23::text[], $24::text[], $25::uuid[], $26::uuid[], $27::uuid[], $28::uuid[],
-                      $29::smallint[], $30::bytea[])
-                 WITH ORDINALITY AS event (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
-                                           position)
-          JOIN done USING (position)
-         WHERE (SELECT count(*) FROM credited) >= 0
     ), """
-    + events.WRITE
-    + returned()
+    + events.told(22, of="JOIN done USING (position) WHERE (SELECT count(*) FROM credited) >= 0")
+    + returned("task_id, fence", of="tried")
 )
 
 

@@ -83,13 +83,13 @@ class Giving:
             return Given()
         async with self._pool.acquire() as db:
             await waiting_queries.wake(db, limit=MOST_WOKEN)
-            if not await waiting_queries.lines(db):
-                self._credits.waiting(())
-                return Given()
+            lines = await waiting_queries.lines(db)
+        if not lines:
+            self._credits.waiting(())
+            return Given()
         with self._own.writing():
             async with transaction(self._pool) as db:
                 await waiting_queries.one_giver_at_a_time(db)
-                lines = await waiting_queries.lines(db)
                 askers = await waiting_queries.askers(
                     db,
                     lines,

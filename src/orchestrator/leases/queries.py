@@ -9,11 +9,11 @@ from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
 from orchestrator.events.queries import Written
-from orchestrator.leases.credit_queries import returned, rooms_of
+from orchestrator.leases.credit_queries import returned
 from orchestrator.leases.model import Asker, End
 from orchestrator.leases.rules import Attempt
 from orchestrator.registry.model import Room
-from orchestrator.registry.queries import ROOM
+from orchestrator.registry.queries import ROOM, ROOM_COLUMNS, rooms_of
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 
@@ -52,8 +52,7 @@ LEASE = (
                tripped_until = CASE WHEN agent.tripped_until IS NOT NULL THEN now() + $6::interval END
           FROM agents
          WHERE agent.agent_id = agents.agent_id
-     RETURNING agent.agent_id, agent.agent_type, {ROOM} AS room,
-               agent.credit_number AS credit, agent.granted
+     RETURNING agent.agent_type, {ROOM_COLUMNS}
     ), claimed AS (
         UPDATE task
            SET status = 'running', agent_id = held.agent_id, claim_id = held.claim_id,
@@ -68,16 +67,9 @@ LEASE = (
         INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
         SELECT task_id, attempt, fence, agent_id, claim_id FROM claimed
      RETURNING task_id, fence
-    ), told AS MATERIALIZED (
-        SELECT event.*
-          FROM unnest($7::text[], $8::text[], $9::text[], $10::uuid[], $11::uuid[], $12::uuid[], $13::uuid[],
-                      $14::smallint[], $15::bytea[])
-                 WITH ORDINALITY AS event (kind, actor, data, task_id, trace_id, request_id, agent_id, attempt, leaf,
-                                           position)
-          JOIN tried USING (task_id)
     ), """  # noqa: S608 - constants only
-    + events.WRITE
-    + returned()
+    + events.told(7, of="JOIN tried USING (task_id)")
+    + returned("task_id, fence", of="tried")
 )
 
 

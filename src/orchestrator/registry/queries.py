@@ -16,6 +16,18 @@ from orchestrator.registry.rules import labels_of_agent
 # How many more tasks an agent takes: those that its session may have been granted, less those that it was granted and
 # that came to it or may still come.
 ROOM = "agent.credit_limit + agent.lost - agent.granted"
+ROOM_COLUMNS = f"agent.agent_id, {ROOM} AS room, agent.credit_number AS credit, agent.granted"
+
+
+def credit_taken_in(said: str) -> str:
+    """Return the assignments that take in what the same session says of its credit; `said` has it, and is joined."""
+    return f"""
+           credit_number = greatest(agent.credit_number, {said}.credit_number),
+           credit_limit = greatest(agent.credit_limit, {said}.credit_limit),
+           granted = greatest(agent.granted, {said}.received),
+           -- A grant that came after all was not lost.
+           lost = greatest(least(agent.lost, agent.granted - {said}.received), 0)"""
+
 
 REGISTERED = """
     SELECT agent.agent_id, agent.status, agent.started_at, agent.paused_until, agent.paused_by, agent.pause_note,
@@ -99,7 +111,7 @@ UPSERT = f"""
            lost = CASE WHEN agent.boot_id = excluded.boot_id THEN agent.lost ELSE 0 END,
            worker_id = CASE WHEN excluded.started_at = agent.started_at THEN agent.worker_id END
      WHERE agent.agent_type = excluded.agent_type
- RETURNING agent.agent_id, {ROOM} AS room, agent.credit_number AS credit, agent.granted
+ RETURNING {ROOM_COLUMNS}
 """  # noqa: S608 - constants only
 
 # What most heartbeats are: a process says the same as before, but for what changes all the time, and nothing holds it
@@ -128,15 +140,10 @@ BEAT = f"""
     UPDATE agent
        SET status = held.status, current_tasks = held.current_tasks, resources = held.resources,
            labels = held.labels, last_heartbeat_at = now(),
-           schemas = CASE WHEN held.schemas = '{{}}' THEN agent.schemas ELSE held.schemas END,
-           credit_number = greatest(agent.credit_number, held.credit_number),
-           credit_limit = greatest(agent.credit_limit, held.credit_limit),
-           granted = greatest(agent.granted, held.received),
-           -- What came after all was not lost.
-           lost = greatest(least(agent.lost, agent.granted - held.received), 0)
+           schemas = CASE WHEN held.schemas = '{{}}' THEN agent.schemas ELSE held.schemas END,{credit_taken_in("held")}
       FROM held
      WHERE agent.agent_id = held.agent_id
- RETURNING agent.agent_id, {ROOM} AS room, agent.credit_number AS credit, agent.granted
+ RETURNING {ROOM_COLUMNS}
 """  # noqa: S608 - constants only
 
 LIST = """
@@ -282,7 +289,7 @@ async def beat(
     db: Connection, updates: Collection[StatusUpdate], known: Mapping[UUID, Known], *, skew: timedelta
 ) -> list[Room]:
     """Store updates that bring no news, at most one for each agent; return the room of the agents whose they were."""
-    return _rooms(await db.fetch(BEAT, *_columns(updates, known, skew)))
+    return rooms_of(await db.fetch(BEAT, *_columns(updates, known, skew)))
 
 
 async def record(
@@ -292,11 +299,14 @@ async def record(
 
     `skew`: clocks may differ so much.
     """
-    return _rooms(await db.fetch(UPSERT, *_columns(updates, known, skew)))
+    return rooms_of(await db.fetch(UPSERT, *_columns(updates, known, skew)))
 
 
-def _rooms(rows: Iterable[asyncpg.Record]) -> list[Room]:
-    return [Room(row["agent_id"], row["room"], row["credit"], row["granted"]) for row in rows]
+def rooms_of(rows: Iterable[asyncpg.Record]) -> list[Room]:
+    """Find the rooms of agents (`ROOM_COLUMNS`) among the rows that a statement returned."""
+    return [
+        Room(row["agent_id"], row["room"], row["credit"], row["granted"]) for row in rows if row["agent_id"] is not None
+    ]
 
 
 def _columns(updates: Collection[StatusUpdate], known: Mapping[UUID, Known], skew: timedelta) -> tuple[Any, ...]:
