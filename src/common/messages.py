@@ -281,12 +281,3 @@ class Probe(Message):
     """A no-op that an orchestrator sends through the broker, to see that what is sent comes back."""
 
     orchestrator_id: UUID
-
-
-class ProtocolError(Message):
-    """An agent cannot use a message; `error_code` is one of the 5xxx, `about` the task that it was about."""
-
-    agent_id: UUID
-    error_code: int
-    error_message: str = Field(max_length=LONGEST_MESSAGE)
-    about: UUID | None = None

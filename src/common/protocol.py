@@ -18,7 +18,6 @@ from common.messages import (
     Grant,
     Message,
     Probe,
-    ProtocolError,
     Renew,
 )
 
@@ -113,11 +112,6 @@ class ControlEnvelope(MessageEnvelope):
     payload: Control
 
 
-class ErrorEnvelope(MessageEnvelope):
-    type: Literal["error"] = "error"
-    payload: ProtocolError
-
-
 class UnreadableEnvelope(MessageEnvelope):
     type: Literal["unreadable"] = "unreadable"
     payload: Unreadable
@@ -136,7 +130,6 @@ Envelope = Annotated[
     | StatusUpdateEnvelope
     | RenewEnvelope
     | ControlEnvelope
-    | ErrorEnvelope
     | UnreadableEnvelope
     | ProbeEnvelope,
     Field(discriminator="type"),

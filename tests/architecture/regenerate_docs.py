@@ -47,7 +47,6 @@ PAYLOADS = (
     orders.Drain,
     orders.Resume,
     orders.Leave,
-    messages.ProtocolError,
     Unreadable,
     messages.Probe,
 )

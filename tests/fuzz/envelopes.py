@@ -13,7 +13,6 @@ from common.messages import (
     Grant,
     GrantedTask,
     Lease,
-    ProtocolError,
     Renew,
     Renewed,
     Stored,
@@ -25,7 +24,6 @@ from common.protocol import (
     MOST_REPLY_BYTES,
     ControlEnvelope,
     Envelope,
-    ErrorEnvelope,
     RenewEnvelope,
     StatusUpdateEnvelope,
     UnreadableMessage,
@@ -42,7 +40,7 @@ from tests.factories import make_chunk, make_credit, make_heartbeat, make_result
 CONTROL = "control"
 WORK = "work"
 ACCEPTED: Mapping[str, tuple[type[Any], ...]] = {
-    topology.RESULTS: (WorkResultEnvelope, WorkResultsEnvelope, ErrorEnvelope),
+    topology.RESULTS: (WorkResultEnvelope, WorkResultsEnvelope),
     topology.PROGRESS: (WorkStatusEnvelope, WorkResultEnvelope, WorkResultsEnvelope),
     topology.HEARTBEATS: (StatusUpdateEnvelope, RenewEnvelope),
     CONTROL: (ControlEnvelope,),
@@ -87,9 +85,6 @@ def examples() -> list[Envelope]:
         WorkResultsEnvelope(**_ends(), payload=make_results(agent_id)),
         StatusUpdateEnvelope(**_ends(), payload=make_heartbeat(credit=make_credit())),
         RenewEnvelope(**_ends(), payload=Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[lease])),
-        ErrorEnvelope(
-            **_ends(), payload=ProtocolError(agent_id=uuid4(), error_code=5006, error_message="no", about=task_id)
-        ),
         *(ControlEnvelope(**_ends(), payload=Control(order=order)) for order in orders),
     ]
 

@@ -18,7 +18,7 @@ from agents.settings import AgentSettings
 from common.broker import topology
 from common.broker.base import Address, Outgoing
 from common.ids import new_message_id
-from common.protocol import MOST_REPLY_BYTES, ErrorEnvelope, encode
+from common.protocol import MOST_REPLY_BYTES, WorkResultEnvelope, encode
 from orchestrator.database.migrate import upgrade
 from tests.eventually import eventually
 from tests.fuzz.bounds import SEED, bounded
@@ -173,7 +173,7 @@ def test_a_very_large_message_is_a_dead_letter_too(fuzzed: Fuzzed, queue: str) -
 
 def test_a_good_message_beyond_the_limit_of_its_queue_is_a_dead_letter_that_keeps_the_beginning(fuzzed: Fuzzed) -> None:
     queue, limit = topology.RESULTS, MOST_REPLY_BYTES
-    [good] = [encode(one) for one in examples() if isinstance(one, ErrorEnvelope)]
+    [good] = [encode(one) for one in examples() if isinstance(one, WorkResultEnvelope)]
 
     dead = fuzzed.throw([(queue, good.ljust(limit)), (queue, good.ljust(limit + 1))])
 

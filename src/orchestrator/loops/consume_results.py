@@ -1,7 +1,6 @@
-"""Take the results of tasks, what agents cannot do or read, and the probes that prove the way."""
+"""Take the results of tasks, what agents cannot read, and the probes that prove the way."""
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -9,15 +8,13 @@ from pydantic import BaseModel
 
 from common.broker import topology
 from common.broker.base import Broker
-from common.messages import Credit, Probe, ProtocolError, WorkResult
+from common.messages import Credit, Probe, WorkResult
 from common.protocol import WorkResults
 from common.unreadable import Unreadable
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.leases.service import LeaseService
 from orchestrator.loops.tell import stored, tell
 from orchestrator.probes.service import ProbeService
-
-log = logging.getLogger(__name__)
 
 
 class ConsumeResults:
@@ -26,7 +23,7 @@ class ConsumeResults:
     queue = topology.RESULTS
     prefetch = 400
     gather = timedelta(0)
-    accepts: tuple[type[BaseModel], ...] = (WorkResult, WorkResults, ProtocolError, Probe, Unreadable)
+    accepts: tuple[type[BaseModel], ...] = (WorkResult, WorkResults, Probe, Unreadable)
 
     def __init__(self, leases: LeaseService, probes: ProbeService, letters: DeadLetterService, broker: Broker) -> None:
         self._leases = leases
@@ -35,7 +32,6 @@ class ConsumeResults:
         self._broker = broker
 
     async def handle(self, payloads: Sequence[BaseModel]) -> None:
-        _note_errors(payload for payload in payloads if isinstance(payload, ProtocolError))
         probes = {payload.orchestrator_id for payload in payloads if isinstance(payload, Probe)}
         if probes:
             await self._probes.returned(sorted(probes))
@@ -58,11 +54,3 @@ async def accept(payloads: Sequence[BaseModel], leases: LeaseService, broker: Br
     if results:
         await leases.accept(results, credits)
         await tell(broker, stored(results))
-
-
-def _note_errors(errors: Iterable[ProtocolError]) -> None:
-    for error in errors:
-        log.info(
-            "agent.error",
-            extra={"error_code": error.error_code, "error": error.error_message, "task_id": error.about},
-        )

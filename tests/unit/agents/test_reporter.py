@@ -1,16 +1,15 @@
 """A report is repeated until it is stored."""
 
 import asyncio
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from agents.joining import RESULT, Report
 from agents.reporter import Reporter
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES, RESULTS
-from common.messages import ProtocolError
-from common.protocol import ORCHESTRATOR, ErrorEnvelope, WorkResultsEnvelope, decode, encode
-from tests.factories import make_credit, make_results
+from common.protocol import ORCHESTRATOR, UnreadableEnvelope, WorkResultsEnvelope, decode, encode
+from tests.factories import make_credit, make_results, make_unreadable
 
 AGENT = UUID(int=7)
 
@@ -32,9 +31,8 @@ class Flaky(MemoryBroker):
         await super().publish(*messages)
 
 
-def make_envelope() -> ErrorEnvelope:
-    payload = ProtocolError(agent_id=uuid4(), error_code=5006, error_message="x", about=uuid4())
-    return ErrorEnvelope(from_agent=str(AGENT), to_agent=ORCHESTRATOR, payload=payload)
+def make_envelope() -> UnreadableEnvelope:
+    return UnreadableEnvelope(from_agent=str(AGENT), to_agent=ORCHESTRATOR, payload=make_unreadable(AGENT))
 
 
 async def test_a_report_is_repeated_as_a_new_message_until_the_broker_has_it() -> None:

@@ -30,7 +30,6 @@ EXAMPLES: dict[type[MessageEnvelope], Any] = {
     protocol.ControlEnvelope: orders.Control(order=messages.CancelTask(task_id=uuid4(), fence=3)),
     protocol.ProbeEnvelope: messages.Probe(orchestrator_id=uuid4()),
     protocol.UnreadableEnvelope: make_unreadable(uuid4()),
-    protocol.ErrorEnvelope: messages.ProtocolError(agent_id=uuid4(), error_code=5003, error_message="unreadable"),
 }
 
 

@@ -9,11 +9,10 @@ import pytest
 from common.broker.base import Delivery
 from common.broker.rabbitmq_user import user_of, user_of_agent
 from common.errors import StartupRefused
-from common.messages import Grant, Probe, ProtocolError
+from common.messages import Grant, Probe
 from common.protocol import (
     ORCHESTRATOR,
     Envelope,
-    ErrorEnvelope,
     ProbeEnvelope,
     RenewEnvelope,
     StatusUpdateEnvelope,
@@ -53,7 +52,6 @@ def said_by(agent_id: UUID, *, from_agent: UUID | None = None) -> list[Envelope]
         WorkResultsEnvelope(payload=make_results(agent_id), **to),
         WorkStatusEnvelope(payload=make_status(uuid4(), agent_id), **to),
         UnreadableEnvelope(payload=make_unreadable(agent_id), **to),
-        ErrorEnvelope(payload=ProtocolError(agent_id=agent_id, error_code=5006, error_message="no"), **to),
     ]
 
 
