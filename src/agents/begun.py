@@ -1,8 +1,8 @@
 """The attempts that this agent began: none is begun twice, also not after a restart.
 
 An attempt is written into the journal before anything of it runs, so earlier processes of the agent are known as well,
-as far as the host has run since. What a host that lost power has forgotten was granted to another process: it is never
-begun here, and nobody is told that it was not begun there.
+as far as the host has run since. An attempt that a host forgot when it lost power was granted to another process: this
+one never begins it, and never reports that it was not begun.
 """
 
 from collections import OrderedDict

@@ -1,7 +1,7 @@
 """Take in the work that was leased to this agent, from its own queue.
 
-What was leased to this process begins at once, or as soon as a slot is free. What it cannot use goes back untouched, so
-that the task need not wait for the end of its lease.
+A task that was leased to this process begins at once, or as soon as a slot is free. One that the process cannot use
+goes back untouched, so that it need not wait for the end of its lease.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ REMEMBERED = 200_000
 
 
 class Asked(Protocol):
-    """What this process knows of its own asking for work."""
+    """The account of what this process asked for."""
 
     def claim_of(self, grant: GrantedTask) -> UUID | None:
         """Return the session or claim that a grant must answer; None when this process did not ask for it."""

@@ -1,4 +1,4 @@
-"""What is published of the reports that are ready together: results as one message, and not too much in one call.
+"""Join the reports that are ready together: results into one message, and not too much into one call.
 
 Each message of results asks for more work.
 """

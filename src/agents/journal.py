@@ -35,7 +35,7 @@ class Opened(BaseModel):
 
 
 class Entry(BaseModel):
-    """What every line about an attempt has. `at` is wall time."""
+    """The fields of every line about an attempt. `at` is wall time."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -14,7 +14,7 @@ _COMPARED = tuple(name for name in SignedTask.model_fields if name != "claim_id"
 
 @dataclass(frozen=True, slots=True)
 class SignedGrants:
-    """What was signed for one message, and its tasks by their ids."""
+    """The signed claims of one message, and its tasks by their ids."""
 
     claims: GrantClaims
     tasks: Mapping[UUID, SignedTask]

@@ -1,6 +1,6 @@
 """The one way to an executor.
 
-What comes here passes in this order: the orchestrator's signature for this agent, now, and exactly this work; an
+Work passes these checks, in this order: the orchestrator's signature for this agent, now, and exactly this work; an
 attempt that did not begin before; the agent's own policy, which only the host's administrator can widen; a line in the
 journal, on disk. Only then does it become `Permitted`, which is all that an executor takes.
 """

@@ -79,7 +79,7 @@ class OrchestratorService:
         leases: LeaseService,
         why: WhyService,
         policy: PolicyService,
-        relay: Wake,
+        giver: Wake,
         send: Callable[[Sequence[Leased]], None],
     ) -> None:
         self._dispatch = dispatch
@@ -93,7 +93,7 @@ class OrchestratorService:
         self._leases = leases
         self._why = why
         self._policy = policy
-        self._relay = relay
+        self._giver = giver
         self._dispatches: Batcher[NewTask, Identity] = Batcher(self._store, limit=settings.dispatch_batch)
         self._stack = AsyncExitStack()
 
@@ -199,7 +199,7 @@ class OrchestratorService:
         done = await self._dispatch.dispatch(tasks, by=ANYBODY.name)
         self._send(done.leased)
         if done.waits:
-            self._relay.ring()
+            self._giver.ring()
         if not log.isEnabledFor(logging.INFO):
             return done.answers
         for task, answer in zip(tasks, done.answers, strict=True):
@@ -241,7 +241,7 @@ class OrchestratorService:
     async def cancel_task(self, task_id: UUID, *, by: str = ANYBODY.name) -> None:
         """Cancel a task; raises `TaskNotFound`, and `TaskHasEnded`, a ValueError, for one that has ended otherwise."""
         await self._tasks.cancel(task_id, by=by)
-        self._relay.ring()
+        self._giver.ring()
         log.info("task.cancelled", extra={"task_id": task_id, "by": by})
 
     async def register_agent(self, agent_id: UUID, agent_type: str, status: str, resources: Mapping[str, Any]) -> None:
@@ -272,4 +272,4 @@ class OrchestratorService:
     async def handle_work_result(self, work_result: WorkResult) -> None:
         """Store a result if it counts; one that came before, or too late, changes nothing."""
         await self._leases.accept([work_result])
-        self._relay.ring()
+        self._giver.ring()

@@ -125,7 +125,7 @@ async def open_orchestrator(
         )
         await check_schema(pool)
         bus = broker or await _open_broker(stack, shared)
-        relay, news, own, health, hub = Wake(), News(), OwnEvents(), Health(), Hub()
+        giver, news, own, health, hub = Wake(), News(), OwnEvents(), Health(), Hub()
         signer = open_signer(settings.signing_keys_dir, SystemClock(), is_required=settings.signatures == "required")
         audit = AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
@@ -137,8 +137,8 @@ async def open_orchestrator(
             gone_after=settings.agent_gone_after,
             clock_skew=settings.clock_skew,
         )
-        fleet = FleetService(pool, relay, offline_after=settings.agent_offline_after)
-        letters = DeadLetterService(pool, bus, tasks, policy, relay)
+        fleet = FleetService(pool, giver, offline_after=settings.agent_offline_after)
+        letters = DeadLetterService(pool, bus, tasks, policy, giver)
         leases = LeaseService(
             pool,
             lease=settings.lease,
@@ -146,7 +146,7 @@ async def open_orchestrator(
             breaker=BreakerPolicy(settings.breaker_failures, settings.breaker_pause),
             max_output_bytes=settings.max_output_bytes,
             credits=credits,
-            relay=relay,
+            giver=giver,
             own=own,
         )
         new = dispatching(settings, pool, bus, signer, tasks=tasks, leases=leases, credits=credits, own=own)
@@ -161,11 +161,11 @@ async def open_orchestrator(
             leases=leases,
             why=WhyService(pool, offline_after=settings.agent_offline_after, failures=partial(failures, bus, health)),
             policy=policy,
-            relay=relay,
+            giver=giver,
             send=new.send,
         )
-        jobs = await _jobs(settings, pool, service, tasks, leases, new.giving, output, registry, policy, relay, signer)
-        approvals = ApprovalService(pool, service.work_of, asked_terms, policy.rule, relay)
+        jobs = await _jobs(settings, pool, service, tasks, leases, new.giving, output, registry, policy, giver, signer)
+        approvals = ApprovalService(pool, service.work_of, asked_terms, policy.rule, giver)
         await stack.enter_async_context(jobs.results)
         probes = ProbeService(pool, uuid4())
         await _connect(service)
@@ -187,13 +187,13 @@ async def open_orchestrator(
         ]
         probe = SendProbe(probes, bus, every=settings.probe, consumers=consumers)
         duties: list[tuple[str, Duty, Wake, timedelta]] = [
-            ("give_work", InTurn(new.give, SendOrders(pool, bus)), relay, SECOND),
-            ("reap_leases", ReapLeases(leases, bus, relay, SystemClock(), grace=settings.lease), Wake(), SECOND),
+            ("give_work", InTurn(new.give, SendOrders(pool, bus)), giver, SECOND),
+            ("reap_leases", ReapLeases(leases, bus, giver, SystemClock(), grace=settings.lease), Wake(), SECOND),
             ("send_probe", probe, Wake(), settings.probe),
-            ("recover", RecoverAfterOutages(bus, pool.database, relay), Wake(), SECOND),
-            ("expire_approvals", ExpireApprovals(approvals, tasks, relay), Wake(), SECOND),
-            ("expire_tasks", ExpireTasks(tasks, relay), Wake(), SECOND),
-            ("free_keys", FreeKeys(KeyService(pool), relay), Wake(), SECOND),
+            ("recover", RecoverAfterOutages(bus, pool.database, giver), Wake(), SECOND),
+            ("expire_approvals", ExpireApprovals(approvals, tasks, giver), Wake(), SECOND),
+            ("expire_tasks", ExpireTasks(tasks, giver), Wake(), SECOND),
+            ("free_keys", FreeKeys(KeyService(pool), giver), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry, leases, bus), Wake(), SECOND),
             ("follow_events", FollowEvents(pool, hub, news, own, listener=jobs.desk), news, SECOND),
         ]
@@ -219,7 +219,7 @@ async def open_orchestrator(
         await stack.enter_async_context(running(loops))
         yield Orchestrator(
             service,
-            TaskControl(tasks, policy, relay),
+            TaskControl(tasks, policy, giver),
             fleet,
             FanOutService(pool, service, registry),
             letters,
@@ -248,7 +248,7 @@ async def _jobs(
     output: OutputService,
     registry: RegistryService,
     policy: PolicyService,
-    relay: Wake,
+    giver: Wake,
     signer: Signer | None,
 ) -> JobService:
     async with pool.acquire() as db:
@@ -262,7 +262,7 @@ async def _jobs(
         leases=leases,
         output=output,
         workers=Workers(pool, registry),
-        relay=relay,
+        giver=giver,
         routes=settings.routes,
         rule=policy.rule,
         max_lease=settings.queue_max_lease,

@@ -21,7 +21,7 @@ class BlockerKind(StrEnum):
     RETRY_DUE = "retry_due"
     REFUSED = "refused"
     BROKER_DOWN = "broker_down"
-    RELAY_FAILING = "relay_failing"
+    LEASING_FAILING = "leasing_failing"
     NO_AGENT = "no_agent"
     NOT_OFFERED = "not_offered"
     NO_SUITABLE_AGENT = "no_suitable_agent"

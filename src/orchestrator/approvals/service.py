@@ -55,12 +55,12 @@ class ApprovalService:
     `work_of` routes and checks what is asked about, `terms_of` checks its `AskedTerms`, and `rule` rules about it.
     """
 
-    def __init__(self, pool: Pool, work_of: WorkOf, terms_of: TermsOf, rule: RuleWork, relay: Wake) -> None:
+    def __init__(self, pool: Pool, work_of: WorkOf, terms_of: TermsOf, rule: RuleWork, giver: Wake) -> None:
         self._pool = pool
         self._work_of = work_of
         self._terms_of = terms_of
         self._rule = rule
-        self._relay = relay
+        self._giver = giver
 
     async def request(
         self,
@@ -163,7 +163,7 @@ class ApprovalService:
             ]
             answer = await _discussed(db, approval_id)
             await events.append(db, *happened)
-        self._relay.ring()
+        self._giver.ring()
         log.info("approval.answered", extra={"approval_id": approval_id, "by": by.name, "state": verdict.state})
         return answer
 
@@ -231,7 +231,7 @@ class ApprovalService:
         for approval in lapsed:
             log.info("approval.expired", extra={"approval_id": approval.approval_id, "task_id": approval.task_id})
         if lapsed:
-            self._relay.ring()
+            self._giver.ring()
         return len(lapsed)
 
     async def _end(

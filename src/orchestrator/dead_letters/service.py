@@ -45,12 +45,12 @@ class CannotBeReplayed(Conflict):
 class DeadLetterService:
     """Keeps what nobody could deal with until a person says what becomes of it."""
 
-    def __init__(self, pool: Pool, broker: Broker, tasks: TaskService, policy: PolicyService, relay: Wake) -> None:
+    def __init__(self, pool: Pool, broker: Broker, tasks: TaskService, policy: PolicyService, giver: Wake) -> None:
         self._pool = pool
         self._broker = broker
         self._tasks = tasks
         self._policy = policy
-        self._relay = relay
+        self._giver = giver
 
     async def note(self, deliveries: Sequence[Delivery]) -> int:
         """Store messages from the dead letters; return how many were not stored before."""
@@ -103,7 +103,7 @@ class DeadLetterService:
             else:
                 await self._publish(letter)
             answer = await self._settle(db, letter_id, DeadLetterState.REPLAYED, by=by.name, replayed_as=replayed_as)
-        self._relay.ring()
+        self._giver.ring()
         return answer
 
     async def _lock(self, db: Connection, letter_id: int) -> Letter:

@@ -18,7 +18,7 @@ from orchestrator.tasks.model import NewTask
 
 
 class Stored(NamedTuple):
-    """What a statement stored: of each new task the session that it was leased to, or None; and the agents' room."""
+    """The tasks that a statement stored, each with the session that it was leased to, or None; and the agents' room."""
 
     claims: Mapping[UUID, UUID | None]
     rooms: Sequence[Room]

@@ -35,7 +35,7 @@ Stored = TypeVar("Stored")
 
 @dataclass(slots=True)
 class Dispatched:
-    """What became of tasks: for each of them an answer, in order, and the leases that are to be sent now.
+    """The answers to tasks that were handed in, in their order, and the leases that are to be sent now.
 
     `waits`: some of them may wait for an agent, so that it is worth looking for one.
     """

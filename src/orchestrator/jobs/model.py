@@ -43,7 +43,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What is known of a worker that may have work; `on_trial`: one task, to show that it is well again."""
+    """A worker that may have work, as the ledger knows it; `on_trial`: one task, to show that it is well again."""
 
     pool: str
     labels: Mapping[str, Any]

@@ -52,7 +52,7 @@ class JobService:
         leases: LeaseService,
         output: OutputService,
         workers: Workers,
-        relay: Wake,
+        giver: Wake,
         routes: Mapping[str, str],
         rule: RuleWork,
         max_lease: timedelta,
@@ -65,7 +65,7 @@ class JobService:
         self._leases = leases
         self._output = output
         self._workers = workers
-        self._relay = relay
+        self._giver = giver
         self._routes = routes
         self._rule = rule
         self._max_lease = max_lease
@@ -134,7 +134,7 @@ class JobService:
             await self._tasks.cancel(task.task_id, by=by)
         except TaskHasEnded as ended:
             raise NotTheOwner(str(ended)) from None
-        self._relay.ring()
+        self._giver.ring()
         return await self.get(job_id)
 
     async def claim(self, wanted: Wanted, *, wait: timedelta) -> Taken | None:
@@ -197,7 +197,7 @@ class JobService:
         verdict = await self.results.submit(_result(own, ending))
         if isinstance(verdict, Stale):
             raise NotTheOwner(f"This does not count: {verdict.reason}.")
-        self._relay.ring()
+        self._giver.ring()
         log.info("job.ended", extra={"task_id": job_id, "trace_id": task.trace_id, "status": ending.status})
         return await self.get(job_id)
 
@@ -261,7 +261,7 @@ class JobService:
         )
         try:
             await self.results.submit(_result(own, ending))
-            self._relay.ring()
+            self._giver.ring()
         except Exception:  # its lease ends by itself
             log.exception("job.not_handed_back", extra={"task_id": task.task_id})
 

@@ -34,7 +34,7 @@ class Credits:
 
     @property
     def tasks_wait(self) -> bool:
-        """Whether tasks waited for room when somebody looked last: then new room is worth a look."""
+        """Whether tasks waited for room at the last look: then new room is worth another."""
         return bool(self._waiting)
 
     @property

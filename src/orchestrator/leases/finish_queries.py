@@ -1,7 +1,7 @@
 """The statement that ends tasks whose results have no other consequence, and takes in the credit that came with them.
 
-What was read may have changed since, so the statement asks again, and holds what it changes. The order of locks is that
-of `keys.admission`: tasks in the order of their ids, then agents, the head of the events last.
+Rows may have changed since they were read, so the statement asks again, and holds what it changes. The order of locks
+is that of `keys.admission`: tasks in the order of their ids, then agents, the head of the events last.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -39,7 +39,7 @@ MOST_WOKEN = 1000
 
 @dataclass(slots=True)
 class Given:
-    """What one transaction did.
+    """The outcome of one transaction that gives work.
 
     `withheld` are tasks that must not run, `refused` those that only agents which refused them just now could take; in
     `waiting` lines more may wait for room.

@@ -17,12 +17,13 @@ from orchestrator.registry.queries import ROOM, ROOM_COLUMNS, rooms_of
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 
-# The one statement that leases tasks which wait. What was read may have changed since, so it asks again, and holds what
-# it changes: tasks in the order of their ids, then agents, the head of the events last. An agent gets as many as it has
-# credit for, or none; one on trial gets one, and then waits for how that ends. An agent that claims over HTTP has no
-# credit: it asks for each task. Here and below `coalesce` keeps the planner off the indexes of what waits and what
-# runs: it takes those for short when it last looked before much did, and would read all of it in place of the few that
-# are named.
+# The one statement that leases tasks which wait. Rows may have changed since they were read, so it asks again, and
+# holds what it changes: tasks in the order of their ids, then agents, the head of the events last. An agent gets as
+# many as it has credit for, or none; one on trial gets one, and then waits for how that ends. An agent that claims over
+# HTTP has no credit: it asks for each task.
+#
+# Here and below `coalesce` keeps the planner off the indexes of what waits and what runs: it takes those for short when
+# it last looked before much did, and would read all of it in place of the few that are named.
 LEASE = (
     f"""
     WITH held AS MATERIALIZED (

@@ -59,7 +59,7 @@ ResultKey = tuple[UUID, int, int, UUID]
 class LeaseService:
     """Keeps and ends leases. `lease` is how long a task is its agent's without renewing.
 
-    `relay` rings when there may be tasks to give, or orders to send.
+    `giver` rings when there may be tasks to give, or orders to send.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class LeaseService:
         breaker: BreakerPolicy | None = None,
         max_output_bytes: int = STANDARD.max_output_bytes,
         credits: Credits | None = None,
-        relay: Wake | None = None,
+        giver: Wake | None = None,
         own: OwnEvents | None = None,
     ) -> None:
         self.given = GivenLeases()
         self._own = own or OwnEvents()
         self._pool = pool
         self._credits = credits or Credits()
-        self._relay = relay or Wake()
+        self._giver = giver or Wake()
         self._breaker = breaker or BreakerPolicy()
         self._lease = lease
         self._policy = policy
@@ -102,7 +102,7 @@ class LeaseService:
         """Note what room agents have, and look for work when some waits."""
         self._credits.learn(rooms)
         if self._credits.tasks_wait and any(one.room > 0 for one in rooms):
-            self._relay.ring()
+            self._giver.ring()
 
     async def settle(self, credits: Mapping[UUID, Credit]) -> list[Leased]:
         """Return the leases of which agents, by their heartbeats, have not heard: they are granted once more.
@@ -176,7 +176,7 @@ class LeaseService:
         rest = [result for result in ordered if _key(result) not in verdicts]
         has_news = await self._judge(rest, verdicts) if rest else False
         if has_news:
-            self._relay.ring()
+            self._giver.ring()
         return [verdicts[_key(result)] for result in results]
 
     async def _judge(self, results: Sequence[WorkResult], verdicts: dict[ResultKey, Verdict]) -> bool:
@@ -236,7 +236,7 @@ class LeaseService:
     async def put_back(self, expired: Sequence[UUID], *, at_once: bool = False) -> int:
         """Do what `reap` does to those of the tasks whose lease has run out; return how many.
 
-        `at_once`: somebody asks for them now, so that their next attempt does not wait.
+        `at_once`: a worker asks for work now, so that their next attempt does not wait.
         """
         async with transaction(self._pool) as db:
             await admission.hold_for(db, expired)

@@ -1,4 +1,4 @@
-"""What a loop has done beside it, without waiting for it."""
+"""Work that a loop starts and does not wait for."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 
 class Aside:
-    """Runs coroutines in the background. What goes wrong there is logged, and somebody else's to mend."""
+    """Runs coroutines in the background. A failure is logged; heartbeats and the ends of leases make up for it."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()

@@ -11,14 +11,14 @@ class ExpireApprovals:
     So are retries that wait when their approval does not hold any more.
     """
 
-    def __init__(self, approvals: ApprovalService, tasks: TaskService, relay: Wake, *, batch: int = 200) -> None:
+    def __init__(self, approvals: ApprovalService, tasks: TaskService, giver: Wake, *, batch: int = 200) -> None:
         self._approvals = approvals
         self._tasks = tasks
-        self._relay = relay
+        self._giver = giver
         self._batch = batch
 
     async def run_once(self) -> int:
         withdrawn = await self._tasks.withdraw_lapsed(limit=self._batch)
         if withdrawn:
-            self._relay.ring()
+            self._giver.ring()
         return await self._approvals.expire(limit=self._batch) + withdrawn

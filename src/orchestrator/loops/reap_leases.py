@@ -1,8 +1,8 @@
 """Take tasks back from agents that no longer renew.
 
-A lease that ran out while nobody could renew it says nothing about its agent. So nothing is reaped while the broker is
-away, while replies of agents wait to be read, or just after either of these or a pause of this process: agents get one
-lease's time to bring what they have. Only then is silence a sign that an agent is lost.
+A lease that ran out while it could not be renewed says nothing about its agent. So nothing is reaped while the broker
+is away, while replies of agents wait to be read, or just after either of these or a pause of this process: agents get
+one lease's time to bring what they have. Only then is silence a sign that an agent is lost.
 """
 
 import logging
@@ -29,7 +29,7 @@ class ReapLeases:
         self,
         leases: LeaseService,
         broker: Broker,
-        relay: Wake,
+        giver: Wake,
         clock: Clock,
         *,
         grace: timedelta,
@@ -37,7 +37,7 @@ class ReapLeases:
     ) -> None:
         self._leases = leases
         self._broker = broker
-        self._relay = relay
+        self._giver = giver
         self._clock = clock
         self._grace = grace.total_seconds()
         self._batch = batch
@@ -57,7 +57,7 @@ class ReapLeases:
             return 0
         lost = await self._leases.reap(limit=self._batch)
         if lost:
-            self._relay.ring()
+            self._giver.ring()
         return lost
 
     async def _agents_can_be_heard(self, now: float) -> bool:

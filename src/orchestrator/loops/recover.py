@@ -21,14 +21,14 @@ async def log_leases(pool: Pool) -> None:
 class RecoverAfterOutages:
     """Rings when the broker was connected to anew, or the ledger's sessions were condemned.
 
-    A statement that got no answer may have stored a task, which nobody was told to give. What a broker lost is granted
-    again when the heartbeats of its agents say so.
+    A statement that got no answer may have stored a task, for which nothing rang. Grants that the broker lost are sent
+    again when the heartbeats of their agents say so.
     """
 
-    def __init__(self, broker: Broker, database: Database, relay: Wake) -> None:
+    def __init__(self, broker: Broker, database: Database, giver: Wake) -> None:
         self._broker = broker
         self._database = database
-        self._relay = relay
+        self._giver = giver
         self._settled = self._generations
 
     async def run_once(self) -> int:
@@ -36,7 +36,7 @@ class RecoverAfterOutages:
         if found == self._settled:
             return 0
         self._settled = found
-        self._relay.ring()
+        self._giver.ring()
         return 1
 
     @property

@@ -46,9 +46,9 @@ class FleetService:
     From when it returns, no claim of a held agent is granted; the agent itself is told in a moment.
     """
 
-    def __init__(self, pool: Pool, relay: Wake, *, offline_after: timedelta) -> None:
+    def __init__(self, pool: Pool, giver: Wake, *, offline_after: timedelta) -> None:
         self._pool = pool
-        self._relay = relay
+        self._giver = giver
         self._offline_after = offline_after
 
     async def pause(self, agent_id: UUID, *, until: datetime | timedelta, note: str, by: str) -> Agent:
@@ -130,6 +130,6 @@ class FleetService:
         return found[0]
 
     def _done(self, what: str, agent: Agent) -> Agent:
-        self._relay.ring()
+        self._giver.ring()
         log.info(what, extra={"agent_id": agent.agent_id})
         return agent

@@ -23,15 +23,15 @@ class TaskHasNotEnded(Conflict):
 class TaskControl:
     """Cancels and repeats."""
 
-    def __init__(self, tasks: TaskService, policy: PolicyService, relay: Wake) -> None:
+    def __init__(self, tasks: TaskService, policy: PolicyService, giver: Wake) -> None:
         self._tasks = tasks
         self._policy = policy
-        self._relay = relay
+        self._giver = giver
 
     async def cancel_trace(self, trace_id: UUID, *, by: str) -> CancelledTrace:
         """Cancel every task of a trace that has not ended; raises `TraceNotFound`."""
         answer = await self._tasks.cancel_trace(trace_id, by=by)
-        self._relay.ring()
+        self._giver.ring()
         log.info("trace.cancelled", extra={"trace_id": trace_id, "tasks": len(answer.cancelled)})
         return answer
 
@@ -63,6 +63,6 @@ class TaskControl:
         [answer] = await self._tasks.dispatch([again], by=by.name)
         if isinstance(answer, BaseException):
             raise answer
-        self._relay.ring()
+        self._giver.ring()
         log.info("task.rerun", extra={"task_id": answer.task_id, "trace_id": answer.trace_id, "rerun_of": task_id})
         return answer

@@ -136,7 +136,7 @@ def _delivery(facts: Facts) -> Iterator[Blocker]:
     if facts.broker_failure is not None:
         yield Blocker(BlockerKind.BROKER_DOWN, f"The broker cannot be used: {facts.broker_failure}")
     elif facts.giving_failure is not None:
-        yield Blocker(BlockerKind.RELAY_FAILING, f"No task can be leased right now: {facts.giving_failure}")
+        yield Blocker(BlockerKind.LEASING_FAILING, f"No task can be leased right now: {facts.giving_failure}")
 
 
 def _queue(facts: Facts) -> Iterator[Blocker]:

@@ -255,8 +255,8 @@ async def test_a_retry_that_waits_longer_than_its_approval_holds_is_cancelled_un
     tasks: TaskService, leases: LeaseService, approvals: ApprovalService, pool: Pool, asker: Caller
 ) -> None:
     task = await retried(tasks, leases, approvals, pool, asker)
-    relay = Wake()
-    duty = ExpireApprovals(approvals, tasks, relay)
+    giver = Wake()
+    duty = ExpireApprovals(approvals, tasks, giver)
     assert await duty.run_once() == 0
     await pool.execute("UPDATE approval SET valid_until = now()")
 

@@ -12,6 +12,7 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
+from tests.integration.orchestrator.on_credit import Orchestrator
 
 LEASE = timedelta(seconds=30)
 AGEING = timedelta(minutes=10)
@@ -43,3 +44,8 @@ def output(pool: Pool) -> OutputService:
 @pytest.fixture
 def registry(pool: Pool) -> RegistryService:
     return RegistryService(pool, offline_after=timedelta(seconds=30))
+
+
+@pytest.fixture
+def at(pool: Pool) -> Orchestrator:
+    return Orchestrator(pool)

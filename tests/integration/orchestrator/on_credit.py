@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from common.lifecycle import Status
 from common.messages import Credit, StatusUpdate, WorkResult
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
@@ -17,13 +18,14 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.loops.give_work import GiveWork
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
-from orchestrator.tasks.model import NewTask
+from orchestrator.tasks.model import NewTask, Task
 from orchestrator.tasks.service import TaskService
 from tests.factories import make_heartbeat
 
 LEASE = timedelta(seconds=30)
 AGEING = timedelta(minutes=10)
 
+ACCOUNT = "SELECT credit_limit, granted, lost, credit_number FROM agent WHERE agent_id = $1"
 ASK = """
     UPDATE agent SET credit_limit = granted + CASE WHEN agent_id = $1 THEN $2::bigint ELSE 0 END,
                      boot_id = coalesce(boot_id, gen_random_uuid())
@@ -108,3 +110,17 @@ async def gets(pool: Pool, agent_id: UUID, *, room: int = 1, breaker: BreakerPol
         await db.execute(ASK, agent_id, room)
     given: Mapping[UUID, UUID] = await Orchestrator(pool, breaker=breaker).give()
     return [task_id for task_id, to in given.items() if to == agent_id]
+
+
+async def account(pool: Pool, agent: Agent) -> dict[str, int]:
+    """Return what the ledger keeps of an agent's credit."""
+    async with pool.acquire() as db:
+        return dict(await db.fetchrow(ACCOUNT, agent.agent_id))
+
+
+async def statuses(at: Orchestrator, *tasks: NewTask) -> list[Status]:
+    return [(await at.tasks.get(task.task_id)).status for task in tasks]
+
+
+def ids(*tasks: Task | NewTask) -> list[UUID]:
+    return [task.task_id for task in tasks]

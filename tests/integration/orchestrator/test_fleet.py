@@ -34,13 +34,13 @@ RESTARTED = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 @pytest.fixture
-def relay() -> Wake:
+def giver() -> Wake:
     return Wake()
 
 
 @pytest.fixture
-def fleet(pool: Pool, relay: Wake) -> FleetService:
-    return FleetService(pool, relay, offline_after=OFFLINE_AFTER)
+def fleet(pool: Pool, giver: Wake) -> FleetService:
+    return FleetService(pool, giver, offline_after=OFFLINE_AFTER)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ async def let_trips_end(pool: Pool) -> None:
 
 
 async def test_a_paused_agent_is_listed_as_such_and_told_in_the_same_breath(
-    fleet: FleetService, registry: RegistryService, pool: Pool, relay: Wake
+    fleet: FleetService, registry: RegistryService, pool: Pool, giver: Wake
 ) -> None:
     agent_id = await registered(registry)
 
@@ -117,7 +117,7 @@ async def test_a_paused_agent_is_listed_as_such_and_told_in_the_same_breath(
     [order] = await orders_to(pool, agent_id)
     assert Pause.model_validate(order) == Pause(until=agent.paused_until, note="disk is full")
     async with asyncio.timeout(1):
-        await relay.rung()
+        await giver.rung()
 
 
 async def test_a_paused_agent_gets_nothing_and_others_get_the_task_at_once(

@@ -133,3 +133,23 @@ async def test_one_batch_of_heartbeats_is_answered_for_each_agent(site: Site) ->
 
     for agent in agents:
         assert await site.orders(agent.agent_id) == [Heard(beat_id=beats[agent.agent_id], granted=0)]
+
+
+async def test_of_two_processes_heard_together_only_the_newer_is_told_what_was_granted(site: Site) -> None:
+    older, earlier_beat, newer_beat = Agent(slots=2), new_message_id(), new_message_id()
+    newer = Agent(slots=2)
+    newer.agent_id = older.agent_id
+    await declared(site, older.agent_id)
+    await site.hears(older.heartbeat())
+    await site.at.dispatch(make_new_task())
+    await site.orders(older.agent_id)
+
+    await site.hears(
+        older.heartbeat().model_copy(update={"beat_id": earlier_beat}),
+        newer.heartbeat().model_copy(update={"beat_id": newer_beat}),
+    )
+
+    assert await site.orders(older.agent_id) == [
+        Heard(beat_id=earlier_beat, granted=None),
+        Heard(beat_id=newer_beat, granted=0),
+    ]

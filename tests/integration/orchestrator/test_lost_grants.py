@@ -57,6 +57,17 @@ async def test_work_whose_grant_was_lost_is_granted_again_also_while_other_work_
     assert [each.task.task_id for each in again] == [lost.task.task_id]
 
 
+async def test_a_session_that_was_replaced_is_granted_nothing_again(pool: Pool) -> None:
+    one, agent, newer = Orchestrator(pool), Agent(slots=2), Agent(slots=2)
+    newer.agent_id = agent.agent_id
+    await one.hears(agent)
+    await dispatch(one, 2)
+    late = agent.credit(heard=2, received=0)
+    await one.hears(newer)
+
+    assert await one.leases.settle({agent.agent_id: late}) == []
+
+
 async def test_only_the_lease_of_what_was_lost_begins_anew(pool: Pool) -> None:
     one, agent = Orchestrator(pool), Agent(slots=2)
     await one.hears(agent)

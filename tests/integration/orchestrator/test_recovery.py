@@ -107,14 +107,14 @@ async def test_a_task_whose_agent_died_goes_to_the_next(pool: Pool) -> None:
 
 
 async def test_after_an_outage_the_loops_look_at_once_and_once(pool: Pool, broker: MemoryBroker) -> None:
-    relay = Wake()
-    recover = RecoverAfterOutages(broker, pool.database, relay)
+    giver = Wake()
+    recover = RecoverAfterOutages(broker, pool.database, giver)
 
     assert await recover.run_once() == 0
     broker.generation += 1
     assert await recover.run_once() == 1
     assert await recover.run_once() == 0
-    await relay.wait(timedelta(seconds=5))
+    await giver.wait(timedelta(seconds=5))
 
 
 async def test_there_is_nothing_to_give_when_all_is_well(pool: Pool, broker: MemoryBroker) -> None:

@@ -11,15 +11,9 @@ from common.broker.base import Delivery
 from common.broker.memory import MemoryBroker
 from common.lifecycle import Status
 from common.protocol import WorkRequestEnvelope, decode
-from orchestrator.database.pool import Pool
 from orchestrator.loops.send_work import TASKS_IN_A_MESSAGE, SendWork
 from tests.factories import make_new_task
 from tests.integration.orchestrator.on_credit import Agent, Orchestrator
-
-
-@pytest.fixture
-def at(pool: Pool) -> Orchestrator:
-    return Orchestrator(pool)
 
 
 @pytest.fixture
@@ -66,6 +60,7 @@ async def test_tasks_of_one_agent_and_priority_travel_together_the_most_urgent_f
     ]
     assert {envelope.to_agent for _, envelope in sent} == {str(agent.agent_id)}
     assert {envelope.payload.credit for _, envelope in sent} == {1}
+    assert {envelope.payload.granted for _, envelope in sent} == {5}
     assert sorted(tasks_of(sent[0][1])) == sorted(task.task_id for task in high)
 
 

@@ -1,5 +1,7 @@
 """What never reached an agent that fell silent goes to another agent at once; what it may have got stays its own."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
 
@@ -14,11 +16,6 @@ from orchestrator.loops.send_work import SendWork
 from orchestrator.loops.watch_agents import WatchAgents
 from tests.factories import make_new_task
 from tests.integration.orchestrator.on_credit import Agent, Orchestrator
-
-
-@pytest.fixture
-def at(pool: Pool) -> Orchestrator:
-    return Orchestrator(pool)
 
 
 @pytest.fixture
@@ -54,6 +51,18 @@ async def falls_silent(pool: Pool, agent: Agent, watch: WatchAgents) -> None:
             timedelta(seconds=31),
         )
     assert await watch.run_once() == 1
+
+
+@contextmanager
+def away(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the broker be away, as far as its queues are asked for."""
+
+    async def depth(queue: str) -> int:
+        raise BrokerUnavailable("away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(broker, "depth", depth)
+        yield
 
 
 async def test_work_that_never_reached_a_silent_agent_goes_to_another_without_using_its_only_start(
@@ -145,11 +154,7 @@ async def test_what_waits_is_taken_back_when_the_broker_is_there_again(
     silent = Agent(slots=1)
     task_id = await leased_to(at, broker, silent)
 
-    async def away(queue: str) -> int:
-        raise BrokerUnavailable("away")
-
-    with monkeypatch.context() as outage:
-        outage.setattr(broker, "depth", away)
+    with away(broker, monkeypatch):
         await falls_silent(pool, silent, watch)
     assert (await at.tasks.get(task_id)).status is Status.RUNNING
 
@@ -164,11 +169,7 @@ async def test_nothing_is_taken_from_an_agent_that_was_heard_again_meanwhile(
     silent = Agent(slots=1)
     task_id = await leased_to(at, broker, silent)
 
-    async def away(queue: str) -> int:
-        raise BrokerUnavailable("away")
-
-    with monkeypatch.context() as outage:
-        outage.setattr(broker, "depth", away)
+    with away(broker, monkeypatch):
         await falls_silent(pool, silent, watch)
     await at.hears(silent)
 

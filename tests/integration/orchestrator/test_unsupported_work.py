@@ -21,11 +21,6 @@ OFFLINE = timedelta(seconds=30)
 NAMED_RENDER = "UPDATE task SET work_type = 'render'"
 
 
-@pytest.fixture
-def at(pool: Pool) -> Orchestrator:
-    return Orchestrator(pool)
-
-
 async def dispatched(tasks: TaskService, count: int, work_type: str, **values: Any) -> list[NewTask]:
     made = [make_new_task(work_type=work_type, **values) for _ in range(count)]
     await tasks.dispatch(made, by="caller")

@@ -158,7 +158,7 @@ def test_a_retry_is_due_at_its_time_and_says_what_went_wrong() -> None:
 
 def test_a_broker_that_does_not_answer_is_in_the_way_and_explains_the_rest() -> None:
     assert kinds(broker_failure="refused", giving_failure="refused") == [BlockerKind.BROKER_DOWN, BlockerKind.QUEUED]
-    assert kinds(giving_failure="refused") == [BlockerKind.RELAY_FAILING, BlockerKind.QUEUED]
+    assert kinds(giving_failure="refused") == [BlockerKind.LEASING_FAILING, BlockerKind.QUEUED]
 
 
 def test_a_type_of_which_nobody_ever_registered_is_named() -> None:
