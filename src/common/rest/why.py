@@ -26,6 +26,7 @@ class BlockerKind(StrEnum):
     NOT_OFFERED = "not_offered"
     NO_SUITABLE_AGENT = "no_suitable_agent"
     SLOTS_BUSY = "slots_busy"
+    AGENT_NOT_ASKING = "agent_not_asking"
     AGENT_PAUSED = "agent_paused"
     AGENT_DRAINING = "agent_draining"
     AGENT_CLOCK_OFF = "agent_clock_off"

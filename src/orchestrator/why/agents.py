@@ -9,7 +9,7 @@ from orchestrator.registry.model import MayWork
 from orchestrator.registry.rules import off_by
 from orchestrator.tasks.model import Task
 from orchestrator.why.model import SHOWN, AgentFacts, AgentRef, Blocker, Facts
-from orchestrator.why.words import by, counted, name_of, noted, requirement, time_of
+from orchestrator.why.words import NOT_ASKING, by, counted, name_of, noted, requirement, time_of
 
 
 def agents_in_the_way(facts: Facts) -> Iterator[Blocker]:
@@ -29,10 +29,12 @@ def agents_in_the_way(facts: Facts) -> Iterator[Blocker]:
             return
         online = suitable
     able = [agent for agent in online if not _is_held_back(agent)]
-    if any(agent.running < agent.slots for agent in able):
+    if any(agent.free_slots for agent in able):
         return
-    if able and facts.task.admitted:
-        yield _all_busy(able)
+    full = [agent for agent in able if agent.running >= agent.slots]
+    if full and facts.task.admitted:
+        yield _all_busy(full)
+    yield from (_not_asking(agent) for agent in able[:SHOWN] if agent.running < agent.slots)
     held_back = [agent for agent in online if _is_held_back(agent)][:SHOWN]
     yield from (_paused(agent) for agent in held_back if agent.paused_until is not None)
     yield from (_draining(agent) for agent in held_back if agent.draining)
@@ -113,6 +115,14 @@ def _all_busy(able: Sequence[AgentFacts]) -> Blocker:
     named = "; ".join(f"{name_of(agent)} runs {agent.running} of {agent.slots}" for agent in shown)
     refs = [AgentRef(agent.agent_id, agent.hostname, agent.running, agent.slots) for agent in shown]
     return Blocker(BlockerKind.SLOTS_BUSY, f"All {counted(slots, 'slot')} are taken: {named}.", agents=refs)
+
+
+def _not_asking(agent: AgentFacts) -> Blocker:
+    return Blocker(
+        BlockerKind.AGENT_NOT_ASKING,
+        f"{name_of(agent)} {NOT_ASKING}.",
+        agents=[AgentRef(agent.agent_id, agent.hostname, agent.running, agent.slots)],
+    )
 
 
 def _paused(agent: AgentFacts) -> Blocker:

@@ -8,7 +8,7 @@ from orchestrator.placement.rules import unmet
 from orchestrator.registry.model import MayWork
 from orchestrator.registry.rules import off_by
 from orchestrator.why.model import AgentFacts
-from orchestrator.why.words import by, noted, requirement, time_of
+from orchestrator.why.words import NOT_ASKING, by, noted, requirement, time_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,7 @@ def _free_slots(agent: AgentFacts) -> int:
     if not agent.online:
         return 0
     # After a series of failures one task may try.
-    most = 1 if agent.may_work is MayWork.TRIAL else agent.slots
-    return max(0, min(most, agent.slots - agent.running))
+    return min(1, agent.free_slots) if agent.may_work is MayWork.TRIAL else agent.free_slots
 
 
 def _reasons(agent: AgentFacts, aim: Aim, work_type: str | None) -> Iterator[str]:
@@ -56,3 +55,5 @@ def _reasons(agent: AgentFacts, aim: Aim, work_type: str | None) -> Iterator[str
         yield f"failed too often in a row, gets nothing until {time_of(agent.tripped_until)}"
     if agent.online and agent.running >= agent.slots:
         yield f"runs {agent.running} of {agent.slots}"
+    elif agent.online and agent.free_slots == 0:
+        yield NOT_ASKING

@@ -20,7 +20,8 @@ SHOWN = 20
 class AgentFacts:
     """An agent, as far as it decides about work. `running` counts the ledger's leases, not what the agent says.
 
-    `work_types` is what it offers; empty while it has not said.
+    `work_types` is what it offers; empty while it has not said. `asks_for` is how many more tasks it takes by its
+    credit; None for an agent that claims over HTTP.
     """
 
     agent_id: UUID
@@ -43,6 +44,13 @@ class AgentFacts:
     tripped_until: datetime | None = None
     trip_reason: str | None = None
     may_work: MayWork = MayWork.FREE
+    asks_for: int | None = None
+
+    @property
+    def free_slots(self) -> int:
+        """How many more tasks it could begin now, if it may have work."""
+        free = self.slots - self.running if self.asks_for is None else min(self.slots - self.running, self.asks_for)
+        return max(0, free)
 
     def takes(self, work_type: str) -> bool:
         """Return whether it offers this type of work; an agent that has not said takes any."""

@@ -7,11 +7,12 @@ from uuid import UUID
 from common.lifecycle import Status
 from orchestrator.database.pool import Connection
 from orchestrator.registry.model import MayWork
+from orchestrator.registry.queries import ROOM
 from orchestrator.why.model import AgentFacts, ApprovalFacts, LimitFacts, OrderFacts, RefusalFacts
 
 NOW = "SELECT now()"
 
-AGENTS = """
+AGENTS = f"""
     SELECT agent.agent_id, agent_name(agent.agent_id) AS name, agent.agent_type, agent.hostname,
            agent.status <> 'offline' AND agent.last_heartbeat_at >= now() - $2::interval AS online,
            agent.last_heartbeat_at, agent.slots, coalesce(busy.running, 0) AS running,
@@ -20,13 +21,14 @@ AGENTS = """
            CASE WHEN agent.paused_until > now() THEN agent.paused_until END AS paused_until,
            agent.paused_by, agent.pause_note,
            CASE WHEN agent.tripped_until > now() THEN agent.tripped_until END AS tripped_until, agent.trip_reason,
-           agent.clock_off_by, agent_may_work(agent.agent_id) AS may_work
+           agent.clock_off_by, agent_may_work(agent.agent_id) AS may_work,
+           CASE WHEN agent.credit_number > 0 THEN {ROOM} END AS asks_for
       FROM agent
       LEFT JOIN (SELECT agent_id, count(*) AS running FROM task WHERE status = 'running' GROUP BY agent_id) AS busy
         ON busy.agent_id = agent.agent_id
      WHERE ($1::text IS NULL OR agent.agent_type = $1)
      ORDER BY name, agent.agent_id
-"""
+"""  # noqa: S608 - constants only
 
 # Its aim shares the agents of its pool with others, but only tasks of the same aim can be compared.
 AHEAD = """

@@ -5,6 +5,8 @@ from typing import Any
 
 from orchestrator.why.model import AgentFacts
 
+NOT_ASKING = "takes no work just now: it starts, or work that was sent to it has not arrived"
+
 
 def name_of(agent: AgentFacts) -> str:
     return f"{agent.name} ({agent.agent_id})"

@@ -64,6 +64,11 @@ class System:
         """Return the agents that run; those of earlier tests are known, but offline."""
         return [agent for agent in await self.client.agents() if agent.status is not AgentStatus.OFFLINE]
 
+    async def agents_ready(self) -> list[Agent]:
+        """Return the agents that take work now."""
+        ready = await takers(self.client)
+        return [agent for agent in await self.agents_online() if agent.agent_id in ready]
+
     async def dead_letters(self, count: int) -> list[DeadLetter]:
         """Return the dead letters of this test, once there are so many."""
         found = [letter for letter in await self._letters() if letter.id not in self._older_letters]
@@ -87,6 +92,11 @@ class System:
 
     async def _tasks(self, status: str) -> list[UUID]:
         return [task.task_id for task in (await self.client.tasks(status=status, limit=200)).items]
+
+
+async def takers(client: Client) -> set[UUID]:
+    """Return the agents that take work now; one that has just registered does not ask for any yet."""
+    return {agent.agent_id for agent in (await client.capacity()).agents if agent.free_slots > 0}
 
 
 async def ended(client: Client, *task_ids: Any) -> list[TaskStatus]:

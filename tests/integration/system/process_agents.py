@@ -52,12 +52,12 @@ async def all_dead(pids: Sequence[int]) -> None:
 
 
 async def online(client: Client, *state_dirs: Path) -> list[UUID]:
-    """Return the ids of agents once all of them have registered."""
+    """Return the ids of agents once all of them take work."""
     await eventually(lambda: all((folder / IDENTITY_FILE).exists() for folder in state_dirs), timeout=20)
     ids = [identity(folder) for folder in state_dirs]
 
     async def all_are() -> bool:
-        return {agent.agent_id for agent in await client.agents(status="online")} >= set(ids)
+        return await deployment.takers(client) >= set(ids)
 
     await eventually(all_are, timeout=20)
     return ids

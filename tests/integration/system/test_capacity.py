@@ -16,7 +16,7 @@ async def start(system: System, name: str, **settings: Any) -> None:
     await system.start_agent(name=name, **settings)
 
     async def is_there() -> bool:
-        return name in {agent.name for agent in await system.agents_online()}
+        return name in {agent.name for agent in await system.agents_ready()}
 
     await eventually(is_there, timeout=30)
 

@@ -26,7 +26,7 @@ async def agents(system: System, *names: str, **settings: Any) -> None:
         await system.start_agent(name=name, **settings)
 
     async def are_there() -> bool:
-        return {agent.name for agent in await system.agents_online()} >= set(names)
+        return {agent.name for agent in await system.agents_ready()} >= set(names)
 
     await eventually(are_there, timeout=60)
 

@@ -22,8 +22,8 @@ MINUTE = timedelta(minutes=1)
 
 
 async def agent_of(system: System) -> Agent:
-    """Return the one agent, once it has registered."""
-    [agent] = await eventually(system.agents_online)
+    """Return the one agent, once it takes work."""
+    [agent] = await eventually(system.agents_ready)
     return agent
 
 

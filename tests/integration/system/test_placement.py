@@ -12,14 +12,14 @@ pytestmark = pytest.mark.xdist_group("system/placement")
 
 
 async def agent_named(system: System, name: str) -> UUID:
-    """Return the id of an agent, once it has registered."""
+    """Return the id of an agent, once it takes work."""
     found: list[UUID] = []
 
-    async def registered() -> bool:
-        found[:] = [agent.agent_id for agent in await system.agents_online() if agent.hostname == name]
+    async def is_ready() -> bool:
+        found[:] = [agent.agent_id for agent in await system.agents_ready() if agent.hostname == name]
         return bool(found)
 
-    await eventually(registered)
+    await eventually(is_ready)
     return found[0]
 
 

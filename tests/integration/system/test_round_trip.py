@@ -53,7 +53,7 @@ async def test_priorities_1_3_5_2_4_come_out_5_4_3_2_1_to_one_agent(system: Syst
 async def test_two_agents_share_four_tasks(system: System) -> None:
     await system.start_agent(slots=2)
     await system.start_agent(slots=2)
-    await eventually(lambda: _agents_online(system, 2))
+    await eventually(lambda: _agents_ready(system, 2))
     ids = [uuid4() for _ in range(4)]
 
     for task_id in ids:
@@ -65,8 +65,8 @@ async def test_two_agents_share_four_tasks(system: System) -> None:
     assert sorted(ran_by.count(agent) for agent in set(ran_by)) == [2, 2]
 
 
-async def _agents_online(system: System, count: int) -> bool:
-    return len(await system.agents_online()) == count
+async def _agents_ready(system: System, count: int) -> bool:
+    return len(await system.agents_ready()) == count
 
 
 async def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_agent_lives_on(system: System) -> None:

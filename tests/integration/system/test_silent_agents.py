@@ -3,6 +3,7 @@
 from pathlib import Path
 from uuid import UUID
 
+import aio_pika
 import pytest
 
 from chiffon.client import Client
@@ -30,6 +31,7 @@ async def test_work_that_was_leased_to_an_agent_that_had_died_runs_once_and_with
             # With the result of a task it asks for as many as it has slots.
             await ended(running.client, await shell(running.client, "true"))
             await first.kill()
+            await eventually(lambda: _is_deserted(bus, identity(tmp_path / "first")))
             tasks = [await shell(running.client, f"echo $CHIFFON_TASK_ID >> {starts}") for _ in range(2)]
             await eventually(lambda: _run_by(running.client, tmp_path / "first", *tasks))
         async with agent_process(bus, tmp_path / "next", slots=2):
@@ -37,6 +39,16 @@ async def test_work_that_was_leased_to_an_agent_that_had_died_runs_once_and_with
 
     assert [(task.status, task.agent_id) for task in done] == [("completed", identity(tmp_path / "next"))] * 2
     assert sorted(starts.read_text().split()) == sorted(map(str, tasks))
+
+
+async def _is_deserted(bus: str, agent_id: UUID) -> bool:
+    """Say whether nothing is delivered to an agent any more; PostgreSQL delivers nothing that is not fetched."""
+    if not bus.startswith("amqp"):
+        return True
+    async with await aio_pika.connect(bus) as connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(f"work.infra.{agent_id}", passive=True)
+        return not queue.declaration_result.consumer_count
 
 
 async def _run_by(client: Client, state_dir: Path, *tasks: UUID) -> bool:

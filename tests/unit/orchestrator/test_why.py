@@ -104,6 +104,18 @@ def test_it_says_how_many_go_before_it(ahead: int, message: str) -> None:
     assert only(BlockerKind.QUEUED, ahead=ahead).message == message
 
 
+def test_an_agent_that_asks_for_nothing_is_named_while_no_other_has_room() -> None:
+    starting, full = agent(1, asks_for=0), agent(2, running=2, asks_for=0)
+
+    blocker = only(BlockerKind.AGENT_NOT_ASKING, agents=[starting, full])
+
+    assert blocker.message.startswith(f"host-1 ({ONE}) takes no work just now")
+    assert "host-2" in only(BlockerKind.SLOTS_BUSY, agents=[starting, full]).message
+    assert "host-1" not in only(BlockerKind.SLOTS_BUSY, agents=[starting, full]).message
+    assert kinds(agents=[starting, agent(3, asks_for=1)]) == [BlockerKind.QUEUED]
+    assert kinds(agents=[starting, agent(3)]) == [BlockerKind.QUEUED]  # it claims over HTTP
+
+
 def test_approval_comes_first() -> None:
     assert kinds(task=pending(status=Status.AWAITING_APPROVAL), ahead=None) == [BlockerKind.AWAITING_APPROVAL]
 
