@@ -46,7 +46,8 @@ class Scenario:
 
 async def late_result(world: World) -> None:
     """An agent is cut off and its task goes to another one; then its result arrives."""
-    work = await _other_agent_has_it(world)
+    # The second program lives on for a while after it is told to end, so that an end that came too early is seen.
+    work = await _other_agent_has_it(world, stubborn=True)
 
     def dealt_with(ledger: Ledger) -> bool:
         kinds = [event["kind"] for event in ledger.events]
@@ -61,9 +62,9 @@ async def cut_off(world: World) -> None:
     await cancel(world, await _other_agent_has_it(world))
 
 
-async def _other_agent_has_it(world: World) -> Submitted:
+async def _other_agent_has_it(world: World, *, stubborn: bool = False) -> Submitted:
     """Cut off the agent that runs a task until another one has it, and return the task, which runs until cancelled."""
-    work = await dispatch(world, ticks=500, idempotent=True)
+    work = await dispatch(world, ticks=500, idempotent=True, stubborn=stubborn)
     [first] = await running(world, work, 1)
     world.links[first.agent].begin(Mode.REFUSE)
     runs = await running(world, work, 2)
@@ -153,7 +154,7 @@ CRASH = Scenario(Safeguard.PERSISTENCE, "output lost", ONE, LONG_LEASE, broker_c
 CONTROLS: Mapping[Size, Settings] = {TWO: SHORT_LEASE, ONE: LONG_LEASE}
 
 
-async def dispatch(world: World, *, ticks: int, idempotent: bool) -> Submitted:
+async def dispatch(world: World, *, ticks: int, idempotent: bool, stubborn: bool = False) -> Submitted:
     """Dispatch a script and return it; the call is in the history."""
     work = str(uuid4())
     body: dict[str, Any] = {
@@ -163,7 +164,7 @@ async def dispatch(world: World, *, ticks: int, idempotent: bool) -> Submitted:
         # A busy machine may let a short lease end once or twice more than a scenario does.
         **({"max_attempts": 10} if idempotent else {}),
         "work_type": "shell_script",
-        "parameters": script_parameters(work, world.journal, ticks=ticks),
+        "parameters": script_parameters(work, world.journal, ticks=ticks, stubborn=stubborn),
     }
     submitted = world.history.submitted[work] = Submitted(work, work, body, "shell_script")
     await send(world, submitted)
