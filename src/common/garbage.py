@@ -1,4 +1,4 @@
-"""When a program that runs for long looks for garbage.
+"""When a program looks for garbage.
 
 Almost everything is freed at once, without being looked for; only what refers to itself in a circle is not. The look
 stops everything else, and one at all objects takes longer the more there are: seconds, when a server has thousands of
@@ -12,9 +12,13 @@ import gc
 THRESHOLDS = (20_000, 20, 20)
 
 
+def look_rarely() -> None:
+    """Look as rarely as fits a program that makes many objects and drops few, such as one that starts."""
+    gc.set_threshold(*THRESHOLDS)
+
+
 async def settle(started: asyncio.Event) -> None:
-    """Once a program has started, look more rarely, and never again at what has come with the start."""
+    """Once a program has started, never look again at what has come with the start."""
     await started.wait()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*THRESHOLDS)

@@ -16,6 +16,7 @@ from cyclopts import App, Group
 from chiffon import __version__
 from chiffon.cli.streams import unfailing_output
 from chiffon.first_process import become_init
+from common.garbage import look_rarely
 from common.private import OWN_UMASK
 
 SUMMARY = """Dispatch work to agents, watch it run, and see what became of it.
@@ -146,6 +147,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process."""
+    look_rarely()
     os.umask(OWN_UMASK)
     become_init()
     with unfailing_output():

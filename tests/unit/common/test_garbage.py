@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.garbage import settle
+from common.garbage import look_rarely, settle
 
 
 class Knot:
@@ -18,10 +18,11 @@ class Knot:
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    before = gc.get_threshold()
+    before, was_frozen = gc.get_threshold(), gc.get_freeze_count() > 0
+    gc.unfreeze()
     yield
     gc.set_threshold(*before)
-    gc.unfreeze()
+    gc.freeze() if was_frozen else gc.unfreeze()
 
 
 async def test_what_a_program_starts_with_is_not_looked_at_again_and_what_comes_later_is() -> None:
@@ -42,6 +43,7 @@ async def test_what_a_program_starts_with_is_not_looked_at_again_and_what_comes_
 async def test_work_in_flight_does_not_bring_about_a_look_at_everything() -> None:
     started = asyncio.Event()
     started.set()
+    look_rarely()
     await settle(started)
     looks = gc.get_stats()[2]["collections"]
 
