@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # Maximum number of tasks of one line that one transaction leases, and of agents that it compares for them.
 MOST_AT_ONCE = 500
 MOST_AGENTS = 500
-# Maximum number of tasks that a turn puts back into their lines.
+# Maximum number of tasks that are put back into their lines at a time.
 MOST_WOKEN = 1000
 
 
@@ -42,7 +42,7 @@ class Given:
     """The outcome of one transaction that gives work.
 
     `withheld` are tasks that must not run, `refused` those that only agents which refused them just now could take; in
-    `waiting` lines more may wait for room.
+    `waiting` lines more may wait for room. `is_cut_short`: agents may have room that its limits kept it from giving.
     """
 
     leased: list[Leased] = field(default_factory=list)
@@ -52,6 +52,13 @@ class Given:
     rooms: Sequence[Room] = ()
     events: Sequence[NewEvent] = ()
     written: Written | None = None
+    is_cut_short: bool = False
+
+    @property
+    def is_more_to_give(self) -> bool:
+        """Whether another turn at once is worth its statements."""
+        has_room = self.is_cut_short or any(one.room > 0 for one in self.rooms)
+        return bool(self.withheld or self.refused or (self.leased and self.waiting and has_room))
 
 
 class Giving:
@@ -82,7 +89,6 @@ class Giving:
         if not self._credits.can_send:
             return Given()
         async with self._pool.acquire() as db:
-            await waiting_queries.wake(db, limit=MOST_WOKEN)
             lines = await waiting_queries.lines(db)
         if not lines:
             self._credits.waiting(())
@@ -105,15 +111,19 @@ class Giving:
 
     async def to(self, askers: Sequence[Asker], *, besides: Collection[UUID] = ()) -> Given:
         """Lease what waits to agents that ask over HTTP, in this order; not `besides`, which they refused just now."""
+        await self.wake()
         pools = {asker.pool for asker in askers}
-        async with self._pool.acquire() as db:
-            await waiting_queries.wake(db, limit=MOST_WOKEN)
         with self._own.writing():
             async with transaction(self._pool) as db:
                 lines = [line for line in await waiting_queries.lines(db) if line.pool in pools]
                 given = await self._give(db, lines, askers, besides=besides)
             self._own.add(given.events, given.written)
         return given
+
+    async def wake(self) -> None:
+        """Put tasks whose time has come back into their lines."""
+        async with self._pool.acquire() as db:
+            await waiting_queries.wake(db, limit=MOST_WOKEN)
 
     async def _give(
         self,
@@ -165,6 +175,9 @@ class Giving:
             if task.task_id in leased
         ]
         await consent.use(db, [task for task, _ in paired.pairs if task.task_id in leased])
+        given.is_cut_short = (
+            len(leased) < len(paired.pairs) or len(askers) >= MOST_AGENTS or MOST_AT_ONCE in most.values()
+        )
         given.waiting = _still_waiting(lines, most, [line_of(task) for task in found], len(leased) < len(found))
         return given
 

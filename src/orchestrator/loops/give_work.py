@@ -11,6 +11,8 @@ from orchestrator.placement import queries as placement
 
 # Placement constraints that nothing uses are forgotten so often, in seconds.
 FORGET_EVERY = 3600.0
+# Tasks whose time has come are looked for at most so often, in seconds.
+WAKE_EVERY = 0.25
 
 
 class GiveWork:
@@ -24,8 +26,13 @@ class GiveWork:
         self._leases = leases
         self._send = send
         self._forgot_at = time.monotonic()
+        self._woke_at = -WAKE_EVERY
 
     async def run_once(self) -> int:
+        """Give what can be given now; return whether another turn at once may give more."""
+        if time.monotonic() - self._woke_at >= WAKE_EVERY:
+            self._woke_at = time.monotonic()
+            await self._giving.wake()
         given = await self._giving.by_credit()
         self._send(given.leased)
         for leased in given.leased:
@@ -33,7 +40,7 @@ class GiveWork:
         if given.withheld:
             await self._leases.withdraw(sorted(given.withheld))
         await self._forget()
-        return len(given.leased) + len(given.withheld) + len(given.refused)
+        return int(given.is_more_to_give)
 
     async def _forget(self) -> None:
         if time.monotonic() - self._forgot_at >= FORGET_EVERY:
