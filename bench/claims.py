@@ -20,7 +20,6 @@ from tests.services.postgres import start_postgres
 from common.retry import RetryPolicy
 from orchestrator.database.migrate import upgrade
 from orchestrator.database.pool import Pool, open_pool
-from orchestrator.events.own import OwnEvents
 from orchestrator.jobs import queries
 from orchestrator.jobs.claims import Claims
 from orchestrator.jobs.desk import Desk
@@ -94,7 +93,7 @@ async def open_backlog(stack: AsyncExitStack, url: str, depth: int) -> Backlog:
         since = await queries.now(db)
         for name in WORKERS:
             await queries.seen(db, worker_of(name), pool="http", types=[], labels={}, has_said_labels=False)
-    giving = Giving(pool, Credits(), OwnEvents(), lease=LEASE)
+    giving = Giving(pool, Credits(), lease=LEASE)
     backlog = Backlog(pool, Claims(pool, leases, giving, since=since, grace=LEASE))
     await backlog.fill(depth)
     await backlog.settle()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agents.spool_lines import Key, WrittenResult, lines_of, meaning_of
+from agents.disk.spool_lines import Key, WrittenResult, lines_of, meaning_of
 
 
 def spooled(state_dir: Path) -> list[Key]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.compare import Turn
 from bench.report import Reading
-from bench.scenarios import bulk, fleet, footprint, growth, latency, throughput, watching
+from bench.scenarios import bulk, fleet, footprint, growth, latency, several, throughput, watching
 from bench.services import Services
 from bench.sizes import Sizes
 
@@ -19,6 +19,7 @@ ALONE: Mapping[str, Alone] = {
     "growth": growth.measure,
     "fleet": fleet.measure,
     "watching": watching.measure,
+    "several": several.measure,
     "footprint": footprint.measure,
 }
 SCENARIOS = (*TURNS, LIMITS, *ALONE)

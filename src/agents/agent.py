@@ -7,23 +7,23 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from agents.attempts import Attempts
-from agents.availability import Availability
-from agents.clock_watch import ClockWatch
-from agents.control import ControlListener
-from agents.ears import AgentDeaf, Ears
-from agents.handover import Handover
-from agents.hearing import Hearing
-from agents.heartbeat import Heartbeat
-from agents.intake import Intake
+from agents.attempts.owned import Attempts
+from agents.attempts.stopping import StopReason
+from agents.attempts.workspace import Workspaces
+from agents.contact.clock_watch import ClockWatch
+from agents.contact.control import ControlListener
+from agents.contact.ears import AgentDeaf, Ears
+from agents.contact.hearing import Hearing
+from agents.contact.heartbeat import Heartbeat
+from agents.contact.resources import ResourceMonitor
+from agents.disk.spool_lines import Key
+from agents.identity.registration import AgentRefused
 from agents.recovery import LateRecovery
-from agents.registration import AgentRefused
-from agents.renew import LeaseRenewer
-from agents.resources import ResourceMonitor
-from agents.slots import Slots
-from agents.spool_lines import Key
-from agents.stopping import StopReason
-from agents.workspace import Workspaces
+from agents.work.availability import Availability
+from agents.work.handover import Handover
+from agents.work.intake import Intake
+from agents.work.renew import LeaseRenewer
+from agents.work.slots import Slots
 from common.messages import AgentStatus
 
 log = logging.getLogger(__name__)

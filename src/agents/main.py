@@ -10,12 +10,12 @@ from agents.executors.base import Host
 from agents.executors.enforcement import Enforcement, probe
 from agents.executors.environment import inherited
 from agents.executors.registry import announced_labels, announced_schemas, executors
+from agents.gate.trust import Trust, open_trust
+from agents.identity.own_secrets import own_secrets
+from agents.identity.registration import open_identity
 from agents.processes.keepers import Keepers
-from agents.registration import open_identity
-from agents.secrets.own import own_secrets
 from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings, own_files
-from agents.trust import Trust, open_trust
 from agents.way import open_way
 from agents.wiring import WORKSPACES, build_agent
 from common import safeguards

@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from agents.availability import Availability
+from agents.contact.hearing import Hearing
+from agents.disk.journal import Ended, Journal, Started, Unended
+from agents.disk.spool import Spool
+from agents.disk.spool_lines import Key, WrittenResult
 from agents.executors.base import Outcome
-from agents.handover import Handover
-from agents.hearing import Hearing
-from agents.journal import Ended, Journal, Started, Unended
-from agents.orphans import end_orphans
-from agents.results import work_result
-from agents.spool import Spool
-from agents.spool_lines import Key, WrittenResult
+from agents.processes.orphans import end_orphans
+from agents.work.availability import Availability
+from agents.work.handover import Handover
+from agents.work.results import work_result
 from common.errors import ErrorCode
 from common.messages import GrantedTask, ResultStatus, WorkRequest
 

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
-from agents.credential import find_token
-from agents.listening import declare_if_allowed
-from agents.registration import Identity
+from agents.identity.credential import find_token
+from agents.identity.registration import Identity
+from agents.link.listening import declare_if_allowed
 from agents.settings import AgentSettings
 from common.broker.base import Broker, BrokerUnavailable, Queue
 from common.broker.connect import open_broker

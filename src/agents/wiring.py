@@ -8,41 +8,41 @@ from functools import partial
 from typing import Any
 
 from agents.agent import Agent
-from agents.attempts import Attempts
-from agents.availability import Availability
-from agents.begun import Begun
-from agents.clock_watch import ClockWatch
-from agents.control import ControlListener
-from agents.ears import Ears
+from agents.attempts.begun import Begun
+from agents.attempts.owned import Attempts
+from agents.attempts.workspace import Workspaces
+from agents.contact.clock_watch import ClockWatch
+from agents.contact.control import ControlListener
+from agents.contact.ears import Ears
+from agents.contact.hearing import MISSED_BEATS, Hearing
+from agents.contact.heartbeat import Heartbeat
+from agents.contact.resources import ResourceMonitor
+from agents.disk.journal import Journal
+from agents.disk.journal_file import JournalFile
+from agents.disk.leftovers import begun, sessions, unended
+from agents.disk.spool import Spool
+from agents.disk.spool_lines import Key
 from agents.executors.base import Executor
 from agents.executors.enforcement import Enforcement
-from agents.handover import Handover
-from agents.hearing import MISSED_BEATS, Hearing
-from agents.heartbeat import Heartbeat
-from agents.intake import Asked, Intake
-from agents.journal import Journal
-from agents.journal_file import JournalFile
-from agents.leftovers import begun, sessions, unended
-from agents.life import Fate, fate_of, host_boot_id
+from agents.gate.signature_check import SignatureCheck
+from agents.gate.trust import Trust
+from agents.gate.write_gate import OwnPolicy, WriteGate
+from agents.identity.registration import CopyOfRunningAgent, Identity, StateUnusable
+from agents.link.reporter import Reporter
+from agents.link.unreadable import Undertaker
+from agents.output.progress_file import ProgressFiles
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keepers
-from agents.progress_file import ProgressFiles
+from agents.processes.life import Fate, fate_of, host_boot_id
 from agents.recovery import LateRecovery, recover
-from agents.registration import CopyOfRunningAgent, Identity, StateUnusable
-from agents.renew import LeaseRenewer
-from agents.reporter import Reporter
-from agents.resources import ResourceMonitor
-from agents.runner import Runner
 from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings
-from agents.signature_check import SignatureCheck
-from agents.slots import Slots
-from agents.spool import Spool
-from agents.spool_lines import Key
-from agents.trust import Trust
-from agents.unreadable import Undertaker
-from agents.workspace import Workspaces
-from agents.write_gate import OwnPolicy, WriteGate
+from agents.work.availability import Availability
+from agents.work.handover import Handover
+from agents.work.intake import Asked, Intake
+from agents.work.renew import LeaseRenewer
+from agents.work.runner import Runner
+from agents.work.slots import Slots
 from common.broker.base import Broker
 from common.broker.topology import work_queue
 from common.clock import Clock, SystemClock

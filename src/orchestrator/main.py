@@ -39,7 +39,7 @@ from orchestrator.identities import access
 from orchestrator.identities import api as identities
 from orchestrator.identities.access import DETAILED, PUBLIC, check_routes
 from orchestrator.identities.door import Door, NotStarted
-from orchestrator.identities.wiring import check_authentication
+from orchestrator.identities.door_keeping import check_authentication
 from orchestrator.jobs import api as jobs
 from orchestrator.live import api as live
 from orchestrator.ops import api as ops

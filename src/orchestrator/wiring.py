@@ -21,12 +21,12 @@ from orchestrator.approvals.service import ApprovalService
 from orchestrator.audit.service import AuditService
 from orchestrator.database.pool import Pool, open_pool
 from orchestrator.dead_letters.service import DeadLetterService
+from orchestrator.dispatch.service import DispatchService
 from orchestrator.events import queries as events
-from orchestrator.events.own import OwnEvents
 from orchestrator.events.service import EventService
 from orchestrator.fan_outs.service import FanOutService
 from orchestrator.identities.door import Keeper
-from orchestrator.identities.wiring import Identities, build_identities, keep_door
+from orchestrator.identities.door_keeping import Identities, build_identities, keep_door
 from orchestrator.jobs import queries as job_queries
 from orchestrator.jobs.claims import Claims
 from orchestrator.jobs.rules import HTTP_POOL
@@ -46,15 +46,16 @@ from orchestrator.loops.consume_results import ConsumeResults
 from orchestrator.loops.expire_approvals import ExpireApprovals
 from orchestrator.loops.expire_tasks import ExpireTasks
 from orchestrator.loops.free_keys import FreeKeys
+from orchestrator.loops.give_work import GiveWork
 from orchestrator.loops.probe import SendProbe
 from orchestrator.loops.read_keys import ReadKeys
 from orchestrator.loops.reap_leases import ReapLeases
 from orchestrator.loops.recover import RecoverAfterOutages, log_leases
 from orchestrator.loops.run import running
 from orchestrator.loops.send_orders import SendOrders
+from orchestrator.loops.send_work import SendWork
 from orchestrator.loops.senders import senders_of
 from orchestrator.loops.watch_agents import WatchAgents
-from orchestrator.loops.wiring import consuming, dispatching
 from orchestrator.loops.write_checkpoints import open_checkpoints
 from orchestrator.ops.service import OpsService
 from orchestrator.output.service import OutputService
@@ -125,7 +126,7 @@ async def open_orchestrator(
         )
         await check_schema(pool)
         bus = broker or await _open_broker(stack, shared)
-        giver, news, own, health, hub = Wake(), News(), OwnEvents(), Health(), Hub()
+        giver, news, health, hub = Wake(), News(), Health(), Hub()
         signer = open_signer(settings.signing_keys_dir, SystemClock(), is_required=settings.signatures == "required")
         audit = AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
@@ -147,9 +148,8 @@ async def open_orchestrator(
             max_output_bytes=settings.max_output_bytes,
             credits=credits,
             giver=giver,
-            own=own,
         )
-        new = dispatching(settings, pool, bus, signer, tasks=tasks, leases=leases, credits=credits, own=own)
+        new = _dispatching(settings, pool, bus, signer, tasks=tasks, leases=leases, credits=credits)
         service = OrchestratorService(
             settings,
             bus,
@@ -195,7 +195,7 @@ async def open_orchestrator(
             ("expire_tasks", ExpireTasks(tasks, giver), Wake(), SECOND),
             ("free_keys", FreeKeys(KeyService(pool), giver), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry, leases, bus), Wake(), SECOND),
-            ("follow_events", FollowEvents(pool, hub, news, own, listener=jobs.desk), news, SECOND),
+            ("follow_events", FollowEvents(pool, hub, news, listener=jobs.desk), news, SECOND),
         ]
         if signer is not None:
             duties.append(("read_keys", ReadKeys(signer, audit), Wake(), 2 * SECOND))
@@ -211,8 +211,8 @@ async def open_orchestrator(
             ),
             "answer_claims": keep_running("answer_claims", jobs.desk.run_once, health=health),
             **{name: forever(name, duty, wake=wake, every=every, health=health) for name, duty, wake, every in duties},
-            **{f"consume_{consumer.queue}": consuming(consumer, health) for consumer in consumers},
-            f"consume_{topology.DEAD_LETTERS}": consuming(
+            **{f"consume_{consumer.queue}": _consuming(consumer, health) for consumer in consumers},
+            f"consume_{topology.DEAD_LETTERS}": _consuming(
                 ConsumeDeadLetters(bus, letters, well=partial(health.well, f"consume_{topology.DEAD_LETTERS}")), health
             ),
         }
@@ -236,6 +236,39 @@ async def open_orchestrator(
             registry,
             settings.routes,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Dispatching:
+    """How new work enters and goes: what stores it, what leases the rest, and what sends both."""
+
+    service: DispatchService
+    giving: Giving
+    give: GiveWork
+    send: SendWork
+
+
+def _dispatching(
+    settings: OrchestratorSettings,
+    pool: Pool,
+    broker: Broker,
+    signer: Signer | None,
+    *,
+    tasks: TaskService,
+    leases: LeaseService,
+    credits: Credits,
+) -> _Dispatching:
+    """Return everything that gives work to agents."""
+    send = SendWork(leases, broker, signer, max_output_bytes=settings.max_output_bytes)
+    giving = Giving(
+        pool,
+        credits,
+        lease=settings.lease,
+        breaker=BreakerPolicy(settings.breaker_failures, settings.breaker_pause),
+        offline_after=settings.agent_offline_after,
+    )
+    service = DispatchService(pool, tasks, credits, leases.given, lease=settings.lease, ageing=settings.priority_ageing)
+    return _Dispatching(service, giving, GiveWork(pool, giving, leases, send), send)
 
 
 async def _jobs(
@@ -285,3 +318,9 @@ async def _connect(service: OrchestratorService) -> None:
         await service.connect()
     except BrokerUnavailable as error:
         raise StartupRefused(f"The broker does not let the queues be declared: {error}") from error
+
+
+async def _consuming(consumer: ConsumeQueue | ConsumeDeadLetters, health: Health) -> None:
+    """Read a queue until cancelled."""
+    async with consumer:
+        await keep_running(f"consume_{consumer.queue}", consumer.run_once, health=health)

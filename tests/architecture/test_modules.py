@@ -1,11 +1,10 @@
-"""How every module looks: what it opens with, how long it is, what it is called, what its tests may not do."""
+"""How every module looks: what it opens with, what it is called, what its tests may not do."""
 
 import ast
 from pathlib import PurePosixPath
 
 from tests.architecture.source import called_names, modules
 
-LONGEST = 400
 SAYS_NOTHING = {"util", "utils", "helper", "helpers", "misc", "manager", "managers", "stuff", "tools"}
 UNFINISHED = {"pytest.skip", "pytest.mark.skip", "pytest.mark.skipif", "pytest.mark.xfail", "pytest.importorskip"}
 
@@ -14,14 +13,6 @@ def test_every_module_opens_by_saying_what_it_is_for() -> None:
     silent = [module.path for module in modules("src") if not ast.get_docstring(module.tree)]
 
     assert not silent, "modules without a docstring:\n" + "\n".join(silent)
-
-
-def test_no_file_is_two_things() -> None:
-    long = [
-        f"{module.path}: {lines} lines" for module in modules("src") if (lines := module.text.count("\n")) > LONGEST
-    ]
-
-    assert not long, f"longer than {LONGEST} lines:\n" + "\n".join(long)
 
 
 def test_no_name_says_nothing() -> None:

@@ -4,7 +4,7 @@ import ast
 
 from tests.architecture.source import Module, called_names, imported_names, modules
 
-GATES = ("src/agents/write_gate.py", "src/chiffon/in_process/gate.py")
+GATES = ("src/agents/gate/write_gate.py", "src/chiffon/in_process/gate.py")
 # Where an agent and the in-process worker are; nobody else can have an executor (`test_only_...` below).
 NEAR = ("src/agents/", "src/chiffon/in_process/")
 # `execute` of sqlite3
@@ -15,11 +15,16 @@ KNOWS_THE_EXECUTORS = {
     "agents.executors.registry": {"src/agents/main.py", "src/chiffon/in_process/gate.py"},
     # The public face of executors.
     "agents.executors.programs": {"src/chiffon/executors.py"},
-    "agents.permitted": {*GATES},
+    "agents.executors.permitted": {*GATES},
     # These ask the host's own tools, and the commands that its settings name; no work has a say in what they run.
-    "agents.executors.process": {"src/agents/gpus.py", "src/agents/secrets/resolve.py"},
+    "agents.executors.process": {"src/agents/executors/gpus.py", "src/agents/secrets/resolve.py"},
 }
-HARMLESS = {"agents.executors.base", "agents.executors.environment", "agents.executors.enforcement"}
+HARMLESS = {
+    "agents.executors.base",
+    "agents.executors.enforcement",
+    "agents.executors.environment",
+    "agents.executors.gpus",
+}
 # Here `execute` checks the parameters before `carry_out`, and an outcome is changed.
 BASE = "src/agents/executors/base.py"
 
@@ -59,7 +64,7 @@ def test_only_a_gate_makes_permitted_work() -> None:
         module.at(call, f"calls {name}")
         for module in _near()
         if module.path != BASE
-        if any(imported == "agents.permitted" for _, imported in imported_names(module.tree))
+        if any(imported == "agents.executors.permitted" for _, imported in imported_names(module.tree))
         for call, name in called_names(module.tree)
         if name in ("replace", "dataclasses.replace", "copy", "copy.copy", "copy.replace", "object.__new__")
     ]
@@ -94,10 +99,12 @@ def test_a_gate_checks_before_it_lets_anything_through() -> None:
 
 
 def test_the_rules_see_what_they_forbid() -> None:
-    forbidden = ast.parse("from agents.permitted import Permitted\nawait executor.execute(Permitted(work), context)")
+    forbidden = ast.parse(
+        "from agents.executors.permitted import Permitted\nawait executor.execute(Permitted(work), context)"
+    )
 
     assert [name for _, name in called_names(forbidden)] == ["executor.execute", "Permitted"]
-    assert [name for _, name in imported_names(forbidden)] == ["agents.permitted"]
+    assert [name for _, name in imported_names(forbidden)] == ["agents.executors.permitted"]
 
 
 def _near() -> list[Module]:
@@ -106,4 +113,4 @@ def _near() -> list[Module]:
 
 def _is_passage(module: Module, node: ast.Attribute) -> bool:
     """Say whether this is the runner's call of what the gate let through, which is no executor."""
-    return module.path == "src/agents/runner.py" and ast.unparse(node) == "passage.execute"
+    return module.path == "src/agents/work/runner.py" and ast.unparse(node) == "passage.execute"

@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
-from agents import reporter
-from agents.attempts import Attempt, Attempts
+from agents.attempts.owned import Attempt, Attempts
+from agents.attempts.stopping import StopReason, StopSignal
+from agents.link import reporter
 from agents.over_http.leases import RENEWAL_PATIENCE
 from agents.processes import deadlines
-from agents.renew import REPEATED_AFTER, LeaseRenewer
 from agents.settings import AgentSettings
-from agents.stopping import StopReason, StopSignal
+from agents.work.renew import REPEATED_AFTER, LeaseRenewer
 from common import loop, postgres
 from common.broker import rabbitmq, rabbitmq_connection
 from common.broker.base import Broker, BrokerUnavailable
@@ -61,7 +61,7 @@ def lost_agent() -> str:
     first, last = _first_retry()
     return _table(
         Step(-beat, 0, "The last heartbeat.", "`[agent] heartbeat_seconds`"),
-        Step(-renewal, 0, "The last renewal that is answered.", "a third of `lease_seconds`; `agents/renew.py`"),
+        Step(-renewal, 0, "The last renewal that is answered.", "a third of `lease_seconds`; `agents/work/renew.py`"),
         Step(
             0,
             offline + SECOND.total_seconds(),
@@ -106,7 +106,7 @@ def agent_cut_off() -> str:
         Step(
             *lease.since(lease.stop),
             "Work gets SIGTERM.",
-            "`lease_seconds`, `[agent] kill_grace_seconds`; `agents/renew.py`",
+            "`lease_seconds`, `[agent] kill_grace_seconds`; `agents/work/renew.py`",
         ),
         Step(*lease.since(lease.kill), "Work gets SIGKILL.", "the same"),
         Step(
@@ -149,7 +149,9 @@ def lost_broker() -> str:
             "`agent_offline_after_seconds`",
         ),
         Step(
-            *lease.since(lease.stop), "Work that runs gets SIGTERM; its result goes to the spool.", "`agents/renew.py`"
+            *lease.since(lease.stop),
+            "Work that runs gets SIGTERM; its result goes to the spool.",
+            "`agents/work/renew.py`",
         ),
         Step(*lease.since(lease.kill), "Work that still runs gets SIGKILL.", "the same"),
         Step(
@@ -184,7 +186,7 @@ def broker_back() -> str:
             0,
             connected + reporter.LONGEST_PAUSE.total_seconds(),
             "Results that waited arrive. Work that was stopped is tried again while attempts remain.",
-            "`agents/reporter.py`",
+            "`agents/link/reporter.py`",
         ),
         Step(
             0,

@@ -11,11 +11,11 @@ from uuid import UUID, uuid4
 import pytest
 
 import agents.agent
+from agents.disk.spool import Spool
+from agents.disk.spool_lines import Key, WrittenResult
+from agents.identity.registration import open_identity
 from agents.main import run_agent
-from agents.registration import open_identity
 from agents.settings import AgentSettings
-from agents.spool import Spool
-from agents.spool_lines import Key, WrittenResult
 from common.broker import topology
 from common.broker.base import Outgoing
 from common.broker.memory import MemoryBroker

@@ -60,7 +60,7 @@ async def lease_to(
     asker = Asker(agent_id, wanted[0].agent_type, session, len(wanted), lease)
     claims = [told.claimed(task, agent_id, task.attempt + 1) for task in wanted]
     async with pool.acquire() as db:
-        got, rooms, _ = await queries.lease(db, [(task, asker) for task in wanted], claims, trial=timedelta(minutes=1))
+        got, rooms = await queries.lease(db, [(task, asker) for task in wanted], claims, trial=timedelta(minutes=1))
     of_agent = {room.agent_id: room for room in rooms}
     return [
         Leased(

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
+from agents.attempts.stopping import StopSignal
 from agents.executors.enclosure import OPEN, Enclosure
-from agents.permitted import Permitted
+from agents.executors.permitted import Permitted
 from agents.processes.keepers import Keeper, Starter
-from agents.stopping import StopSignal
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream
 from common.redaction.json_values import hidden_in

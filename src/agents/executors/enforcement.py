@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agents.attempts.stopping import StopSignal
 from agents.executors.enclosure import Enclosure, Sandbox, User
 from agents.executors.process import Command, run_process
 from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keepers
 from agents.processes.lookup import find
 from agents.processes.program import unshare
-from agents.stopping import StopSignal
 from common.confinement import EVERYWHERE, UNCONFINED, Confinement
 from common.errors import StartupRefused
 from common.messages import Stream

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import psutil
 
 from agents.executors.base import ExecutionContext, Executor, Outcome
-from agents.gpus import read_gpus
+from agents.executors.gpus import read_gpus
 from common.messages import ResultStatus, Stream
 from common.work import MetricsParameters
 

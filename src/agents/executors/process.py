@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
+from agents.attempts.stopping import StopSignal
 from agents.executors.base import ProcessStarted, WriteOutput
 from agents.executors.enclosure import OPEN, Enclosure
 from agents.executors.process_sandbox import sandboxed
@@ -24,7 +25,6 @@ from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keeper, Launch, NotBegun, Starter
 from agents.processes.lookup import find, paths_of
 from agents.processes.program import Step
-from agents.stopping import StopSignal
 from common.messages import Stream
 
 # How long what the program has started may go on writing after its end, before it is killed.

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
+from agents.identity.registration import Identity
 from agents.over_http.client import QueueClient, Refused, ServerAway, open_client
 from agents.over_http.handing_back import HandingBack
 from agents.over_http.held import HeldJobs
@@ -20,7 +21,6 @@ from agents.over_http.job_claimer import JobClaimer
 from agents.over_http.leases import Leases
 from agents.over_http.orders import Orders
 from agents.over_http.reports import Report, Reports
-from agents.registration import Identity
 from common.broker.base import Broker, Consumer, Outgoing, Queue
 from common.broker.memory import MemoryBroker
 from common.clock import Clock, SystemClock

@@ -3,7 +3,7 @@
 import httpx2
 from pydantic import ValidationError
 
-from agents.credential import Credential
+from agents.identity.credential import Credential
 from agents.over_http.client import ANSWER_SECONDS, reason_of
 from common.errors import InvalidField, StartupRefused
 from common.http_client import client_options

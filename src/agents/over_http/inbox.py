@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from agents.registration import Identity
+from agents.identity.registration import Identity
 from common.broker.base import Outgoing
 from common.broker.memory import MemoryBroker
 from common.broker.topology import control_address, control_queue, work_address, work_queue

@@ -2,7 +2,7 @@
 
 import math
 
-from agents.attempts import Attempt
+from agents.attempts.owned import Attempt
 from agents.processes.keepers import Keeper
 from common.safeguards import Safeguard, is_on
 

@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from agents.attempts.stopping import StopSignal
 from agents.executors.base import ProcessStarted, SecretUnavailable
 from agents.executors.process import Command, Ending, run_process
 from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keepers
 from agents.secrets.model import SecretSource
-from agents.stopping import StopSignal
 from common.errors import StartupRefused
 from common.messages import Stream
 from common.redaction.forms import SHORTEST, is_long_enough

@@ -138,11 +138,11 @@ def enrol(
     """
     import sys
 
-    from agents.credential import check_is_nobody, keep_credential
+    from agents.gate.trust import remember_keys
+    from agents.identity.credential import check_is_nobody, keep_credential
     from agents.over_http.enrol import NotEnrolled
     from agents.over_http.enrol import enrol as ask
     from agents.settings import AgentSettings
-    from agents.trust import remember_keys
     from chiffon.credentials import read_token
     from chiffon.http import check_address
 

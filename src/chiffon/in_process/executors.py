@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from agents.attempts.stopping import StopReason, StopSignal
+from agents.attempts.workspace import Workspaces
 from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.environment import inherited
+from agents.output.progress_file import PROGRESS_VARIABLE
 from agents.processes.keepers import Keepers
 from agents.processes.table import ATTEMPT_VARIABLE, TASK_VARIABLE
-from agents.progress_file import PROGRESS_VARIABLE
 from agents.settings import DEFAULT_ENV_ALLOW
-from agents.stopping import StopReason, StopSignal
-from agents.workspace import Workspaces
 from chiffon.in_process.model import Execution, WorkFailed
 from common.errors import ErrorCode
 from common.messages import MAX_TAIL_BYTES, ResultStatus, Stream, WorkRequest

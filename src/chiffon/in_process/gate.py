@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.executors.base import ExecutionContext, Executor, Host, Outcome
+from agents.executors.permitted import Permitted
 from agents.executors.registry import executors
-from agents.permitted import Permitted
 from agents.processes.keepers import Keepers
 from chiffon.in_process.executors import run_program
 from chiffon.in_process.model import BadExecution, Execution, WorkFailed, digest

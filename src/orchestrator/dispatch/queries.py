@@ -9,7 +9,6 @@ from uuid import UUID
 from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
-from orchestrator.events.queries import Written
 from orchestrator.leases.credit_queries import returned
 from orchestrator.registry.model import Room
 from orchestrator.registry.queries import ROOM, ROOM_COLUMNS, rooms_of
@@ -22,12 +21,11 @@ class Stored(NamedTuple):
 
     claims: Mapping[UUID, UUID | None]
     rooms: Sequence[Room]
-    written: Written | None
 
 
 # One statement and so one round trip, whose cost is most of that of a dispatch when nothing else is to do. ON CONFLICT
 # covers both keys, task_id and request_id: what is known already is left alone, and its caller is answered otherwise.
-# Asking for `numbers` locks the head of the events; counting attempts and agents before has them written before.
+# Counting attempts and agents has them written before the head of the events is locked.
 # A task goes to the agent that was chosen for it only as long as that agent has credit, may work, and has the pool and
 # the kind of work; else it waits.
 STORE = (
@@ -124,4 +122,4 @@ async def store(
         *events.columns(told),
     )
     claims = {row["task_id"]: row["claim_id"] for row in rows if row["task_id"] is not None}
-    return Stored(claims, rooms_of(rows), events.written(rows))
+    return Stored(claims, rooms_of(rows))

@@ -13,7 +13,6 @@ from common.safeguards import Safeguard, is_on
 from orchestrator.database.pool import COLLIDED, Pool
 from orchestrator.dispatch import queries
 from orchestrator.events.model import NewEvent
-from orchestrator.events.own import OwnEvents
 from orchestrator.keys.model import has_keys
 from orchestrator.leases import events as leased
 from orchestrator.leases.credits import Credits
@@ -54,7 +53,6 @@ class DispatchService:
         tasks: TaskService,
         credits: Credits,
         given: GivenLeases,
-        own: OwnEvents,
         *,
         lease: timedelta,
         ageing: timedelta,
@@ -63,7 +61,6 @@ class DispatchService:
         self._tasks = tasks
         self._credits = credits
         self._given = given
-        self._own = own
         self._lease = lease
         self._ageing = ageing
 
@@ -102,9 +99,7 @@ class DispatchService:
         chosen = self._choose(tasks)
         events = [event for task in tasks for event in _told(task, chosen.get(task.task_id), by)]
         async with self._pool.acquire() as db:
-            with self._own.writing():
-                stored = await queries.store(db, tasks, chosen, events, lease=self._lease, ageing=self._ageing)
-                self._own.add(events, stored.written)
+            stored = await queries.store(db, tasks, chosen, events, lease=self._lease, ageing=self._ageing)
         self._credits.learn(stored.rooms)
         rooms = {room.agent_id: room for room in stored.rooms}
         for task in tasks:

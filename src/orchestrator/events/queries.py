@@ -1,12 +1,8 @@
 """All SQL about events."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
-
-import asyncpg
 
 from orchestrator.database.pages import MOST_PAGE_BYTES, Listing
 from orchestrator.database.pool import Connection
@@ -17,8 +13,6 @@ from orchestrator.events.model import Event, NewEvent
 # `told`: the events that come of what was changed, in the order of `position`. The head row is locked after that and
 # until the commit, so whoever comes next gets the next number and commits later: followers may read "seq > last" and
 # miss nothing. So nothing follows in the transaction. The hash of each event covers the one before it; see chain.py.
-#
-# A statement that returns what it changed may return `numbers`, too: one row, if there is any event; see `Written`.
 #
 # Rows of a CTE are made as they are asked for, and so are its locks. Counting asks for all of them: who only asked
 # whether there is one would hold the head while the other rows of tasks are yet to be locked, a circle in the making.
@@ -34,8 +28,6 @@ WRITE = """
         SELECT chain.seq + new.nth, chain.at, new.kind, new.actor, new.data::jsonb,
                new.task_id, new.trace_id, new.request_id, new.agent_id, new.attempt, chain.hashes[new.nth]
           FROM chain, (SELECT *, row_number() OVER (ORDER BY position) AS nth FROM told) AS new
-    ), numbers AS (
-        SELECT seq AS before, at, ARRAY(SELECT position FROM told ORDER BY position) AS positions FROM chain
     )
 """
 
@@ -94,24 +86,6 @@ FOLLOW = """
      ORDER BY seq
      LIMIT $7
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a statement wrote of the events that it was given.
-
-    `before` is the number of the event before them, `positions` are those of the written ones, from 1, in their order.
-    """
-
-    before: int
-    at: datetime
-    positions: Sequence[int]
-
-
-def written(rows: Iterable[asyncpg.Record]) -> Written | None:
-    """Find what a statement returned of its `numbers`: the only row with positions."""
-    row = next((row for row in rows if row["positions"] is not None), None)
-    return None if row is None else Written(row["before"], row["at"], row["positions"])
 
 
 async def append(db: Connection, *events: NewEvent) -> None:

@@ -26,10 +26,10 @@ from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import Anybody, MayAdminister, requires
 from orchestrator.identities.door import address_of
+from orchestrator.identities.door_keeping import Identities
 from orchestrator.identities.model import Principal
 from orchestrator.identities.service import Issued
 from orchestrator.identities.tickets import LASTS
-from orchestrator.identities.wiring import Identities
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -39,16 +39,13 @@ CREDIT = "WITH " + credited("$1", after="(SELECT) AS nothing") + " SELECT * FROM
 def returned(columns: str, *, of: str) -> str:
     """Return the end of a statement that changes leases, behind `events.told`.
 
-    It returns two columns of the CTE `of`, with the tasks; the room of the agents in `credited`; and what was told.
+    It returns two columns of the CTE `of`, with the tasks, and the room of the agents in `credited`.
     """
     return f"""
-    SELECT {columns}, NULL::uuid AS agent_id, NULL::bigint AS room, NULL::bigint AS credit, NULL::bigint AS granted,
-           NULL::bigint AS before, NULL::timestamptz AS at, NULL::bigint[] AS positions
+    SELECT {columns}, NULL::uuid AS agent_id, NULL::bigint AS room, NULL::bigint AS credit, NULL::bigint AS granted
       FROM {of}
      UNION ALL
-    SELECT NULL, NULL, agent_id, room, credit, granted, NULL, NULL, NULL FROM credited
-     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, before, at, positions FROM numbers
+    SELECT NULL, NULL, agent_id, room, credit, granted FROM credited
 """  # noqa: S608 - constants only
 
 

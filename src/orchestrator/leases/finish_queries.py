@@ -13,7 +13,6 @@ from common.messages import Credit
 from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
-from orchestrator.events.queries import Written
 from orchestrator.leases.credit_queries import credit_rows, credited, returned
 from orchestrator.leases.model import End
 from orchestrator.leases.rules import Attempt
@@ -107,11 +106,10 @@ async def finish(
     pieces: Sequence[tuple[NewChunk, int]],
     told: Sequence[NewEvent],
     credits: Mapping[UUID, Credit],
-) -> tuple[set[tuple[UUID, int]], list[Room], Written | None]:
+) -> tuple[set[tuple[UUID, int]], list[Room]]:
     """End tasks that still run, of agents that are well, and store what came with the results.
 
-    Return the attempts that ended their tasks, (task_id, fence), the room of the agents that asked for work, and what
-    was told.
+    Return the attempts that ended their tasks, (task_id, fence), and the room of the agents that asked for work.
 
     Each end comes with the agent that the task must still belong to, and each end and each piece with the position of
     its event, from 1.
@@ -144,7 +142,7 @@ async def finish(
         credit_rows(credits),
     )
     ended = {(row["task_id"], row["fence"]) for row in rows if row["task_id"] is not None}
-    return ended, rooms_of(rows), events.written(rows)
+    return ended, rooms_of(rows)
 
 
 def _task(row: asyncpg.Record) -> Task:

@@ -13,9 +13,6 @@ from uuid import UUID
 
 from orchestrator.approvals.asking import Consent
 from orchestrator.database.pool import Connection, Pool, transaction
-from orchestrator.events.model import NewEvent
-from orchestrator.events.own import OwnEvents
-from orchestrator.events.queries import Written
 from orchestrator.leases import events as told
 from orchestrator.leases import queries, waiting_queries
 from orchestrator.leases.credits import Credits
@@ -50,8 +47,6 @@ class Given:
     refused: Collection[UUID] = ()
     waiting: Collection[Line] = ()
     rooms: Sequence[Room] = ()
-    events: Sequence[NewEvent] = ()
-    written: Written | None = None
     is_cut_short: bool = False
 
     @property
@@ -68,7 +63,6 @@ class Giving:
         self,
         pool: Pool,
         credits: Credits,
-        own: OwnEvents,
         *,
         lease: timedelta,
         breaker: BreakerPolicy | None = None,
@@ -76,7 +70,6 @@ class Giving:
     ) -> None:
         self._pool = pool
         self._credits = credits
-        self._own = own
         self._lease = lease
         self._trial = (breaker or BreakerPolicy()).pause
         self._offline_after = offline_after
@@ -93,18 +86,12 @@ class Giving:
         if not lines:
             self._credits.waiting(())
             return Given()
-        with self._own.writing():
-            async with transaction(self._pool) as db:
-                await waiting_queries.one_giver_at_a_time(db)
-                askers = await waiting_queries.askers(
-                    db,
-                    lines,
-                    lease=self._lease,
-                    offline_after=self._offline_after,
-                    most=MOST_AGENTS,
-                )
-                given = await self._give(db, lines, askers, rests=True)
-            self._own.add(given.events, given.written)
+        async with transaction(self._pool) as db:
+            await waiting_queries.one_giver_at_a_time(db)
+            askers = await waiting_queries.askers(
+                db, lines, lease=self._lease, offline_after=self._offline_after, most=MOST_AGENTS
+            )
+            given = await self._give(db, lines, askers, rests=True)
         self._credits.learn(given.rooms)
         self._credits.waiting(given.waiting)
         return given
@@ -113,12 +100,9 @@ class Giving:
         """Lease what waits to agents that ask over HTTP, in this order; not `besides`, which they refused just now."""
         await self.wake()
         pools = {asker.pool for asker in askers}
-        with self._own.writing():
-            async with transaction(self._pool) as db:
-                lines = [line for line in await waiting_queries.lines(db) if line.pool in pools]
-                given = await self._give(db, lines, askers, besides=besides)
-            self._own.add(given.events, given.written)
-        return given
+        async with transaction(self._pool) as db:
+            lines = [line for line in await waiting_queries.lines(db) if line.pool in pools]
+            return await self._give(db, lines, askers, besides=besides)
 
     async def wake(self) -> None:
         """Put tasks whose time has come back into their lines."""
@@ -157,8 +141,8 @@ class Giving:
             await waiting_queries.rest(db, paired.resting)
         if not paired.pairs:
             return given
-        given.events = [told.claimed(task, asker.agent_id, task.attempt + 1) for task, asker in paired.pairs]
-        leased, given.rooms, given.written = await queries.lease(db, paired.pairs, given.events, trial=self._trial)
+        events = [told.claimed(task, asker.agent_id, task.attempt + 1) for task, asker in paired.pairs]
+        leased, given.rooms = await queries.lease(db, paired.pairs, events, trial=self._trial)
         rooms = {room.agent_id: room for room in given.rooms}
         given.leased = [
             Leased(

@@ -8,7 +8,6 @@ from common.messages import Lease
 from orchestrator.database.pool import Connection
 from orchestrator.events import queries as events
 from orchestrator.events.model import NewEvent
-from orchestrator.events.queries import Written
 from orchestrator.leases.credit_queries import returned
 from orchestrator.leases.model import Asker, End
 from orchestrator.leases.rules import Attempt
@@ -162,11 +161,11 @@ COUNT_RUNNING = """
 
 async def lease(
     db: Connection, pairs: Sequence[tuple[Task, Asker]], told: Sequence[NewEvent], *, trial: timedelta
-) -> tuple[set[UUID], list[Room], Written | None]:
+) -> tuple[set[UUID], list[Room]]:
     """Lease tasks that still wait to agents that still may have them, and write of each what is told of it.
 
-    `trial` is how long an agent on trial gets nothing more. Return the tasks that were leased, the room of the agents
-    that got some, and what was told.
+    `trial` is how long an agent on trial gets nothing more. Return the tasks that were leased, and the room of the
+    agents that got some.
     """
     rows = await db.fetch(
         LEASE,
@@ -178,7 +177,7 @@ async def lease(
         trial,
         *events.columns(told),
     )
-    return {row["task_id"] for row in rows if row["task_id"] is not None}, rooms_of(rows), events.written(rows)
+    return {row["task_id"] for row in rows if row["task_id"] is not None}, rooms_of(rows)
 
 
 async def attempts(db: Connection, numbers: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], Attempt]:

@@ -8,7 +8,6 @@ from common.messages import Credit, WorkResult
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import NewEvent
-from orchestrator.events.own import OwnEvents
 from orchestrator.keys.model import has_keys
 from orchestrator.leases import events as told
 from orchestrator.leases import finish_queries
@@ -46,7 +45,6 @@ async def finish(
     results: Collection[WorkResult],
     credits: Mapping[UUID, Credit],
     given: GivenLeases,
-    own: OwnEvents,
     *,
     policy: RetryPolicy,
 ) -> tuple[list[tuple[WorkResult, Finish]], list[Room] | None]:
@@ -79,11 +77,7 @@ async def finish(
                 endings.add(task, result, verdict)
         if not endings.ends:
             return [], None
-        with own.writing():
-            ended, rooms, written_events = await finish_queries.finish(
-                db, endings.ends, endings.pieces, endings.events, credits
-            )
-            own.add(endings.events, written_events, {position: piece.text for piece, position in endings.pieces})
+        ended, rooms = await finish_queries.finish(db, endings.ends, endings.pieces, endings.events, credits)
     return [(result, verdict) for result, verdict in endings.judged if (result.task_id, result.fence) in ended], rooms
 
 

@@ -20,7 +20,6 @@ from common.retry import RetryPolicy
 from common.safeguards import Safeguard, is_on
 from orchestrator.approvals.asking import Consent
 from orchestrator.database.pool import Pool, transaction
-from orchestrator.events.own import OwnEvents
 from orchestrator.keys import admission
 from orchestrator.leases import credit_queries, queries
 from orchestrator.leases import events as told
@@ -72,10 +71,8 @@ class LeaseService:
         max_output_bytes: int = STANDARD.max_output_bytes,
         credits: Credits | None = None,
         giver: Wake | None = None,
-        own: OwnEvents | None = None,
     ) -> None:
         self.given = GivenLeases()
-        self._own = own or OwnEvents()
         self._pool = pool
         self._credits = credits or Credits()
         self._giver = giver or Wake()
@@ -164,7 +161,7 @@ class LeaseService:
         first = {_key(result): capped(result, self._max_output) for result in reversed(results)}
         ordered = list(first.values())[::-1]
         plain, rooms = (
-            await plain_results.finish(self._pool, ordered, credits or {}, self.given, self._own, policy=self._policy)
+            await plain_results.finish(self._pool, ordered, credits or {}, self.given, policy=self._policy)
             if is_on(Safeguard.FENCE)
             else ([], None)
         )

@@ -1,6 +1,5 @@
 """Read new events from the ledger, in order, as soon as they are committed."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -10,15 +9,11 @@ from orchestrator.database.notifications import listen
 from orchestrator.database.pool import Pool
 from orchestrator.events import queries
 from orchestrator.events.model import Event
-from orchestrator.events.own import OwnEvents
 from orchestrator.live.hub import Hub
 
 CHANNEL = "chiffon_event"
 # An event of output can hold some hundred KiB.
 PAGE = 200
-# How long to wait for a statement of our own that may have written what was heard of, in seconds. The notification is
-# often a little faster than the answer; who reads then reads what comes by itself.
-OWN_WITHIN = 0.01
 
 
 class Listener(Protocol):
@@ -41,14 +36,9 @@ class News(Wake):
     def heard(self, newest: str) -> None:
         """Ring, for everything up to this event is in the ledger; an empty text does not say how far it goes."""
         if newest:
-            self.reached(int(newest))
+            self._newest = max(int(newest), self._newest or 0)
         else:
             self._is_unknown = True
-            self.ring()
-
-    def reached(self, newest: int) -> None:
-        """Ring, for everything up to this event is in the ledger."""
-        self._newest = max(newest, self._newest or 0)
         self.ring()
 
     def take(self) -> int | None:
@@ -61,25 +51,18 @@ class News(Wake):
 class FollowEvents:
     """Hands events to the hub. Numbers have no gaps and become visible in order, so none can be missed.
 
-    While nobody wants to know of any they are not even read: the news say how far the hub may go without. What this
-    orchestrator has written itself is not read either, as long as nothing is missing before it.
+    While nobody wants to know of any they are not even read: the news say how far the hub may go without.
     """
 
-    def __init__(
-        self, pool: Pool, hub: Hub, news: News, own: OwnEvents | None = None, *, listener: Listener | None = None
-    ) -> None:
+    def __init__(self, pool: Pool, hub: Hub, news: News, *, listener: Listener | None = None) -> None:
         self._pool = pool
         self._hub = hub
         self._news = news
         self._listener = listener
-        self._own = own or OwnEvents()
-        self._own.wanted = lambda: self._is_wanted
-        self._own.reached = news.reached
 
     async def run_once(self) -> int:
         newest = self._news.take()
         if not self._is_wanted:
-            self._own.forget()
             if newest is None:
                 async with self._pool.acquire() as db:
                     newest = await queries.head(db)
@@ -88,20 +71,9 @@ class FollowEvents:
                 return 1
             self._hub.start_at(max(self._hub.position, newest))
             return 0
-        while newest is None or newest > self._hub.position:
-            own = self._own.take(after=self._hub.position)
-            if not own and newest is not None:
-                await self._own.one_ended(within=OWN_WITHIN)
-                own = self._own.take(after=self._hub.position)
-            if not own:
-                return await self._follow()
-            for begin in range(0, len(own), PAGE):
-                await self._hand_on(own[begin : begin + PAGE])
-                await asyncio.sleep(0)
-        return 0
-
-    async def _follow(self) -> int:
-        """Hand one page on; a page that has no more behind it was the last, until there are news."""
+        if newest is not None and newest <= self._hub.position:
+            return 0
+        # A page that has no more behind it was the last, until there are news.
         async with self._pool.acquire() as db:
             page = await queries.follow(db, after=self._hub.position, until=queries.NEWEST, limit=PAGE)
         if page.rows:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from agents.attempts.stopping import StopSignal
 from agents.executors.ansible import SUMMARY_FILE, AnsibleExecutor, read_summary, with_summary
 from agents.executors.base import Host, Outcome
 from agents.executors.enclosure import OPEN
 from agents.executors.enforcement import CannotConfine, probe
 from agents.processes.keepers import Keepers
-from agents.stopping import StopSignal
 from common.confinement import UNCONFINED, Confinement
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream

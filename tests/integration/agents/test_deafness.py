@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.ears import AgentDeaf
+from agents.contact.ears import AgentDeaf
 from agents.main import run_agent
 from agents.settings import AgentSettings
 from common.broker.base import Consumer, Delivery

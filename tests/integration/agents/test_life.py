@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from agents.executors.registry import ExecutorUnusable
+from agents.identity.registration import IdentityInUse
 from agents.main import run_agent
-from agents.registration import IdentityInUse
 from agents.settings import AgentSettings
 from common.broker.base import Broker
 from common.config import SharedSettings

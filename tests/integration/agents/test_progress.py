@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agents import progress_file
+from agents.output import progress_file
 from common.messages import ResultStatus
 from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent

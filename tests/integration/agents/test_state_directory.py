@@ -9,13 +9,14 @@ from uuid import uuid4
 
 import pytest
 
-from agents import removal, wiring, workspace
-from agents.credential import Credential, keep_credential
+from agents import wiring
+from agents.attempts import removal, workspace
+from agents.disk.journal_file import JournalFile
 from agents.executors import enforcement
 from agents.executors.enclosure import Enclosure
-from agents.journal_file import JournalFile
+from agents.gate.trust import remember_keys
+from agents.identity.credential import Credential, keep_credential
 from agents.processes.keepers import Keepers
-from agents.trust import remember_keys
 from common.signing.keys import PrivateKey
 from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from agents.credential import Credential, IsSomebody, check_is_nobody, keep_credential
+from agents.identity.credential import Credential, IsSomebody, check_is_nobody, keep_credential
 from agents.main import run_agent
 from agents.over_http.enrol import enrol
 from agents.settings import AgentSettings

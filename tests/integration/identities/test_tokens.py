@@ -9,7 +9,7 @@ import pytest
 from common.errors import Conflict
 from common.rest.identities import PrincipalKind, Role
 from orchestrator.database.pool import Pool
-from orchestrator.identities import wiring
+from orchestrator.identities import door_keeping
 from orchestrator.identities.service import IdentityService
 from tests.eventually import eventually
 from tests.integration.identities.conftest import Site
@@ -40,7 +40,7 @@ async def test_the_database_holds_no_usable_token(site: Site) -> None:
 
 @pytest.fixture
 def use_is_noted_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "NOTE_USE", timedelta(milliseconds=50))
+    monkeypatch.setattr(door_keeping, "NOTE_USE", timedelta(milliseconds=50))
 
 
 @pytest.mark.usefixtures("use_is_noted_soon")

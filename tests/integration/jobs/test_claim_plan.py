@@ -114,7 +114,7 @@ async def test_what_runs_is_found_by_its_id_however_much_began_since_the_planner
         await db.execute("UPDATE agent SET worker_id = 'worker' WHERE agent_id = $1", agent_id)
         claims = [Asker(agent_id, "http", uuid4(), 1, lease) for _ in ids]
         found = await tasks.get(db, ids)
-        leased, _, _ = await leases.lease(
+        leased, _ = await leases.lease(
             db, [(found[task_id], asker) for task_id, asker in zip(ids, claims, strict=True)], [], trial=lease
         )
         assert len(leased) == RUNNING

@@ -10,7 +10,6 @@ from common.messages import Credit, StatusUpdate, WorkResult
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool
 from orchestrator.dispatch.service import Dispatched, DispatchService
-from orchestrator.events.own import OwnEvents
 from orchestrator.leases.credits import Credits
 from orchestrator.leases.giving import Giving
 from orchestrator.leases.model import Leased
@@ -38,7 +37,7 @@ class Orchestrator:
     def __init__(self, pool: Pool, *, breaker: BreakerPolicy | None = None) -> None:
         self._pool = pool
         self.broker_is_there = True
-        self.own, self.credits = OwnEvents(), Credits(lambda: self.broker_is_there)
+        self.credits = Credits(lambda: self.broker_is_there)
         self.tasks = TaskService(pool, ageing=AGEING)
         self.registry = RegistryService(pool, offline_after=timedelta(seconds=30))
         self.leases = LeaseService(
@@ -47,11 +46,10 @@ class Orchestrator:
             policy=RetryPolicy(base=timedelta(0)),
             breaker=breaker,
             credits=self.credits,
-            own=self.own,
         )
-        self.giving = Giving(pool, self.credits, self.own, lease=LEASE, breaker=breaker)
+        self.giving = Giving(pool, self.credits, lease=LEASE, breaker=breaker)
         self.dispatching = DispatchService(
-            pool, self.tasks, self.credits, self.leases.given, self.own, lease=LEASE, ageing=AGEING
+            pool, self.tasks, self.credits, self.leases.given, lease=LEASE, ageing=AGEING
         )
 
     async def hears(self, *agents: "Agent", **credit: int) -> None:

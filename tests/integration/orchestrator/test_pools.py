@@ -90,7 +90,7 @@ async def leased_by_the_statement(
     """Run the statement that leases without the choice that comes before it."""
     asker = Asker(agent_id, "infra", session or uuid4(), 1, LEASE)
     async with pool.acquire() as db:
-        leased, _, _ = await queries.lease(db, [(await tasks.get(task_id), asker)], [], trial=LEASE)
+        leased, _ = await queries.lease(db, [(await tasks.get(task_id), asker)], [], trial=LEASE)
     return leased
 
 

@@ -160,7 +160,7 @@ class Ledger(RuleBasedStateMachine):
         asker = Asker(agent_id, "infra", session, 1, LEASE)
         claims = [told.claimed(task, agent_id, task.attempt + 1)]
         async with self.pool.acquire() as db:
-            leased, _, _ = await queries.lease(db, [(task, asker)], claims, trial=LEASE)
+            leased, _ = await queries.lease(db, [(task, asker)], claims, trial=LEASE)
         return session, task_id in leased
 
     @precondition(lambda self: self.known)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from agents.registration import IDENTITY_FILE
+from agents.identity.registration import IDENTITY_FILE
 from chiffon.client import Client
 from chiffon.models import TaskStatus
 from tests.eventually import eventually

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agents.identity.registration import IDENTITY_FILE, AgentRefused
 from agents.main import run_agent
-from agents.registration import IDENTITY_FILE, AgentRefused
 from agents.settings import AgentSettings
 from chiffon.models import Agent
 from tests.eventually import eventually

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from agents.identity.registration import IDENTITY_FILE
 from agents.main import run_agent
-from agents.registration import IDENTITY_FILE
 from agents.settings import AgentSettings
 from chiffon.client import NOT_READY, Client
 from chiffon.errors import ApiError, ServerUnreachable

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from agents.life import BOOT_ID
-from agents.registration import IDENTITY_FILE
+from agents.identity.registration import IDENTITY_FILE
+from agents.processes.life import BOOT_ID
 from chiffon.client import Client
 from tests.integration.agents.agent_process import agent_process
 from tests.integration.system.process_agents import ended, identity, shell, written

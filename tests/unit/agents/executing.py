@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from agents.attempts.stopping import StopSignal
 from agents.executors.base import ExecutionContext, Executor, Outcome, SecretUnavailable
 from agents.executors.enclosure import OPEN
-from agents.permitted import Permitted
+from agents.executors.permitted import Permitted
 from agents.processes.keepers import Keepers
-from agents.stopping import StopSignal
 from common.messages import Stream, WorkRequest
 
 IDS = {"CHIFFON_TASK_ID": "the-task", "CHIFFON_TRACE_ID": "the-trace", "CHIFFON_ATTEMPT": "1"}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.chunks import Chunker
+from agents.output.chunks import Chunker
 from common.messages import MAX_CHUNK_BYTES, MAX_TAIL_BYTES, OutputChunk, Stream
 
 WRITES = st.lists(

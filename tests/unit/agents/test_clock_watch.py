@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from agents.availability import Availability
-from agents.clock_watch import ClockWatch
+from agents.contact.clock_watch import ClockWatch
+from agents.work.availability import Availability
 from tests.fakes.clock import FakeClock
 
 SKEW = timedelta(minutes=5)

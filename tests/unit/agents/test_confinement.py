@@ -19,14 +19,14 @@ from uuid import uuid4
 import psutil
 import pytest
 
+from agents.attempts.stopping import StopReason, StopSignal
 from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.enclosure import User
 from agents.executors.enforcement import CannotConfine, ConfinementUnusable, Enforcement, probe
+from agents.executors.permitted import Permitted
 from agents.executors.shell import ShellExecutor
-from agents.permitted import Permitted
 from agents.processes.keepers import Keepers
 from agents.processes.table import look_at
-from agents.stopping import StopReason, StopSignal
 from common.confinement import UNCONFINED, Confinement
 from common.messages import ResultStatus, Stream, WorkRequest
 from tests.eventually import eventually

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import pytest
 
+from agents.attempts.stopping import StopReason, StopSignal
 from agents.executors.base import ExecutionContext, Executor, Outcome
-from agents.permitted import Permitted
+from agents.executors.permitted import Permitted
 from agents.processes.keepers import Keepers
-from agents.stopping import StopReason, StopSignal
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream, WorkRequest
 from common.work import Parameters, SecretReference

@@ -9,13 +9,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agents.begun import Begun
+from agents.attempts.begun import Begun
+from agents.disk.journal import Journal
+from agents.disk.journal_file import JournalFile
 from agents.executors.echo import EchoExecutor
-from agents.journal import Journal
-from agents.journal_file import JournalFile
-from agents.signature_check import SignatureCheck
-from agents.trust import TRUST_FILE, Trust
-from agents.write_gate import Passage, WriteGate
+from agents.gate.signature_check import SignatureCheck
+from agents.gate.trust import TRUST_FILE, Trust
+from agents.gate.write_gate import Passage, WriteGate
 from common.messages import GrantedTask
 from common.signing.claims import SignedTask, sign_grant
 from common.signing.jws import Purpose, sign

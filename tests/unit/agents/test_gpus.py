@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.gpus import MIB, Gpu, most_memory, parse_gpus
+from agents.executors.gpus import MIB, Gpu, most_memory, parse_gpus
 
 TWO = """\
 0, NVIDIA GeForce RTX 4090, 24564, 23028, 0

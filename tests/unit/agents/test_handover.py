@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from agents import handover as handing_over
-from agents.handover import Handover
-from agents.reporter import Reporter
-from agents.spool import Spool
-from agents.spool_lines import Key, WrittenResult
+from agents.disk.spool import Spool
+from agents.disk.spool_lines import Key, WrittenResult
+from agents.link.reporter import Reporter
+from agents.work import handover as handing_over
+from agents.work.handover import Handover
 from common.broker.base import Outgoing
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from agents.hearing import Hearing
+from agents.contact.hearing import Hearing
 
 EVERY = timedelta(seconds=10)
 

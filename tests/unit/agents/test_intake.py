@@ -11,20 +11,20 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agents import intake as intake_module
-from agents.attempts import Attempt, Attempts
-from agents.availability import Availability
-from agents.begun import Begun
-from agents.handover import Handover
-from agents.intake import Intake
-from agents.reporter import Reporter
-from agents.signature_check import SignatureCheck
-from agents.slots import Slots
-from agents.spool import Spool
-from agents.spool_lines import Key
-from agents.stopping import StopReason
-from agents.trust import TRUST_FILE, Trust
-from agents.unreadable import Undertaker
+from agents.attempts.begun import Begun
+from agents.attempts.owned import Attempt, Attempts
+from agents.attempts.stopping import StopReason
+from agents.disk.spool import Spool
+from agents.disk.spool_lines import Key
+from agents.gate.signature_check import SignatureCheck
+from agents.gate.trust import TRUST_FILE, Trust
+from agents.link.reporter import Reporter
+from agents.link.unreadable import Undertaker
+from agents.work import intake as intake_module
+from agents.work.availability import Availability
+from agents.work.handover import Handover
+from agents.work.intake import Intake
+from agents.work.slots import Slots
 from common.broker.base import Outgoing
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES, work_address, work_queue

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agents.joining import MOST_IN_A_CALL, RESULT, RESULTS_TOGETHER, Report, calls, joined
+from agents.link.joining import MOST_IN_A_CALL, RESULT, RESULTS_TOGETHER, Report, calls, joined
 from common.broker.topology import PROGRESS, RESULTS
 from common.protocol import (
     MOST_REPLY_BYTES,

@@ -8,9 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from agents.journal import Ended, Journal
-from agents.journal_file import JournalFile, Line
-from agents.leftovers import sessions, unended
+from agents.disk.journal import Ended, Journal
+from agents.disk.journal_file import JournalFile, Line
+from agents.disk.leftovers import sessions, unended
 from common.messages import ResultStatus
 from tests.unit.agents.test_spool import make_grant
 

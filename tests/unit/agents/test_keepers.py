@@ -15,7 +15,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from agents.attempts import Attempt
+from agents.attempts.owned import Attempt
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import PROGRAM, Keeper, Keepers
 from common.messages import GrantedTask, WorkRequest

@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agents.journal import Started
-from agents.life import Fate, fate_of, own_life
+from agents.disk.journal import Started
+from agents.processes.life import Fate, fate_of, own_life
 
 
 def started(**changes: Any) -> Started:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from agents.log_stream import MAX_UNSENT_BYTES, LogStream
-from agents.pace import Pace
+from agents.output.log_stream import MAX_UNSENT_BYTES, LogStream
+from agents.output.pace import Pace
 from common.messages import OutputChunk, Stream
 from common.redaction.values import Values
 from tests.eventually import eventually

@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
+from agents.attempts.stopping import StopReason, StopSignal
 from agents.executors.metrics import MetricsExecutor
 from agents.processes.keepers import Keepers
-from agents.stopping import StopReason, StopSignal
 from common.messages import ResultStatus, Stream
 from common.result import canonical_result
 from tests.unit.agents.executing import Output, execute, make_context

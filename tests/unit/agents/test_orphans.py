@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import pytest
 
-from agents.journal import ProcessStarted, Started, Unended
-from agents.life import host_boot_id
-from agents.orphans import end_orphans
+from agents.disk.journal import ProcessStarted, Started, Unended
+from agents.processes.life import host_boot_id
+from agents.processes.orphans import end_orphans
 from agents.processes.table import look_at
 from tests.eventually import eventually
 from tests.unit.agents.test_process import is_gone

@@ -12,9 +12,9 @@ import psutil
 import pytest
 import uvloop
 
+from agents.attempts.stopping import StopReason, StopSignal
 from agents.executors.process import DRAIN_SECONDS, Cut, Ending, Finished, run_process
 from agents.processes.keepers import Keeper, Keepers
-from agents.stopping import StopReason, StopSignal
 from common.messages import ResultStatus, Stream
 from tests import stress_attempts
 from tests.eventually import eventually

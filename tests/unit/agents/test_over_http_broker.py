@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 import httpx2
 import pytest
 
+from agents.identity.registration import Identity
+from agents.link.replies import reply
 from agents.over_http.broker import OverHttp
 from agents.over_http.client import QueueClient
-from agents.registration import Identity
-from agents.replies import reply
 from common.broker.base import Delivery
 from common.broker.memory import MemoryBroker
 from common.broker.topology import HEARTBEATS, RESULTS, work_queue

@@ -10,13 +10,13 @@ from uuid import UUID, uuid4
 import httpx2
 import pytest
 
+from agents.identity.registration import Identity
 from agents.over_http.client import QueueClient
 from agents.over_http.handing_back import HandingBack
 from agents.over_http.held import HeldJob, HeldJobs
 from agents.over_http.inbox import Inbox
 from agents.over_http.job_claimer import JobClaimer
 from agents.over_http.leases import Leases
-from agents.registration import Identity
 from common.broker.memory import MemoryBroker
 from common.loop import Health
 from common.rest.jobs import ClaimAnswer, HeartbeatAnswer

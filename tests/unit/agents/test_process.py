@@ -15,10 +15,10 @@ import psutil
 import pytest
 import uvloop
 
+from agents.attempts.stopping import StopReason, StopSignal
 from agents.executors.process import Command, Cut, Ending, Finished, is_of_the_host, run_process
 from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keeper, Keepers
-from agents.stopping import StopReason, StopSignal
 from common.messages import Stream
 from tests.eventually import eventually
 
@@ -28,7 +28,7 @@ import sys, uvloop
 from pathlib import Path
 from agents.executors.process import Command, run_process
 from agents.processes.keepers import Keepers
-from agents.stopping import StopSignal
+from agents.attempts.stopping import StopSignal
 
 async def write(stream, data):
     pass

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from agents import progress as module
-from agents.progress import Progress
+from agents.output import progress as module
+from agents.output.progress import Progress
 from tests.eventually import eventually
 
 SECRET = "correct-horse-battery"

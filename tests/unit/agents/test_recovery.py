@@ -9,16 +9,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agents.availability import Availability
-from agents.handover import Handover
-from agents.hearing import Hearing
-from agents.journal import Journal, Started, Unended
-from agents.journal_file import JournalFile
-from agents.life import host_boot_id
+from agents.contact.hearing import Hearing
+from agents.disk.journal import Journal, Started, Unended
+from agents.disk.journal_file import JournalFile
+from agents.disk.spool import Spool
+from agents.disk.spool_lines import Key
+from agents.link.reporter import Reporter
+from agents.processes.life import host_boot_id
 from agents.recovery import LateRecovery, recover
-from agents.reporter import Reporter
-from agents.spool import Spool
-from agents.spool_lines import Key
+from agents.work.availability import Availability
+from agents.work.handover import Handover
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES
 from common.clock import SystemClock

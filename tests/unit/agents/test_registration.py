@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.registration import IdentityInUse, IdentityUnusable, open_identity
+from agents.identity.registration import IdentityInUse, IdentityUnusable, open_identity
 from agents.settings import AgentSettings
 
 

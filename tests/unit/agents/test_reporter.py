@@ -3,8 +3,8 @@
 import asyncio
 from uuid import UUID
 
-from agents.joining import RESULT, Report
-from agents.reporter import Reporter
+from agents.link.joining import RESULT, Report
+from agents.link.reporter import Reporter
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES, RESULTS

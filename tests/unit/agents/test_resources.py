@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from agents.contact.resources import ResourceMonitor
 from agents.processes.keepers import Keepers
-from agents.resources import ResourceMonitor
 from tests.eventually import eventually
 
 

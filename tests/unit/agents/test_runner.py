@@ -12,26 +12,26 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agents.attempts import Attempt
-from agents.availability import Availability
-from agents.begun import Begun
+from agents.attempts.begun import Begun
+from agents.attempts.owned import Attempt
+from agents.attempts.stopping import StopReason
+from agents.attempts.workspace import Workspaces
+from agents.disk.journal import Journal
+from agents.disk.journal_file import JournalFile, Line
+from agents.disk.spool import Spool
 from agents.executors.base import ExecutionContext, Executor, Outcome
 from agents.executors.process import Command, run_process
-from agents.handover import Handover
-from agents.journal import Journal
-from agents.journal_file import JournalFile, Line
+from agents.gate.signature_check import SignatureCheck
+from agents.gate.write_gate import WriteGate
+from agents.link.reporter import Reporter
+from agents.output.progress_file import ProgressFiles
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keeper, Keepers
 from agents.processes.table import look_at
-from agents.progress_file import ProgressFiles
-from agents.reporter import Reporter
-from agents.runner import Runner
-from agents.signature_check import SignatureCheck
-from agents.slots import Slots
-from agents.spool import Spool
-from agents.stopping import StopReason
-from agents.workspace import Workspaces
-from agents.write_gate import WriteGate
+from agents.work.availability import Availability
+from agents.work.handover import Handover
+from agents.work.runner import Runner
+from agents.work.slots import Slots
 from common.broker.memory import MemoryBroker
 from common.broker.topology import PROGRESS, REPLY_QUEUES, RESULTS
 from common.clock import SystemClock

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from agents.attempts.stopping import StopReason, StopSignal
 from agents.executors.base import Outcome, SecretUnavailable
 from agents.executors.enclosure import OPEN, Enclosure, Sandbox
 from agents.executors.environment import inherited
 from agents.executors.shell import ShellExecutor
 from agents.processes.keepers import Keepers
-from agents.stopping import StopReason, StopSignal
 from common.confinement import Confinement
 from common.errors import ErrorCode
 from common.messages import ResultStatus

@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from agents import slots as slots_module
-from agents.attempts import Attempt
-from agents.availability import Availability
-from agents.slots import Slots
+from agents.attempts.owned import Attempt
+from agents.work import slots as slots_module
+from agents.work.availability import Availability
+from agents.work.slots import Slots
 from tests.factories import make_grant
 from tests.fakes.clock import FakeClock
 

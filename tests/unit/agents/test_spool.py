@@ -6,11 +6,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from agents.disk.spool import Spool, SpoolFull
+from agents.disk.spool_aside import ASIDE
+from agents.disk.spool_lines import Key, WrittenResult
 from agents.executors.base import Outcome
-from agents.results import work_result
-from agents.spool import Spool, SpoolFull
-from agents.spool_aside import ASIDE
-from agents.spool_lines import Key, WrittenResult
+from agents.work.results import work_result
 from common.messages import GrantedTask, ResultStatus, WorkRequest
 from common.protocol import WorkResultEnvelope
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.trust import TRUST_FILE, NoTrustedKeys, Trust, TrustUnusable, open_trust, remember_keys
+from agents.gate.trust import TRUST_FILE, NoTrustedKeys, Trust, TrustUnusable, open_trust, remember_keys
 from common.signing.claims import KeyClaims, NamedKey
 from common.signing.jws import NotTrusted, Purpose, UnknownKey, sign
 from common.signing.keys import PrivateKey

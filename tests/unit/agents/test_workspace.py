@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from agents.removal import remove_tree
-from agents.workspace import PROGRESS_FOLDER, Workspaces
+from agents.attempts.removal import remove_tree
+from agents.attempts.workspace import PROGRESS_FOLDER, Workspaces
 
 
 async def test_a_workspace_is_new_and_only_for_the_agents_user(tmp_path: Path) -> None:

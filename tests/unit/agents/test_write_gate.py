@@ -10,15 +10,15 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from agents.begun import Begun
+from agents.attempts.begun import Begun
+from agents.disk.journal import Journal
+from agents.disk.journal_file import JournalFile
+from agents.disk.leftovers import begun
+from agents.disk.spool_lines import Key
 from agents.executors.echo import EchoExecutor
-from agents.journal import Journal
-from agents.journal_file import JournalFile
-from agents.leftovers import begun
-from agents.signature_check import SignatureCheck
-from agents.spool_lines import Key
-from agents.trust import TRUST_FILE, Trust
-from agents.write_gate import OwnPolicy, Passage, Refusal, WriteGate
+from agents.gate.signature_check import SignatureCheck
+from agents.gate.trust import TRUST_FILE, Trust
+from agents.gate.write_gate import OwnPolicy, Passage, Refusal, WriteGate
 from common.clock import SystemClock
 from common.confinement import Confinement
 from common.errors import ErrorCode

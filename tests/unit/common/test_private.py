@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agents.credential import Credential, keep_credential
-from agents.registration import open_identity
+from agents.gate.trust import open_trust
+from agents.identity.credential import Credential, keep_credential
+from agents.identity.registration import open_identity
 from agents.settings import AgentSettings
-from agents.trust import open_trust
 from chiffon.places import sole_owner
 from common.config import SharedSettings
 from common.policy.read import read_policy

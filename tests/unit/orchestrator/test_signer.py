@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 import rfc8785
 
-from agents.trust import Trust
+from agents.gate.trust import Trust
 from common.messages import Grant
 from common.protocol import ORCHESTRATOR, WorkRequestEnvelope, encode
 from common.signing.keys import PrivateKey

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from agents.attempts.stopping import StopSignal
 from agents.executors.base import SecretUnavailable
 from agents.processes.keepers import Keepers
 from agents.secrets.model import SecretSource
 from agents.secrets.resolve import Secrets, SecretUnusable
 from agents.settings import AgentSettings
-from agents.stopping import StopSignal
 from common.config import InvalidSettings
 from common.redaction.text import redacted
 from common.redaction.values import Values

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agents.secrets.own import own_secrets
+from agents.identity.own_secrets import own_secrets
 from agents.settings import AgentSettings
 from common.config import SharedSettings
 from common.logs import configure_logs

@@ -7,8 +7,8 @@ from fastapi import APIRouter, FastAPI, WebSocket
 
 from orchestrator.identities.access import READ, RouteIsOpen, check_routes
 from orchestrator.identities.door import EverybodyOfThisHost
+from orchestrator.identities.door_keeping import NobodyIsAsked, check_authentication
 from orchestrator.identities.model import ANYBODY, Unauthenticated
-from orchestrator.identities.wiring import NobodyIsAsked, check_authentication
 from orchestrator.settings import OrchestratorSettings
 
 

@@ -1,0 +1,1 @@
+"""Who this agent is, and what it proves that with."""

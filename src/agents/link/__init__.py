@@ -1,0 +1,1 @@
+"""How messages leave this agent and come in."""

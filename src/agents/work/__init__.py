@@ -1,0 +1,1 @@
+"""From credit to result: slots, intake, running, leases, and handing results over."""
