@@ -220,11 +220,11 @@ async def spent_by(measured: Measured, load: Load) -> tuple[Costs, Counter[str],
     return costs, await measured.rows() - rows, (await measured.wal() - wal) / load.tasks
 
 
-async def test_a_task_alone_costs_two_statements_three_messages_one_signature_and_one_fsync(measured: Measured) -> None:
+async def test_a_task_alone_costs_two_statements_and_one_for_its_subscriber(measured: Measured) -> None:
     costs, rows, wal = await spent_by(measured, IDLE)
 
     each = partial(costs.of_each, number=IDLE.tasks)
-    assert sorted(text.split()[1] for text in each("statements")) == ["held", "new"], each("statements")
+    assert sorted(text.split()[1] for text in each("statements")) == ["held", "new", "page"], each("statements")
     assert each("messages") == {"work_request": 1, "work_results": 1, "control": 1}
     assert each("commits") == each("statements")
     assert [round(count / IDLE.tasks) for count in (costs.signed, costs.verified, costs.fsyncs)] == [1, 1, 1]
