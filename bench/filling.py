@@ -33,7 +33,7 @@ OWN = {"task_id": "gen_random_uuid()", "request_id": "gen_random_uuid()", "trace
 AS_FINISHED = OWN
 AS_PENDING = {
     **OWN,
-    **dict.fromkeys(("attempt", "fence", "unstarted"), "0"),
+    **dict.fromkeys(("attempt", "unstarted"), "0"),
     **dict.fromkeys(("agent_id", "claim_id", "started_at", "finished_at", "exit_code", "duration_ms"), "NULL"),
     **dict.fromkeys(("output", "progress"), "''"),
     "status": "'pending'",
@@ -44,13 +44,13 @@ RUN = """
     WITH leased AS (
         UPDATE task
            SET status = 'running', agent_id = new.agent_id, claim_id = new.agent_id, lease_expires_at = now() + $3,
-               attempt = 1, fence = 1, started_at = now(), updated_at = now()
+               attempt = 1, started_at = now(), updated_at = now()
           FROM unnest($1::uuid[], $2::uuid[]) AS new (task_id, agent_id)
          WHERE task.task_id = new.task_id
      RETURNING task.task_id, task.agent_id
     )
-    INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
-    SELECT task_id, 1, 1, agent_id, agent_id FROM leased
+    INSERT INTO attempt (task_id, number, agent_id, claim_id)
+    SELECT task_id, 1, agent_id, agent_id FROM leased
 """
 SOME_PENDING = "SELECT task_id FROM task WHERE status = 'pending' LIMIT $1"
 
@@ -73,7 +73,7 @@ class Ledger:
         await self._settle()
 
     async def run(self, agents: list[str], *, lease: timedelta) -> list[str]:
-        """Have each of these agents run one task; return the tasks, whose fence is 1."""
+        """Have each of these agents run one task; return the tasks, each in its first attempt."""
         await self._copy(len(agents), AS_PENDING)
         tasks = [str(row["task_id"]) for row in await self._db.fetch(SOME_PENDING, len(agents))]
         await self._db.execute(RUN, tasks, agents, lease, timeout=PATIENCE)

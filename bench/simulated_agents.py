@@ -33,7 +33,7 @@ def agent_of(number: int) -> UUID:
 
 
 class Fleet:
-    """Agents by their numbers. `tasks` are those that they run, in the order of the agents; all have the fence 1."""
+    """Agents by their numbers. `tasks` are those that they run, in the order of the agents; all are in their first attempt."""
 
     def __init__(self, broker: Broker, tasks: Sequence[str]) -> None:
         self._broker = broker
@@ -78,7 +78,7 @@ class Fleet:
     def _renewal(self, number: int) -> Outgoing:
         agent_id = agent_of(number)
         renewal = Renew(
-            renewal_id=uuid4(), agent_id=agent_id, leases=[Lease(task_id=UUID(self._tasks[number]), fence=1)]
+            renewal_id=uuid4(), agent_id=agent_id, leases=[Lease(task_id=UUID(self._tasks[number]), attempt=1)]
         )
         return _reply(agent_id, RenewEnvelope(from_agent=str(agent_id), to_agent=ORCHESTRATOR, payload=renewal))
 

@@ -111,7 +111,6 @@ def make_grant(work_type: str = "echo", **values: Any) -> GrantedTask:
         "trace_id": uuid4(),
         "request_id": uuid4(),
         "attempt": 1,
-        "fence": 1,
         "lease_seconds": 60.0,
         "target": "infra",
     }
@@ -126,7 +125,6 @@ def make_result(task_id: UUID, agent_id: UUID, **values: Any) -> WorkResult:
         "exit_code": 0,
         "duration_ms": 5,
         "attempt": 1,
-        "fence": 1,
         "output": "hello",
         "output_bytes": {"stdout": 5, "stderr": 0},
     }
@@ -153,12 +151,12 @@ def make_chunk(number: int, text: str, *, offset: int, stream: Stream = Stream.S
 
 
 def make_status(task_id: UUID, agent_id: UUID, *chunks: OutputChunk, **values: Any) -> WorkStatus:
-    given: dict[str, Any] = {"attempt": 1, "fence": 1, "progress": ""}
+    given: dict[str, Any] = {"attempt": 1, "progress": ""}
     return WorkStatus(task_id=task_id, agent_id=agent_id, chunks=list(chunks), **{**given, **values})
 
 
-def make_renewal(task_id: UUID, agent_id: UUID, *, fence: int = 1) -> Renew:
-    return Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[Lease(task_id=task_id, fence=fence)])
+def make_renewal(task_id: UUID, agent_id: UUID, *, attempt: int = 1) -> Renew:
+    return Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[Lease(task_id=task_id, attempt=attempt)])
 
 
 def make_unreadable(agent_id: UUID, body: bytes = b"{", **values: Any) -> Unreadable:

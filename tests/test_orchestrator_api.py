@@ -44,7 +44,6 @@ def make_task(**values: Any) -> Task:
         "status": Status.COMPLETED,
         "attempt": 1,
         "unstarted": 0,
-        "fence": 1,
         "agent_id": uuid4(),
         "claim_id": None,
         "lease_expires_at": None,

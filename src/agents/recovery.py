@@ -42,7 +42,7 @@ async def recover(
     owed = []
     for one in left:
         started = one.started
-        key = Key(started.task_id, started.fence)
+        key = Key(started.task_id, started.attempt)
         try:
             killed = await asyncio.to_thread(end_orphans, one)
             log.warning("work.left_behind", extra={**_named(started), "killed": killed})
@@ -50,7 +50,7 @@ async def recover(
                 # It had ended before; only that line of the journal was lost. The result says how.
                 result = await asyncio.to_thread(spool.read, key)
                 status = ResultStatus.FAILED if result is None else result.envelope().payload.status
-                ended = Ended(task_id=started.task_id, fence=started.fence, status=status, killed=killed)
+                ended = Ended(task_id=started.task_id, attempt=started.attempt, status=status, killed=killed)
             else:
                 ended = await _owe(one, killed, agent_id, handover)
                 owed.append(key)
@@ -71,7 +71,7 @@ async def _owe(left: Unended, killed: list[int], agent_id: UUID, handover: Hando
     await handover.keep(WrittenResult.of(result))
     return Ended(
         task_id=started.task_id,
-        fence=started.fence,
+        attempt=started.attempt,
         status=outcome.status,
         error_code=outcome.error_code,
         reason=RESTARTED,
@@ -80,7 +80,7 @@ async def _owe(left: Unended, killed: list[int], agent_id: UUID, handover: Hando
 
 
 def _named(started: Started) -> dict[str, object]:
-    return {"task_id": started.task_id, "trace_id": started.trace_id, "fence": started.fence}
+    return {"task_id": started.task_id, "trace_id": started.trace_id, "attempt": started.attempt}
 
 
 def _grant(left: Unended) -> GrantedTask:
@@ -92,7 +92,6 @@ def _grant(left: Unended) -> GrantedTask:
         trace_id=started.trace_id,
         request_id=started.request_id,
         attempt=started.attempt,
-        fence=started.fence,
         lease_seconds=1,
     )
 

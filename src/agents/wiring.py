@@ -243,7 +243,7 @@ async def _open_state(
     )
     owed = await recovering(fates[Fate.OVER])
     doubtful = fates[Fate.UNKNOWN]
-    handover.expect(Key(one.started.task_id, one.started.fence) for one in doubtful)
+    handover.expect(Key(one.started.task_id, one.started.attempt) for one in doubtful)
     after = max(timedelta(seconds=settings.heartbeat_seconds) * MISSED_BEATS, LEAST_SILENCE)
     late = LateRecovery(doubtful, recovering, handover, hearing, availability, after=after)
     return journal, handover, [*spooled, *owed], late, already_begun

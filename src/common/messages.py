@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
 
 from common.canonical import MAX_INTEGER
 from common.confinement import UNCONFINED, Confinement
@@ -33,6 +33,8 @@ LONGEST_MESSAGE = 4096
 
 ByteCount = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 KeyId = Annotated[str, Field(min_length=1, max_length=64)]
+# As far as the ledger counts.
+AttemptNumber = Annotated[int, Field(ge=1, le=32_767)]
 
 
 class Message(BaseModel):
@@ -84,8 +86,7 @@ class GrantedTask(Message):
     work: WorkRequest
     trace_id: UUID
     request_id: UUID
-    attempt: int = Field(ge=1)
-    fence: int = Field(ge=1)
+    attempt: AttemptNumber
     lease_seconds: float = Field(gt=0)
     max_output_bytes: int | None = Field(default=None, ge=0)
     target: AgentType | None = None
@@ -137,8 +138,7 @@ class WorkStatus(Message):
 
     task_id: UUID
     agent_id: UUID
-    attempt: int = Field(ge=1)
-    fence: int = Field(ge=1)
+    attempt: AttemptNumber
     progress: Line = Field(default="", max_length=LONGEST_REPORT)
     chunks: list[OutputChunk] = Field(default_factory=list)
 
@@ -167,8 +167,7 @@ class WorkResult(Message):
     exit_code: int | None = None
     duration_ms: int = Field(ge=0, le=MAX_INTEGER)
     agent_id: UUID
-    attempt: int = Field(ge=1)
-    fence: int = Field(ge=1)
+    attempt: AttemptNumber
     retryable: bool = False
     started: bool = True
     chunks: list[OutputChunk] = Field(default_factory=list)
@@ -240,8 +239,13 @@ class StatusUpdate(Message):
 
 
 class Lease(Message):
+    """One attempt of a task. Its number is the fencing token: it rises with every lease.
+
+    Earlier versions call it `fence`, and wrote it so into the spools of agents.
+    """
+
     task_id: UUID
-    fence: int = Field(ge=1)
+    attempt: AttemptNumber = Field(validation_alias=AliasChoices("attempt", "fence"))
 
 
 class Renew(Message):
@@ -263,11 +267,11 @@ class Renewed(Message):
 
 
 class CancelTask(Message):
-    """Stop a task; `fence` is that of the lease which ends."""
+    """Stop an attempt of a task."""
 
     action: Literal["cancel"] = "cancel"
     task_id: UUID
-    fence: int = Field(ge=1)
+    attempt: AttemptNumber
 
 
 class Stored(Message):

@@ -22,7 +22,7 @@ class Safeguard(StrEnum):
     """What each one is for."""
 
     FENCE = "fence"
-    """A result counts only with the fence of the live lease."""
+    """A result counts only for the attempt that has the live lease."""
     REGRANT = "regrant"
     """Work that was leased to an agent which never heard of it is granted once more."""
     PERSISTENCE = "persistence"

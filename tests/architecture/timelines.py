@@ -286,7 +286,7 @@ class _Lease:
         seconds = seconds or usual
         work = WorkRequest(task_id=NOBODY, work_type="echo")
         ids = {"claim_id": NOBODY, "trace_id": NOBODY, "request_id": NOBODY}
-        grant = GrantedTask(work=work, attempt=1, fence=1, lease_seconds=seconds, **ids)
+        grant = GrantedTask(work=work, attempt=1, lease_seconds=seconds, **ids)
         attempt = Attempt.granted(grant, asked_at=0.0)
         attempt.stop = order
         attempts = Attempts()

@@ -132,7 +132,7 @@ def illegal_transitions(evidence: Evidence) -> Iterator[Violation]:
 
 
 def rows_and_events_differ(evidence: Evidence) -> Iterator[Violation]:
-    """I4, I7: one claim event for each attempt, and fences that only rise."""
+    """I4, I7: one claim event for each attempt, and numbers that only rise."""
     for task_id, task in evidence.ledger.tasks.items():
         attempts = evidence.attempts_of.get(task_id, [])
         claimed = [event["attempt"] for event in evidence.events_of.get(task_id, []) if event["kind"] == "task.claimed"]
@@ -140,8 +140,8 @@ def rows_and_events_differ(evidence: Evidence) -> Iterator[Violation]:
             text = f"{task_id} has {task['attempt']} attempts, rows of {len(attempts)} and claims of {claimed}"
             yield Violation("rows and events differ", text, task_id)
         for one, other in pairwise(attempts):
-            if one["fence"] >= other["fence"]:
-                yield Violation("rows and events differ", f"the fence of {task_id} did not rise", task_id)
+            if one["number"] >= other["number"]:
+                yield Violation("rows and events differ", f"the attempt of {task_id} did not rise", task_id)
             if one["ended_at"] is None or one["ended_at"] > other["started_at"]:
                 text = f"attempt {other['number']} of {task_id} was leased while attempt {one['number']} was"
                 yield Violation("rows and events differ", text, task_id)
@@ -240,9 +240,9 @@ def output_lost(evidence: Evidence) -> Iterator[Violation]:
 
 def result_forgotten(evidence: Evidence) -> Iterator[Violation]:
     """What an agent has on its disk as the result reaches the ledger, which ends the attempt by it or refuses it."""
-    outcomes = {(row["task_id"], row["fence"]): row["outcome"] for row in evidence.ledger.attempts}
+    outcomes = {(row["task_id"], row["number"]): row["outcome"] for row in evidence.ledger.attempts}
     refused = {
-        (event["task_id"], event["data"]["fence"])
+        (event["task_id"], event["attempt"])
         for event in evidence.ledger.events
         if event["kind"] == "task.result_refused"
     }
@@ -250,7 +250,7 @@ def result_forgotten(evidence: Evidence) -> Iterator[Violation]:
     for entry in evidence.witnesses:
         if entry.event == "ended":
             # An agent that comes back notes the end of an attempt again when it is not sure that it did.
-            noted.setdefault((entry.task_id, entry.fence), set()).add(entry.status)
+            noted.setdefault((entry.task_id, entry.attempt), set()).add(entry.status)
     for key, statuses in noted.items():
         # A cancel ends the attempt before its agent does.
         if outcomes.get(key) not in (*statuses, "cancelled") and key not in refused:
@@ -262,10 +262,9 @@ def run_without_a_record(evidence: Evidence) -> Iterator[Violation]:
     """I6: an agent has written down that it starts an attempt before the attempt runs."""
     if not evidence.witnesses:
         return
-    fences = {(row["task_id"], row["number"]): row["fence"] for row in evidence.ledger.attempts}
-    recorded = {(entry.task_id, entry.fence) for entry in evidence.witnesses if entry.event == "started"}
+    recorded = {(entry.task_id, entry.attempt) for entry in evidence.witnesses if entry.event == "started"}
     for run in evidence.runs:
-        if (run.task_id, fences.get((run.task_id, run.attempt))) not in recorded:
+        if (run.task_id, run.attempt) not in recorded:
             yield Violation("run without a record", f"no agent has written down that it started {run}", run.task_id)
 
 

@@ -53,7 +53,6 @@ def make_evidence() -> Evidence:
         {
             "task_id": run.task_id,
             "number": 1,
-            "fence": 1,
             "outcome": "completed",
             "started_at": run.start,
             "ended_at": run.last + 0.1,
@@ -113,8 +112,8 @@ def skip_the_claim(evidence: Evidence) -> None:
     evidence.ledger.events[6]["kind"] = "task.progress"
 
 
-def lower_the_fence(evidence: Evidence) -> None:
-    evidence.ledger.attempts.append({**evidence.ledger.attempts[1], "number": 2, "fence": 1})
+def repeat_an_attempt(evidence: Evidence) -> None:
+    evidence.ledger.attempts.append({**evidence.ledger.attempts[1], "number": 1})
 
 
 def claim_after_the_cancel(evidence: Evidence) -> None:
@@ -187,7 +186,7 @@ SPOILED: dict[Callable[[Evidence], None], str] = {
     accept_early: "accepted too early",
     never_reach_the_end: "completed without a run",
     skip_the_claim: "illegal transition",
-    lower_the_fence: "rows and events differ",
+    repeat_an_attempt: "rows and events differ",
     claim_after_the_cancel: "claimed after a cancel",
     forget_the_cancel: "cancel lost",
     swap_the_order: "out of order",

@@ -16,14 +16,14 @@ class Entry:
     agent: str
     event: str
     task_id: str
-    fence: int
+    attempt: int
     status: str | None = None
 
 
 def read_witnesses(states: Path) -> list[Entry]:
     """Return what the journals of all agents say, each agent's lines in their order."""
     return [
-        Entry(state.name, line["event"], line["task_id"], line["fence"], line.get("status"))
+        Entry(state.name, line["event"], line["task_id"], line["attempt"], line.get("status"))
         for state in sorted(states.iterdir())
         for path in (state / "journal.1.jsonl", state / "journal.jsonl")
         if path.exists()

@@ -33,7 +33,6 @@ class Held:
 
     task_id: UUID
     attempt: int
-    fence: int
     ask: dict[str, Any] = field(default_factory=dict)
 
 
@@ -112,7 +111,7 @@ class BrokerHand:
         [task] = grant.tasks
         assert task.claim_id == self._credit.session
         self._credit = self._credit.model_copy(update={"received": self._credit.received + 1})
-        return Held(task.work.task_id, task.attempt, task.fence)
+        return Held(task.work.task_id, task.attempt)
 
     async def next_work(self) -> WorkRequestEnvelope:
         """Wait for the next message in its queue of work."""
@@ -137,11 +136,10 @@ class BrokerHand:
             duration_ms=1,
             agent_id=self.agent_id,
             attempt=held.attempt,
-            fence=held.fence,
             output_bytes={Stream.STDOUT: len(output)},
         )
         await self._say(RESULTS, WorkResultEnvelope(**self._from(), payload=result))
-        mine = Lease(task_id=held.task_id, fence=held.fence)
+        mine = Lease(task_id=held.task_id, attempt=held.attempt)
         while not (isinstance(order := await self._order(), Stored) and mine in order.results):
             pass
 

@@ -11,12 +11,12 @@ from orchestrator.tasks.model import Task
 from tests.exploration.rules import LostVerdict, ResultVerdict, Rules
 
 
-def _result_of_any_fence(
+def _result_of_any_attempt(
     task: Task | None, attempt: rules.Attempt | None, result: WorkResult, *, now: datetime, policy: RetryPolicy
 ) -> ResultVerdict:
     if task is not None and attempt is not None and task.agent_id is not None:
-        result = result.model_copy(update={"fence": task.fence, "agent_id": task.agent_id})
-        attempt = replace(attempt, fence=task.fence, agent_id=task.agent_id)
+        result = result.model_copy(update={"attempt": task.attempt, "agent_id": task.agent_id})
+        attempt = replace(attempt, number=task.attempt, agent_id=task.agent_id)
     return rules.judge_result(task, attempt, result, now=now, policy=policy)
 
 
@@ -31,7 +31,7 @@ def _final_can_be_left(
     task: Task | None, attempt: rules.Attempt | None, result: WorkResult, *, now: datetime, policy: RetryPolicy
 ) -> ResultVerdict:
     if task is not None and task.status.is_final:
-        task = replace(task, status=Status.RUNNING, fence=result.fence)
+        task = replace(task, status=Status.RUNNING, attempt=result.attempt)
     return rules.judge_result(task, attempt, result, now=now, policy=policy)
 
 
@@ -44,7 +44,7 @@ def _lost_is_always_repeated(task: Task, *, now: datetime, policy: RetryPolicy) 
 
 
 ABLATED = {
-    "a result needs the fence of the live lease": Rules(judge_result=_result_of_any_fence),
+    "a result needs the attempt of the live lease": Rules(judge_result=_result_of_any_attempt),
     "a result counts once": Rules(judge_result=_result_counts_again),
     "a result leaves a final task alone": Rules(judge_result=_final_can_be_left),
     "final is final": Rules(next_status=_final_can_be_cancelled),

@@ -45,7 +45,7 @@ def on_its_own(number: int, agent: Agent, scope: Scope) -> Iterator[tuple[str, D
         yield "complete", _report(number, agent, slot, ResultStatus.COMPLETED, scope)
         yield "fail", _report(number, agent, slot, ResultStatus.FAILED, scope)
         if slot.renewals < scope.renewals:
-            renewal = Renew(number, slot.task, slot.fence, slot.renewals)
+            renewal = Renew(number, slot.task, slot.attempt, slot.renewals)
             renewing = slot._replace(renewals=slot.renewals + 1, renewed_ago=0)
             yield "renew", Did(agent._replace(slot=renewing), (renewal,))
 
@@ -58,7 +58,7 @@ def crash(number: int, agent: Agent, scope: Scope) -> Did:
     if slot is None:
         return Did(again)
     if not scope.has(Safeguard.GUARDIAN):
-        again = again._replace(orphans=agent.orphans | {(slot.task, slot.fence)})
+        again = again._replace(orphans=agent.orphans | {(slot.task, slot.attempt)})
     if not scope.has(Safeguard.JOURNAL):
         return Did(again)
     return _left_over(number, again, slot, scope)
@@ -70,7 +70,7 @@ def crash_at_the_end(number: int, agent: Agent, scope: Scope) -> Did:
     did = crash(number, agent, scope)
     if slot is None:
         return did
-    result = Result(number, slot.task, slot.attempt, slot.fence, ResultStatus.COMPLETED, started=True)
+    result = Result(number, slot.task, slot.attempt, ResultStatus.COMPLETED, started=True)
     # Its process has ended, so it leaves none behind.
     return did._replace(agent=did.agent._replace(orphans=agent.orphans), sent=(result, *did.sent))
 
@@ -87,23 +87,23 @@ def arrive(number: int, agent: Agent, message: Message, scope: Scope) -> Did:
             assert slot.renewed_ago is not None
             left = max(slot.left, LEASE - slot.renewed_ago)
             return Did(agent._replace(slot=slot._replace(left=left, renewed_ago=None)))
-        case Lost() if slot is not None and (slot.task, slot.fence) == (message.task, message.fence):
+        case Lost() if slot is not None and (slot.task, slot.attempt) == (message.task, message.attempt):
             return _report(number, agent, slot, ResultStatus.FAILED, scope)
-        case Cancel() if slot is not None and (slot.task, slot.fence) == (message.task, message.fence):
+        case Cancel() if slot is not None and (slot.task, slot.attempt) == (message.task, message.attempt):
             return _report(number, agent, slot, ResultStatus.CANCELLED, scope)
         case Stored():
-            kept = {one for one in agent.spool if (one.task, one.fence) != (message.task, message.fence)}
+            kept = {one for one in agent.spool if (one.task, one.attempt) != (message.task, message.attempt)}
             return Did(agent._replace(spool=frozenset(kept)))
     return Did(agent)
 
 
 def _granted(number: int, agent: Agent, grant: Grant, scope: Scope) -> Did:
-    key = (grant.task, grant.fence)
+    key = (grant.task, grant.attempt)
     if key in agent.seen and scope.has(Safeguard.GRANT_DEDUPE):
         return Did(agent)
     if key not in agent.seen and _is_of_earlier_life(agent, key, scope):
         return Did(agent)  # it was begun in an earlier life, and reported at the start of this one
-    back = Result(number, grant.task, grant.attempt, grant.fence, ResultStatus.FAILED, started=False)
+    back = Result(number, grant.task, grant.attempt, ResultStatus.FAILED, started=False)
     known = agent._replace(seen=agent.seen | {key})
     is_own = grant.session == agent.session
     if not is_own and scope.has(Safeguard.SESSION):
@@ -113,18 +113,18 @@ def _granted(number: int, agent: Agent, grant: Grant, scope: Scope) -> Did:
     left = LEASE - grant.age if is_own and scope.has(Safeguard.LEASE_FROM_ASKING) else LEASE
     if agent.slot is not None or (left <= 0 and scope.has(Safeguard.EXPIRED_GRANT)):
         return Did(known._replace(ended=known.ended + 1), (back,))
-    running = Running(grant.task, grant.attempt, grant.fence, left)
+    running = Running(grant.task, grant.attempt, left)
     return Did(known._replace(slot=running, journal=known.journal | {key}), began=grant.task)
 
 
 def _is_of_earlier_life(agent: Agent, key: tuple[int, int], scope: Scope) -> bool:
     if key in agent.journal and scope.has(Safeguard.JOURNAL):
         return True
-    return any((one.task, one.fence) == key for one in agent.spool)
+    return any((one.task, one.attempt) == key for one in agent.spool)
 
 
 def _answers(slot: Running, kept: Kept) -> bool:
-    return (slot.task, slot.fence, slot.renewals - 1) == (kept.task, kept.fence, kept.number) and (
+    return (slot.task, slot.attempt, slot.renewals - 1) == (kept.task, kept.attempt, kept.number) and (
         slot.renewed_ago is not None
     )
 
@@ -137,6 +137,6 @@ def _report(number: int, agent: Agent, slot: Running, status: ResultStatus, scop
 def _left_over(
     number: int, agent: Agent, slot: Running, scope: Scope, status: ResultStatus = ResultStatus.FAILED
 ) -> Did:
-    result = Result(number, slot.task, slot.attempt, slot.fence, status, started=True)
+    result = Result(number, slot.task, slot.attempt, status, started=True)
     spool = agent.spool | {result} if scope.has(Safeguard.SPOOL_UNTIL_STORED) else agent.spool
     return Did(agent._replace(spool=spool), (result,), written=result)

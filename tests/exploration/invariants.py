@@ -10,8 +10,8 @@ MEANING = {
     "I1": "a result that was written down stays in the spool until the ledger has dealt with its attempt",
     "I2": "nothing runs that was not granted to that agent",
     "I3": "whoever holds the lease is told so, however often it says that it was not",
-    "I4": "at most one live lease; the fence only rises",
-    "I5": "at most one accepted result per attempt, with the fence of its live lease",
+    "I4": "at most one live lease; the number of attempts only rises",
+    "I5": "at most one accepted result per attempt, while its lease lives",
     "I6": "starts never exceed max_attempts; what is not idempotent starts at most once",
     "I7": "only moves of the table; final is final",
     "I8": "work of a lease has stopped before the lease ends",
@@ -56,20 +56,19 @@ def _of_change(old: Task, new: Task, action: Action) -> set[str]:
         broken.add("I7")
     if old.status is Status.CANCELLED and _what_counts(old) != _what_counts(new):
         broken.add("I12")
-    fences = [one.fence for one in new.tries]
     open_tries = [one for one in new.tries if one.outcome is None]
-    if new.fence < old.fence or fences != sorted(set(fences)) or len(open_tries) != (new.status is Status.RUNNING):
+    if new.attempt < old.attempt or len(open_tries) != (new.status is Status.RUNNING):
         broken.add("I4")
     if any(one.accepted > 1 for one in new.tries):
         broken.add("I5")
     accepted = sum(one.accepted for one in new.tries) - sum(one.accepted for one in old.tries)
-    if accepted and (old.status is not Status.RUNNING or getattr(action.message, "fence", None) != old.fence):
+    if accepted and (old.status is not Status.RUNNING or getattr(action.message, "attempt", None) != old.attempt):
         broken.add("I5")
     return broken
 
 
 def _what_counts(task: Task) -> tuple[object, ...]:
-    return (task.status, task.fence, tuple((one.fence, one.outcome, one.accepted) for one in task.tries))
+    return (task.status, tuple((one.outcome, one.accepted) for one in task.tries))
 
 
 def _of_grants(before: State, action: Action, after: State) -> set[str]:
@@ -94,14 +93,14 @@ def _is_told_again(before: State, after: State, asked: Ask) -> bool:
     if newest is None or not newest.session == asked.session == agent.session or asked.heard - asked.received <= over:
         return True
     granted = {
-        (one.agent, one.task, one.fence) for one in _said(after) if isinstance(one, Grant) and one.age <= asked.age
+        (one.agent, one.task, one.attempt) for one in _said(after) if isinstance(one, Grant) and one.age <= asked.age
     }
     return bool(_came_after_all(asked.agent, before)) or all(
         number == asked.runs
         or task.status is not Status.RUNNING
         or (task.tries[-1].agent, task.tries[-1].session) != (asked.agent, asked.session)
-        or (asked.agent, number, task.fence) in granted
-        or (number, task.fence) in agent.seen
+        or (asked.agent, number, task.attempt) in granted
+        or (number, task.attempt) in agent.seen
         for number, task in enumerate(before.tasks)
     )
 
@@ -115,15 +114,14 @@ def _of_agents(state: State) -> set[str]:
     for number, agent in enumerate(state.agents):
         at_work = set(agent.orphans)
         if agent.slot is not None:
-            at_work.add((agent.slot.task, agent.slot.fence))
-        for task_number, fence in at_work:
+            at_work.add((agent.slot.task, agent.slot.attempt))
+        for task_number, attempt in at_work:
             task = state.tasks[task_number]
-            granted = next((one for one in task.tries if (one.agent, one.fence) == (number, fence)), None)
-            if granted is None:
+            if not task.has(attempt, number):
                 broken.add("I2")
                 continue
-            live = task.status is Status.RUNNING and task.fence == fence and task.lease > 0
-            if not live and granted.outcome != "cancelled":
+            live = task.status is Status.RUNNING and task.attempt == attempt and task.lease > 0
+            if not live and task.tries[attempt - 1].outcome != "cancelled":
                 broken.add("I8")
         row = state.rows[number]
         room = row.room if row.newest is not None and row.newest.session == agent.session else 0
@@ -141,9 +139,9 @@ def _came_after_all(number: int, state: State) -> int:
 def _ended(number: int, state: State) -> set[tuple[int, int]]:
     """Return the attempts that were leased to the process of an agent and are over in the ledger."""
     return {
-        (task_number, one.fence)
+        (task_number, attempt)
         for task_number, task in enumerate(state.tasks)
-        for one in task.tries
+        for attempt, one in enumerate(task.tries, 1)
         if (one.agent, one.session) == (number, state.agents[number].session) and one.outcome is not None
     }
 
@@ -155,15 +153,15 @@ def _takes_a_slot(number: int, agent: Agent, task_number: int, task: Task) -> bo
     last, slot = task.tries[-1], agent.slot
     if (last.agent, last.session) != (number, agent.session):
         return False
-    is_run = slot is not None and (slot.task, slot.fence) == (task_number, last.fence)
-    return is_run or (task_number, last.fence) not in agent.seen
+    is_run = slot is not None and (slot.task, slot.attempt) == (task_number, task.attempt)
+    return is_run or (task_number, task.attempt) not in agent.seen
 
 
 def describe(state: State) -> str:
     """Return one line about a state, for people."""
     tasks = [
-        f"task {n}: {task.status} fence {task.fence} lease {task.lease} begun {task.begun}"
-        + "".join(f" [{one.agent}/{one.fence}:{one.outcome or 'open'}]" for one in task.tries)
+        f"task {n}: {task.status} lease {task.lease} begun {task.begun}"
+        + "".join(f" [{one.agent}/{number}:{one.outcome or 'open'}]" for number, one in enumerate(task.tries, 1))
         for n, task in enumerate(state.tasks)
     ]
     rows = [
@@ -172,7 +170,7 @@ def describe(state: State) -> str:
         if row.newest is not None
     ]
     runs = [
-        f"agent {n} runs {agent.slot.task} under fence {agent.slot.fence}, {agent.slot.left} left"
+        f"agent {n} runs attempt {agent.slot.attempt} of {agent.slot.task}, {agent.slot.left} left"
         for n, agent in enumerate(state.agents)
         if agent.slot is not None
     ]

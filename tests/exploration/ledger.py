@@ -67,10 +67,10 @@ def give(scope: Scope, number: int, seen: Task, agent: int, row: Row) -> Write |
     def write(ledger: Ledger) -> Written:
         task, row = ledger.tasks[number], ledger.rows[agent]
         assert row.newest is not None
-        fence, session = task.fence + 1, row.newest.session
-        tries = (*task.tries, Try(agent, fence, session))
-        given = task._replace(status=status, fence=fence, lease=LEASE, tries=tries)
-        grant = Grant(agent, number, len(tries), fence, session, row.newest.age)
+        session = row.newest.session
+        tries = (*task.tries, Try(agent, session))
+        given = task._replace(status=status, lease=LEASE, tries=tries)
+        grant = Grant(agent, number, len(tries), session, row.newest.age)
         done = ledger.with_task(number, given).with_row(agent, row._replace(granted=row.granted + 1))
         return done, _one(grant)
 
@@ -120,7 +120,7 @@ def settle(scope: Scope, asked: Ask) -> Write | None:
             missing -= 1
             if scope.has(Safeguard.REGRANT):
                 ledger = ledger.with_task(number, task._replace(lease=LEASE))
-                again.add(Grant(asked.agent, number, len(task.tries), task.fence, asked.session, asked.age))
+                again.add(Grant(asked.agent, number, task.attempt, asked.session, asked.age))
         if missing > 0 and scope.has(Safeguard.LOST_ROOM):
             ledger = ledger.with_row(asked.agent, _with_lost(row, asked, missing, scope))
         return ledger, frozenset(again)
@@ -157,11 +157,11 @@ def renew(number: int, seen: Task, asked: Renew) -> Write:
     """An agent wants to keep a task; the guard is that of the statement `RENEW`."""
 
     def write(ledger: Ledger) -> Written:
-        held = seen.status is Status.RUNNING and (seen.fence, seen.tries[-1].agent) == (asked.fence, asked.agent)
+        held = seen.status is Status.RUNNING and (seen.attempt, seen.tries[-1].agent) == (asked.attempt, asked.agent)
         if not held:
-            return ledger, _one(Lost(asked.agent, asked.task, asked.fence))
+            return ledger, _one(Lost(asked.agent, asked.task, asked.attempt))
         kept = ledger.with_task(number, ledger.tasks[number]._replace(lease=LEASE))
-        return kept, _one(Kept(asked.agent, asked.task, asked.fence, asked.number))
+        return kept, _one(Kept(asked.agent, asked.task, asked.attempt, asked.number))
 
     return write
 
@@ -175,7 +175,7 @@ def accept(scope: Scope, seen: Task, most: int, sent: Result, credit: Ask) -> Wr
         if newest is not None and newest.session == credit.session:
             ledger, _ = hear(scope, credit)(ledger)
         task = ledger.tasks[sent.task]
-        answer = _one(Stored(sent.agent, sent.task, sent.fence))
+        answer = _one(Stored(sent.agent, sent.task, sent.attempt))
         match verdict:
             case Finish(status=status):
                 task = _end(task, sent, counts=True)._replace(status=status, lease=0)
@@ -226,8 +226,8 @@ def cancel(rules: Rules, number: int, seen: Task) -> Write | None:
             return ledger.with_task(number, task._replace(status=status)), NOTHING
         last = task.tries[-1]
         ended = (*task.tries[:-1], last._replace(outcome=last.outcome or "cancelled"))
-        stopped = task._replace(status=status, fence=task.fence + 1, lease=0, tries=ended)
-        return ledger.with_task(number, stopped), _one(Cancel(last.agent, number, last.fence))
+        stopped = task._replace(status=status, lease=0, tries=ended)
+        return ledger.with_task(number, stopped), _one(Cancel(last.agent, number, task.attempt))
 
     return write
 

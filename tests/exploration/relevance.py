@@ -53,27 +53,27 @@ def _matters(state: State, message: Message) -> bool:
 def _concerns_work(task: Task, agent: Agent, message: Grant | Renew | Kept | Lost | Result | Stored | Cancel) -> bool:
     match message:
         case Grant(session=session):
-            is_new = session == agent.session and (message.task, message.fence) not in agent.seen
+            is_new = session == agent.session and (message.task, message.attempt) not in agent.seen
             return is_new or (
-                (message.task, message.fence) not in agent.seen and task.tries[message.attempt - 1].outcome is None
+                (message.task, message.attempt) not in agent.seen and task.tries[message.attempt - 1].outcome is None
             )
         case Renew() | Lost() | Cancel():
-            return _may_run(agent, task, message.task, message.fence)
+            return _may_run(agent, task, message.task, message.attempt)
         case Kept():
             slot = agent.slot
-            return slot is not None and slot.renewed_ago is not None and slot.fence == message.fence
+            return slot is not None and slot.renewed_ago is not None and slot.attempt == message.attempt
         case Result():
             return task.tries[message.attempt - 1].outcome is None or message in agent.spool
         case Stored():
-            return any((one.task, one.fence) == (message.task, message.fence) for one in agent.spool) or _may_run(
-                agent, task, message.task, message.fence
+            return any((one.task, one.attempt) == (message.task, message.attempt) for one in agent.spool) or _may_run(
+                agent, task, message.task, message.attempt
             )
 
 
-def _may_run(agent: Agent, task: Task, number: int, fence: int) -> bool:
-    """Say whether an agent runs a task under a fence, or may still be told to."""
-    if agent.slot is not None and (agent.slot.task, agent.slot.fence) == (number, fence):
+def _may_run(agent: Agent, task: Task, number: int, attempt: int) -> bool:
+    """Say whether an agent runs an attempt of a task, or may still be told to."""
+    if agent.slot is not None and (agent.slot.task, agent.slot.attempt) == (number, attempt):
         return True
-    if (number, fence) in agent.seen:
+    if (number, attempt) in agent.seen:
         return False
-    return any((one.fence, one.session) == (fence, agent.session) for one in task.tries)
+    return 1 <= attempt <= task.attempt and task.tries[attempt - 1].session == agent.session

@@ -57,7 +57,6 @@ def _row(number: int, task: Task, most: int) -> Row:
     return make_task(
         task_id=_task_id(number),
         status=task.status,
-        fence=task.fence,
         attempt=len(task.tries),
         unstarted=task.unstarted,
         max_attempts=most,
@@ -74,7 +73,6 @@ def _attempt(task: Task, sent: Result) -> rules.Attempt | None:
     return rules.Attempt(
         task_id=_task_id(sent.task),
         number=sent.attempt,
-        fence=known.fence,
         agent_id=_agent_id(known.agent),
         outcome=known.outcome,
         output_bytes={} if known.reported else None,
@@ -88,7 +86,6 @@ def _message(sent: Result) -> WorkResult:
         duration_ms=0,
         agent_id=_agent_id(sent.agent),
         attempt=sent.attempt,
-        fence=sent.fence,
         retryable=True,
         started=sent.started,
     )

@@ -46,7 +46,6 @@ class Grant(NamedTuple):
     agent: int
     task: int
     attempt: int
-    fence: int
     session: int
     age: int
     kind: str = "grant"
@@ -55,7 +54,7 @@ class Grant(NamedTuple):
 class Renew(NamedTuple):
     agent: int
     task: int
-    fence: int
+    attempt: int
     number: int
     kind: str = "renew"
 
@@ -63,7 +62,7 @@ class Renew(NamedTuple):
 class Kept(NamedTuple):
     agent: int
     task: int
-    fence: int
+    attempt: int
     number: int
     kind: str = "kept"
 
@@ -71,7 +70,7 @@ class Kept(NamedTuple):
 class Lost(NamedTuple):
     agent: int
     task: int
-    fence: int
+    attempt: int
     kind: str = "lost"
 
 
@@ -79,7 +78,6 @@ class Result(NamedTuple):
     agent: int
     task: int
     attempt: int
-    fence: int
     status: ResultStatus
     started: bool
     kind: str = "result"
@@ -88,14 +86,14 @@ class Result(NamedTuple):
 class Stored(NamedTuple):
     agent: int
     task: int
-    fence: int
+    attempt: int
     kind: str = "stored"
 
 
 class Cancel(NamedTuple):
     agent: int
     task: int
-    fence: int
+    attempt: int
     kind: str = "cancel"
 
 
@@ -106,7 +104,6 @@ class Try(NamedTuple):
     """A row of `attempt`. `reported`: an agent said what it stopped. `accepted` (ghost): how many results counted."""
 
     agent: int
-    fence: int
     session: int
     outcome: str | None = None
     reported: bool = False
@@ -117,11 +114,19 @@ class Task(NamedTuple):
     """A row of `task`. `lease` is how many ticks the lease still runs. `begun` (ghost): processes that were started."""
 
     status: Status = Status.PENDING
-    fence: int = 0
     unstarted: int = 0
     lease: int = 0
     tries: tuple[Try, ...] = ()
     begun: int = 0
+
+    @property
+    def attempt(self) -> int:
+        """The number of its last attempt."""
+        return len(self.tries)
+
+    def has(self, attempt: int, agent: int) -> bool:
+        """Say whether an attempt is an agent's."""
+        return 1 <= attempt <= len(self.tries) and self.tries[attempt - 1].agent == agent
 
 
 class Row(NamedTuple):
@@ -146,7 +151,6 @@ class Running(NamedTuple):
 
     task: int
     attempt: int
-    fence: int
     left: int
     renewals: int = 0
     renewed_ago: int | None = None

@@ -59,7 +59,7 @@ def test_every_promise_holds_whatever_is_lost_doubled_reordered_late_or_crashes(
 # Without a message that matters to nobody being dropped: an ablated rule may care for it.
 ONE = Scope(most=(1,), renewals=0, crashes=0, hands=False, forgets=False)
 NEEDED_BY = {
-    "a result needs the fence of the live lease": {"I4", "I5"},
+    "a result needs the attempt of the live lease": {"I4", "I5"},
     "a result counts once": {"I5", "I7"},
     "a result leaves a final task alone": {"I5", "I7", "I12"},
     "final is final": {"I7"},

@@ -47,7 +47,7 @@ async def test_work_that_was_begun_before_a_crash_is_never_handed_back_as_untouc
     spool = Spool(tmp_path / "spool")
     spool.open()
     done = WorkResultEnvelope(
-        from_agent=str(agent_id), to_agent="orchestrator", payload=make_result(task_id, agent_id, fence=1)
+        from_agent=str(agent_id), to_agent="orchestrator", payload=make_result(task_id, agent_id)
     )
     assert spool.keep([WrittenResult.of(done)]) == [None]
     work = topology.work_queue(pool, agent_id)
@@ -109,7 +109,6 @@ def _grant(agent_id: object, task_id: object) -> WorkRequestEnvelope:
             "trace_id": uuid4(),
             "request_id": uuid4(),
             "attempt": 1,
-            "fence": 1,
             "lease_seconds": 60,
         }
     )

@@ -66,14 +66,14 @@ def _ends() -> dict[str, Any]:
 def examples() -> list[Envelope]:
     """Return a good envelope of every type, about tasks that nobody knows."""
     task_id, agent_id = uuid4(), uuid4()
-    lease = Lease(task_id=task_id, fence=1)
+    lease = Lease(task_id=task_id, attempt=1)
     work = WorkRequest(task_id=task_id, work_type="echo", parameters={"message": "hello"})
     granted = GrantedTask(
-        claim_id=uuid4(), work=work, trace_id=uuid4(), request_id=uuid4(), attempt=1, fence=1, lease_seconds=60
+        claim_id=uuid4(), work=work, trace_id=uuid4(), request_id=uuid4(), attempt=1, lease_seconds=60
     )
     chunks = [make_chunk(0, "hello", offset=0)]
     orders = [
-        CancelTask(task_id=task_id, fence=1),
+        CancelTask(task_id=task_id, attempt=1),
         Renewed(renewal_id=uuid4(), lease_seconds=60, kept=[lease], lost=[lease]),
         Stored(results=[lease]),
         Heard(beat_id=uuid4(), granted=3),

@@ -68,7 +68,6 @@ async def lease_to(
             agent_id,
             session,
             task.attempt + 1,
-            task.fence + 1,
             lease,
             of_agent[agent_id].credit,
             of_agent[agent_id].granted,

@@ -45,8 +45,8 @@ class Attempt:
         return self.grant.work.task_id
 
     @property
-    def fence(self) -> int:
-        return self.grant.fence
+    def number(self) -> int:
+        return self.grant.attempt
 
 
 class Attempts:
@@ -72,8 +72,8 @@ class Attempts:
         return len(self._attempts)
 
     def add(self, attempt: Attempt) -> None:
-        self._attempts[attempt.task_id, attempt.fence] = attempt
-        if self.was_cancelled(attempt.task_id, attempt.fence):
+        self._attempts[attempt.task_id, attempt.number] = attempt
+        if self.was_cancelled(attempt.task_id, attempt.number):
             attempt.stop.order(StopReason.CANCELLED, grace=0)
         if self._stop_new is not None:
             reason, grace = self._stop_new
@@ -82,24 +82,24 @@ class Attempts:
             self.sooner.ring()
 
     def remove(self, attempt: Attempt) -> None:
-        self._attempts.pop((attempt.task_id, attempt.fence), None)
+        self._attempts.pop((attempt.task_id, attempt.number), None)
 
-    def find(self, task_id: UUID, fence: int) -> Attempt | None:
-        return self._attempts.get((task_id, fence))
+    def find(self, task_id: UUID, number: int) -> Attempt | None:
+        return self._attempts.get((task_id, number))
 
-    def cancel(self, task_id: UUID, fence: int, *, grace: float) -> Attempt | None:
+    def cancel(self, task_id: UUID, number: int, *, grace: float) -> Attempt | None:
         """Stop an attempt and return it when this is the first order; one that is not here yet will not start."""
-        attempt = self.find(task_id, fence)
+        attempt = self.find(task_id, number)
         if attempt is not None:
             return attempt if attempt.stop.order(StopReason.CANCELLED, grace=grace) else None
-        self._cancelled[task_id, fence] = None
+        self._cancelled[task_id, number] = None
         if len(self._cancelled) > REMEMBERED_CANCELS:
             self._cancelled.popitem(last=False)
         return None
 
-    def was_cancelled(self, task_id: UUID, fence: int) -> bool:
+    def was_cancelled(self, task_id: UUID, number: int) -> bool:
         """Say whether an order to cancel came when there was no such attempt."""
-        return (task_id, fence) in self._cancelled
+        return (task_id, number) in self._cancelled
 
     def stop_all(self, reason: StopReason, *, grace: float) -> None:
         """Stop all attempts, also those that are granted from now on."""

@@ -129,8 +129,8 @@ class ControlListener:
             log.error("trust.not_kept", extra={"reason": str(failure)})  # noqa: TRY400
 
     def _cancel(self, order: CancelTask) -> None:
-        attempt = self._attempts.cancel(order.task_id, order.fence, grace=self._kill_grace)
+        attempt = self._attempts.cancel(order.task_id, order.attempt, grace=self._kill_grace)
         if attempt is not None:
             log.info("cancel.ordered", extra={"task_id": order.task_id, "trace_id": attempt.grant.trace_id})
-        elif self._attempts.find(order.task_id, order.fence) is None:
+        elif self._attempts.find(order.task_id, order.attempt) is None:
             log.info("cancel.not_running", extra={"task_id": order.task_id})

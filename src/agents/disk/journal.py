@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from agents.disk.journal_file import JournalFile, Line
 from common.messages import GrantedTask, ResultStatus
@@ -35,13 +35,13 @@ class Opened(BaseModel):
 
 
 class Entry(BaseModel):
-    """The fields of every line about an attempt. `at` is wall time."""
+    """The fields of every line about an attempt. `at` is wall time. Earlier versions call the number `fence`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     task_id: UUID
-    fence: int
+    attempt: int = Field(validation_alias=AliasChoices("attempt", "fence"))
 
 
 class Started(Entry):
@@ -53,7 +53,6 @@ class Started(Entry):
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     event: Literal["started"] = "started"
-    attempt: int
     work_type: str
     trace_id: UUID
     request_id: UUID
@@ -121,7 +120,6 @@ class Journal:
         self._append(
             Started(
                 task_id=grant.work.task_id,
-                fence=grant.fence,
                 attempt=grant.attempt,
                 work_type=grant.work.work_type,
                 trace_id=grant.trace_id,
@@ -141,7 +139,7 @@ class Journal:
         self._note(
             ProcessStarted(
                 task_id=grant.work.task_id,
-                fence=grant.fence,
+                attempt=grant.attempt,
                 pid=pid,
                 start_ticks=start_ticks,
                 keeper_pid=keeper_pid,
@@ -160,5 +158,5 @@ class Journal:
             log.error("journal.failed", extra={"reason": str(failure)})  # noqa: TRY400
 
     def _append(self, entry: Entry) -> None:
-        line = Line((entry.task_id, entry.fence), entry.model_dump_json().encode(), isinstance(entry, Ended))
+        line = Line((entry.task_id, entry.attempt), entry.model_dump_json().encode(), isinstance(entry, Ended))
         self._file.append(line)

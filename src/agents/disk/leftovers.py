@@ -36,7 +36,7 @@ def begun(lines: Iterable[bytes]) -> list[Key]:
         with suppress(ValidationError):
             entry = _ENTRY.validate_json(line)
             if isinstance(entry, Started):
-                found.append(Key(entry.task_id, entry.fence))
+                found.append(Key(entry.task_id, entry.attempt))
     return found
 
 
@@ -53,7 +53,7 @@ def unended(lines: Iterable[bytes]) -> list[Unended]:
             continue
         if isinstance(entry, Opened):
             continue
-        attempt = (entry.task_id, entry.fence)
+        attempt = (entry.task_id, entry.attempt)
         match entry:
             case Started():
                 started[attempt] = entry

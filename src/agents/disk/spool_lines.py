@@ -17,10 +17,10 @@ _STORED = b'{"action":'
 
 
 class Key(NamedTuple):
-    """Which result: a task has one for each fence at most."""
+    """Which result: a task has one for each attempt at most."""
 
     task_id: UUID
-    fence: int
+    attempt: int
 
 
 class WrittenResult(NamedTuple):
@@ -46,7 +46,7 @@ class Unreadable(NamedTuple):
 
 def stored_line(keys: list[Key]) -> bytes:
     """Return the line that says that these results are stored."""
-    leases = [Lease.model_construct(task_id=key.task_id, fence=key.fence) for key in keys]
+    leases = [Lease.model_construct(task_id=key.task_id, attempt=key.attempt) for key in keys]
     return Stored.model_construct(results=leases).model_dump_json().encode()
 
 
@@ -63,7 +63,7 @@ def meaning_of(line: bytes) -> WrittenResult | list[Key] | Unreadable:
     """Return the result that a line holds, or the results that it says are stored, or why it is neither."""
     if line.startswith(_STORED):
         try:
-            return [Key(lease.task_id, lease.fence) for lease in Stored.model_validate_json(line).results]
+            return [Key(lease.task_id, lease.attempt) for lease in Stored.model_validate_json(line).results]
         except ValidationError as failure:
             return Unreadable(f"it names no results: {failure.error_count()} problems")
     try:
@@ -80,4 +80,4 @@ def _result_in(body: bytes) -> WorkResultEnvelope:
 
 
 def _key_of(envelope: WorkResultEnvelope) -> Key:
-    return Key(envelope.payload.task_id, envelope.payload.fence)
+    return Key(envelope.payload.task_id, envelope.payload.attempt)

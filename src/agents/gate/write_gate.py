@@ -99,7 +99,7 @@ class WriteGate:
         """
         if (problem := self._signatures.refusal(grant, signature, credit)) is not None:
             return self._refused(grant, _not_genuine(grant, problem))
-        if not self._begun.begin(Key(grant.work.task_id, grant.fence)) and is_on(Safeguard.REPLAY):
+        if not self._begun.begin(Key(grant.work.task_id, grant.attempt)) and is_on(Safeguard.REPLAY):
             return self._refused(grant, _not_genuine(grant, "this attempt began before"))
         executor = self._executors.get(grant.work.work_type)
         if executor is None:

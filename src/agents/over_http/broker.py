@@ -71,19 +71,19 @@ class OverHttp:
     async def close(self) -> None:
         """Bring back the jobs that the agent did not take."""
         for task in await self._inbox.take_unread_work():
-            held = self._held.find(task.work.task_id, task.fence)
+            held = self._held.find(task.work.task_id, task.attempt)
             if held is not None:
                 self._handing_back.give(held)
         await self._handing_back.settled(within=GOODBYE_SECONDS)
 
     def claim_of(self, grant: GrantedTask) -> UUID | None:
         """Return the id of the claim that brought this job, which the server has signed; None when it is not held."""
-        held = self._held.find(grant.work.task_id, grant.fence)
+        held = self._held.find(grant.work.task_id, grant.attempt)
         return None if held is None else held.claim_id
 
     def asked_at(self, grant: GrantedTask, number: int | None) -> float | None:
         """Return since when the lease of this job counts; None when it is not held."""
-        held = self._held.find(grant.work.task_id, grant.fence)
+        held = self._held.find(grant.work.task_id, grant.attempt)
         return None if held is None else held.lease_from
 
     async def declare(self, *queues: Queue, keep: bool = True) -> None:

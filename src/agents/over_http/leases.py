@@ -92,8 +92,8 @@ class Leases:
 
     async def _renew(self, lease: Lease) -> bool:
         """Say whether a lease is kept."""
-        held = self._held.find(lease.task_id, lease.fence)
-        attempt = lease.fence if held is None else held.job.attempt
+        held = self._held.find(lease.task_id, lease.attempt)
+        attempt = lease.attempt if held is None else held.job.attempt
         try:
             answer = await self._client.renew(lease.task_id, attempt)
         except Refused as refusal:
@@ -108,4 +108,4 @@ class Leases:
         held = self._held.find(task_id, attempt)
         if held is not None and not held.is_cancelled:
             held.is_cancelled = True
-            await self._inbox.put(CancelTask(task_id=task_id, fence=attempt))
+            await self._inbox.put(CancelTask(task_id=task_id, attempt=attempt))

@@ -73,7 +73,7 @@ class Reports:
             # It will never count, so there is nothing left to keep it for.
             _log_refusal("result.refused", result.task_id, refusal)
         self._held.drop(result.task_id, result.attempt)
-        await self._inbox.put(Stored(results=[Lease(task_id=result.task_id, fence=result.fence)]))
+        await self._inbox.put(Stored(results=[Lease(task_id=result.task_id, attempt=result.attempt)]))
 
 
 def _log_refusal(event: str, task_id: UUID, refusal: Refused) -> None:

@@ -29,7 +29,7 @@ Fields = Mapping[str, Any]
 
 
 def granted(job: Job, grant: JobGrant | None, *, claim_id: UUID, lease_seconds: float) -> GrantedTask:
-    """Return the grant that a broker would have brought. `attempt` is the fence: it rises with every claim."""
+    """Return the grant that a broker would have brought."""
     terms = {} if grant is None else dict(grant)
     work = WorkRequest(task_id=job.id, work_type=job.type, parameters=job.payload, hints=terms.pop("hints", {}))
     return GrantedTask(
@@ -38,7 +38,6 @@ def granted(job: Job, grant: JobGrant | None, *, claim_id: UUID, lease_seconds: 
         trace_id=job.trace_id,
         request_id=job.request_id,
         attempt=job.attempt,
-        fence=job.attempt,
         lease_seconds=lease_seconds,
         max_output_bytes=job.max_output_bytes,
         **terms,

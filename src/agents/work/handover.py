@@ -142,7 +142,7 @@ class Handover:
 
     def stored(self, results: Iterable[Lease]) -> None:
         """These results are in the ledger, or can never be."""
-        keys = [Key(lease.task_id, lease.fence) for lease in results]
+        keys = [Key(lease.task_id, lease.attempt) for lease in results]
         self._to_forget += [key for key in keys if self._owed.pop(key, None) is not None]
         if self._to_forget and self._forgetting is None:
             later = FORGET_AFTER.total_seconds()
@@ -168,7 +168,7 @@ class Handover:
             self._owed.pop(key, None)
             return
         if owed.sent:
-            log.warning("result.sent_again", extra={"task_id": key.task_id, "fence": key.fence, "sent": owed.sent})
+            log.warning("result.sent_again", extra={"task_id": key.task_id, "attempt": key.attempt, "sent": owed.sent})
         # Whatever it was that kept it from the ledger, the next time it shares its fate with no other.
         await self._send(Report(RESULTS, RESULT, result.body, is_alone=owed.sent > 0), key)
 

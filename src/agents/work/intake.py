@@ -131,7 +131,7 @@ class Intake:
             self._take(grant, envelope.payload)
 
     def _take(self, grant: GrantedTask, message: Grant) -> None:
-        key = Key(grant.work.task_id, grant.fence)
+        key = Key(grant.work.task_id, grant.attempt)
         if is_on(Safeguard.REPLAY):
             if self._is_known(key):
                 return
@@ -158,11 +158,11 @@ class Intake:
     def _is_known(self, key: Key) -> bool:
         """Return whether an attempt came before, to this process or to an earlier one that began it."""
         if key in self._seen:
-            log.debug("grant.repeated", extra={"task_id": key.task_id, "fence": key.fence})
+            log.debug("grant.repeated", extra={"task_id": key.task_id, "attempt": key.attempt})
             return True
         if self._handover.owes(key) or self._begun.is_of_earlier_life(key):
             # It is anything but untouched; how it ended is on its way, or known.
-            log.info("grant.of_earlier_life", extra={"task_id": key.task_id, "fence": key.fence})
+            log.info("grant.of_earlier_life", extra={"task_id": key.task_id, "attempt": key.attempt})
             return True
         return False
 
@@ -171,7 +171,7 @@ class Intake:
         if self._begun.is_certain_of(grant.claim_id):
             self._hand_back(grant)
         else:
-            log.warning("grant.of_another_process", extra={"task_id": key.task_id, "fence": key.fence})
+            log.warning("grant.of_another_process", extra={"task_id": key.task_id, "attempt": key.attempt})
 
     def _asked_at(self, grant: GrantedTask, message: Grant) -> float:
         """Return since when a lease counts: one of which that is not known is over."""
@@ -189,7 +189,7 @@ class Intake:
         """Return whether the orchestrator can be told that a grant is not used; a forged one is nothing at all."""
         is_genuine = self._signatures.is_genuine(grant, message.signature, message.credit)
         if not is_genuine:
-            log.warning("grant.forged", extra={"task_id": grant.work.task_id, "fence": grant.fence})
+            log.warning("grant.forged", extra={"task_id": grant.work.task_id, "attempt": grant.attempt})
         return is_genuine
 
     def _spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
@@ -255,7 +255,7 @@ class Intake:
         self._spawn(self._say_handed_back(grant), name="hand back")
 
     async def _say_handed_back(self, grant: GrantedTask) -> None:
-        was_cancelled = self._attempts.was_cancelled(grant.work.task_id, grant.fence)
+        was_cancelled = self._attempts.was_cancelled(grant.work.task_id, grant.attempt)
         result = WrittenResult.of(handed_back(self._agent_id, grant, was_cancelled=was_cancelled))
         try:
             await self._handover.hand_over(result)

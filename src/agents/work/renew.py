@@ -70,7 +70,7 @@ class LeaseRenewer:
         """Take in the answer to a renewal."""
         sent = self._sent.pop(renewed.renewal_id, None)
         for lease in renewed.kept if sent is not None else ():
-            attempt = self._attempts.find(lease.task_id, lease.fence)
+            attempt = self._attempts.find(lease.task_id, lease.attempt)
             if attempt is not None and sent is not None:
                 attempt.lease_until = max(attempt.lease_until, sent + renewed.lease_seconds)
                 attempt.renew_at = max(attempt.renew_at, sent + renewed.lease_seconds / 3)
@@ -78,7 +78,7 @@ class LeaseRenewer:
                 if attempt.renewed is not None:
                     attempt.renewed.set()
         for lease in renewed.lost:  # for good, whichever renewal it answers
-            attempt = self._attempts.find(lease.task_id, lease.fence)
+            attempt = self._attempts.find(lease.task_id, lease.attempt)
             if attempt is not None:
                 self._stop(attempt, grace=min(self._kill_grace, attempt.lease_until - self._clock.monotonic()))
 
@@ -116,7 +116,7 @@ class LeaseRenewer:
         return max(0.0, min(due, default=now + LONGEST_SLEEP) - now)
 
     async def _renew(self, now: float) -> None:
-        leases = [Lease(task_id=attempt.task_id, fence=attempt.fence) for attempt in self._attempts]
+        leases = [Lease(task_id=attempt.task_id, attempt=attempt.number) for attempt in self._attempts]
         if not leases:
             return
         longest = max(attempt.grant.lease_seconds for attempt in self._attempts)

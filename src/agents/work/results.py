@@ -65,7 +65,6 @@ def work_result(
             duration_ms=duration_ms,
             agent_id=agent_id,
             attempt=grant.attempt,
-            fence=grant.fence,
             retryable=is_retryable(outcome),
             started=started,
             chunks=list(chunks),

@@ -251,7 +251,6 @@ class Runner:
                 task_id=grant.work.task_id,
                 agent_id=self._agent_id,
                 attempt=grant.attempt,
-                fence=grant.fence,
                 progress=progress,
                 chunks=list(chunks),
             ),
@@ -262,7 +261,7 @@ def _ended(attempt: Attempt, outcome: Outcome, *, at: datetime) -> Ended:
     return Ended(
         at=at,
         task_id=attempt.task_id,
-        fence=attempt.fence,
+        attempt=attempt.number,
         status=outcome.status,
         exit_code=outcome.exit_code,
         error_code=outcome.error_code,

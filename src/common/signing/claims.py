@@ -33,7 +33,6 @@ class SignedTask(Claims):
     request_id: UUID
     trace_id: UUID
     attempt: int
-    fence: int
     lease_seconds: float
     max_output_bytes: int | None
     digest: str
@@ -111,7 +110,6 @@ def signed_values(grant: GrantedTask, *, digest: str | None = None) -> dict[str,
         "request_id": grant.request_id,
         "trace_id": grant.trace_id,
         "attempt": grant.attempt,
-        "fence": grant.fence,
         "lease_seconds": grant.lease_seconds,
         "max_output_bytes": grant.max_output_bytes,
         "digest": digest_of(grant) if digest is None else digest,

@@ -183,7 +183,6 @@ class WaitingTask:
     work_type: str
     agent_type: str
     priority: int
-    fence: int
     aim: str
     attempt: int
     status: Status

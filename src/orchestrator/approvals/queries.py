@@ -109,7 +109,7 @@ BIND = """
 USE = "UPDATE approval SET state = 'used' WHERE approval_id = ANY($1::uuid[]) AND state = 'approved'"
 
 LOCK_TASKS = """
-    SELECT task_id, trace_id, request_id, work_type, agent_type, priority, fence, aim, attempt, status, ordering_key,
+    SELECT task_id, trace_id, request_id, work_type, agent_type, priority, aim, attempt, status, ordering_key,
            concurrency_key
       FROM task
      WHERE task_id = ANY($1::uuid[])

@@ -60,7 +60,7 @@ STORE = (
         INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
                           priority, idempotent, max_attempts, first_in_order, admitted, expires_at, rerun_of,
                           precedence, rank, aim, effect, policy_rule, policy_version, work_digest, confinement,
-                          name, labels, requested_by, status, agent_id, claim_id, lease_expires_at, attempt, fence,
+                          name, labels, requested_by, status, agent_id, claim_id, lease_expires_at, attempt,
                           started_at)
         SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
                new.content_digest, new.priority, new.idempotent, new.max_attempts, true, true,
@@ -69,15 +69,15 @@ STORE = (
                new.effect, new.policy_rule, new.policy_version, new.work_digest, new.confinement, new.name, new.labels,
                new.requested_by,
                CASE WHEN fit.task_id IS NULL THEN 'pending' ELSE 'running' END, fit.agent_id, fit.claim_id, fit.until,
-               CASE WHEN fit.task_id IS NULL THEN 0 ELSE 1 END, CASE WHEN fit.task_id IS NULL THEN 0 ELSE 1 END,
+               CASE WHEN fit.task_id IS NULL THEN 0 ELSE 1 END,
                CASE WHEN fit.task_id IS NULL THEN NULL ELSE now() END
           FROM new LEFT JOIN fit USING (task_id)
          ORDER BY new.position
             ON CONFLICT DO NOTHING
      RETURNING task_id, agent_id, claim_id
     ), tried AS (
-        INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
-        SELECT task_id, 1, 1, agent_id, claim_id FROM stored WHERE agent_id IS NOT NULL
+        INSERT INTO attempt (task_id, number, agent_id, claim_id)
+        SELECT task_id, 1, agent_id, claim_id FROM stored WHERE agent_id IS NOT NULL
      RETURNING task_id
     ), credited AS (
         UPDATE agent SET granted = agent.granted + leased.tasks

@@ -22,7 +22,7 @@ from orchestrator.tasks import events as told
 from orchestrator.tasks.model import Identity, NewTask
 from orchestrator.tasks.service import TaskService, identity_of
 
-# The attempt and the fence of a task that is leased as it is stored.
+# The attempt of a task that is leased as it is stored.
 FIRST = 1
 # A caller is told to try again rather than kept waiting for a ledger that is gone without a word.
 ANSWER_SECONDS = 5.0
@@ -108,9 +108,9 @@ class DispatchService:
                 agent_id = chosen[task.task_id]
                 room = rooms[agent_id]
                 done.leased.append(
-                    Leased(task, agent_id, session, FIRST, FIRST, self._lease, room.credit, room.granted)
+                    Leased(task, agent_id, session, FIRST, self._lease, room.credit, room.granted)
                 )
-                self._given.add(task, agent_id, attempt=FIRST, fence=FIRST)
+                self._given.add(task, agent_id, attempt=FIRST)
             elif task.task_id in stored.claims:
                 self._credits.waits_in(task.agent_type)
                 done.waits = True

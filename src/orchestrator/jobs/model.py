@@ -75,7 +75,6 @@ class OwnAttempt:
 
     task_id: UUID
     number: int
-    fence: int
     agent_id: UUID
     outcome: str | None
     stop_reported: bool

@@ -30,7 +30,7 @@ EXPIRED = """
 """
 
 ATTEMPT = """
-    SELECT task_id, number, fence, agent_id, outcome, output_bytes IS NOT NULL AS stop_reported
+    SELECT task_id, number, agent_id, outcome, output_bytes IS NOT NULL AS stop_reported
       FROM attempt WHERE task_id = $1 AND number = $2
 """
 

@@ -152,7 +152,6 @@ class JobService:
             task,
             wanted.claim_id,
             attempt=task.attempt,
-            fence=task.attempt,
             lease=wanted.lease,
             max_output_bytes=self._max_output,
         )
@@ -170,7 +169,7 @@ class JobService:
         self._check_lease(lease)
         task, own = await self._own(job_id, worker, attempt)
         async with transaction(self._pool) as db:
-            kept = await leases.renew(db, [(worker.agent_id, Lease(task_id=job_id, fence=own.fence))], lease=lease)
+            kept = await leases.renew(db, [(worker.agent_id, Lease(task_id=job_id, attempt=own.number))], lease=lease)
         if not kept:
             task, own = await self._own(job_id, worker, own.number)
             if not _is_to_stop(task, own):
@@ -181,7 +180,7 @@ class JobService:
         """Say where a job stands. Of one that was cancelled nothing is kept: the job that is returned shows it."""
         task, own = await self._own(job_id, worker, attempt)
         if not _is_to_stop(task, own):
-            if task.status is not Status.RUNNING or task.fence != own.fence:
+            if task.status is not Status.RUNNING or task.attempt != own.number:
                 raise NotTheOwner(_not_running(task, own))
             await self._output.store([_status(own, progress=text)])
         return await self.get(job_id)
@@ -251,7 +250,7 @@ class JobService:
 
     async def _hand_back(self, wanted: Wanted, task: Task) -> None:
         """Give back what a worker got that had left before it heard of it; the attempt does not count."""
-        own = OwnAttempt(task.task_id, task.attempt, task.fence, wanted.worker.agent_id, None, stop_reported=False)
+        own = OwnAttempt(task.task_id, task.attempt, wanted.worker.agent_id, None, stop_reported=False)
         ending = Ending(
             ResultStatus.FAILED,
             error_message="The worker left before it was given the job.",
@@ -280,7 +279,6 @@ def _status(own: OwnAttempt, *, progress: str = "", chunks: Sequence[OutputChunk
         task_id=own.task_id,
         agent_id=own.agent_id,
         attempt=own.number,
-        fence=own.fence,
         progress=progress,
         chunks=list(chunks),
     )
@@ -297,7 +295,6 @@ def _result(own: OwnAttempt, ending: Ending) -> WorkResult:
         duration_ms=ending.duration_ms or 0,
         agent_id=own.agent_id,
         attempt=own.number,
-        fence=own.fence,
         retryable=ending.retryable,
         started=ending.started,
         output_bytes=dict(ending.output_bytes or {}),

@@ -59,7 +59,7 @@ async def is_stopping(db: Connection, task_ids: Collection[UUID]) -> None:
 
 
 async def stopped(db: Connection, attempts: Collection[tuple[UUID, int, UUID]]) -> Keys:
-    """Note that the attempts (task_id, fence, agent_id) of cancelled tasks no longer run; return what they held."""
+    """Note that the attempts (task_id, attempt, agent_id) of cancelled tasks no longer run; return what they held."""
     return await queries.stopped(db, attempts) if attempts else Keys()
 
 

@@ -71,18 +71,18 @@ WITHDRAW = """
           FROM unnest($1::text[]) AS given (key)
           JOIN concurrency_limit AS held ON held.concurrency_key = given.key
          CROSS JOIN LATERAL (
-            SELECT task_id, fence
+            SELECT task_id, attempt
               FROM task
              WHERE concurrency_key = given.key AND admitted AND status IN ('pending', 'running')
-             ORDER BY (fence > 0) DESC, rank, dispatch_no
+             ORDER BY (attempt > 0) DESC, rank, dispatch_no
             OFFSET greatest(0, held.at_most - (
                 SELECT count(*) FROM stopping WHERE stopping.concurrency_key = given.key))
          ) AS beyond
-         WHERE beyond.fence = 0
+         WHERE beyond.attempt = 0
     ), locked AS (
         SELECT task_id
           FROM task
-         WHERE task_id = ANY(ARRAY(SELECT task_id FROM surplus)) AND status = 'pending' AND fence = 0 AND admitted
+         WHERE task_id = ANY(ARRAY(SELECT task_id FROM surplus)) AND status = 'pending' AND attempt = 0 AND admitted
          ORDER BY task_id
            FOR UPDATE
     )
@@ -139,16 +139,16 @@ ADMIT_WITHIN_LIMITS = """
 """
 
 IS_STOPPING = """
-    INSERT INTO stopping (task_id, fence, agent_id, ordering_key, concurrency_key, until)
-    SELECT task_id, fence, agent_id, ordering_key, concurrency_key, lease_expires_at
+    INSERT INTO stopping (task_id, attempt, agent_id, ordering_key, concurrency_key, until)
+    SELECT task_id, attempt, agent_id, ordering_key, concurrency_key, lease_expires_at
       FROM task
      WHERE task_id = ANY($1::uuid[]) AND status = 'running' AND coalesce(ordering_key, concurrency_key) IS NOT NULL
 """
 
 STOPPED = """
     DELETE FROM stopping
-     USING unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS told (task_id, fence, agent_id)
-     WHERE stopping.task_id = told.task_id AND stopping.fence = told.fence AND stopping.agent_id = told.agent_id
+     USING unnest($1::uuid[], $2::smallint[], $3::uuid[]) AS told (task_id, attempt, agent_id)
+     WHERE stopping.task_id = told.task_id AND stopping.attempt = told.attempt AND stopping.agent_id = told.agent_id
  RETURNING stopping.ordering_key, stopping.concurrency_key
 """
 
@@ -209,7 +209,7 @@ async def is_stopping(db: Connection, task_ids: Collection[UUID]) -> None:
 
 
 async def stopped(db: Connection, attempts: Collection[tuple[UUID, int, UUID]]) -> Keys:
-    """Note that (task_id, fence, agent_id) no longer run, of tasks that were cancelled; return the keys of those."""
+    """Note that (task_id, attempt, agent_id) no longer run, of tasks that were cancelled; return the keys of those."""
     columns = (list(column) for column in zip(*attempts, strict=True))
     return _keys(await db.fetch(STOPPED, *columns))
 

@@ -38,7 +38,7 @@ def requeued(task: Task, end: End, at: datetime) -> NewEvent:
 
 
 def refused(task: Task, result: WorkResult, reason: str) -> NewEvent:
-    about = {"reason": reason, "fence": result.fence, "status": result.status}
+    about = {"reason": reason, "status": result.status}
     return _about(Kind.TASK_RESULT_REFUSED, task, result.agent_id, result.attempt, about)
 
 

@@ -24,7 +24,7 @@ from orchestrator.tasks.model import Task
 
 REPORTED = f"""
     SELECT {COLUMNS}, now() AS read_at,
-           tried.number AS by_number, tried.fence AS by_fence, tried.agent_id AS by_agent_id,
+           tried.number AS by_number, tried.agent_id AS by_agent_id,
            tried.outcome AS by_outcome, tried.output_bytes AS by_output_bytes,
            agent_may_work(tried.agent_id) = 'shut_out' AS by_shut_out,
            coalesce(agent.failures_in_row > 0, false) AS by_failing
@@ -39,11 +39,11 @@ FINISH = (
     """
     WITH held AS MATERIALIZED (
         SELECT new.*
-          FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[],
+          FROM unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[],
                       $9::int[], $10::bigint[], $11::text[], $12::jsonb[], $13::jsonb[], $31::jsonb[], $14::bigint[])
-                 AS new (task_id, fence, agent_id, status, outcome, output, error_message, error_code, exit_code,
+                 AS new (task_id, attempt, agent_id, status, outcome, output, error_message, error_code, exit_code,
                          duration_ms, artifacts_path, output_bytes, output_dropped, result, position)
-          JOIN task ON task.task_id = new.task_id AND task.fence = new.fence AND task.agent_id = new.agent_id
+          JOIN task ON task.task_id = new.task_id AND task.attempt = new.attempt AND task.agent_id = new.agent_id
           LEFT JOIN agent ON agent.agent_id = new.agent_id
          WHERE coalesce(task.status = 'running', false) AND coalesce(agent.failures_in_row = 0, true)
            AND agent_may_work(new.agent_id) <> 'shut_out'
@@ -61,7 +61,7 @@ FINISH = (
                finished_at = now(), updated_at = now()
           FROM held
          WHERE task.task_id = held.task_id
-     RETURNING held.task_id, held.fence, held.outcome, held.exit_code, held.error_code, held.error_message,
+     RETURNING held.task_id, held.attempt, held.outcome, held.exit_code, held.error_code, held.error_message,
                held.duration_ms, held.output_bytes, held.output_dropped, held.position
     ), tried AS (
         UPDATE attempt
@@ -70,8 +70,8 @@ FINISH = (
                error_message = finished.error_message, duration_ms = finished.duration_ms,
                output_bytes = finished.output_bytes, output_dropped = finished.output_dropped
           FROM finished
-         WHERE attempt.task_id = finished.task_id AND attempt.fence = finished.fence
-     RETURNING attempt.task_id, attempt.number, attempt.fence, finished.position
+         WHERE attempt.task_id = finished.task_id AND attempt.number = finished.attempt
+     RETURNING attempt.task_id, attempt.number, finished.position
     ), stored AS (
         INSERT INTO output_chunk (task_id, attempt, stream, byte_offset, number, size, text)
         SELECT task_id, attempt, stream, byte_offset, piece.number, octet_length(text), text
@@ -88,7 +88,7 @@ FINISH = (
         SELECT position FROM stored JOIN piece USING (task_id, attempt, stream, byte_offset)
     ), """
     + events.told(22, of="JOIN done USING (position) WHERE (SELECT count(*) FROM credited) >= 0")
-    + returned("task_id, fence", of="tried")
+    + returned("task_id, number", of="tried")
 )
 
 
@@ -109,7 +109,7 @@ async def finish(
 ) -> tuple[set[tuple[UUID, int]], list[Room]]:
     """End tasks that still run, of agents that are well, and store what came with the results.
 
-    Return the attempts that ended their tasks, (task_id, fence), and the room of the agents that asked for work.
+    Return the attempts that ended their tasks, (task_id, attempt), and the room of the agents that asked for work.
 
     Each end comes with the agent that the task must still belong to, and each end and each piece with the position of
     its event, from 1.
@@ -117,7 +117,7 @@ async def finish(
     rows = await db.fetch(
         FINISH,
         [end.task_id for end, _, _ in ends],
-        [end.fence for end, _, _ in ends],
+        [end.attempt for end, _, _ in ends],
         [agent_id for _, agent_id, _ in ends],
         [end.status for end, _, _ in ends],
         [end.outcome for end, _, _ in ends],
@@ -141,7 +141,7 @@ async def finish(
         [end.result for end, _, _ in ends],
         credit_rows(credits),
     )
-    ended = {(row["task_id"], row["fence"]) for row in rows if row["task_id"] is not None}
+    ended = {(row["task_id"], row["number"]) for row in rows if row["task_id"] is not None}
     return ended, rooms_of(rows)
 
 
@@ -153,7 +153,6 @@ def _attempt(row: asyncpg.Record) -> Attempt:
     return Attempt(
         row["task_id"],
         row["by_number"],
-        row["by_fence"],
         row["by_agent_id"],
         row["by_outcome"],
         row["by_output_bytes"],

@@ -30,10 +30,9 @@ class GivenLease:
     approval_id: UUID | None
     agent_id: UUID
     attempt: int
-    fence: int
 
     @classmethod
-    def of(cls, task: Task | NewTask, agent_id: UUID, *, attempt: int, fence: int) -> "GivenLease":
+    def of(cls, task: Task | NewTask, agent_id: UUID, *, attempt: int) -> "GivenLease":
         return cls(
             task.task_id,
             task.trace_id,
@@ -43,7 +42,6 @@ class GivenLease:
             task.approval_id,
             agent_id,
             attempt,
-            fence,
         )
 
 
@@ -54,22 +52,18 @@ class GivenLeases:
         self._most = most
         self._given: OrderedDict[UUID, GivenLease] = OrderedDict()
 
-    def add(self, task: Task | NewTask, agent_id: UUID, *, attempt: int, fence: int) -> None:
+    def add(self, task: Task | NewTask, agent_id: UUID, *, attempt: int) -> None:
         """Remember a lease; it takes the place of an earlier one of its task."""
         self._given.pop(task.task_id, None)
         if not has_keys(task):
-            self._given[task.task_id] = GivenLease.of(task, agent_id, attempt=attempt, fence=fence)
+            self._given[task.task_id] = GivenLease.of(task, agent_id, attempt=attempt)
         if len(self._given) > self._most:
             self._given.popitem(last=False)
 
     def take(self, result: WorkResult) -> GivenLease | None:
         """Return the lease to which a result belongs, and forget it: what comes after its first result is read."""
         lease = self._given.get(result.task_id)
-        if lease is None or (lease.fence, lease.attempt, lease.agent_id) != (
-            result.fence,
-            result.attempt,
-            result.agent_id,
-        ):
+        if lease is None or (lease.attempt, lease.agent_id) != (result.attempt, result.agent_id):
             return None
         del self._given[result.task_id]
         return lease

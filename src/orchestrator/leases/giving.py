@@ -150,7 +150,6 @@ class Giving:
                 asker.agent_id,
                 asker.claim_id,
                 task.attempt + 1,
-                task.fence + 1,
                 asker.lease,
                 rooms[asker.agent_id].credit,
                 rooms[asker.agent_id].granted,

@@ -9,7 +9,7 @@ from orchestrator.tasks.model import NewTask, Task
 
 
 def granted(
-    task: Task | NewTask, claim_id: UUID, *, attempt: int, fence: int, lease: timedelta, max_output_bytes: int
+    task: Task | NewTask, claim_id: UUID, *, attempt: int, lease: timedelta, max_output_bytes: int
 ) -> GrantedTask:
     """Return the grant of one attempt, which is what gets signed.
 
@@ -24,7 +24,6 @@ def granted(
         trace_id=task.trace_id,
         request_id=task.request_id,
         attempt=attempt,
-        fence=fence,
         lease_seconds=lease.total_seconds(),
         max_output_bytes=max_output_bytes,
         target=task.agent_type,
@@ -35,7 +34,7 @@ def granted(
     ).ruled_as(task.work_digest)
 
 
-def not_delivered(agent_id: UUID, task_id: UUID, *, attempt: int, fence: int) -> WorkResult:
+def not_delivered(agent_id: UUID, task_id: UUID, *, attempt: int) -> WorkResult:
     """Return what an agent would say that hands a task back untouched: the task never reached it."""
     return WorkResult(
         task_id=task_id,
@@ -45,7 +44,6 @@ def not_delivered(agent_id: UUID, task_id: UUID, *, attempt: int, fence: int) ->
         duration_ms=0,
         agent_id=agent_id,
         attempt=attempt,
-        fence=fence,
         retryable=True,
         started=False,
     )

@@ -48,7 +48,6 @@ class Leased:
     agent_id: UUID
     claim_id: UUID
     attempt: int
-    fence: int
     lease: timedelta
     credit: int | None = None
     granted: int | None = None
@@ -63,7 +62,7 @@ class End:
     """
 
     task_id: UUID
-    fence: int
+    attempt: int
     outcome: str
     status: Status | None = None
     output: str = ""
@@ -82,7 +81,7 @@ class End:
         """Return what a result says."""
         return cls(
             result.task_id,
-            result.fence,
+            result.attempt,
             outcome=result.status,
             status=status,
             output=result.output,

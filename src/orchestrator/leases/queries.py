@@ -27,9 +27,9 @@ LEASE = (
     f"""
     WITH held AS MATERIALIZED (
         SELECT new.*
-          FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::interval[])
-                 AS new (task_id, fence, agent_id, claim_id, lease)
-          JOIN task ON task.task_id = new.task_id AND task.fence = new.fence
+          FROM unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::uuid[], $5::interval[])
+                 AS new (task_id, attempt, agent_id, claim_id, lease)
+          JOIN task ON task.task_id = new.task_id AND task.attempt = new.attempt
          WHERE coalesce(task.status = 'pending', false) AND coalesce(task.admitted, false)
            AND coalesce(task.not_before <= now(), true) AND coalesce(task.expires_at > now(), true)
          ORDER BY task.task_id
@@ -56,25 +56,25 @@ LEASE = (
     ), claimed AS (
         UPDATE task
            SET status = 'running', agent_id = held.agent_id, claim_id = held.claim_id,
-               lease_expires_at = now() + held.lease, attempt = attempt + 1, fence = task.fence + 1,
+               lease_expires_at = now() + held.lease, attempt = task.attempt + 1,
                started_at = now(), updated_at = now(), progress = '', output = '', not_before = NULL,
                error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL, result = NULL
           FROM held
           JOIN credited USING (agent_id)
          WHERE task.task_id = held.task_id AND task.agent_type = credited.agent_type
-     RETURNING task.task_id, task.attempt, task.fence, task.agent_id, task.claim_id
+     RETURNING task.task_id, task.attempt, task.agent_id, task.claim_id
     ), tried AS (
-        INSERT INTO attempt (task_id, number, fence, agent_id, claim_id)
-        SELECT task_id, attempt, fence, agent_id, claim_id FROM claimed
-     RETURNING task_id, fence
+        INSERT INTO attempt (task_id, number, agent_id, claim_id)
+        SELECT task_id, attempt, agent_id, claim_id FROM claimed
+     RETURNING task_id, number
     ), """  # noqa: S608 - constants only
     + events.told(7, of="JOIN tried USING (task_id)")
-    + returned("task_id, fence", of="tried")
+    + returned("task_id, number", of="tried")
 )
 
 
 ATTEMPTS = """
-    SELECT a.task_id, a.number, a.fence, a.agent_id, a.outcome, a.output_bytes,
+    SELECT a.task_id, a.number, a.agent_id, a.outcome, a.output_bytes,
            agent_may_work(a.agent_id) = 'shut_out' AS by_shut_out, coalesce(g.failures_in_row > 0, false) AS by_failing,
            EXISTS (SELECT FROM attempt earlier
                     WHERE earlier.task_id = a.task_id AND earlier.agent_id = a.agent_id AND earlier.number < a.number
@@ -88,9 +88,9 @@ ATTEMPTS = """
 END = """
     WITH new AS MATERIALIZED (
         SELECT *
-          FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::int[],
-                      $9::bigint[], $10::text[], $11::jsonb[], $12::jsonb[], $13::boolean[], $14::jsonb[])
-                 AS new (task_id, fence, status, outcome, output, error_message, error_code, exit_code, duration_ms,
+          FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[],
+                      $8::int[], $9::bigint[], $10::text[], $11::jsonb[], $12::jsonb[], $13::boolean[], $14::jsonb[])
+                 AS new (task_id, attempt, status, outcome, output, error_message, error_code, exit_code, duration_ms,
                          artifacts_path, output_bytes, output_dropped, started, result)
     ), finished AS (
         UPDATE task
@@ -100,7 +100,7 @@ END = """
                finished_at = now(), updated_at = now()
           FROM new
          WHERE new.status IS NOT NULL
-           AND task.task_id = new.task_id AND task.fence = new.fence AND coalesce(task.status = 'running', false)
+           AND task.task_id = new.task_id AND task.attempt = new.attempt AND coalesce(task.status = 'running', false)
     )
     UPDATE attempt
        SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, new.outcome),
@@ -108,7 +108,7 @@ END = """
            duration_ms = new.duration_ms, output_bytes = new.output_bytes,
            output_dropped = new.output_dropped, started = new.started
       FROM new
-     WHERE attempt.task_id = new.task_id AND attempt.fence = new.fence
+     WHERE attempt.task_id = new.task_id AND attempt.number = new.attempt
 """
 
 REQUEUE = """
@@ -117,17 +117,17 @@ REQUEUE = """
            not_before = CASE WHEN new.not_before > now() THEN new.not_before END,
            error_message = new.error_message, error_code = new.error_code,
            unstarted = unstarted + CASE WHEN new.counts THEN 0 ELSE 1 END
-      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::int[], $5::boolean[], $6::timestamptz[])
-             AS new (task_id, fence, error_message, error_code, counts, not_before)
-     WHERE task.task_id = new.task_id AND task.fence = new.fence AND coalesce(task.status = 'running', false)
+      FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::int[], $5::boolean[], $6::timestamptz[])
+             AS new (task_id, attempt, error_message, error_code, counts, not_before)
+     WHERE task.task_id = new.task_id AND task.attempt = new.attempt AND coalesce(task.status = 'running', false)
 """
 
 RENEW = """
     WITH held AS (
         SELECT task.task_id
           FROM task
-          JOIN unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS lease (task_id, fence, agent_id)
-            ON task.task_id = lease.task_id AND task.fence = lease.fence AND task.agent_id = lease.agent_id
+          JOIN unnest($1::uuid[], $2::smallint[], $3::uuid[]) AS lease (task_id, attempt, agent_id)
+            ON task.task_id = lease.task_id AND task.attempt = lease.attempt AND task.agent_id = lease.agent_id
          WHERE coalesce(task.status = 'running', false) AND agent_may_work(lease.agent_id) <> 'shut_out'
          ORDER BY task.task_id
            FOR UPDATE OF task
@@ -135,7 +135,7 @@ RENEW = """
     UPDATE task SET lease_expires_at = now() + $4::interval
       FROM held
      WHERE task.task_id = held.task_id
- RETURNING task.task_id, task.fence
+ RETURNING task.task_id, task.attempt
 """
 
 EXPIRED = """
@@ -170,7 +170,7 @@ async def lease(
     rows = await db.fetch(
         LEASE,
         [task.task_id for task, _ in pairs],
-        [task.fence for task, _ in pairs],
+        [task.attempt for task, _ in pairs],
         [asker.agent_id for _, asker in pairs],
         [asker.claim_id for _, asker in pairs],
         [asker.lease for _, asker in pairs],
@@ -193,7 +193,7 @@ async def end(db: Connection, ends: Sequence[End]) -> None:
     await db.execute(
         END,
         [item.task_id for item in ends],
-        [item.fence for item in ends],
+        [item.attempt for item in ends],
         [item.status for item in ends],
         [item.outcome for item in ends],
         [item.output for item in ends],
@@ -215,7 +215,7 @@ async def requeue(db: Connection, ends: Sequence[tuple[End, datetime]]) -> None:
         await db.execute(
             REQUEUE,
             [item.task_id for item, _ in ends],
-            [item.fence for item, _ in ends],
+            [item.attempt for item, _ in ends],
             [item.error_message for item, _ in ends],
             [item.error_code for item, _ in ends],
             [item.counts for item, _ in ends],
@@ -225,16 +225,16 @@ async def requeue(db: Connection, ends: Sequence[tuple[End, datetime]]) -> None:
 
 async def renew(db: Connection, leases: Sequence[tuple[UUID, Lease]], *, lease: timedelta) -> set[tuple[UUID, int]]:
     """Prolong the leases of (agent_id, lease) that are still live, except those of agents whose identity was disabled;
-    return their (task_id, fence).
+    return their (task_id, attempt).
     """
     rows = await db.fetch(
         RENEW,
         [held.task_id for _, held in leases],
-        [held.fence for _, held in leases],
+        [held.attempt for _, held in leases],
         [agent_id for agent_id, _ in leases],
         lease,
     )
-    return {(row["task_id"], row["fence"]) for row in rows}
+    return {(row["task_id"], row["attempt"]) for row in rows}
 
 
 async def expired(db: Connection, *, limit: int) -> list[UUID]:

@@ -78,7 +78,7 @@ async def finish(
         if not endings.ends:
             return [], None
         ended, rooms = await finish_queries.finish(db, endings.ends, endings.pieces, endings.events, credits)
-    return [(result, verdict) for result, verdict in endings.judged if (result.task_id, result.fence) in ended], rooms
+    return [(result, verdict) for result, verdict in endings.judged if (result.task_id, result.attempt) in ended], rooms
 
 
 def is_plain(verdict: Verdict, task: Task, attempt: Attempt) -> TypeGuard[Finish]:

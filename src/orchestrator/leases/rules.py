@@ -32,7 +32,6 @@ class Attempt:
 
     task_id: UUID
     number: int
-    fence: int
     agent_id: UUID
     outcome: str | None
     output_bytes: dict[str, Any] | None
@@ -88,11 +87,11 @@ def judge_result(
     """Say what a result changes."""
     if task is None or attempt is None:
         return Stale("there is no such attempt")
-    if (attempt.fence, attempt.agent_id) != (result.fence, result.agent_id):
-        return Stale("another agent or fence owns this attempt")
+    if attempt.agent_id != result.agent_id:
+        return Stale("this attempt is another agent's")
     if attempt.by_shut_out:
         return Stale("the agent's identity was disabled")
-    if task.status is Status.RUNNING and task.fence == result.fence:
+    if task.status is Status.RUNNING and task.attempt == result.attempt:
         return _judge_live(task, attempt, result, now=now, policy=policy, chance=chance)
     if attempt.outcome == "cancelled" and result.status is ResultStatus.CANCELLED and attempt.output_bytes is None:
         return Stopped()

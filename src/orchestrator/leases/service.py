@@ -51,7 +51,7 @@ from orchestrator.tasks.service import TaskService
 
 log = logging.getLogger(__name__)
 
-# What is the same in the same result: task, fence, attempt, agent.
+# What is the same in the same result: task, attempt, agent.
 ResultKey = tuple[UUID, int, int, UUID]
 
 
@@ -129,7 +129,7 @@ class LeaseService:
         assert task.agent_id is not None
         assert task.claim_id is not None
         credit = credits[task.agent_id].number
-        return Leased(task, task.agent_id, task.claim_id, task.attempt, task.fence, self._lease, credit, again=True)
+        return Leased(task, task.agent_id, task.claim_id, task.attempt, self._lease, credit, again=True)
 
     async def renew(self, renewals: Sequence[Renew]) -> list[tuple[UUID, Renewed]]:
         """Prolong what is still theirs; for each renewal, in order, the agent and what it is told."""
@@ -140,7 +140,7 @@ class LeaseService:
 
     def _renewed(self, renewal: Renew, kept: set[tuple[UUID, int]]) -> Renewed:
         def held(lease: Lease) -> bool:
-            return (lease.task_id, lease.fence) in kept
+            return (lease.task_id, lease.attempt) in kept
 
         return Renewed(
             renewal_id=renewal.renewal_id,
@@ -205,7 +205,7 @@ class LeaseService:
             return
         if task.status is Status.CANCELLED:
             # Whatever it says of the end: the agent runs it no longer, so that its keys are free.
-            changes.stopped.append((task.task_id, result.fence, result.agent_id))
+            changes.stopped.append((task.task_id, result.attempt, result.agent_id))
         match verdict:
             case Finish(status=status):
                 changes.finish(task, End.of(result, status), verdict)
@@ -253,7 +253,7 @@ class LeaseService:
 
 
 def _key(result: WorkResult) -> ResultKey:
-    return (result.task_id, result.fence, result.attempt, result.agent_id)
+    return (result.task_id, result.attempt, result.agent_id)
 
 
 def _chance() -> float:
@@ -264,8 +264,8 @@ def _unfenced(result: WorkResult, task: Task | None) -> WorkResult:
     """Return a result as if it were that of the live lease, whosever it is."""
     if task is None or task.status is not Status.RUNNING:
         return result
-    return result.model_copy(update={"fence": task.fence, "attempt": task.attempt, "agent_id": task.agent_id})
+    return result.model_copy(update={"attempt": task.attempt, "agent_id": task.agent_id})
 
 
 def _lost(task: Task, status: Status | None) -> End:
-    return End(task.task_id, task.fence, outcome="lost", status=status, error_code=LOST_CODE, error_message=AGENT_LOST)
+    return End(task.task_id, task.attempt, outcome="lost", status=status, error_code=LOST_CODE, error_message=AGENT_LOST)

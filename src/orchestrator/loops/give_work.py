@@ -36,7 +36,7 @@ class GiveWork:
         given = await self._giving.by_credit()
         self._send(given.leased)
         for leased in given.leased:
-            self._leases.given.add(leased.task, leased.agent_id, attempt=leased.attempt, fence=leased.fence)
+            self._leases.given.add(leased.task, leased.agent_id, attempt=leased.attempt)
         if given.withheld:
             await self._leases.withdraw(sorted(given.withheld))
         await self._forget()

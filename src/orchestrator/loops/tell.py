@@ -50,7 +50,7 @@ def stored(results: Sequence[WorkResult]) -> list[tuple[UUID, Stored]]:
     """Return for each agent the answer that its results are dealt with."""
     by_agent: dict[UUID, list[Lease]] = {}
     for result in results:
-        by_agent.setdefault(result.agent_id, []).append(Lease(task_id=result.task_id, fence=result.fence))
+        by_agent.setdefault(result.agent_id, []).append(Lease(task_id=result.task_id, attempt=result.attempt))
     return [(agent_id, Stored(results=leases)) for agent_id, leases in by_agent.items()]
 
 

@@ -87,6 +87,6 @@ def _never_there(delivery: Delivery, agent_id: UUID) -> list[WorkResult]:
     if delivery.redelivered or not isinstance(envelope, WorkRequestEnvelope) or envelope.payload.again:
         return []
     return [
-        not_delivered(agent_id, grant.work.task_id, attempt=grant.attempt, fence=grant.fence)
+        not_delivered(agent_id, grant.work.task_id, attempt=grant.attempt)
         for grant in envelope.payload.tasks
     ]

@@ -9,11 +9,10 @@ from common.messages import OutputChunk, Stream
 
 @dataclass(frozen=True, slots=True)
 class NewChunk:
-    """A piece that an agent sent for an attempt; it counts only if agent and fence are those of that attempt."""
+    """A piece that an agent sent for an attempt; it counts only if that attempt is this agent's."""
 
     task_id: UUID
     attempt: int
-    fence: int
     agent_id: UUID
     chunk: OutputChunk
 

@@ -7,16 +7,14 @@ from common.messages import Stream
 from orchestrator.database.pool import Connection
 from orchestrator.output.model import NewChunk, StoredChunk
 
-# A piece that arrives again is the same row; a piece of another agent or fence joins no attempt.
+# A piece that arrives again is the same row; a piece of another agent joins no attempt.
 STORE = """
     WITH stored AS (
         INSERT INTO output_chunk (task_id, attempt, stream, byte_offset, number, size, text)
         SELECT new.task_id, new.attempt, new.stream, new.byte_offset, new.number, octet_length(new.text), new.text
-          FROM unnest($1::uuid[], $2::smallint[], $3::bigint[], $4::uuid[], $5::text[], $6::bigint[], $7::int[],
-                      $8::text[])
-                 AS new (task_id, attempt, fence, agent_id, stream, byte_offset, number, text)
-          JOIN attempt a ON a.task_id = new.task_id AND a.number = new.attempt
-                        AND a.fence = new.fence AND a.agent_id = new.agent_id
+          FROM unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::text[], $5::bigint[], $6::int[], $7::text[])
+                 AS new (task_id, attempt, agent_id, stream, byte_offset, number, text)
+          JOIN attempt a ON a.task_id = new.task_id AND a.number = new.attempt AND a.agent_id = new.agent_id
          WHERE new.text <> ''
             ON CONFLICT DO NOTHING
      RETURNING task_id, attempt, stream, byte_offset, number, encode(sha256(convert_to(text, 'UTF8')), 'hex') AS digest
@@ -56,7 +54,6 @@ async def store(db: Connection, chunks: Sequence[NewChunk]) -> list[StoredChunk]
         STORE,
         [new.task_id for new in chunks],
         [new.attempt for new in chunks],
-        [new.fence for new in chunks],
         [new.agent_id for new in chunks],
         [new.chunk.stream for new in chunks],
         [new.chunk.offset for new in chunks],

@@ -32,7 +32,7 @@ class OutputService:
             new = [new for status in statuses for new in chunks_of(status, limit=self._max_output)]
             stored = await queries.store(db, new)
             latest = {
-                (said.task_id, said.attempt, said.fence, said.agent_id): on_one_line(said.progress)
+                (said.task_id, said.attempt, said.agent_id): on_one_line(said.progress)
                 for said in statuses
                 if said.progress
             }
@@ -73,14 +73,14 @@ async def store_chunks(db: Connection, chunks: Sequence[NewChunk]) -> list[NewEv
 def chunks_of(status: WorkStatus, *, limit: int) -> list[NewChunk]:
     """Return the pieces of a message that are within the limit, each with the attempt that it belongs to."""
     return [
-        NewChunk(status.task_id, status.attempt, status.fence, status.agent_id, chunk)
+        NewChunk(status.task_id, status.attempt, status.agent_id, chunk)
         for chunk in within(status.chunks, limit)
     ]
 
 
 def chunks_of_result(result: WorkResult) -> list[NewChunk]:
     """Return the pieces that came with a result, each with the attempt that it belongs to."""
-    return [NewChunk(result.task_id, result.attempt, result.fence, result.agent_id, chunk) for chunk in result.chunks]
+    return [NewChunk(result.task_id, result.attempt, result.agent_id, chunk) for chunk in result.chunks]
 
 
 def written(stored: StoredChunk) -> NewEvent:

@@ -190,7 +190,6 @@ class Progressed:
     """A report of a running task that was stored just now, with what an event about it carries."""
 
     task_id: UUID
-    fence: int
     attempt: int
     trace_id: UUID
     request_id: UUID
@@ -222,7 +221,6 @@ class Task:
     status: Status
     attempt: int
     unstarted: int
-    fence: int
     agent_id: UUID | None
     claim_id: UUID | None
     lease_expires_at: datetime | None

@@ -106,8 +106,7 @@ LAST_ENDED = f"""
 
 CANCEL = """
     UPDATE task
-       SET status = 'cancelled', fence = fence + CASE WHEN status = 'running' THEN 1 ELSE 0 END,
-           claim_id = NULL, lease_expires_at = NULL, finished_at = now(), updated_at = now(),
+       SET status = 'cancelled', claim_id = NULL, lease_expires_at = NULL, finished_at = now(), updated_at = now(),
            duration_ms = CASE WHEN status = 'running'
                               THEN greatest(0, extract(epoch FROM now() - started_at) * 1000)::bigint END
      WHERE task_id = ANY($1::uuid[]) AND status IN ('awaiting_approval', 'pending', 'running')
@@ -189,12 +188,11 @@ NOW = "SELECT now()"
 # What the ledger says already changes nothing, so that a report that comes twice is one.
 SET_PROGRESS = """
     UPDATE task SET progress = new.progress, updated_at = now()
-      FROM unnest($1::uuid[], $2::smallint[], $3::bigint[], $4::uuid[], $5::text[])
-             AS new (task_id, attempt, fence, agent_id, progress)
-     WHERE task.task_id = new.task_id AND task.attempt = new.attempt AND task.fence = new.fence
-       AND task.agent_id = new.agent_id
+      FROM unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::text[])
+             AS new (task_id, attempt, agent_id, progress)
+     WHERE task.task_id = new.task_id AND task.attempt = new.attempt AND task.agent_id = new.agent_id
        AND task.status = 'running' AND task.progress <> new.progress
- RETURNING task.task_id, task.fence, task.attempt, task.trace_id, task.request_id, task.agent_id, task.progress
+ RETURNING task.task_id, task.attempt, task.trace_id, task.request_id, task.agent_id, task.progress
 """
 
 
@@ -347,8 +345,8 @@ async def open_of_trace(db: Connection, trace_id: UUID, *, after: UUID, limit: i
     return [row["task_id"] for row in await db.fetch(OPEN_OF_TRACE, trace_id, after, limit)]
 
 
-async def set_progress(db: Connection, reports: Sequence[tuple[UUID, int, int, UUID, str]]) -> list[Progressed]:
-    """Store (task_id, attempt, fence, agent_id, report) where that agent runs that attempt; return what is new."""
+async def set_progress(db: Connection, reports: Sequence[tuple[UUID, int, UUID, str]]) -> list[Progressed]:
+    """Store (task_id, attempt, agent_id, report) where that agent runs that attempt; return what is new."""
     if not reports:
         return []
     ordered = sorted(reports)

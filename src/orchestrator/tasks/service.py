@@ -286,5 +286,5 @@ def _waited_too_long(task: Task) -> str:
 def _stop_orders(task: Task) -> list[NewOrder]:
     if task.status is not Status.RUNNING or task.agent_id is None:
         return []
-    order = CancelTask(task_id=task.task_id, fence=task.fence)
+    order = CancelTask(task_id=task.task_id, attempt=task.attempt)
     return [NewOrder(task.agent_id, order, task.trace_id, task.request_id)]

@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from uuid import UUID, uuid4
 
 from common.broker.base import Broker, BrokerUnavailable, Outgoing
@@ -109,7 +108,7 @@ class ScriptedOrchestrator:
         self.lease_ends: dict[UUID, float] = {}
         self._broker = broker
         self._tasks: dict[UUID, Dispatched] = {}
-        self._fences = count(1)
+        self._attempts = Counter[UUID]()
         self._giving = asyncio.Lock()
 
     @asynccontextmanager
@@ -188,11 +187,11 @@ class ScriptedOrchestrator:
         return sign_grant(self.key, self.agent_id, tasks, now=datetime.now(UTC), valid=valid, credit=credit)
 
     async def cancel(self, task_id: UUID) -> None:
-        await self.order(CancelTask(task_id=task_id, fence=self.grants[task_id].fence))
+        await self.order(CancelTask(task_id=task_id, attempt=self.grants[task_id].attempt))
 
     async def lose(self, task_id: UUID) -> None:
         """Tell the agent that a lease is lost, as the answer to a renewal does."""
-        lost = [Lease(task_id=task_id, fence=self.grants[task_id].fence)]
+        lost = [Lease(task_id=task_id, attempt=self.grants[task_id].attempt)]
         await self.order(Renewed(renewal_id=uuid4(), lease_seconds=self.lease_seconds, kept=[], lost=lost))
 
     async def order(self, order: Order) -> None:
@@ -201,13 +200,13 @@ class ScriptedOrchestrator:
     def grant_of(self, task_id: UUID) -> GrantedTask:
         """Return a lease of a task, to the process that was heard last."""
         task = self._tasks[task_id]
+        self._attempts[task_id] += 1
         return GrantedTask(
             claim_id=self.account.session,
             work=task.work,
             trace_id=task.trace_id,
             request_id=task.request_id,
-            attempt=1,
-            fence=next(self._fences),
+            attempt=self._attempts[task_id],
             lease_seconds=self.lease_seconds,
         )
 
@@ -275,7 +274,7 @@ class ScriptedOrchestrator:
             case Renew() as renewal if self.renews:
                 await self._answer_renewal(renewal)
             case WorkResult() as result if self.stores:
-                await self.order(Stored(results=[Lease(task_id=result.task_id, fence=result.fence)]))
+                await self.order(Stored(results=[Lease(task_id=result.task_id, attempt=result.attempt)]))
             case StatusUpdate(status=status, beat_id=UUID() as beat_id) if self.hears and status is not OFFLINE:
                 await self.order(Heard(beat_id=beat_id, granted=self.account.granted))
 

@@ -134,14 +134,14 @@ async def test_a_grant_for_an_earlier_process_is_handed_back(
     await start_agent(slots=1)
     await eventually(lambda: orchestrator.credits[-1].session != earlier)
 
-    stray = orchestrator.grants[task].model_copy(update={"claim_id": earlier, "fence": 77})
+    stray = orchestrator.grants[task].model_copy(update={"claim_id": earlier, "attempt": 77})
     await orchestrator.send_grant(stray)
 
     await eventually(lambda: len(orchestrator.results[task]) == 2)
 
     handed_back = orchestrator.results[task][1]
     assert (handed_back.status, handed_back.error_code) == (ResultStatus.FAILED, ErrorCode.AGENT_UNAVAILABLE)
-    assert (handed_back.retryable, handed_back.started, handed_back.fence) == (True, False, 77)
+    assert (handed_back.retryable, handed_back.started, handed_back.attempt) == (True, False, 77)
     assert orchestrator.credits[-1].received == 0
 
 
@@ -200,7 +200,7 @@ async def test_a_cancel_of_another_lease_does_not_stop_the_work(
     task = await orchestrator.shell(f"echo running; while [ ! -e {gate} ]; do sleep 0.02; done")
     await eventually(lambda: orchestrator.output(task))
     granted = orchestrator.grants[task]
-    orchestrator.grants[task] = granted.model_copy(update={"fence": granted.fence + 1})
+    orchestrator.grants[task] = granted.model_copy(update={"attempt": granted.attempt + 1})
     await orchestrator.cancel(task)
     other = await orchestrator.dispatch("echo", message="the cancel was read before this")
     await orchestrator.ended(other)

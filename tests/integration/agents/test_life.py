@@ -136,7 +136,7 @@ async def test_a_stopping_agent_hands_back_what_was_granted_before_it_said_so_an
     result = await orchestrator.ended(task_id)
     await agent.ended
 
-    assert (result.status, result.started, result.fence) == (ResultStatus.FAILED, False, grant.fence)
+    assert (result.status, result.started, result.attempt) == (ResultStatus.FAILED, False, grant.attempt)
     assert orchestrator.heartbeats[-1].status is AgentStatus.OFFLINE
 
 

@@ -137,7 +137,7 @@ async def test_a_cancel_that_overtakes_its_grant_is_obeyed(
     task = await orchestrator.shell(f"touch {ran}")
     grant = orchestrator.grant_of(task)
 
-    await orchestrator.order(CancelTask(task_id=task, fence=grant.fence))
+    await orchestrator.order(CancelTask(task_id=task, attempt=grant.attempt))
     await beats_go_by(orchestrator)
     await orchestrator.send_grant(grant)
 

@@ -58,7 +58,6 @@ async def fail(leases: LeaseService, running: Task) -> None:
         exit_code=1,
         error_code=ErrorCode.AGENT_UNAVAILABLE,
         attempt=running.attempt,
-        fence=running.fence,
         retryable=True,
     )
     await leases.accept([failed])

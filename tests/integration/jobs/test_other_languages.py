@@ -74,7 +74,6 @@ async def test_a_job_is_verified_with_standard_libraries_alone(
         "request_id": job["requestId"],
         "trace_id": job["traceId"],
         "attempt": job["attempt"],
-        "fence": job["attempt"],
         "lease_seconds": 30,
         "max_output_bytes": job["maxOutputBytes"],
         "digest": digest_of(job, grant),

@@ -16,7 +16,6 @@ class Try:
 
     agent_id: UUID
     claim_id: UUID
-    fence: int
     outcome: str | None = None
     is_reported: bool = False
     pieces: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -28,10 +27,8 @@ class Known:
 
     new: NewTask
     status: Status = Status.PENDING
-    fence: int = 0
     unstarted: int = 0
     tries: list[Try] = field(default_factory=list)
-    highest_fence: int = 0
 
     @property
     def is_final(self) -> bool:
@@ -41,25 +38,23 @@ class Known:
     def last(self) -> Try:
         return self.tries[-1]
 
-    def claim(self, agent_id: UUID, claim_id: UUID, fence: int) -> bool:
-        """Say whether an agent that is chosen gets the task as it was with that fence, and note it."""
-        if self.status is not Status.PENDING or fence != self.fence:
+    def claim(self, agent_id: UUID, claim_id: UUID, attempts: int) -> bool:
+        """Say whether an agent that is chosen gets the task as it was after so many attempts, and note it."""
+        if self.status is not Status.PENDING or attempts != len(self.tries):
             return False
-        self.fence += 1
         self.status = Status.RUNNING
-        self.tries.append(Try(agent_id, claim_id, self.fence))
+        self.tries.append(Try(agent_id, claim_id))
         return True
 
-    def holds(self, agent_id: UUID, fence: int) -> bool:
-        """Say whether an agent has the lease under a fence."""
-        return self.status is Status.RUNNING and self.fence == fence and self.last.agent_id == agent_id
+    def holds(self, agent_id: UUID, attempt: int) -> bool:
+        """Say whether an agent has the lease of an attempt."""
+        return self.status is Status.RUNNING and len(self.tries) == attempt and self.last.agent_id == agent_id
 
     def cancel(self) -> bool:
         """Say whether the task can be cancelled, and note it."""
         if self.is_final:
             return False
         if self.status is Status.RUNNING:
-            self.fence += 1
             self.last.outcome = "cancelled"
         self.status = Status.CANCELLED
         return True
@@ -72,9 +67,9 @@ class Known:
     def result(self, sent: WorkResult) -> None:
         """Note a result, if it counts."""
         tried = self.tries[sent.attempt - 1] if 1 <= sent.attempt <= len(self.tries) else None
-        if tried is None or (tried.fence, tried.agent_id) != (sent.fence, sent.agent_id):
+        if tried is None or tried.agent_id != sent.agent_id:
             return
-        if self.status is Status.RUNNING and self.fence == sent.fence:
+        if self.status is Status.RUNNING and len(self.tries) == sent.attempt:
             self._end(sent)
         elif tried.outcome == "cancelled" and sent.status is ResultStatus.CANCELLED:
             tried.is_reported = True

@@ -228,14 +228,14 @@ async def test_of_results_that_came_together_one_that_cannot_be_read_is_dead_let
     broker: MemoryBroker,
 ) -> None:
     good, broken, fine = make_singles("good", "broken", "fine")
-    await send_together(broker, [good, broken.replace(b'"fence":1', b'"fence":-1'), fine])
+    await send_together(broker, [good, broken.replace(b'"attempt":1', b'"attempt":-1'), fine])
     handler = Handler()
     async with ConsumeQueue(broker, handler, senders=Trusted(Pools(unknown))) as consumer:
         await drained(consumer, broker)
 
     assert sorted(handler.done) == ["fine", "good"]
     [letter] = await letters_of(broker)
-    assert "fence" in letter.headers["reason"]
+    assert "attempt" in letter.headers["reason"]
     assert b'"output": "broken"' in letter.body
 
 
@@ -251,7 +251,7 @@ async def test_what_is_no_result_of_the_agent_is_not_taken_out_of_what_it_sent(
     broker: MemoryBroker, old: bytes, new: bytes
 ) -> None:
     good, other = make_singles("good", "other")
-    broken = other.replace(old, new).replace(b'"fence":1', b'"fence":-1')
+    broken = other.replace(old, new).replace(b'"attempt":1', b'"attempt":-1')
     assert old in other
     await send_together(broker, [good, broken])
     handler = Handler()
@@ -276,7 +276,7 @@ async def test_results_that_came_together_are_taken_apart_only_when_their_sender
 ) -> None:
     stranger = uuid4()
     [good, broken] = [encode(result) for result in make_results(stranger).results]
-    body = join_results(stranger, [good, broken.replace(b'"fence":1', b'"fence":-1')])
+    body = join_results(stranger, [good, broken.replace(b'"attempt":1', b'"attempt":-1')])
     await broker.publish(Outgoing(topology.reply_address(stranger, topology.RESULTS), body, "work_results"))
     handler = Handler()
     async with ConsumeQueue(broker, handler, senders=ByOneOnly(Pools(unknown))) as consumer:

@@ -147,7 +147,7 @@ async def test_a_pending_task_is_cancelled_at_once_and_goes_to_nobody(tasks: Tas
     assert await lease_to(pool, task.task_id) == []
 
 
-async def test_a_running_task_is_cancelled_its_fence_rises_and_its_agent_is_told(
+async def test_a_running_task_is_cancelled_and_its_agent_is_told(
     tasks: TaskService, pool: Pool
 ) -> None:
     task, agent_id = make_new_task(), uuid4()
@@ -157,12 +157,12 @@ async def test_a_running_task_is_cancelled_its_fence_rises_and_its_agent_is_told
     await tasks.cancel(task.task_id, by="caller")
 
     found = await tasks.get(task.task_id)
-    assert (found.status, found.fence) == (Status.CANCELLED, 2)
+    assert (found.status, found.attempt) == (Status.CANCELLED, 1)
     async with pool.acquire() as db:
         order = await db.fetchrow("SELECT recipient, body FROM outbox")
     assert order is not None
     assert order["recipient"] == str(agent_id)
-    assert order["body"]["payload"]["order"] == {"action": "cancel", "task_id": str(task.task_id), "fence": 1}
+    assert order["body"]["payload"]["order"] == {"action": "cancel", "task_id": str(task.task_id), "attempt": 1}
 
 
 async def test_a_task_that_has_ended_cannot_be_cancelled(tasks: TaskService, leases: LeaseService, pool: Pool) -> None:

@@ -184,7 +184,7 @@ async def test_a_retry_waits_for_its_time_and_counts_its_start(at: Orchestrator)
 
     assert await at.give() == {task.task_id: agent.agent_id}
     again = await at.tasks.get(task.task_id)
-    assert (again.attempt, again.fence, again.not_before) == (2, 2, None)
+    assert (again.attempt, again.not_before) == (2, None)
 
 
 async def test_what_must_not_run_is_cancelled_and_the_next_best_goes(at: Orchestrator, pool: Pool) -> None:

@@ -98,7 +98,7 @@ async def test_a_retry_keeps_its_place(tasks: TaskService, leases: LeaseService,
 
     assert await on_the_way(pool) == [first.task_id]
     agent_id = await start(pool, first.task_id)
-    await leases.accept([make_result(first.task_id, agent_id, attempt=2, fence=2)])
+    await leases.accept([make_result(first.task_id, agent_id, attempt=2)])
     assert await on_the_way(pool) == [second.task_id]
 
 

@@ -44,7 +44,7 @@ OUT_OF_ORDER = """
     SELECT late.task_id
       FROM task AS late
       JOIN task AS early ON early.ordering_key = late.ordering_key AND early.dispatch_no < late.dispatch_no
-     WHERE late.fence > 0 AND early.status IN ('pending', 'running')
+     WHERE late.attempt > 0 AND early.status IN ('pending', 'running')
 """
 
 
@@ -138,7 +138,7 @@ async def work(
             watched.begins(grant.task.task_id, grant.attempt)
         await asyncio.sleep(dice.random() * 0.005)
         for grant in granted:
-            await end(there, watched, dice, agent_id, grant.task.task_id, grant.attempt, grant.fence)
+            await end(there, watched, dice, agent_id, grant.task.task_id, grant.attempt)
 
 
 async def end(
@@ -148,7 +148,6 @@ async def end(
     agent_id: UUID,
     task_id: UUID,
     attempt: int,
-    fence: int,
 ) -> None:
     kind = dice.randrange(6)
     if kind == 0:
@@ -165,7 +164,7 @@ async def end(
         kind, ResultStatus.COMPLETED
     )
     result = make_result(
-        task_id, agent_id, status=status, retryable=kind == 2, attempt=attempt, fence=fence, output_bytes={}
+        task_id, agent_id, status=status, retryable=kind == 2, attempt=attempt, output_bytes={}
     )
     await orchestrator.leases.accept([result, result])
 
@@ -181,7 +180,7 @@ async def disturb(orchestrator: Orchestrator, watched: Watched, dice: random.Ran
         async with orchestrator.pool.acquire() as db:
             watched.violations += [f"beyond its limit: {row[0]}" for row in await db.fetch(BEYOND_LIMITS)]
             watched.violations += [f"out of order: {row[0]}" for row in await db.fetch(OUT_OF_ORDER)]
-            waiting = await db.fetch("SELECT task_id FROM task WHERE status = 'pending' AND fence = 0")
+            waiting = await db.fetch("SELECT task_id FROM task WHERE status = 'pending' AND attempt = 0")
         if waiting and dice.random() < 0.5:
             await cancel(orchestrator, dice.choice(waiting)["task_id"])
         await orchestrator.tasks.expire(limit=20)

@@ -38,13 +38,12 @@ async def test_the_grant_carries_the_work_and_the_ids_of_the_dispatch(tasks: Tas
         leased.task,
         leased.claim_id,
         attempt=leased.attempt,
-        fence=leased.fence,
         lease=leased.lease,
         max_output_bytes=1000,
     )
     assert grant.work.parameters == {"message": "grüße"}
     assert (grant.trace_id, grant.request_id) == (task.trace_id, task.request_id)
-    assert (grant.attempt, grant.fence, grant.lease_seconds) == (1, 1, 30.0)
+    assert (grant.attempt, grant.lease_seconds) == (1, 30.0)
     assert grant.claim_id == (await tasks.get(task.task_id)).claim_id
 
 
@@ -77,7 +76,7 @@ async def test_a_task_that_changed_since_it_was_read_is_not_leased(tasks: TaskSe
     await LeaseService(pool, lease=timedelta(seconds=30), policy=RetryPolicy(base=timedelta(0))).reap(limit=1)
     agent_id = uuid4()
     asker = Asker(agent_id, "infra", await register(pool, agent_id), 1, timedelta(seconds=30))
-    old = replace(before, fence=before.fence - 1)
+    old = replace(before, attempt=before.attempt - 1)
 
     async with pool.acquire() as db:
         leased, rooms = await queries.lease(db, [(old, asker)], [], trial=timedelta(minutes=1))
@@ -115,13 +114,13 @@ async def test_the_same_result_twice_counts_once(tasks: TaskService, leases: Lea
     assert Kind.TASK_RESULT_REFUSED not in await kinds_of(pool, task_id)
 
 
-async def test_a_result_of_another_agent_or_an_old_fence_is_noted_and_changes_nothing(
+async def test_a_result_of_another_agent_or_attempt_is_noted_and_changes_nothing(
     tasks: TaskService, leases: LeaseService, pool: Pool
 ) -> None:
     task_id, agent_id = await running(tasks, pool)
 
     await leases.accept([make_result(task_id, uuid4())])
-    await leases.accept([make_result(task_id, agent_id, fence=7)])
+    await leases.accept([make_result(task_id, agent_id, attempt=7)])
 
     assert (await tasks.get(task_id)).status is Status.RUNNING
     assert (await kinds_of(pool, task_id)).count(Kind.TASK_RESULT_REFUSED) == 2
@@ -163,7 +162,7 @@ async def test_a_retryable_failure_is_tried_again_until_attempts_are_used_up(
     for attempt in (1, 2):
         [_] = await lease_to(pool, task.task_id, agent_id=agent_id)
         failed = make_result(
-            task.task_id, agent_id, status=ResultStatus.FAILED, retryable=True, attempt=attempt, fence=attempt
+            task.task_id, agent_id, status=ResultStatus.FAILED, retryable=True, attempt=attempt
         )
         await leases.accept([failed])
 
@@ -187,7 +186,7 @@ async def test_a_task_that_was_handed_back_untouched_can_still_start_as_often_as
     )
 
     [_] = await lease_to(pool, task_id, agent_id=agent_id)
-    await leases.accept([make_result(task_id, agent_id, attempt=2, fence=2)])
+    await leases.accept([make_result(task_id, agent_id, attempt=2)])
 
     task = await tasks.get(task_id)
     assert (task.status, task.attempt, task.starts) == (Status.COMPLETED, 2, 1)
@@ -209,7 +208,7 @@ async def test_a_renewal_keeps_a_lease_and_says_which_are_lost(
 ) -> None:
     task_id, agent_id = await running(tasks, pool)
     before = (await tasks.get(task_id)).lease_expires_at
-    kept, lost = Lease(task_id=task_id, fence=1), Lease(task_id=uuid4(), fence=1)
+    kept, lost = Lease(task_id=task_id, attempt=1), Lease(task_id=uuid4(), attempt=1)
 
     [(answered, renewed)] = await leases.renew([Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[kept, lost])])
 
@@ -222,7 +221,7 @@ async def test_a_renewal_keeps_a_lease_and_says_which_are_lost(
 
 async def test_nobody_renews_the_lease_of_another(tasks: TaskService, leases: LeaseService, pool: Pool) -> None:
     task_id, _ = await running(tasks, pool)
-    lease = Lease(task_id=task_id, fence=1)
+    lease = Lease(task_id=task_id, attempt=1)
 
     [(_, renewed)] = await leases.renew([Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=[lease])])
 
@@ -238,7 +237,7 @@ async def test_a_silent_agent_loses_its_task_to_the_next_while_attempts_remain(
     assert await leases.reap(limit=10) == 1
 
     [leased] = await lease_to(pool, task_id)
-    assert (leased.attempt, leased.fence) == (2, 2)
+    assert leased.attempt == 2
     await leases.accept([make_result(task_id, agent_id)])
     assert (await tasks.get(task_id)).status is Status.RUNNING
 

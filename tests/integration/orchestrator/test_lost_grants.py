@@ -36,8 +36,8 @@ async def test_work_whose_grant_was_lost_is_granted_again_to_the_same_lease(pool
 
     again = await beat(one, agent, came.task.task_id, heard=2, received=1)
 
-    assert [(each.task.task_id, each.fence, each.attempt, each.credit) for each in again] == [
-        (lost.task.task_id, lost.fence, lost.attempt, agent.number)
+    assert [(each.task.task_id, each.attempt, each.credit) for each in again] == [
+        (lost.task.task_id, lost.attempt, agent.number)
     ]
     assert await dispatch(one, 1) == []
 

@@ -37,7 +37,7 @@ async def test_a_cancel_order_reaches_its_agent_once(tasks: TaskService, pool: P
         [delivery] = await consumer.receive()
     envelope = decode(delivery.body)
     assert envelope.trace_id == task.trace_id
-    assert envelope.payload.order == CancelTask(task_id=task.task_id, fence=1)  # type: ignore[union-attr]
+    assert envelope.payload.order == CancelTask(task_id=task.task_id, attempt=1)  # type: ignore[union-attr]
 
 
 async def test_an_order_waits_in_the_ledger_while_the_broker_is_away(

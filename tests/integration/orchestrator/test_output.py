@@ -78,7 +78,7 @@ async def test_output_beyond_the_limit_is_not_kept_and_its_readers_are_told(task
 
 async def test_output_of_a_stranger_is_dropped(output: OutputService, task: tuple[UUID, UUID]) -> None:
     await output.store([make_status(task[0], uuid4(), make_chunk(0, "forged", offset=0))])
-    await output.store([make_status(*task, make_chunk(0, "late", offset=0), fence=9)])
+    await output.store([make_status(*task, make_chunk(0, "late", offset=0), attempt=9)])
     await output.store([make_status(uuid4(), uuid4(), make_chunk(0, "nowhere", offset=0))])
 
     assert (await read(output, task[0])).text == ""

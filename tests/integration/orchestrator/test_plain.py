@@ -132,7 +132,7 @@ async def test_of_two_orchestrators_that_have_both_seen_a_task_wait_one_leases_i
     both = await asyncio.gather(lease_to(pool, task.task_id), lease_to(pool, task.task_id))
 
     [leased] = [one for leases in both for one in leases]
-    assert (leased.attempt, leased.fence) == (1, 1)
+    assert leased.attempt == 1
     assert await kinds_of(pool, task.task_id) == [Kind.TASK_DISPATCHED, Kind.TASK_CLAIMED]
 
 
@@ -269,7 +269,7 @@ async def test_of_the_results_of_two_attempts_in_one_batch_only_the_living_one_c
     await lease_to(pool, task.task_id, agent_id=second)
     chunk = make_chunk(0, "hello", offset=0)
     stale = make_result(task.task_id, first, chunks=[chunk])
-    counts = make_result(task.task_id, second, attempt=2, fence=2, chunks=[chunk])
+    counts = make_result(task.task_id, second, attempt=2, chunks=[chunk])
 
     verdicts = await leases.accept([stale, counts])
 

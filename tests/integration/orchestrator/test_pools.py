@@ -155,12 +155,12 @@ async def test_an_agent_without_an_identity_is_believed_what_its_host_keeps_work
     assert labels == {plain_id: said, enrolled_id: {"zone": "eu"}}
 
 
-@pytest.mark.parametrize("wrong", ["agent", "attempt", "fence"])
+@pytest.mark.parametrize("wrong", ["agent", "attempt"])
 async def test_progress_and_output_count_only_of_the_agent_that_holds_the_attempt(
     tasks: TaskService, registry: RegistryService, output: OutputService, pool: Pool, wrong: str
 ) -> None:
     task_id, agent_id = await running(tasks, registry, pool)
-    values = {"attempt": 2} if wrong == "attempt" else {"fence": 2} if wrong == "fence" else {}
+    values = {"attempt": 2} if wrong == "attempt" else {}
     sender = uuid4() if wrong == "agent" else agent_id
     forged = make_status(task_id, sender, make_chunk(0, "forged", offset=0), progress="forged", **values)
     genuine = make_status(task_id, agent_id, make_chunk(0, "genuine", offset=0), progress="half")
@@ -187,7 +187,7 @@ async def test_neither_renewals_nor_results_nor_hand_backs_of_a_stranger_count(
 
     [(_, renewed)] = await leases.renew([make_renewal(task_id, stranger)])
     await leases.accept([make_result(task_id, stranger), make_result(task_id, stranger, started=False)])
-    await leases.accept([make_result(task_id, agent_id, attempt=2), make_result(task_id, agent_id, fence=2)])
+    await leases.accept([make_result(task_id, agent_id, attempt=2)])
 
     assert renewed.kept == []
     task = await tasks.get(task_id)

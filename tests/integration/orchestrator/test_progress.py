@@ -82,7 +82,7 @@ async def test_a_late_report_of_an_old_attempt_changes_nothing(
 
     await output.store([late])
     assert again.agent_id is not None
-    new = make_status(task[0], again.agent_id, attempt=2, fence=again.fence, progress="5% of the second")
+    new = make_status(task[0], again.agent_id, attempt=2, progress="5% of the second")
     await output.store([new, late])
     await output.store([late])
 

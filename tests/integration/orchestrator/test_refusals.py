@@ -59,7 +59,6 @@ def refusal(task_id: UUID, agent_id: UUID, *, attempt: int = 1, **values: Any) -
         "error_message": "The host failed: no space left on device.",
         "started": False,
         "attempt": attempt,
-        "fence": attempt,
     }
     return make_result(task_id, agent_id, **{**given, **values})
 
@@ -87,7 +86,7 @@ async def test_a_refusal_uses_no_attempt_also_of_work_that_may_start_once(
     stored = await tasks.get(task.task_id)
     other = uuid4()
     [_] = await lease_to(pool, task.task_id, agent_id=other)
-    await leases.accept([make_result(task.task_id, other, attempt=2, fence=2)])
+    await leases.accept([make_result(task.task_id, other, attempt=2)])
 
     assert (stored.status, stored.starts) == (Status.PENDING, 0)
     assert (await tasks.get(task.task_id)).status is Status.COMPLETED

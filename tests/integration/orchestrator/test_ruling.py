@@ -33,7 +33,6 @@ async def test_a_grant_carries_the_ruling_and_what_makes_up_the_digest(
         leased.task,
         leased.claim_id,
         attempt=leased.attempt,
-        fence=leased.fence,
         lease=leased.lease,
         max_output_bytes=1000,
     )

@@ -126,12 +126,11 @@ async def _stored(db: Connection) -> object:
 ILLEGAL = {
     "a priority out of range": "UPDATE task SET priority = 6",
     "a status that does not exist": "UPDATE task SET status = 'paused'",
-    "running without a lease": "UPDATE task SET status = 'running', attempt = 1, fence = 1",
+    "running without a lease": "UPDATE task SET status = 'running', attempt = 1",
     "a lease without running": "UPDATE task SET lease_expires_at = now()",
     "final without an end": "UPDATE task SET status = 'cancelled'",
     "an end without being final": "UPDATE task SET finished_at = now()",
-    "more starts than allowed": "UPDATE task SET attempt = 4, fence = 4",
-    "an attempt that did not raise the fence": "UPDATE task SET attempt = 1",
+    "more starts than allowed": "UPDATE task SET attempt = 4",
 }
 
 
@@ -142,16 +141,16 @@ async def test_an_illegal_state_cannot_be_stored(db: Connection, statement: str)
         await db.execute(statement)
 
 
-async def test_a_fence_never_falls(db: Connection) -> None:
+async def test_the_number_of_attempts_never_falls(db: Connection) -> None:
     await _stored(db)
-    await db.execute("UPDATE task SET fence = 5")
+    await db.execute("UPDATE task SET attempt = 2")
     with pytest.raises(asyncpg.CheckViolationError, match="may only rise"):
-        await db.execute("UPDATE task SET fence = 4")
+        await db.execute("UPDATE task SET attempt = 1")
 
 
 async def test_a_task_has_at_most_one_open_attempt(db: Connection) -> None:
     task_id = await _stored(db)
-    insert = "INSERT INTO attempt (task_id, number, fence, agent_id, claim_id) VALUES ($1, $2::int, $2::int, $3, $4)"
+    insert = "INSERT INTO attempt (task_id, number, agent_id, claim_id) VALUES ($1, $2, $3, $4)"
     await db.execute(insert, task_id, 1, uuid4(), uuid4())
     with pytest.raises(asyncpg.UniqueViolationError, match="attempt_one_open_for_a_task"):
         await db.execute(insert, task_id, 2, uuid4(), uuid4())
@@ -161,7 +160,7 @@ FITTING = {
     Status.AWAITING_APPROVAL: ", approval_id = gen_random_uuid()",
     Status.PENDING: "",
     Status.RUNNING: ", agent_id = gen_random_uuid(), claim_id = gen_random_uuid(), lease_expires_at = now(),"
-    " attempt = 1, fence = 1, started_at = now()",
+    " attempt = 1, started_at = now()",
     Status.COMPLETED: ", finished_at = now()",
     Status.FAILED: ", finished_at = now()",
     Status.CANCELLED: ", finished_at = now()",

@@ -87,7 +87,7 @@ async def test_work_is_as_it_was_dispatched_with_the_lease_and_the_session(
     [(_, envelope)] = await sent_to(broker, agent)
     [grant] = envelope.payload.tasks
     assert (grant.work.parameters, grant.work.hints) == ({"message": "grüße"}, {"note": 1})
-    assert (grant.attempt, grant.fence, grant.claim_id) == (1, 1, agent.session)
+    assert (grant.attempt, grant.claim_id) == (1, agent.session)
     assert timedelta(seconds=grant.lease_seconds) == timedelta(seconds=30)
     assert (grant.trace_id, grant.request_id, grant.target) == (task.trace_id, task.request_id, "infra")
 

@@ -83,7 +83,7 @@ async def test_an_agent_that_was_shut_out_loses_its_lease_and_its_work_goes_the_
 
     answers = await leases.renew([make_renewal(kept.task_id, other), make_renewal(lost.task_id, enrolled)])
 
-    assert [answer.lost for _, answer in answers] == [[], [Lease(task_id=lost.task_id, fence=1)]]
+    assert [answer.lost for _, answer in answers] == [[], [Lease(task_id=lost.task_id, attempt=1)]]
     await let_leases_run_out(pool)
     await leases.renew([make_renewal(kept.task_id, other), make_renewal(lost.task_id, enrolled)])
     await leases.reap(limit=10)

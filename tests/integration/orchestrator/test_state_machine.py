@@ -51,9 +51,8 @@ LEASE = timedelta(hours=1)
 PIECE = "piece"
 
 ROWS = """
-    SELECT task_id, status, fence, attempt, unstarted, (lease_expires_at IS NOT NULL) AS is_leased,
+    SELECT task_id, status, attempt, unstarted, (lease_expires_at IS NOT NULL) AS is_leased,
            (SELECT count(*) FROM attempt a WHERE a.task_id = t.task_id AND a.ended_at IS NULL) AS open_attempts,
-           (SELECT array_agg(a.fence ORDER BY a.number) FROM attempt a WHERE a.task_id = t.task_id) AS fences,
            (SELECT array_agg(a.outcome ORDER BY a.number) FROM attempt a WHERE a.task_id = t.task_id) AS outcomes,
            (SELECT a.claim_id FROM attempt a WHERE a.task_id = t.task_id ORDER BY a.number DESC LIMIT 1) AS session,
            status = 'pending' AND admitted AS may_be_leased
@@ -140,7 +139,7 @@ class Ledger(RuleBasedStateMachine):
     @rule(number=which, agent=st.integers(0, 2), behind=st.integers(0, 1), copies=st.integers(1, 2))
     def claim(self, number: int, agent: int, behind: int, copies: int) -> None:
         known = self.task(number)
-        self.claims.append((known, self.agents[agent], max(0, known.fence - behind)))
+        self.claims.append((known, self.agents[agent], max(0, len(known.tries) - behind)))
         self._claim(*self.claims[-1], copies)
 
     @precondition(lambda self: self.claims)
@@ -148,15 +147,15 @@ class Ledger(RuleBasedStateMachine):
     def claim_again(self, number: int, copies: int) -> None:
         self._claim(*self.claims[number % len(self.claims)], copies)
 
-    def _claim(self, known: Known, agent_id: UUID, fence: int, copies: int) -> None:
+    def _claim(self, known: Known, agent_id: UUID, attempt: int, copies: int) -> None:
         for _ in range(copies):
-            session, is_leased = self.run(self._lease(known.new.task_id, agent_id, fence))
-            assert is_leased is known.claim(agent_id, session, fence)
+            session, is_leased = self.run(self._lease(known.new.task_id, agent_id, attempt))
+            assert is_leased is known.claim(agent_id, session, attempt)
 
-    async def _lease(self, task_id: UUID, agent_id: UUID, fence: int) -> tuple[UUID, bool]:
-        """Lease a task, read when it had that fence, to an agent that has credit for it."""
+    async def _lease(self, task_id: UUID, agent_id: UUID, attempt: int) -> tuple[UUID, bool]:
+        """Lease a task, read when it had had so many attempts, to an agent that has credit for it."""
         session = await register(self.pool, agent_id, room=1)
-        task = replace(await self.tasks.get(task_id), fence=fence)
+        task = replace(await self.tasks.get(task_id), attempt=attempt)
         asker = Asker(agent_id, "infra", session, 1, LEASE)
         claims = [told.claimed(task, agent_id, task.attempt + 1)]
         async with self.pool.acquire() as db:
@@ -168,11 +167,11 @@ class Ledger(RuleBasedStateMachine):
     def renew(self, number: int, agent: int, by_owner: bool, behind: int) -> None:
         known = self.task(number)
         agent_id = known.last.agent_id if by_owner and known.tries else self.agents[agent]
-        lease = Lease(task_id=known.new.task_id, fence=max(1, known.fence - behind))
+        lease = Lease(task_id=known.new.task_id, attempt=max(1, len(known.tries) - behind))
         renewal = Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[lease])
         [(answered, renewed)] = self.run(self.leases.renew([renewal]))
         assert (answered, renewed.renewal_id) == (agent_id, renewal.renewal_id)
-        assert (renewed.kept, renewed.lost) == (([lease], []) if known.holds(agent_id, lease.fence) else ([], [lease]))
+        assert (renewed.kept, renewed.lost) == (([lease], []) if known.holds(agent_id, lease.attempt) else ([], [lease]))
 
     @precondition(lambda self: any(known.tries for known in self.known))
     @rule(
@@ -205,7 +204,6 @@ class Ledger(RuleBasedStateMachine):
             uuid4() if stranger else one.agent_id,
             status=status,
             attempt=attempt,
-            fence=one.fence + ahead,
             retryable=retryable,
             started=started or status is not ResultStatus.FAILED,
         )
@@ -258,7 +256,7 @@ class Ledger(RuleBasedStateMachine):
         one = known.last
         chunks = [make_chunk(piece, PIECE, offset=piece * len(PIECE), stream=stream) for piece in pieces]
         agent_id = uuid4() if stranger else one.agent_id
-        sent = make_status(known.new.task_id, agent_id, *chunks, attempt=len(known.tries), fence=one.fence)
+        sent = make_status(known.new.task_id, agent_id, *chunks, attempt=len(known.tries))
         self.run(self.output.store([sent]))
         if not stranger:
             one.pieces.update({(stream.value, piece * len(PIECE)): PIECE for piece in pieces})
@@ -280,15 +278,12 @@ class Ledger(RuleBasedStateMachine):
         for known in self.known:
             row = rows[known.new.task_id]
             runs, waits = known.status is Status.RUNNING, known.status is Status.PENDING
-            assert (row["status"], row["fence"]) == (known.status, known.fence)
-            assert (row["attempt"], row["unstarted"]) == (len(known.tries), known.unstarted)
+            assert (row["status"], row["attempt"]) == (known.status, len(known.tries))
+            assert row["unstarted"] == known.unstarted
             assert row["attempt"] - row["unstarted"] <= known.new.max_attempts
             assert (row["is_leased"], row["open_attempts"], row["may_be_leased"]) == (runs, int(runs), waits)
             assert row["session"] == (known.last.claim_id if known.tries else None)
-            assert (row["fences"] or []) == [one.fence for one in known.tries]
             assert (row["outcomes"] or []) == [one.outcome for one in known.tries]
-            assert row["fence"] >= known.highest_fence, "a fence only rises"
-            known.highest_fence = row["fence"]
 
     @invariant()
     def every_lease_was_counted_once(self) -> None:

@@ -169,7 +169,7 @@ async def test_the_place_among_those_that_wait_for_a_limit_is_by_priority(why: W
 async def test_a_retry_says_when_it_is_due(why: WhyService, tasks: TaskService, pool: Pool) -> None:
     task_id = await dispatched(tasks, max_attempts=3)
     async with pool.acquire() as db:
-        await db.execute("UPDATE task SET attempt = 1, fence = 1, error_message = 'agent lost'")
+        await db.execute("UPDATE task SET attempt = 1, error_message = 'agent lost'")
         await db.execute("UPDATE task SET not_before = now() + interval '4 seconds'")
 
     told = await blockers(why, task_id)

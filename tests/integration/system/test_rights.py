@@ -314,7 +314,7 @@ async def test_of_results_that_an_agent_sends_together_a_spoilt_one_is_a_dead_le
     await eventually(lambda: status_is(guarded, running, "running"), timeout=30)
     [good, spoilt] = make_results(victim.agent_id, output="together").results
     good = good.model_copy(update={"payload": make_result(running, victim.agent_id, output="together")})
-    bodies = [encode(good), encode(spoilt).replace(b'"fence":1', b'"fence":-1')]
+    bodies = [encode(good), encode(spoilt).replace(b'"attempt":1', b'"attempt":-1')]
 
     async with thief(victim) as connection:
         together = join_results(victim.agent_id, bodies)
@@ -324,7 +324,7 @@ async def test_of_results_that_an_agent_sends_together_a_spoilt_one_is_a_dead_le
     [letter] = await eventually(lambda: system.dead_letters(1), timeout=30)
 
     assert (task.status, task.output) == ("completed", "together")
-    assert "fence" in letter.reason
+    assert "attempt" in letter.reason
     assert (letter.queue, letter.type) == (topology.RESULTS, "work_result")
     gate.touch()
 

@@ -58,7 +58,7 @@ class Owing:
         return asyncio.create_task(self.handover.hand_over(WrittenResult.of(result)))
 
     def store(self, result: WorkResultEnvelope) -> None:
-        self.handover.stored([Lease(task_id=result.payload.task_id, fence=result.payload.fence)])
+        self.handover.stored([Lease(task_id=result.payload.task_id, attempt=result.payload.attempt)])
 
 
 Open = Callable[..., AbstractAsyncContextManager[Owing]]
@@ -101,11 +101,11 @@ async def test_a_result_is_forgotten_only_when_it_is_stored(owing: Open, tmp_pat
 
 
 async def test_another_fence_stores_nothing(owing: Open) -> None:
-    result = make_result(fence=3)
+    result = make_result(attempt=3)
     async with owing() as it:
         await it.hand_over(result)
 
-        it.handover.stored([Lease(task_id=result.payload.task_id, fence=4)])
+        it.handover.stored([Lease(task_id=result.payload.task_id, attempt=4)])
 
         assert len(it.handover) == 1
 

@@ -45,7 +45,7 @@ LEASE = 60.0
 
 
 def key_of(grant: GrantedTask) -> Key:
-    return Key(grant.work.task_id, grant.fence)
+    return Key(grant.work.task_id, grant.attempt)
 
 
 class Results(MemoryBroker):
@@ -145,7 +145,7 @@ class Site:
     def handed_back(self) -> list[tuple[UUID, int]]:
         """The attempts that went back, each of which must be said to be untouched."""
         assert all(not result.started for result in self.broker.sent)
-        return [(result.task_id, result.fence) for result in self.broker.sent]
+        return [(result.task_id, result.attempt) for result in self.broker.sent]
 
     @property
     def ended(self) -> int:
@@ -228,9 +228,9 @@ async def test_a_later_lease_of_the_same_task_is_another_attempt(site: Open) -> 
     async with site(slots=4) as it:
         first = it.grant()
         await it.send(first)
-        await it.send(first.model_copy(update={"fence": 2}))
+        await it.send(first.model_copy(update={"attempt": 2}))
 
-        assert [attempt.fence for attempt in it.ran] == [1, 2]
+        assert [attempt.number for attempt in it.ran] == [1, 2]
 
 
 async def test_never_more_runs_than_there_are_slots(site: Open) -> None:

@@ -32,16 +32,16 @@ def lines_of(file: JournalFile) -> list[bytes]:
 
 def test_what_was_started_and_not_ended_is_found(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    ended, left = make_grant(), make_grant(fence=9)
+    ended, left = make_grant(), make_grant(attempt=9)
     with open_journal(path) as journal:
         for grant in (ended, left):
             journal.started(grant, host_boot_id=BOOT, agent_pid=1)
             journal.process_started(grant, pid=100, start_ticks=5, keeper_pid=99, keeper_ticks=4)
-        journal.ended(Ended(task_id=ended.work.task_id, fence=1, status=ResultStatus.COMPLETED))
+        journal.ended(Ended(task_id=ended.work.task_id, attempt=1, status=ResultStatus.COMPLETED))
 
     [one] = unended(JournalFile(path).read())
 
-    assert (one.started.task_id, one.started.fence, one.started.trace_id) == (left.work.task_id, 9, left.trace_id)
+    assert (one.started.task_id, one.started.attempt, one.started.trace_id) == (left.work.task_id, 9, left.trace_id)
     assert [(process.pid, process.start_ticks) for process in one.processes] == [(100, 5)]
 
 
@@ -62,7 +62,7 @@ def test_every_line_is_with_the_system_when_the_call_returns(tmp_path: Path) -> 
         journal.started(grant, host_boot_id=BOOT, agent_pid=1)
         assert [one.started.task_id for one in unended(JournalFile(path).read())] == [grant.work.task_id]
 
-        journal.ended(Ended(task_id=grant.work.task_id, fence=1, status=ResultStatus.COMPLETED))
+        journal.ended(Ended(task_id=grant.work.task_id, attempt=1, status=ResultStatus.COMPLETED))
         assert unended(JournalFile(path).read()) == []
 
 
@@ -99,7 +99,7 @@ def test_a_start_that_cannot_be_noted_fails_and_an_end_is_logged(
         monkeypatch.setattr(os, "write", full)
         with pytest.raises(OSError, match="No space"):
             journal.started(grant, host_boot_id=BOOT, agent_pid=1)
-        journal.ended(Ended(task_id=grant.work.task_id, fence=1, status=ResultStatus.COMPLETED))
+        journal.ended(Ended(task_id=grant.work.task_id, attempt=1, status=ResultStatus.COMPLETED))
 
     assert "journal.failed" in caplog.text
 

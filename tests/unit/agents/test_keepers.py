@@ -33,7 +33,6 @@ def make_attempt(*, lease_seconds: float) -> Attempt:
         trace_id=uuid4(),
         request_id=uuid4(),
         attempt=1,
-        fence=1,
         lease_seconds=lease_seconds,
     )
     return Attempt.granted(grant, asked_at=time.monotonic())

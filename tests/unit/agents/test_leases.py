@@ -53,7 +53,6 @@ class Keeping:
             trace_id=uuid4(),
             request_id=uuid4(),
             attempt=1,
-            fence=1,
             lease_seconds=lease_seconds,
         )
         attempt = Attempt.granted(grant, asked_at=SystemClock().monotonic())
@@ -119,7 +118,7 @@ async def test_an_answer_that_comes_too_late_to_be_known_extends_nothing() -> No
     async with keeping() as it:
         attempt = it.grant(lease_seconds=30.0)
         before = attempt.lease_until
-        unknown = Renew(renewal_id=uuid4(), agent_id=AGENT, leases=[Lease(task_id=attempt.task_id, fence=1)])
+        unknown = Renew(renewal_id=uuid4(), agent_id=AGENT, leases=[Lease(task_id=attempt.task_id, attempt=1)])
 
         it.answer(unknown, kept=unknown.leases)
 
@@ -130,7 +129,7 @@ async def test_a_lost_lease_stops_the_work_whichever_renewal_it_answers() -> Non
     async with keeping() as it:
         attempt = it.grant(lease_seconds=30.0)
         other = it.grant(lease_seconds=30.0)
-        unknown = Renew(renewal_id=uuid4(), agent_id=AGENT, leases=[Lease(task_id=attempt.task_id, fence=1)])
+        unknown = Renew(renewal_id=uuid4(), agent_id=AGENT, leases=[Lease(task_id=attempt.task_id, attempt=1)])
 
         it.answer(unknown, lost=unknown.leases)
 
@@ -141,7 +140,7 @@ async def test_a_lost_lease_stops_the_work_whichever_renewal_it_answers() -> Non
 async def test_a_lease_of_another_fence_is_not_meant() -> None:
     async with keeping() as it:
         attempt = it.grant(lease_seconds=30.0)
-        renewal = Renew(renewal_id=uuid4(), agent_id=AGENT, leases=[Lease(task_id=attempt.task_id, fence=2)])
+        renewal = Renew(renewal_id=uuid4(), agent_id=AGENT, leases=[Lease(task_id=attempt.task_id, attempt=2)])
 
         it.answer(renewal, lost=renewal.leases)
 

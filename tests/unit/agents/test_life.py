@@ -19,7 +19,7 @@ def started(**changes: Any) -> Started:
         "agent_ticks": own.start_ticks,
     }
     ids = {"task_id": uuid4(), "trace_id": uuid4(), "request_id": uuid4()}
-    return Started(fence=1, attempt=1, work_type="shell_script", **ids, **{**values, **changes})
+    return Started(attempt=1, work_type="shell_script", **ids, **{**values, **changes})
 
 
 @pytest.mark.parametrize(

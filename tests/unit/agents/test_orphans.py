@@ -23,7 +23,6 @@ Start = Callable[..., Coroutine[Any, Any, asyncio.subprocess.Process]]
 def make_started(*, boot: str | None = None) -> Started:
     return Started(
         task_id=uuid4(),
-        fence=1,
         attempt=1,
         work_type="shell_script",
         trace_id=uuid4(),
@@ -36,7 +35,7 @@ def make_started(*, boot: str | None = None) -> Started:
 def noted(started: Started, pid: int, *, ticks_off: int = 0) -> Unended:
     seen = look_at(pid)
     assert seen is not None
-    process = ProcessStarted(task_id=started.task_id, fence=1, pid=pid, start_ticks=seen.start_ticks + ticks_off)
+    process = ProcessStarted(task_id=started.task_id, attempt=1, pid=pid, start_ticks=seen.start_ticks + ticks_off)
     return Unended(started, (process,))
 
 
@@ -90,7 +89,7 @@ async def test_a_group_whose_leader_is_dead_is_known_by_the_ids_in_its_environme
     child = await start("sleep 60 > /dev/null & echo $!; kill -KILL $$", ids_of(started))
     (orphan,) = await line_of(child)
     await child.wait()
-    process = ProcessStarted(task_id=started.task_id, fence=1, pid=child.pid, start_ticks=1)
+    process = ProcessStarted(task_id=started.task_id, attempt=1, pid=child.pid, start_ticks=1)
     left = Unended(started, (process,))
 
     assert await asyncio.to_thread(end_orphans, left) == [orphan]

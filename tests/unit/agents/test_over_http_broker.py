@@ -129,7 +129,7 @@ async def test_a_job_that_is_not_held_was_not_asked_for(way: Way) -> None:
     [delivery] = await way.work(1)
     envelope = decode(delivery.body)
     assert isinstance(envelope, WorkRequestEnvelope)
-    grant = envelope.payload.tasks[0].model_copy(update={"fence": 2})
+    grant = envelope.payload.tasks[0].model_copy(update={"attempt": 2})
 
     assert (way.broker.claim_of(grant), way.broker.asked_at(grant, None)) == (None, None)
 

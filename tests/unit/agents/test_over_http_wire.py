@@ -43,7 +43,6 @@ def make_result(status: ResultStatus, **changes: object) -> WorkResult:
         "duration_ms": 5,
         "agent_id": uuid4(),
         "attempt": 2,
-        "fence": 7,
         "output_bytes": {Stream.STDOUT: 7},
     }
     return WorkResult.model_validate({**values, **changes})
@@ -112,7 +111,7 @@ def test_a_job_is_a_grant_whose_fence_is_its_attempt() -> None:
     grant = wire.granted(job, None, claim_id=uuid4(), lease_seconds=10)
 
     assert (grant.work.task_id, grant.work.work_type, grant.work.parameters) == (job.id, "echo", {"message": "x"})
-    assert (grant.attempt, grant.fence, grant.trace_id, grant.max_output_bytes) == (3, 3, job.trace_id, 99)
+    assert (grant.attempt, grant.trace_id, grant.max_output_bytes) == (3, job.trace_id, 99)
 
 
 def test_nothing_that_a_grant_says_is_lost_on_its_way() -> None:

@@ -31,7 +31,6 @@ AGENT = UUID(int=7)
 def make_unended() -> Unended:
     started = Started(
         task_id=uuid4(),
-        fence=1,
         attempt=1,
         work_type="shell_script",
         trace_id=uuid4(),

@@ -67,7 +67,6 @@ def make_attempt(work_type: str = "scripted") -> Attempt:
         trace_id=uuid4(),
         request_id=uuid4(),
         attempt=1,
-        fence=1,
         lease_seconds=60.0,
     )
     return Attempt.granted(grant, asked_at=SystemClock().monotonic())
@@ -167,7 +166,7 @@ async def test_an_executor_says_how_far_it_is_and_the_last_word_comes_before_the
     result = await run(attempt, tmp_path / "work", report, queue=PROGRESS, ahead=ahead)
 
     assert [status.progress for status in ahead] == ["0% counting", "100% counting"]
-    assert {(status.task_id, status.attempt, status.fence) for status in ahead} == {(attempt.task_id, 1, 1)}
+    assert {(status.task_id, status.attempt) for status in ahead} == {(attempt.task_id, 1)}
     assert (result.status, result.output) == (ResultStatus.COMPLETED, "")
 
 
@@ -271,7 +270,7 @@ async def test_the_start_is_noted_before_the_executor_runs(tmp_path: Path) -> No
     await run(attempt, tmp_path / "work", look)
 
     [started] = seen
-    assert (started["event"], started["task_id"], started["fence"]) == ("started", str(attempt.task_id), attempt.fence)
+    assert (started["event"], started["task_id"], started["attempt"]) == ("started", str(attempt.task_id), attempt.number)
     assert [line["event"] for line in journaled(tmp_path / "work")] == ["started", "ended"]
 
 

@@ -17,24 +17,23 @@ from common.protocol import WorkResultEnvelope
 AGENT = UUID(int=7)
 
 
-def make_grant(*, fence: int = 1) -> GrantedTask:
+def make_grant(*, attempt: int = 1) -> GrantedTask:
     return GrantedTask(
         claim_id=uuid4(),
         work=WorkRequest(task_id=uuid4(), work_type="echo"),
         trace_id=uuid4(),
         request_id=uuid4(),
-        attempt=1,
-        fence=fence,
+        attempt=attempt,
         lease_seconds=60.0,
     )
 
 
-def make_result(*, fence: int = 1) -> WorkResultEnvelope:
-    return work_result(AGENT, make_grant(fence=fence), Outcome(ResultStatus.COMPLETED, exit_code=0), output="x")
+def make_result(*, attempt: int = 1) -> WorkResultEnvelope:
+    return work_result(AGENT, make_grant(attempt=attempt), Outcome(ResultStatus.COMPLETED, exit_code=0), output="x")
 
 
-def written(*, fence: int = 1) -> WrittenResult:
-    return WrittenResult.of(make_result(fence=fence))
+def written(*, attempt: int = 1) -> WrittenResult:
+    return WrittenResult.of(make_result(attempt=attempt))
 
 
 def opened(folder: Path, *, max_results: int = 100, file_bytes: int = 1024 * 1024) -> Spool:
@@ -48,7 +47,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_what_was_kept_is_found_after_a_restart_as_it_was_written(tmp_path: Path) -> None:
-    first, second = written(), written(fence=5)
+    first, second = written(), written(attempt=5)
     assert opened(tmp_path / "spool").keep([first, second]) == [None, None]
 
     again = Spool(tmp_path / "spool")

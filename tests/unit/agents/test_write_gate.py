@@ -130,7 +130,6 @@ CHANGES: dict[str, Callable[[GrantedTask], dict[str, Any]]] = {
     "trace_id": lambda _: {"trace_id": uuid4()},
     "request_id": lambda _: {"request_id": uuid4()},
     "attempt": lambda _: {"attempt": 2},
-    "fence": lambda _: {"fence": 2},
     "lease_seconds": lambda _: {"lease_seconds": 61.0},
     "max_output_bytes": lambda _: {"max_output_bytes": 1},
     "target": lambda _: {"target": "desktop"},
@@ -209,11 +208,11 @@ async def test_an_attempt_that_an_earlier_life_began_does_not_begin_again(tmp_pa
 
     known = Begun(begun(JournalFile(tmp_path / "journal.jsonl").read()))
 
-    key = Key(grant.work.task_id, grant.fence)
+    key = Key(grant.work.task_id, grant.attempt)
     assert known.is_of_earlier_life(key)
     assert not known.begin(key)
-    assert known.begin(key._replace(fence=2))
-    assert not known.is_of_earlier_life(key._replace(fence=2))
+    assert known.begin(key._replace(attempt=2))
+    assert not known.is_of_earlier_life(key._replace(attempt=2))
 
 
 async def test_the_signature_of_a_message_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

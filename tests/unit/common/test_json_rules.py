@@ -168,7 +168,7 @@ def test_a_message_with_control_characters_in_a_line_is_not_read_and_its_field_i
 
 def test_progress_with_control_characters_is_not_read() -> None:
     with pytest.raises(ValidationError, match=r"progress\n.*U\+001B"):
-        WorkStatus(task_id=uuid4(), agent_id=uuid4(), attempt=1, fence=1, progress="40% \x1b[2J")
+        WorkStatus(task_id=uuid4(), agent_id=uuid4(), attempt=1, progress="40% \x1b[2J")
 
 
 @pytest.mark.parametrize("text", ["Grüße, мир, 世界! 🎉", "שלום", "a b", "👩\u200d💻", ""])

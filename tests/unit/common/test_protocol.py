@@ -14,10 +14,10 @@ from common import messages, orders, protocol
 from common.protocol import MOST_BYTES, MOST_REPLY_BYTES, MessageEnvelope, UnreadableMessage, decode, encode
 from tests.factories import make_credit, make_heartbeat, make_result, make_results, make_status, make_unreadable
 
-LEASE = messages.Lease(task_id=uuid4(), fence=1)
+LEASE = messages.Lease(task_id=uuid4(), attempt=1)
 WORK = messages.WorkRequest(task_id=uuid4(), work_type="echo", parameters={"message": "grüße", "n": [1, None, 2.5]})
 GRANTED = messages.GrantedTask(
-    claim_id=uuid4(), work=WORK, trace_id=uuid4(), request_id=uuid4(), attempt=1, fence=1, lease_seconds=60
+    claim_id=uuid4(), work=WORK, trace_id=uuid4(), request_id=uuid4(), attempt=1, lease_seconds=60
 )
 
 EXAMPLES: dict[type[MessageEnvelope], Any] = {
@@ -27,7 +27,7 @@ EXAMPLES: dict[type[MessageEnvelope], Any] = {
     protocol.WorkResultsEnvelope: make_results(uuid4()),
     protocol.StatusUpdateEnvelope: make_heartbeat(credit=make_credit()),
     protocol.RenewEnvelope: messages.Renew(renewal_id=uuid4(), agent_id=uuid4(), leases=[LEASE]),
-    protocol.ControlEnvelope: orders.Control(order=messages.CancelTask(task_id=uuid4(), fence=3)),
+    protocol.ControlEnvelope: orders.Control(order=messages.CancelTask(task_id=uuid4(), attempt=3)),
     protocol.ProbeEnvelope: messages.Probe(orchestrator_id=uuid4()),
     protocol.UnreadableEnvelope: make_unreadable(uuid4()),
 }
@@ -92,7 +92,7 @@ GOOD = encode(
         (GOOD.replace("work_request", "juggle").encode(), "juggle"),
         (GOOD.replace('"1.0"', '"2.0"').encode(), "protocol_version"),
         (GOOD.replace('"priority":3', '"priority":6').encode(), "priority"),
-        (GOOD.replace('"fence":1', '"fence":-1').encode(), "fence"),
+        (GOOD.replace('"attempt":1', '"attempt":-1').encode(), "attempt"),
         (b"[" * 200_000, "JSON"),
     ],
     ids=lambda value: str(value[:16]),
@@ -103,7 +103,7 @@ def test_what_cannot_be_read_is_refused_with_a_reason(body: bytes, reason: str) 
 
 
 def test_a_field_that_only_a_newer_peer_knows_is_ignored() -> None:
-    assert decode(GOOD.replace('"fence":1', '"fence":1,"mood":"good"').encode()) == decode(GOOD.encode())
+    assert decode(GOOD.replace('"attempt":1', '"attempt":1,"mood":"good"').encode()) == decode(GOOD.encode())
 
 
 @given(st.binary(max_size=300))

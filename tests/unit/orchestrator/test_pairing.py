@@ -23,7 +23,7 @@ ONE, TWO, THREE = (UUID(int=number) for number in (1, 2, 3))
 
 
 def waiting(number: int = 1, **values: Any) -> Task:
-    waits = {"status": Status.PENDING, "attempt": 0, "fence": 0, "agent_id": None, "work_type": "echo", "aim": ""}
+    waits = {"status": Status.PENDING, "attempt": 0, "agent_id": None, "work_type": "echo", "aim": ""}
     return make_task(**{**waits, "task_id": UUID(int=number), **values})
 
 

@@ -31,7 +31,7 @@ POLICY = RetryPolicy()
 
 
 def running(**values: Any) -> Task:
-    held = {"status": Status.RUNNING, "agent_id": AGENT, "claim_id": CLAIM, "attempt": 1, "fence": 1}
+    held = {"status": Status.RUNNING, "agent_id": AGENT, "claim_id": CLAIM, "attempt": 1}
     return make_task(**{**held, **values})
 
 
@@ -39,7 +39,6 @@ def attempt(outcome: str | None = None, **values: Any) -> Attempt:
     given: dict[str, Any] = {
         "task_id": uuid4(),
         "number": 1,
-        "fence": 1,
         "agent_id": AGENT,
         "outcome": outcome,
         "output_bytes": None,
@@ -111,19 +110,18 @@ def test_no_attempt_is_made_that_the_ledger_cannot_count() -> None:
         (None, None, {}, Stale),
         (running(), None, {}, Stale),
         (running(), attempt(agent_id=uuid4()), {}, Stale),
-        (running(fence=2), attempt(), {"fence": 2}, Stale),
-        (running(fence=2, attempt=2), attempt("lost"), {}, Stale),
+        (running(attempt=2), attempt("lost"), {}, Stale),
         (make_task(status=Status.COMPLETED), attempt("completed"), {}, Duplicate),
         (make_task(status=Status.COMPLETED), attempt("completed"), {"status": ResultStatus.FAILED}, Stale),
-        (make_task(status=Status.CANCELLED, fence=2), attempt("cancelled"), {}, Stale),
+        (make_task(status=Status.CANCELLED), attempt("cancelled"), {}, Stale),
         (
-            make_task(status=Status.CANCELLED, fence=2),
+            make_task(status=Status.CANCELLED),
             attempt("cancelled"),
             {"status": ResultStatus.CANCELLED},
             Stopped,
         ),
         (
-            make_task(status=Status.CANCELLED, fence=2),
+            make_task(status=Status.CANCELLED),
             attempt("cancelled", output_bytes={}),
             {"status": ResultStatus.CANCELLED},
             Duplicate,

@@ -42,7 +42,6 @@ def grants_on_the_bus(signer: Signer, *parameters: dict[str, Any]) -> dict[str, 
             make_new_task(parameters=given, hints={"note": 1.0}),
             uuid4(),
             attempt=1,
-            fence=1,
             lease=timedelta(seconds=30),
             max_output_bytes=1024,
         )

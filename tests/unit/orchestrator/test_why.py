@@ -22,7 +22,7 @@ ONE, TWO = UUID(int=1), UUID(int=2)
 
 
 def pending(**values: Any) -> Any:
-    waits = {"status": Status.PENDING, "attempt": 0, "fence": 0, "agent_id": None, "finished_at": None}
+    waits = {"status": Status.PENDING, "attempt": 0, "agent_id": None, "finished_at": None}
     return make_task(**{**waits, **values})
 
 
@@ -159,7 +159,7 @@ def test_a_limit_that_has_room_is_not_in_the_way() -> None:
 
 
 def test_a_retry_is_due_at_its_time_and_says_what_went_wrong() -> None:
-    task = pending(attempt=1, fence=1, max_attempts=3, error_message="agent lost", not_before=SOON)
+    task = pending(attempt=1, max_attempts=3, error_message="agent lost", not_before=SOON)
 
     told = explain(facts(task=task, ahead=0))
 
