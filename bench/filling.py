@@ -49,8 +49,7 @@ RUN = """
          WHERE task.task_id = new.task_id
      RETURNING task.task_id, task.agent_id
     )
-    INSERT INTO attempt (task_id, number, agent_id, claim_id)
-    SELECT task_id, 1, agent_id, agent_id FROM leased
+    SELECT FROM leased
 """
 SOME_PENDING = "SELECT task_id FROM task WHERE status = 'pending' LIMIT $1"
 

@@ -25,7 +25,7 @@ FEED = "5. Growth: events on their way to one WebSocket"
 CLAIMS_A_ROUND = 480
 
 # Few rows whatever waits, so that counting costs little.
-DONE = "SELECT count(*) FROM attempt WHERE outcome = 'completed'"
+DONE = "SELECT count(*) FROM event WHERE kind = 'task.completed'"
 
 
 async def measure(services: Services, sizes: Sizes, folder: Path) -> AsyncIterator[Reading]:

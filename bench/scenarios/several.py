@@ -22,7 +22,7 @@ from bench.sizes import Sizes
 
 TABLE = "9. Several orchestrators"
 SEVERAL = 4
-STARTED = "SELECT count(*) FROM attempt"
+STARTED = "SELECT count(*) FROM event WHERE kind = 'task.claimed'"
 DONE = CHIFFON.stored or ""
 PATIENCE = 30.0
 

@@ -25,7 +25,7 @@ class Stored(NamedTuple):
 
 # One statement and so one round trip, whose cost is most of that of a dispatch when nothing else is to do. ON CONFLICT
 # covers both keys, task_id and request_id: what is known already is left alone, and its caller is answered otherwise.
-# Counting attempts and agents has them written before the head of the events is locked.
+# Counting agents has them written before the head of the events is locked.
 # A task goes to the agent that was chosen for it only as long as that agent has credit, may work, and has the pool and
 # the kind of work; else it waits.
 STORE = (
@@ -75,10 +75,6 @@ STORE = (
          ORDER BY new.position
             ON CONFLICT DO NOTHING
      RETURNING task_id, agent_id, claim_id
-    ), tried AS (
-        INSERT INTO attempt (task_id, number, agent_id, claim_id)
-        SELECT task_id, 1, agent_id, claim_id FROM stored WHERE agent_id IS NOT NULL
-     RETURNING task_id
     ), credited AS (
         UPDATE agent SET granted = agent.granted + leased.tasks
           FROM (SELECT agent_id, count(*) AS tasks FROM stored WHERE agent_id IS NOT NULL GROUP BY agent_id) AS leased
@@ -89,7 +85,7 @@ STORE = (
         26, of="JOIN stored USING (task_id) WHERE event.kind <> 'task.claimed' OR event.agent_id = stored.agent_id"
     )
     + returned("task_id, claim_id", of="stored")
-    + "WHERE (SELECT count(*) FROM tried) + (SELECT count(*) FROM credited) >= 0"
+    + "WHERE (SELECT count(*) FROM credited) >= 0"
 )
 
 # Planning takes as long as storing one task. The planner keeps the plan of a statement when one that is made for the

@@ -10,11 +10,10 @@ from orchestrator.database.pool import Connection
 from orchestrator.jobs.model import OwnAttempt, Registered, Worker
 
 NOW = "SELECT now()"
-# An attempt that has not ended is that of a running task: both change in one transaction.
 HELD = """
     SELECT task_id, agent_id, claim_id
-      FROM attempt
-     WHERE claim_id = ANY($2::uuid[]) AND ended_at IS NULL
+      FROM task
+     WHERE status = 'running' AND agent_id = ANY($1::uuid[])
        AND (agent_id, claim_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
 """
 
@@ -35,12 +34,10 @@ ATTEMPT = """
 """
 
 CANCELLED = """
-    SELECT attempt.task_id, attempt.number
+    SELECT task_id, number
       FROM attempt
-      JOIN task USING (task_id)
-     WHERE attempt.task_id = ANY($2::uuid[]) AND attempt.agent_id = $1 AND task.status = 'cancelled'
-       AND attempt.outcome = 'cancelled' AND attempt.output_bytes IS NULL
-     ORDER BY attempt.task_id
+     WHERE task_id = ANY($2::uuid[]) AND agent_id = $1 AND outcome = 'cancelled' AND output_bytes IS NULL
+     ORDER BY task_id
 """
 
 SEEN = """

@@ -32,6 +32,7 @@ class Changes:
         self.events: list[NewEvent] = []
         self.ended: list[Task] = []
         self.stopped: list[tuple[UUID, int, UUID]] = []
+        self.stops: list[End] = []
         self.letters: list[NewLetter] = []
         self.outcomes: dict[UUID, list[Outcome]] = {}
 
@@ -45,7 +46,6 @@ class Changes:
 
     def requeue(self, task: Task, end: End, at: datetime, *, is_repeated: bool = False) -> None:
         """Let a task wait again. A refusal that `is_repeated` says nothing new of its agent."""
-        self.ends.append(end)
         self.requeued.append((end, at))
         self.events.append(told.requeued(task, end, at))
         if not is_repeated:
@@ -63,6 +63,7 @@ class Changes:
     async def write(self, db: Connection, *, breaker: BreakerPolicy) -> bool:
         """Write everything, the events last; say whether tasks wait now that may be given, or orders to be sent."""
         await queries.end(db, self.ends)
+        await queries.stopped(db, self.stops)
         await queries.requeue(db, self.requeued)
         keys = Keys.of(self.ended) | await admission.stopped(db, self.stopped)
         await admission.admit(db, keys)

@@ -39,9 +39,9 @@ FINISH = (
     """
     WITH held AS MATERIALIZED (
         SELECT new.*
-          FROM unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[],
-                      $9::int[], $10::bigint[], $11::text[], $12::jsonb[], $13::jsonb[], $31::jsonb[], $14::bigint[])
-                 AS new (task_id, attempt, agent_id, status, outcome, output, error_message, error_code, exit_code,
+          FROM unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::int[],
+                      $8::int[], $9::bigint[], $10::text[], $11::jsonb[], $12::jsonb[], $30::jsonb[], $13::bigint[])
+                 AS new (task_id, attempt, agent_id, status, output, error_message, error_code, exit_code,
                          duration_ms, artifacts_path, output_bytes, output_dropped, result, position)
           JOIN task ON task.task_id = new.task_id AND task.attempt = new.attempt AND task.agent_id = new.agent_id
           LEFT JOIN agent ON agent.agent_id = new.agent_id
@@ -51,44 +51,34 @@ FINISH = (
            FOR UPDATE OF task
     ), piece AS MATERIALIZED (
         SELECT *
-          FROM unnest($15::uuid[], $16::smallint[], $17::text[], $18::bigint[], $19::int[], $20::text[], $21::bigint[])
+          FROM unnest($14::uuid[], $15::smallint[], $16::text[], $17::bigint[], $18::int[], $19::text[], $20::bigint[])
                  AS piece (task_id, attempt, stream, byte_offset, number, text, position)
     ), finished AS (
         UPDATE task
            SET status = held.status, claim_id = NULL, lease_expires_at = NULL, output = held.output,
                error_message = held.error_message, error_code = held.error_code, exit_code = held.exit_code,
                duration_ms = held.duration_ms, artifacts_path = held.artifacts_path, result = held.result,
+               output_bytes = held.output_bytes, output_dropped = held.output_dropped,
                finished_at = now(), updated_at = now()
           FROM held
          WHERE task.task_id = held.task_id
-     RETURNING held.task_id, held.attempt, held.outcome, held.exit_code, held.error_code, held.error_message,
-               held.duration_ms, held.output_bytes, held.output_dropped, held.position
-    ), tried AS (
-        UPDATE attempt
-           SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, finished.outcome),
-               exit_code = finished.exit_code, error_code = finished.error_code,
-               error_message = finished.error_message, duration_ms = finished.duration_ms,
-               output_bytes = finished.output_bytes, output_dropped = finished.output_dropped
-          FROM finished
-         WHERE attempt.task_id = finished.task_id AND attempt.number = finished.attempt
-     RETURNING attempt.task_id, attempt.number, finished.position
+     RETURNING held.task_id, held.attempt, held.position
     ), stored AS (
         INSERT INTO output_chunk (task_id, attempt, stream, byte_offset, number, size, text)
         SELECT task_id, attempt, stream, byte_offset, piece.number, octet_length(text), text
-          FROM piece JOIN tried USING (task_id)
-         WHERE piece.attempt = tried.number
+          FROM piece JOIN finished USING (task_id, attempt)
             ON CONFLICT DO NOTHING
      RETURNING task_id, attempt, stream, byte_offset
     ), """  # noqa: S608 - constants only
-    + credited("$32", after="tried")
+    + credited("$31", after="finished")
     + """
     , done AS (
-        SELECT position FROM tried
+        SELECT position FROM finished
          UNION ALL
         SELECT position FROM stored JOIN piece USING (task_id, attempt, stream, byte_offset)
     ), """
-    + events.told(22, of="JOIN done USING (position) WHERE (SELECT count(*) FROM credited) >= 0")
-    + returned("task_id, number", of="tried")
+    + events.told(21, of="JOIN done USING (position) WHERE (SELECT count(*) FROM credited) >= 0")
+    + returned("task_id, attempt", of="finished")
 )
 
 
@@ -120,7 +110,6 @@ async def finish(
         [end.attempt for end, _, _ in ends],
         [agent_id for _, agent_id, _ in ends],
         [end.status for end, _, _ in ends],
-        [end.outcome for end, _, _ in ends],
         [end.output for end, _, _ in ends],
         [end.error_message for end, _, _ in ends],
         [end.error_code for end, _, _ in ends],
@@ -141,7 +130,7 @@ async def finish(
         [end.result for end, _, _ in ends],
         credit_rows(credits),
     )
-    ended = {(row["task_id"], row["number"]) for row in rows if row["task_id"] is not None}
+    ended = {(row["task_id"], row["attempt"]) for row in rows if row["task_id"] is not None}
     return ended, rooms_of(rows)
 
 

@@ -58,25 +58,22 @@ LEASE = (
            SET status = 'running', agent_id = held.agent_id, claim_id = held.claim_id,
                lease_expires_at = now() + held.lease, attempt = task.attempt + 1,
                started_at = now(), updated_at = now(), progress = '', output = '', not_before = NULL,
-               error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL, result = NULL
+               error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL, result = NULL,
+               output_bytes = NULL, output_dropped = NULL, lost = false
           FROM held
           JOIN credited USING (agent_id)
          WHERE task.task_id = held.task_id AND task.agent_type = credited.agent_type
-     RETURNING task.task_id, task.attempt, task.agent_id, task.claim_id
-    ), tried AS (
-        INSERT INTO attempt (task_id, number, agent_id, claim_id)
-        SELECT task_id, attempt, agent_id, claim_id FROM claimed
-     RETURNING task_id, number
+     RETURNING task.task_id, task.attempt
     ), """  # noqa: S608 - constants only
-    + events.told(7, of="JOIN tried USING (task_id)")
-    + returned("task_id, number", of="tried")
+    + events.told(7, of="JOIN claimed USING (task_id)")
+    + returned("task_id, attempt", of="claimed")
 )
 
 
 ATTEMPTS = """
     SELECT a.task_id, a.number, a.agent_id, a.outcome, a.output_bytes,
            agent_may_work(a.agent_id) = 'shut_out' AS by_shut_out, coalesce(g.failures_in_row > 0, false) AS by_failing,
-           EXISTS (SELECT FROM attempt earlier
+           EXISTS (SELECT FROM earlier_attempt earlier
                     WHERE earlier.task_id = a.task_id AND earlier.agent_id = a.agent_id AND earlier.number < a.number
                       AND NOT earlier.started AND earlier.error_code <> 5002) AS refused_before
       FROM attempt a
@@ -86,39 +83,50 @@ ATTEMPTS = """
 
 
 END = """
-    WITH new AS MATERIALIZED (
-        SELECT *
-          FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[],
-                      $8::int[], $9::bigint[], $10::text[], $11::jsonb[], $12::jsonb[], $13::boolean[], $14::jsonb[])
-                 AS new (task_id, attempt, status, outcome, output, error_message, error_code, exit_code, duration_ms,
-                         artifacts_path, output_bytes, output_dropped, started, result)
-    ), finished AS (
-        UPDATE task
-           SET status = new.status, claim_id = NULL, lease_expires_at = NULL, output = new.output,
-               error_message = new.error_message, error_code = new.error_code, exit_code = new.exit_code,
-               duration_ms = new.duration_ms, artifacts_path = new.artifacts_path, result = new.result,
-               finished_at = now(), updated_at = now()
-          FROM new
-         WHERE new.status IS NOT NULL
-           AND task.task_id = new.task_id AND task.attempt = new.attempt AND coalesce(task.status = 'running', false)
-    )
-    UPDATE attempt
-       SET ended_at = coalesce(ended_at, now()), outcome = coalesce(attempt.outcome, new.outcome),
-           exit_code = new.exit_code, error_code = new.error_code, error_message = new.error_message,
-           duration_ms = new.duration_ms, output_bytes = new.output_bytes,
-           output_dropped = new.output_dropped, started = new.started
-      FROM new
-     WHERE attempt.task_id = new.task_id AND attempt.number = new.attempt
+    UPDATE task
+       SET status = new.status, claim_id = NULL, lease_expires_at = NULL, output = new.output,
+           error_message = new.error_message, error_code = new.error_code, exit_code = new.exit_code,
+           duration_ms = new.duration_ms, artifacts_path = new.artifacts_path, result = new.result,
+           output_bytes = new.output_bytes, output_dropped = new.output_dropped, lost = new.outcome = 'lost',
+           finished_at = now(), updated_at = now()
+      FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[],
+                  $8::int[], $9::bigint[], $10::text[], $11::jsonb[], $12::jsonb[], $13::jsonb[])
+             AS new (task_id, attempt, status, outcome, output, error_message, error_code, exit_code, duration_ms,
+                     artifacts_path, output_bytes, output_dropped, result)
+     WHERE task.task_id = new.task_id AND task.attempt = new.attempt AND coalesce(task.status = 'running', false)
 """
 
+# What was cancelled while it ran has ended already; its agent says what it stopped.
+STOPPED = """
+    UPDATE task SET output_bytes = new.output_bytes, output_dropped = new.output_dropped
+      FROM unnest($1::uuid[], $2::smallint[], $3::jsonb[], $4::jsonb[])
+             AS new (task_id, attempt, output_bytes, output_dropped)
+     WHERE task.task_id = new.task_id AND task.attempt = new.attempt AND task.status = 'cancelled'
+"""
+
+# The attempt that ended gets a row of its own, for the task's row is about to tell of the next one.
 REQUEUE = """
+    WITH new AS MATERIALIZED (
+        SELECT *
+          FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::int[], $6::int[], $7::bigint[],
+                      $8::jsonb[], $9::jsonb[], $10::boolean[], $11::timestamptz[])
+                 AS new (task_id, attempt, outcome, error_message, error_code, exit_code, duration_ms,
+                         output_bytes, output_dropped, counts, not_before)
+    ), moved AS (
+        INSERT INTO earlier_attempt (task_id, number, agent_id, claim_id, started_at, ended_at, outcome, exit_code,
+                                     error_code, error_message, duration_ms, output_bytes, output_dropped, started)
+        SELECT task.task_id, task.attempt, task.agent_id, task.claim_id, task.started_at, now(), new.outcome,
+               new.exit_code, new.error_code, new.error_message, new.duration_ms, new.output_bytes,
+               new.output_dropped, new.counts
+          FROM task JOIN new ON new.task_id = task.task_id AND new.attempt = task.attempt
+         WHERE coalesce(task.status = 'running', false)
+    )
     UPDATE task
        SET status = 'pending', claim_id = NULL, lease_expires_at = NULL, updated_at = now(),
            not_before = CASE WHEN new.not_before > now() THEN new.not_before END,
            error_message = new.error_message, error_code = new.error_code,
            unstarted = unstarted + CASE WHEN new.counts THEN 0 ELSE 1 END
-      FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::int[], $5::boolean[], $6::timestamptz[])
-             AS new (task_id, attempt, error_message, error_code, counts, not_before)
+      FROM new
      WHERE task.task_id = new.task_id AND task.attempt = new.attempt AND coalesce(task.status = 'running', false)
 """
 
@@ -187,7 +195,7 @@ async def attempts(db: Connection, numbers: Sequence[tuple[UUID, int]]) -> dict[
 
 
 async def end(db: Connection, ends: Sequence[End]) -> None:
-    """End attempts, and the tasks of those that carry a status."""
+    """End running tasks with their last attempts."""
     if not ends:
         return
     await db.execute(
@@ -204,9 +212,20 @@ async def end(db: Connection, ends: Sequence[End]) -> None:
         [item.artifacts_path for item in ends],
         [item.output_bytes for item in ends],
         [item.output_dropped for item in ends],
-        [item.counts for item in ends],
         [item.result for item in ends],
     )
+
+
+async def stopped(db: Connection, ends: Sequence[End]) -> None:
+    """Note how much the attempts had written that were cancelled while they ran."""
+    if ends:
+        await db.execute(
+            STOPPED,
+            [item.task_id for item in ends],
+            [item.attempt for item in ends],
+            [item.output_bytes for item in ends],
+            [item.output_dropped for item in ends],
+        )
 
 
 async def requeue(db: Connection, ends: Sequence[tuple[End, datetime]]) -> None:
@@ -216,8 +235,13 @@ async def requeue(db: Connection, ends: Sequence[tuple[End, datetime]]) -> None:
             REQUEUE,
             [item.task_id for item, _ in ends],
             [item.attempt for item, _ in ends],
+            [item.outcome for item, _ in ends],
             [item.error_message for item, _ in ends],
             [item.error_code for item, _ in ends],
+            [item.exit_code for item, _ in ends],
+            [item.duration_ms for item, _ in ends],
+            [item.output_bytes for item, _ in ends],
+            [item.output_dropped for item, _ in ends],
             [item.counts for item, _ in ends],
             [at for _, at in ends],
         )

@@ -214,7 +214,7 @@ class LeaseService:
                 changes.requeue(task, end, at, is_repeated=is_repeated and not counts)
             case Stopped():
                 end = End.of(result, None)
-                changes.ends.append(end)
+                changes.stops.append(end)
                 changes.events.append(told.stopped(task, result, end))
             case Duplicate():
                 log.info("result.duplicate", extra={"task_id": task.task_id, "agent_id": result.agent_id})

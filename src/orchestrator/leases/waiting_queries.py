@@ -93,8 +93,8 @@ REST = """
 # A grant that came too late (5002), or was handed back without a code, is no fault of the agent.
 REFUSALS = """
     SELECT task_id, agent_id, now() - max(ended_at) AS ago
-      FROM attempt
-     WHERE task_id = ANY($1::uuid[]) AND NOT started AND ended_at IS NOT NULL AND error_code <> 5002
+      FROM earlier_attempt
+     WHERE task_id = ANY($1::uuid[]) AND NOT started AND error_code <> 5002
      GROUP BY task_id, agent_id
 """
 

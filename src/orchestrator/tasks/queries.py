@@ -112,11 +112,6 @@ CANCEL = """
      WHERE task_id = ANY($1::uuid[]) AND status IN ('awaiting_approval', 'pending', 'running')
 """
 
-CANCEL_ATTEMPT = """
-    UPDATE attempt SET ended_at = now(), outcome = 'cancelled'
-     WHERE task_id = ANY($1::uuid[]) AND ended_at IS NULL
-"""
-
 COUNT_OF_TRACE = """
     SELECT count(*) AS known,
            count(*) FILTER (WHERE status IN ('completed', 'failed', 'cancelled')) AS ended
@@ -330,7 +325,6 @@ async def newest(db: Connection, wanted: TaskFilter, *, limit: int, most_bytes: 
 async def cancel(db: Connection, task_ids: Sequence[UUID]) -> None:
     """Cancel locked tasks that have not ended; a running one loses its lease and its attempt ends."""
     await db.execute(CANCEL, list(task_ids))
-    await db.execute(CANCEL_ATTEMPT, list(task_ids))
 
 
 async def count_of_trace(db: Connection, trace_id: UUID) -> tuple[int, int]:

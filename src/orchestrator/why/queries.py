@@ -89,10 +89,10 @@ APPROVAL = """
 REFUSALS = """
     SELECT last.agent_id, agent.hostname, last.times, attempt.ended_at AS at, attempt.error_message AS reason
       FROM (SELECT agent_id, count(*) AS times, max(number) AS number
-              FROM attempt
+              FROM earlier_attempt
              WHERE task_id = $1 AND NOT started AND error_code <> 5002
              GROUP BY agent_id) AS last
-      JOIN attempt ON attempt.task_id = $1 AND attempt.number = last.number
+      JOIN earlier_attempt AS attempt ON attempt.task_id = $1 AND attempt.number = last.number
       LEFT JOIN agent ON agent.agent_id = last.agent_id
      ORDER BY last.number DESC
 """

@@ -119,13 +119,13 @@ async def test_what_runs_is_found_by_its_id_however_much_began_since_the_planner
         )
         assert len(leased) == RUNNING
         some, nothing = ids[:AT_ONCE], [None] * AT_ONCE
-        fences, agents = [1] * AT_ONCE, [agent_id] * AT_ONCE
+        attempts, agents = [1] * AT_ONCE, [agent_id] * AT_ONCE
         texts = [""] * AT_ONCE
         sql, arguments = {
             "HELD": (queries.HELD, (agents, [one.claim_id for one in claims[:AT_ONCE]])),
-            "RENEW": (leases.RENEW, (some, fences, agents, lease)),
-            "END": (leases.END, (some, fences, ["completed"] * AT_ONCE, texts, texts, *[nothing] * 9)),
-            "REQUEUE": (leases.REQUEUE, (some, fences, nothing, nothing, [True] * AT_ONCE, nothing)),
+            "RENEW": (leases.RENEW, (some, attempts, agents, lease)),
+            "END": (leases.END, (some, attempts, ["completed"] * AT_ONCE, texts, texts, *[nothing] * 8)),
+            "REQUEUE": (leases.REQUEUE, (some, attempts, texts, *[nothing] * 6, [True] * AT_ONCE, nothing)),
             "REST": (waiting_queries.REST, (some, [lease] * AT_ONCE)),
         }[statement]
         answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments)

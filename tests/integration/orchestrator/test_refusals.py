@@ -71,7 +71,7 @@ async def refused_by(leases: LeaseService, pool: Pool, task_id: UUID, agent_id: 
 async def let_refusals_pass(pool: Pool) -> None:
     """Move every refusal, and the rest of every task, into the past."""
     async with pool.acquire() as db:
-        await db.execute("UPDATE attempt SET ended_at = ended_at - $1::interval", REFUSAL_MEMORY)
+        await db.execute("UPDATE earlier_attempt SET ended_at = ended_at - $1::interval", REFUSAL_MEMORY)
         await db.execute("UPDATE task SET not_before = NULL")
 
 
@@ -316,7 +316,7 @@ async def test_a_task_for_which_there_is_only_who_refused_it_rests_twice_as_long
     rests = []
     async with pool.acquire() as db:
         for seconds in (0, 10, 20):
-            await db.execute("UPDATE attempt SET ended_at = now() - $1::interval", timedelta(seconds=seconds))
+            await db.execute("UPDATE earlier_attempt SET ended_at = now() - $1::interval", timedelta(seconds=seconds))
             await db.execute("UPDATE task SET not_before = NULL")
             assert await gets(pool, agent_id) == []
             rests.append((await db.fetchval(RESTS, task.task_id)).total_seconds())

@@ -149,11 +149,14 @@ async def test_the_number_of_attempts_never_falls(db: Connection) -> None:
 
 
 async def test_a_task_has_at_most_one_open_attempt(db: Connection) -> None:
+    """The row of a task is its last attempt; those before have ended."""
     task_id = await _stored(db)
-    insert = "INSERT INTO attempt (task_id, number, agent_id, claim_id) VALUES ($1, $2, $3, $4)"
-    await db.execute(insert, task_id, 1, uuid4(), uuid4())
-    with pytest.raises(asyncpg.UniqueViolationError, match="attempt_one_open_for_a_task"):
-        await db.execute(insert, task_id, 2, uuid4(), uuid4())
+    insert = """
+        INSERT INTO earlier_attempt (task_id, number, agent_id, claim_id, ended_at, outcome)
+        VALUES ($1, 1, $2, $2, NULL, NULL)
+    """
+    with pytest.raises(asyncpg.CheckViolationError, match="earlier_attempt_has_ended"):
+        await db.execute(insert, task_id, uuid4())
 
 
 FITTING = {

@@ -33,8 +33,8 @@ from tests.services.rabbitmq_node import Node
 
 pytestmark = pytest.mark.xdist_group("system/budget")
 
-ROWS_OF_A_TASK = {"task": 1, "attempt": 1, "event": 4, "output_chunk": 1}
-ROWS = (*ROWS_OF_A_TASK, "outbox")
+ROWS_OF_A_TASK = {"task": 1, "event": 4, "output_chunk": 1}
+ROWS = (*ROWS_OF_A_TASK, "earlier_attempt", "outbox")
 SOURCES = ("/src/orchestrator/", "/src/agents/", "/src/common/", "/uvicorn/")
 
 
