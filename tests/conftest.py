@@ -117,6 +117,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """Look for garbage once: pytest looks five times for what was never awaited or closed."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show how many tests each group has and how long they took, set-up and teardown included."""
     seconds, tests = defaultdict[str, float](float), Counter[str]()

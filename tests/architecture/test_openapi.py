@@ -10,9 +10,9 @@ from fastapi.routing import iter_route_contexts
 
 from orchestrator.identities.access import PUBLIC
 from orchestrator.main import create_app
+from tests.openapi import DOCUMENT
 
 APP = create_app()
-DOCUMENT: dict[str, Any] = APP.openapi()
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 OPERATIONS = [
     (f"{method.upper()} {path}", path, operation)

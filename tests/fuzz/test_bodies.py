@@ -11,15 +11,14 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.main import create_app
 from tests.fuzz.bounds import SEED, bounded
 from tests.fuzz.running import Running
 from tests.fuzz.shapes import check_answer
+from tests.openapi import DOCUMENT
 
 pytestmark = pytest.mark.xdist_group("orchestrator")
 
 MEGABYTE = 1024 * 1024
-DOCUMENT = create_app().openapi()
 PATHS = [(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]
 POSTS = sorted(path for method, path in PATHS if method == "post")
 WITH_BODY = sorted(path for method, path in PATHS if "requestBody" in DOCUMENT["paths"][path][method])

@@ -9,11 +9,10 @@ from uuid import uuid4
 import pytest
 import requests
 
-from orchestrator.main import create_app
 from tests.fuzz.running import Running
 from tests.integration.edges.paths import at
+from tests.openapi import DOCUMENT
 
-DOCUMENT = create_app().openapi()
 JSON = {"content-type": "application/json"}
 
 

@@ -8,13 +8,13 @@ import requests
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from orchestrator.main import create_app
 from tests.fuzz.running import Running
 from tests.integration.edges.paths import at
+from tests.openapi import DOCUMENT
 
 ROUTES = [
     (method.upper(), path, operation)
-    for path, operations in create_app().openapi()["paths"].items()
+    for path, operations in DOCUMENT["paths"].items()
     for method, operation in operations.items()
 ]
 BAD_PARAMETERS = 4400
