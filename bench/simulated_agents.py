@@ -33,7 +33,7 @@ def agent_of(number: int) -> UUID:
 
 
 class Fleet:
-    """Agents by their numbers. `tasks` are those that they run, in the order of the agents; all are in their first attempt."""
+    """Agents by their numbers. `tasks` are those that they run, in their order, each in its first attempt."""
 
     def __init__(self, broker: Broker, tasks: Sequence[str]) -> None:
         self._broker = broker

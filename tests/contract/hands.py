@@ -197,4 +197,4 @@ class HttpHand:
     async def _claim(self, ask: dict[str, Any]) -> Held:
         job = (await self._http.post("/api/queue/jobs/claim", ask, repeatable=True))["job"]
         assert job is not None
-        return Held(UUID(job["id"]), job["attempt"], 0, ask)
+        return Held(UUID(job["id"]), job["attempt"], ask)

@@ -46,9 +46,7 @@ async def test_work_that_was_begun_before_a_crash_is_never_handed_back_as_untouc
         agent_id, pool = identity.agent_id, identity.agent_type
     spool = Spool(tmp_path / "spool")
     spool.open()
-    done = WorkResultEnvelope(
-        from_agent=str(agent_id), to_agent="orchestrator", payload=make_result(task_id, agent_id)
-    )
+    done = WorkResultEnvelope(from_agent=str(agent_id), to_agent="orchestrator", payload=make_result(task_id, agent_id))
     assert spool.keep([WrittenResult.of(done)]) == [None]
     work = topology.work_queue(pool, agent_id)
     await broker.declare(*topology.SHARED_QUEUES, work, topology.control_queue(agent_id))

@@ -17,7 +17,8 @@ MAX_BYTES = 8 * 1024 * 1024
 
 
 class Line(NamedTuple):
-    """One line, without its end. `attempt`: the task, and the number of its attempt; None for a line that is about none and never goes away.
+    """One line, without its end. `attempt`: the task and the number of its attempt; None for a line that is about none
+    and never goes away.
 
     `is_last`: nothing about that attempt follows.
     """

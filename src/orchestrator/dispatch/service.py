@@ -107,9 +107,7 @@ class DispatchService:
             if session is not None:
                 agent_id = chosen[task.task_id]
                 room = rooms[agent_id]
-                done.leased.append(
-                    Leased(task, agent_id, session, FIRST, self._lease, room.credit, room.granted)
-                )
+                done.leased.append(Leased(task, agent_id, session, FIRST, self._lease, room.credit, room.granted))
                 self._given.add(task, agent_id, attempt=FIRST)
             elif task.task_id in stored.claims:
                 self._credits.waits_in(task.agent_type)

@@ -10,10 +10,11 @@ from orchestrator.database.pool import Connection
 from orchestrator.jobs.model import OwnAttempt, Registered, Worker
 
 NOW = "SELECT now()"
+# A task has a claim while it runs.
 HELD = """
     SELECT task_id, agent_id, claim_id
       FROM task
-     WHERE status = 'running' AND agent_id = ANY($1::uuid[])
+     WHERE claim_id IS NOT NULL AND agent_id = ANY($1::uuid[])
        AND (agent_id, claim_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
 """
 

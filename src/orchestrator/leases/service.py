@@ -52,7 +52,7 @@ from orchestrator.tasks.service import TaskService
 log = logging.getLogger(__name__)
 
 # What is the same in the same result: task, attempt, agent.
-ResultKey = tuple[UUID, int, int, UUID]
+ResultKey = tuple[UUID, int, UUID]
 
 
 class LeaseService:
@@ -268,4 +268,6 @@ def _unfenced(result: WorkResult, task: Task | None) -> WorkResult:
 
 
 def _lost(task: Task, status: Status | None) -> End:
-    return End(task.task_id, task.attempt, outcome="lost", status=status, error_code=LOST_CODE, error_message=AGENT_LOST)
+    return End(
+        task.task_id, task.attempt, outcome="lost", status=status, error_code=LOST_CODE, error_message=AGENT_LOST
+    )

@@ -70,9 +70,7 @@ class SendWork:
         await give_queues(self._broker, {one.agent_id: one.task.agent_type for one in without})
         # What was sent in an earlier message may be with its agent: that lease ends by itself.
         undelivered = [
-            not_delivered(one.agent_id, one.task.task_id, attempt=one.attempt)
-            for one in without
-            if not one.again
+            not_delivered(one.agent_id, one.task.task_id, attempt=one.attempt) for one in without if not one.again
         ]
         if undelivered:
             await self._leases.accept(undelivered)

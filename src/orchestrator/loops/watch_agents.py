@@ -86,7 +86,4 @@ def _never_there(delivery: Delivery, agent_id: UUID) -> list[WorkResult]:
         return []
     if delivery.redelivered or not isinstance(envelope, WorkRequestEnvelope) or envelope.payload.again:
         return []
-    return [
-        not_delivered(agent_id, grant.work.task_id, attempt=grant.attempt)
-        for grant in envelope.payload.tasks
-    ]
+    return [not_delivered(agent_id, grant.work.task_id, attempt=grant.attempt) for grant in envelope.payload.tasks]

@@ -72,10 +72,7 @@ async def store_chunks(db: Connection, chunks: Sequence[NewChunk]) -> list[NewEv
 
 def chunks_of(status: WorkStatus, *, limit: int) -> list[NewChunk]:
     """Return the pieces of a message that are within the limit, each with the attempt that it belongs to."""
-    return [
-        NewChunk(status.task_id, status.attempt, status.agent_id, chunk)
-        for chunk in within(status.chunks, limit)
-    ]
+    return [NewChunk(status.task_id, status.attempt, status.agent_id, chunk) for chunk in within(status.chunks, limit)]
 
 
 def chunks_of_result(result: WorkResult) -> list[NewChunk]:

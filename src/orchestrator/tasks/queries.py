@@ -344,5 +344,5 @@ async def set_progress(db: Connection, reports: Sequence[tuple[UUID, int, UUID, 
     if not reports:
         return []
     ordered = sorted(reports)
-    lists = ([report[number] for report in ordered] for number in range(5))
+    lists = ([report[number] for report in ordered] for number in range(4))
     return [Progressed(*row) for row in await db.fetch(SET_PROGRESS, *lists)]

@@ -147,9 +147,7 @@ async def test_a_pending_task_is_cancelled_at_once_and_goes_to_nobody(tasks: Tas
     assert await lease_to(pool, task.task_id) == []
 
 
-async def test_a_running_task_is_cancelled_and_its_agent_is_told(
-    tasks: TaskService, pool: Pool
-) -> None:
+async def test_a_running_task_is_cancelled_and_its_agent_is_told(tasks: TaskService, pool: Pool) -> None:
     task, agent_id = make_new_task(), uuid4()
     await tasks.dispatch([task], by="caller")
     await lease_to(pool, task.task_id, agent_id=agent_id)

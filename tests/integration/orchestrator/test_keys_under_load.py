@@ -163,9 +163,7 @@ async def end(
     status = {0: ResultStatus.CANCELLED, 2: ResultStatus.FAILED, 3: ResultStatus.FAILED}.get(
         kind, ResultStatus.COMPLETED
     )
-    result = make_result(
-        task_id, agent_id, status=status, retryable=kind == 2, attempt=attempt, output_bytes={}
-    )
+    result = make_result(task_id, agent_id, status=status, retryable=kind == 2, attempt=attempt, output_bytes={})
     await orchestrator.leases.accept([result, result])
 
 

@@ -161,9 +161,7 @@ async def test_a_retryable_failure_is_tried_again_until_attempts_are_used_up(
     await tasks.dispatch([task], by="caller")
     for attempt in (1, 2):
         [_] = await lease_to(pool, task.task_id, agent_id=agent_id)
-        failed = make_result(
-            task.task_id, agent_id, status=ResultStatus.FAILED, retryable=True, attempt=attempt
-        )
+        failed = make_result(task.task_id, agent_id, status=ResultStatus.FAILED, retryable=True, attempt=attempt)
         await leases.accept([failed])
 
     found = await tasks.get(task.task_id)

@@ -27,8 +27,8 @@ async def test_new_work_goes_at_once_to_an_agent_with_credit(at: Orchestrator, p
     done = await at.dispatch(*work)
 
     assert [(lease.task.task_id, lease.agent_id, lease.attempt) for lease in done.leased] == [
-        (work[0].task_id, agent.agent_id, 1, 1),
-        (work[1].task_id, agent.agent_id, 1, 1),
+        (work[0].task_id, agent.agent_id, 1),
+        (work[1].task_id, agent.agent_id, 1),
     ]
     assert {(lease.claim_id, lease.lease, lease.credit) for lease in done.leased} == {(agent.session, LEASE, 1)}
     assert done.waits

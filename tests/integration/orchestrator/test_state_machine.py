@@ -171,7 +171,9 @@ class Ledger(RuleBasedStateMachine):
         renewal = Renew(renewal_id=uuid4(), agent_id=agent_id, leases=[lease])
         [(answered, renewed)] = self.run(self.leases.renew([renewal]))
         assert (answered, renewed.renewal_id) == (agent_id, renewal.renewal_id)
-        assert (renewed.kept, renewed.lost) == (([lease], []) if known.holds(agent_id, lease.attempt) else ([], [lease]))
+        assert (renewed.kept, renewed.lost) == (
+            ([lease], []) if known.holds(agent_id, lease.attempt) else ([], [lease])
+        )
 
     @precondition(lambda self: any(known.tries for known in self.known))
     @rule(

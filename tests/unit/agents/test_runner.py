@@ -270,7 +270,11 @@ async def test_the_start_is_noted_before_the_executor_runs(tmp_path: Path) -> No
     await run(attempt, tmp_path / "work", look)
 
     [started] = seen
-    assert (started["event"], started["task_id"], started["attempt"]) == ("started", str(attempt.task_id), attempt.number)
+    assert (started["event"], started["task_id"], started["attempt"]) == (
+        "started",
+        str(attempt.task_id),
+        attempt.number,
+    )
     assert [line["event"] for line in journaled(tmp_path / "work")] == ["started", "ended"]
 
 

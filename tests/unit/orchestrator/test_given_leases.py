@@ -32,9 +32,7 @@ def test_only_the_first_result_of_a_lease_belongs_to_it() -> None:
     assert given.take(make_result(task.task_id, AGENT)) is None
 
 
-@pytest.mark.parametrize(
-    "differs", [{"attempt": 2}, {"agent_id": uuid4()}], ids=["attempt", "agent"]
-)
+@pytest.mark.parametrize("differs", [{"attempt": 2}, {"agent_id": uuid4()}], ids=["attempt", "agent"])
 def test_a_result_of_another_lease_takes_none(differs: dict[str, object]) -> None:
     task, given = make_new_task(), GivenLeases()
     given.add(task, AGENT, attempt=1)

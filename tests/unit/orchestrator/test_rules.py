@@ -87,7 +87,7 @@ def test_a_task_that_was_handed_back_untouched_waits_again_at_once_and_its_attem
     ids=["new", "a day old", "a year old"],
 )
 def test_work_that_agents_refuse_again_waits_ever_longer_and_never_fails(age: timedelta, waits: timedelta) -> None:
-    refusal = result(status=ResultStatus.FAILED, started=False, error_code=ErrorCode.POLICY_REFUSED)
+    refusal = result(status=ResultStatus.FAILED, started=False, error_code=ErrorCode.POLICY_REFUSED, attempt=5001)
     task = running(unstarted=5000, attempt=5001, max_attempts=1, created_at=NOW - age)
 
     first = judge_result(task, attempt(), refusal, now=NOW, policy=POLICY)
@@ -98,7 +98,7 @@ def test_work_that_agents_refuse_again_waits_ever_longer_and_never_fails(age: ti
 
 
 def test_no_attempt_is_made_that_the_ledger_cannot_count() -> None:
-    untouched = result(status=ResultStatus.FAILED, started=False, error_code=ErrorCode.POLICY_REFUSED)
+    untouched = result(status=ResultStatus.FAILED, started=False, error_code=ErrorCode.POLICY_REFUSED, attempt=32_000)
     task = running(unstarted=31_999, attempt=32_000, max_attempts=1)
 
     assert judge_result(task, attempt(), untouched, now=NOW, policy=POLICY) == Finish(Status.FAILED)

@@ -1,7 +1,7 @@
 """The number of an attempt is its fencing token: the column `fence`, which said the same, goes.
 
-Not beside the old program: stop every orchestrator first. Agents keep what they run, for they report it by the number of
-the attempt.
+Not beside the old program: stop every orchestrator first. Agents keep what they run, for they report it by the number
+of the attempt.
 """
 
 from alembic import op

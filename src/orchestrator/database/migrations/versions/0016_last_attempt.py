@@ -1,7 +1,7 @@
 """The last attempt of a task is told by the task's own row; only earlier ones have a row of their own.
 
-Not beside the old program: stop every orchestrator first. It takes as long as it takes to rewrite the tasks that have an
-attempt.
+Not beside the old program: stop every orchestrator first. It takes as long as it takes to rewrite the tasks that have
+an attempt.
 """
 
 from alembic import op
@@ -35,6 +35,12 @@ STATEMENTS = (
      WHERE {IS_LAST}
     """,  # noqa: S608 - constants only
     f"DELETE FROM attempt USING task WHERE {IS_LAST}",  # noqa: S608 - constants only
+    # Of what is there already it is known.
+    """
+    ALTER TABLE output_chunk
+        DROP CONSTRAINT output_chunk_task_id_attempt_fkey,
+        ADD CONSTRAINT output_chunk_of_a_task FOREIGN KEY (task_id) REFERENCES task ON DELETE CASCADE NOT VALID
+    """,
     "ALTER TABLE attempt RENAME TO earlier_attempt",
     """
     ALTER TABLE earlier_attempt
@@ -43,7 +49,8 @@ STATEMENTS = (
     """,
     "DROP INDEX attempt_one_open_for_a_task",
     "DROP INDEX attempt_open_claim",
-    "CREATE INDEX task_running_of ON task (agent_id) WHERE status = 'running'",
+    # What an agent runs, by the claim that a task has then.
+    "CREATE INDEX task_held ON task (agent_id) WHERE claim_id IS NOT NULL",
     # Every attempt, as if each had a row.
     """
     CREATE VIEW attempt AS
