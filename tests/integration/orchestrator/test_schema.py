@@ -1,10 +1,11 @@
 """What must never be true cannot be stored, and every statement fits the schema."""
 
 import importlib
+import json
 import pkgutil
 from collections.abc import AsyncIterator, Iterator
 from itertools import product
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -97,6 +98,87 @@ async def test_the_first_administrators_of_a_ledger_approve_after_its_upgrade_as
             "SELECT created_by, makers, claimed_at = created_at AS own FROM token ORDER BY created_by"
         )
         assert [tuple(row) for row in rows] == [("bootstrap", ["bootstrap"], True), ("root", ["root"], None)]
+    finally:
+        await db.close()
+
+
+RUNS_IN_0014 = """
+    status = 'running', attempt = 1, fence = 1, agent_id = task_id, claim_id = task_id, lease_expires_at = now(),
+    started_at = now()
+"""
+# A task of each kind, with the attempts that version 0014 has of it: (number, ended, outcome, output_bytes).
+OF_0014: dict[str, tuple[str, list[tuple[int, bool, str | None, str | None]]]] = {
+    "waits": ("attempt = 0", []),
+    "runs": (
+        RUNS_IN_0014,
+        [(1, False, None, None)],
+    ),
+    "waits again": ("attempt = 1, fence = 1, agent_id = gen_random_uuid()", [(1, True, "failed", '{"stdout": 1}')]),
+    "completed at last": (
+        "status = 'completed', attempt = 2, fence = 2, agent_id = gen_random_uuid(), finished_at = now()",
+        [(1, True, "lost", None), (2, True, "completed", '{"stdout": 5}')],
+    ),
+    "lost": (
+        "status = 'failed', attempt = 1, fence = 1, agent_id = gen_random_uuid(), finished_at = now()",
+        [(1, True, "lost", None)],
+    ),
+    "cancelled while it ran": (
+        "status = 'cancelled', attempt = 1, fence = 2, agent_id = gen_random_uuid(), finished_at = now()",
+        [(1, True, "cancelled", '{"stdout": 2}')],
+    ),
+    "cancelled while it waited again": (
+        "status = 'cancelled', attempt = 1, fence = 1, agent_id = gen_random_uuid(), finished_at = now()",
+        [(1, True, "failed", None)],
+    ),
+}
+ORDER = {"payload": {"order": {"action": "cancel", "task_id": str(UUID(int=1)), "fence": 3}}}
+
+
+async def test_a_ledger_of_version_0014_keeps_every_task_attempt_and_order(database_url: str) -> None:
+    await upgrade(database_url, to=migration_before("0015"))
+    db = await asyncpg.connect(database_url)
+    try:
+        ids = {}
+        for name, (values, tried) in OF_0014.items():
+            ids[name] = task_id = uuid4()
+            await db.execute(
+                "INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, priority,"
+                " idempotent, max_attempts, status, content_digest, rank)"
+                " VALUES ($1, $1, $1, 'echo', 'infra', '{}', '{}', 3, true, 9, 'pending', '', now())",
+                task_id,
+            )
+            await db.execute("ALTER TABLE task DISABLE TRIGGER USER")
+            await db.execute(f"UPDATE task SET {values} WHERE task_id = $1", task_id)
+            await db.execute("ALTER TABLE task ENABLE TRIGGER USER")
+            for number, ended, outcome, size in tried:
+                await db.execute(
+                    "INSERT INTO attempt (task_id, number, fence, agent_id, claim_id, ended_at, outcome, output_bytes)"
+                    " SELECT $1, $2::int, $2::int, agent_id, $1, CASE WHEN $3 THEN now() END, $4, $5::jsonb"
+                    " FROM task WHERE task_id = $1",
+                    *(task_id, number, ended, outcome, size),
+                )
+        await db.execute(
+            "INSERT INTO outbox (recipient, priority, body, due_at) VALUES ('a', 5, $1::jsonb, now())",
+            json.dumps(ORDER),
+        )
+        statuses = "SELECT task_id, status, attempt FROM task ORDER BY task_id"
+        attempts = (
+            "SELECT task_id, number, agent_id, outcome, output_bytes, ended_at IS NULL AS open FROM attempt"
+            " ORDER BY task_id, number"
+        )
+        before = await db.fetch(statuses), await db.fetch(attempts)
+
+        await upgrade(database_url)
+
+        assert (await db.fetch(statuses), await db.fetch(attempts)) == before
+        own_rows = await db.fetch("SELECT task_id, number FROM earlier_attempt")
+        assert {tuple(row) for row in own_rows} == {
+            (ids["waits again"], 1),
+            (ids["completed at last"], 1),
+            (ids["cancelled while it waited again"], 1),
+        }
+        order = json.loads(await db.fetchval("SELECT body FROM outbox"))["payload"]["order"]
+        assert order == {"action": "cancel", "task_id": str(UUID(int=1)), "attempt": 3}
     finally:
         await db.close()
 

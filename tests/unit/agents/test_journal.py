@@ -56,6 +56,28 @@ def test_the_boot_of_the_host_has_the_name_that_earlier_versions_read_and_wrote(
     assert [one.started.host_boot_id for one in unended([line])] == [BOOT]
 
 
+def test_lines_of_earlier_versions_which_call_the_number_of_an_attempt_its_fence_are_read() -> None:
+    task = {"task_id": str(UUID(int=3)), "at": "2026-11-29T10:00:00Z"}
+    started = {
+        **task,
+        "event": "started",
+        "fence": 2,
+        "attempt": 2,
+        "work_type": "echo",
+        "boot_id": BOOT,
+        "agent_pid": 1,
+        "trace_id": str(UUID(int=4)),
+        "request_id": str(UUID(int=5)),
+    }
+    process = {**task, "event": "process", "fence": 2, "pid": 100, "start_ticks": 5}
+    ended = {**task, "event": "ended", "fence": 2, "status": "completed"}
+    lines = [json.dumps(line).encode() for line in (started, process, ended)]
+
+    [left] = unended(lines[:2])
+    assert (left.started.attempt, [one.pid for one in left.processes]) == (2, [100])
+    assert unended(lines) == []
+
+
 def test_every_line_is_with_the_system_when_the_call_returns(tmp_path: Path) -> None:
     path, grant = tmp_path / "journal.jsonl", make_grant()
     with open_journal(path) as journal:

@@ -8,7 +8,7 @@ import pytest
 
 from agents.disk.spool import Spool, SpoolFull
 from agents.disk.spool_aside import ASIDE
-from agents.disk.spool_lines import Key, WrittenResult
+from agents.disk.spool_lines import Key, WrittenResult, meaning_of
 from agents.executors.base import Outcome
 from agents.work.results import work_result
 from common.messages import GrantedTask, ResultStatus, WorkRequest
@@ -229,3 +229,10 @@ def test_a_disk_that_takes_nothing_is_told_for_each_result(tmp_path: Path) -> No
     (tmp_path / "spool").write_text("in the way")
 
     assert all(isinstance(outcome, OSError) for outcome in spool.keep([written(), written()]))
+
+
+def test_what_an_earlier_version_noted_as_stored_is_read() -> None:
+    task_id = uuid4()
+    line = f'{{"action":"stored","results":[{{"task_id":"{task_id}","fence":3}}]}}'
+
+    assert meaning_of(line.encode()) == [Key(task_id, 3)]

@@ -44,8 +44,9 @@ STATEMENTS = (
     "ALTER TABLE stopping ALTER COLUMN attempt TYPE smallint",
     # Orders to stop an attempt that wait to be sent.
     """
-    UPDATE outbox SET body = (body - 'fence') || jsonb_build_object('attempt', body->'fence')
-     WHERE body ? 'fence'
+    UPDATE outbox
+       SET body = jsonb_set(body #- '{payload,order,fence}', '{payload,order,attempt}', body #> '{payload,order,fence}')
+     WHERE body #> '{payload,order}' ? 'fence'
     """,
 )
 
