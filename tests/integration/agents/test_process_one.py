@@ -41,11 +41,15 @@ class Container:
     @property
     def command(self) -> psutil.Process:
         """The agent itself, which process 1 has started."""
-        return self.one.children()[0]
+        return self._children()[0]
 
     @property
     def orphans(self) -> list[psutil.Process]:
-        return self.one.children()[1:]
+        return self._children()[1:]
+
+    def _children(self) -> list[psutil.Process]:
+        """Return the children of process 1, the oldest first; the ids of processes begin anew at 32,768."""
+        return sorted(self.one.children(), key=lambda child: float(child.create_time()))
 
     def is_clean(self) -> bool:
         return self.processes == self.own and len(self.own) == 3
