@@ -48,14 +48,20 @@ class Batcher(Generic[Item, Result]):
     """Calls `handle` with all the items that arrived while the last call ran, at most `limit` of them.
 
     `handle` returns one result per item, in the same order; a result that is an exception is raised to the caller of
-    that item only, and an exception that `handle` raises reaches every caller of the batch.
+    that item only, and an exception that `handle` raises reaches every caller of the batch. `gather`: how long items
+    gather after a batch of several.
     """
 
     def __init__(
-        self, handle: Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]], *, limit: int
+        self,
+        handle: Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]],
+        *,
+        limit: int,
+        gather: timedelta = AT_ONCE,
     ) -> None:
         self._handle = handle
         self._limit = limit
+        self._gather = gather
         self._waiting: deque[tuple[Item, asyncio.Future[Result] | _Together[Result]]] = deque()
         self._due = asyncio.Event()
         self._patience: asyncio.TimerHandle | None = None
@@ -121,6 +127,8 @@ class Batcher(Generic[Item, Result]):
             wanted = [(item, done) for item, done in batch if not done.done()]
             if wanted:
                 await self._settle(wanted)
+            if self._gather and len(batch) > 1 and len(self._waiting) < self._limit:
+                await asyncio.sleep(self._gather.total_seconds())
 
     def _end_patience(self) -> None:
         if self._patience is not None:

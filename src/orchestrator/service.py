@@ -43,6 +43,9 @@ from orchestrator.why.model import Explanation
 from orchestrator.why.service import WhyService
 
 log = logging.getLogger(__name__)
+# How long dispatches gather while there are several at the same time. Each statement holds the head of the events until
+# its commit, so fewer and larger ones are faster, the more so with several orchestrators.
+GATHER = timedelta(milliseconds=2)
 
 
 class WorkOptions(TypedDict, total=False):
@@ -94,7 +97,9 @@ class OrchestratorService:
         self._why = why
         self._policy = policy
         self._giver = giver
-        self._dispatches: Batcher[NewTask, Identity] = Batcher(self._store, limit=settings.dispatch_batch)
+        self._dispatches: Batcher[NewTask, Identity] = Batcher(
+            self._store, limit=settings.dispatch_batch, gather=GATHER
+        )
         self._stack = AsyncExitStack()
 
     async def connect(self) -> None:

@@ -31,6 +31,27 @@ async def test_what_arrives_while_a_batch_is_handled_is_the_next_batch() -> None
     assert batches == [[1], [2, 3, 4]]
 
 
+async def test_items_gather_after_a_batch_of_several_and_one_that_is_alone_never_waits() -> None:
+    batches: list[list[int]] = []
+
+    async def note(items: Sequence[int]) -> Sequence[int]:
+        batches.append(list(items))
+        return items
+
+    async with Batcher(note, limit=10, gather=timedelta(seconds=0.05)) as batcher:
+        await batcher.submit_all([1, 2])
+        first = asyncio.create_task(batcher.submit(3))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await asyncio.gather(first, batcher.submit(4))
+    assert batches == [[1, 2], [3, 4]]
+
+    async with Batcher(note, limit=10, gather=timedelta(hours=1)) as batcher:
+        await batcher.submit(5)
+        await batcher.submit(6)
+    assert batches[2:] == [[5], [6]]
+
+
 async def test_a_batch_is_never_larger_than_its_limit() -> None:
     sizes: list[int] = []
 
