@@ -1,7 +1,6 @@
 """Fixtures of all tests: one RabbitMQ, one PostgreSQL and one directory for the whole run."""
 
 import asyncio
-import gc
 import hashlib
 import os
 from collections import Counter, defaultdict
@@ -9,7 +8,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
-from common.garbage import look_rarely
+from common.garbage import keep_all, look_rarely
 from tests.services import run, shared
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq import start_rabbitmq
@@ -113,15 +112,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.collect()
-    gc.freeze()
+    """Never look for garbage among the tests themselves."""
+    keep_all()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish() -> None:
-    """Look for garbage once: pytest looks five times for what was never awaited or closed."""
-    gc.collect()
-    gc.freeze()
+    """Look for garbage once: after this, pytest looks five times for objects that no test awaited or closed."""
+    keep_all()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -19,11 +19,11 @@ from agents.contact.resources import ResourceMonitor
 from agents.disk.spool_lines import Key
 from agents.identity.registration import AgentRefused
 from agents.recovery import LateRecovery
-from agents.work.availability import Availability
-from agents.work.handover import Handover
-from agents.work.intake import Intake
-from agents.work.renew import LeaseRenewer
-from agents.work.slots import Slots
+from agents.tasks.availability import Availability
+from agents.tasks.handover import Handover
+from agents.tasks.intake import Intake
+from agents.tasks.renew import LeaseRenewer
+from agents.tasks.slots import Slots
 from common.messages import AgentStatus
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from agents.disk.spool import Spool
 from agents.disk.spool_lines import Key, WrittenResult
 from agents.executors.base import Outcome
 from agents.processes.orphans import end_orphans
-from agents.work.availability import Availability
-from agents.work.handover import Handover
-from agents.work.results import work_result
+from agents.tasks.availability import Availability
+from agents.tasks.handover import Handover
+from agents.tasks.results import work_result
 from common.errors import ErrorCode
 from common.messages import GrantedTask, ResultStatus, WorkRequest
 

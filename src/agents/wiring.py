@@ -37,12 +37,12 @@ from agents.processes.life import Fate, fate_of, host_boot_id
 from agents.recovery import LateRecovery, recover
 from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings
-from agents.work.availability import Availability
-from agents.work.handover import Handover
-from agents.work.intake import Asked, Intake
-from agents.work.renew import LeaseRenewer
-from agents.work.runner import Runner
-from agents.work.slots import Slots
+from agents.tasks.availability import Availability
+from agents.tasks.handover import Handover
+from agents.tasks.intake import Asked, Intake
+from agents.tasks.renew import LeaseRenewer
+from agents.tasks.runner import Runner
+from agents.tasks.slots import Slots
 from common.broker.base import Broker
 from common.broker.topology import work_queue
 from common.clock import Clock, SystemClock

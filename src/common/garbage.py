@@ -17,8 +17,13 @@ def look_rarely() -> None:
     gc.set_threshold(*THRESHOLDS)
 
 
-async def settle(started: asyncio.Event) -> None:
-    """Once a program has started, never look again at what has come with the start."""
-    await started.wait()
+def keep_all() -> None:
+    """Look once, and never again at the objects that are left."""
     gc.collect()
     gc.freeze()
+
+
+async def settle(started: asyncio.Event) -> None:
+    """Once a program has started, never look again at the objects that have come with the start."""
+    await started.wait()
+    keep_all()

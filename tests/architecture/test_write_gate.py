@@ -113,4 +113,4 @@ def _near() -> list[Module]:
 
 def _is_passage(module: Module, node: ast.Attribute) -> bool:
     """Say whether this is the runner's call of what the gate let through, which is no executor."""
-    return module.path == "src/agents/work/runner.py" and ast.unparse(node) == "passage.execute"
+    return module.path == "src/agents/tasks/runner.py" and ast.unparse(node) == "passage.execute"

@@ -16,7 +16,7 @@ from agents.link import reporter
 from agents.over_http.leases import RENEWAL_PATIENCE
 from agents.processes import deadlines
 from agents.settings import AgentSettings
-from agents.work.renew import REPEATED_AFTER, LeaseRenewer
+from agents.tasks.renew import REPEATED_AFTER, LeaseRenewer
 from common import loop, postgres
 from common.broker import rabbitmq, rabbitmq_connection
 from common.broker.base import Broker, BrokerUnavailable
@@ -61,7 +61,7 @@ def lost_agent() -> str:
     first, last = _first_retry()
     return _table(
         Step(-beat, 0, "The last heartbeat.", "`[agent] heartbeat_seconds`"),
-        Step(-renewal, 0, "The last renewal that is answered.", "a third of `lease_seconds`; `agents/work/renew.py`"),
+        Step(-renewal, 0, "The last renewal that is answered.", "a third of `lease_seconds`; `agents/tasks/renew.py`"),
         Step(
             0,
             offline + SECOND.total_seconds(),
@@ -106,7 +106,7 @@ def agent_cut_off() -> str:
         Step(
             *lease.since(lease.stop),
             "Work gets SIGTERM.",
-            "`lease_seconds`, `[agent] kill_grace_seconds`; `agents/work/renew.py`",
+            "`lease_seconds`, `[agent] kill_grace_seconds`; `agents/tasks/renew.py`",
         ),
         Step(*lease.since(lease.kill), "Work gets SIGKILL.", "the same"),
         Step(
@@ -151,7 +151,7 @@ def lost_broker() -> str:
         Step(
             *lease.since(lease.stop),
             "Work that runs gets SIGTERM; its result goes to the spool.",
-            "`agents/work/renew.py`",
+            "`agents/tasks/renew.py`",
         ),
         Step(*lease.since(lease.kill), "Work that still runs gets SIGKILL.", "the same"),
         Step(

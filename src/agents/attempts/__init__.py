@@ -1,1 +1,1 @@
-"""One attempt at a task: which ones this agent owns, the order to stop one, and its workspace."""
+"""Attempts that this agent owns: the order to stop one, and its workspace."""

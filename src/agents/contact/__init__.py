@@ -1,1 +1,1 @@
-"""What the agent and the orchestrator say besides work: heartbeats, orders, and whether anything comes back."""
+"""Heartbeats of the agent, orders of the orchestrator, and a watch for silence between the two."""

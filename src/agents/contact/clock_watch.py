@@ -9,7 +9,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from agents.work.availability import Availability
+from agents.tasks.availability import Availability
 from common.clock import Clock
 
 log = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from agents.contact.hearing import Hearing
 from agents.gate.trust import Trust
 from agents.link.listening import Listener
 from agents.link.unreadable import Undertaker
-from agents.work.availability import Availability
-from agents.work.handover import Handover
-from agents.work.renew import LeaseRenewer
-from agents.work.slots import Slots
+from agents.tasks.availability import Availability
+from agents.tasks.handover import Handover
+from agents.tasks.renew import LeaseRenewer
+from agents.tasks.slots import Slots
 from common.broker.base import Broker
 from common.broker.topology import control_queue
 from common.clock import Clock

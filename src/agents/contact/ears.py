@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from agents.contact.hearing import Hearing
-from agents.work.availability import Availability
+from agents.tasks.availability import Availability
 from common.broker.base import Broker
 from common.clock import Clock
 from common.errors import StartupRefused

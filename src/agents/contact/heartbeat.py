@@ -12,8 +12,8 @@ from agents.contact.resources import ResourceMonitor
 from agents.gate.trust import Trust
 from agents.identity.registration import Identity
 from agents.link.replies import reply
-from agents.work.availability import Availability
-from agents.work.slots import Slots
+from agents.tasks.availability import Availability
+from agents.tasks.slots import Slots
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.topology import HEARTBEATS
 from common.clock import Clock

@@ -1,1 +1,1 @@
-"""What the agent keeps on its disk: the journal of attempts, and the spool of results until they are stored."""
+"""Files of the agent: the journal of attempts, and the spool of results until the ledger has them."""

@@ -1,1 +1,1 @@
-"""What may run on this host: trusted keys, signatures of grants, and the one way to an executor."""
+"""Checks before work runs on this host: trusted keys, signatures of grants, and the one way to an executor."""

@@ -1,1 +1,1 @@
-"""Who this agent is, and what it proves that with."""
+"""The identity of the agent, its credential, and the secrets that it needs itself."""

@@ -1,1 +1,1 @@
-"""How messages leave this agent and come in."""
+"""Messages of the agent, as they leave and as they come in."""

@@ -1,1 +1,1 @@
-"""What a task writes, and how far it is, on the way to the orchestrator."""
+"""Output and progress of a task, on their way to the orchestrator."""

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # How much of a lease may have passed when the agent gets the job; more, and it is renewed first.
 FRESH = 0.1
-# `agents.work.renew` waits for a sixth of the lease, and must get what was answered by then.
+# `agents.tasks.renew` waits for a sixth of the lease, and must get what was answered by then.
 RENEWAL_PATIENCE = 1 / 8
 
 

@@ -32,7 +32,7 @@ class Changes:
         self.events: list[NewEvent] = []
         self.ended: list[Task] = []
         self.stopped: list[tuple[UUID, int, UUID]] = []
-        self.stops: list[End] = []
+        self.stop_reports: list[End] = []
         self.letters: list[NewLetter] = []
         self.outcomes: dict[UUID, list[Outcome]] = {}
 
@@ -63,7 +63,7 @@ class Changes:
     async def write(self, db: Connection, *, breaker: BreakerPolicy) -> bool:
         """Write everything, the events last; say whether tasks wait now that may be given, or orders to be sent."""
         await queries.end(db, self.ends)
-        await queries.stopped(db, self.stops)
+        await queries.report_stopped(db, self.stop_reports)
         await queries.requeue(db, self.requeued)
         keys = Keys.of(self.ended) | await admission.stopped(db, self.stopped)
         await admission.admit(db, keys)

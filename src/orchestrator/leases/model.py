@@ -56,7 +56,7 @@ class Leased:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How an attempt ended, for its row and, where `status` is given, for its task.
+    """How an attempt ended; `status` is that of its task, None for a task that waits again or was cancelled before.
 
     `counts`: whether the attempt was a start of the work.
     """

@@ -96,8 +96,8 @@ END = """
      WHERE task.task_id = new.task_id AND task.attempt = new.attempt AND coalesce(task.status = 'running', false)
 """
 
-# What was cancelled while it ran has ended already; its agent says what it stopped.
-STOPPED = """
+# A cancel ends a task before its agent has stopped the work; how much the work had written is known after that.
+REPORT_STOPPED = """
     UPDATE task SET output_bytes = new.output_bytes, output_dropped = new.output_dropped
       FROM unnest($1::uuid[], $2::smallint[], $3::jsonb[], $4::jsonb[])
              AS new (task_id, attempt, output_bytes, output_dropped)
@@ -216,11 +216,11 @@ async def end(db: Connection, ends: Sequence[End]) -> None:
     )
 
 
-async def stopped(db: Connection, ends: Sequence[End]) -> None:
+async def report_stopped(db: Connection, ends: Sequence[End]) -> None:
     """Note how much the attempts had written that were cancelled while they ran."""
     if ends:
         await db.execute(
-            STOPPED,
+            REPORT_STOPPED,
             [item.task_id for item in ends],
             [item.attempt for item in ends],
             [item.output_bytes for item in ends],

@@ -51,7 +51,7 @@ from orchestrator.tasks.service import TaskService
 
 log = logging.getLogger(__name__)
 
-# What is the same in the same result: task, attempt, agent.
+# Two results are the same if they are of the same attempt of a task, by the same agent.
 ResultKey = tuple[UUID, int, UUID]
 
 
@@ -214,7 +214,7 @@ class LeaseService:
                 changes.requeue(task, end, at, is_repeated=is_repeated and not counts)
             case Stopped():
                 end = End.of(result, None)
-                changes.stops.append(end)
+                changes.stop_reports.append(end)
                 changes.events.append(told.stopped(task, result, end))
             case Duplicate():
                 log.info("result.duplicate", extra={"task_id": task.task_id, "agent_id": result.agent_id})

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from common.messages import AgentStatus, ResultStatus
+from common.messages import AgentStatus, Credit, ResultStatus
 from common.rest.why import BlockerKind
 from orchestrator.database.pool import Pool
 from orchestrator.leases.service import LeaseService
@@ -85,6 +85,30 @@ async def test_slots_are_counted_by_the_leases(
     await claimed(pool, busy[1], agent_id)
 
     assert "runs 2 of 2" in (await blockers(why, waiting))[BlockerKind.SLOTS_BUSY].message
+
+
+async def test_an_agent_that_asks_for_no_work_has_no_room_and_one_over_http_asks_for_each_task(
+    why: WhyService, tasks: TaskService, registry: RegistryService
+) -> None:
+    starting, session = uuid4(), uuid4()
+    task_id = await dispatched(tasks)
+    await registry.record(
+        [make_heartbeat(starting, boot_id=session, credit=Credit(session=session, number=1, limit=0))]
+    )
+
+    assert list(await blockers(why, task_id)) == [BlockerKind.AGENT_NOT_ASKING, BlockerKind.QUEUED]
+    [found] = await why.capacity({}, agent_type=None, work_type=None)
+    assert (found.free_slots, [reason[:25] for reason in found.reasons]) == (0, ["takes no work just now: i"])
+
+    await registry.record(
+        [make_heartbeat(starting, boot_id=session, credit=Credit(session=session, number=2, limit=1))]
+    )
+    assert list(await blockers(why, task_id)) == [BlockerKind.QUEUED]
+    [found] = await why.capacity({}, agent_type=None, work_type=None)
+    assert (found.free_slots, list(found.reasons)) == (1, [])
+
+    await registry.record([make_heartbeat()])
+    assert sorted(one.free_slots for one in await why.capacity({}, agent_type=None, work_type=None)) == [1, 2]
 
 
 @pytest.mark.parametrize("status", [AgentStatus.OFFLINE, AgentStatus.DRAINING])

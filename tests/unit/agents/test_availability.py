@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agents.work.availability import Availability, time_left
+from agents.tasks.availability import Availability, time_left
 from tests.eventually import eventually
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

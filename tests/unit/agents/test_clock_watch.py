@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from agents.contact.clock_watch import ClockWatch
-from agents.work.availability import Availability
+from agents.tasks.availability import Availability
 from tests.fakes.clock import FakeClock
 
 SKEW = timedelta(minutes=5)

@@ -13,8 +13,8 @@ import pytest
 from agents.disk.spool import Spool
 from agents.disk.spool_lines import Key, WrittenResult
 from agents.link.reporter import Reporter
-from agents.work import handover as handing_over
-from agents.work.handover import Handover
+from agents.tasks import handover as handing_over
+from agents.tasks.handover import Handover
 from common.broker.base import Outgoing
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES

@@ -20,11 +20,11 @@ from agents.gate.signature_check import SignatureCheck
 from agents.gate.trust import TRUST_FILE, Trust
 from agents.link.reporter import Reporter
 from agents.link.unreadable import Undertaker
-from agents.work import intake as intake_module
-from agents.work.availability import Availability
-from agents.work.handover import Handover
-from agents.work.intake import Intake
-from agents.work.slots import Slots
+from agents.tasks import intake as intake_module
+from agents.tasks.availability import Availability
+from agents.tasks.handover import Handover
+from agents.tasks.intake import Intake
+from agents.tasks.slots import Slots
 from common.broker.base import Outgoing
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES, work_address, work_queue

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from agents.attempts.owned import Attempt, Attempts
 from agents.attempts.stopping import StopReason
 from agents.processes.deadlines import Deadlines
-from agents.work.renew import LeaseRenewer
+from agents.tasks.renew import LeaseRenewer
 from common.broker.base import BrokerUnavailable, Outgoing
 from common.broker.memory import MemoryBroker
 from common.clock import SystemClock

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from agents.executors.base import Outcome
-from agents.work.results import work_result
+from agents.tasks.results import work_result
 from common.errors import ErrorCode
 from common.messages import LONGEST_MESSAGE, ResultStatus
 from common.protocol import UnreadableMessage, decode, encode

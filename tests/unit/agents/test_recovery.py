@@ -17,8 +17,8 @@ from agents.disk.spool_lines import Key
 from agents.link.reporter import Reporter
 from agents.processes.life import host_boot_id
 from agents.recovery import LateRecovery, recover
-from agents.work.availability import Availability
-from agents.work.handover import Handover
+from agents.tasks.availability import Availability
+from agents.tasks.handover import Handover
 from common.broker.memory import MemoryBroker
 from common.broker.topology import REPLY_QUEUES
 from common.clock import SystemClock

@@ -28,10 +28,10 @@ from agents.output.progress_file import ProgressFiles
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keeper, Keepers
 from agents.processes.table import look_at
-from agents.work.availability import Availability
-from agents.work.handover import Handover
-from agents.work.runner import Runner
-from agents.work.slots import Slots
+from agents.tasks.availability import Availability
+from agents.tasks.handover import Handover
+from agents.tasks.runner import Runner
+from agents.tasks.slots import Slots
 from common.broker.memory import MemoryBroker
 from common.broker.topology import PROGRESS, REPLY_QUEUES, RESULTS
 from common.clock import SystemClock

@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 
 from agents.attempts.owned import Attempt
-from agents.work import slots as slots_module
-from agents.work.availability import Availability
-from agents.work.slots import Slots
+from agents.tasks import slots as slots_module
+from agents.tasks.availability import Availability
+from agents.tasks.slots import Slots
 from tests.factories import make_grant
 from tests.fakes.clock import FakeClock
 

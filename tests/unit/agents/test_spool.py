@@ -10,7 +10,7 @@ from agents.disk.spool import Spool, SpoolFull
 from agents.disk.spool_aside import ASIDE
 from agents.disk.spool_lines import Key, WrittenResult, meaning_of
 from agents.executors.base import Outcome
-from agents.work.results import work_result
+from agents.tasks.results import work_result
 from common.messages import GrantedTask, ResultStatus, WorkRequest
 from common.protocol import WorkResultEnvelope
 

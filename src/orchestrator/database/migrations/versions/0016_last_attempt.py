@@ -1,4 +1,4 @@
-"""The last attempt of a task is told by the task's own row; only earlier ones have a row of their own.
+"""The row of a task holds its last attempt; earlier attempts have rows of their own.
 
 Not beside the old program: stop every orchestrator first. It takes as long as it takes to rewrite the tasks that have
 an attempt.
@@ -49,6 +49,8 @@ STATEMENTS = (
     """,
     "DROP INDEX attempt_one_open_for_a_task",
     "DROP INDEX attempt_open_claim",
+    # Refusals are looked up by their task.
+    "DROP INDEX attempt_unstarted",
     # What an agent runs, by the claim that a task has then.
     "CREATE INDEX task_held ON task (agent_id) WHERE claim_id IS NOT NULL",
     # Every attempt, as if each had a row.

@@ -19,10 +19,10 @@ from agents.disk.spool_lines import Key, WrittenResult
 from agents.gate.signature_check import SignatureCheck
 from agents.link.listening import Listener
 from agents.link.unreadable import Undertaker
-from agents.work.availability import Availability
-from agents.work.handover import Handover
-from agents.work.results import handed_back
-from agents.work.slots import Slots
+from agents.tasks.availability import Availability
+from agents.tasks.handover import Handover
+from agents.tasks.results import handed_back
+from agents.tasks.slots import Slots
 from common.broker.base import Broker, Queue
 from common.clock import Clock
 from common.loop import Health, Wake

@@ -26,9 +26,9 @@ from agents.processes.keepers import Keeper, Keepers
 from agents.processes.programs import Programs
 from agents.processes.table import ATTEMPT_VARIABLE, TASK_VARIABLE
 from agents.secrets.resolve import Secrets
-from agents.work.handover import Handover
-from agents.work.results import as_reported, work_result
-from agents.work.slots import Slots
+from agents.tasks.handover import Handover
+from agents.tasks.results import as_reported, work_result
+from agents.tasks.slots import Slots
 from common.broker.topology import PROGRESS, RESULTS
 from common.clock import Clock
 from common.errors import ErrorCode

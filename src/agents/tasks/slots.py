@@ -10,7 +10,7 @@ from collections import OrderedDict
 from uuid import UUID
 
 from agents.attempts.owned import Attempt
-from agents.work.availability import Availability
+from agents.tasks.availability import Availability
 from common.clock import Clock
 from common.loop import Wake
 from common.messages import Credit, GrantedTask

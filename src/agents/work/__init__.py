@@ -1,1 +1,0 @@
-"""From credit to result: slots, intake, running, leases, and handing results over."""
