@@ -19,6 +19,7 @@ from orchestrator.leases.rules import Attempt
 from orchestrator.output.model import NewChunk
 from orchestrator.registry.model import Room
 from orchestrator.registry.queries import rooms_of
+from orchestrator.tasks.attempts import attempt_of
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 
@@ -30,7 +31,7 @@ REPORTED = f"""
            coalesce(agent.failures_in_row > 0, false) AS by_failing
       FROM unnest($1::uuid[], $2::smallint[]) AS wanted (task_id, number)
       JOIN task ON task.task_id = wanted.task_id
-      JOIN attempt AS tried ON tried.task_id = wanted.task_id AND tried.number = wanted.number
+     CROSS JOIN {attempt_of("wanted.task_id", "wanted.number")} AS tried
       LEFT JOIN agent ON agent.agent_id = tried.agent_id
 """  # noqa: S608 - constants only
 
@@ -58,7 +59,7 @@ FINISH = (
            SET status = held.status, claim_id = NULL, lease_expires_at = NULL, output = held.output,
                error_message = held.error_message, error_code = held.error_code, exit_code = held.exit_code,
                duration_ms = held.duration_ms, artifacts_path = held.artifacts_path, result = held.result,
-               output_bytes = held.output_bytes, output_dropped = held.output_dropped,
+               output_bytes = held.output_bytes, output_dropped = held.output_dropped, outcome = held.status,
                finished_at = now(), updated_at = now()
           FROM held
          WHERE task.task_id = held.task_id

@@ -13,6 +13,7 @@ from orchestrator.leases.model import Asker, End
 from orchestrator.leases.rules import Attempt
 from orchestrator.registry.model import Room
 from orchestrator.registry.queries import ROOM, ROOM_COLUMNS, rooms_of
+from orchestrator.tasks.attempts import attempt_of
 from orchestrator.tasks.columns import COLUMNS
 from orchestrator.tasks.model import Task
 
@@ -59,7 +60,7 @@ LEASE = (
                lease_expires_at = now() + held.lease, attempt = task.attempt + 1,
                started_at = now(), updated_at = now(), progress = '', output = '', not_before = NULL,
                error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL, result = NULL,
-               output_bytes = NULL, output_dropped = NULL, lost = false
+               output_bytes = NULL, output_dropped = NULL, outcome = NULL
           FROM held
           JOIN credited USING (agent_id)
          WHERE task.task_id = held.task_id AND task.agent_type = credited.agent_type
@@ -70,16 +71,16 @@ LEASE = (
 )
 
 
-ATTEMPTS = """
+ATTEMPTS = f"""
     SELECT a.task_id, a.number, a.agent_id, a.outcome, a.output_bytes,
            agent_may_work(a.agent_id) = 'shut_out' AS by_shut_out, coalesce(g.failures_in_row > 0, false) AS by_failing,
            EXISTS (SELECT FROM earlier_attempt earlier
                     WHERE earlier.task_id = a.task_id AND earlier.agent_id = a.agent_id AND earlier.number < a.number
                       AND NOT earlier.started AND earlier.error_code <> 5002) AS refused_before
-      FROM attempt a
-      JOIN unnest($1::uuid[], $2::smallint[]) AS wanted (task_id, number) USING (task_id, number)
+      FROM unnest($1::uuid[], $2::smallint[]) AS wanted (task_id, number)
+     CROSS JOIN {attempt_of("wanted.task_id", "wanted.number")} AS a
       LEFT JOIN agent g ON g.agent_id = a.agent_id
-"""
+"""  # noqa: S608 - constants only
 
 
 END = """
@@ -87,7 +88,7 @@ END = """
        SET status = new.status, claim_id = NULL, lease_expires_at = NULL, output = new.output,
            error_message = new.error_message, error_code = new.error_code, exit_code = new.exit_code,
            duration_ms = new.duration_ms, artifacts_path = new.artifacts_path, result = new.result,
-           output_bytes = new.output_bytes, output_dropped = new.output_dropped, lost = new.outcome = 'lost',
+           output_bytes = new.output_bytes, output_dropped = new.output_dropped, outcome = new.outcome,
            finished_at = now(), updated_at = now()
       FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[],
                   $8::int[], $9::bigint[], $10::text[], $11::jsonb[], $12::jsonb[], $13::jsonb[])

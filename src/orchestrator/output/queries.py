@@ -6,25 +6,29 @@ from uuid import UUID
 from common.messages import Stream
 from orchestrator.database.pool import Connection
 from orchestrator.output.model import NewChunk, StoredChunk
+from orchestrator.tasks.attempts import attempt_of
 
 # A piece that arrives again is the same row; a piece of another agent joins no attempt.
-STORE = """
-    WITH stored AS (
-        INSERT INTO output_chunk (task_id, attempt, stream, byte_offset, number, size, text)
-        SELECT new.task_id, new.attempt, new.stream, new.byte_offset, new.number, octet_length(new.text), new.text
+STORE = f"""
+    WITH own AS MATERIALIZED (
+        SELECT new.*
           FROM unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::text[], $5::bigint[], $6::int[], $7::text[])
                  AS new (task_id, attempt, agent_id, stream, byte_offset, number, text)
-          JOIN attempt a ON a.task_id = new.task_id AND a.number = new.attempt AND a.agent_id = new.agent_id
-         WHERE new.text <> ''
+         CROSS JOIN {attempt_of("new.task_id", "new.attempt")} AS of_agent
+         WHERE new.text <> '' AND of_agent.agent_id = new.agent_id
+    ), stored AS (
+        INSERT INTO output_chunk (task_id, attempt, stream, byte_offset, number, size, text)
+        SELECT task_id, attempt, stream, byte_offset, number, octet_length(text), text
+          FROM own
             ON CONFLICT DO NOTHING
      RETURNING task_id, attempt, stream, byte_offset, number, encode(sha256(convert_to(text, 'UTF8')), 'hex') AS digest
     )
     SELECT s.task_id, t.trace_id, t.request_id, a.agent_id, s.attempt, s.number, s.stream, s.byte_offset, s.digest
       FROM stored s
       JOIN task t USING (task_id)
-      JOIN attempt a ON a.task_id = s.task_id AND a.number = s.attempt
+      JOIN (SELECT DISTINCT task_id, attempt, agent_id FROM own) AS a ON a.task_id = s.task_id AND a.attempt = s.attempt
      ORDER BY s.task_id, s.attempt, s.number
-"""
+"""  # noqa: S608 - constants only
 
 # A piece holds at most 256 KiB, so those before the bound cannot reach into the page.
 READ = """

@@ -107,6 +107,7 @@ LAST_ENDED = f"""
 CANCEL = """
     UPDATE task
        SET status = 'cancelled', claim_id = NULL, lease_expires_at = NULL, finished_at = now(), updated_at = now(),
+           outcome = CASE WHEN status = 'running' THEN 'cancelled' END,
            duration_ms = CASE WHEN status = 'running'
                               THEN greatest(0, extract(epoch FROM now() - started_at) * 1000)::bigint END
      WHERE task_id = ANY($1::uuid[]) AND status IN ('awaiting_approval', 'pending', 'running')

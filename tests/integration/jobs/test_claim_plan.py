@@ -11,9 +11,10 @@ import pytest
 
 from orchestrator.database.pool import Connection, Pool, open_pool
 from orchestrator.jobs import queries
+from orchestrator.leases import finish_queries, waiting_queries
 from orchestrator.leases import queries as leases
-from orchestrator.leases import waiting_queries
 from orchestrator.leases.model import Asker, Line
+from orchestrator.output import queries as output
 from orchestrator.registry import queries as registry
 from orchestrator.tasks import queries as tasks
 from tests.factories import make_heartbeat
@@ -103,7 +104,7 @@ async def test_a_claim_uses_the_index_made_for_it_and_never_reads_the_whole_tabl
 
 
 @pytest.mark.parametrize("backlog", [ANALYZED], indirect=True)
-@pytest.mark.parametrize("statement", ["HELD", "RENEW", "END", "REQUEUE", "REST"])
+@pytest.mark.parametrize("statement", ["HELD", "RENEW", "END", "REQUEUE", "REST", "REPORTED", "ATTEMPTS", "OUTPUT"])
 async def test_what_runs_is_found_by_its_id_however_much_began_since_the_planner_last_looked(
     backlog: Pool, statement: str
 ) -> None:
@@ -127,8 +128,13 @@ async def test_what_runs_is_found_by_its_id_however_much_began_since_the_planner
             "END": (leases.END, (some, attempts, ["completed"] * AT_ONCE, texts, texts, *[nothing] * 8)),
             "REQUEUE": (leases.REQUEUE, (some, attempts, texts, *[nothing] * 6, [True] * AT_ONCE, nothing)),
             "REST": (waiting_queries.REST, (some, [lease] * AT_ONCE)),
+            "REPORTED": (finish_queries.REPORTED, (some, attempts)),
+            "ATTEMPTS": (leases.ATTEMPTS, (some, attempts)),
+            "OUTPUT": (output.STORE, (some, attempts, agents, ["stdout"] * AT_ONCE, attempts, attempts, texts)),
         }[statement]
         answer = await db.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments)
-    used = {node["Index Name"] for node in nodes(json.loads(answer)[0]["Plan"]) if "Index Name" in node}
+    plan = list(nodes(json.loads(answer)[0]["Plan"]))
+    used = {node["Index Name"] for node in plan if "Index Name" in node}
     assert used
     assert "task_leases" not in used
+    assert not [node for node in plan if node["Node Type"] == "Seq Scan" and node["Relation Name"] == "task"]

@@ -20,17 +20,17 @@ IS_LAST = """
 
 STATEMENTS = (
     "SET LOCAL lock_timeout = '3s'",
-    # `lost`: it failed because its agent stopped renewing.
+    # `outcome` is that of the last attempt once that has ended; a task that waits has none.
     """
     ALTER TABLE task
         ADD COLUMN output_bytes jsonb,
         ADD COLUMN output_dropped jsonb,
-        ADD COLUMN lost boolean NOT NULL DEFAULT false
+        ADD COLUMN outcome text CHECK (outcome IN ('completed', 'failed', 'cancelled', 'lost'))
     """,
     f"""
     UPDATE task
        SET output_bytes = attempt.output_bytes, output_dropped = attempt.output_dropped,
-           lost = coalesce(attempt.outcome = 'lost', false)
+           outcome = attempt.outcome
       FROM attempt
      WHERE {IS_LAST}
     """,  # noqa: S608 - constants only
@@ -53,20 +53,17 @@ STATEMENTS = (
     "DROP INDEX attempt_unstarted",
     # What an agent runs, by the claim that a task has then.
     "CREATE INDEX task_held ON task (agent_id) WHERE claim_id IS NOT NULL",
-    # Every attempt, as if each had a row.
+    # Every attempt, as if each had a row. See `orchestrator.tasks.attempts` for how to look up many.
     """
     CREATE VIEW attempt AS
     SELECT task_id, number, agent_id, claim_id, started_at, ended_at, outcome, exit_code, error_code, error_message,
            duration_ms, output_bytes, output_dropped, started
       FROM earlier_attempt
      UNION ALL
-    SELECT task_id, attempt, agent_id, claim_id, started_at, finished_at,
-           CASE WHEN status = 'running' THEN NULL WHEN lost THEN 'lost' ELSE status END,
-           exit_code, error_code, error_message, duration_ms, output_bytes, output_dropped, true
+    SELECT task_id, attempt, agent_id, claim_id, started_at, finished_at, outcome, exit_code, error_code, error_message,
+           duration_ms, output_bytes, output_dropped, true
       FROM task
-     WHERE attempt > 0 AND NOT EXISTS (
-        SELECT FROM earlier_attempt AS earlier
-         WHERE earlier.task_id = task.task_id AND earlier.number = task.attempt)
+     WHERE status = 'running' OR outcome IS NOT NULL
     """,
 )
 
