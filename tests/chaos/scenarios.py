@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import aio_pika
+import httpx2
 from aio_pika.abc import AbstractChannel
 
 from common.broker.topology import work_address, work_queue
@@ -246,6 +247,8 @@ async def judged(world: World) -> Evidence:
 
 
 async def _post(world: World, path: str, body: Any) -> Any:
-    response = await world.http.post(world.urls[ORCHESTRATORS[0]] + path, json=body, timeout=10)
+    # Over a connection of its own: one that has been idle may be closed by the server while this is on its way.
+    async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
+        response = await http.post(world.urls[ORCHESTRATORS[0]] + path, json=body)
     response.raise_for_status()
     return response.json()

@@ -26,7 +26,7 @@ async def test_a_paused_agent_hands_back_what_comes_asks_for_no_more_and_comes_b
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent
 ) -> None:
     await start_agent(slots=1)
-    await orchestrator.order(pause(1.5))
+    await orchestrator.order(pause(3600))
     await beats_go_by(orchestrator)
     refused = await orchestrator.dispatch("echo", message="at once")
     later = await orchestrator.dispatch("echo", message="later")
@@ -36,6 +36,9 @@ async def test_a_paused_agent_hands_back_what_comes_asks_for_no_more_and_comes_b
 
     assert (result.error_code, result.retryable, result.started) == (ErrorCode.AGENT_UNAVAILABLE, True, False)
     assert orchestrator.waiting == [later]
+
+    await orchestrator.order(pause(0.5))
+
     assert (await orchestrator.ended(later)).status is ResultStatus.COMPLETED
 
 

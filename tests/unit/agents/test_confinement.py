@@ -70,11 +70,14 @@ async def enforcement(
 async def run(
     host: Enforcement, workspaces: Path, script: str, *, stop: StopSignal | None = None, **demanded: object
 ) -> tuple[Outcome, str]:
-    """Run a script that these walls are demanded for; raises `CannotConfine` where there are none."""
-    output = bytearray()
+    """Run a script that these walls are demanded for; raises `CannotConfine` where there are none.
+
+    Return its outcome and what it wrote, its standard output first: the order between two pipes is left to chance.
+    """
+    output = {Stream.STDOUT: bytearray(), Stream.STDERR: bytearray()}
 
     async def write(stream: Stream, data: bytes) -> None:
-        output.extend(data)
+        output[stream].extend(data)
 
     enclosure = host.enclosure(Confinement.model_validate(demanded))
     workspace = workspaces / str(uuid4())
@@ -92,7 +95,8 @@ async def run(
             keepers=keepers,
             enclosure=enclosure,
         )
-        return await ShellExecutor().execute(Permitted(work), context), output.decode(errors="replace")
+        outcome = await ShellExecutor().execute(Permitted(work), context)
+    return outcome, b"".join(output.values()).decode(errors="replace")
 
 
 def python(code: str) -> str:
