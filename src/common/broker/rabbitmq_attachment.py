@@ -4,10 +4,15 @@ Acknowledgements of one turn of the event loop leave together: one frame settles
 """
 
 from collections.abc import Callable, Collection
+from functools import partial
 
-from common.broker.rabbitmq_frames import DELIVER, Delivered, ack_frame, read_delivered, requeue_frame
+from pamqp.commands import Basic
+from pamqp.frame import marshal
+
+from common.broker.rabbitmq_frames import DELIVER, Delivered, read_delivered
 from common.broker.rabbitmq_wire import Wire
 
+GIVE_BACK = partial(Basic.Nack, requeue=True)
 OnDelivery = Callable[["Attachment", Delivered, bytes, bytes], None]
 
 
@@ -53,21 +58,21 @@ class Attachment:
 
     def requeue(self, numbers: Collection[int]) -> None:
         """Give back deliveries that are held. Raises `BrokerUnavailable` when the connection is gone."""
-        self._wire.write(self._acknowledgements() + self._settled(numbers, requeue_frame))
+        self._wire.write(self._acknowledgements() + self._settled(numbers, GIVE_BACK))
 
     def _acknowledgements(self) -> bytes:
         acked, self._acked = self._acked, set()
-        return self._settled(acked, ack_frame)
+        return self._settled(acked, Basic.Ack)
 
-    def _settled(self, numbers: Collection[int], frame: Callable[..., bytes]) -> bytes:
-        """Return the frames that settle these; a batch that was taken from the front needs only one."""
+    def _settled(self, numbers: Collection[int], how: Callable[..., Basic.Ack | Basic.Nack]) -> bytes:
+        """Return the frames that acknowledge these, or give them back; a batch from the front needs only one."""
         front = 0
         for number in self._unsettled:
             if number not in numbers:
                 break
             front = number
-        frames = [frame(self._channel, front, multiple=True)] if front else []
-        frames += (frame(self._channel, number, multiple=False) for number in sorted(numbers) if number > front)
+        frames = [how(front, multiple=True)] if front else []
+        frames += (how(number) for number in sorted(numbers) if number > front)
         for number in numbers:
             del self._unsettled[number]
-        return b"".join(frames)
+        return b"".join(marshal(frame, self._channel) for frame in frames)

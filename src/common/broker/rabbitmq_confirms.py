@@ -5,27 +5,27 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
+from pamqp.commands import Basic
+
 from common.broker.base import Address, BrokerUnavailable
 from common.broker.rabbitmq_frames import (
     ACK,
+    METHOD_INDEX,
     NACK,
     RETURN,
-    Confirmed,
     content_frames,
     publish_method,
-    read_confirmed,
     read_properties,
 )
 from common.broker.rabbitmq_wire import Wire
 
 
 class Message(NamedTuple):
-    """A message in RabbitMQ's terms; `properties` as they stand in its header."""
+    """A message in RabbitMQ's terms."""
 
     address: Address
     body: bytes
-    message_id: str | None
-    properties: bytes
+    properties: Basic.Properties
 
 
 class Batch:
@@ -86,22 +86,22 @@ class ConfirmingChannel:
     def method(self, method: int, payload: bytes) -> bool:
         if method == RETURN:
             return True
-        self._settle(read_confirmed(payload), refused=method == NACK)
+        confirmed = Basic.Ack() if method == ACK else Basic.Nack()
+        confirmed.unmarshal(payload[METHOD_INDEX.size :])
+        self._settle(confirmed.delivery_tag, multiple=confirmed.multiple, refused=method == NACK)
         return False
 
     def content(self, header: bytes, body: bytes) -> None:
         """A message comes back that no queue takes; its confirm follows."""
         message_id = read_properties(header).message_id
         for batch, message in self._awaited.values():
-            if message.message_id == message_id and not any(message is known for known in batch.returned):
+            if message.properties.message_id == message_id and not any(message is known for known in batch.returned):
                 batch.returned.append(message)
                 return
 
-    def _settle(self, confirmed: Confirmed, *, refused: bool) -> None:
-        if not confirmed.multiple:
-            self._settle_one(confirmed.number, refused=refused)
-            return
-        for number in list(takewhile(lambda number: number <= confirmed.number, self._awaited)):
+    def _settle(self, last: int, *, multiple: bool, refused: bool) -> None:
+        numbers = list(takewhile(lambda number: number <= last, self._awaited)) if multiple else [last]
+        for number in numbers:
             self._settle_one(number, refused=refused)
 
     def _settle_one(self, number: int, *, refused: bool) -> None:

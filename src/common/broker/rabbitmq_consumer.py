@@ -220,7 +220,7 @@ class RabbitConsumer:
             user_id=self._publisher.user,
             headers=dict(dead_letter_headers(self._queue, reason)),
         )
-        return Message(Address(DEAD, ""), delivery.body, message_id, copied.marshal())
+        return Message(Address(DEAD, ""), delivery.body, copied)
 
     def _condemn(self, reason: str) -> None:
         if self._generation is not None:

@@ -1,7 +1,7 @@
-"""The few AMQP frames that every message costs, as bytes: 2.3.5 and 4.2 of the specification of AMQP 0-9-1.
+"""The AMQP frames that a message costs, as bytes: 2.3.5 and 4.2 of the specification of AMQP 0-9-1.
 
-The client library describes a frame field by field, which costs more than everything else that is done with a message.
-What is rare (a dead letter's headers, everything that is not listed here) stays with it.
+pamqp writes them. What a sender decides (routing key, properties) is read here: pamqp raises an error for text that is
+not UTF-8, and the connection of the reader would end with it.
 """
 
 from functools import lru_cache
@@ -9,7 +9,12 @@ from struct import Struct, error
 from typing import NamedTuple
 
 from pamqp import decode
+from pamqp.body import ContentBody
+from pamqp.commands import Basic
 from pamqp.common import FieldTable
+from pamqp.frame import marshal
+from pamqp.header import ContentHeader
+from pamqp.heartbeat import Heartbeat
 
 from common.broker.base import Address
 
@@ -17,23 +22,18 @@ METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 KINDS = frozenset((METHOD, HEADER, BODY, HEARTBEAT))
 HEAD = Struct(">BHI")
 END = 0xCE
-END_BYTE = b"\xce"
 # What surrounds the payload of a frame: its head and its end.
 OVERHEAD = HEAD.size + 1
-HEARTBEAT_FRAME = HEAD.pack(HEARTBEAT, 0, 0) + END_BYTE
+HEARTBEAT_FRAME = marshal(Heartbeat(), 0)
 
 PUBLISH, RETURN, DELIVER, ACK, NACK = ((60 << 16) | method for method in (40, 50, 60, 80, 120))
 CLOSE, BLOCKED, UNBLOCKED = ((10 << 16) | method for method in (50, 60, 61))
-MANDATORY = 1
 LONGEST_SHORT_STRING = 255
 
-_INDEX = Struct(">I")
+METHOD_INDEX = Struct(">I")
 _NUMBER = Struct(">Q")
 _CONTENT = Struct(">HxxQ")
-_SETTLEMENT = Struct(">BHIIQBB")
 _FLAGS = Struct(">H")
-_BASIC = 60
-_MULTIPLE, _REQUEUE = 1, 2
 
 _CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE, _PRIORITY = 1 << 15, 1 << 14, 1 << 13, 1 << 12, 1 << 11
 _CORRELATION_ID, _REPLY_TO, _EXPIRATION, _MESSAGE_ID = 1 << 10, 1 << 9, 1 << 8, 1 << 7
@@ -63,13 +63,6 @@ class Delivered(NamedTuple):
     routing_key: str
 
 
-class Confirmed(NamedTuple):
-    """What a Basic.Ack or Basic.Nack of the broker says about the messages that were published."""
-
-    number: int
-    multiple: bool
-
-
 def end_of_frame(data: bytes, begin: int) -> int:
     """Return where the frame ends that begins there, behind the data when it is not complete. Raises `NotAFrame`."""
     if len(data) - begin < HEAD.size:
@@ -85,61 +78,26 @@ def end_of_frame(data: bytes, begin: int) -> int:
 
 def method_of(payload: bytes) -> int:
     """Return which method a method frame calls."""
-    return int(_INDEX.unpack_from(payload)[0])
-
-
-def frame(kind: int, channel: int, payload: bytes) -> bytes:
-    return b"%b%b%b" % (HEAD.pack(kind, channel, len(payload)), payload, END_BYTE)
+    return int(METHOD_INDEX.unpack_from(payload)[0])
 
 
 @lru_cache(maxsize=4096)
 def publish_method(channel: int, address: Address) -> bytes:
     """Return the frame that publishes to an address, and comes back when no queue takes it. Raises `ValueError`."""
-    names = _short(address.exchange.name) + _short(address.routing_key)
-    return frame(METHOD, channel, b"%b\0\0%b%c" % (_INDEX.pack(PUBLISH), names, MANDATORY))
+    exchange, routing_key = address.exchange.name, address.routing_key
+    for name in (exchange, routing_key):
+        if len(name.encode()) > LONGEST_SHORT_STRING:
+            raise ValueError(f"{name[:40]!r}... is longer than {LONGEST_SHORT_STRING} bytes.")
+    return marshal(Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True), channel)
 
 
-def content_frames(channel: int, properties: bytes, body: bytes, *, largest: int) -> list[bytes]:
+def content_frames(channel: int, properties: Basic.Properties, body: bytes, *, largest: int) -> list[bytes]:
     """Return the frames that follow a method which brings a message; `largest` is the limit of a frame's size."""
-    frames = [frame(HEADER, channel, _CONTENT.pack(_BASIC, len(body)) + properties)]
     room = largest - OVERHEAD
-    if len(body) <= room:
-        if body:
-            frames.append(frame(BODY, channel, body))
-    else:
-        frames += (frame(BODY, channel, body[begin : begin + room]) for begin in range(0, len(body), room))
-    return frames
-
-
-def write_properties(
-    *,
-    content_type: str,
-    delivery_mode: int,
-    priority: int,
-    message_id: str,
-    type: str,
-    user_id: str | None,
-    expiration: str | None = None,
-) -> bytes:
-    """Return the properties of a message as they stand in its header. Raises `ValueError` for what is too long."""
-    expires = b"" if expiration is None else _short(expiration)
-    first, last = _constant_properties(content_type, delivery_mode, priority, type, user_id, expiration is not None)
-    return b"%b%b%b%b" % (first, expires, _short(message_id), last)
-
-
-@lru_cache(maxsize=1024)
-def _constant_properties(
-    content_type: str, delivery_mode: int, priority: int, type: str, user_id: str | None, expires: bool
-) -> tuple[bytes, bytes]:
-    """Return what stands in front of and behind the properties that differ from message to message."""
-    flags = _CONTENT_TYPE | _DELIVERY_MODE | _PRIORITY | _MESSAGE_ID | _TYPE
-    last = _short(type)
-    if expires:
-        flags |= _EXPIRATION
-    if user_id is not None:
-        flags |= _USER_ID
-        last += _short(user_id)
-    return _FLAGS.pack(flags) + _short(content_type) + bytes((delivery_mode, priority)), last
+    return [
+        marshal(ContentHeader(body_size=len(body), properties=properties), channel),
+        *(marshal(ContentBody(body[begin : begin + room]), channel) for begin in range(0, len(body), room)),
+    ]
 
 
 def read_properties(payload: bytes) -> Properties:
@@ -158,7 +116,7 @@ def _read_properties(payload: bytes) -> Properties:
     _, at = _read(_CONTENT_ENCODING, flags, payload, at)
     headers = priority = None
     if flags & _HEADERS:
-        end = at + _INDEX.size + _INDEX.unpack_from(payload, at)[0]
+        end = at + METHOD_INDEX.size + METHOD_INDEX.unpack_from(payload, at)[0]
         headers = _read_headers(payload[at:end])
         at = end
     if flags & _DELIVERY_MODE:
@@ -190,7 +148,7 @@ def _read(flag: int, flags: int, payload: bytes, at: int) -> tuple[str | None, i
 
 def read_delivered(payload: bytes) -> Delivered:
     """Read the payload of a Basic.Deliver frame."""
-    at = _INDEX.size + 1 + payload[_INDEX.size]  # behind the name of the consumer, a short string
+    at = METHOD_INDEX.size + 1 + payload[METHOD_INDEX.size]  # behind the name of the consumer, a short string
     number = _NUMBER.unpack_from(payload, at)[0]
     at += _NUMBER.size
     redelivered = payload[at] != 0
@@ -199,26 +157,9 @@ def read_delivered(payload: bytes) -> Delivered:
     return Delivered(number, redelivered, read_short(payload, at)[0])
 
 
-def read_confirmed(payload: bytes) -> Confirmed:
-    """Read the payload of a Basic.Ack or Basic.Nack frame."""
-    return Confirmed(
-        _NUMBER.unpack_from(payload, _INDEX.size)[0], bool(payload[_INDEX.size + _NUMBER.size] & _MULTIPLE)
-    )
-
-
 def body_size(payload: bytes) -> int:
     """Return how long the body is that a header frame announces."""
     return int(_CONTENT.unpack_from(payload)[1])
-
-
-def ack_frame(channel: int, number: int, *, multiple: bool) -> bytes:
-    """Return the frame that acknowledges a delivery, or all up to it."""
-    return _SETTLEMENT.pack(METHOD, channel, 13, ACK, number, _MULTIPLE if multiple else 0, END)
-
-
-def requeue_frame(channel: int, number: int, *, multiple: bool) -> bytes:
-    """Return the frame that gives a delivery back, or all up to it."""
-    return _SETTLEMENT.pack(METHOD, channel, 13, NACK, number, _REQUEUE | (_MULTIPLE if multiple else 0), END)
 
 
 def short_enough(text: str) -> str:
@@ -233,14 +174,7 @@ def read_short(payload: bytes, at: int) -> tuple[str, int]:
     return payload[begin:end].decode(errors="replace"), end
 
 
-def _short(text: str) -> bytes:
-    encoded = text.encode()
-    if len(encoded) > LONGEST_SHORT_STRING:
-        raise ValueError(f"{text[:40]!r}... is longer than {LONGEST_SHORT_STRING} bytes.")
-    return b"%c%b" % (len(encoded), encoded)
-
-
 def read_reason(payload: bytes) -> str:
     """Return why a connection is blocked or closed, the first short string of that method's arguments."""
-    begin = _INDEX.size + (2 if method_of(payload) == CLOSE else 0)
+    begin = METHOD_INDEX.size + (2 if method_of(payload) == CLOSE else 0)
     return payload[begin + 1 : begin + 1 + payload[begin]].decode(errors="replace")

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
+from pamqp.commands import Basic
 
 from common.broker.base import Address, BrokerUnavailable, Outgoing, Unroutable
 from common.broker.rabbitmq_confirms import Batch, ConfirmingChannel, Message
 from common.broker.rabbitmq_connection import Generation, Link, within
-from common.broker.rabbitmq_frames import write_properties
 from common.safeguards import Safeguard, is_on
 
 TRANSIENT, PERSISTENT = 1, 2
@@ -77,21 +77,16 @@ class Publisher:
 
     def message(self, outgoing: Outgoing) -> Message:
         """Return the message to send."""
-        message_id = str(outgoing.message_id)
-        return Message(
-            outgoing.address,
-            outgoing.body,
-            message_id,
-            write_properties(
-                content_type=CONTENT_TYPE,
-                delivery_mode=PERSISTENT if outgoing.persistent and is_on(Safeguard.PERSISTENCE) else TRANSIENT,
-                priority=outgoing.priority,
-                message_id=message_id,
-                type=outgoing.type,
-                user_id=self.user,
-                expiration=None if outgoing.expires_after is None else _milliseconds(outgoing.expires_after),
-            ),
+        properties = Basic.Properties(
+            content_type=CONTENT_TYPE,
+            delivery_mode=PERSISTENT if outgoing.persistent and is_on(Safeguard.PERSISTENCE) else TRANSIENT,
+            priority=outgoing.priority,
+            message_id=str(outgoing.message_id),
+            message_type=outgoing.type,
+            user_id=self.user,
+            expiration=None if outgoing.expires_after is None else _milliseconds(outgoing.expires_after),
         )
+        return Message(outgoing.address, outgoing.body, properties)
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Store the messages; see `base.Broker.publish`."""

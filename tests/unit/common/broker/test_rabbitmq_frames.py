@@ -32,20 +32,9 @@ def payload(frame: bytes) -> bytes:
     return frame[frames.HEAD.size : -1]
 
 
-@pytest.mark.parametrize(("user_id", "expiration"), [("guest", "5000"), ("guest", None), (None, "5000"), (None, None)])
-def test_the_library_reads_the_frames_of_a_publish(user_id: str | None, expiration: str | None) -> None:
-    written = frames.write_properties(
-        content_type="application/json",
-        delivery_mode=2,
-        priority=4,
-        message_id="an-id",
-        type="claim",
-        user_id=user_id,
-        expiration=expiration,
-    )
-
+def test_a_publish_is_mandatory_and_its_content_follows() -> None:
     _, channel, method = unmarshal(frames.publish_method(7, Address(WORK, "work.infra")))
-    header_frame, body_frame = frames.content_frames(7, written, b"body", largest=4096)
+    header_frame, body_frame = frames.content_frames(7, PROPERTIES, b"body", largest=4096)
     _, _, header = unmarshal(header_frame)
     _, _, body = unmarshal(body_frame)
 
@@ -54,17 +43,7 @@ def test_the_library_reads_the_frames_of_a_publish(user_id: str | None, expirati
     assert (method.mandatory, method.immediate) == (True, False)
     assert isinstance(header, ContentHeader)
     assert header.body_size == 4
-    assert dict(header.properties) == dict(
-        Basic.Properties(
-            content_type="application/json",
-            delivery_mode=2,
-            priority=4,
-            expiration=expiration,
-            message_id="an-id",
-            message_type="claim",
-            user_id=user_id,
-        )
-    )
+    assert dict(header.properties) == dict(PROPERTIES)
     assert isinstance(body, ContentBody)
     assert body.value == b"body"
 
@@ -72,7 +51,7 @@ def test_the_library_reads_the_frames_of_a_publish(user_id: str | None, expirati
 @pytest.mark.parametrize("size", [0, 1, 4088, 4089, 9000])
 def test_a_body_is_cut_into_frames_of_the_size_that_was_agreed_on(size: int) -> None:
     sent = bytes(range(256)) * 36
-    header, *bodies = frames.content_frames(1, b"\0\0", sent[:size], largest=4096)
+    header, *bodies = frames.content_frames(1, PROPERTIES, sent[:size], largest=4096)
 
     assert frames.body_size(payload(header)) == size
     assert all(len(body) <= 4096 for body in bodies)
@@ -128,20 +107,8 @@ def test_what_is_no_utf_8_is_read_and_can_be_written_again() -> None:
     assert len(again.encode()) <= frames.LONGEST_SHORT_STRING
 
 
-def test_deliveries_and_confirms_are_read_as_the_library_writes_them() -> None:
+def test_a_delivery_is_read_as_the_library_writes_it() -> None:
     delivered = payload(marshal(Basic.Deliver("ctag", 2**40, True, "chiffon.work", "work.infra"), 1))
-    confirmed = payload(marshal(Basic.Ack(2**40, multiple=True), 1))
-    refused = payload(marshal(Basic.Nack(5, multiple=False), 1))
 
     assert frames.method_of(delivered) == frames.DELIVER
     assert frames.read_delivered(delivered) == frames.Delivered(2**40, True, "work.infra")
-    assert frames.method_of(confirmed) == frames.ACK
-    assert frames.read_confirmed(confirmed) == frames.Confirmed(2**40, True)
-    assert frames.method_of(refused) == frames.NACK
-    assert frames.read_confirmed(refused) == frames.Confirmed(5, False)
-
-
-@pytest.mark.parametrize("multiple", [True, False])
-def test_settlements_are_those_of_the_library(multiple: bool) -> None:
-    assert frames.ack_frame(3, 2**40, multiple=multiple) == marshal(Basic.Ack(2**40, multiple), 3)
-    assert frames.requeue_frame(3, 9, multiple=multiple) == marshal(Basic.Nack(9, multiple, True), 3)

@@ -90,7 +90,7 @@ def returned(message_id: str) -> bytes:
 
 
 def message(message_id: str) -> Message:
-    return Message(Address(WORK, "work.infra"), b"body", message_id, b"\0\0")
+    return Message(Address(WORK, "work.infra"), b"body", Basic.Properties(message_id=message_id))
 
 
 def confirming(connected: Connected) -> ConfirmingChannel:
@@ -200,7 +200,7 @@ async def test_of_messages_sent_together_those_that_come_back_are_told_from_the_
     connected.receive(marshal(Basic.Ack(3, multiple=True), TAPPED))
 
     assert batch.done.done()
-    assert [one.message_id for one in batch.returned] == ["a", "a"]
+    assert [one.properties.message_id for one in batch.returned] == ["a", "a"]
 
 
 async def test_a_refused_message_is_counted() -> None:
