@@ -84,7 +84,14 @@ class Fleet:
 
 
 def _reply(agent_id: UUID, envelope: Envelope) -> Outgoing:
-    return Outgoing(reply_address(agent_id, HEARTBEATS), encode(envelope), envelope.type, priority=envelope.priority)
+    # As agents send what they say again soon: not kept on disk.
+    return Outgoing(
+        reply_address(agent_id, HEARTBEATS),
+        encode(envelope),
+        envelope.type,
+        priority=envelope.priority,
+        persistent=False,
+    )
 
 
 @dataclass(frozen=True, slots=True)

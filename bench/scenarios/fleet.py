@@ -26,6 +26,8 @@ PROCESSES = 2
 # Long enough for everything to start; the first renewal makes it the usual one.
 FIRST_LEASE = timedelta(hours=1)
 MISSED_BEATS = 3
+# A lease is renewed every second beat. With a beat of 10 seconds these are what is set by default.
+LEASE_BEATS = 6
 
 REGISTERED = "SELECT count(*) FROM agent WHERE agent_type = 'simulated'"
 OFFLINE = "SELECT count(*) FROM agent WHERE agent_type = 'simulated' AND status = 'offline'"
@@ -48,7 +50,10 @@ async def measure(services: Services, sizes: Sizes, folder: Path) -> AsyncIterat
 
 async def _one_round(services: Services, folder: Path, agents: int, sizes: Sizes) -> list[Reading]:
     gone = max(1, agents // 100)
-    settings = {"CHIFFON_AGENT_OFFLINE_AFTER_SECONDS": str(MISSED_BEATS * sizes.beat)}
+    settings = {
+        "CHIFFON_AGENT_OFFLINE_AFTER_SECONDS": str(MISSED_BEATS * sizes.beat),
+        "CHIFFON_LEASE_SECONDS": str(LEASE_BEATS * sizes.beat),
+    }
     async with AsyncExitStack() as stack:
         own = await stack.enter_async_context(place(services, folder, "fleet"))
         db = await asyncpg.connect(own.database_url)
