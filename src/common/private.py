@@ -6,6 +6,7 @@ import pwd
 import stat
 from pathlib import Path
 
+from common.durable import sync_folder
 from common.errors import StartupRefused
 
 # For whatever a process of Chiffon makes, and for what the programs make that work runs.
@@ -40,15 +41,20 @@ def check_private(path: Path, what: str) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Make a directory for this user alone, and those above it that are not there. Raises `OSError`.
+    """Make a directory for this user alone, and those above it that are not there.
 
-    What root makes above it lets others pass through, to what root lets another user have in it.
+    The names of those that were made are on disk when this returns. What root makes above it lets others pass through,
+    to what root lets another user have in it. Raises `OSError`.
     """
     for folder in reversed(path.parents):
         if not folder.exists():
             folder.mkdir(mode=0o700, exist_ok=True)
             folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+            sync_folder(folder.parent)
+    is_new = not path.exists()
     path.mkdir(mode=0o700, exist_ok=True)
+    if is_new:
+        sync_folder(path.parent)
 
 
 def _is_own_group(found: os.stat_result) -> bool:

@@ -96,7 +96,8 @@ class Unended:
 class Journal:
     """Appends at once, in the event loop: a line takes microseconds, for it goes to the system and not to the disk.
 
-    `session` names this process; that is on disk when this returns. Use it as a context manager. Raises `OSError`.
+    `session` names this process; that is on disk when this returns, with the names of all files beside the journal. Use
+    it as a context manager. Raises `OSError`.
     """
 
     def __init__(self, file: JournalFile, *, session: UUID, host_boot_id: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from agents.disk.durable import sync_folder
+from common.durable import sync_folder
 
 MAX_BYTES = 8 * 1024 * 1024
 
@@ -65,8 +65,10 @@ class JournalFile:
         self._remember(lines)
 
     def sync(self) -> None:
-        """Bring all lines to disk. Raises `OSError`."""
+        """Bring all lines and the names in the folder to disk. Raises `OSError`."""
         os.fsync(self._opened())
+        # Always: an earlier process may have been killed between making the file and this.
+        sync_folder(self._path.parent)
 
     def close(self) -> None:
         if self._file is not None:
@@ -75,12 +77,9 @@ class JournalFile:
 
     def _opened(self) -> int:
         if self._file is None:
-            is_new = not self._path.exists()
             self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._size = os.fstat(self._file).st_size
             self._is_torn = self._size > 0 and os.pread(self._file, 1, self._size - 1) != b"\n"
-            if is_new:
-                sync_folder(self._path.parent)
         return self._file
 
     def _remember(self, lines: Sequence[Line]) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.disk.durable import sync, sync_folder, write_all
+from common.durable import sync, sync_folder, write_all
 
 
 class SpoolFile:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from agents.disk.durable import sync_folder, write_atomically
+from common.durable import sync_folder, write_atomically
 from common.errors import StartupRefused
 from common.private import check_private
 from common.safeguards import Safeguard, is_on

@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from agents.identity.registration import IDENTITY_FILE
+from common.durable import sync_folder
 from common.errors import StartupRefused
 from common.private import check_private, make_private
 
@@ -43,13 +44,14 @@ def check_is_nobody(state_dir: Path) -> None:
 
 
 def keep_credential(state_dir: Path, credential: Credential) -> None:
-    """Make a directory the state of the agent that has just enrolled."""
+    """Make a directory the state of the agent that has just enrolled; it is on disk when this returns."""
     try:
         make_private(state_dir)
         check_private(state_dir, "The agent's state directory")
         _write(state_dir / CREDENTIAL_FILE, {"token": credential.token})
         # The identity last: with it, the directory is an agent's.
         _write(state_dir / IDENTITY_FILE, {"agent_id": str(credential.agent_id), "agent_type": credential.agent_type})
+        sync_folder(state_dir)
     except OSError as error:
         raise CredentialUnusable(f"The credential cannot be kept in {state_dir}: {error.strerror}.") from None
 

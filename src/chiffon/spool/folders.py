@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.durable import sync_folder
 from common.errors import StartupRefused
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class Folders:
             aside = f"{Path(name).stem}.{number}.json"
         _write(self.failed, f"{aside}.reason.json", {"file": name, **reason})
         (folder / name).rename(self.failed / aside)
-        _sync(self.failed)
+        sync_folder(self.failed)
         log.warning("spool.failed", extra={"file": name, "reason": reason.get("reason")})
 
     def finish(self, name: str, outgoing: str, result: Mapping[str, Any]) -> str:
@@ -122,7 +123,7 @@ class Folders:
             outgoing = f"{outgoing.removesuffix('.json')}-{result['task_id']}.json"
         _write(self.outgoing, outgoing, result)
         (self.processing / name).unlink(missing_ok=True)
-        _sync(self.processing)
+        sync_folder(self.processing)
         return outgoing
 
     def _belongs_to_another(self, outgoing: str, result: Mapping[str, Any]) -> bool:
@@ -176,12 +177,4 @@ def _write(folder: Path, name: str, content: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(folder / name)
-    _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder)

@@ -7,6 +7,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO
 
+from common.durable import sync_folder
 from common.signing.keys import PublicKey
 from orchestrator.audit.checkpoints import CheckpointsUnusable, check_signature, line_of, parse
 from orchestrator.audit.model import Checkpoint
@@ -35,7 +36,7 @@ class CheckpointFile:
                 if not whole and start:
                     raise CheckpointsUnusable(f"{self.path} does not end with a checkpoint.")
                 file.truncate(start + len(whole))
-            _sync_directory(self.path.parent)
+            sync_folder(self.path.parent)
         except OSError as error:
             raise CheckpointsUnusable(f"{self.path} cannot be written: {error.strerror or error}.") from error
         lines = whole.splitlines()
@@ -92,11 +93,3 @@ def _parsed(path: Path, where: str, line: bytes) -> Checkpoint:
         return parse(line)
     except ValueError as error:
         raise CheckpointsUnusable(f"{path}, {where}: this is no checkpoint ({error}).") from None
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from common.durable import sync_folder
 from common.errors import Conflict, StartupRefused
 from common.private import check_private
 from common.signing.keys import KEY_ID_LENGTH, PrivateKey, UnusableKey
@@ -100,6 +101,7 @@ def retire_key(directory: Path, key_id: str, *, now: datetime, heard_for: float)
     _write(directory / f"{key_id}{RETIRED_SUFFIX}", public.pem())
     for path in _files_of(directory, key_id):
         path.unlink()
+    sync_folder(directory)
 
 
 def _files_of(directory: Path, key_id: str) -> Iterator[Path]:
@@ -135,3 +137,4 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+    sync_folder(path.parent)

@@ -10,10 +10,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file: a crash leaves the old content or the new. That the name is on disk too needs `sync_folder`."""
     draft = path.with_name(f"{path.name}.new")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        sync(file.fileno())
+    try:
+        write_all(handle, data)
+        sync(handle)
+    finally:
+        os.close(handle)
     draft.replace(path)
 
 
