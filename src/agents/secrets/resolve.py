@@ -48,7 +48,8 @@ class Secrets:
         for name, source in self._sources.items():
             if source.command is None:
                 try:
-                    self._known.hide(_checked(name, await asyncio.to_thread(_read, name, source)))
+                    value = _checked(name, await asyncio.to_thread(_read, name, source))
+                    self._known.hide(value, for_good=True)
                 except SecretUnavailable as failure:
                     if failure.is_too_short:
                         raise SecretUnusable(f"[agent.secrets] {failure}") from None

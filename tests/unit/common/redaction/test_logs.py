@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -43,6 +44,24 @@ def test_what_is_logged_afterwards_is_formatted_as_before(written: io.StringIO) 
     logging.getLogger("x").info(SECRET)
 
     assert json.loads(written.getvalue())["event"] == SECRET
+
+
+@pytest.mark.parametrize("leaves", [0, 1], ids=["first", "second"])
+def test_what_an_agent_hides_stays_hidden_when_another_of_its_process_leaves(written: io.StringIO, leaves: int) -> None:
+    secrets = ["secret of one", "secret of the other"]
+    agents = [ExitStack(), ExitStack()]
+    for agent, secret in zip(agents, secrets, strict=True):
+        agent.enter_context(hidden_in_logs(Values([secret])))
+    log = logging.getLogger("x")
+
+    log.info(", ".join(secrets))
+    agents.pop(leaves).close()
+    log.info(secrets[1 - leaves])
+    agents.pop().close()
+    log.info(secrets[0])
+
+    events = [json.loads(line)["event"] for line in written.getvalue().splitlines()]
+    assert events == ["[redacted], [redacted]", "[redacted]", secrets[0]]
 
 
 def test_the_agents_own_passwords_are_secrets() -> None:

@@ -19,10 +19,12 @@ from common.redaction.forms import SecretTooShort, forms
 from common.redaction.shapes import MOST_PEM_BYTES
 from common.redaction.stream import MARK, Redactor
 from common.redaction.text import redacted
-from common.redaction.values import Values
+from common.redaction.values import MOST_PASSING, Values
+from tests.encodings import ALPHABETS, base64_of, ways
 from tests.unit.common.redaction.oracle import hidden
 
 SECRET = "correct horse/battery+staple"
+AWKWARD = "#~a b$c`d\"e'f\\g!h(i)j*k~l/m+n&o<p>q=r{s}t[u]v;w|x?y,z:1^2%3@4"
 
 # Beginnings, middles and ends of tokens, and what stands around them.
 PIECES = (
@@ -90,17 +92,39 @@ def test_no_encoding_lets_a_value_through(secret: str, before: bytes, after: byt
     # The whole groups of three bytes that hold nothing but the value: whoever sees them can read it.
     skipped = -len(before) % 3
     readable = base64.b64encode(value[skipped : skipped + (len(value) - skipped) // 3 * 3])
+    around = before + value + after
+    whole = [written.encode() for written in ways(secret).values()]
+    known = Values([secret])
     for written, telling in (
-        (value, value),
-        (base64.b64encode(before + value + after), readable),
-        (quote(secret, safe="").encode(), quote(secret, safe="").encode()),
-        (json.dumps(secret).encode(), json.dumps(secret)[1:-1].encode()),
-        ((before + value + after).hex().encode(), value.hex().encode()),
-        ((before + value + after).hex().upper().encode(), value.hex().upper().encode()),
+        *((text, text) for text in whole),
+        (base64.b64encode(around), readable),
+        (base64.urlsafe_b64encode(around), readable.replace(b"+", b"-").replace(b"/", b"_")),
+        (around.hex().encode(), value.hex().encode()),
+        (around.hex().upper().encode(), value.hex().upper().encode()),
     ):
-        shown = passed(Redactor(Values([secret])), cut(b"<" + written + b">", places))
+        shown = passed(Redactor(known), cut(b"<" + written + b">", places))
 
         assert not telling or telling not in shown
+
+
+@pytest.mark.parametrize("way", ways(AWKWARD))
+def test_a_value_is_hidden_in_every_way_to_write_it(way: str) -> None:
+    written = f"<{ways(AWKWARD)[way]}>".encode()
+
+    for pieces in ([written], cut(written, range(len(written)))):
+        assert passed(Redactor(Values([AWKWARD])), pieces) == b"<" + MARK + b">"
+
+
+@pytest.mark.parametrize("before", range(3))
+@pytest.mark.parametrize("name", ALPHABETS)
+def test_a_value_is_hidden_in_either_base64_wherever_it_begins(name: str, before: int) -> None:
+    secret, alphabet = "?>~" * 6 + "ÿ>~?" * 3, ALPHABETS[name]
+    telling = list(base64_of(secret.encode(), alphabet))[before]
+    assert set(alphabet) <= set(telling), "it is written with what the alphabets differ in"
+
+    shown = redacted(f"<{telling.decode()}>", Values([secret]))
+
+    assert shown == "<[redacted]>"
 
 
 @pytest.mark.parametrize("pause", [b"\n", b"\r\n"])
@@ -143,47 +167,71 @@ def test_of_endless_line_breaks_in_a_form_little_is_held() -> None:
     assert max(redactor.feed(b"\n" * 64) is not None and redactor.holds for _ in range(100)) < 1000
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "chf_0123456789abcdefghijABCDEFGHIJ",
-        "AKIAIOSFODNN7EXAMPLE",
-        "ghp_0123456789abcdefghij0123456789abcdef",
-        "github_pat_0123456789abcdefghij_0123",
-        "glpat-0123456789abcdefghij",
-        "xoxb-123456789012-abcdef",
-        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl",
-    ],
-)
+TAIL = "0123456789abcdefghijABCDEFGHIJ"
+WHOLE = [
+    *(f"{kind}{TAIL}" for kind in ("chf_", "cha_", "che_", "cht_")),
+    *(f"{kind}{TAIL}" for kind in ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_")),
+    "glpat-0123456789abcdefghij",
+    *(f"{kind}123456789012-abcdef" for kind in ("xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-", "xapp-")),
+    "AKIAIOSFODNN7EXAMPLE",
+    "ASIAIOSFODNN7EXAMPLE",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl",
+]
+NAMED = [
+    ("Authorization: Bearer abcdefgh.ijk", "Authorization: Bearer [redacted]"),
+    ("authorization: basic dXNlcjpwYXNz ok", "authorization: basic [redacted] ok"),
+    ("see bearer abcdefgh.ijk here", "see bearer [redacted] here"),
+    ("PASSWORD=hunter2 next", "PASSWORD=[redacted] next"),
+    ("passwd: hunter2, next", "passwd: [redacted], next"),
+    ("passphrase='hunter2'", "passphrase='[redacted]'"),
+    ("password=a-password: hunter2 next", "password=[redacted] [redacted] next"),
+    ('{"password": "two words", "a": 1}', '{"password": "[redacted]", "a": 1}'),
+    ('{"secret": "two words", "a": 1}', '{"secret": "[redacted]", "a": 1}'),
+    ("GITHUB_TOKEN=abc123\n", "GITHUB_TOKEN=[redacted]\n"),
+    ("API_KEY=abc123 X-API-KEY=abc123", "API_KEY=[redacted] X-API-KEY=[redacted]"),
+    ("amqp://guest:guest@broker:5672/", "amqp://guest:[redacted]@broker:5672/"),
+    ("redis://:hunter2@cache/0", "redis://:[redacted]@cache/0"),
+    ("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n", "[redacted]-----END PRIVATE KEY-----\n"),
+    ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----", "[redacted]-----END RSA PRIVATE KEY-----"),
+    (
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----\nlQVY\n-----END PGP PRIVATE KEY BLOCK-----",
+        "[redacted]-----END PGP PRIVATE KEY BLOCK-----",
+    ),
+    ("unexpected token: name", "unexpected token: name"),
+    ("see https://example.org/a:b@c", "see https://example.org/a:b@c"),
+]
+
+
+@pytest.mark.parametrize("text", WHOLE)
 def test_a_token_is_hidden_whole(text: str) -> None:
     assert redacted(f"before {text} after", Values()) == "before [redacted] after"
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("Authorization: Bearer abcdefgh.ijk", "Authorization: Bearer [redacted]"),
-        ("authorization: basic dXNlcjpwYXNz ok", "authorization: basic [redacted] ok"),
-        ("PASSWORD=hunter2 next", "PASSWORD=[redacted] next"),
-        ('{"password": "two words", "a": 1}', '{"password": "[redacted]", "a": 1}'),
-        ("GITHUB_TOKEN=abc123\n", "GITHUB_TOKEN=[redacted]\n"),
-        ("amqp://guest:guest@broker:5672/", "amqp://guest:[redacted]@broker:5672/"),
-        ("unexpected token: name", "unexpected token: name"),
-        ("see https://example.org/a:b@c", "see https://example.org/a:b@c"),
-        ("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\nrest",
-         "-----BEGIN PRIVATE KEY-----[redacted]-----END PRIVATE KEY-----\nrest"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("text", "shown"), NAMED)
 def test_of_what_names_a_secret_only_the_secret_is_hidden(text: str, shown: str) -> None:
-    expected = shown.replace("-----BEGIN PRIVATE KEY-----[", "[")
+    assert redacted(text, Values()) == shown
 
-    assert redacted(text, Values()) == expected
+
+@pytest.mark.parametrize(("text", "shown"), [*((f"a {token} b", "a [redacted] b") for token in WHOLE), *NAMED])
+def test_a_token_is_hidden_wherever_it_is_cut(text: str, shown: str) -> None:
+    data = text.encode()
+
+    for pieces in ([data[:at], data[at:]] for at in range(len(data))):
+        assert passed(Redactor(Values()), pieces) == shown.encode()
+    assert passed(Redactor(Values()), cut(data, range(len(data)))) == shown.encode()
 
 
 def test_a_key_without_its_end_is_hidden_as_far_as_a_key_goes() -> None:
     shown = redacted("-----BEGIN PRIVATE KEY-----" + "k" * MOST_PEM_BYTES + "and on", Values())
 
     assert shown == "[redacted]and on"
+
+
+def test_a_key_inside_another_is_hidden_as_far_as_a_key_goes() -> None:
+    first = b"-----BEGIN PRIVATE KEY-----"
+    data = first + b"k" * 1000 + first + b"k" * MOST_PEM_BYTES + b"and on"
+
+    assert passed(Redactor(Values()), cut(data, range(0, len(data), 500))) == MARK + b"and on"
 
 
 def test_output_that_begins_no_secret_goes_on_at_once() -> None:
@@ -226,15 +274,24 @@ def test_a_value_too_short_to_be_hidden_is_refused() -> None:
         forms("short")
 
 
-def test_of_values_that_come_and_go_the_last_are_kept() -> None:
-    [sought] = Values(f"value-{number:04}" for number in range(300)).forms
+def test_of_values_that_come_and_go_the_last_that_were_used_are_kept() -> None:
+    values = Values()
+    values.hide(*(f"value-{number:04}" for number in range(MOST_PASSING)))
+    values.hide("value-0000", "one value more")
 
-    assert b"value-0299" in sought.exact
-    assert b"value-0000" not in sought.exact
+    [sought] = values.forms
+    assert {b"value-0000", b"one value more"} <= sought.exact
+    assert b"value-0001" not in sought.exact
+
+
+def test_the_agents_own_values_stay_hidden_however_many_come_and_go() -> None:
+    values = Values(["password of the broker"])
+    values.hide(*(f"value-{number:04}" for number in range(MOST_PASSING + 1)))
+
+    assert redacted("the password of the broker", values) == "the [redacted]"
 
 
 BASH = which("bash")
-AWKWARD = "#~a b$c`d\"e'f\\g!h(i)j*k~l/m+n&o<p>q=r{s}t[u]v;w|x?y,z:1^2%3@4"
 
 
 @pytest.mark.parametrize("secret", [AWKWARD, AWKWARD + "ä€😀", "~" + AWKWARD, AWKWARD + "\t\x1b\x7fé", "simple words"])
