@@ -218,7 +218,10 @@ class ApprovalService:
             task_ids = [task_id for _, task_id in found if task_id is not None]
             await admission.hold_for(db, task_ids)
             tasks = await queries.lock_tasks(db, task_ids)
-            lapsed = await queries.lock_overdue(db, [approval_id for approval_id, _ in found])
+            seen = dict(found)
+            locked = await queries.lock_overdue(db, list(seen))
+            # One that was used for a task meanwhile lapses in the next turn, which locks that task.
+            lapsed = [one for one in locked if one.task_id == seen[one.approval_id]]
             reasons = {approval.approval_id: _lapsed(approval) for approval in lapsed}
             await queries.lapse(db, reasons)
             # What was approved and has begun is used, and is not found here.

@@ -55,12 +55,18 @@ def leases(pool: Pool) -> LeaseService:
     return LeaseService(pool, lease=timedelta(seconds=30), policy=RetryPolicy(base=timedelta(0)))
 
 
-@pytest.fixture
-def approvals(pool: Pool) -> ApprovalService:
+def approval_service(pool: Pool, approvers: int = 1) -> ApprovalService:
+    """Return a service that has so many people asked about any work."""
+
     def work_of(work_type: str, parameters: Mapping[str, Any], hints: Mapping[str, Any]) -> Work:
         return Work(work_type, "infra", parameters, hints)
 
-    return ApprovalService(pool, work_of, asked_terms, lambda _work: risky(), Wake())
+    return ApprovalService(pool, work_of, asked_terms, lambda _work: risky(approvers), Wake())
+
+
+@pytest.fixture
+def approvals(pool: Pool) -> ApprovalService:
+    return approval_service(pool)
 
 
 async def approval_of(tasks: TaskService, task: NewTask) -> UUID:

@@ -32,6 +32,27 @@ def with_approval(asker: Caller, approval: Approval, **values: Any) -> NewTask:
     return make_risky_task(asker, approval_id=approval.approval_id, **values)
 
 
+# SHA-256 of {"hints":{},"parameters":{"message":"hello"},"policy_version":"3-abc","target":"infra","work_type":"echo"}
+WORK_DIGEST = "302fbb81a7cb61527dae1bf9b9f92ac730b45fbba66c93c47b57b3f257a8e934"
+# SHA-256 of the text that `tests.unit.orchestrator.test_approved_terms` has for it.
+APPROVED_DIGEST = "6990fb5b911b03249f11a8d95286174afa58fd9efebacb222aa170944eebec54"
+
+
+async def test_people_approve_the_digests_of_exactly_this_work_on_these_terms(
+    tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller
+) -> None:
+    task = make_risky_task(asker, parameters={"message": "hello"})
+    await tasks.dispatch([task], by="caller")
+
+    beforehand = (await approvals.request("echo", {"message": "hello"}, {}, by=asker)).approval
+    waited_for = (await approvals.get(await approval_of(tasks, task))).approval
+
+    for asked in (beforehand, waited_for):
+        assert (asked.digest.hex(), asked.approved_digest.hex()) == (WORK_DIGEST, APPROVED_DIGEST)
+    told = [row["data"] for row in await pool.fetch("SELECT data FROM event WHERE kind = 'approval.requested'")]
+    assert [(one["digest"], one["approved_digest"]) for one in told] == [(WORK_DIGEST, APPROVED_DIGEST)] * 2
+
+
 async def test_an_approval_asked_for_beforehand_lets_exactly_this_work_run_once(
     tasks: TaskService, approvals: ApprovalService, asker: Caller, pool: Pool
 ) -> None:
@@ -95,6 +116,19 @@ async def test_two_contents_under_one_id_in_one_call_do_not_share_an_approval(
 
     assert isinstance(answers[0], Exception)
     assert (await tasks.get(good.task_id)).parameters == {"message": "hello"}
+
+
+async def test_two_tasks_of_one_call_with_the_same_content_do_not_share_an_approval(
+    tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller
+) -> None:
+    approval = await approved_beforehand(approvals, asker, {"message": "hello"})
+    first, second = with_approval(asker, approval), with_approval(asker, approval)
+
+    known, refused = await tasks.dispatch([first, second], by="caller")
+
+    assert isinstance(known, Identity)
+    assert isinstance(refused, ApprovalMismatch)
+    assert await on_the_way(pool) == [first.task_id]
 
 
 async def test_what_is_not_approved_yet_or_not_any_more_lets_nothing_run(
@@ -168,6 +202,22 @@ async def test_an_edit_that_brings_its_own_digest_is_not_what_was_approved(
     assert await given(pool) == []
 
     assert "not what was approved" in str((await tasks.get(task.task_id)).error_message)
+
+
+async def test_a_task_that_somebody_points_at_the_used_approval_of_the_same_content_never_runs(
+    tasks: TaskService, approvals: ApprovalService, pool: Pool, asker: Caller
+) -> None:
+    approval = await approved_beforehand(approvals, asker, {"message": "hello"})
+    first, second = with_approval(asker, approval), make_risky_task(asker)
+    await tasks.dispatch([first], by="caller")
+    assert await given(pool) == [first.task_id]
+    await tasks.dispatch([second], by="caller")
+    await approvals.approve(await approval_of(tasks, second), by=make_approver("ann"))
+    await pool.execute("UPDATE task SET approval_id = $1 WHERE task_id = $2", approval.approval_id, second.task_id)
+
+    assert await given(pool) == []
+
+    assert "not what was approved" in str((await tasks.get(second.task_id)).error_message)
 
 
 async def test_the_ledger_itself_lets_nothing_go_that_was_not_approved(
