@@ -64,7 +64,7 @@ SET_LIMITS = """
 """
 
 # A task that was claimed before keeps its place; the others give theirs up in the opposite order of admission. Rows are
-# locked in the order of their ids, as everywhere.
+# locked in the order of their ids, as everywhere. Leasing holds no key, so one may be leased before it is locked.
 WITHDRAW = """
     WITH surplus AS (
         SELECT beyond.task_id
@@ -82,7 +82,7 @@ WITHDRAW = """
     ), locked AS (
         SELECT task_id
           FROM task
-         WHERE task_id = ANY(ARRAY(SELECT task_id FROM surplus)) AND status = 'pending' AND attempt = 0 AND admitted
+         WHERE task_id = ANY(ARRAY(SELECT task_id FROM surplus)) AND status = 'pending'
          ORDER BY task_id
            FOR UPDATE
     )
@@ -155,7 +155,7 @@ STOPPED = """
 OVERDUE = "SELECT task_id FROM stopping WHERE until <= now() ORDER BY until LIMIT $1"
 
 GIVE_UP_ON = """
-    DELETE FROM stopping WHERE task_id = ANY($1::uuid[]) AND until <= now() RETURNING ordering_key, concurrency_key
+    DELETE FROM stopping WHERE task_id = ANY($1::uuid[]) RETURNING ordering_key, concurrency_key
 """
 
 
@@ -220,7 +220,7 @@ async def overdue(db: Connection, *, limit: int) -> list[UUID]:
 
 
 async def give_up_on(db: Connection, task_ids: Collection[UUID]) -> list[Keys]:
-    """Take cancelled tasks for stopped whose lease would be over; return the keys of each."""
+    """Take cancelled tasks that are `overdue` for stopped; return the keys of each."""
     return [_keys([row]) for row in await db.fetch(GIVE_UP_ON, list(task_ids))]
 
 

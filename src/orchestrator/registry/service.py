@@ -80,6 +80,9 @@ class RegistryService:
             refused, found = await self._refuse_second_processes(db, latest, before)
             latest = {one: update for one, update in latest.items() if _counts(update, before.get(one), refused)}
             rooms = await queries.record(db, latest.values(), known, skew=self._skew)
+            # Whoever was registered in another pool meanwhile is not stored, and so nothing is told of it.
+            stored = {room.agent_id for room in rooms}
+            latest = {one: update for one, update in latest.items() if one in stored}
             back = [agent_id for agent_id, update in latest.items() if _is_back(update, before.get(agent_id))]
             await queries.end_drains(db, back)
             after = await queries.standings(db, list(latest))

@@ -49,11 +49,12 @@ async def test_an_agent_whose_clock_is_off_gets_no_work_until_it_is_right_and_ev
     assert offs == [True, False]
 
 
-async def test_an_agent_whose_clock_is_off_is_not_chosen_for_new_work_either(pool: Pool) -> None:
+@pytest.mark.parametrize("shift", [HOURS, -HOURS], ids=["ahead", "behind"])
+async def test_an_agent_whose_clock_is_off_is_not_chosen_for_new_work_either(pool: Pool, shift: timedelta) -> None:
     one, agent, task = Orchestrator(pool), Agent(slots=2), make_new_task()
     await one.hears(agent)
     await one.registry.record(
-        [make_heartbeat(agent.agent_id, boot_id=agent.session, sent_at=datetime.now(UTC) + HOURS)]
+        [make_heartbeat(agent.agent_id, boot_id=agent.session, sent_at=datetime.now(UTC) + shift)]
     )
 
     done = await one.dispatch(task)

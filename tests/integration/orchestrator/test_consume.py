@@ -288,6 +288,19 @@ async def test_results_that_came_together_are_taken_apart_only_when_their_sender
     assert letter.headers["reason"].startswith("forged")
 
 
+async def test_what_a_stranger_says_is_dead_lettered_and_not_handled(broker: MemoryBroker) -> None:
+    stranger = uuid4()
+    [result] = make_results(stranger, 1).results
+    await broker.publish(Outgoing(topology.reply_address(stranger, topology.RESULTS), encode(result), "work_result"))
+    handler = Handler()
+    async with ConsumeQueue(broker, handler, senders=ByOneOnly(Pools(unknown))) as consumer:
+        await drained(consumer, broker)
+
+    assert handler.done == []
+    [letter] = await letters_of(broker)
+    assert letter.headers["reason"].startswith("forged")
+
+
 async def test_results_that_came_together_stay_in_the_queue_while_they_cannot_be_dealt_with(
     broker: MemoryBroker,
 ) -> None:

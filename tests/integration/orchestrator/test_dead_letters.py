@@ -14,6 +14,7 @@ from common.loop import Wake
 from common.messages import ResultStatus
 from common.rest.dead_letters import DeadLetterKind, DeadLetterState
 from orchestrator.database.pool import Pool
+from orchestrator.dead_letters import queries
 from orchestrator.dead_letters.model import Letter
 from orchestrator.dead_letters.service import (
     CannotBeReplayed,
@@ -28,7 +29,9 @@ from orchestrator.policy.service import open_policy
 from orchestrator.tasks.service import TaskService
 from tests.factories import ANN, BOB, make_new_task, make_result
 from tests.integration.ledger import lease_to
+from tests.integration.orchestrator.at_once import meanwhile
 from tests.integration.orchestrator.ledger import events_of, let_leases_run_out
+from tests.integration.orchestrator.test_plain import before
 
 RESULTS = Address(topology.REPLIES, "stranger.results")
 
@@ -195,6 +198,40 @@ async def test_of_many_who_replay_a_letter_at_once_one_does(
 
     assert sum(isinstance(answer, Letter) for answer in answers) == 1
     assert await broker.depth(topology.RESULTS) == 1
+
+
+async def test_a_letter_that_another_replays_at_that_moment_is_sent_once(
+    broker: MemoryBroker,
+    consume: ConsumeDeadLetters,
+    letters: DeadLetterService,
+    pool: Pool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    letter = await noted(broker, consume, letters)
+    rivals: list[asyncio.Task[Letter]] = []
+
+    async def replay() -> None:
+        rivals.append(await meanwhile(pool, letters.replay(letter.id, by=BOB)))
+
+    before(monkeypatch, queries, "settle", replay)
+    await letters.replay(letter.id, by=ANN)
+    [other] = await asyncio.gather(*rivals, return_exceptions=True)
+
+    assert isinstance(other, DeadLetterIsSettled)
+    assert await broker.depth(topology.RESULTS) == 1
+
+
+async def test_a_message_that_was_not_sent_by_whom_it_speaks_for_is_not_replayed(
+    broker: MemoryBroker, letters: DeadLetterService
+) -> None:
+    headers = {"queue": topology.RESULTS, "reason": "forged: it is not the agent's"}
+    await letters.note([Delivery(b"{}", str(uuid4()), 3, redelivered=False, headers=headers, tag=None)])
+    [letter] = await all_of(letters)
+
+    with pytest.raises(CannotBeReplayed, match="not sent by whom it speaks for"):
+        await letters.replay(letter.id, by=ANN)
+
+    assert await broker.depth(topology.RESULTS) == 0
 
 
 async def test_a_letter_whose_replay_the_broker_did_not_confirm_still_waits(

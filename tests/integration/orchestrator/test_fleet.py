@@ -17,7 +17,7 @@ from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
 from orchestrator.leases.service import LeaseService
 from orchestrator.outbox import queries as outbox
-from orchestrator.registry.fleet import AgentNotFound, FleetService
+from orchestrator.registry.fleet import AgentNotFound, AgentWorks, FleetService
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
 from orchestrator.tasks.service import TaskService
@@ -129,6 +129,18 @@ async def test_a_paused_agent_gets_nothing_and_others_get_the_task_at_once(
 
     assert not await is_given(pool, task_id, paused)
     assert await is_given(pool, task_id, other)
+
+
+async def test_a_paused_worker_over_http_takes_no_task_in_the_turn_of_another(
+    fleet: FleetService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    paused, free = await worker(pool), await worker(pool)
+    [task_id] = await pending(tasks)
+    await fleet.pause(paused.agent_id, until=MINUTES, note="disk is full", by="ann")
+
+    given = await claims_of(pool, leases).give([wanted(paused), wanted(free)])
+
+    assert [None if task is None else task.task_id for task in given] == [None, task_id]
 
 
 async def test_what_a_paused_agent_runs_goes_on(
@@ -295,6 +307,20 @@ async def test_resume_ends_whatever_holds_an_agent_back(
     assert await is_given(pool, task_id, agent_id)
 
 
+async def test_an_agent_that_was_resumed_is_tripped_by_new_failures_only(
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    agent_id = await registered(registry)
+    for _ in range(3):
+        await fails(tasks, leases, pool, agent_id, 5005)
+    await fleet.resume(agent_id, by="ann")
+
+    await fails(tasks, leases, pool, agent_id, 5005)
+
+    [agent] = await registry.list_agents(agent_type=None, status=None)
+    assert agent.tripped_until is None
+
+
 async def test_an_agent_that_never_registered_cannot_be_ordered(fleet: FleetService) -> None:
     stranger = uuid4()
 
@@ -305,6 +331,30 @@ async def test_an_agent_that_never_registered_cannot_be_ordered(fleet: FleetServ
     ):
         with pytest.raises(AgentNotFound):
             await order
+
+
+# Forget
+
+
+async def test_an_agent_is_forgotten_only_when_it_is_offline_and_runs_nothing(
+    fleet: FleetService, registry: RegistryService, tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    heartbeat = make_heartbeat()
+    agent_id = heartbeat.agent_id
+    await registry.record([heartbeat])
+    [task_id] = await pending(tasks)
+
+    with pytest.raises(AgentWorks, match="is online"):
+        await fleet.forget(agent_id, by="ann")
+    await lease_to(pool, task_id, agent_id=agent_id)
+    await registry.record([heartbeat.model_copy(update={"status": AgentStatus.OFFLINE})])
+    with pytest.raises(AgentWorks, match="is offline"):
+        await fleet.forget(agent_id, by="ann")
+    await leases.accept([make_result(task_id, agent_id)])
+    await fleet.forget(agent_id, by="ann")
+
+    assert await registry.list_agents(agent_type=None, status=None) == []
+    assert (await events_of(pool))[-1].kind == Kind.AGENT_FORGOTTEN
 
 
 # Circuit breaker

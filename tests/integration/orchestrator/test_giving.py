@@ -12,11 +12,16 @@ from common.messages import AgentStatus, ResultStatus
 from common.policy.model import ApprovalDemand, Effect, Ruling
 from orchestrator.database.pool import Pool
 from orchestrator.events.model import Kind
+from orchestrator.jobs import queries as jobs
+from orchestrator.jobs.model import Worker
+from orchestrator.leases import waiting_queries
+from orchestrator.leases.model import Line
 from orchestrator.registry.rules import BreakerPolicy
-from tests.factories import make_heartbeat, make_new_task, make_result
+from tests.factories import make_credit, make_heartbeat, make_new_task, make_result
 from tests.integration.ledger import lease_to
 from tests.integration.orchestrator.ledger import age, kinds_of
 from tests.integration.orchestrator.on_credit import Agent, Orchestrator, account, agents_of, ids, statuses
+from tests.integration.orchestrator.test_keys import let_pass
 from tests.integration.orchestrator.test_shut_out import disable, named
 
 CLAIMED = [Kind.TASK_DISPATCHED, Kind.TASK_CLAIMED]
@@ -302,3 +307,61 @@ async def test_nothing_is_leased_while_the_broker_is_away(at: Orchestrator) -> N
     assert await statuses(at, task) == [Status.PENDING]
     at.broker_is_there = True
     assert await at.give() == {task.task_id: agent.agent_id}
+
+
+async def test_an_agent_that_claims_over_http_is_given_nothing_that_it_did_not_ask_for(
+    at: Orchestrator, pool: Pool
+) -> None:
+    agent, old, new = Agent(slots=4), make_new_task(), make_new_task()
+    await at.hears(agent)
+    async with pool.acquire() as db:
+        await jobs.name(db, Worker("worker", agent.agent_id))
+    await at.tasks.dispatch([old], by="caller")
+
+    done = await at.dispatch(new)
+
+    assert (done.leased, await at.give()) == ([], {})
+
+
+async def test_an_agent_that_names_no_session_gets_no_work_and_holds_up_none(at: Orchestrator) -> None:
+    other, old, new = Agent(slots=1), make_new_task(), make_new_task()
+    await at.reads(make_heartbeat(credit=make_credit(limit=4)))
+    await at.tasks.dispatch([old], by="caller")
+
+    done = await at.dispatch(new)
+    await at.hears(other)
+
+    assert done.leased == []
+    assert await at.give() == {old.task_id: other.agent_id}
+
+
+# Tasks that go to nobody, and hold up no other
+
+
+async def test_a_task_that_its_key_holds_back_holds_up_no_other(at: Orchestrator) -> None:
+    agent, key = Agent(slots=1), {"concurrency_key": "pulls", "concurrency_limit": 1}
+    goes, waits = make_new_task(**key), make_new_task(**key, priority=5)
+    for task in (goes, waits):
+        await at.tasks.dispatch([task], by="caller")
+    await at.hears(agent)
+
+    assert await at.give() == {goes.task_id: agent.agent_id}
+
+
+async def test_a_task_that_has_waited_too_long_holds_up_no_other(at: Orchestrator, pool: Pool) -> None:
+    agent, late, goes = Agent(slots=1), make_new_task(priority=5, expires_after=timedelta(minutes=1)), make_new_task()
+    await at.tasks.dispatch([late, goes], by="caller")
+    await let_pass(pool, late.task_id)
+    await at.hears(agent)
+
+    assert await at.give() == {goes.task_id: agent.agent_id}
+
+
+async def test_what_those_who_ask_refused_just_now_is_not_chosen_for_them(at: Orchestrator, pool: Pool) -> None:
+    refused, other = make_new_task(priority=5), make_new_task()
+    await at.tasks.dispatch([refused, other], by="caller")
+
+    async with pool.acquire() as db:
+        found = await waiting_queries.waiting(db, {Line("infra", "echo", ""): 2}, besides=[refused.task_id])
+
+    assert ids(*found) == [other.task_id]

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from common.broker import topology
+from common.broker.base import BrokerUnavailable
 from common.broker.memory import MemoryBroker
 from common.ids import new_message_id
 from common.messages import StatusUpdate
@@ -153,3 +154,27 @@ async def test_of_two_processes_heard_together_only_the_newer_is_told_what_was_g
         Heard(beat_id=earlier_beat, granted=None),
         Heard(beat_id=newer_beat, granted=0),
     ]
+
+
+async def test_work_that_could_not_be_published_is_sent_again_at_the_second_heartbeat_after_that(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, task = Agent(slots=1), make_new_task()
+    queue = topology.work_queue("infra", agent.agent_id).name
+    await declared(site, agent.agent_id)
+    await site.hears(agent.heartbeat())
+
+    async def away(*_: object) -> None:
+        raise BrokerUnavailable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.broker, "publish", away)
+        await site.send.send((await site.at.dispatch(task)).leased)
+    await site.hears(agent.heartbeat().model_copy(update={"beat_id": new_message_id()}))
+    [heard] = await site.orders(agent.agent_id)
+    at_the_first = await site.messages(queue)
+    await site.hears(agent.heartbeat(heard=heard.granted))
+
+    assert at_the_first == []
+    [again] = await site.messages(queue)
+    assert [(grant.work.task_id, grant.attempt) for grant in again.payload.tasks] == [(task.task_id, 1)]

@@ -83,6 +83,16 @@ async def test_priority_does_not_change_the_order_of_an_ordering_key(tasks: Task
     assert await on_the_way(pool) == [first.task_id]
 
 
+async def test_of_a_batch_the_first_of_an_ordering_key_goes_first_whatever_its_priority(
+    tasks: TaskService, pool: Pool
+) -> None:
+    made = [ordered(priority=priority) for priority in (1, 5, 3)]
+
+    await tasks.dispatch(made, by="caller")
+
+    assert await on_the_way(pool) == [made[0].task_id]
+
+
 async def test_other_keys_and_tasks_without_a_key_go_side_by_side(tasks: TaskService, pool: Pool) -> None:
     made = [ordered("a"), ordered("b"), make_new_task(), ordered("c")]
     await tasks.dispatch([*made, ordered("a"), ordered("b")], by="caller")
@@ -143,21 +153,53 @@ async def test_after_the_cancel_of_one_that_runs_the_next_goes_when_its_agent_sa
     assert await on_the_way(pool) == [second.task_id]
 
 
-async def test_after_the_cancel_of_one_whose_agent_says_nothing_the_next_goes_when_its_lease_is_over(
-    tasks: TaskService, pool: Pool
+@pytest.mark.parametrize(
+    "key", [{"ordering_key": "web-1"}, {"concurrency_key": "pulls", "concurrency_limit": 1}], ids=["ordering", "limit"]
+)
+async def test_the_key_of_a_cancelled_task_is_not_free_before_its_agent_has_stopped_it(
+    tasks: TaskService, leases: LeaseService, pool: Pool, key: dict[str, Any]
 ) -> None:
-    keys = KeyService(pool)
-    first, second = limited(1), limited(1)
+    first, second = make_new_task(**key), make_new_task(**key)
     await tasks.dispatch([first, second], by="caller")
-    await start(pool, first.task_id)
+    agent_id = await start(pool, first.task_id)
+
+    await tasks.cancel(first.task_id, by="caller")
+    at_once = await on_the_way(pool)
+    await leases.accept([make_result(first.task_id, agent_id, status=ResultStatus.CANCELLED)])
+
+    assert at_once == []
+    assert await on_the_way(pool) == [second.task_id]
+
+
+async def test_what_an_agent_says_late_of_an_earlier_attempt_frees_no_key(
+    tasks: TaskService, leases: LeaseService, pool: Pool
+) -> None:
+    first, second = ordered(max_attempts=2), ordered()
+    await tasks.dispatch([first, second], by="caller")
+    agent_id = await start(pool, first.task_id)
+    await let_leases_run_out(pool)
+    await leases.reap(limit=10)
+    [_] = await lease_to(pool, first.task_id, agent_id=agent_id)
     await tasks.cancel(first.task_id, by="caller")
 
-    assert await keys.free_overdue(limit=10) == 0
-    async with pool.acquire() as db:
-        await db.execute("UPDATE stopping SET until = now()")
-    assert await keys.free_overdue(limit=10) == 1
+    await leases.accept([make_result(first.task_id, agent_id, attempt=1)])
 
-    assert await on_the_way(pool) == [second.task_id]
+    assert await on_the_way(pool) == []
+
+
+async def test_after_the_cancel_of_one_whose_agent_says_nothing_the_next_goes_when_its_lease_is_over_and_not_before(
+    tasks: TaskService, pool: Pool
+) -> None:
+    keys, freed = KeyService(pool), list[int]()
+    made = [limited(2), limited(2), limited(2)]
+    await tasks.dispatch(made, by="caller")
+    for task, lease in zip(made, (timedelta(seconds=30), timedelta(0)), strict=False):
+        await lease_to(pool, task.task_id, lease=lease)
+        await tasks.cancel(task.task_id, by="caller")
+        freed.append(await keys.free_overdue(limit=10))
+
+    assert freed == [0, 1]
+    assert await on_the_way(pool) == [made[2].task_id]
 
 
 async def test_a_task_that_is_not_admitted_cannot_be_claimed(tasks: TaskService, pool: Pool) -> None:
@@ -219,6 +261,27 @@ async def test_a_lower_limit_holds_back_who_was_not_claimed_yet_and_strands_nobo
     while waiting := await on_the_way(pool):
         await run(leases, pool, waiting[0])
     assert {(await tasks.get(task.task_id)).status for task in made} == {Status.COMPLETED}
+
+
+async def test_what_still_stops_takes_room_of_a_lower_limit_too(tasks: TaskService, pool: Pool) -> None:
+    made = [limited(3) for _ in range(3)]
+    await tasks.dispatch(made, by="caller")
+    await start(pool, made[0].task_id)
+    await tasks.cancel(made[0].task_id, by="caller")
+
+    await tasks.dispatch([limited(2)], by="caller")
+
+    assert await on_the_way(pool) == [made[1].task_id]
+
+
+async def test_a_lower_limit_takes_no_place_away_for_a_task_that_waits(tasks: TaskService, pool: Pool) -> None:
+    made = [limited(3, priority=priority) for priority in (1, 2, 3)]
+    await tasks.dispatch(made, by="caller")
+    await tasks.dispatch([limited(3, priority=5)], by="caller")
+
+    await tasks.dispatch([limited(2)], by="caller")
+
+    assert await on_the_way(pool) == ids(made[1:])
 
 
 async def test_a_retry_is_not_held_back_by_a_lower_limit(tasks: TaskService, leases: LeaseService, pool: Pool) -> None:

@@ -1,7 +1,7 @@
 """Grants that never come to their agents: the work is granted once more, and room that they took is free again."""
 
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -149,3 +149,54 @@ async def test_a_loss_that_is_settled_has_nothing_granted_twice_that_is_on_its_w
     again = await beat(one, agent, heard=2, received=0)
 
     assert [each.task.task_id for each in again] == [on_its_way.task.task_id], "now it is missed, too"
+
+
+async def test_work_of_an_earlier_session_is_not_granted_again_to_the_one_that_replaced_it(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=1)
+    await one.hears(agent)
+    await dispatch(one, 1)
+    agent.session, agent.number = uuid4(), 0
+    await one.hears(agent)
+    [lost] = await dispatch(one, 1)
+
+    again = await beat(one, agent, heard=1, received=0)
+
+    assert [each.task.task_id for each in again] == [lost.task.task_id]
+
+
+async def test_a_loss_of_an_earlier_session_frees_no_room_of_the_one_that_replaced_it(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=1)
+    await one.hears(agent)
+    [lost] = await dispatch(one, 1)
+    await one.tasks.cancel(lost.task.task_id, by="ann")
+    late = agent.credit(heard=1, received=0)
+    agent.session, agent.number = uuid4(), 0
+    for _ in range(late.number):
+        await one.hears(agent)
+    assert len(await dispatch(one, 1)) == 1
+
+    assert await one.leases.settle({agent.agent_id: late}) == []
+
+    assert await dispatch(one, 1) == []
+
+
+async def test_work_that_its_agent_has_not_got_after_three_leases_is_left_to_end(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=1)
+    await one.hears(agent)
+    await dispatch(one, 1)
+    async with pool.acquire() as db:
+        await db.execute("UPDATE task SET started_at = started_at - $1::interval", 3 * LEASE)
+
+    assert await beat(one, agent, heard=1, received=0) == []
+
+
+async def test_losses_that_are_missed_one_after_the_other_free_their_room_once(pool: Pool) -> None:
+    one, agent = Orchestrator(pool), Agent(slots=2)
+    await one.hears(agent)
+    for leased in await dispatch(one, 2):
+        await one.tasks.cancel(leased.task.task_id, by="ann")
+
+    for heard in (1, 2):
+        assert await beat(one, agent, heard=heard, received=0) == []
+
+    assert len(await dispatch(one, 3)) == 2

@@ -2,11 +2,14 @@
 
 import asyncio
 from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from common.lifecycle import Status
 from orchestrator.database.pool import Pool, open_pool
+from orchestrator.dispatch import queries
 from orchestrator.dispatch.queries import STORE_FEW
 from orchestrator.events.model import Kind
 from orchestrator.tasks.dispatch import IdempotencyConflict
@@ -14,6 +17,7 @@ from orchestrator.tasks.model import Identity
 from tests.factories import make_new_task, make_result
 from tests.integration.orchestrator.ledger import kinds_of
 from tests.integration.orchestrator.on_credit import LEASE, Agent, Orchestrator, account, agents_of, ids, statuses
+from tests.integration.orchestrator.test_plain import before
 
 CLAIMED = [Kind.TASK_DISPATCHED, Kind.TASK_CLAIMED]
 PLANS = "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement = $1"
@@ -138,3 +142,41 @@ async def test_postgresql_keeps_the_plan_that_stores_few_tasks(ledger_url: str) 
     assert plans is not None
     # Five are made for the values at hand before PostgreSQL compares.
     assert (plans["custom_plans"], plans["generic_plans"]) == (5, 3)
+
+
+async def test_new_work_is_not_leased_to_an_agent_of_another_pool_whoever_chose_it(
+    at: Orchestrator, pool: Pool
+) -> None:
+    agent, task = Agent(agent_type="desktop"), make_new_task()
+    await at.hears(agent)
+
+    async with pool.acquire() as db:
+        stored = await queries.store(db, [task], {task.task_id: agent.agent_id}, [], lease=LEASE, ageing=LEASE)
+
+    assert stored.claims == {task.task_id: None}
+    assert await statuses(at, task) == [Status.PENDING]
+
+
+@pytest.mark.parametrize("hints", [{"agent_id": str(uuid4())}, {"required_capabilities": {"gpu": 1}}], ids=list)
+async def test_work_that_aims_at_certain_agents_does_not_go_to_others_at_once(
+    at: Orchestrator, hints: dict[str, Any]
+) -> None:
+    await at.hears(Agent())
+
+    done = await at.dispatch(make_new_task(hints=hints))
+
+    assert (done.leased, done.waits) == ([], True)
+    assert await at.give() == {}
+
+
+async def test_a_dispatch_that_collided_with_that_of_another_orchestrator_is_tried_again(
+    at: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def collide() -> None:
+        raise asyncpg.DeadlockDetectedError("deadlock detected")
+
+    before(monkeypatch, queries, "store", collide)
+
+    done = await at.dispatch(make_new_task())
+
+    assert [type(answer) for answer in done.answers] == [Identity]

@@ -1,6 +1,6 @@
 """What a crash, an emptied broker or a lost connection left behind is found and mended."""
 
-from datetime import timedelta
+import asyncio
 from uuid import uuid4
 
 import pytest
@@ -106,15 +106,21 @@ async def test_a_task_whose_agent_died_goes_to_the_next(pool: Pool) -> None:
     assert await one.give() == {task.task_id: other.agent_id}
 
 
-async def test_after_an_outage_the_loops_look_at_once_and_once(pool: Pool, broker: MemoryBroker) -> None:
+@pytest.mark.parametrize("of", ["broker", "ledger"])
+async def test_after_an_outage_the_loops_look_at_once_and_once(
+    pool: Pool, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
     giver = Wake()
     recover = RecoverAfterOutages(broker, pool.database, giver)
 
     assert await recover.run_once() == 0
-    broker.generation += 1
+    if of == "broker":
+        broker.generation += 1
+    else:
+        monkeypatch.setattr(pool.database, "generation", pool.database.generation + 1)
     assert await recover.run_once() == 1
     assert await recover.run_once() == 0
-    await giver.wait(timedelta(seconds=5))
+    await asyncio.wait_for(giver.rung(), 1)
 
 
 async def test_there_is_nothing_to_give_when_all_is_well(pool: Pool, broker: MemoryBroker) -> None:

@@ -171,6 +171,12 @@ async def test_a_silent_agent_is_offline_and_this_is_told_once(registry: Registr
     assert (await events_of(pool))[-1].data == {"status": "offline"}
 
 
+async def test_an_agent_that_was_heard_lately_is_not_taken_for_silent(registry: RegistryService) -> None:
+    await registry.record([make_heartbeat()])
+
+    assert await registry.mark_silent(limit=10) == []
+
+
 async def test_an_agent_that_was_never_heard_of_is_not_online(registry: RegistryService) -> None:
     assert not await registry.is_online(uuid4())
 

@@ -8,13 +8,14 @@ import pytest
 from common.canonical import work_digest
 from common.confinement import Confinement
 from common.lifecycle import Status
-from common.policy.model import ApprovalDemand, Effect, Ruling, Work
+from common.policy.model import ApprovalDemand, Effect, Refused, Ruling, Work
 from orchestrator.database.pool import Pool
 from orchestrator.leases import grants
 from orchestrator.policy.service import RefusedByPolicy, open_policy
 from orchestrator.registry.service import RegistryService
+from orchestrator.tasks.rerun import make_rerun
 from orchestrator.tasks.service import TaskService
-from tests.factories import make_heartbeat, make_new_task
+from tests.factories import BOB, make_heartbeat, make_new_task
 from tests.integration.ledger import lease_to
 
 
@@ -55,6 +56,23 @@ async def test_work_that_needs_an_approval_waits_and_goes_to_nobody(tasks: TaskS
 
     assert (await tasks.get(task.task_id)).status is Status.AWAITING_APPROVAL
     assert await lease_to(pool, task.task_id) == []
+
+
+async def test_the_policy_rules_anew_about_exactly_the_work_of_a_rerun(tasks: TaskService) -> None:
+    asked: list[Work] = []
+    refused = RefusedByPolicy(Refused("not any more", "2"))
+    task = make_new_task(agent_type="desktop", parameters={"message": "x"}, hints={"note": "y"})
+    await tasks.dispatch([task], by="caller")
+    old = await tasks.get(task.task_id)
+
+    def refusing(work: Work) -> Ruling:
+        asked.append(work)
+        raise refused
+
+    with pytest.raises(RefusedByPolicy, match="not any more"):
+        make_rerun(old, task_id=uuid4(), request_id=uuid4(), rule=refusing, by=BOB)
+
+    assert asked == [Work("echo", "desktop", {"message": "x"}, {"note": "y"})]
 
 
 async def test_the_policy_does_not_change_what_the_same_dispatch_is(tasks: TaskService) -> None:

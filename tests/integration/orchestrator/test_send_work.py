@@ -12,6 +12,7 @@ from common.broker.memory import MemoryBroker
 from common.lifecycle import Status
 from common.protocol import WorkRequestEnvelope, decode
 from orchestrator.loops.send_work import TASKS_IN_A_MESSAGE, SendWork
+from tests.eventually import eventually
 from tests.factories import make_new_task
 from tests.integration.orchestrator.on_credit import Agent, Orchestrator
 
@@ -137,3 +138,20 @@ async def test_work_that_was_sent_before_stays_leased_when_its_agent_has_no_queu
 
     stored = await at.tasks.get(task.task_id)
     assert (stored.status, stored.starts) == (Status.RUNNING, 1)
+
+
+async def test_work_that_nobody_fetched_before_its_lease_was_over_is_not_delivered_any_more(
+    at: Orchestrator, send: SendWork, broker: MemoryBroker
+) -> None:
+    agent = await heard(at, broker, 2)
+    over, lives = (await at.dispatch(make_new_task(priority=5), make_new_task())).leased
+    queue = topology.work_queue("infra", agent.agent_id).name
+
+    await send.send([replace(over, lease=timedelta(milliseconds=100)), lives])
+
+    async def one_is_left() -> bool:
+        return await broker.depth(queue) == 1
+
+    await eventually(one_is_left)
+    [(_, envelope)] = await sent_to(broker, agent)
+    assert tasks_of(envelope) == [lives.task.task_id]

@@ -200,7 +200,8 @@ async def test_a_rerun_keeps_the_keys_and_the_limit_that_holds_now(
     first, second = [await control.rerun(old_id, by=ANN) for _ in range(2)]
 
     assert [(await tasks.get(known.task_id)).admitted for known in (first, second)] == [True, False]
-    assert (await tasks.get(first.task_id)).concurrency_key == "pulls"
+    again = await tasks.get(first.task_id)
+    assert (again.ordering_key, again.concurrency_key) == ("web-1", "pulls")
 
 
 async def test_only_a_task_that_has_ended_is_run_again(control: TaskControl, tasks: TaskService) -> None:

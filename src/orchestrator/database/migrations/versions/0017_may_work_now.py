@@ -1,0 +1,24 @@
+"""Whether an agent may work is asked of what is committed now, not of what was when the statement began.
+
+A statement that leases waits for the agent's row when somebody just pauses or drains the agent, and then asks again. A
+stable function answers from the snapshot of the statement: the agent had the lease after its pause was answered.
+
+Expand step: the old program goes on working beside it.
+"""
+
+from alembic import op
+
+revision = "0017"
+down_revision = "0016"
+branch_labels = None
+depends_on = None
+
+STATEMENTS = (
+    "SET LOCAL lock_timeout = '3s'",
+    "ALTER FUNCTION agent_may_work(uuid) VOLATILE",
+)
+
+
+def upgrade() -> None:
+    for statement in STATEMENTS:
+        op.execute(statement)
