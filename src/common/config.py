@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from common.broker.base import QueueType
 from common.broker.connect import check_broker_url
@@ -28,6 +35,16 @@ class InvalidSettings(StartupRefused):
     """A setting has a value that is not allowed; the message names each one, its value and what is allowed."""
 
 
+class _Environment(EnvSettingsSource):
+    """The environment. A text that is no JSON where JSON is wanted is refused by its name like any wrong value."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except (ValueError, RecursionError):
+            return value
+
+
 class Settings(BaseSettings):
     """The base of each process's settings; `table` is its part of the TOML file, None for the top of it."""
 
@@ -43,7 +60,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, InitSettingsSource(settings_cls, _file_values(cls.table))
+        return init_settings, _Environment(settings_cls), InitSettingsSource(settings_cls, _file_values(cls.table))
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -102,15 +119,20 @@ def _file_values(table: str | None) -> dict[str, Any]:
         values = read_toml(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
-    if table is not None:
-        return dict(values.get(table, {}))
-    return {name: value for name, value in values.items() if not isinstance(value, dict)}
+    if table is None:
+        return {name: value for name, value in values.items() if not isinstance(value, dict)}
+    own = values.get(table, {})
+    if not isinstance(own, dict):
+        raise InvalidSettings(f"{path}: {table} must be a table: [{table}]")
+    return own
 
 
 def _explain(settings: type[Settings], error: ValidationError) -> str:
     prefix = settings.model_config.get("env_prefix", "")
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
+        if problem["type"] == "default_factory_not_called":  # a default that depends on what is wrong
+            continue
         name = ".".join(str(part) for part in problem["loc"])
         shown = "(hidden)" if any(word in name for word in HIDDEN) else repr(problem["input"])
         where = f"{prefix}{name}".upper() + (f" or [{settings.table}] {name}" if settings.table else f" or {name}")

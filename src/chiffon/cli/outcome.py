@@ -51,7 +51,7 @@ def exit_of_answer(http_status: int, error_code: int | None) -> Exit:
     """Return the exit status for an error that the orchestrator answered."""
     if http_status == 404:
         return Exit.NOT_FOUND
-    if http_status == 409 or error_code in (ErrorCode.INVALID_STATE, ErrorCode.IDEMPOTENCY_CONFLICT):
+    if http_status == 409 or error_code == ErrorCode.INVALID_STATE:
         return Exit.CONFLICT
     if error_code in (ErrorCode.UNKNOWN_WORK_TYPE, ErrorCode.INVALID_REQUEST):
         return Exit.USAGE

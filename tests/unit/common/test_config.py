@@ -1,5 +1,6 @@
 """Settings come from the environment over a file, and a wrong one is refused with what is allowed."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,16 @@ def test_a_wrong_value_is_refused_with_its_name_its_value_and_what_is_allowed(mo
     message = str(caught.value)
     assert "CHIFFON_PORT or [orchestrator] port = '70000': Input should be less than or equal to 65535" in message
     assert "CHIFFON_LEASE_SECONDS or [orchestrator] lease_seconds = 'soon'" in message
+
+
+def test_a_wrong_value_is_named_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHIFFON_AGENT_SLOTS", "many")
+
+    with pytest.raises(InvalidSettings) as caught:
+        AgentSettings.load()
+
+    [_, line] = str(caught.value).splitlines()
+    assert line.startswith("  CHIFFON_AGENT_SLOTS or [agent] slots = 'many': ")
 
 
 def test_a_name_that_does_not_exist_is_refused() -> None:
@@ -120,3 +131,38 @@ def test_a_file_that_is_not_toml_is_refused(text: str) -> None:
 
     with pytest.raises(InvalidSettings, match="TOML"):
         SharedSettings.load()
+
+
+@pytest.mark.parametrize("text", ["hunter2", "{", "zone=eu", "[" * 100_000, "{'a': 1}"], ids=lambda text: text[:8])
+@pytest.mark.parametrize(
+    ("name", "load"),
+    [
+        ("CHIFFON_AGENT_LABELS or [agent] labels", AgentSettings.load),
+        ("CHIFFON_AGENT_SECRETS or [agent] secrets", AgentSettings.load),
+        ("CHIFFON_AGENT_CONFINEMENT or [agent] confinement", AgentSettings.load),
+        ("CHIFFON_ROUTES or [orchestrator] routes", OrchestratorSettings.load),
+    ],
+    ids=["labels", "secrets", "confinement", "routes"],
+)
+def test_a_text_that_is_no_json_where_json_is_wanted_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, load: Callable[[], object], text: str
+) -> None:
+    monkeypatch.setenv(name.split()[0], text)
+
+    with pytest.raises(InvalidSettings) as caught:
+        load()
+
+    assert str(caught.value).startswith(f"These settings are not usable:\n  {name} = ")
+    if "secrets" in name:
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "load"), [("agent", AgentSettings.load), ("orchestrator", OrchestratorSettings.load)]
+)
+@pytest.mark.parametrize("value", ["5", '"text"', "[1, 2]", "[{}]"])
+def test_a_table_that_is_none_is_refused(table: str, load: Callable[[], object], value: str) -> None:
+    write(f"{table} = {value}\n")
+
+    with pytest.raises(InvalidSettings, match=f"{table} must be a table"):
+        load()
