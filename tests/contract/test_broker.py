@@ -196,6 +196,18 @@ async def test_a_consumer_never_holds_more_than_its_prefetch_and_leaves_the_rest
         assert (await waiting).body == b"6"
 
 
+async def test_a_consumer_that_holds_as_much_as_it_may_is_given_nothing_more(broker: Broker, queue: Queue) -> None:
+    await broker.publish(*(make_message(queue) for _ in range(3)))
+    async with broker.consume(queue.name, prefetch=1) as consumer:
+        await receive_one(consumer)
+
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await consumer.receive(3)
+
+        assert await broker.depth(queue.name) == 2
+
+
 async def test_receive_can_be_given_up_without_losing_a_message(broker: Broker, queue: Queue) -> None:
     async with broker.consume(queue.name, prefetch=1) as consumer:
         for number in range(10):

@@ -149,7 +149,8 @@ async def test_queues_declared_here_come_back_with_a_broker_that_lost_them(remot
 
         await remote_bus.cut_connections()
 
-        await publish_until_confirmed(broker, make_message(queue, b"works again"))
+        async with asyncio.timeout(15):
+            await publish_until_confirmed(broker, make_message(queue, b"works again"))
         assert await receive_bodies(broker, queue, 1) == [b"works again"]
         await broker.delete(queue.name)
 

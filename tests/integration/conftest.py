@@ -1,5 +1,6 @@
 """An empty ledger for each test."""
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
 
@@ -7,6 +8,7 @@ import pytest
 
 from orchestrator.database.migrate import upgrade
 from orchestrator.database.pool import Pool, open_pool
+from orchestrator.database.version import MIGRATIONS
 from tests.integration.ledger import Ledger, open_ledger
 from tests.services import run
 from tests.services.postgres import Postgres
@@ -14,8 +16,8 @@ from tests.services.postgres import Postgres
 
 @pytest.fixture(scope="session")
 async def ledger_template(postgres: Postgres) -> str:
-    """The URL of a migrated database without a session; all workers copy the same one."""
-    known = run.root() / "ledger-template.json"
+    """The URL of a migrated database without a session; all workers with the same migrations copy the same one."""
+    known = run.root() / f"ledger-template-{_digest_of_migrations()}.json"
     with run.alone("ledger-template"):
         if not known.exists():
             url = await postgres.create_database()
@@ -76,3 +78,9 @@ def pool(request: pytest.FixtureRequest) -> Pool:
 
 def _has_own_ledger(request: pytest.FixtureRequest) -> bool:
     return request.node.get_closest_marker("own_ledger") is not None
+
+
+def _digest_of_migrations() -> str:
+    """Return what differs where a migration does: a run of mutants changes one at a time."""
+    migrations = sorted((MIGRATIONS / "versions").glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in migrations)).hexdigest()

@@ -35,7 +35,7 @@ from common.messages import (
     WorkResult,
     WorkStatus,
 )
-from common.orders import Control, Drain, Heard, Pause, Resume
+from common.orders import Control, Drain, Heard, Order
 from common.protocol import (
     ORCHESTRATOR,
     ControlEnvelope,
@@ -53,8 +53,6 @@ from tests.eventually import eventually
 
 OFFLINE = AgentStatus.OFFLINE
 LEAVING = (AgentStatus.DRAINING, OFFLINE)
-
-Order = CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume
 
 
 @dataclass

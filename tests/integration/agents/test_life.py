@@ -7,11 +7,15 @@ from uuid import uuid4
 
 import pytest
 
+from agents.disk.journal import Journal
+from agents.disk.journal_file import JournalFile
 from agents.executors.registry import ExecutorUnusable
-from agents.identity.registration import IdentityInUse
+from agents.identity.registration import CopyOfRunningAgent, IdentityInUse
 from agents.main import run_agent
+from agents.processes.life import own_life
 from agents.settings import AgentSettings
 from common.broker.base import Broker
+from common.broker.memory import MemoryBroker
 from common.config import SharedSettings
 from common.errors import ErrorCode
 from common.messages import AgentStatus, ResultStatus
@@ -209,3 +213,25 @@ async def test_two_agents_cannot_share_their_state(
 
     with pytest.raises(IdentityInUse, match="CHIFFON_AGENT_STATE_DIR"):
         await run_agent(again, SharedSettings(broker_url="memory://"), broker=broker, stop=asyncio.Event())
+
+
+async def test_an_agent_whose_journal_names_a_process_that_runs_does_not_start(tmp_path: Path) -> None:
+    state, life, stop = tmp_path / "agent", own_life(), asyncio.Event()
+    state.mkdir(mode=0o700)
+    with Journal(JournalFile(state / "journal.jsonl"), session=uuid4(), host_boot_id=life.host_boot_id) as journal:
+        journal.started(
+            make_grant(),
+            host_boot_id=life.host_boot_id,
+            agent_pid=life.pid,
+            agent_ticks=life.start_ticks,
+            pid_namespace=life.pid_namespace,
+        )
+    stop.set()
+
+    with pytest.raises(CopyOfRunningAgent, match=f"still runs, as process {life.pid}"):
+        await run_agent(
+            AgentSettings.load(state_dir=state),
+            SharedSettings(broker_url="memory://"),
+            broker=MemoryBroker(),
+            stop=stop,
+        )

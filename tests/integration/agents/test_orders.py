@@ -3,10 +3,11 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 from common.errors import ErrorCode
 from common.messages import AgentStatus, CancelTask, ResultStatus
-from common.orders import Pause, Resume
+from common.orders import Leave, Pause, Resume
 from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
@@ -105,9 +106,10 @@ async def test_a_drain_that_was_meant_for_an_earlier_process_is_not_obeyed(
     order = orchestrator.drain()
 
     await orchestrator.order(order.model_copy(update={"started_at": order.started_at - timedelta(hours=1)}))
+    await beats_go_by(orchestrator)
     task = await orchestrator.dispatch("echo", message="x")
 
-    assert await orchestrator.ended(task)
+    assert (await orchestrator.ended(task)).status is ResultStatus.COMPLETED
     assert not agent.ended.done()
 
 
@@ -147,3 +149,16 @@ async def test_a_cancel_that_overtakes_its_grant_is_obeyed(
     result = await orchestrator.ended(task)
     assert (result.status, result.started) == (ResultStatus.CANCELLED, False)
     assert not ran.exists()
+
+
+async def test_an_order_to_leave_that_names_another_process_is_not_obeyed(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent
+) -> None:
+    agent = await start_agent()
+    await orchestrator.order(Leave(boot_id=uuid4(), reason="an earlier process still runs"))
+    await beats_go_by(orchestrator)
+
+    task = await orchestrator.dispatch("echo", message="x")
+
+    assert (await orchestrator.ended(task)).status is ResultStatus.COMPLETED
+    assert not agent.ended.done()

@@ -15,6 +15,7 @@ from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
 from tests.integration.agents.test_broker_away import Cable, running
+from tests.on_disk import watched_disk
 from tests.spooled import spooled
 
 
@@ -168,3 +169,23 @@ async def test_a_broken_file_in_the_spool_does_not_keep_an_agent_from_starting(
 
     assert await orchestrator.ended(task)
     assert [path.name for path in (spool / "unreadable").iterdir()] == ["half.json"]
+
+
+async def test_all_that_an_agent_needs_again_is_on_disk_by_name_and_content_before_it_works(
+    orchestrator: ScriptedOrchestrator, start_agent: StartAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents.agent, "STORED_SECONDS", 0.2)
+    state = tmp_path / "agent"
+    orchestrator.stores = False
+    with watched_disk() as disk:
+        await start_agent()
+        identity, journal = disk.read(state / "identity.json"), disk.read(state / "journal.jsonl")
+        task = await orchestrator.dispatch("echo", message="kept")
+        await orchestrator.ended(task)
+        [path] = await eventually(lambda: list((state / "spool").glob("*.jsonl")))
+        await eventually(lambda: str(task).encode() in (disk.read(path) or b""))
+
+    assert disk.has(state)
+    assert disk.has(state / "spool")
+    assert str(orchestrator.agent_id).encode() in (identity or b"")
+    assert b'"opened"' in (journal or b"")

@@ -8,13 +8,18 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
-from orchestrator.audit.model import Checkpoint, Finding, Flaw
+from orchestrator.audit import queries
+from orchestrator.audit.model import Checkpoint, End, Finding, Flaw
 from orchestrator.audit.verify import verify
+from orchestrator.database.migrate import upgrade
 from orchestrator.database.pool import Connection, Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.chain import entry_of, link
 from orchestrator.events.model import Event, Kind, NewEvent
+from tests import fixed
+from tests.eventually import eventually
 from tests.integration.audit.conftest import work
+from tests.integration.orchestrator.ledger import events_of
 
 
 async def finding_in(db: Connection, checkpoints: Sequence[Checkpoint] = ()) -> Finding | None:
@@ -46,6 +51,78 @@ async def test_writers_side_by_side_make_one_chain(pool: Pool) -> None:
         verdict = await verify(db)
     assert verdict.finding is None
     assert verdict.events == 4 * 10 * (0 + 1 + 2 + 3)
+
+
+WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+async def append(pool: Pool, *actors: str) -> None:
+    """Write an event of each actor, all in one transaction."""
+    async with transaction(pool) as db:
+        await events.append(db, *(NewEvent(Kind.AGENT_STATUS, actor) for actor in actors))
+
+
+async def test_events_that_are_written_together_are_chained_one_behind_the_other(pool: Pool) -> None:
+    for actors in (("a", "b", "c"), ("d", "e", "f")):
+        await append(pool, *actors)
+
+    async with pool.acquire() as db:
+        verdict = await verify(db)
+    assert (verdict.finding, verdict.events) == (None, 6)
+
+
+async def test_an_event_waits_for_the_commit_of_the_one_before_it(pool: Pool) -> None:
+    async def waits() -> bool:
+        async with pool.acquire() as db:
+            return bool(await db.fetchval(WAITS))
+
+    async with transaction(pool) as db:
+        await events.append(db, NewEvent(Kind.AGENT_STATUS, "first"))
+        other = asyncio.create_task(append(pool, "second"))
+        await eventually(waits)
+    await other
+
+    assert [(event.seq, event.actor) for event in await events_of(pool)] == [(1, "first"), (2, "second")]
+    async with pool.acquire() as db:
+        assert await finding_in(db) is None
+
+
+async def test_times_rise_with_the_numbers_however_long_a_transaction_takes(pool: Pool) -> None:
+    async with transaction(pool) as db:
+        await db.fetchval("SELECT 1")
+        await append(pool, "quick")
+        await events.append(db, NewEvent(Kind.AGENT_STATUS, "slow"))
+
+    quick, slow = await events_of(pool)
+    assert (quick.actor, slow.actor) == ("quick", "slow")
+    assert quick.at < slow.at
+
+
+async def test_what_is_written_while_a_log_is_checked_does_not_count(
+    worked: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = queries.head
+
+    async def head_and_more(db: Connection) -> End:
+        end = await head(db)
+        await work(worked, tasks=1)
+        return end
+
+    monkeypatch.setattr(queries, "head", head_and_more)
+
+    async with worked.acquire() as db:
+        verdict = await verify(db)
+
+    assert (verdict.finding, verdict.events) == (None, 16)
+
+
+async def test_the_ledger_chains_events_as_the_fixed_vectors_say(pool: Pool) -> None:
+    async with pool.acquire() as db:
+        hashes = await db.fetchval(
+            "SELECT event_chain($1, $2, $3, $4)", fixed.BEFORE, fixed.EVENT.seq - 1, fixed.EVENT.at, [fixed.LEAF] * 2
+        )
+
+    assert hashes == [fixed.HASH, fixed.NEXT_HASH]
 
 
 async def test_a_transaction_that_is_rolled_back_leaves_the_chain_as_it_was(worked: Pool) -> None:
@@ -144,6 +221,22 @@ async def test_the_ledger_refuses_to_change_or_remove_events(worked: Pool, state
     async with worked.acquire() as db:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="never changed or removed"):
             await db.execute(statement)
+
+
+@pytest.mark.parametrize("retention", ["off", "on"])
+async def test_a_new_ledger_lets_nobody_change_events_or_remove_them_by_mistake(
+    database_url: str, retention: str
+) -> None:
+    statements = ["UPDATE event SET actor = ''", "TRUNCATE event"]
+    await upgrade(database_url)
+    db = await asyncpg.connect(database_url)
+    try:
+        await db.execute(f"SET chiffon.retention = '{retention}'")
+        for statement in [*statements, "DELETE FROM event"] if retention == "off" else statements:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="never changed or removed"):
+                await db.execute(statement)
+    finally:
+        await db.close()
 
 
 async def test_retention_removes_the_oldest_and_the_rest_still_proves_itself(worked: Pool) -> None:

@@ -98,6 +98,32 @@ async def test_a_reader_that_catches_up_is_told_of_events_that_are_removed_befor
     assert seen == [*range(1, PAGE + 1), *range(PAGE + 6, PAGE + 11)]
 
 
+@pytest.mark.parametrize("name", ["task_id", "trace_id", "agent_id", "kind"])
+async def test_a_reader_that_catches_up_is_shown_only_what_it_asked_for(spare_url: str, name: str) -> None:
+    mine: dict[str, Any] = {"task_id": uuid4(), "trace_id": uuid4(), "agent_id": uuid4(), "kind": Kind.TASK_CLAIMED}
+    other: dict[str, Any] = {name: Kind.TASK_FAILED if name == "kind" else uuid4()}
+    asked: dict[str, Any] = {"kinds": frozenset({mine[name].value})} if name == "kind" else {name: mine[name]}
+    sent = list[dict[str, Any]]()
+
+    class Reader:
+        scope: ClassVar[dict[str, Any]] = {}
+
+        async def send_text(self, text: str) -> None:
+            sent.append(json.loads(text))
+            if sent[-1].get("event", {}).get("seq") == 3:
+                raise WebSocketDisconnect
+
+    async with open_pool(spare_url, connections=3) as pool:
+        async with transaction(pool) as db:
+            await events.append(db, *(NewEvent(actor="test", data={}, **one) for one in (mine, mine | other, mine)))
+        hub = Hub()
+        hub.start_at(3)
+        with pytest.raises(WebSocketDisconnect):
+            await Watcher(cast("WebSocket", Reader()), pool, hub, Filter(**asked), heartbeat=15).run(0)
+
+    assert [frame["event"]["seq"] for frame in sent if frame["type"] == "event"] == [1, 3]
+
+
 async def _remove_events(pool: Pool, *, before: int | None = None) -> int:
     """Remove the events before this one, or all, and return the number of the newest there was."""
     async with pool.acquire() as db, db.transaction():

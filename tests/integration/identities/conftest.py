@@ -50,6 +50,7 @@ class Site:
     identities: IdentityService
     pool: Pool
     stack: AsyncExitStack
+    _asking: httpx2.AsyncClient | None = None
 
     async def issue(self, *roles: Role, scopes: list[Permission] | None = None, **more: Any) -> Issued:
         """Make somebody of these roles and return a token."""
@@ -66,6 +67,11 @@ class Site:
     async def somebody(self, *roles: Role) -> httpx2.AsyncClient:
         """Return a client that is somebody of these roles."""
         return await self.client((await self.issue(*roles)).secret)
+
+    async def ask(self, method: str, path: str, token: str, **more: Any) -> httpx2.Response:
+        """Send one request with a token."""
+        self._asking = self._asking or await self.client(None)
+        return await self._asking.request(method, path, headers=bearer(token), **more)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import pytest
 
 from chiffon.cli.app import run
 from chiffon.cli.outcome import Exit
+from common.errors import Conflict
+from common.rest.identities import Permission, PrincipalKind, Role
 from orchestrator.database.pool import Pool
 from orchestrator.identities.service import IdentityService
 from tests.eventually import eventually
+from tests.factories import OWN_TOKEN
 from tests.integration.identities.conftest import Site, guarded
+from tests.integration.identities.test_enrolment import enrolled
 
 POLICY = """
 version = 1
@@ -129,6 +134,43 @@ async def test_a_claim_takes_the_token_from_its_maker_and_works_once(site: Site)
     listed = {one["token_id"]: one for one in (await root.get("/api/v1/tokens")).json()}
     assert listed[event["data"]["replaces"]]["revoked_by"] == "bob"
     assert listed[won.json()["token_id"]]["claimed_at"] is not None
+
+
+async def test_a_token_is_claimed_once_and_its_old_secret_opens_nothing_any_more(site: Site) -> None:
+    ann = await site.identities.create(PrincipalKind.PERSON, "ann", [Role.VIEWER], by="root")
+    old = await site.identities.issue(ann.principal_id, by="root", with_token=OWN_TOKEN)
+
+    own = await site.identities.claim(old.token.token_id)
+
+    # Neither was shown before, so nobody remembers them.
+    answers = [(await site.ask("GET", "/api/v1/whoami", one.secret)).status_code for one in (old, own)]
+    assert answers == [401, 200]
+    for issued in (old, own):
+        with pytest.raises(Conflict):
+            await site.identities.claim(issued.token.token_id)
+
+
+async def test_a_claim_gives_a_token_neither_more_rights_nor_more_time(site: Site) -> None:
+    ann = await site.identities.create(PrincipalKind.PERSON, "ann", [Role.OPERATOR], by="root")
+    old = await site.identities.issue(
+        ann.principal_id, by="root", scopes=[Permission.READ], lasts=timedelta(hours=1), with_token=OWN_TOKEN
+    )
+
+    own = await site.identities.claim(old.token.token_id)
+
+    whoami = (await site.ask("GET", "/api/v1/whoami", own.secret)).json()
+    assert whoami["permissions"] == ["read"]
+    assert (own.token.scopes, own.token.expires_at) == (frozenset({Permission.READ}), old.token.expires_at)
+
+
+async def test_a_claim_takes_nobody_the_credential_of_an_agent(site: Site) -> None:
+    root = await first_administrator(site)
+    _, agent = await enrolled(site, root, "web-1")
+
+    refused = await agent.post("/api/v1/tokens/claim")
+
+    assert (refused.status_code, refused.json()["error_code"]) == (400, 2002)
+    assert (await agent.get("/api/v1/whoami")).status_code == 200
 
 
 async def test_no_detour_over_tokens_of_others_lets_who_asks_vote(site: Site) -> None:

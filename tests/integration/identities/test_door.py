@@ -3,81 +3,151 @@
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from functools import cache
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from fastapi.routing import RouteContext, iter_route_contexts
+from fastapi.routing import iter_route_contexts
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from agents.over_http.enrol import enrol
 from chiffon.http import bearer
 from common.rest.identities import Permission, Role, TokenPurpose
-from orchestrator.identities.access import PUBLIC, demands_of
-from orchestrator.identities.permissions import PERMISSIONS
+from orchestrator import shortcut
+from orchestrator.identities.access import PUBLIC
 from orchestrator.identities.tokens import new_token
 from orchestrator.main import create_app
+from tests.integration.edges.paths import at
 from tests.integration.identities.conftest import Site, guarded
+from tests.permissions import ALLOWED, DEMANDED, PEOPLE, WEBSOCKET, Demand, Open, Route
 
 ECHO = {"task_id": str(uuid4()), "work_type": "echo", "parameters": {}}
+SHORTCUT = ("POST", "/api/v1/dispatch")
+# What people and services can be given; the work of an agent takes its credential.
+PERSONAL = [one for one in Permission if one is not Permission.WORK]
 
 
-@cache
-def routes() -> list[tuple[RouteContext, str]]:
-    """Return every route with a path that leads to it."""
-    return list(_routes())
+def guarded_routes() -> Iterator[tuple[str, str, Demand]]:
+    """Yield the method, or WEBSOCKET, a path and the demand of every route that is not for strangers."""
+    for (method, path), demand in DEMANDED.items():
+        if demand is not Open.STRANGERS:
+            yield method, at(path), demand
 
 
-def _routes() -> Iterator[tuple[RouteContext, str]]:
+def test_every_route_stands_in_the_table_of_demands_and_every_row_of_it_has_a_route() -> None:
+    found = set[Route]()
     for route in iter_route_contexts(create_app().routes):
-        assert route.path is not None
-        if route.path not in PUBLIC:
-            path = route.path
-            for name in ("letter_id",):
-                path = path.replace(f"{{{name}}}", "1")
-            while "{" in path:
-                head, _, rest = path.partition("{")
-                path = f"{head}{uuid4()}{rest.partition('}')[2]}"
-            yield route, path
+        methods = {WEBSOCKET} if route.methods is None else route.methods - {"HEAD"}
+        found |= {(method, str(route.path)) for method in methods}
+
+    assert found == set(DEMANDED)
+    assert ("POST", shortcut.PATH) == SHORTCUT
 
 
 def test_the_list_of_what_is_public_is_short_and_changes_nothing() -> None:
+    assert set(PUBLIC) == {path for (_, path), demand in DEMANDED.items() if demand is Open.STRANGERS}
     assert {path for path in PUBLIC if path.startswith("/api")} == {"/api/v1/enrol"}
     assert len(PUBLIC) == 9
 
 
 async def test_every_route_refuses_who_is_not_known(site: Site) -> None:
     nobody, forger = await site.client(None), await site.client(new_token(TokenPurpose.API))
-    for route, path in routes():
-        if route.methods is None:
+    for method, path, _ in guarded_routes():
+        if method == WEBSOCKET:
             assert await close_code(site, path, None) == 4401, path
             continue
-        for method in route.methods - {"HEAD"}:
-            for client in (nobody, forger):
-                answer = await client.request(method, path)
-                if answer.status_code == 429:  # it has guessed too often
-                    assert client is forger
-                    continue
-                assert (answer.status_code, answer.json()["error_code"]) == (401, 4001), f"{method} {path}"
-                assert answer.headers["www-authenticate"].startswith("Bearer")
+        for client in (nobody, forger):
+            answer = await client.request(method, path)
+            if answer.status_code == 429:  # it has guessed too often
+                assert client is forger
+                continue
+            assert (answer.status_code, answer.json()["error_code"]) == (401, 4001), f"{method} {path}"
+            assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN])
+async def test_every_route_for_strangers_serves_them(site: Site) -> None:
+    nobody = await site.client(None)
+
+    answers = {
+        (method, path): (await nobody.request(method, path)).status_code
+        for (method, path), demand in DEMANDED.items()
+        if demand is Open.STRANGERS
+    }
+
+    # Readiness may still be on its way, and an enrolment needs its token.
+    assert answers.pop(("GET", "/ready")) in (200, 503)
+    assert answers.pop(("POST", "/api/v1/enrol")) == 422
+    assert set(answers.values()) == {200}
+
+
+async def test_every_route_refuses_whoever_lacks_just_its_permission(site: Site) -> None:
+    agent = await agent_token(site)
+    rest = {
+        missing: (await site.issue(*PEOPLE, scopes=[one for one in PERSONAL if one is not missing])).secret
+        for missing in Permission
+    }
+
+    asked = [
+        (method, path, token, body)
+        for method, path, demand in guarded_routes()
+        if not isinstance(demand, Open)
+        for token in [rest[demand], *([] if demand is Permission.WORK else [agent])]
+        for body in bodies(method, path)
+    ]
+    served = [f"{one[0]} {one[1]} {one[3] or ''}" for one in asked if not await is_refused(site, *one)]
+
+    assert served == []
+
+
+async def test_every_route_serves_whoever_has_just_its_permission(site: Site) -> None:
+    just: dict[Permission, str] = {one: (await site.issue(*PEOPLE, scopes=[one])).secret for one in PERSONAL}
+    just[Permission.WORK] = await agent_token(site)
+
+    asked = [
+        (method, path, token, body)
+        for method, path, demand in guarded_routes()
+        for token in (just.values() if isinstance(demand, Open) else [just[demand]])
+        for body in bodies(method, path)
+    ]
+    refused = [f"{one[0]} {one[1]} {one[3] or ''}" for one in asked if await is_refused(site, *one)]
+
+    assert refused == []
+
+
+@pytest.mark.parametrize("role", PEOPLE)
 async def test_every_route_lets_in_only_whose_role_may(site: Site, role: Role) -> None:
     token = (await site.issue(role)).secret
-    client = await site.client(token)
-    for route, path in routes():
-        allowed = all(one is None or one in PERMISSIONS[role] for one in demands_of(route))
-        if route.methods is None:
-            assert (await close_code(site, path, token) == 4403) is not allowed, path
-            continue
-        for method in route.methods - {"HEAD"}:
-            answer = await client.request(method, path)
-            refused = answer.status_code == 403 and answer.json()["error_code"] == 4003
-            assert refused is not allowed, f"{method} {path}: {answer.text}"
+    for method, path, demand in guarded_routes():
+        allowed = isinstance(demand, Open) or demand in ALLOWED[role]
+        assert await is_refused(site, method, path, token) is not allowed, f"{method} {path}"
+
+
+def bodies(method: str, path: str) -> list[Mapping[str, Any] | None]:
+    """Return what to send: nothing, which the route looks at, and where there is a shortcut what that answers."""
+    return [None, {**ECHO, "task_id": str(uuid4())}] if (method, path) == SHORTCUT else [None]
+
+
+async def agent_token(site: Site) -> str:
+    """Return the credential of a new agent."""
+    admin = await site.somebody(Role.ADMIN)
+    wanted = {"name": f"a-{uuid4().hex[:12]}", "agent_type": "infra"}
+    invited = await admin.post("/api/v1/enrolments", json=wanted)
+    return (await enrol(site.url, invited.json()["token"])).token
+
+
+async def is_refused(site: Site, method: str, path: str, token: str, body: Mapping[str, Any] | None = None) -> bool:
+    """Return whether a caller, who must be known, is refused for want of a permission."""
+    if method == WEBSOCKET:
+        code = await close_code(site, path, token)
+        assert code in (4403, None)
+        return code == 4403
+    answer = await site.ask(method, path, token, json=body)
+    assert answer.status_code not in (401, 429), answer.text
+    return bool(answer.status_code == 403 and answer.json()["error_code"] == 4003)
 
 
 async def test_only_a_caller_who_may_dispatch_has_work_explained(site: Site) -> None:

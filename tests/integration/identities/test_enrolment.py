@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import httpx2
 import pytest
-from fastapi.routing import iter_route_contexts
 
 from agents.identity.credential import Credential, IsSomebody, check_is_nobody, keep_credential
 from agents.main import run_agent
@@ -16,10 +15,10 @@ from agents.settings import AgentSettings
 from agents.way import ServerNotReady
 from common.config import SharedSettings
 from common.rest.identities import Permission, Role
-from orchestrator.identities.access import PUBLIC, demands_of
-from orchestrator.main import create_app
 from tests.eventually import eventually
+from tests.integration.edges.paths import at
 from tests.integration.identities.conftest import Site
+from tests.permissions import DEMANDED, WEBSOCKET, Open
 
 
 async def invite(admin: httpx2.AsyncClient, name: str, **body: Any) -> Any:
@@ -87,20 +86,26 @@ async def test_the_id_of_a_disabled_agent_does_not_return(site: Site) -> None:
     assert (again.status_code, again.json()["error_code"]) == (400, 2002)
 
 
+async def test_an_agent_that_has_enrolled_is_not_invited_again_and_gets_no_token_by_hand(site: Site) -> None:
+    admin = await site.somebody(Role.ADMIN)
+    _, agent = await enrolled(site, admin, "web-1")
+    [row] = [one for one in (await admin.get("/api/v1/identities")).json() if one["name"] == "web-1"]
+
+    again = await admin.post("/api/v1/enrolments", json={"name": "web-1", "agent_type": "infra"})
+    by_hand = await admin.post("/api/v1/tokens", json={"principal_id": row["principal_id"]})
+
+    assert [(answer.status_code, answer.json()["error_code"]) for answer in (again, by_hand)] == [(400, 2002)] * 2
+    assert (await agent.get("/api/v1/whoami")).status_code == 200
+
+
 async def test_an_agent_reaches_no_endpoint_that_is_not_for_agents(site: Site) -> None:
     _, agent = await enrolled(site, await site.somebody(Role.ADMIN), "web-1")
 
-    for route in iter_route_contexts(create_app().routes):
-        demands = demands_of(route)
-        if route.path in PUBLIC or route.methods is None or Permission.WORK in demands or None in demands:
+    for (method, path), demand in DEMANDED.items():
+        if isinstance(demand, Open) or demand is Permission.WORK or method == WEBSOCKET:
             continue
-        path = route.path or ""
-        for name in ("{task_id}", "{trace_id}", "{agent_id}", "{job_id}", "{principal_id}", "{token_id}"):
-            path = path.replace(name, str(uuid4()))
-        path = path.replace("{letter_id}", "1")
-        for method in route.methods - {"HEAD"}:
-            answer = await agent.request(method, path)
-            assert (answer.status_code, answer.json()["error_code"]) == (403, 4003), f"{method} {path}"
+        answer = await agent.request(method, at(path))
+        assert (answer.status_code, answer.json()["error_code"]) == (403, 4003), f"{method} {path}"
 
 
 async def test_an_agent_speaks_for_itself_only_and_touches_nothing_of_another(site: Site) -> None:

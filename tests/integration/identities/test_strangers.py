@@ -11,11 +11,15 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from chiffon.http import bearer
-from common.rest.identities import Role, TokenPurpose
+from common.rest.identities import Permission, Role, TokenPurpose
+from orchestrator.database.pool import Connection, Pool
 from orchestrator.identities import queries
+from orchestrator.identities.enrolment import EnrolmentRefused, EnrolmentService
+from orchestrator.identities.model import Principal
 from orchestrator.identities.tokens import new_ticket, new_token
 from tests.integration.identities.conftest import Site, guarded
 from tests.integration.identities.test_door import close_code
+from tests.integration.identities.test_enrolment import enrolled
 
 BURST = 10
 
@@ -86,12 +90,39 @@ async def test_any_number_of_unknown_tokens_at_once_are_looked_up_over_one_conne
     assert looked_up < 60
 
 
+async def test_any_number_of_unknown_enrolments_at_once_use_two_connections(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once, most = 0, 0
+    use = queries.use_enrolment
+
+    async def watched(db: Connection, digest: bytes) -> Principal | None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        try:
+            return await use(db, digest)
+        finally:
+            at_once -= 1
+
+    monkeypatch.setattr(queries, "use_enrolment", watched)
+    enrolment = EnrolmentService(pool, failures_per_second=100)
+    guesses = [enrolment.enrol(new_token(TokenPurpose.ENROLMENT), address="192.0.2.1") for _ in range(20)]
+
+    found = await asyncio.gather(*guesses, return_exceptions=True)
+
+    assert {type(one) for one in found} == {EnrolmentRefused}
+    assert most <= 2
+
+
 async def test_a_ticket_that_is_mistyped_is_refused_without_a_look_into_the_database(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(queries, "use_tickets")
 
-    for wrong in (new_ticket()[:-1], new_ticket().swapcase(), "x", new_token(TokenPurpose.API)):
+    ticket = new_ticket()
+    mistyped = ticket[:-1] + ("1" if ticket.endswith("0") else "0")
+    for wrong in (mistyped, ticket[:-1], ticket.swapcase(), "x", new_token(TokenPurpose.API)):
         assert await close_code(site, f"/api/v1/ws?ticket={wrong}", None) == 4401
 
 
@@ -139,11 +170,15 @@ async def test_readiness_tells_strangers_names_and_yes_or_no_and_readers_the_det
 
     shown = (await nobody.get("/ready")).json()
     full = (await viewer.get("/ready")).json()
+    blind = [await site.client((await site.issue(Role.OPERATOR, scopes=[Permission.DISPATCH])).secret)]
+    blind.append((await enrolled(site, await site.somebody(Role.ADMIN), "web-1"))[1])
 
     assert {name: set(check) for name, check in shown["checks"].items()} == {
         name: {"ok", "detail"} for name in ("broker", "database", "schema", "loops", "probe", "signatures")
     }
     assert {check["detail"] for check in shown["checks"].values()} == {""}
     assert full["checks"]["schema"]["detail"] != ""
+    for client in blind:
+        assert {check["detail"] for check in (await client.get("/ready")).json()["checks"].values()} == {""}
     assert (await forger.get("/ready")).status_code == 401
     assert set((await nobody.get("/health")).json()) == {"status", "broker", "database"}

@@ -1,7 +1,7 @@
 """Tokens: shown once, kept as a digest, and every change of them is an event that holds none."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from orchestrator.identities import door_keeping
 from orchestrator.identities.service import IdentityService
 from tests.eventually import eventually
 from tests.integration.identities.conftest import Site
+from tests.integration.identities.ends import ENDS, end, lasting
 
 TABLES = """
     SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
@@ -100,6 +101,38 @@ async def test_a_ticket_opens_one_websocket_and_no_request(site: Site) -> None:
     assert (await nobody.get("/api/v1/tasks", params={"ticket": ticket})).status_code == 401
     assert await close_code(site, f"/api/v1/ws?ticket={ticket}", None) is None
     assert await close_code(site, f"/api/v1/ws?ticket={ticket}", None) == 4401
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_token_that_has_ended_is_refused_also_when_it_is_shown_for_the_first_time(site: Site, how: str) -> None:
+    good, issued = await site.issue(Role.VIEWER), await site.issue(Role.VIEWER, lasts=lasting(how))
+
+    await end(site.identities, issued, how)
+
+    answers = [(await site.ask("GET", "/api/v1/whoami", one.secret)).status_code for one in (good, issued)]
+    assert answers == [200, 401]
+
+
+async def test_a_token_that_is_made_for_a_time_ends_with_it(site: Site) -> None:
+    admin = await site.somebody(Role.ADMIN)
+    ann = (await admin.post("/api/v1/identities", json={"name": "ann", "roles": ["viewer"]})).json()
+
+    made = [
+        (await admin.post("/api/v1/tokens", json={"principal_id": ann["principal_id"], **given})).json()
+        for given in ({"expires_in_seconds": 3600}, {})
+    ]
+
+    begin, finish = (datetime.fromisoformat(made[0][name]) for name in ("created_at", "expires_at"))
+    assert finish - begin == timedelta(hours=1)
+    assert made[1]["expires_at"] is None
+
+
+async def test_a_name_that_is_no_person_does_not_become_the_first_administrator(pool: Pool) -> None:
+    identities = IdentityService(pool)
+    await identities.create(PrincipalKind.SERVICE, "ci", [Role.VIEWER], by="test")
+
+    with pytest.raises(Conflict):
+        await identities.bootstrap("ci")
 
 
 async def dumped(pool: Pool) -> str:

@@ -33,6 +33,7 @@ BAD_INPUT: tuple[tuple[str, Json, str], ...] = (
     ("/jobs/claim", {"workerId": "w", "leaseSeconds": 0}, "leaseSeconds"),
     ("/jobs/claim", {"workerId": "w", "leaseSeconds": 1_000_000}, "leaseSeconds"),
     ("/jobs/claim", {"workerId": "w" * 201, "leaseSeconds": 5}, "workerId"),
+    (f"/jobs/{uuid4()}/heartbeat", {"workerId": "w", "leaseSeconds": 1_000_000}, "leaseSeconds"),
     ("/jobs/claim", {"workerId": "w", "leaseSeconds": 5, "waitSeconds": 61}, "waitSeconds"),
     ("/jobs/claim", {"workerId": "w", "leaseSeconds": 5, "allowedTypes": None}, "allowedTypes"),
     (f"/jobs/{uuid4()}/complete", {"workerId": "w", "result": "x" * 65_536}, "result"),
@@ -216,6 +217,38 @@ async def test_a_cancelled_job_tells_its_worker_and_takes_no_result(queue: httpx
     )
     assert stopped["status"] == "cancelled"
     await post(queue, f"/jobs/{job['id']}/heartbeat", status=409, workerId="worker-1", attempt=1, leaseSeconds=5)
+
+
+async def test_a_worker_is_told_to_stop_its_own_jobs_and_only_while_they_run(queue: httpx2.AsyncClient) -> None:
+    job = await create(queue)
+    await claim(queue, "worker-1")
+    await post(queue, f"/jobs/{job['id']}/cancel")
+
+    async def told(worker: str) -> list[Json]:
+        answer = await post(queue, f"/workers/{worker}/heartbeat", currentJobs=[job["id"]])
+        stop: list[Json] = answer["cancelled"]
+        return stop
+
+    assert await told("worker-2") == []
+    assert await told("worker-1") == [{"jobId": job["id"], "attempt": 1}]
+    await post(queue, f"/jobs/{job['id']}/fail", workerId="worker-1", attempt=1, errorMessage="no", cancelled=True)
+    assert await told("worker-1") == []
+
+
+async def test_an_attempt_that_is_over_says_nothing_of_the_one_that_runs(queue: httpx2.AsyncClient) -> None:
+    path = f"/jobs/{(await create(queue))['id']}"
+    await claim(queue, "worker-1")
+    await post(queue, f"{path}/fail", workerId="worker-1", attempt=1, errorMessage="leaving", started=False)
+    again = await claim(queue, "worker-2")
+    assert again is not None
+    assert again["attempt"] == 2
+    before = await get(queue, again["id"])
+
+    for report in ("heartbeat", "progress", "complete"):
+        said = await post(queue, f"{path}/{report}", status=409, workerId="worker-1", attempt=1, **REPORTS[report])
+        assert said["error_code"] == 2005, report
+
+    assert await get(queue, again["id"]) == before
 
 
 async def test_jobs_are_listed_newest_first_with_a_cursor(queue: httpx2.AsyncClient) -> None:

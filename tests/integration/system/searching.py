@@ -10,7 +10,10 @@ import asyncpg
 from aio_pika.abc import AbstractQueue
 
 from common.broker.topology import WORK, work_address
-from common.redaction.forms import forms
+from tests.encodings import ALPHABETS, base64_of, ways
+
+# A line of a secret tells enough of it to be searched by itself.
+TELLING = 16
 
 TABLES = """
     SELECT quote_ident(table_schema) || '.' || quote_ident(table_name)
@@ -21,8 +24,19 @@ TABLES = """
 
 def needles(secrets: Mapping[str, str]) -> dict[bytes, str]:
     """Return every way to write the secrets, also as PostgreSQL shows bytes, each with the name of its secret."""
-    plain = {form: name for name, secret in secrets.items() for form in frozenset().union(*forms(secret))}
-    return {**plain, **{form.hex().encode(): name for form, name in plain.items()}}
+    plain = {
+        written: name
+        for name, secret in secrets.items()
+        for text in {secret, *(line for line in secret.splitlines() if len(line) >= TELLING)}
+        for written in _written(text)
+    }
+    return {**plain, **{written.hex().encode(): name for written, name in plain.items()}}
+
+
+def _written(text: str) -> Iterator[bytes]:
+    yield from (written.encode() for written in ways(text).values())
+    for alphabet in ALPHABETS.values():
+        yield from base64_of(text.encode(), alphabet)
 
 
 def found(places: Mapping[str, bytes], sought: Mapping[bytes, str]) -> list[str]:

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, quote_plus, urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
 import httpx2
@@ -160,7 +161,17 @@ async def _is_known(client: Client, task_id: UUID) -> bool:
 def test_the_search_finds_a_secret_wherever_it_is_written(tmp_path: Path) -> None:
     secret = SECRETS["variable"]
     (tmp_path / "log").write_text(json.dumps({"event": secret}))
+    shifted = b"x" + secret.encode() + b"y"
 
-    places = {**every_file(tmp_path), "url": quote(secret).encode(), "hex": secret.encode().hex().encode()}
+    places = {
+        **every_file(tmp_path),
+        "URL": quote(secret).encode(),
+        "form": quote_plus(secret).encode(),
+        "hexadecimal": shifted.hex().encode(),
+        "base64": b64encode(shifted),
+        "URL-safe base64": urlsafe_b64encode(shifted),
+        "JSON of PHP": json.dumps(secret).replace("/", "\\/").encode(),
+        "bytes of PostgreSQL": json.dumps(secret).encode().hex().encode(),
+    }
 
-    assert len(found(places, needles(SECRETS))) == 3
+    assert len(found(places, needles(SECRETS))) == len(places)

@@ -10,7 +10,11 @@ import pytest
 
 from common.config import SharedSettings
 from common.errors import StartupRefused
+from orchestrator.database.migrate import migration_before, upgrade
+from orchestrator.database.pool import open_pool
+from orchestrator.database.version import HEAD
 from orchestrator.main import serve
+from orchestrator.readiness import check_schema
 from orchestrator.settings import OrchestratorSettings
 from tests.services.ports import free_ports
 
@@ -39,6 +43,14 @@ async def test_it_does_not_start_on_a_schema_that_is_not_its_own(database_url: s
 
     assert "schema is at version none" in reason
     assert "chiffon db upgrade" in reason
+
+
+async def test_it_does_not_start_on_the_schema_of_an_earlier_version(database_url: str) -> None:
+    await upgrade(database_url, to=migration_before(HEAD))
+
+    async with open_pool(database_url, connections=3) as pool:
+        with pytest.raises(StartupRefused, match=f"this program needs {HEAD}"):
+            await check_schema(pool)
 
 
 async def test_it_does_not_start_without_a_broker_and_hides_the_password(ledger_url: str) -> None:

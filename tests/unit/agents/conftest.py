@@ -2,22 +2,73 @@
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agents.processes.keepers import Keeper, Keepers, Launch
+from agents.processes.program import PR_SET_CHILD_SUBREAPER, prctl
 
 Begin = Callable[..., Awaitable[Keeper]]
 
 # A child in the group of the program, one that left it, and one that left it without a parent and an environment.
 FAMILY = "sleep 600 & setsid sleep 600 & setsid -f env -i /bin/sleep 600; wait"
+# How long what has been told to end may take to be gone.
+END_SECONDS = 5.0
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """Fail when a process that was started meanwhile is left at the end, and end it, however it has escaped."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    _adopt(True)
+    try:
+        yield
+    finally:
+        psutil.wait_procs(_living(before), timeout=END_SECONDS)
+        left = _living(before)
+        names = [_name(child) for child in left]
+        while left:
+            for child in left:
+                with suppress(psutil.Error):
+                    child.kill()
+            psutil.wait_procs(left, timeout=END_SECONDS)
+            left = _living(before)
+        _adopt(False)
+    assert names == []
+
+
+def _adopt(is_on: bool) -> None:
+    """Have what loses its parent become a child of this process, which finds it then."""
+    if prctl is not None:
+        prctl(PR_SET_CHILD_SUBREAPER, int(is_on), 0, 0, 0)
+
+
+def _living(before: set[int]) -> list[psutil.Process]:
+    """Return what is new and lives; what has ended is collected."""
+    living = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error, ChildProcessError):
+            if child.pid in before:
+                continue
+            if child.status() != psutil.STATUS_ZOMBIE:
+                living.append(child)
+            elif child.ppid() == os.getpid():
+                os.waitpid(child.pid, os.WNOHANG)
+    return living
+
+
+def _name(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return f"{process.pid} {' '.join(process.cmdline())[:100]}"
+    return str(process.pid)
 
 
 @pytest.fixture
 def keepers() -> Iterator[Keepers]:
-    with Keepers() as keepers:
+    with nothing_left(), Keepers() as keepers:
         yield keepers
 
 

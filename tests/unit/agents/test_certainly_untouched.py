@@ -5,6 +5,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -162,9 +163,9 @@ async def test_a_program_dies_with_its_lease_when_the_agent_is_paused_right_afte
     deadline = time.monotonic() + 1.0
     programs = Programs(keepers, kill_at=lambda: deadline)
 
-    keeper = await programs.start(make_order(tmp_path), nothing)  # and the agent sends no deadline
-    await keeper.clean
+    with closing(await programs.start(make_order(tmp_path), nothing)) as keeper:  # and the agent sends no deadline
+        await asyncio.wait({keeper.clean}, timeout=10)
 
-    assert time.monotonic() >= deadline
-    assert is_gone(keeper.pid)
-    keeper.close()
+        assert keeper.clean.done()
+        assert time.monotonic() >= deadline
+        assert is_gone(keeper.pid)

@@ -140,3 +140,12 @@ def test_the_tail_is_the_end_of_the_output_in_whole_characters() -> None:
     assert len(chunker.tail.encode()) <= MAX_TAIL_BYTES
     assert len(chunker.tail.encode()) > MAX_TAIL_BYTES - 4
     assert chunker.tail.strip("€") == "the end"
+
+
+def test_after_something_was_dropped_nothing_more_is_kept_so_that_no_hole_is_hidden() -> None:
+    chunker = Chunker(limit=3)
+    chunker.feed(Stream.STDOUT, "éé".encode())
+    chunker.feed(Stream.STDOUT, b"a")
+
+    assert text_of(chunker.take(100), Stream.STDOUT) == "é"
+    assert chunker.dropped == {Stream.STDOUT: 3}

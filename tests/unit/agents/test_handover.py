@@ -100,7 +100,7 @@ async def test_a_result_is_forgotten_only_when_it_is_stored(owing: Open, tmp_pat
         await eventually(lambda: Spool(tmp_path / "spool").open() == [])
 
 
-async def test_another_fence_stores_nothing(owing: Open) -> None:
+async def test_that_another_attempt_is_stored_says_nothing_of_this_one(owing: Open) -> None:
     result = make_result(attempt=3)
     async with owing() as it:
         await it.hand_over(result)
@@ -388,3 +388,34 @@ async def test_a_result_that_is_sent_again_travels_alone_and_new_ones_together(
         assert new[1:] in it.broker.messages
         assert it.broker.messages.count([again]) >= 2
         assert not any(again in results and len(results) > 1 for results in it.broker.messages)
+
+
+async def test_a_result_does_not_count_as_kept_before_the_disk_has_it(
+    owing: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, kept = make_result(), asyncio.Event()
+    async with owing() as it:
+        disk = SlowDisk(it.spool, monkeypatch)
+        handing = asyncio.create_task(it.handover.hand_over(WrittenResult.of(result), kept=kept.set))
+        await eventually(disk.is_writing.is_set)
+        was_kept = kept.is_set()
+        disk.go_on.set()
+        await asyncio.wait_for(handing, 10)
+
+    assert (was_kept, kept.is_set()) == (False, True)
+
+
+async def test_of_results_that_the_disk_refuses_only_so_many_are_held_in_memory_and_the_oldest_go(
+    owing: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(handing_over, "MAX_IN_MEMORY", 2)
+    results = [WrittenResult.of(make_result()) for _ in range(4)]
+    async with owing() as it:
+        (tmp_path / "spool").rmdir()
+        (tmp_path / "spool").write_text("in the way")
+
+        for result in results:
+            await it.handover.keep(result)
+
+        assert [it.handover.owes(result.key) for result in results] == [False, False, True, True]
+    assert caplog.text.count("result.dropped") == 2

@@ -338,20 +338,25 @@ async def test_what_was_leased_to_a_process_before_the_host_lost_power_is_neithe
 ) -> None:
     async with site(begun=Begun(sessions=[uuid4()])) as it:
         unknown, last = it.grant(claim_id=uuid4()), it.grant()
+        it.may_end.set()
         await it.send(unknown, last)
 
         await eventually(lambda: [attempt.grant for attempt in it.ran] == [last])
+        assert await it.intake.ended(within=5)
         assert it.handed_back == []
 
 
 async def test_what_an_earlier_life_began_or_owes_is_not_touched(site: Open) -> None:
-    began, owed = make_grant(claim_id=uuid4()), make_grant(claim_id=uuid4())
-    async with site(begun=Begun([key_of(began)])) as it:
+    earlier = uuid4()
+    began, owed = make_grant(claim_id=earlier), make_grant(claim_id=earlier)
+    async with site(begun=Begun([key_of(began)], sessions=[earlier])) as it:
         it.handover.expect([key_of(owed)])
         last = it.grant()
+        it.may_end.set()
         await it.send(began, owed, last)
 
         await eventually(lambda: [attempt.grant for attempt in it.ran] == [last])
+        assert await it.intake.ended(within=5)
         assert it.handed_back == []
         assert it.slots.credit().received == 1
 

@@ -133,12 +133,13 @@ def test_a_torn_last_line_is_left_out_and_harms_no_other(tmp_path: Path, caplog:
         journal.started(first, host_boot_id=BOOT, agent_pid=1)
     with path.open("ab") as file:
         file.write(b'{"event": "started", "task_')
-    with open_journal(path) as journal:
+    with open_journal(path, UUID(int=2)) as journal:
         journal.started(second, host_boot_id=BOOT, agent_pid=1)
 
     found = unended(JournalFile(path).read())
 
     assert [one.started.task_id for one in found] == [first.work.task_id, second.work.task_id]
+    assert sessions(lines_of(JournalFile(path)), host_boot_id=BOOT) == {SESSION, UUID(int=2)}
     assert "journal.unreadable_lines" in caplog.text
 
 
@@ -220,3 +221,22 @@ def test_a_write_that_failed_half_way_does_not_spoil_the_next_line(
     lines = lines_of(file)
     assert json.loads(lines[-1])["number"] == 3
     assert len(lines) == 3
+
+
+def test_of_a_host_that_does_not_name_its_boot_nothing_is_known_of_earlier_processes(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(JournalFile(path), session=SESSION, host_boot_id=""):
+        pass
+
+    assert sessions(lines_of(JournalFile(path)), host_boot_id="") == frozenset()
+
+
+def test_the_end_of_one_attempt_is_not_that_of_another_of_the_same_task(tmp_path: Path) -> None:
+    path, first = tmp_path / "journal.jsonl", make_grant()
+    second = first.model_copy(update={"attempt": 2})
+    with open_journal(path) as journal:
+        for grant in (first, second):
+            journal.started(grant, host_boot_id=BOOT, agent_pid=1)
+        journal.ended(Ended(task_id=first.work.task_id, attempt=1, status=ResultStatus.COMPLETED))
+
+    assert [one.started.attempt for one in unended(JournalFile(path).read())] == [2]

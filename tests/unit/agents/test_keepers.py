@@ -129,6 +129,15 @@ async def test_what_a_killed_keeper_had_is_killed_by_the_guardian(begin: Begin) 
     assert not any(is_gone(process.pid) for process in spared)
 
 
+async def test_a_program_dies_with_its_keeper_when_there_is_no_guardian_any_more(begin: Begin) -> None:
+    keeper = await begin("exec sleep 600")
+    guardian().kill()
+
+    os.kill(keeper.keeper_pid, signal.SIGKILL)
+
+    await eventually(partial(is_gone, keeper.pid))
+
+
 async def test_a_keeper_that_its_program_stopped_does_not_save_the_program(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

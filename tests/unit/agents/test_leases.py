@@ -137,7 +137,7 @@ async def test_a_lost_lease_stops_the_work_whichever_renewal_it_answers() -> Non
         assert (other.stop.reason, other.stop.kill_at) == (None, math.inf)
 
 
-async def test_a_lease_of_another_fence_is_not_meant() -> None:
+async def test_the_loss_of_another_lease_does_not_stop_the_work() -> None:
     async with keeping() as it:
         attempt = it.grant(lease_seconds=30.0)
         renewal = Renew(renewal_id=uuid4(), agent_id=AGENT, leases=[Lease(task_id=attempt.task_id, attempt=2)])

@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from agents.disk.journal import ProcessStarted, Started, Unended
+from agents.processes import table
 from agents.processes.life import host_boot_id
 from agents.processes.orphans import end_orphans
 from agents.processes.table import look_at
@@ -155,3 +156,34 @@ def test_a_process_is_seen_whatever_its_name() -> None:
     assert seen is not None
     assert (seen.pid, seen.group) == (os.getpid(), os.getpgrp())
     assert look_at(2**22 + 1) is None
+
+
+async def test_a_process_that_got_the_id_of_one_that_was_seen_is_left_alone(start: Start) -> None:
+    child = await start("echo $$; exec sleep 60")
+    await line_of(child)
+    seen = look_at(child.pid)
+    assert seen is not None
+
+    assert not table._kill(seen._replace(start_ticks=seen.start_ticks - 1))
+
+    assert not is_gone(child.pid)
+
+
+async def test_a_process_that_shows_no_environment_for_a_moment_is_killed_all_the_same(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = make_started()
+    child = await start("echo $$; exec sleep 60", ids_of(started))
+    await line_of(child)
+    read, looks = table._read, 0
+
+    def becoming_another(pid: int, name: str) -> bytes:
+        nonlocal looks
+        if (pid, name) != (child.pid, "environ"):
+            return read(pid, name)
+        looks += 1
+        return b"" if looks == 1 else read(pid, name)
+
+    monkeypatch.setattr(table, "_read", becoming_another)
+
+    assert await asyncio.to_thread(end_orphans, Unended(started, ())) == [child.pid]

@@ -33,13 +33,17 @@ def renewed(*, cancelled: bool) -> httpx2.Response:
 
 
 class Desk:
-    """The claimer of an agent whose server has `jobs`, and answers renewals with `renewal`."""
+    """The claimer of an agent whose server has `jobs`, and answers renewals with `renewal`.
+
+    Unless it `takes_back` jobs, it needs half a lease to say that it cannot.
+    """
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.ends: list[dict[str, Any]] = []
         self.jobs = 0
         self.renewal = renewed(cancelled=False)
+        self.takes_back = True
         self.clock = FakeClock()
         http = httpx2.AsyncClient(base_url="http://server", transport=httpx2.MockTransport(self._answer))
         client = QueueClient(http, uuid4(), lease_seconds=LEASE)
@@ -74,7 +78,10 @@ class Desk:
             return self.renewal
         if not path.endswith("/claim"):
             self.ends.append(json.loads(request.content))
-            return httpx2.Response(200, json={})
+            if self.takes_back:
+                return httpx2.Response(200, json={})
+            self.clock.advance(seconds=LEASE / 2)
+            return httpx2.Response(503)
         if not self.jobs:
             await asyncio.Event().wait()
         self.jobs -= 1
@@ -120,6 +127,32 @@ async def test_no_more_jobs_are_claimed_than_the_agent_asks_for(desk: Desk) -> N
 
     assert desk.claims == 5
     assert len(await desk.delivered()) == 5
+
+
+async def test_side_by_side_no_more_jobs_are_claimed_than_the_agent_asks_for(desk: Desk) -> None:
+    desk.jobs = 1
+    desk.claimer.open()
+    desk.claimer.allow(1)
+    await eventually(lambda: len(desk.held) == 1)
+
+    # It got one at once, so it would send two claims beside each other.
+    desk.claimer.allow(2)
+    await eventually(lambda: desk.claims >= 2)
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+    assert desk.claims == 2
+
+
+async def test_a_job_is_handed_back_again_and_again_until_its_lease_has_ended(desk: Desk) -> None:
+    desk.takes_back = False
+    job = desk.job()
+
+    desk.handing_back.give(job)
+    await desk.handing_back.settled(within=5)
+
+    assert len(desk.ends) == 2
+    assert len(desk.held) == 0
 
 
 async def test_nothing_is_claimed_before_the_agent_may_and_asks(desk: Desk) -> None:
@@ -189,6 +222,7 @@ async def test_a_job_that_cannot_be_renewed_goes_back(desk: Desk) -> None:
     assert not await desk.leases.bring(job)
 
     assert await desk.was_returned(job)
+    assert [end["started"] for end in desk.ends] == [False]
     assert await desk.delivered() == []
 
 

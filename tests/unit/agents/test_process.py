@@ -16,9 +16,11 @@ import pytest
 import uvloop
 
 from agents.attempts.stopping import StopReason, StopSignal
+from agents.executors.enclosure import Enclosure
 from agents.executors.process import Command, Cut, Ending, Finished, is_of_the_host, run_process
 from agents.processes.cannot_start import CannotStart
 from agents.processes.keepers import Keeper, Keepers
+from common.confinement import Confinement
 from common.messages import Stream
 from tests.eventually import eventually
 
@@ -118,6 +120,22 @@ async def test_a_program_sees_exactly_the_environment_that_it_is_given(
     assert bytes(output.stdout) == b"A=1\n"
 
 
+async def test_a_program_gains_no_rights_by_what_it_starts(tmp_path: Path, output: Output, keepers: Keepers) -> None:
+    await run_process(keepers, sh("grep NoNewPrivs /proc/self/status", tmp_path), write=output, stop=StopSignal())
+
+    assert output.stdout.split() == [b"NoNewPrivs:", b"1"]
+
+
+async def test_a_program_cannot_raise_a_limit_that_it_was_given(
+    tmp_path: Path, output: Output, keepers: Keepers
+) -> None:
+    walls = Enclosure(Confinement(max_open_files=20))
+
+    await run_process(keepers, sh("ulimit -Sn; ulimit -Hn", tmp_path, enclosure=walls), write=output, stop=StopSignal())
+
+    assert output.stdout.split() == [b"20", b"20"]
+
+
 async def test_the_end_by_a_signal_is_told_as_a_shell_tells_it(
     tmp_path: Path, output: Output, keepers: Keepers
 ) -> None:
@@ -152,12 +170,10 @@ async def test_what_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path, ou
 
 async def test_a_later_order_can_bring_the_kill_nearer(tmp_path: Path, output: Output, keepers: Keepers) -> None:
     stop = StopSignal()
-    running = asyncio.create_task(
-        run_process(
-            keepers, sh("trap '' TERM; echo ready; while :; do sleep 0.1; done", tmp_path), write=output, stop=stop
-        )
-    )
+    script = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done"
+    running = asyncio.create_task(run_process(keepers, sh(script, tmp_path), write=output, stop=stop))
     await stop_when(lambda: b"ready" in output.stdout, stop, grace=3600)
+    await eventually(lambda: b"asked" in output.stdout)
 
     stop.order(StopReason.LEASE_LOST, grace=0.1)
 
@@ -190,7 +206,7 @@ async def test_a_stopped_process_can_be_stopped_for_good(tmp_path: Path, output:
 
 async def test_a_program_that_runs_too_long_is_stopped(tmp_path: Path, output: Output, keepers: Keepers) -> None:
     finished = await run_process(
-        keepers, sh("sleep 60", tmp_path, max_duration_seconds=0.2), write=output, stop=StopSignal()
+        keepers, sh("sleep 5", tmp_path, max_duration_seconds=0.2), write=output, stop=StopSignal()
     )
 
     assert finished == Finished(Ending.TIMED_OUT, -15)
@@ -353,7 +369,7 @@ def test_all_of_it_holds_on_uvloop_too(tmp_path: Path, keepers: Keepers) -> None
 async def test_a_program_that_writes_nothing_for_too_long_is_stopped(
     tmp_path: Path, output: Output, keepers: Keepers
 ) -> None:
-    script = "for i in 1 2 3; do echo $i; sleep 0.1; done; sleep 60"
+    script = "for i in 1 2 3; do echo $i; sleep 0.1; done; sleep 5"
 
     finished = await run_process(
         keepers, sh(script, tmp_path, max_silence_seconds=0.6), write=output, stop=StopSignal()

@@ -1,11 +1,13 @@
 """Reports of progress go out rarely, the newest of them, and the last one always."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from agents.output import progress as module
 from agents.output.progress import Progress
+from agents.output.progress_file import ProgressFiles, file_in
 from tests.eventually import eventually
 
 SECRET = "correct-horse-battery"
@@ -180,3 +182,20 @@ async def test_a_secret_of_several_lines_is_hidden_in_its_last_one() -> None:
         progress.read(b"5 here: two\nlines\n")
 
     assert orchestrator.reports == ["5% here: [redacted]"]
+
+
+@pytest.mark.parametrize(("is_its_own", "taken"), [(True, [b"40 copying\n"]), (False, [])])
+async def test_a_file_of_others_that_a_program_has_linked_into_its_place_is_not_read(
+    tmp_path: Path, is_its_own: bool, taken: list[bytes]
+) -> None:
+    others, workspace, seen = tmp_path / "others", tmp_path / "work", list[bytes]()
+    others.write_text("40 copying\n")
+    file_in(workspace).parent.mkdir(parents=True)
+    with ProgressFiles() as files:
+        async with files.followed(workspace, seen.append):
+            if is_its_own:
+                file_in(workspace).write_text("40 copying\n")
+            else:
+                file_in(workspace).hardlink_to(others)
+
+    assert seen == taken

@@ -1,10 +1,13 @@
 """An agent keeps its id, and no two processes have the same."""
 
 import json
+import os
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from agents.identity.credential import Credential, keep_credential
 from agents.identity.registration import IdentityInUse, IdentityUnusable, open_identity
 from agents.settings import AgentSettings
 
@@ -81,3 +84,24 @@ def test_the_identity_is_written_whole(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "identity.json").read_text())
     assert kept == {"agent_id": str(identity.agent_id), "agent_type": "infra"}
     assert not (tmp_path / "identity.new").exists()
+
+
+def test_what_an_agent_keeps_is_for_its_user_alone_whatever_the_umask(tmp_path: Path) -> None:
+    enrolled, started = tmp_path / "enrolled", tmp_path / "started"
+    before = os.umask(0)
+    try:
+        keep_credential(enrolled, Credential(uuid4(), "infra", "cha_x"))
+        with open_identity(settings(started), work_types=["echo"]):
+            pass
+    finally:
+        os.umask(before)
+
+    modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {
+        "enrolled": 0o700,
+        "enrolled/credential.json": 0o600,
+        "enrolled/identity.json": 0o600,
+        "started": 0o700,
+        "started/agent.lock": 0o600,
+        "started/identity.json": 0o600,
+    }

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from agents.settings import DEFAULT_ENV_ALLOW, AgentSettings
-from common.config import InvalidSettings
+from agents.way import TwoWays, check_way
+from common.config import InvalidSettings, SharedSettings
 
 
 def test_the_state_is_kept_in_a_directory_for_each_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -70,3 +71,30 @@ def test_a_value_out_of_bounds_is_named(monkeypatch: pytest.MonkeyPatch, name: s
 
 def test_every_setting_is_described() -> None:
     assert [name for name, field in AgentSettings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("path", ["/", "tools", "./tools", "/opt/tools,/"])
+@pytest.mark.parametrize("name", ["SANDBOX_READABLE", "SANDBOX_WRITABLE"])
+def test_the_sandbox_is_never_opened_to_everything_or_to_a_place_that_depends_on_where_the_agent_started(
+    monkeypatch: pytest.MonkeyPatch, name: str, path: str
+) -> None:
+    monkeypatch.setenv(f"CHIFFON_AGENT_{name}", path)
+
+    with pytest.raises(InvalidSettings, match="must be absolute paths, and not /"):
+        AgentSettings.load()
+
+
+def test_an_agent_has_one_way_to_its_orchestrator() -> None:
+    over_http = AgentSettings.load(server_url="https://chiffon.example/")
+    default, named = SharedSettings(), SharedSettings(broker_url="amqp://broker/")
+
+    check_way(over_http, default)
+    check_way(AgentSettings.load(), named)
+    with pytest.raises(TwoWays, match="CHIFFON_BROKER_URL"):
+        check_way(over_http, named)
+
+
+@pytest.mark.parametrize("name", ["enforces", "secrets"])
+def test_an_agent_cannot_be_given_a_label_that_it_has_to_earn(name: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"the agent announces {name} itself"):
+        AgentSettings.load(labels={name: ["a"]})

@@ -82,6 +82,12 @@ async def test_work_sees_the_allowed_variables_its_own_and_the_ids_and_nothing_e
     }
 
 
+async def test_work_cannot_give_its_program_the_ids_of_another_attempt(tmp_path: Path) -> None:
+    _, output = await run(tmp_path, variables=dict.fromkeys(IDS, "another"), argv=["/usr/bin/env"])
+
+    assert IDS.items() <= dict(line.split("=", 1) for line in output.splitlines()).items()
+
+
 async def test_a_program_that_does_not_exist_fails_for_good_with_127(tmp_path: Path) -> None:
     outcome, _ = await run(tmp_path, argv=["no-such-program"])
 

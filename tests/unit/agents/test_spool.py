@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from agents.disk import spool_aside
 from agents.disk.spool import Spool, SpoolFull
 from agents.disk.spool_aside import ASIDE
 from agents.disk.spool_lines import Key, WrittenResult, meaning_of
@@ -236,3 +237,27 @@ def test_what_an_earlier_version_noted_as_stored_is_read() -> None:
     line = f'{{"action":"stored","results":[{{"task_id":"{task_id}","fence":3}}]}}'
 
     assert meaning_of(line.encode()) == [Key(task_id, 3)]
+
+
+def test_a_line_that_holds_the_result_of_another_attempt_is_not_read_as_this_one(tmp_path: Path) -> None:
+    spool, result = opened(tmp_path), make_result()
+    other = result.model_copy(update={"payload": result.payload.model_copy(update={"attempt": 2})})
+    mine, others = WrittenResult.of(result), WrittenResult.of(other)
+    spool.keep([mine])
+    [path] = files(tmp_path)
+    assert len(others.body) == len(mine.body)
+    path.write_bytes(others.body + b"\n")
+
+    assert spool.read(mine.key) is None
+    assert [kept.read_bytes() for kept in (tmp_path / ASIDE).iterdir()] == [others.body]
+
+
+def test_there_is_a_bound_to_what_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_aside, "MOST", 2)
+    for number in range(1, 5):
+        (tmp_path / f"{number:012}.jsonl").write_bytes(b"?")
+
+    assert Spool(tmp_path).open() == []
+
+    assert len(list((tmp_path / ASIDE).iterdir())) == 2
+    assert files(tmp_path) == []

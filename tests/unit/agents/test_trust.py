@@ -9,6 +9,7 @@ from agents.gate.trust import TRUST_FILE, NoTrustedKeys, Trust, TrustUnusable, o
 from common.signing.claims import KeyClaims, NamedKey
 from common.signing.jws import NotTrusted, Purpose, UnknownKey, sign
 from common.signing.keys import PrivateKey
+from tests.hand_made_jws import compact, header_of
 
 NOW, SKEW, HOUR = datetime(2026, 11, 25, 10, 0, tzinfo=UTC), timedelta(minutes=5), timedelta(hours=1)
 
@@ -126,16 +127,40 @@ def test_news_for_another_audience_are_ignored(tmp_path: Path) -> None:
     assert trust.key_ids == [ours.key_id]
 
 
-def test_no_key_is_taken_under_the_name_of_another_and_the_last_one_stays(tmp_path: Path) -> None:
-    ours, other = PrivateKey.new(), PrivateKey.new()
+@pytest.mark.parametrize("name", ["ours", "nobody's"])
+def test_a_key_under_a_name_that_is_not_its_own_is_not_taken_nor_what_comes_with_it(name: str, tmp_path: Path) -> None:
+    ours, other, new = PrivateKey.new(), PrivateKey.new(), PrivateKey.new()
     trust = make_trust(tmp_path, ours)
-    misnamed = NamedKey.of(other.public).model_copy(update={"kid": ours.key_id})
-    claims = news().model_copy(update={"keys": (misnamed,)})
+    kid = ours.key_id if name == "ours" else "0" * 32
+    misnamed = NamedKey.of(other.public).model_copy(update={"kid": kid})
+    claims = news().model_copy(update={"keys": (NamedKey.of(new.public), misnamed)})
 
     assert not follow(trust, signed(claims, ours))
+
+    assert trust.check(signed("words", ours), Purpose.KEYS).claims == b"words"
+    forged = compact({**header_of(signed("words", ours)), "kid": kid}, b"words", other.key.sign)
+    for words in (forged, signed("words", new)):
+        with pytest.raises(NotTrusted):
+            trust.check(words, Purpose.KEYS)
+
+
+def test_the_last_key_stays_whoever_retires_it(tmp_path: Path) -> None:
+    ours = PrivateKey.new()
+    trust = make_trust(tmp_path, ours)
+
     assert not follow(trust, signed(news(retired=(ours,)), ours))
 
     assert trust.check(signed("words", ours), Purpose.KEYS).claims == b"words"
+
+
+def test_keys_that_cannot_be_kept_on_disk_are_not_believed(tmp_path: Path) -> None:
+    ours, new = PrivateKey.new(), PrivateKey.new()
+    trust = make_trust(tmp_path / "not there", ours)
+
+    with pytest.raises(FileNotFoundError):
+        follow(trust, signed(news(ours, new), ours))
+
+    assert trust.key_ids == [ours.key_id]
 
 
 def test_keys_that_enrolment_brings_are_there_at_the_next_start(tmp_path: Path) -> None:

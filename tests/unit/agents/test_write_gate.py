@@ -15,10 +15,13 @@ from agents.disk.journal import Journal
 from agents.disk.journal_file import JournalFile
 from agents.disk.leftovers import begun
 from agents.disk.spool_lines import Key
+from agents.executors.base import ExecutionContext, Outcome
 from agents.executors.echo import EchoExecutor
+from agents.executors.permitted import Permitted
 from agents.gate.signature_check import SignatureCheck
 from agents.gate.trust import TRUST_FILE, Trust
 from agents.gate.write_gate import OwnPolicy, Passage, Refusal, WriteGate
+from agents.processes.keepers import Keepers
 from common.clock import SystemClock
 from common.confinement import Confinement
 from common.errors import ErrorCode
@@ -29,6 +32,7 @@ from common.signing.jws import Purpose, Signed
 from common.signing.keys import PrivateKey
 from tests.factories import make_grant
 from tests.fakes.clock import FakeClock
+from tests.unit.agents.executing import Output, make_context
 
 AGENT, SKEW, LEASE = UUID(int=7), timedelta(minutes=5), timedelta(minutes=1)
 
@@ -53,15 +57,28 @@ class Gated:
         return answer.reason
 
 
+class Recording(EchoExecutor):
+    """Notes what the gate let through."""
+
+    def __init__(self) -> None:
+        self.permitted: list[Permitted] = []
+
+    async def execute(self, work: Permitted, context: ExecutionContext) -> Outcome:
+        self.permitted.append(work)
+        return await super().execute(work, context)
+
+
 @asynccontextmanager
-async def gated(folder: Path, *, policy: OwnPolicy | None = None) -> AsyncIterator[Gated]:
+async def gated(
+    folder: Path, *, policy: OwnPolicy | None = None, executor: EchoExecutor | None = None
+) -> AsyncIterator[Gated]:
     key, clock = PrivateKey.new(), FakeClock()
     trust = Trust(folder / TRUST_FILE, [key.public])
     signatures = SignatureCheck(trust, AGENT, clock, skew=SKEW, claim_of=lambda grant: grant.claim_id)
     with Journal(JournalFile(folder / "journal.jsonl"), session=uuid4(), host_boot_id="boot") as journal:
         yield Gated(
             WriteGate(
-                {"echo": EchoExecutor()},
+                {"echo": executor or EchoExecutor()},
                 agent_type="infra",
                 journal=journal,
                 signatures=signatures,
@@ -199,6 +216,68 @@ async def test_the_agents_own_policy_has_the_last_word(tmp_path: Path) -> None:
         assert isinstance(answer, Refusal)
         assert answer.code is ErrorCode.POLICY_REFUSED
         assert isinstance(it.gate.admit(approved, it.signature(approved)), Passage)
+
+
+async def test_the_agents_own_policy_rules_about_exactly_the_work_that_is_granted(tmp_path: Path) -> None:
+    asked: list[Work] = []
+
+    def noting(work: Work) -> Ruling:
+        asked.append(work)
+        return Ruling("r", "1", Effect.READ)
+
+    async with gated(tmp_path, policy=noting) as it:
+        grant = make_grant(parameters={"message": "x"}, target="desktop")
+        hinted = grant.model_copy(update={"work": grant.work.model_copy(update={"hints": {"note": "y"}})})
+        assert isinstance(it.gate.admit(hinted, it.signature(hinted)), Passage)
+
+    # The pool is the agent's own, whatever the grant says.
+    assert asked == [Work("echo", "infra", {"message": "x"}, {"note": "y"})]
+
+
+@pytest.mark.parametrize(
+    ("granted", "demanded", "enforced"),
+    [
+        (Confinement(), Confinement(network_off=True), Confinement(network_off=True)),
+        (Confinement(sandbox=True), Confinement(network_off=True), Confinement(sandbox=True, network_off=True)),
+        (Confinement(max_open_files=64), Confinement(max_open_files=32), Confinement(max_open_files=32)),
+        (Confinement(max_open_files=32), Confinement(max_open_files=64), Confinement(max_open_files=32)),
+    ],
+    ids=["only the host", "both", "the host is stricter", "the orchestrator is stricter"],
+)
+async def test_what_the_agents_own_policy_demands_is_enforced_besides_what_was_granted(
+    tmp_path: Path, granted: Confinement, demanded: Confinement, enforced: Confinement
+) -> None:
+    def walled(_work: Work) -> Ruling:
+        return Ruling("r", "1", Effect.WRITE, confinement=demanded)
+
+    async with gated(tmp_path, policy=walled) as it:
+        grant = make_grant(confinement=granted)
+        passage = it.gate.admit(grant, it.signature(grant))
+
+    assert isinstance(passage, Passage)
+    assert passage.confinement == enforced
+
+
+@pytest.mark.parametrize(
+    ("granted", "ruled", "effect"),
+    [
+        (Effect.READ, Effect.READ, Effect.READ),
+        (Effect.READ, Effect.WRITE, Effect.WRITE),
+        (Effect.WRITE, Effect.READ, Effect.WRITE),
+    ],
+)
+async def test_work_writes_when_the_orchestrator_or_the_agents_own_policy_says_so(
+    tmp_path: Path, keepers: Keepers, granted: Effect, ruled: Effect, effect: Effect
+) -> None:
+    executor = Recording()
+
+    async with gated(tmp_path, policy=lambda _work: Ruling("r", "1", ruled), executor=executor) as it:
+        grant = make_grant(effect=granted)
+        passage = it.gate.admit(grant, it.signature(grant))
+        assert isinstance(passage, Passage)
+        await passage.execute(make_context(tmp_path, keepers, Output()))
+
+    assert [one.effect for one in executor.permitted] == [effect]
 
 
 async def test_an_attempt_that_an_earlier_life_began_does_not_begin_again(tmp_path: Path) -> None:

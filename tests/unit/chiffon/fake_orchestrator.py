@@ -44,8 +44,10 @@ class FakeOrchestrator:
         self.work_types: list[dict[str, Any]] = []
         self.letters: list[dict[str, Any]] = []
         self.orders: list[tuple[str, str, dict[str, Any]]] = []
-        self.cuts: list[tuple[int, int]] = []
-        """For each connection to come: after how many events it is closed, and with which code."""
+        self.cuts: list[tuple[int, int | None]] = []
+        """After how many events each connection to come is closed, and with which code; None: it falls silent."""
+        self.overlap = 0
+        """How many events before its position a reader is sent once more."""
         self.ended = False
         """Its readers are let go: another fake takes its place."""
 
@@ -108,7 +110,10 @@ class FakeOrchestrator:
 
     async def _dispatch(self, request: Request) -> Response:
         body = await request.json()
+        taken = any(sent["task_id"] == body["task_id"] and sent != body for sent in self.dispatches)
         self.dispatches.append(body)
+        if taken:
+            return problem(409, 1003, "The id is taken by other content.")
         if body["work_type"] == "unheard_of":
             return problem(400, 1001, "No agent knows this work type.")
         if body["task_id"] not in self.tasks:
@@ -220,9 +225,13 @@ class FakeOrchestrator:
             return
         limit, code = self.cuts.pop(0) if self.cuts else (10**9, 1001)
         position = int(query.get("after", len(self.events)))
+        begin = max(0, position - self.overlap)
         await socket.send_json({"type": "hello", "seq": position})
         try:
-            await self._send(socket, position, query.get("task_id"), limit)
+            await self._send(socket, begin, query.get("task_id"), limit)
+            if code is None:
+                await socket.receive()
+                return
             await socket.close(code)
         except (WebSocketDisconnect, RuntimeError):
             return

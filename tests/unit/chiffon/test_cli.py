@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -187,3 +188,12 @@ def test_the_list_of_commands_appears_at_once() -> None:
     assert sum(after[2:4]) - sum(before[2:4]) < 1.5
     for name in COMMANDS:
         assert name in done.stdout
+
+
+def test_what_a_command_makes_is_for_its_user_alone_whatever_the_umask(tmp_path: Path, nobody_url: str) -> None:
+    command = [sys.executable, "-m", "chiffon", "spool", str(tmp_path / "spool"), "--once", "--server", nobody_url]
+
+    subprocess.run(command, umask=0, capture_output=True, check=True)
+
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "spool").iterdir()}
+    assert modes == {".lock": 0o600} | dict.fromkeys(("incoming", "processing", "outgoing", "failed"), 0o700)

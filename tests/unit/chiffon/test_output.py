@@ -1,10 +1,12 @@
 """What a task wrote is put together whole and in order, whatever way it arrives."""
 
+from typing import Any
 from uuid import uuid4
 
 from chiffon import Client
 from chiffon.output import Transcript, read_output, watch_to_the_end
 from common.messages import Stream
+from common.rest.events import Event
 from tests.unit.chiffon.fake_orchestrator import FakeOrchestrator
 
 
@@ -69,3 +71,21 @@ async def test_output_that_is_recorded_after_the_end_is_followed_too(fake: FakeO
         kinds = [event.kind async for event in watch_to_the_end(client, task_id)]
 
     assert kinds == ["task.dispatched", "task.claimed", "task.failed", "task.output"]
+
+
+def test_late_output_of_an_earlier_attempt_is_not_taken_for_that_of_the_last() -> None:
+    transcript = Transcript()
+    transcript.take_event(make_event("task.output", attempt=1, stream="stdout", offset=0, text="first "))
+    transcript.take_event(make_event("task.claimed", attempt=2))
+
+    late = transcript.take_event(make_event("task.output", attempt=1, stream="stdout", offset=0, text="late "))
+    new = transcript.take_event(make_event("task.output", attempt=2, stream="stdout", offset=0, text="second"))
+
+    assert late == []
+    assert [(piece.attempt, piece.text) for piece in new] == [(2, "second")]
+
+
+def make_event(kind: str, *, attempt: int, **data: Any) -> Event:
+    ids = dict.fromkeys(("task_id", "trace_id", "request_id", "agent_id"))
+    about = {"seq": 1, "at": "2026-11-22T10:00:00Z", "kind": kind, "attempt": attempt, "actor": "test", "data": data}
+    return Event.model_validate(about | ids)

@@ -240,3 +240,13 @@ async def test_a_full_batch_waits_for_no_more() -> None:
         waiting = [batcher.hand_in(item, within=timedelta(minutes=1)) for item in range(2)]
 
         assert await asyncio.wait_for(asyncio.gather(*waiting), 5) == [0, 1]
+
+
+async def test_nobody_waits_for_a_batch_that_failed_as_a_whole() -> None:
+    async def fail(items: Sequence[int]) -> Sequence[int]:
+        raise ConnectionError("away")
+
+    async with Batcher(fail, limit=10) as batcher:
+        done, _ = await asyncio.wait([batcher.hand_in(item) for item in range(3)], timeout=5)
+
+    assert [type(one.exception()) for one in done] == [ConnectionError] * 3

@@ -1,5 +1,6 @@
 """One text for one value, however it travelled: RFC 8785."""
 
+import hashlib
 import json
 import struct
 from types import MappingProxyType
@@ -50,6 +51,29 @@ RFC_NUMBERS = {
     "becbf647612f3696": "-0.0000033333333333333333",
     "43143ff3c1cb0959": "1424953923781206.2",
 }
+
+
+# Values and their texts, written by hand after RFC 8785.
+BY_HAND: list[tuple[Any, str]] = [
+    ({"b": 1, "a": {"d": None, "c": False}}, '{"a":{"c":false,"d":null},"b":1}'),
+    ({"a": "ä€", "ö": "\U0001f600"}, '{"a":"ä€","ö":"\U0001f600"}'),
+    ({"\ue000": 1, "\U00010000": 2}, '{"\U00010000":2,"\ue000":1}'),
+    (MappingProxyType({"\ue000": 1, "\U00010000": 2}), '{"\U00010000":2,"\ue000":1}'),
+    ([True, 100.0, None], "[true,100,null]"),
+    ([False, 1, "1"], '[false,1,"1"]'),
+    ({"n": 100.0}, '{"n":100}'),
+    ({"n": -0.0}, '{"n":0}'),
+    ({"n": 0.1}, '{"n":0.1}'),
+    ({"n": 0.00001}, '{"n":0.00001}'),
+    ({"n": 1e21}, '{"n":1e+21}'),
+    (2**53 - 1, "9007199254740991"),
+    ('\x1f\x7f\n\u2028/"\\', '"\\u001f\x7f\\n\u2028/\\"\\\\"'),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), BY_HAND)
+def test_a_value_has_exactly_this_text(value: Any, text: str) -> None:
+    assert canonical_json(value) == text.encode()
 
 
 @given(VALUES)
@@ -143,6 +167,43 @@ async def test_a_value_that_was_in_the_ledger_has_the_same_text(database_url: st
         await connection.close()
 
     assert canonical_json(stored) == canonical_json(values) == rfc8785.dumps(values)
+
+
+# Work, the text that its digest is computed over, written by hand, and the digest.
+WORKS: list[tuple[dict[str, Any], str, str]] = [
+    (
+        {
+            "work_type": "echo",
+            "parameters": {"message": "hello"},
+            "hints": {},
+            "target": "infra",
+            "policy_version": "3-abc",
+        },
+        '{"hints":{},"parameters":{"message":"hello"},"policy_version":"3-abc","target":"infra","work_type":"echo"}',
+        "302fbb81a7cb61527dae1bf9b9f92ac730b45fbba66c93c47b57b3f257a8e934",
+    ),
+    (
+        {
+            "work_type": "shell_script",
+            "parameters": {"max_duration_seconds": 10.0, "env": {"X": "ü"}, "argv": ["true"]},
+            "hints": {"required_capabilities": {"zone": "eu"}},
+            "target": "infra",
+            "policy_version": "3-abc",
+        },
+        (
+            '{"hints":{"required_capabilities":{"zone":"eu"}},'
+            '"parameters":{"argv":["true"],"env":{"X":"ü"},"max_duration_seconds":10},'
+            '"policy_version":"3-abc","target":"infra","work_type":"shell_script"}'
+        ),
+        "03b3696dab2e9c7f5db8a4a54030f8d6572284e66fe3aa3e2601c377b1e7044c",
+    ),
+]
+
+
+@pytest.mark.parametrize(("work", "text", "digest"), WORKS, ids=["plain", "with hints"])
+def test_the_digest_of_work_is_that_of_exactly_this_text(work: dict[str, Any], text: str, digest: str) -> None:
+    assert hashlib.sha256(text.encode()).hexdigest() == digest
+    assert work_digest(**work).hex() == digest
 
 
 def test_any_part_of_the_work_changes_the_digest() -> None:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.signing.jws import NotTrusted, Purpose, UnknownKey, read_unverified, sign, verify
-from common.signing.keys import PrivateKey
+from common.signing.keys import PrivateKey, PublicKey
+from tests import fixed
 from tests.hand_made_jws import base64url, compact, decoded, header_of, verified_claims
 
 KEY, THIEF = PrivateKey.new(), PrivateKey.new()
@@ -188,3 +189,20 @@ def test_a_signature_counts_for_one_purpose(other: Purpose) -> None:
 
 def _head(purpose: Purpose) -> str:
     return base64url(json.dumps({**HEADER, "typ": purpose}).encode())
+
+
+def test_a_fixed_message_by_a_fixed_key_is_a_fixed_text() -> None:
+    assert sign(fixed.KEY, Purpose.GRANT, CLAIMS) == fixed.SIGNATURE
+    assert verify(fixed.SIGNATURE, {fixed.KEY_ID: PublicKey(fixed.PUBLIC)}, Purpose.GRANT).claims == CLAIMS.encode()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"alg": "none"}, {"alg": "ES256"}, {"typ": "JWT"}, {"kid": "../key"}, {"jwk": JWK}, {"crit": []}],
+    ids=lambda changed: ",".join(changed),
+)
+def test_what_nobody_verifies_must_have_the_one_header_too(changed: dict[str, Any]) -> None:
+    signature = compact({**HEADER, **changed}, CLAIMS.encode(), KEY.key.sign)
+
+    with pytest.raises(NotTrusted):
+        read_unverified(signature, Purpose.GRANT)

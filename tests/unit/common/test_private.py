@@ -3,6 +3,8 @@
 import grp
 import os
 import pwd
+import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ from common.private import NotPrivate, check_private, make_private
 from orchestrator.http.tls import tls_context
 from orchestrator.signing.directory import read_keys
 
-OWN_GROUP = grp.getgrgid(pwd.getpwuid(os.geteuid()).pw_gid).gr_name == pwd.getpwuid(os.geteuid()).pw_name
+OWNER = pwd.getpwuid(os.geteuid()).pw_name
+OWN_GROUP = grp.getgrgid(pwd.getpwuid(os.geteuid()).pw_gid).gr_name == OWNER
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o722, 0o702, 0o1777])
@@ -88,3 +91,46 @@ def test_nothing_starts_with_files_or_directories_that_others_may_write(
     ):
         with pytest.raises(NotPrivate, match="can be written by every user"):
             start()
+
+
+@pytest.mark.parametrize("members", [[], [OWNER]])
+def test_the_group_of_the_owner_alone_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: list[str]
+) -> None:
+    have_group(monkeypatch, OWNER, members)
+    tmp_path.chmod(0o770)
+
+    check_private(tmp_path, "The place")
+
+
+@pytest.mark.parametrize(("name", "members"), [(OWNER, ["eve"]), (OWNER, [OWNER, "eve"]), ("staff", []), (None, [])])
+def test_a_group_that_may_have_others_in_it_may_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, members: list[str]
+) -> None:
+    have_group(monkeypatch, name, members)
+    tmp_path.chmod(0o770)
+
+    with pytest.raises(NotPrivate, match="can be written by its group"):
+        check_private(tmp_path, "The place")
+
+
+def have_group(monkeypatch: pytest.MonkeyPatch, name: str | None, members: list[str]) -> None:
+    """Have every file's group be of that name, with these members; None: it is not known to the system."""
+
+    def find(number: int) -> grp.struct_group:
+        if name is None:
+            raise KeyError(number)
+        return grp.struct_group((name, "x", number, members))
+
+    monkeypatch.setattr(grp, "getgrgid", find)
+
+
+@pytest.mark.parametrize(("owner", "is_taken"), [(0, True), (os.geteuid(), True), (os.geteuid() + 1, False)])
+def test_what_another_user_owns_is_refused_and_what_root_owns_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, is_taken: bool
+) -> None:
+    found = os.stat_result((stat.S_IFDIR | 0o700, 1, 1, 1, owner, 1, 0, 0, 0, 0))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", lambda _: found)
+        with nullcontext() if is_taken else pytest.raises(NotPrivate, match="belongs to"):
+            check_private(tmp_path, "The place")

@@ -138,3 +138,24 @@ def test_a_batch_that_is_none_is_refused_with_what_is_allowed(batch: Any) -> Non
 
     [problem] = refused.value.errors()
     assert problem["msg"] == "must be a number from 1 to 1000, or a percentage from 1% to 100%"
+
+
+@pytest.mark.parametrize("number", [True, False, "3", "", None, [3]])
+def test_what_only_looks_like_a_number_is_none(number: Any) -> None:
+    with pytest.raises(ValidationError, match="priority"):
+        DispatchRequest.model_validate({"task_id": ID, "work_type": "echo", "priority": number})
+    with pytest.raises(ValidationError, match="leaseSeconds"):
+        ClaimRequest.model_validate({"workerId": "w", "leaseSeconds": number})
+
+
+@pytest.mark.parametrize("truth", [1, 0, "true", "off", None])
+def test_what_only_looks_like_a_truth_value_is_none(truth: Any) -> None:
+    with pytest.raises(ValidationError, match="idempotent"):
+        DispatchRequest.model_validate({"task_id": ID, "work_type": "echo", "idempotent": truth})
+
+
+@pytest.mark.parametrize("pace", [{"batch": 1}, {"batch": "10%"}, {"stop_after_failures": 1}])
+def test_a_pace_needs_the_agents_that_it_is_for(pace: dict[str, Any]) -> None:
+    assert DispatchRequest(task_id=ID, work_type="echo", on=On(all=True), **pace)
+    with pytest.raises(ValidationError, match="is allowed only with 'on'"):
+        DispatchRequest(task_id=ID, work_type="echo", **pace)

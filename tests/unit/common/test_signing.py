@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from common.signing.claims import GrantClaims, KeyClaims, NamedKey, SignedTask, digest_of, sign_grant
 from common.signing.keys import PrivateKey, PublicKey, UnusableKey, read_public_keys
+from tests import fixed
 from tests.factories import make_grant
-from tests.hand_made_jws import verified_claims
+from tests.hand_made_jws import decoded, verified_claims
 
 NOW = datetime(2026, 11, 25, 10, 0, tzinfo=UTC)
 
@@ -93,3 +94,34 @@ def test_claims_count_for_one_purpose_and_say_nothing_that_their_reader_does_not
         KeyClaims.model_validate_json(keys.replace('"iat"', '"more":1,"iat"'))
     with pytest.raises(ValidationError):
         KeyClaims.model_validate_json(keys.replace("chiffon-agents", "somebody"))
+
+
+def test_a_fixed_key_has_its_fixed_name_and_is_written_in_one_way() -> None:
+    public = fixed.KEY.public
+
+    assert (public.raw, public.key_id) == (fixed.PUBLIC, fixed.KEY_ID)
+    assert public.pem() == fixed.PUBLIC_PEM
+    assert read_public_keys(fixed.PUBLIC_PEM) == [public]
+    # The last as in RFC 8037, appendix A.2.
+    assert NamedKey.of(public).model_dump() == {
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "kid": fixed.KEY_ID,
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    }
+
+
+def test_a_fixed_grant_has_its_fixed_digest_claims_and_signature() -> None:
+    signature = sign_grant(
+        fixed.KEY,
+        fixed.AGENT,
+        [SignedTask.of(fixed.GRANT)],
+        now=fixed.AT,
+        valid=timedelta(minutes=1),
+        credit=fixed.CREDIT,
+    )
+
+    header, claims, made = signature.split(".")
+    assert decoded(header).decode() == f'{{"alg":"EdDSA","kid":"{fixed.KEY_ID}","typ":"chiffon-grant+jwt"}}'
+    assert decoded(claims).decode() == fixed.GRANT_CLAIMS
+    assert made == fixed.GRANT_MADE

@@ -1,5 +1,6 @@
 """What people approve: every field of a dispatch that decides what runs, how often, when, where and until when."""
 
+import hashlib
 from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
@@ -45,6 +46,39 @@ NOT_APPROVED: dict[str, tuple[Any, str]] = {
     "name": ("nightly", "is for people, in lists"),
     "labels": ({"team": "web"}, "find a task again; where it runs, the hints say"),
 }
+# Work by its digest, its terms, the text that people approve of both, written by hand, and the digest of that.
+TEXTS: list[tuple[str, dict[str, Any], str, str]] = [
+    (
+        "302fbb81a7cb61527dae1bf9b9f92ac730b45fbba66c93c47b57b3f257a8e934",
+        {},
+        (
+            '{"terms":{"concurrency_key":null,"concurrency_limit":null,"expires_after_seconds":null,"idempotent":false,'
+            '"max_attempts":1,"ordering_key":null,"precedence":null,"priority":3,"stop_after_failures":null},'
+            '"work":"302fbb81a7cb61527dae1bf9b9f92ac730b45fbba66c93c47b57b3f257a8e934"}'
+        ),
+        "6990fb5b911b03249f11a8d95286174afa58fd9efebacb222aa170944eebec54",
+    ),
+    (
+        "03b3696dab2e9c7f5db8a4a54030f8d6572284e66fe3aa3e2601c377b1e7044c",
+        {
+            "priority": 5,
+            "precedence": 7,
+            "idempotent": True,
+            "max_attempts": 2,
+            "ordering_key": "web-1",
+            "concurrency_key": "pulls",
+            "concurrency_limit": 4,
+            "stop_after": 3,
+            "expires_after": timedelta(seconds=90, milliseconds=500),
+        },
+        (
+            '{"terms":{"concurrency_key":"pulls","concurrency_limit":4,"expires_after_seconds":90.5,"idempotent":true,'
+            '"max_attempts":2,"ordering_key":"web-1","precedence":7,"priority":5,"stop_after_failures":3},'
+            '"work":"03b3696dab2e9c7f5db8a4a54030f8d6572284e66fe3aa3e2601c377b1e7044c"}'
+        ),
+        "05b426e12dacbc47b25333cddf43f9761e5790e39cf9716652bf63592fd40487",
+    ),
+]
 # The fields of the REST request, by those that they become.
 REST: dict[str, str] = {
     "expires_after_seconds": "expires_after",
@@ -75,6 +109,14 @@ def test_whatever_is_approved_can_be_asked_about_beforehand() -> None:
     asked = {name for name in DispatchRequest.model_fields if REST.get(name, name) in APPROVED} - ONLY_WITH_ON
 
     assert asked == ApprovalRequest.model_fields.keys() - {"note", "trace_id"}
+
+
+@pytest.mark.parametrize(("work", "terms", "text", "digest"), TEXTS, ids=["plain", "every term"])
+def test_the_digest_of_what_people_approve_is_that_of_exactly_this_text(
+    work: str, terms: dict[str, Any], text: str, digest: str
+) -> None:
+    assert hashlib.sha256(text.encode()).hexdigest() == digest
+    assert approved_digest(bytes.fromhex(work), make_new_task(**terms).terms).hex() == digest
 
 
 @pytest.mark.parametrize("name", APPROVED)

@@ -2,15 +2,17 @@
 
 import hashlib
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.canonical import canonical_json
 from orchestrator.audit.model import End, Flaw
 from orchestrator.audit.verifier import Verifier
-from orchestrator.events.chain import entry_of
+from orchestrator.events.chain import entry_of, link
+from tests import fixed
 from tests.unit.orchestrator import audit_logs as logs
 from tests.unit.orchestrator.audit_logs import BEGIN, Change, Log, checkpoint, make_log, verify
 
@@ -153,20 +155,30 @@ def test_a_begin_that_no_checkpoint_knows_is_a_removal() -> None:
     assert finding.flaw is Flaw.REMOVED
 
 
+def test_a_fixed_event_has_its_fixed_leaf_and_hash() -> None:
+    leaf = entry_of(fixed.EVENT).leaf
+    hash_ = link(fixed.BEFORE, fixed.EVENT.seq, fixed.EVENT.at, leaf)
+
+    assert (leaf, hash_) == (fixed.LEAF, fixed.HASH)
+    assert link(hash_, fixed.EVENT.seq + 1, fixed.EVENT.at, leaf) == fixed.NEXT_HASH
+
+
 def test_the_leaf_is_over_the_canonical_text_of_the_event() -> None:
     row = logs.make_row(3, 'a "quoted" ä')
-    event = replace(row.event, trace_id=row.event.task_id)
+    event = replace(row.event, trace_id=UUID(int=5), request_id=UUID(int=6), agent_id=UUID(int=7))
     whole = {
         "actor": event.actor,
-        "agent_id": None,
+        "agent_id": "00000000-0000-0000-0000-000000000007",
         "attempt": event.attempt,
         "data": dict(event.data),
         "kind": event.kind,
-        "request_id": None,
-        "task_id": str(event.task_id),
-        "trace_id": str(event.trace_id),
+        "request_id": "00000000-0000-0000-0000-000000000006",
+        "task_id": "00000000-0000-0000-0000-000000000003",
+        "trace_id": "00000000-0000-0000-0000-000000000005",
     }
-    assert entry_of(event).leaf == hashlib.sha256(canonical_json(whole)).digest()
+    of_nobody = replace(event, attempt=None, task_id=None)
+    for said, written in ((event, whole), (of_nobody, {**whole, "attempt": None, "task_id": None})):
+        assert entry_of(said).leaf == hashlib.sha256(rfc8785.dumps(written)).digest()
 
 
 def test_an_empty_log_is_as_long_as_its_head_says() -> None:

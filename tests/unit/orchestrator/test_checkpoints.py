@@ -1,5 +1,8 @@
 """Checkpoints are lines of a file that is only appended to, each believed only with its signature."""
 
+import errno
+import os
+import resource
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from common.signing.keys import PrivateKey
 from orchestrator.audit.checkpoint_file import CheckpointFile, read_checkpoints
 from orchestrator.audit.checkpoints import CheckpointsUnusable, line_of, make_checkpoint, parse
 from orchestrator.audit.model import Checkpoint, End
+from tests import fixed
 from tests.hand_made_jws import base64url, decoded, header_of, verified_claims
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -54,6 +58,65 @@ def test_a_line_that_a_crash_cut_off_is_taken_away(file: CheckpointFile) -> None
     assert list(read_checkpoints(path, KEYS)) == [made(1), made(3)]
 
 
+def test_a_checkpoint_is_on_disk_when_it_was_appended(file: CheckpointFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(file.path.read_bytes()))
+
+    file.append(made(1))
+
+    assert synced == [line_of(made(1))]
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_is_taken_away_again(
+    file: CheckpointFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = filled(file, made(1))
+
+    def refuse(_handle: int) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(OSError, match="the disk is broken"):
+            file.append(made(2))
+
+    assert path.read_bytes() == line_of(made(1))
+
+
+def test_a_checkpoint_of_which_the_disk_takes_a_part_is_taken_away_again(file: CheckpointFile) -> None:
+    path = filled(file, made(1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+    try:
+        with pytest.raises(OSError, match="a part of the line"):
+            file.append(made(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert path.read_bytes() == line_of(made(1))
+
+
+def test_the_name_of_a_new_file_is_on_disk_when_it_was_opened(
+    file: CheckpointFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink()))
+
+    file.open()
+
+    assert file.path.parent in synced
+
+
+def test_a_file_that_is_none_of_checkpoints_is_left_as_it_is(file: CheckpointFile) -> None:
+    content = line_of(made(1)) + b"x" * 5000
+    file.path.write_bytes(content)
+
+    with pytest.raises(CheckpointsUnusable, match="does not end with a checkpoint"):
+        file.open()
+
+    assert file.path.read_bytes() == content
+
+
 def test_what_is_appended_after_the_file_was_opened_is_not_read(file: CheckpointFile) -> None:
     reading = read_checkpoints(filled(file, made(1)), KEYS)
     file.append(made(2))
@@ -88,6 +151,13 @@ def test_a_checkpoint_is_a_line_that_other_programs_verify(file: CheckpointFile)
         "hash": "07" * 32,
     }
     assert header_of(line) == {"alg": "EdDSA", "kid": KEY.key_id, "typ": "chiffon-checkpoint+jwt"}
+
+
+def test_a_checkpoint_of_a_fixed_event_by_a_fixed_key_is_a_fixed_line() -> None:
+    checkpoint = make_checkpoint(End(fixed.EVENT.seq, fixed.HASH), at=fixed.EVENT.at, key=fixed.KEY)
+
+    assert line_of(checkpoint).decode() == fixed.CHECKPOINT + "\n"
+    assert parse(fixed.CHECKPOINT.encode()) == checkpoint
 
 
 def test_lines_out_of_order_are_named(file: CheckpointFile) -> None:

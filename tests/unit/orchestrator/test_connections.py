@@ -91,6 +91,15 @@ def test_a_proxy_has_no_limit_of_its_own_as_an_address() -> None:
     assert {peer.told for peer in peers} == {None}
 
 
+def test_anonymous_connections_take_at_most_half_of_all() -> None:
+    connections = Connections(most=8)
+
+    peers = [enter(connections, f"192.0.2.{number}", number)[0] for number in range(6)]
+
+    assert [peer.told for peer in peers] == [503, 503, *[None] * 4]
+    assert connections.anonymous == 4
+
+
 def test_a_connection_that_left_is_counted_no_more() -> None:
     connections = Connections(most=100)
     for second in range(50):

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from orchestrator.events.model import Event
 from orchestrator.live import frame, subscription
+from orchestrator.live import hub as hub_module
 from orchestrator.live.frame import Frame, Page
 from orchestrator.live.hub import AT_ONCE, Hub
 from orchestrator.live.outlet import ThroughAsgi
@@ -40,9 +42,17 @@ class Shown:
         self.on_ready()
 
 
-def event(seq: int, text: str = "x", *, trace_id: UUID | None = None, kind: str = "task.output") -> Event:
+def event(
+    seq: int,
+    text: str = "x",
+    *,
+    task_id: UUID | None = None,
+    trace_id: UUID | None = None,
+    agent_id: UUID | None = None,
+    kind: str = "task.output",
+) -> Event:
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    return Event(seq, at, kind, None, trace_id, None, None, None, "a test", {"text": text})
+    return Event(seq, at, kind, task_id, trace_id, None, agent_id, None, "a test", {"text": text})
 
 
 def page(*numbers: int, text: str = "x") -> Page:
@@ -103,6 +113,54 @@ async def test_readers_with_equal_filters_get_the_same_bytes_and_others_only_wha
 
     assert (everything.numbers, one_trace.numbers, one_kind.numbers) == ([1, 2, 3], [2], [3])
     assert everything.pages[0].wire is again.pages[0].wire
+
+
+TASK, TRACE, AGENT = uuid4(), uuid4(), uuid4()
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_reader_is_shown_only_what_matches_everything_that_it_named(is_late: bool) -> None:
+    hub, outlet = Hub(), Shown()
+    wanted = Filter(TASK, TRACE, AGENT, frozenset({"task.output"}))
+    match: dict[str, Any] = {"task_id": TASK, "trace_id": TRACE, "agent_id": AGENT, "kind": "task.output"}
+    others: dict[str, Any] = {"task_id": uuid4(), "trace_id": uuid4(), "agent_id": uuid4(), "kind": "task.failed"}
+    events = [event(1, **match)]
+    events += [event(seq, **match | {name: others[name]}) for seq, name in enumerate(others, start=2)]
+    events += [event(6, **match | {"agent_id": None}), event(7, **match)]
+
+    if not is_late:
+        hub.attach(wanted, outlet, after=0)
+    await hub.publish(events)
+    if is_late:
+        hub.attach(wanted, outlet, after=0)
+
+    assert outlet.numbers == [1, 7]
+
+
+async def test_a_reader_that_has_left_is_shown_nothing_more() -> None:
+    hub, left, stays = Hub(), Shown(), Shown()
+    reader = hub.attach(Filter(trace_id=TRACE), left, after=0)
+    hub.attach(Filter(trace_id=TRACE), stays, after=0)
+    await hub.publish([event(1, trace_id=TRACE)])
+
+    assert reader is not None
+    hub.detach(reader)
+    await hub.publish([event(2, trace_id=TRACE)])
+
+    assert (left.numbers, stays.numbers) == ([1], [1, 2])
+
+
+@pytest.mark.parametrize(("name", "most"), [("RECENT", 3), ("RECENT_SIZE", 3 * Frame(event(1)).size)])
+async def test_so_much_is_kept_for_readers_that_come_back_and_who_is_behind_it_reads_the_ledger(
+    monkeypatch: pytest.MonkeyPatch, name: str, most: int
+) -> None:
+    monkeypatch.setattr(hub_module, name, most)
+    hub, late = Hub(), Shown()
+    await hub.publish([event(seq) for seq in range(1, 10)])
+
+    assert hub.attach(Filter(), Shown(), after=5) is None
+    assert hub.attach(Filter(), late, after=6) is not None
+    assert late.numbers == [7, 8, 9]
 
 
 async def test_a_reader_that_takes_nothing_holds_up_nobody() -> None:

@@ -32,6 +32,7 @@ def test_keys_that_can_be_kept_are_accepted(
         ("o", None, 1, "concurrency_limit"),
         (None, "c", 0, "concurrency_limit"),
         (None, "c", 1001, "concurrency_limit"),
+        (None, "fan-out:mine", 1, "concurrency_key"),
     ],
 )
 def test_a_limit_belongs_to_a_concurrency_key_and_both_have_bounds(

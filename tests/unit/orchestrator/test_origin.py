@@ -1,6 +1,7 @@
 """Which web pages are from here: those whose origin is this very address, and no other."""
 
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -76,3 +77,28 @@ async def test_on_loopback_no_other_name_is_served(host: str, kind: str) -> None
     await OwnPagesOnly(app, loopback_only=True)(scope, receive, send)
 
     assert sent[0].get("status", sent[0].get("code")) in {403, 1008}
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "served"),
+    [("websocket", None, False), ("http", "POST", False), ("http", "DELETE", False), ("http", "GET", True)],
+)
+async def test_a_page_of_somebody_else_opens_no_websocket_and_sends_nothing_but_reading(
+    kind: str, method: str | None, served: bool
+) -> None:
+    reached: list[str] = []
+
+    async def app(scope: Any, *_: object) -> None:
+        reached.append(scope["type"])
+
+    headers = [(b"host", HOST.encode()), (b"origin", b"https://evil.example")]
+    scope = {"type": kind, "path": "/", "headers": headers, "state": {}} | (
+        {} if method is None else {"method": method}
+    )
+    sent = AsyncMock()
+    await OwnPagesOnly(app, loopback_only=False)(scope, AsyncMock(), sent)
+
+    assert reached == ([kind] if served else [])
+    if not served:
+        first = sent.call_args_list[0].args[0]
+        assert first.get("status", first.get("code")) in {403, 1008}

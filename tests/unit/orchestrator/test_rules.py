@@ -137,3 +137,23 @@ def test_any_other_result_changes_nothing(
 def test_a_lost_task_waits_again_or_fails() -> None:
     assert isinstance(judge_lost(running(max_attempts=3), now=NOW, policy=POLICY), Requeue)
     assert judge_lost(running(max_attempts=1), now=NOW, policy=POLICY) == Finish(Status.FAILED)
+
+
+def test_attempts_that_were_handed_back_untouched_are_not_counted_as_starts() -> None:
+    failed = result(status=ResultStatus.FAILED, retryable=True, attempt=3)
+    once, twice = (running(attempt=attempts, unstarted=2, max_attempts=2) for attempts in (3, 4))
+
+    assert isinstance(judge_result(once, attempt(), failed, now=NOW, policy=POLICY), Requeue)
+    assert isinstance(judge_lost(once, now=NOW, policy=POLICY), Requeue)
+    assert judge_lost(twice, now=NOW, policy=POLICY) == Finish(Status.FAILED)
+
+
+def test_a_task_that_came_too_late_again_waits_for_it_says_nothing_new_of_its_agents() -> None:
+    late = result(status=ResultStatus.FAILED, started=False, error_code=ErrorCode.AGENT_UNAVAILABLE, attempt=2)
+    task = running(unstarted=1, attempt=2, max_attempts=1, created_at=NOW)
+
+    assert judge_result(task, attempt(), late, now=NOW, policy=POLICY) == Requeue(NOW + POLICY.base, counts=False)
+
+
+def test_a_result_of_an_agent_that_was_shut_out_is_stale() -> None:
+    assert isinstance(judge_result(running(), attempt(by_shut_out=True), result(), now=NOW, policy=POLICY), Stale)

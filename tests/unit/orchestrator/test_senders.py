@@ -158,6 +158,18 @@ async def test_what_is_known_of_an_agent_is_looked_up_once_and_again_before_it_i
     assert looked_up == [AGENT, AGENT]
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [make_heartbeat(AGENT, agent_type="desktop"), make_heartbeat(AGENT, labels={"zone": "us"})],
+    ids=["pool", "label"],
+)
+async def test_an_agent_that_was_believed_is_not_when_it_names_another_pool_or_label(payload: Any) -> None:
+    for senders in (Checked(OWN, Pools(enrolled)), Trusted(Pools(enrolled))):
+        assert await judged(senders, make_heartbeat(AGENT)) is None
+
+        assert await judged(senders, payload) is not None
+
+
 async def judged(senders: Senders, payload: Any) -> str | None:
     """Return what is objected to a message that comes from the user of AGENT."""
     [envelope] = [one for one in said_by(AGENT) if type(one.payload) is type(payload)]
@@ -181,6 +193,13 @@ def test_only_orchestrators_send_probes() -> None:
     assert objection(envelope, sender=OWN, key=str(uuid4())) is not None
     assert objection(envelope, sender=user_of_agent(AGENT), key=str(AGENT)) is not None
     assert objection(envelope, sender=None, key=str(PROBING)) is not None
+
+
+def test_a_probe_is_sent_in_the_name_of_the_orchestrators() -> None:
+    probe = Probe(orchestrator_id=PROBING)
+    envelope = ProbeEnvelope(from_agent=str(AGENT), to_agent=ORCHESTRATOR, payload=probe)
+
+    assert objection(envelope, sender=OWN, key=str(PROBING)) is not None
 
 
 def test_an_agent_hands_out_no_work() -> None:

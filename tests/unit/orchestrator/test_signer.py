@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from agents.gate.trust import Trust
 from common.messages import Grant
 from common.protocol import ORCHESTRATOR, WorkRequestEnvelope, encode
 from common.signing.keys import PrivateKey
+from orchestrator.audit.service import AuditService
 from orchestrator.leases.grants import granted
+from orchestrator.loops.read_keys import ReadKeys
 from orchestrator.signing.directory import add_key, retire_key
 from orchestrator.signing.signer import NEWS_COUNTS, Signer
 from tests.factories import make_new_task
@@ -130,3 +133,51 @@ async def test_a_change_of_keys_is_news_at_once(keys: Path, key: PrivateKey) -> 
     assert (signature,) != before
     assert [named["kid"] for named in claims["keys"]] == [kept.key_id]
     assert claims["retired"] == [min(key, new, key=lambda one: one.key_id).key_id]
+
+
+def test_an_agent_that_lacks_any_key_hears_of_all_and_one_that_lacks_none_hears_nothing(
+    keys: Path, key: PrivateKey
+) -> None:
+    other = add_key(keys, signs_from=LONG_AGO)
+    signer = Signer(keys, FakeClock())
+
+    assert len(signer.news_for([key.key_id])) == len(signer.news_for([other.key_id])) == 2
+    assert signer.news_for([key.key_id, other.key_id]) == ()
+
+
+async def test_an_orchestrator_goes_on_signing_while_its_keys_cannot_be_read(keys: Path, key: PrivateKey) -> None:
+    signer = Signer(keys, FakeClock())
+    (keys / f"{key.key_id}.pem").rename(keys / "elsewhere")
+
+    assert not await signer.refresh()
+
+    assert signer.key.key_id == key.key_id
+    assert signer.key_ids == ([key.key_id], [])
+
+
+class LedgerAwayOnce(AuditService):
+    """Writes an event the second time that it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.told: list[tuple[Sequence[str], Sequence[str]]] = []
+
+    async def keys_changed(self, keys: Sequence[str], retired: Sequence[str]) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            raise ConnectionRefusedError
+        self.told.append((keys, retired))
+
+
+async def test_a_change_of_keys_is_an_event_even_if_the_ledger_was_away(keys: Path, key: PrivateKey) -> None:
+    signer, audit = Signer(keys, FakeClock()), LedgerAwayOnce()
+    reading = ReadKeys(signer, audit)
+    other = add_key(keys, signs_from=LONG_AGO)
+
+    with pytest.raises(ConnectionRefusedError):
+        await reading.run_once()
+    await reading.run_once()
+    await reading.run_once()
+
+    [(told, retired)] = audit.told
+    assert (set(told), retired) == ({key.key_id, other.key_id}, [])

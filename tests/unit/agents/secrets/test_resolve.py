@@ -13,7 +13,7 @@ from agents.secrets.resolve import Secrets, SecretUnusable
 from agents.settings import AgentSettings
 from common.config import InvalidSettings
 from common.redaction.text import redacted
-from common.redaction.values import Values
+from common.redaction.values import MOST_PASSING, Values
 
 
 def make_secrets(known: Values | None = None, keepers: Keepers | None = None, **source: Any) -> Secrets:
@@ -38,6 +38,21 @@ async def test_a_variable_a_file_and_a_command_give_a_value(
     assert await value_of(make_secrets(keepers=keepers, command=["echo", "from a command"])) == "from a command"
 
 
+async def test_a_command_gets_the_variables_that_work_inherits_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, keepers: Keepers
+) -> None:
+    monkeypatch.setenv("PASSWORD_OF_ANOTHER", "correct horse")
+    command = ["sh", "-c", 'echo "${PASSWORD_OF_ANOTHER-nothing}, $PATH"']
+
+    assert await value_of(make_secrets(keepers=keepers, command=command)) == "nothing, /usr/bin:/bin"
+
+
+async def test_what_a_command_complains_of_is_no_part_of_the_secret(keepers: Keepers) -> None:
+    command = ["sh", "-c", "echo beware >&2; echo the value"]
+
+    assert await value_of(make_secrets(keepers=keepers, command=command)) == "the value"
+
+
 async def test_a_file_that_changes_gives_its_new_value_and_both_are_hidden(tmp_path: Path) -> None:
     known, file = Values(), tmp_path / "file"
     secrets = make_secrets(known, file=str(file))
@@ -53,6 +68,16 @@ async def test_values_that_are_here_at_the_start_are_hidden_before_anybody_asks(
     (tmp_path / "file").write_text("in the file")
 
     await make_secrets(known, file=str(tmp_path / "file")).read_now()
+
+    assert redacted("in the file", known) == "[redacted]"
+
+
+async def test_a_value_of_the_settings_stays_hidden_however_many_values_commands_make(tmp_path: Path) -> None:
+    known = Values()
+    (tmp_path / "file").write_text("in the file")
+    await make_secrets(known, file=str(tmp_path / "file")).read_now()
+
+    known.hide(*(f"value-{number:04}" for number in range(MOST_PASSING + 1)))
 
     assert redacted("in the file", known) == "[redacted]"
 

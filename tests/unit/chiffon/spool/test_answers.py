@@ -19,3 +19,7 @@ def test_trouble_that_ends_only_makes_a_file_wait(status: int) -> None:
 @pytest.mark.parametrize("status", [403, 404])
 def test_an_answer_that_is_not_the_orchestrators_refuses_nothing(status: int) -> None:
     assert passes(ApiError(status, "a proxy's page"))
+
+
+def test_a_token_that_is_not_enough_refuses_no_file() -> None:
+    assert passes(ApiError(403, "you may not dispatch", error_code=4003))

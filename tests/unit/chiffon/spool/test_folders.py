@@ -99,3 +99,63 @@ def test_a_result_written_twice_is_one_file_and_one_of_another_task_stays(folder
     assert names(folders.outgoing) == ["c-m-t-y.json", "c-m-t.json"]
     assert json.loads((folders.outgoing / "c-m-t.json").read_text()) == {"task_id": "x"}
     assert names(folders.processing) == []
+
+
+def test_a_claimed_file_stays_when_another_of_its_name_was_dropped(folders: Folders) -> None:
+    (folders.incoming / "a.json").write_bytes(b"first")
+    folders.claim("a.json")
+    (folders.incoming / "a.json").write_bytes(b"second")
+
+    folders.tidy()
+
+    assert (folders.processing / "a.json").read_bytes() == b"first"
+    assert (folders.incoming / "a.json").read_bytes() == b"second"
+
+
+def test_a_file_of_exactly_the_largest_size_is_read(folders: Folders) -> None:
+    (folders.incoming / "large.json").write_bytes(b"x" * 10)
+
+    assert folders.read(folders.incoming, "large.json", limit=10) == b"x" * 10
+
+
+@pytest.fixture
+def steps(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done to files, in order: `disk` when one is brought to disk, `name` when it gets its name, `gone`."""
+    done: list[str] = []
+    replace, unlink = Path.replace, Path.unlink
+
+    def sync(handle: int) -> None:
+        found = os.fstat(handle).st_ino
+        [path] = [path for path in folders.incoming.parent.rglob("*") if path.stat().st_ino == found]
+        done.append(f"disk {path.name}")
+
+    def name(path: Path, target: Path) -> Path:
+        done.append(f"name {target.name}")
+        return replace(path, target)
+
+    def remove(path: Path, missing_ok: bool = False) -> None:
+        done.append(f"gone {path.name}")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", name)
+    monkeypatch.setattr(Path, "unlink", remove)
+    return done
+
+
+def test_a_result_is_whole_and_on_disk_before_what_asked_for_it_is_gone(folders: Folders, steps: list[str]) -> None:
+    (folders.incoming / "a.json").write_text("{}")
+    folders.claim("a.json")
+
+    folders.finish("a.json", "result.json", {"task_id": "x"})
+
+    assert steps == ["disk .result.json.new", "name result.json", "disk outgoing", "gone a.json", "disk processing"]
+
+
+def test_the_reason_is_on_disk_before_a_file_is_set_aside(folders: Folders, steps: list[str]) -> None:
+    (folders.incoming / "a.json").write_text("{")
+    folders.claim("a.json")
+
+    folders.fail(folders.processing, "a.json", {"reason": "torn"})
+
+    assert steps == ["disk .a.json.reason.json.new", "name a.json.reason.json", "disk failed", "disk failed"]

@@ -80,6 +80,8 @@ SPELLINGS = [
     "/./etc/shadow",
     "/srv/app",
     "/srv/app/",
+    "/srv/app/.",
+    "/srv/app//.//",
     "/srv/apple/x",
     "/srv/app/../../etc/shadow",
     "/srv/app/..",

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from common.policy.arguments import MOST_READINGS
 from common.policy.model import Refused, Ruling, Work
 from common.policy.read import InvalidPolicy, Policy, parse_policy
 from common.policy.rules import decide
@@ -228,6 +229,38 @@ def test_a_pattern_for_arguments_lets_no_path_lead_up(rule: str, path: str) -> N
     assert isinstance(answer, Refused)
     assert f"the argument {path!r} holds '..'" in answer.reason
     assert isinstance(asked(rule, argv=["cat", "/srv/app/x..y"]), Ruling)
+
+
+@pytest.mark.parametrize("directory", ["/srv/app", "/srv/app/.", "/srv/app//", "/srv//app", "/srv/apple/x"])
+def test_a_pattern_for_the_directory_is_compared_with_what_the_path_means(directory: str) -> None:
+    rule = "allow = { directories = '/srv/app/.+' }"
+
+    assert isinstance(asked(rule, "own_type", argv=["x"], cwd=directory), Refused)
+    assert isinstance(asked(rule, "own_type", argv=["x"], cwd="/srv/app/./x"), Ruling)
+
+
+@pytest.mark.parametrize("directory", [["/srv/app"], {"0": "/srv/app"}, 1])
+def test_a_directory_that_is_no_text_is_refused(directory: Any) -> None:
+    for rule in ("allow = { directories = '.*' }", "allow = { files = '/**' }"):
+        assert isinstance(asked(rule, "own_type", argv=["x"], cwd=directory), Refused)
+
+
+def test_a_path_with_spaces_and_commas_is_read_to_its_end_too() -> None:
+    rule = 'allow = { executables = "cat", files = "/srv/*" }'
+
+    assert isinstance(asked(rule, argv=["cat", "/srv/a,b c"]), Ruling)
+    for argument in ("/srv/a b/c", "/srv/a,b/c", "--file=/srv/a b/c", "-f/srv/a:b/c"):
+        assert isinstance(asked(rule, argv=["cat", argument]), Refused), argument
+
+
+def test_arguments_that_can_be_read_as_too_many_paths_are_refused() -> None:
+    rule = 'allow = { executables = "cat", files = "/srv/**" }'
+
+    assert isinstance(asked(rule, argv=["cat", *["/srv/a"] * MOST_READINGS]), Ruling)
+    answer = asked(rule, argv=["cat", *["/srv/a"] * (MOST_READINGS + 1)])
+
+    assert isinstance(answer, Refused)
+    assert "more than 1024 paths" in answer.reason
 
 
 def test_a_pattern_for_the_directory_lets_no_path_lead_up() -> None:

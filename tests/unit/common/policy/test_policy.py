@@ -1,5 +1,6 @@
 """What a policy lets run, and what its mistakes are called."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -51,6 +52,47 @@ def test_the_first_rule_that_matches_decides() -> None:
         ApprovalDemand(approvers=2, valid_minutes=30),
         Confinement(network_off=True),
     )
+
+
+@pytest.mark.parametrize(
+    ("rule", "matching", "another"),
+    [
+        ('work_type = "echo"', Work("echo", "infra"), Work("shell_script", "infra")),
+        ('agent_type = "infra"', Work("echo", "infra"), Work("echo", "desktop")),
+        (
+            'labels = { stage = "prod" }',
+            Work("echo", "infra", {}, {"required_capabilities": {"stage": "prod", "zone": "eu"}}),
+            Work("echo", "infra", {}, {"required_capabilities": {"stage": "test"}}),
+        ),
+        (
+            'labels = { stage = "prod" }',
+            Work("echo", "infra", {}, {"required_capabilities": {"stage": "prod"}}),
+            Work("echo", "infra", {}, {"preferred": {"stage": "prod"}}),
+        ),
+        ('parameters = { "message" = "hello" }', Work("echo", "infra", {"message": "hello"}), Work("echo", "infra")),
+        (
+            'parameters = { "env.STAGE" = "test" }',
+            Work("own_type", "infra", {"env": {"STAGE": "test"}}),
+            Work("own_type", "infra", {"env": {"STAGE": "prod"}}),
+        ),
+    ],
+    ids=["work type", "pool", "another label", "a label that is only preferred", "no parameter", "another parameter"],
+)
+def test_each_condition_of_a_rule_counts_by_itself(rule: str, matching: Work, another: Work) -> None:
+    only = policy(f'version = 1\n[[rule]]\nname = "it"\neffect = "read"\n{rule}\n')
+
+    assert isinstance(decide(only, matching), Ruling)
+    assert isinstance(decide(only, another), Refused)
+
+
+def test_work_that_its_rule_refuses_is_not_let_run_by_a_later_one() -> None:
+    free = '\n[[rule]]\nname = "anything"\neffect = "write"\n'
+
+    answer = decide(policy(POLICY + free), deploy(argv=["/usr/bin/deploy-web-evil"]))
+
+    assert isinstance(answer, Refused)
+    assert answer.rule == "deploy"
+    assert isinstance(decide(policy(POLICY + free), Work("echo", "infra")), Ruling)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +151,13 @@ def test_it_is_explained_up_to_the_rule_that_decides() -> None:
     assert (second.rule, second.matches, second.violations) == ("deploy", True, [])
 
 
+def test_the_version_of_a_policy_is_its_number_and_the_digest_of_this_text() -> None:
+    text = '{"rule":[{"effect":"read","name":"it"}],"version":7}'
+
+    assert hashlib.sha256(text.encode()).hexdigest().startswith("7a287a4df381")
+    assert policy('version = 7\n[[rule]]\nname = "it"\neffect = "read"\n').id == "7-7a287a4df381"
+
+
 def test_the_version_names_what_the_rules_say() -> None:
     changed = policy(POLICY.replace("/srv/app/**", "/srv/**"))
 
@@ -122,6 +171,8 @@ def test_the_version_names_what_the_rules_say() -> None:
     [
         (('effect = "read"', 'effect = "maybe"'), "rule 'facts'.effect"),
         (("valid_minutes = 30", "valid_minutes = 4"), "rule 'deploy'.approval.valid_minutes"),
+        (("approvers = 2", "approvers = 0"), "rule 'deploy'.approval.approvers"),
+        (("approvers = 2", "approvers = 2, roles = []"), "rule 'deploy'.approval.roles"),
         (("labels =", "lables ="), "rule 'deploy'.lables"),
         (("deploy-[a-z]+", "deploy-[a-z"), "rule 'deploy'.allow.executables.0"),
         (

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, FastAPI, WebSocket
 
+from orchestrator.audit import api as audit
 from orchestrator.identities.access import READ, RouteIsOpen, check_routes
 from orchestrator.identities.door import EverybodyOfThisHost
 from orchestrator.identities.door_keeping import NobodyIsAsked, check_authentication
 from orchestrator.identities.model import ANYBODY, Unauthenticated
+from orchestrator.main import create_app
 from orchestrator.settings import OrchestratorSettings
 
 
@@ -36,6 +38,15 @@ def test_no_app_is_made_with_a_route_that_names_no_permission() -> None:
         app.include_router(router)
         with pytest.raises(RouteIsOpen, match=path):
             check_routes(app)
+
+
+def test_the_orchestrator_is_not_made_with_a_route_that_names_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_ = APIRouter()
+    open_.add_api_route("/open", nothing)
+    monkeypatch.setattr(audit, "router", open_)
+
+    with pytest.raises(RouteIsOpen, match="/open"):
+        create_app()
 
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "192.168.1.1", "2001:db8::1", "::ffff:10.0.0.7"])

@@ -1,6 +1,9 @@
 """What roles and scopes allow, whatever they are combined with."""
 
-from uuid import uuid4
+from collections.abc import Collection, Hashable
+from itertools import chain, combinations
+from typing import TypeVar
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
@@ -8,46 +11,66 @@ from hypothesis import strategies as st
 
 from common.errors import InvalidField
 from common.rest.identities import Permission, PrincipalKind, Role
+from orchestrator.identities import rates as rates_module
 from orchestrator.identities.model import ANYBODY, Caller, Forbidden
 from orchestrator.identities.permissions import PERMISSIONS, permissions_of
 from orchestrator.identities.rates import Rates
-from orchestrator.identities.rules import check_name, check_roles, name_from
+from orchestrator.identities.rules import check_name, check_roles, name_from, pinned
+from tests.permissions import ALLOWED
 
-ROLES = st.sets(st.sampled_from(Role))
-SCOPES = st.none() | st.sets(st.sampled_from(Permission))
-
-
-@given(ROLES, SCOPES)
-def test_a_caller_may_do_what_some_role_allows_and_the_scopes_leave(
-    roles: set[Role], scopes: set[Permission] | None
-) -> None:
-    allowed = permissions_of(roles, scopes)
-
-    for permission in Permission:
-        by_role = any(permission in PERMISSIONS[role] for role in roles)
-        assert (permission in allowed) == (by_role and (scopes is None or permission in scopes))
+Item = TypeVar("Item")
 
 
-@given(ROLES, SCOPES)
-def test_only_an_approver_may_approve_and_only_an_agent_may_work(
-    roles: set[Role], scopes: set[Permission] | None
-) -> None:
-    allowed = permissions_of(roles, scopes)
+def subsets(items: Collection[Item]) -> list[frozenset[Item]]:
+    return [frozenset(some) for some in chain(*(combinations(items, size) for size in range(len(items) + 1)))]
 
-    assert Permission.APPROVE not in allowed or Role.APPROVER in roles
-    assert Permission.WORK not in allowed or Role.AGENT in roles
+
+ROLES = subsets(list(Role))
+SCOPES = [None, *subsets(list(Permission))]
+
+
+def test_each_role_allows_what_is_written_down_and_no_more() -> None:
+    assert dict(PERMISSIONS) == dict(ALLOWED)
+    assert set(ALLOWED) == set(Role)
+
+
+def test_a_caller_may_do_what_some_role_allows_and_the_scopes_leave() -> None:
+    for roles in ROLES:
+        by_role = frozenset[Permission]().union(*(ALLOWED[role] for role in roles))
+        for scopes in SCOPES:
+            assert permissions_of(roles, scopes) == {one for one in by_role if scopes is None or one in scopes}
+
+
+def test_only_an_approver_may_approve_and_only_an_agent_may_work() -> None:
+    for roles in ROLES:
+        allowed = permissions_of(roles)
+
+        assert Permission.APPROVE not in allowed or Role.APPROVER in roles
+        assert Permission.WORK not in allowed or Role.AGENT in roles
     assert permissions_of({Role.AGENT}) == {Permission.WORK}
 
 
-@given(st.sampled_from(PrincipalKind), ROLES)
-def test_programs_do_not_approve_and_nobody_is_made_an_agent(kind: PrincipalKind, roles: set[Role]) -> None:
-    fits = bool(roles) and kind is not PrincipalKind.AGENT and Role.AGENT not in roles
-    fits = fits and (kind is PrincipalKind.PERSON or Role.APPROVER not in roles)
-    if fits:
-        check_roles(kind, roles)
-    else:
-        with pytest.raises(InvalidField):
+@pytest.mark.parametrize("kind", PrincipalKind)
+def test_programs_do_not_approve_and_nobody_is_made_an_agent(kind: PrincipalKind) -> None:
+    for roles in ROLES:
+        fits = bool(roles) and kind is not PrincipalKind.AGENT and Role.AGENT not in roles
+        fits = fits and (kind is PrincipalKind.PERSON or Role.APPROVER not in roles)
+        if fits:
             check_roles(kind, roles)
+        else:
+            with pytest.raises(InvalidField):
+                check_roles(kind, roles)
+
+
+def test_a_caller_may_do_only_what_its_permissions_name() -> None:
+    for allowed in subsets(list(Permission)):
+        caller = Caller(uuid4(), PrincipalKind.PERSON, "p", frozenset(), allowed)
+        for permission in Permission:
+            if permission in allowed:
+                caller.require(permission)
+            else:
+                with pytest.raises(Forbidden, match=permission.value):
+                    caller.require(permission)
 
 
 def test_an_agent_speaks_for_itself_only() -> None:
@@ -78,6 +101,14 @@ def test_a_name_that_would_mislead_is_refused(name: str) -> None:
         check_name(name)
 
 
+@pytest.mark.parametrize("value", [True, 5, {"db": True}, None])
+@pytest.mark.parametrize("name", ["enforces", "secrets"])
+def test_a_label_that_permits_is_pinned_as_a_list_only(name: str, value: object) -> None:
+    assert pinned({name: "db", "zone": "eu"}) == {name: ["db"], "zone": "eu"}
+    with pytest.raises(InvalidField, match=name):
+        pinned({name: value})
+
+
 @given(st.lists(st.floats(min_value=0, max_value=5), max_size=60))
 def test_nobody_gets_more_than_the_burst_and_what_time_brings(pauses: list[float]) -> None:
     rates, now, got = Rates(per_second=2, burst=5), 0.0, 0
@@ -87,3 +118,32 @@ def test_nobody_gets_more_than_the_burst_and_what_time_brings(pauses: list[float
         assert rates.take("other", now=now * 0) >= 0
 
     assert got <= 5 + 2 * now + 1e-6
+
+
+def passed(rates: Rates, key: Hashable, *, now: float) -> int:
+    """Return how often somebody may do something at one moment."""
+    count = 0
+    while rates.take(key, now=now) == 0:
+        count += 1
+        assert count < 100, "there is no end of it"
+    return count
+
+
+def test_a_burst_is_followed_by_what_time_brings_and_a_long_pause_saves_up_one_burst() -> None:
+    rates = Rates(per_second=2, burst=5)
+
+    assert [passed(rates, "one", now=now) for now in (0, 0, 1, 3600)] == [5, 0, 2, 5]
+    assert passed(rates, "other", now=3600) == 5
+
+
+def test_so_many_are_counted_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates_module, "MOST_KEYS", 3)
+    rates = Rates(per_second=1, burst=1)
+    for number in range(3):
+        assert passed(rates, UUID(int=number), now=0) == 1
+    assert passed(rates, UUID(int=0), now=0) == 0
+
+    assert passed(rates, UUID(int=3), now=0) == 1
+
+    # The one that was not seen for longest is forgotten, and begins anew.
+    assert [passed(rates, UUID(int=number), now=0) for number in (0, 3, 1)] == [0, 0, 1]

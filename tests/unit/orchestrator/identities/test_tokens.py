@@ -1,5 +1,6 @@
 """What a token looks like, and that a mistyped one is told from a right one without asking anybody."""
 
+import asyncio
 from unittest.mock import Mock
 
 import pytest
@@ -56,6 +57,22 @@ async def test_a_mistyped_token_is_refused_without_a_look_into_the_database() ->
 
     for wrong in (token[:-1], token[:-1] + "!", token.swapcase(), "", "chf_", new_token(TokenPurpose.ENROLMENT)):
         with pytest.raises(Unauthenticated):
-            await door.caller(wrong, address="10.0.0.1")
+            async with asyncio.timeout(5):  # a look-up would wait for ever: nobody works here
+                await door.caller(wrong, address="10.0.0.1")
 
     pool.acquire.assert_not_called()
+
+
+def test_a_token_has_256_random_bits() -> None:
+    def number(token: str) -> int:
+        value = 0
+        for character in token[4:47]:
+            value = value * len(ALPHABET) + ALPHABET.index(character)
+        return value
+
+    drawn = [number(new_token(TokenPurpose.API)) for _ in range(200)]
+
+    # Each bit is set in about half of them; that one is the same in all has a chance of 2^-190.
+    for bit in range(256):
+        assert len({value >> bit & 1 for value in drawn}) == 2, bit
+    assert max(drawn) < 2**256
