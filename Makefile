@@ -23,7 +23,7 @@ STARTED := $(shell date +%s)
 export PYTHONDONTWRITEBYTECODE :=
 ELAPSED = $$(( $$(date +%s) - $(STARTED) )) s
 
-.PHONY: help demo up test check format lint types imports pytest coverage fuzz stress bench bench-claims bench-strangers chaos lock clean
+.PHONY: help demo up test check format lint types imports pytest coverage fuzz stress bench bench-claims bench-strangers chaos mutants lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench-claims: $(DEV) ## how long a claim over HTTP takes with a thousand jobs wa
 
 bench-strangers: $(DEV) ## how long a dispatch takes, and what memory does, while strangers attack; JSON=file
 	@$(BIN)/python -m bench.strangers $(if $(JSON),--json $(JSON)) $(OPTIONS)
+
+mutants: $(DEV) ## take the safeguards away one at a time and see that tests notice; ONLY='leases policy/name', JSON=file
+	@$(BIN)/python -m tests.mutants $(ONLY) $(if $(JSON),--json $(JSON))
 
 chaos: $(DEV) ## break everything for MINUTES=3 as SEED=… decides and see what holds; figures go to JSON=file
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),3) $(if $(JSON),--json $(JSON))
