@@ -17,11 +17,12 @@ from uuid import NAMESPACE_OID, UUID, uuid4, uuid5
 
 import uvloop
 
+from agents.link.replies import reply
 from common.broker.base import Address, Broker, Outgoing, Queue
 from common.broker.connect import open_broker
-from common.broker.topology import CONTROL, HEARTBEATS, reply_address
+from common.broker.topology import CONTROL, HEARTBEATS
 from common.messages import AgentStatus, Credit, Lease, Renew, Resources, StatusUpdate
-from common.protocol import ORCHESTRATOR, Envelope, RenewEnvelope, StatusUpdateEnvelope, encode
+from common.protocol import ORCHESTRATOR, Envelope, RenewEnvelope, StatusUpdateEnvelope
 
 STEP_SECONDS = 0.05
 AT_ONCE = 200
@@ -84,14 +85,7 @@ class Fleet:
 
 
 def _reply(agent_id: UUID, envelope: Envelope) -> Outgoing:
-    # As agents send what they say again soon: not kept on disk.
-    return Outgoing(
-        reply_address(agent_id, HEARTBEATS),
-        encode(envelope),
-        envelope.type,
-        priority=envelope.priority,
-        persistent=False,
-    )
+    return reply(agent_id, HEARTBEATS, envelope, is_repeated=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
+from common.durable import sync_folder
 from common.errors import StartupRefused
 
 HOLD_ATTEMPTS, HOLD_PAUSE = 20, 0.01
@@ -66,6 +67,7 @@ def write_token(path: Path, token: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+    sync_folder(path.parent)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 from urllib.parse import quote
 
+from common.durable import sync_folder
 from common.errors import StartupRefused
 
 
@@ -33,5 +34,6 @@ def write_private(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise CannotKeep(f"{path} cannot be written: {error.strerror}. The password is lost: make a new one.") from None

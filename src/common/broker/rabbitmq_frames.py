@@ -26,7 +26,7 @@ END = 0xCE
 OVERHEAD = HEAD.size + 1
 HEARTBEAT_FRAME = marshal(Heartbeat(), 0)
 
-PUBLISH, RETURN, DELIVER, ACK, NACK = ((60 << 16) | method for method in (40, 50, 60, 80, 120))
+RETURN, DELIVER, ACK, NACK = ((60 << 16) | method for method in (50, 60, 80, 120))
 CLOSE, BLOCKED, UNBLOCKED = ((10 << 16) | method for method in (50, 60, 61))
 LONGEST_SHORT_STRING = 255
 

@@ -274,9 +274,13 @@ async def test_in_the_sandbox_no_secret_of_the_host_and_no_socket_can_be_reached
     """The script tries what a program of the agent's own user reaches outside of the sandbox."""
     place = workspaces.parent
     own = ["agents/infra-1/identity.json", "agents/infra-1/credential.json", "agents/infra-1/trusted_keys.json"]
-    others = ["agents/infra-2/identity.json", "agents/infra-2/work/another-1/script"]
+    others = ["agents/infra-2/identity.json", f"agents/infra-2/{workspaces.name}/another-1/script"]
     installation = ["token", "keys/0123456789abcdef.pem", "trusted_keys.pem", "chiffon.toml", "lock"]
-    homes = ["root/.ssh/id_ed25519", "root/.config/chiffon/tokens/127.0.0.1-8420", "work/another-2/script"]
+    homes = [
+        "root/.ssh/id_ed25519",
+        "root/.config/chiffon/tokens/127.0.0.1-8420",
+        f"{workspaces.name}/another-2/script",
+    ]
     files = [place / name for name in (*own, *others, *installation, *homes)]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
