@@ -1,6 +1,7 @@
 """The keepers that start the programs of these tests."""
 
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from agents.processes.keepers import Keeper, Keepers, Launch
 from agents.processes.program import PR_SET_CHILD_SUBREAPER, prctl
+from agents.processes.table import LOOK_SECONDS, children_of, kill_tree
 
 Begin = Callable[..., Awaitable[Keeper]]
 
@@ -28,14 +30,11 @@ def nothing_left() -> Iterator[None]:
         yield
     finally:
         psutil.wait_procs(_living(before), timeout=END_SECONDS)
-        left = _living(before)
-        names = [_name(child) for child in left]
-        while left:
-            for child in left:
-                with suppress(psutil.Error):
-                    child.kill()
-            psutil.wait_procs(left, timeout=END_SECONDS)
-            left = _living(before)
+        names = [_name(child) for child in _living(before)]
+        # As children of this process, which are not collected meanwhile, they cannot fork faster than they are killed.
+        while kill_tree([child for child in children_of(os.getpid()) if child not in before]):
+            time.sleep(LOOK_SECONDS)
+        _living(before)
         _adopt(False)
     assert names == []
 

@@ -79,8 +79,11 @@ def is_gone(pid: int) -> bool:
 
 
 async def stop_when(ready: Callable[[], bool], stop: StopSignal, *, grace: float) -> None:
-    await eventually(ready)
-    stop.order(StopReason.CANCELLED, grace=grace)
+    """Order the stop as soon as the program is ready, and also when it does not get ready."""
+    try:
+        await eventually(ready, timeout=30)
+    finally:
+        stop.order(StopReason.CANCELLED, grace=grace)
 
 
 async def test_both_streams_and_the_exit_code_arrive(tmp_path: Path, output: Output, keepers: Keepers) -> None:
