@@ -88,7 +88,8 @@ class System:
             await asyncio.gather(*(self.client.cancel(task_id) for task_id in left))
             return not left and not await self.agents_online()
 
-        await eventually(is_quiet, timeout=30)
+        # Longer than an agent whose goodbye was lost counts as online.
+        await eventually(is_quiet, timeout=60)
 
     async def _tasks(self, status: str) -> list[UUID]:
         return [task.task_id for task in (await self.client.tasks(status=status, limit=200)).items]

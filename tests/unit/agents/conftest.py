@@ -1,7 +1,6 @@
 """The keepers that start the programs of these tests."""
 
 import os
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from agents.processes.keepers import Keeper, Keepers, Launch
 from agents.processes.program import PR_SET_CHILD_SUBREAPER, prctl
-from agents.processes.table import LOOK_SECONDS, children_of, kill_tree
+from agents.processes.table import children_of, kill_tree
 
 Begin = Callable[..., Awaitable[Keeper]]
 
@@ -33,7 +32,7 @@ def nothing_left() -> Iterator[None]:
         names = [_name(child) for child in _living(before)]
         # As children of this process, which are not collected meanwhile, they cannot fork faster than they are killed.
         while kill_tree([child for child in children_of(os.getpid()) if child not in before]):
-            time.sleep(LOOK_SECONDS)
+            os.sched_yield()
         _living(before)
         _adopt(False)
     assert names == []
