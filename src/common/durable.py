@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-from common.safeguards import Safeguard, is_on
-
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file: a crash leaves the old content or the new. That the name is on disk too needs `sync_folder`."""
@@ -29,8 +27,7 @@ def sync_folder(folder: Path) -> None:
 
 def sync(handle: int) -> None:
     """Bring a file to disk. Raises `OSError`, and then it is unknown what is there."""
-    if is_on(Safeguard.SPOOL_FSYNC):
-        os.fsync(handle)
+    os.fsync(handle)
 
 
 def write_all(handle: int, content: bytes) -> None:
