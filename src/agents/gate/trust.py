@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from common.durable import sync_folder, write_atomically
+from common.durable import write_file
 from common.errors import StartupRefused
 from common.private import check_private
 from common.signing.claims import KeyClaims, out_of_date
@@ -156,5 +156,4 @@ def _load(file: Path) -> tuple[list[PublicKey], set[str]]:
 
 def _save(file: Path, keys: Iterable[PublicKey], retired: Iterable[str]) -> None:
     content = {"keys": {key.key_id: key.text() for key in keys}, "retired": sorted(retired)}
-    write_atomically(file, json.dumps(content, indent=1).encode())
-    sync_folder(file.parent)
+    write_file(file, json.dumps(content, indent=1).encode())
