@@ -18,7 +18,6 @@ from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings, own_files
 from agents.way import open_way
 from agents.wiring import WORKSPACES, build_agent
-from common import safeguards
 from common.broker.base import Broker
 from common.clock import Clock
 from common.config import SharedSettings
@@ -49,7 +48,6 @@ async def run_agent(
     the settings allow, or when the orchestrator refuses this process because an earlier one with the same identity
     still runs.
     """
-    safeguards.check()
     known = executors(Host(settings.playbooks_dir), settings.executors)
     async with AsyncExitStack() as stack:
         known_secrets = Values(own_secrets(settings, shared))

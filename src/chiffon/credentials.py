@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from common.durable import sync_folder
+from common.durable import write_file
 from common.errors import StartupRefused
 
 HOLD_ATTEMPTS, HOLD_PAUSE = 20, 0.01
@@ -59,15 +59,7 @@ def read_token(path: Path) -> str:
 
 def write_token(path: Path, token: str) -> None:
     """Write a token to a file that only this user can read; a crash leaves the old file or the new one."""
-    draft = path.with_name(path.name + ".new")
-    with suppress(FileNotFoundError):
-        draft.unlink()
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(token + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
+    write_file(path, f"{token}\n".encode("ascii"))
 
 
 @contextmanager

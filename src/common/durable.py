@@ -3,19 +3,23 @@
 import os
 from pathlib import Path
 
-from common.safeguards import Safeguard, is_on
 
+def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Make or replace a file: a crash leaves the old content or the new, and the new is on disk when this returns.
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file: a crash leaves the old content or the new. That the name is on disk too needs `sync_folder`."""
-    draft = path.with_name(f"{path.name}.new")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    `mode` are the rights of the file, as far as the umask allows. Raises `OSError`, and then the old content stays.
+    """
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    # A file of its own, whatever another has put in its place meanwhile.
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        write_all(handle, data)
+        write_all(handle, content)
         sync(handle)
     finally:
         os.close(handle)
     draft.replace(path)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -29,8 +33,7 @@ def sync_folder(folder: Path) -> None:
 
 def sync(handle: int) -> None:
     """Bring a file to disk. Raises `OSError`, and then it is unknown what is there."""
-    if is_on(Safeguard.SPOOL_FSYNC):
-        os.fsync(handle)
+    os.fsync(handle)
 
 
 def write_all(handle: int, content: bytes) -> None:

@@ -8,7 +8,6 @@ from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
-from common import safeguards
 from common.broker import topology
 from common.broker.base import Broker, BrokerUnavailable
 from common.broker.connect import open_broker
@@ -117,7 +116,6 @@ async def open_orchestrator(
 
     Raises `StartupRefused` when the database, its schema or the broker are not as they must be.
     """
-    safeguards.check()
     policy = open_policy(settings.policy_file)
     log.info("policy.in_force", extra={"policy_version": policy.policy.id, "source": policy.source})
     async with AsyncExitStack() as stack:

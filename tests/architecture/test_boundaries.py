@@ -60,7 +60,6 @@ MAY_SPEAK_SQL = (
 READS_ENVIRONMENT = {"os.environ", "os.getenv", "os.environb"}
 MAY_READ_ENVIRONMENT = {
     "src/common/config.py": "the settings, checked once at start",
-    "src/common/safeguards.py": "what a test takes away, which is no setting",
     "src/agents/settings.py": "XDG_STATE_HOME, for where state is kept by default",
     "src/agents/secrets/resolve.py": "a secret may come from a variable of the agent",
     "src/agents/executors/environment.py": "the allow-list of variables that a command inherits",

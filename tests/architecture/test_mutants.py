@@ -3,7 +3,8 @@
 import re
 from functools import cache
 
-from tests.mutants.catalogue import REPOSITORY, mutants
+from tests.mutants.catalogue import mutants
+from tests.mutants.change import REPOSITORY
 
 FEWEST = 200
 MUTANTS = mutants()

@@ -283,7 +283,7 @@ def _source(path: str) -> str:
 
 @cache
 def _mutated(path: str, source: str) -> tuple[str, ...]:
-    return tuple(mutant.apply(source) for mutant in MUTANTS if mutant.file == path)
+    return tuple(mutant.change.apply(source) for mutant in MUTANTS if mutant.file == path)
 
 
 @cache

@@ -11,7 +11,8 @@ from fastapi.routing import iter_route_contexts
 
 from common.rest.identities import Permission, Role
 from orchestrator.identities.access import demands_of
-from tests.mutants.catalogue import REPOSITORY, Mutant, mutants
+from tests.mutants.catalogue import Mutant, mutants
+from tests.mutants.change import REPOSITORY
 from tests.permissions import ALLOWED, DEMANDED, WEBSOCKET, Open, Route
 
 ROLES = "src/orchestrator/identities/permissions.py"
@@ -59,6 +60,6 @@ def executed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     module = ModuleType(f"mutant_of_permissions_{mutant.name.replace('-', '_')}")
     # Dataclasses look their module up.
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    source = mutant.apply((REPOSITORY / mutant.file).read_text())
+    source = mutant.change.apply((REPOSITORY / mutant.file).read_text())
     exec(compile(source, mutant.file, "exec"), module.__dict__)
     return module.__dict__

@@ -13,7 +13,6 @@ import httpx2
 from aio_pika.abc import AbstractChannel
 
 from common.broker.topology import work_address, work_queue
-from common.safeguards import Safeguard
 from tests.chaos import logs
 from tests.chaos.evidence import Evidence
 from tests.chaos.history import Submitted
@@ -22,6 +21,7 @@ from tests.chaos.ledger import Ledger, read_ledger
 from tests.chaos.plan import AGENTS, ORCHESTRATORS, Settings
 from tests.chaos.power_cut import cut_power
 from tests.chaos.proxy import Mode
+from tests.chaos.removed import Safeguard
 from tests.chaos.witnesses import read_witnesses
 from tests.chaos.world import Size, World
 from tests.eventually import eventually

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from common.safeguards import Safeguard
 from tests.chaos import report
 from tests.chaos.checks import violations
 from tests.chaos.evidence import Evidence
 from tests.chaos.history import History
 from tests.chaos.plan import Settings
+from tests.chaos.removed import Safeguard
 from tests.chaos.scenarios import CONTROLS, CRASH, SCENARIOS, Scenario, broker_crash, judged
 from tests.chaos.world import Services, Size, World, open_world
 

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
 
-from common import safeguards
 from orchestrator.database.migrate import upgrade
 from orchestrator.signing.first_key import ensure_key, public_keys
 from tests.chaos.broker_node import USER, ChaosNode, start_broker_node
@@ -25,7 +24,9 @@ from tests.chaos.plan import AGENTS, HTTP_AGENT, NETWORK_AGENT, ORCHESTRATORS, P
 from tests.chaos.power_cut import recording
 from tests.chaos.programs import Program
 from tests.chaos.proxy import Link
+from tests.chaos.removed import CHANGES, Safeguard
 from tests.eventually import eventually
+from tests.mutants.change import changed_copy
 from tests.services.ports import free_ports
 from tests.services.postgres import Postgres, start_embedded_postgres
 
@@ -98,8 +99,10 @@ class World:
     secrets: tuple[str, ...]
     host: str
     """The virtual host of the broker."""
-    removed: str | None
+    removed: Safeguard | None
     """The safeguard that the processes do without."""
+    python_path: str
+    """Where the processes find the product, if not where it is installed."""
     http: httpx2.AsyncClient
 
     def broker_url(self, host: str, port: int) -> str:
@@ -160,7 +163,7 @@ async def open_world(
     seed: int = 0,
     services: Services | None = None,
     size: Size = EVERYBODY,
-    removed: str | None = None,
+    removed: Safeguard | None = None,
 ) -> AsyncIterator[World]:
     """Start everything and stop it at the end. `removed` names the safeguard that the processes do without.
 
@@ -201,6 +204,7 @@ async def open_world(
             secrets=(*planted, node.password),
             host=node.unused_host(),
             removed=removed,
+            python_path="" if removed is None else changed_copy(folder / "product", CHANGES[removed]),
             http=await stack.enter_async_context(httpx2.AsyncClient(timeout=5, trust_env=False)),
         )
         ensure_key(world.keys)
@@ -267,7 +271,7 @@ def _agent(world: World, name: str) -> Program:
         "CHIFFON_AGENT_RESULT_RESEND_SECONDS": "3",
         "CHIFFON_AGENT_ENV_ALLOW": "PATH,HOME,CHAOS_AGENT",
         "CHAOS_AGENT": name,
-        **recording(world.disks / name, os.environ.get("PYTHONPATH", "")),
+        **recording(world.disks / name, world.python_path),
     }
     command = [sys.executable, "-m", "chiffon", "agent"]
     return Program(name, inside.command(*command) if inside else command, environment, world.logs, world.history)
@@ -275,9 +279,7 @@ def _agent(world: World, name: str) -> Program:
 
 def _environment(world: World) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHIFFON_")}
-    removed = world.removed
-    without = {} if removed is None else {safeguards.REMOVE: removed, safeguards.ALLOW: safeguards.ALLOWED}
-    return {**kept, "CHAOS_SECRET": world.secrets[1], **without}
+    return {**kept, "CHAOS_SECRET": world.secrets[1], "PYTHONPATH": world.python_path}
 
 
 def _with_password(url: str, password: str) -> str:

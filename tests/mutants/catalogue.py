@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.mutants.change import Change, NotThere
+
 FOLDER = Path(__file__).parent
 
 
@@ -29,12 +30,16 @@ class Mutant:
     tests: tuple[str, ...]
     redundant: str | None = None
 
-    def apply(self, source: str) -> str:
-        """Return the source without the safeguard. Raises `NotAMutant` when the source has changed meanwhile."""
-        found = source.count(self.old)
-        if found != 1:
-            raise NotAMutant(f"{self.area}/{self.name}: its text occurs {found} times in {self.file}, not once.")
-        return source.replace(self.old, self.new)
+    @property
+    def change(self) -> Change:
+        return Change(self.file, self.old, self.new)
+
+    def check(self, source: str) -> None:
+        """Raise `NotAMutant` when the source of its file has changed meanwhile."""
+        try:
+            self.change.apply(source)
+        except NotThere as problem:
+            raise NotAMutant(f"{self.area}/{self.name}: {problem}") from None
 
 
 def mutants() -> list[Mutant]:

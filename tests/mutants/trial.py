@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.catalogue import REPOSITORY, Mutant
+from tests.mutants.catalogue import Mutant
+from tests.mutants.change import REPOSITORY, changed_copy
 
 LIMIT_SECONDS = 300
 TESTS_FAILED = 1
@@ -36,30 +37,23 @@ class Outcome:
 def tried(mutant: Mutant) -> Outcome:
     """Run the tests of a mutant on a copy of `src` that shares every file but the one that is changed."""
     began = time.monotonic()
+    mutant.check((REPOSITORY / mutant.file).read_text())
     if mutant.redundant is not None:
-        mutant.apply((REPOSITORY / mutant.file).read_text())
         return Outcome(mutant, (), (), None, 0.0)
     folder = Path(tempfile.mkdtemp(prefix="mutant-"))
     try:
-        shutil.copytree(REPOSITORY / "src", folder / "src", copy_function=os.link)
-        changed = folder / mutant.file
-        source = changed.read_text()
-        # A new file: the link would change the original.
-        changed.unlink()
-        changed.write_text(mutant.apply(source))
-        outcome = _run(mutant, folder, began)
+        outcome = _run(mutant, folder, changed_copy(folder, [mutant.change]), began)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return outcome
 
 
-def _run(mutant: Mutant, folder: Path, began: float) -> Outcome:
+def _run(mutant: Mutant, folder: Path, python_path: str, began: float) -> Outcome:
     report = folder / "report.xml"
     # The plugin of Schemathesis is a third of the time that pytest takes to start; no test here uses it.
     plugins = ("-p", "no:cacheprovider", "-p", "no:schemathesis")
     command = [sys.executable, "-m", "pytest", "-q", *plugins, "--no-header", f"--junitxml={report}"]
-    # The installed package is the unchanged one; what stands here comes before it, in child processes as well.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder / "src"), str(REPOSITORY)))}
+    environment = {**os.environ, "PYTHONPATH": python_path}
     try:
         done = subprocess.run(
             [*command, *mutant.tests],

@@ -11,7 +11,6 @@ from agents.gate.signature_rules import SignedGrants, disagreement
 from agents.gate.trust import Trust
 from common.clock import Clock
 from common.messages import GrantedTask
-from common.safeguards import Safeguard, is_on
 from common.signing.claims import GrantClaims
 from common.signing.jws import NotTrusted, Purpose, UnknownKey
 
@@ -76,8 +75,6 @@ class SignatureCheck:
             signed = self._signed(self._trust, signature)
         except NotTrusted as error:
             return str(error)
-        if not is_on(Safeguard.REPLAY) and (task := signed.tasks.get(grant.work.task_id)) is not None:
-            claim_id = task.claim_id
         return disagreement(
             signed,
             grant,

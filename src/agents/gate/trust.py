@@ -13,12 +13,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from common.durable import sync_folder, write_atomically
+from common.durable import write_file
 from common.errors import StartupRefused
 from common.private import check_private
-from common.safeguards import Safeguard, is_on
 from common.signing.claims import KeyClaims, out_of_date
-from common.signing.jws import NotTrusted, Purpose, Signed, UnknownKey, read_unverified, verify
+from common.signing.jws import NotTrusted, Purpose, Signed, UnknownKey, verify
 from common.signing.keys import PublicKey, UnusableKey, read_public_keys
 
 log = logging.getLogger(__name__)
@@ -55,8 +54,6 @@ class Trust:
 
     def check(self, signature: str, purpose: Purpose) -> Signed:
         """Return what a trusted key signed for this purpose; raises `UnknownKey` and `NotTrusted`."""
-        if not is_on(Safeguard.SIGNATURE):
-            return read_unverified(signature, purpose)
         return verify(signature, self._keys, purpose)
 
     async def knows(self, key_id: str, *, within: float) -> bool:
@@ -159,5 +156,4 @@ def _load(file: Path) -> tuple[list[PublicKey], set[str]]:
 
 def _save(file: Path, keys: Iterable[PublicKey], retired: Iterable[str]) -> None:
     content = {"keys": {key.key_id: key.text() for key in keys}, "retired": sorted(retired)}
-    write_atomically(file, json.dumps(content, indent=1).encode())
-    sync_folder(file.parent)
+    write_file(file, json.dumps(content, indent=1).encode())

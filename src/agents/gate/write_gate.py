@@ -21,7 +21,6 @@ from common.confinement import Confinement
 from common.errors import ErrorCode
 from common.messages import GrantedTask, ResultStatus
 from common.policy.model import Effect, Refused, Ruling, Work
-from common.safeguards import Safeguard, is_on
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +98,7 @@ class WriteGate:
         """
         if (problem := self._signatures.refusal(grant, signature, credit)) is not None:
             return self._refused(grant, _not_genuine(grant, problem))
-        if not self._begun.begin(Key(grant.work.task_id, grant.attempt)) and is_on(Safeguard.REPLAY):
+        if not self._begun.begin(Key(grant.work.task_id, grant.attempt)):
             return self._refused(grant, _not_genuine(grant, "this attempt began before"))
         executor = self._executors.get(grant.work.work_type)
         if executor is None:

@@ -1,14 +1,13 @@
 """What an agent proves with who it is: the credential that it got when it enrolled, on disk for its own user only."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from agents.identity.registration import IDENTITY_FILE
-from common.durable import sync_folder
+from common.durable import write_file
 from common.errors import StartupRefused
 from common.private import check_private, make_private
 
@@ -51,7 +50,6 @@ def keep_credential(state_dir: Path, credential: Credential) -> None:
         _write(state_dir / CREDENTIAL_FILE, {"token": credential.token})
         # The identity last: with it, the directory is an agent's.
         _write(state_dir / IDENTITY_FILE, {"agent_id": str(credential.agent_id), "agent_type": credential.agent_type})
-        sync_folder(state_dir)
     except OSError as error:
         raise CredentialUnusable(f"The credential cannot be kept in {state_dir}: {error.strerror}.") from None
 
@@ -69,10 +67,4 @@ def find_token(state_dir: Path) -> str | None:
 
 
 def _write(path: Path, content: Mapping[str, object]) -> None:
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    write_file(path, json.dumps(content).encode())

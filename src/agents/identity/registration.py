@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from agents.settings import AgentSettings
+from common.durable import write_file
 from common.errors import StartupRefused
 from common.private import check_private, make_private
 from common.schemas import JsonSchema
@@ -113,7 +114,7 @@ def open_identity(settings: AgentSettings, *, work_types: Iterable[str]) -> Iter
 def _read_or_create(path: Path, agent_type: str) -> UUID:
     if not path.exists():
         agent_id = uuid4()
-        _write_atomically(path, json.dumps({"agent_id": str(agent_id), "agent_type": agent_type}))
+        _write(path, {"agent_id": str(agent_id), "agent_type": agent_type})
         return agent_id
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -127,15 +128,9 @@ def _read_or_create(path: Path, agent_type: str) -> UUID:
     return agent_id
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    """A crash leaves the old file or the new one, never half of one."""
-    draft = path.with_suffix(".new")
+def _write(path: Path, content: Mapping[str, str]) -> None:
     try:
         # For the agent alone, also where another user may pass through the directory to its workspaces.
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        write_file(path, json.dumps(content).encode())
     except OSError as error:
         raise IdentityUnusable(f"{path} cannot be written: {error.strerror}.") from None

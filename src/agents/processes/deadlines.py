@@ -1,10 +1,7 @@
 """Tell the keepers until when the leases of their attempts hold, so that they kill in time if the agent cannot."""
 
-import math
-
 from agents.attempts.owned import Attempt
 from agents.processes.keepers import Keeper
-from common.safeguards import Safeguard, is_on
 
 
 class Deadlines:
@@ -31,6 +28,4 @@ def deadline_of(attempt: Attempt) -> float:
 
     That is after the agent's own kill, a tenth of the lease before its end (see `LeaseRenewer`), and before that end.
     """
-    if not is_on(Safeguard.SELF_FENCING):
-        return math.inf
     return attempt.lease_until - attempt.grant.lease_seconds / 20

@@ -28,7 +28,6 @@ from common.clock import Clock
 from common.loop import Health, Wake
 from common.messages import Grant, GrantedTask
 from common.protocol import Envelope, UnreadableMessage, WorkRequestEnvelope
-from common.safeguards import Safeguard, is_on
 
 log = logging.getLogger(__name__)
 
@@ -132,14 +131,13 @@ class Intake:
 
     def _take(self, grant: GrantedTask, message: Grant) -> None:
         key = Key(grant.work.task_id, grant.attempt)
-        if is_on(Safeguard.REPLAY):
-            if self._is_known(key):
-                return
-            if self._asked.claim_of(grant) != grant.claim_id:
-                if self._is_genuine(grant, message):
-                    self._see(key)
-                    self._leave(key, grant)
-                return
+        if self._is_known(key):
+            return
+        if self._asked.claim_of(grant) != grant.claim_id:
+            if self._is_genuine(grant, message):
+                self._see(key)
+                self._leave(key, grant)
+            return
         self._see(key)
         self._slots.receive(message.granted)
         now, asked_at = self._clock.monotonic(), self._asked_at(grant, message)
@@ -176,9 +174,7 @@ class Intake:
     def _asked_at(self, grant: GrantedTask, message: Grant) -> float:
         """Return since when a lease counts: one of which that is not known is over."""
         asked_at = self._asked.asked_at(grant, message.credit)
-        if asked_at is None:
-            return -math.inf if is_on(Safeguard.REPLAY) else self._clock.monotonic()
-        return asked_at
+        return -math.inf if asked_at is None else asked_at
 
     def _see(self, key: Key) -> None:
         self._seen[key] = None

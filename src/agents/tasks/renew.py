@@ -6,7 +6,6 @@ when the renewal was sent. Work whose lease nears its end is stopped so early th
 
 import asyncio
 import logging
-import math
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -19,7 +18,6 @@ from common.broker.topology import HEARTBEATS
 from common.clock import Clock
 from common.messages import Lease, Renew, Renewed
 from common.protocol import ORCHESTRATOR, RenewEnvelope
-from common.safeguards import Safeguard, is_on
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +88,6 @@ class LeaseRenewer:
 
     def _stop_at(self, attempt: Attempt) -> float:
         """When a lease that was not renewed has so little left that killing must begin."""
-        if not is_on(Safeguard.SELF_FENCING):
-            return math.inf
         needed = self._kill_grace + self._reserve(attempt)
         return attempt.lease_until - min(needed, attempt.grant.lease_seconds / 4)
 

@@ -1,11 +1,10 @@
 """Passwords that are made here, the URLs that hold them, and files that only this user can read."""
 
-import os
 import secrets
 from pathlib import Path
 from urllib.parse import quote
 
-from common.durable import sync_folder
+from common.durable import write_file
 from common.errors import StartupRefused
 
 
@@ -26,14 +25,7 @@ def broker_url(amqp_url: str, *, user: str, password: str, vhost: str) -> str:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only this user can read; one that exists is replaced whole. Raises `CannotKeep`."""
-    draft = path.with_name(f"{path.name}.new")
     try:
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync_folder(path.parent)
+        write_file(path, text.encode())
     except OSError as error:
         raise CannotKeep(f"{path} cannot be written: {error.strerror}. The password is lost: make a new one.") from None

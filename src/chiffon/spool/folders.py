@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.durable import sync_folder
+from common.durable import sync_folder, write_file
 from common.errors import StartupRefused
 
 log = logging.getLogger(__name__)
@@ -169,12 +169,4 @@ def _list(folder: Path) -> list[Found]:
 
 
 def _write(folder: Path, name: str, content: Mapping[str, Any]) -> None:
-    """Write a file of which a crash leaves all or nothing, and bring it to disk, its name included."""
-    draft = folder / f".{name}.new"
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(folder / name)
-    sync_folder(folder)
+    write_file(folder / name, f"{json.dumps(content, indent=2)}\n".encode(), mode=0o666)

@@ -11,7 +11,6 @@ from pamqp.commands import Basic
 from common.broker.base import Address, BrokerUnavailable, Outgoing, Unroutable
 from common.broker.rabbitmq_confirms import Batch, ConfirmingChannel, Message
 from common.broker.rabbitmq_connection import Generation, Link, within
-from common.safeguards import Safeguard, is_on
 
 TRANSIENT, PERSISTENT = 1, 2
 # A channel whose first publish to a quorum queue meets a dead leader refuses all that follows, also when the queue has
@@ -79,7 +78,7 @@ class Publisher:
         """Return the message to send."""
         properties = Basic.Properties(
             content_type=CONTENT_TYPE,
-            delivery_mode=PERSISTENT if outgoing.persistent and is_on(Safeguard.PERSISTENCE) else TRANSIENT,
+            delivery_mode=PERSISTENT if outgoing.persistent else TRANSIENT,
             priority=outgoing.priority,
             message_id=str(outgoing.message_id),
             message_type=outgoing.type,

@@ -9,7 +9,6 @@ from typing import TypeVar
 from uuid import UUID
 
 from common.lifecycle import Status
-from common.safeguards import Safeguard, is_on
 from orchestrator.database.pool import COLLIDED, Pool
 from orchestrator.dispatch import queries
 from orchestrator.events.model import NewEvent
@@ -75,7 +74,7 @@ class DispatchService:
     async def _dispatch(self, tasks: Sequence[NewTask], *, by: str) -> Dispatched:
         done = Dispatched()
         answers: dict[int, Identity | BaseException] = {}
-        plain = [task for task in tasks if _is_plain(task)] if _are_distinct(tasks) and is_on(Safeguard.DEDUPE) else []
+        plain = [task for task in tasks if _is_plain(task)] if _are_distinct(tasks) else []
         if plain:
             new = await _again_if_collided(lambda: self._store(plain, done, by=by))
             answers = {id(task): identity_of(task) for task in plain if task.task_id in new}

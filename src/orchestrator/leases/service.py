@@ -17,7 +17,6 @@ from common.lifecycle import Status
 from common.loop import Wake
 from common.messages import Credit, Lease, Renew, Renewed, WorkResult
 from common.retry import RetryPolicy
-from common.safeguards import Safeguard, is_on
 from orchestrator.approvals.asking import Consent
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.keys import admission
@@ -108,7 +107,7 @@ class LeaseService:
         ones whose leases are over already take no room any more.
         """
         lost = {agent_id: one.heard - one.received for agent_id, one in credits.items() if one.heard > one.received}
-        if not lost or not is_on(Safeguard.REGRANT):
+        if not lost:
             return []
         async with transaction(self._pool) as db:
             missing = {agent_id: (credits[agent_id].session, count) for agent_id, count in lost.items()}
@@ -160,11 +159,7 @@ class LeaseService:
         # The same result twice counts once; one of a stranger hides nobody's.
         first = {_key(result): capped(result, self._max_output) for result in reversed(results)}
         ordered = list(first.values())[::-1]
-        plain, rooms = (
-            await plain_results.finish(self._pool, ordered, credits or {}, self.given, policy=self._policy)
-            if is_on(Safeguard.FENCE)
-            else ([], None)
-        )
+        plain, rooms = await plain_results.finish(self._pool, ordered, credits or {}, self.given, policy=self._policy)
         if rooms is not None:
             self.learn(rooms)
         elif credits:
@@ -181,20 +176,18 @@ class LeaseService:
         async with transaction(self._pool) as db:
             await admission.hold_for(db, [result.task_id for result in results])
             known = await tasks.lock(db, sorted({result.task_id for result in results}))
-            keys = [_key(result) for result in results]
-            if not is_on(Safeguard.FENCE):
-                results = [_unfenced(result, known.get(result.task_id)) for result in results]
             attempts = await queries.attempts(db, [(result.task_id, result.attempt) for result in results])
             now = await tasks.time_of(db, known.values())
             changes = Changes(failing={attempt.agent_id for attempt in attempts.values() if attempt.by_failing})
             chunks = [chunk for result in results for chunk in chunks_of_result(result)]
             changes.events.extend(await store_chunks(db, chunks))
-            for key, result in zip(keys, results, strict=True):
+            for result in results:
                 task = known.get(result.task_id)
                 attempt = attempts.get((result.task_id, result.attempt))
-                verdicts[key] = judge_result(task, attempt, result, now=now, policy=self._policy, chance=_chance())
+                verdict = judge_result(task, attempt, result, now=now, policy=self._policy, chance=_chance())
+                verdicts[_key(result)] = verdict
                 is_repeated = attempt is not None and attempt.refused_before
-                self._apply(changes, task, result, verdicts[key], is_repeated=is_repeated)
+                self._apply(changes, task, result, verdict, is_repeated=is_repeated)
             return await changes.write(db, breaker=self._breaker)
 
     def _apply(
@@ -258,13 +251,6 @@ def _key(result: WorkResult) -> ResultKey:
 
 def _chance() -> float:
     return random.random()  # noqa: S311 - spreads retries over time, guards nothing
-
-
-def _unfenced(result: WorkResult, task: Task | None) -> WorkResult:
-    """Return a result as if it were that of the live lease, whosever it is."""
-    if task is None or task.status is not Status.RUNNING:
-        return result
-    return result.model_copy(update={"attempt": task.attempt, "agent_id": task.agent_id})
 
 
 def _lost(task: Task, status: Status | None) -> End:

@@ -6,13 +6,12 @@ A file says from when on its key signs, so that agents hear of a key before they
 says nothing, and signs at once.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common.durable import sync_folder
+from common.durable import sync_folder, write_file
 from common.errors import Conflict, StartupRefused
 from common.private import check_private
 from common.signing.keys import KEY_ID_LENGTH, PrivateKey, UnusableKey
@@ -130,11 +129,4 @@ def _signs_from(content: bytes) -> datetime:
 
 def _write(path: Path, content: bytes) -> None:
     assert len(path.stem) == KEY_ID_LENGTH
-    draft = path.with_suffix(".new")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
+    write_file(path, content)

@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from common.errors import ErrorCode, NotFound
 from common.lifecycle import Change, InvalidTransition, Status, next_status
 from common.messages import CancelTask
-from common.safeguards import Safeguard, is_on
 from orchestrator.approvals import asking
 from orchestrator.approvals.rules import ApprovalMismatch
 from orchestrator.database.pages import Listing
@@ -81,8 +80,6 @@ class TaskService:
 
     async def store(self, db: Connection, tasks: Sequence[NewTask], *, by: str) -> list[Identity | BaseException]:
         """Do what `dispatch` does inside a transaction of the caller, which has locked no task and no agent."""
-        if not is_on(Safeguard.DEDUPE):
-            tasks = [replace(task, task_id=uuid4(), request_id=uuid4()) for task in tasks]
         await admission.hold(db, Keys.of(tasks))
         approvals = await asking.named(db, {task.approval_id for task in tasks if task.approval_id is not None})
         if approvals:

@@ -13,14 +13,12 @@ import pytest
 
 from agents.main import run_agent
 from agents.settings import AgentSettings
-from common import safeguards
 from common.broker.base import Address, Broker, Outgoing
 from common.broker.connect import open_broker
 from common.broker.topology import control_address, work_address
 from common.config import SharedSettings
 from common.errors import ErrorCode
 from common.messages import Grant, GrantedTask, ResultStatus, WorkRequest
-from common.safeguards import Safeguard
 from common.signing.claims import SignedTask, sign_grant
 from common.signing.keys import PrivateKey
 from tests.eventually import eventually
@@ -237,37 +235,6 @@ async def test_a_grant_that_was_withheld_until_the_agent_had_restarted_is_not_ru
 
     assert (result.error_code, result.retryable, result.started) == (ErrorCode.AGENT_UNAVAILABLE, True, False)
     assert (site.ran, site.begun) == ([], [])
-
-
-async def test_without_the_signature_the_forged_answer_is_seen_to_run(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def forge(honest: Grant) -> Grant:
-        evil = forged(site, honest.tasks[0], "evil")
-        signature = _signed(PrivateKey.new(), evil, site.orchestrator.agent_id, honest.credit)
-        return Grant(tasks=[evil], signature=signature, credit=honest.credit)
-
-    monkeypatch.setattr(safeguards, "removed", lambda: Safeguard.SIGNATURE)
-    site.orchestrator.answer_with = forge
-    async with site.agent():
-        await site.orchestrator.ended(await site.orchestrator.shell(site.script("honest")))
-
-    assert site.ran == ["evil"]
-
-
-async def test_without_the_protection_the_recorded_grant_is_seen_to_run_again(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(safeguards, "removed", lambda: Safeguard.REPLAY)
-    async with site.agent():
-        task_id = await site.orchestrator.shell(site.script("once"))
-        await site.orchestrator.ended(task_id)
-    [recorded] = site.recorded
-    async with site.agent():
-        await site.inject(work_message(recorded))
-        await eventually(lambda: len(site.ran) == 2)
-
-    assert site.ran == ["once", "once"]
 
 
 def _by_a_thief(thief: PrivateKey, signature: str) -> str:

@@ -19,17 +19,17 @@ from common.rest.identities import PrincipalKind
 from orchestrator.database.pool import Pool
 from orchestrator.identities.service import IdentityService
 from tests.integration.conformance.conftest import LEASE, worker_command
-from tests.integration.conformance.mutants import EXAMPLE, MUTANTS, Mutant
+from tests.integration.conformance.wrong_workers import EXAMPLE, WRONG_WORKERS, WrongWorker
 from tests.integration.system.deployment import open_system
 
 pytestmark = pytest.mark.timeout(240)
 IMPATIENT = Patience(begin=6, put_back=6, leave=3)
 
 
-async def _verdict_on(mutant: Mutant, server: str, folder: Path) -> Verdict:
-    program = folder / f"{mutant.case}.py"
-    program.write_text(mutant.program())
-    case = [case for case in CASES if case.name == mutant.case]
+async def _verdict_on(worker: WrongWorker, server: str, folder: Path) -> Verdict:
+    program = folder / f"{worker.case}.py"
+    program.write_text(worker.program())
+    case = [case for case in CASES if case.name == worker.case]
     tried = try_worker(server, worker_command(program), case, lease=LEASE, at_once=1, patience=IMPATIENT)
     [verdict] = [verdict async for verdict in tried]
     return verdict
@@ -69,25 +69,25 @@ async def test_where_the_server_asks_who_one_is_each_worker_enrols_and_is_shut_o
 async def test_every_way_to_be_wrong_fails_the_case_that_is_about_it(server: str, tmp_path: Path) -> None:
     places = asyncio.Semaphore(10)
 
-    async def tried(mutant: Mutant) -> Verdict:
+    async def tried(worker: WrongWorker) -> Verdict:
         async with places:
-            return await _verdict_on(mutant, server, tmp_path)
+            return await _verdict_on(worker, server, tmp_path)
 
-    verdicts = await asyncio.gather(*(tried(mutant) for mutant in MUTANTS))
+    verdicts = await asyncio.gather(*(tried(worker) for worker in WRONG_WORKERS))
 
-    unnoticed = [mutant.wrong for mutant, verdict in zip(MUTANTS, verdicts, strict=True) if verdict.passed]
+    unnoticed = [worker.wrong for worker, verdict in zip(WRONG_WORKERS, verdicts, strict=True) if verdict.passed]
     assert not unnoticed
 
 
 def test_every_case_has_a_worker_that_fails_it() -> None:
-    assert {case.name for case in CASES} == {mutant.case for mutant in MUTANTS}
+    assert {case.name for case in CASES} == {worker.case for worker in WRONG_WORKERS}
 
 
 async def test_the_command_prints_a_line_for_each_case_and_its_status_says_whether_all_passed(
     server: str, tmp_path: Path
 ) -> None:
     doubling = tmp_path / "doubling.py"
-    doubling.write_text(MUTANTS[0].program())
+    doubling.write_text(WRONG_WORKERS[0].program())
 
     fine = await _run_command(server, EXAMPLE, "--case", "completes", "--case", "unknown-fields")
     wrong = await _run_command(server, doubling, "--case", "completes")

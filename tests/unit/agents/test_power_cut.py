@@ -18,7 +18,7 @@ from agents.gate.trust import TRUST_FILE, remember_keys
 from agents.identity.credential import CREDENTIAL_FILE, Credential, keep_credential
 from agents.identity.registration import IDENTITY_FILE, open_identity
 from agents.settings import AgentSettings
-from common.durable import sync_folder, write_atomically
+from common.durable import write_file
 from common.private import make_private
 from common.signing.keys import PrivateKey
 from tests.on_disk import Disk, watched_disk
@@ -220,8 +220,7 @@ def test_a_file_takes_its_name_when_its_content_is_on_disk_and_not_before(
     monkeypatch.setattr(Path, "replace", look)
     path.write_bytes(b"old")
 
-    write_atomically(path, b"a new content")
-    sync_folder(tmp_path)
+    write_file(path, b"a new content")
 
     assert at_that_time == [b"a new content"]
     assert disk.read(path) == b"a new content"
@@ -236,10 +235,10 @@ def test_a_file_that_a_full_disk_does_not_take_stays_as_it_was(
     with monkeypatch.context() as patched:
         full_after(taken, patched)
         with pytest.raises(OSError, match="No space"):
-            write_atomically(path, b"a new content")
+            write_file(path, b"a new content")
 
     assert path.read_bytes() == b"old"
-    write_atomically(path, b"a new content")
+    write_file(path, b"a new content")
     assert path.read_bytes() == b"a new content"
 
 
@@ -251,7 +250,7 @@ def test_a_file_of_which_it_is_not_known_what_is_on_disk_stays_as_it_was(
     monkeypatch.setattr(os, "fsync", full)
 
     with pytest.raises(OSError, match="No space"):
-        write_atomically(path, b"new")
+        write_file(path, b"new")
 
     assert path.read_bytes() == b"old"
 

@@ -83,7 +83,7 @@ def test_the_identity_is_written_whole(tmp_path: Path) -> None:
 
     kept = json.loads((tmp_path / "identity.json").read_text())
     assert kept == {"agent_id": str(identity.agent_id), "agent_type": "infra"}
-    assert not (tmp_path / "identity.new").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".new")] == []
 
 
 def test_what_an_agent_keeps_is_for_its_user_alone_whatever_the_umask(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "worker.py"
 
 
 @dataclass(frozen=True)
-class Mutant:
+class WrongWorker:
     """What is wrong with it, the case that must notice, and how its program differs from the example."""
 
     wrong: str
@@ -30,35 +30,35 @@ STRICT = """                told = json.load(answer)
                 return answer.status, told if set(told) <= {"job", "cancelled", "id", "status"} else {}
 """
 
-MUTANTS = (
-    Mutant("says complete twice", "completes", ((REPORT, REPORT * 2),)),
-    Mutant(
+WRONG_WORKERS = (
+    WrongWorker("says complete twice", "completes", ((REPORT, REPORT * 2),)),
+    WrongWorker(
         "does the work twice",
         "once-in-order",
         ((WORK, WORK * 2),),
     ),
-    Mutant("forgets what is retryable", "reports-failure", (('payload.get("retryable", False)', "False"),)),
-    Mutant(
+    WrongWorker("forgets what is retryable", "reports-failure", (('payload.get("retryable", False)', "False"),)),
+    WrongWorker(
         "completes what it does not understand",
         "unknown-work",
         (('if do in ("succeed", "sleep"):', 'if do != "fail":'),),
     ),
-    Mutant(
+    WrongWorker(
         "takes more types than it was told",
         "own-types",
         (("allowedTypes=[TYPE]", 'allowedTypes=[TYPE, TYPE + "_no"]'),),
     ),
-    Mutant("asks without a pause", "idle", (("        time.sleep(0.3)\n", "        pass\n"),)),
-    Mutant(
+    WrongWorker("asks without a pause", "idle", (("        time.sleep(0.3)\n", "        pass\n"),)),
+    WrongWorker(
         "minds unknown fields",
         "unknown-fields",
         (("                return answer.status, json.load(answer)\n", STRICT),),
     ),
-    Mutant(
+    WrongWorker(
         "never renews", "heartbeats", (("    while not why and not ended.wait(LEASE / 4):\n", "    while False:\n"),)
     ),
-    Mutant("ignores a cancel", "cancelled", (('status != 200 or answer["cancelled"]', "status != 200"),)),
-    Mutant(
+    WrongWorker("ignores a cancel", "cancelled", (('status != 200 or answer["cancelled"]', "status != 200"),)),
+    WrongWorker(
         "works on when it cannot renew, and completes without the attempt",
         "lease-lost",
         (
@@ -66,12 +66,12 @@ MUTANTS = (
             ("**own, **said", "**said"),
         ),
     ),
-    Mutant(
+    WrongWorker(
         "works on after 409",
         "refused-heartbeat",
         (('status != 200 or answer["cancelled"]', 'status == 200 and answer["cancelled"]'),),
     ),
-    Mutant(
+    WrongWorker(
         "gives up for good when it is refused",
         "frozen",
         (
@@ -80,33 +80,35 @@ MUTANTS = (
             ('why.append("cancelled" if status == 200 else "lost")', "os._exit(1)"),
         ),
     ),
-    Mutant(
+    WrongWorker(
         "does not start again after a crash",
         "killed",
         (("signal.signal(", 'os.mkdir(f"{__file__}.{WORKER}")\nsignal.signal('),),
     ),
-    Mutant(
+    WrongWorker(
         "claims with another claimId when an answer was lost",
         "lost-claim",
         (('call("claim", 1e9,', 'call("claim", 0,'),),
     ),
-    Mutant(
+    WrongWorker(
         "never repeats complete",
         "lost-complete",
         (("""call(f"{job['id']}/{how}", 60,""", """call(f"{job['id']}/{how}", 0,"""),),
     ),
-    Mutant(
+    WrongWorker(
         "never repeats fail",
         "lost-fail",
         (("""call(f"{job['id']}/{how}", 60,""", """call(f"{job['id']}/{how}", 0,"""),),
     ),
-    Mutant("takes 503 for an answer", "busy", (("500) < 500 and", "500) < 600 and"),)),
-    Mutant("repeats without a pause", "away", (("pause = min(pause * 2, 5)", "pause = 0.0"),)),
-    Mutant("does not leave while it waits", "leaves-idle", (("        raise KeyboardInterrupt\n", "        pass\n"),)),
-    Mutant(
+    WrongWorker("takes 503 for an answer", "busy", (("500) < 500 and", "500) < 600 and"),)),
+    WrongWorker("repeats without a pause", "away", (("pause = min(pause * 2, 5)", "pause = 0.0"),)),
+    WrongWorker(
+        "does not leave while it waits", "leaves-idle", (("        raise KeyboardInterrupt\n", "        pass\n"),)
+    ),
+    WrongWorker(
         "leaves at once, whatever it does", "leaves-at-work", (("signal.signal(signal.SIGTERM, on_sigterm)\n", ""),)
     ),
-    Mutant(
+    WrongWorker(
         "keeps what a claim got that it did not await",
         "leaves-between",
         (('        if job := answer.get("job"):\n', "        if False:\n"),),
