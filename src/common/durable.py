@@ -10,9 +10,7 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     `mode` are the rights of the file, as far as the umask allows. Raises `OSError`, and then the old content stays.
     """
     draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    # A file of its own, whatever another has put in its place meanwhile.
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    handle = _open_new(draft, mode)
     try:
         write_all(handle, content)
         sync(handle)
@@ -20,6 +18,16 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         os.close(handle)
     draft.replace(path)
     sync_folder(path.parent)
+
+
+def _open_new(path: Path, mode: int) -> int:
+    """Open a file that nobody else has open: one that a crash left behind goes."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, mode)
+    except FileExistsError:
+        path.unlink()
+        return os.open(path, flags, mode)
 
 
 def sync_folder(folder: Path) -> None:
