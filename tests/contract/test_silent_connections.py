@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from common.broker import postgres_session, rabbitmq_connection
 from common.broker.base import Broker, BrokerUnavailable, Queue
 from common.broker.postgres import open_postgres_broker
 from common.broker.rabbitmq import open_rabbitmq_broker
+from common.broker.rabbitmq_wire import WiredConnection
 from tests.contract.conftest import make_queue
 from tests.contract.proxy import Proxy
 from tests.contract.test_broker import make_message, receive_one
@@ -113,3 +115,22 @@ async def test_a_connection_that_confirms_nothing_is_replaced_also_when_nobody_w
 
         await eventually(is_published, timeout=2 * rabbitmq_connection.HEARTBEAT_SECONDS - 1)
         await broker.delete(queue.name)
+
+
+async def test_a_connection_that_was_silent_to_its_end_is_closed_for_the_library_too(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq_connection, "CLOSE_DEADLINE", timedelta(seconds=0.2))
+    made: list[WiredConnection] = []
+    make = WiredConnection.__init__
+
+    def note(connection: WiredConnection, *arguments: Any, **options: Any) -> None:
+        made.append(connection)
+        make(connection, *arguments, **options)
+
+    monkeypatch.setattr(WiredConnection, "__init__", note)
+    async with Proxy(amqp_url) as proxy, open_rabbitmq_broker(proxy.url, name="contract"):
+        proxy.silence()
+
+    assert made
+    assert all(connection.is_closed for connection in made)

@@ -23,6 +23,7 @@ from yarl import URL
 from common.backoff import full_jitter
 from common.broker.base import BrokerUnavailable
 from common.broker.rabbitmq_wire import WiredConnection
+from common.loop import end
 from common.urls import each_host, hide_password, place
 
 log = logging.getLogger(__name__)
@@ -154,10 +155,15 @@ class Generation(Generic[Prepared]):
     async def close(self) -> None:
         """Close the connection; never raises."""
         self.condemn(None)
-        with suppress(BrokerUnavailable, AMQPChannelError):
-            await within(CLOSE_DEADLINE, self._connection.close())
-        # What still waits in a socket that takes nothing must not be sent when it wakes up.
-        self.wire.abort()
+        closing = asyncio.ensure_future(self._connection.close())
+        try:
+            await asyncio.wait([closing], timeout=CLOSE_DEADLINE.total_seconds())
+        finally:
+            # What still waits in a socket that takes nothing must not be sent when it wakes up.
+            self.wire.abort()
+            await end(closing)
+        # If that was cut short, the library takes it for open, and would close it when it is forgotten.
+        await self._connection.close()
 
     def _connection_closed(self, _connection: object, reason: BaseException | None) -> None:
         self.condemn(f"connection closed: {reason!r}")
