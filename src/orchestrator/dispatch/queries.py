@@ -50,7 +50,7 @@ STORE = (
     ), fit AS MATERIALIZED (
         SELECT * FROM (
             SELECT new.task_id, agents.agent_id, agents.boot_id AS claim_id, agents.room,
-                   now() + $24::interval AS until,
+                   clock_timestamp() + $24::interval AS until,
                    row_number() OVER (PARTITION BY agents.agent_id ORDER BY new.position) AS nth
               FROM new JOIN agents USING (agent_id)
              WHERE agents.agent_type = new.agent_type

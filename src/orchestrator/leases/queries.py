@@ -57,7 +57,7 @@ LEASE = (
     ), claimed AS (
         UPDATE task
            SET status = 'running', agent_id = held.agent_id, claim_id = held.claim_id,
-               lease_expires_at = now() + held.lease, attempt = task.attempt + 1,
+               lease_expires_at = clock_timestamp() + held.lease, attempt = task.attempt + 1,
                started_at = now(), updated_at = now(), progress = '', output = '', not_before = NULL,
                error_message = NULL, error_code = NULL, exit_code = NULL, duration_ms = NULL, result = NULL,
                output_bytes = NULL, output_dropped = NULL, outcome = NULL

@@ -1,8 +1,9 @@
 """What changes between the read and the write of a lease or a renewal is noticed by the write."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,7 +12,9 @@ from common.lifecycle import Status
 from common.messages import Lease
 from common.retry import RetryPolicy
 from orchestrator.database.pool import Pool, transaction
-from orchestrator.leases import queries, waiting_queries
+from orchestrator.dispatch.service import Dispatched
+from orchestrator.leases import credit_queries, queries, waiting_queries
+from orchestrator.leases.giving import Given
 from orchestrator.leases.model import Asker
 from orchestrator.leases.service import LeaseService
 from orchestrator.tasks import queries as task_queries
@@ -206,6 +209,41 @@ async def test_new_work_waits_when_its_agent_is_given_other_work_while_it_is_sto
     assert first == {old.task_id}
     assert (await storing).leased == []
     assert await statuses(at, new) == [Status.PENDING]
+
+
+# For how long a lease holds: its agent counts it from the newest message of which the grant says that it was seen.
+
+LOCKS = {
+    "new work": "SELECT FROM agent WHERE agent_id = $1 FOR UPDATE",
+    "work that waits": "SELECT pg_advisory_xact_lock(hashtext('chiffon.give')), $1::uuid",
+}
+LEASE_END = "SELECT lease_expires_at FROM task WHERE task_id = $1"
+
+
+@pytest.mark.parametrize("work", LOCKS)
+async def test_a_lease_that_was_long_in_the_making_holds_as_long_as_its_agent_takes_it_to_hold(
+    at: Orchestrator, pool: Pool, work: str
+) -> None:
+    agent, task = Agent(slots=1), make_new_task()
+    if work == "work that waits":
+        await at.dispatch(task)
+    await at.hears(agent)
+
+    async with transaction(pool) as db:
+        await db.execute(LOCKS[work], agent.agent_id)
+        going: Coroutine[Any, Any, Dispatched | Given] = (
+            at.dispatch(task) if work == "new work" else at.giving.by_credit()
+        )
+        leasing = asyncio.create_task(going)
+        await eventually(lambda: waits(pool))
+        await credit_queries.take_in(db, {agent.agent_id: agent.credit()})
+        taken_in: datetime = await db.fetchval("SELECT clock_timestamp()")
+    [leased] = (await leasing).leased
+    async with pool.acquire() as db:
+        end: datetime = await db.fetchval(LEASE_END, task.task_id)
+
+    assert (leased.task.task_id, leased.credit) == (task.task_id, agent.number)
+    assert end >= taken_in + LEASE
 
 
 # Renewals
