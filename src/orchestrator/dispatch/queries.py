@@ -26,6 +26,7 @@ class Stored(NamedTuple):
 # One statement and so one round trip, whose cost is most of that of a dispatch when nothing else is to do. ON CONFLICT
 # covers both keys, task_id and request_id: what is known already is left alone, and its caller is answered otherwise.
 # Counting agents has them written before the head of the events is locked.
+# Its lease counts from after the locks, as in `leases.queries.LEASE`.
 # A task goes to the agent that was chosen for it only as long as that agent has credit, may work, and has the pool and
 # the kind of work; else it waits.
 STORE = (

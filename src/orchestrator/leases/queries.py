@@ -22,6 +22,9 @@ from orchestrator.tasks.model import Task
 # many as it has credit for, or none; one on trial gets one, and then waits for how that ends. An agent that claims over
 # HTTP has no credit: it asks for each task.
 #
+# A lease counts from after the locks, not from the start of the transaction: its agent counts it from the newest
+# message that its row tells of, which may have been taken in while this waited.
+#
 # Here and below `coalesce` keeps the planner off the indexes of what waits and what runs: it takes those for short when
 # it last looked before much did, and would read all of it in place of the few that are named.
 LEASE = (
