@@ -27,6 +27,8 @@ async def test_a_paused_agent_hands_back_what_comes_asks_for_no_more_and_comes_b
     orchestrator: ScriptedOrchestrator, start_agent: StartAgent
 ) -> None:
     await start_agent(slots=1)
+    # It asks once, before it is paused: what comes then was asked for.
+    await eventually(lambda: orchestrator.asks_for_work)
     await orchestrator.order(pause(3600))
     await beats_go_by(orchestrator)
     refused = await orchestrator.dispatch("echo", message="at once")
