@@ -7,7 +7,8 @@ from pathlib import Path
 def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Make or replace a file: a crash leaves the old content or the new, and the new is on disk when this returns.
 
-    `mode` are the rights of the file, as far as the umask allows. Raises `OSError`, and then the old content stays.
+    `mode` are the rights of the file, as far as the umask allows. Raises `OSError`; then the old content stays, or, if
+    only the name could not be brought to disk, the new has come.
     """
     draft = path.with_name(f".{path.name}.new")
     handle = _open_new(draft, mode)

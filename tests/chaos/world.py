@@ -102,7 +102,7 @@ class World:
     removed: Safeguard | None
     """The safeguard that the processes do without."""
     python_path: str
-    """Where the processes find the product, if not where it is installed."""
+    """Where the processes find the product before they look where it is installed."""
     http: httpx2.AsyncClient
 
     def broker_url(self, host: str, port: int) -> str:
@@ -204,7 +204,9 @@ async def open_world(
             secrets=(*planted, node.password),
             host=node.unused_host(),
             removed=removed,
-            python_path="" if removed is None else changed_copy(folder / "product", CHANGES[removed]),
+            python_path=os.environ.get("PYTHONPATH", "")
+            if removed is None
+            else changed_copy(folder / "product", CHANGES[removed]),
             http=await stack.enter_async_context(httpx2.AsyncClient(timeout=5, trust_env=False)),
         )
         ensure_key(world.keys)
