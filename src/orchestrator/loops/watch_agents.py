@@ -58,10 +58,16 @@ class WatchAgents:
             await consumer.cancel()
             if not deliveries:
                 return
+            undelivered: list[WorkResult] = []
+            for delivery in deliveries:
+                try:
+                    undelivered += _never_there(delivery, agent_id)
+                except UnreadableMessage as error:
+                    log.warning("message.dead_lettered", extra={"queue": queue.name, "reason": str(error)})
+                    await consumer.dead_letter(delivery, str(error))
             # Gone for certain before others get the tasks. After an acknowledgement that is lost the message would
             # come again, and the agent begin what another runs.
             await self._broker.delete(queue.name)
-        undelivered = [result for delivery in deliveries for result in _never_there(delivery, agent_id)]
         log.warning("work.taken_back", extra={"agent_id": agent_id, "tasks": len(undelivered)})
         if undelivered:
             await self._leases.accept(undelivered)
@@ -79,11 +85,13 @@ async def _received(consumer: Consumer, waiting: int) -> list[Delivery]:
 
 
 def _never_there(delivery: Delivery, agent_id: UUID) -> list[WorkResult]:
-    """Return the results that say of the tasks of a message that no agent ever got them; none when one may have."""
-    try:
-        envelope = decode(delivery.body)
-    except UnreadableMessage:
-        return []
-    if delivery.redelivered or not isinstance(envelope, WorkRequestEnvelope) or envelope.payload.again:
+    """Return the results that say of the tasks of a message that no agent ever got them; none when one may have.
+
+    Raises UnreadableMessage for what is no grant of work.
+    """
+    envelope = decode(delivery.body)
+    if not isinstance(envelope, WorkRequestEnvelope):
+        raise UnreadableMessage(f"type: an agent's work queue takes work_request, not {envelope.type}")
+    if delivery.redelivered or envelope.payload.again:
         return []
     return [not_delivered(agent_id, grant.work.task_id, attempt=grant.attempt) for grant in envelope.payload.tasks]

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from common.broker import topology
-from common.broker.base import BrokerUnavailable, Queue
+from common.broker.base import Address, BrokerUnavailable, Outgoing, Queue
 from common.broker.memory import MemoryBroker
 from common.lifecycle import Status
 from orchestrator.database.pool import Pool
@@ -129,6 +129,22 @@ async def test_work_that_was_sent_with_that_of_an_agent_without_a_queue_stays_le
     await falls_silent(pool, silent, watch)
 
     assert (await at.tasks.get(task_id)).status is Status.RUNNING
+
+
+async def test_a_message_that_is_no_grant_is_a_dead_letter_when_the_work_of_a_silent_agent_is_taken_back(
+    at: Orchestrator, broker: MemoryBroker, pool: Pool, watch: WatchAgents
+) -> None:
+    silent = Agent(slots=1)
+    task_id = await leased_to(at, broker, silent)
+    await broker.publish(Outgoing(Address(topology.WORK, queue_of(silent).name), b"\xff no message", type="none"))
+
+    await falls_silent(pool, silent, watch)
+
+    assert (await at.tasks.get(task_id)).status is Status.PENDING
+    assert await broker.depth(topology.DEAD_LETTER_QUEUE.name) == 1
+    async with broker.consume(topology.DEAD_LETTER_QUEUE.name, prefetch=1) as consumer:
+        [buried] = await consumer.receive()
+    assert buried.body == b"\xff no message"
 
 
 async def test_a_queue_in_which_nothing_waits_stays_as_it_is(
