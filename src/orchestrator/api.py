@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from pydantic import ValidationError
 
 from common.errors import ChiffonError, InvalidField
@@ -37,6 +37,7 @@ from orchestrator.fan_outs import api as fan_outs_api
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT, problem_of, validation_problem
 from orchestrator.http.pagination import decode_cursor, encode_cursor
+from orchestrator.http.routes import Router
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ, MayDispatch
 from orchestrator.identities.model import Caller
@@ -68,7 +69,7 @@ UNKNOWN: Responses = {400: {"content": ERROR_CONTENT, "description": "The work t
 ENDED: Responses = {400: {"content": ERROR_CONTENT, "description": "The task has ended (2002)."}}
 
 
-router = APIRouter(prefix="/api/v1", responses={500: {"content": ERROR_CONTENT}, 503: {"content": ERROR_CONTENT}})
+router = Router(prefix="/api/v1", responses={500: {"content": ERROR_CONTENT}, 503: {"content": ERROR_CONTENT}})
 
 
 async def get_orchestrator_service(request: Request) -> OrchestratorService:

@@ -12,7 +12,6 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 
 from common.broker.base import Broker
 from common.config import SharedSettings
@@ -32,7 +31,8 @@ from orchestrator.http.head import HeadIsGet
 from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.http.protocol import Protocol
-from orchestrator.http.strict import NOTHING_IS_DROPPED, ReadBodies
+from orchestrator.http.routes import ReplacedDependencies
+from orchestrator.http.strict import ReadBodies
 from orchestrator.http.tls import TlsServer, tls_context
 from orchestrator.http.websocket import WebSockets
 from orchestrator.identities import access
@@ -62,6 +62,23 @@ LEAVE_SECONDS = 5
 PING_SECONDS = 20.0
 # Of the API: the documentation is for strangers, too, who need not know the version of the program.
 API_VERSION = "1"
+# A request is compared with the routes of these in this order.
+PARTS = (
+    api,
+    tasks,
+    work_types,
+    fleet,
+    fan_outs,
+    dead_letters,
+    jobs,
+    ops,
+    live,
+    approvals,
+    policy,
+    identities,
+    audit,
+    health,
+)
 # Of uvicorn, which looks at one part of the connections with each.
 TICKS_PER_SECOND = 10
 
@@ -85,8 +102,6 @@ def create_app(
         version=API_VERSION,
         description=DESCRIPTION,
         lifespan=_lifespan if orchestrator is None else None,
-        dependencies=[NOTHING_IS_DROPPED],
-        generate_unique_id_function=_operation_id,
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -99,26 +114,15 @@ def create_app(
     errors.install(app)
     app.state.max_body_bytes = max_body_bytes or OrchestratorSettings.model_fields["max_body_bytes"].default
     app.add_middleware(HeadIsGet)
+    app.add_middleware(ReplacedDependencies)
     app.add_middleware(Shortcut)
     app.add_middleware(ReadBodies)
     app.add_middleware(BodyLimit, public=PUBLIC)
     app.add_middleware(Door, public=PUBLIC, detailed=DETAILED)
     app.add_middleware(OwnPagesOnly, loopback_only=loopback_only)
     app.add_middleware(RequestContext, on_error=errors.unexpected)
-    app.include_router(api.router)
-    app.include_router(tasks.router)
-    app.include_router(work_types.router)
-    app.include_router(fleet.router)
-    app.include_router(fan_outs.router)
-    app.include_router(dead_letters.router)
-    app.include_router(jobs.router)
-    app.include_router(ops.router)
-    app.include_router(live.router)
-    app.include_router(approvals.router)
-    app.include_router(policy.router)
-    app.include_router(identities.router)
-    app.include_router(audit.router)
-    app.include_router(health.router)
+    for part in PARTS:
+        app.router.routes.extend(part.router.routes)
     docs.install(app)
     check_routes(app)
     describe = app.openapi
@@ -128,11 +132,6 @@ def create_app(
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to add to the document
     return app
-
-
-def _operation_id(route: APIRoute) -> str:
-    """Return what OpenAPI calls an operation, and generated clients a function: the name of the endpoint's function."""
-    return route.name
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 
 from common.rest.approvals import (
     ApprovalDetail,
@@ -21,6 +21,7 @@ from orchestrator.approvals.service import ApprovalService
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.http.pagination import decode_cursor, encode_cursor
+from orchestrator.http.routes import Router
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ, MayApprove, MayDispatch, MayRead
 
@@ -38,7 +39,7 @@ REFUSED: Responses = {
     409: {"content": ERROR_CONTENT, "description": "It needs no approval (3003)."},
 }
 
-router = APIRouter(
+router = Router(
     prefix="/api/v1/approvals",
     tags=["approvals"],
     responses={

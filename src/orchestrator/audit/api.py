@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from pydantic import StringConstraints
 
 from common.json_rules import SafeText
@@ -14,6 +14,7 @@ from common.rest.identities import Permission
 from orchestrator.audit.model import Question, Row
 from orchestrator.audit.service import AuditService
 from orchestrator.http.errors import ERROR_CONTENT
+from orchestrator.http.routes import Router
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import requires
 
@@ -29,7 +30,7 @@ MAX_SEQ = 2**62
 Name = Annotated[SafeText, StringConstraints(max_length=200)]
 
 
-router = APIRouter(prefix="/api/v1", tags=["audit"], dependencies=[requires(Permission.AUDIT)], responses=PROBLEMS)
+router = Router(prefix="/api/v1", tags=["audit"], dependencies=[requires(Permission.AUDIT)], responses=PROBLEMS)
 
 
 async def get_audit(request: Request) -> AuditService:

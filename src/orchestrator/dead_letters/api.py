@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import Depends, Path, Query, Request
 
 from common.broker.base import BrokerUnavailable
 from common.errors import ChiffonError
@@ -24,6 +24,7 @@ from orchestrator.dead_letters.model import Letter
 from orchestrator.dead_letters.service import DeadLetterService
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT, problem_of
+from orchestrator.http.routes import Router
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ, MayOperate
 
@@ -35,7 +36,7 @@ SETTLED: Responses = {
     **NOT_FOUND,
 }
 
-router = APIRouter(
+router = Router(
     prefix="/api/v1/dead-letters",
     tags=["dead letters"],
     responses={

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated, Unpack
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 
 from common.canonical import canonical_json
 from common.rest.fan_outs import FanOut, FanOutTask, On, SkippedAgent
@@ -17,12 +17,13 @@ from orchestrator.fan_outs.model import Pace, Selector
 from orchestrator.fan_outs.rules import status_of
 from orchestrator.fan_outs.service import FanOutService
 from orchestrator.http.errors import ERROR_CONTENT
+from orchestrator.http.routes import Router
 from orchestrator.identities.access import READ
 from orchestrator.placement.rules import AGENT_ID
 from orchestrator.service import WorkOptions
 from orchestrator.tasks.model import Task
 
-router = APIRouter(
+router = Router(
     prefix="/api/v1/fan-outs",
     tags=["tasks"],
     responses={

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 
 from common.errors import Conflict
 from common.rest.identities import (
@@ -23,6 +23,7 @@ from common.rest.identities import (
     WhoAmI,
 )
 from orchestrator.http.errors import ERROR_CONTENT
+from orchestrator.http.routes import Router
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import Anybody, MayAdminister, requires
 from orchestrator.identities.door import address_of
@@ -47,7 +48,7 @@ REFUSED: Responses = {403: {"content": ERROR_CONTENT, "description": "The enrolm
 
 ADMINISTER = requires(Permission.ADMINISTER)
 
-router = APIRouter(prefix="/api/v1", tags=["identities"], responses=PROBLEMS)
+router = Router(prefix="/api/v1", tags=["identities"], responses=PROBLEMS)
 
 
 async def get_identities(request: Request) -> Identities:

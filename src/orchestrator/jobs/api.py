@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 
 from common.json_rules import Line
 from common.messages import OutputChunk, Resources, ResultStatus, StatusUpdate
@@ -31,6 +31,7 @@ from common.work import AnyWorkType
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT
 from orchestrator.http.pagination import decode_cursor, encode_cursor
+from orchestrator.http.routes import Router
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ, MayDispatch, MayWork
 from orchestrator.identities.model import Caller
@@ -50,7 +51,7 @@ PROBLEMS: Responses = {
     503: {"content": ERROR_CONTENT},
 }
 
-router = APIRouter(prefix="/api/queue", tags=["queue"], responses=PROBLEMS)
+router = Router(prefix="/api/queue", tags=["queue"], responses=PROBLEMS)
 
 
 async def get_jobs(request: Request) -> JobService:

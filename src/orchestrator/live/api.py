@@ -6,12 +6,13 @@ from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
+from fastapi import Query, WebSocket, WebSocketDisconnect
 
 from common.errors import InvalidField
 from orchestrator.database.pool import Pool
 from orchestrator.events import queries
 from orchestrator.http.errors import BAD_PARAMETERS
+from orchestrator.http.routes import Router
 from orchestrator.http.websocket import wire_of
 from orchestrator.identities.access import READ
 from orchestrator.live.frame import encode, to_json
@@ -21,7 +22,7 @@ from orchestrator.live.subscription import Filter, Subscription
 
 log = logging.getLogger(__name__)
 
-router = APIRouter(tags=["live"])
+router = Router(tags=["live"])
 
 FELL_BEHIND = 4008
 FAILED = 1011

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 
 from common.rest.ops import Execution, Executions, LeaseHolder, QueueSnapshot, WaitingPool
 from orchestrator.http.errors import ERROR_CONTENT
+from orchestrator.http.routes import Router
 from orchestrator.http.strict import Digits
 from orchestrator.identities.access import READ
 from orchestrator.ops.service import OpsService
@@ -17,7 +18,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     503: {"content": ERROR_CONTENT},
 }
 
-router = APIRouter(prefix="/ops", tags=["ops"], dependencies=[READ], responses=PROBLEMS)
+router = Router(prefix="/ops", tags=["ops"], dependencies=[READ], responses=PROBLEMS)
 
 
 async def get_ops(request: Request) -> OpsService:

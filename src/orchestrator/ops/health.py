@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Generic, TypeVar
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from common.rest.health import Alive, CheckResult, Readiness
 from common.rest.identities import Permission
+from orchestrator.http.routes import Router
 from orchestrator.identities.access import find_caller
 
-router = APIRouter(tags=["health"])
+router = Router(tags=["health"])
 
 Check = Callable[[], Awaitable[str]]
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 
 from common.policy.model import Work
 from common.rest.identities import Permission
 from common.rest.policy import Explained, ExplainRequest, PolicyInForce
 from orchestrator.http.errors import ERROR_CONTENT
+from orchestrator.http.routes import Router
 from orchestrator.identities.access import READ, requires
 from orchestrator.policy.answers import explained, in_force
 from orchestrator.policy.service import PolicyService
@@ -21,7 +22,7 @@ UNKNOWN: Responses = {
     422: {"content": ERROR_CONTENT, "description": "A field is not usable (1002)."},
 }
 
-router = APIRouter(
+router = Router(
     prefix="/api/v1/policy",
     tags=["policy"],
     responses={500: {"content": ERROR_CONTENT}, 503: {"content": ERROR_CONTENT}},

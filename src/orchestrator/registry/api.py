@@ -4,11 +4,12 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import Depends, Path, Request
 
 from common.messages import LONGEST_NAME
 from common.rest.agents import Agent, NoteRequest, PauseRequest
 from orchestrator.http.errors import ERROR_CONTENT
+from orchestrator.http.routes import Router
 from orchestrator.identities.access import MayOperate
 from orchestrator.registry import model
 from orchestrator.registry.fleet import FleetService
@@ -22,7 +23,7 @@ PROBLEMS: Responses = {
     503: {"content": ERROR_CONTENT},
 }
 
-router = APIRouter(prefix="/api/v1/agents", tags=["agents"], responses=PROBLEMS)
+router = Router(prefix="/api/v1/agents", tags=["agents"], responses=PROBLEMS)
 
 
 async def get_fleet(request: Request) -> FleetService:

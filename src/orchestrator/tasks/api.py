@@ -3,10 +3,11 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 
 from common.rest.tasks import CancelledTrace, DispatchResponse, RerunRequest
 from orchestrator.http.errors import ERROR_CONTENT
+from orchestrator.http.routes import Router
 from orchestrator.identities.access import MayDispatch
 from orchestrator.tasks.answers import dispatched
 from orchestrator.tasks.control import TaskControl
@@ -24,7 +25,7 @@ NOT_ENDED: Responses = {
     409: {"content": ERROR_CONTENT, "description": "The id is taken by other content (1003)."},
 }
 
-router = APIRouter(prefix="/api/v1", tags=["tasks"], responses=PROBLEMS)
+router = Router(prefix="/api/v1", tags=["tasks"], responses=PROBLEMS)
 
 
 async def get_task_control(request: Request) -> TaskControl:

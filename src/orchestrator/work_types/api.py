@@ -3,17 +3,18 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 
 from common.rest.work_types import KnownWorkType
 from orchestrator.http.errors import ERROR_CONTENT
+from orchestrator.http.routes import Router
 from orchestrator.identities.access import READ
 from orchestrator.registry.service import RegistryService
 from orchestrator.work_types.rules import known_types
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {500: {"content": ERROR_CONTENT}, 503: {"content": ERROR_CONTENT}}
 
-router = APIRouter(prefix="/api/v1", tags=["tasks"], responses=PROBLEMS)
+router = Router(prefix="/api/v1", tags=["tasks"], responses=PROBLEMS)
 
 
 async def get_registry(request: Request) -> RegistryService:
