@@ -42,7 +42,7 @@ class ChaosNode(PrivateNode):
     def prepare(self, *, hosts: int = 1) -> None:
         """Make virtual hosts, and a user who may enter them."""
         self.password = f"secret-{secrets.token_hex(12)}"
-        self.ctl("eval", MAKE_HOSTS.format(user=USER, password=self.password, count=hosts))
+        self.evaluate(MAKE_HOSTS.format(user=USER, password=self.password, count=hosts))
         self._hosts = [f"chaos-{number}" for number in range(hosts, 0, -1)]
 
     def unused_host(self) -> str:

@@ -27,7 +27,7 @@ class Cluster:
 
     def running(self) -> int:
         """Return how many nodes the first one that runs sees in the cluster."""
-        return int(self.nodes[0].ctl("eval", "length(rabbit_nodes:all_running())."))
+        return int(self.nodes[0].evaluate("length(rabbit_nodes:all_running())."))
 
 
 @asynccontextmanager

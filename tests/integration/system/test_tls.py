@@ -67,7 +67,7 @@ def tls_url(authority: Authority, served: Certificate) -> Iterator[str]:
         ]
     )
     node = PrivateNode(scripts, plugins=("rabbitmq_auth_mechanism_ssl",), configuration=configuration)
-    node.ctl("eval", MAKE_USER.format(user=CERTIFICATE_USER))
+    node.evaluate(MAKE_USER.format(user=CERTIFICATE_USER))
     yield f"127.0.0.1:{port}"
     node.stop()
 
