@@ -32,7 +32,7 @@ from orchestrator.http.limits import BodyLimit
 from orchestrator.http.origin import LOOPBACK, OwnPagesOnly
 from orchestrator.http.protocol import Protocol
 from orchestrator.http.routes import ReplacedDependencies
-from orchestrator.http.strict import ReadBodies
+from orchestrator.http.strict import NOTHING_IS_DROPPED, ReadBodies
 from orchestrator.http.tls import TlsServer, tls_context
 from orchestrator.http.websocket import WebSockets
 from orchestrator.identities import access
@@ -102,6 +102,8 @@ def create_app(
         version=API_VERSION,
         description=DESCRIPTION,
         lifespan=_lifespan if orchestrator is None else None,
+        # Of its own routes, which are those of the documentation; the others have it from `Router`.
+        dependencies=[NOTHING_IS_DROPPED],
         openapi_url=None,
         docs_url=None,
         redoc_url=None,

@@ -3,9 +3,12 @@
 from typing import Annotated
 
 from fastapi import Depends, FastAPI
+from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 
 from orchestrator.http.routes import ReplacedDependencies, Router
+from orchestrator.http.strict import nothing_is_dropped
+from orchestrator.main import create_app
 
 router = Router()
 
@@ -41,3 +44,10 @@ def test_a_replaced_dependency_that_is_put_back_is_the_own_one_again() -> None:
     app.dependency_overrides.clear()
 
     assert TestClient(app).get("/greeting").json() == "hello"
+
+
+def test_no_route_drops_what_it_does_not_know() -> None:
+    routes = {route.path: route.dependant.dependencies for route in iter_route_contexts(create_app().routes)}
+
+    assert "/docs" in routes
+    assert [path for path, needs in routes.items() if all(one.call is not nothing_is_dropped for one in needs)] == []
