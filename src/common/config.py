@@ -133,7 +133,8 @@ def _explain(settings: type[Settings], error: ValidationError) -> str:
     for problem in error.errors(include_url=False, include_context=False):
         if problem["type"] == "default_factory_not_called":  # a default that depends on what is wrong
             continue
-        name = ".".join(str(part) for part in problem["loc"])
+        # A setting that is read under several names is told by its own.
+        name = ".".join(str(part) for part in problem["loc"]).removeprefix(prefix.lower())
         shown = "(hidden)" if any(word in name for word in HIDDEN) else repr(problem["input"])
         where = f"{prefix}{name}".upper() + (f" or [{settings.table}] {name}" if settings.table else f" or {name}")
         lines.append(f"{where} = {shown}: {problem['msg'].removeprefix('Value error, ')}")

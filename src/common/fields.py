@@ -10,6 +10,12 @@ from pydantic import BaseModel
 
 Place = Sequence[str | int]
 
+# What pydantic says of these in words of Python.
+_PLAIN: Mapping[str, str] = {
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be an object"),
+    "invalid-json-value": "must be a text, a number, true, false, null, a list or an object",
+}
+
 
 def place_in(given: Any, place: Place) -> list[str | int]:
     """Return the part of a place that leads through what was given; the last name may be one that is missing there."""
@@ -33,7 +39,7 @@ def problem_in(found: Mapping[str, Any], model: Any) -> str:
     """Return what is wrong, from what pydantic found in something that was to be of the type `model`."""
     if found["type"] == "extra_forbidden" and (names := names_at(model, found["loc"][:-1])):
         return f"is not known here; allowed: {', '.join(names)}"
-    message: str = found["msg"]
+    message: str = _PLAIN.get(found["type"], found["msg"])
     return message.removeprefix("Value error, ")
 
 

@@ -3,12 +3,14 @@
 All are frozen. Unknown fields are ignored, so that a newer peer can add some.
 """
 
+import base64
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
 
+from common.artifacts import MOST_PIECES, ArtifactName, ArtifactType, PieceOfFile, Sha256
 from common.canonical import MAX_INTEGER
 from common.confinement import UNCONFINED, Confinement
 from common.json_rules import Line
@@ -22,6 +24,9 @@ from common.work import AgentType, AnyWorkType
 
 MAX_CHUNK_BYTES = 256 * 1024
 MAX_TAIL_BYTES = 16 * 1024
+# Inner steps of an attempt. The name of the last one, with which a host says how a unit of work ended.
+MOST_STEPS = 100
+LAST_STEP = "rollback"
 # More than any agent has, so that no message makes the ledger hold endless lists.
 MOST_TASKS = 10_000
 MOST_WORK_TYPES = 100
@@ -35,6 +40,7 @@ ByteCount = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 KeyId = Annotated[str, Field(min_length=1, max_length=64)]
 # As far as the ledger counts.
 AttemptNumber = Annotated[int, Field(ge=1, le=32_767)]
+StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
 
 class Message(BaseModel):
@@ -133,14 +139,81 @@ class OutputChunk(Message):
     text: str = Field(max_length=MAX_CHUNK_BYTES)
 
 
+class StepStatus(StrEnum):
+    """Where an inner step stands. All but `in_progress` are final."""
+
+    IN_PROGRESS = "in_progress"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+    @property
+    def is_final(self) -> bool:
+        return self is not StepStatus.IN_PROGRESS
+
+
+class StepReport(Message):
+    """Where an inner step of an attempt stands: a part of one task that its host does by itself.
+
+    `position` is its place among them, from 0; times are by the host's clock.
+    """
+
+    position: int = Field(ge=0, le=MOST_STEPS - 1)
+    name: StepName
+    status: StepStatus
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+    message: Line = Field(default="", max_length=LONGEST_MESSAGE)
+
+
+class ArtifactPiece(Message):
+    """A piece of a file that an attempt keeps: `data` is base64 of the bytes from `offset` on.
+
+    `size` and `sha256` are those of the whole file, and the same in each of its pieces. An empty file is one piece.
+    """
+
+    name: ArtifactName
+    type: ArtifactType
+    sha256: Sha256
+    size: ByteCount
+    offset: ByteCount
+    data: PieceOfFile
+
+    @property
+    def raw(self) -> bytes:
+        return base64.b64decode(self.data)
+
+
 class WorkStatus(Message):
-    """Progress and output of a task that runs. `progress` is a report as of `common.progress`; empty: none."""
+    """What a task says while it runs, and of what it left behind.
+
+    `progress` is a report as of `common.progress`; empty: none. `steps` are its inner steps, oldest report first, and
+    `pieces` parts of the files that it keeps; both also count when the lease is over.
+    """
 
     task_id: UUID
     agent_id: UUID
     attempt: AttemptNumber
     progress: Line = Field(default="", max_length=LONGEST_REPORT)
     chunks: list[OutputChunk] = Field(default_factory=list)
+    steps: list[StepReport] = Field(default_factory=list, max_length=MOST_STEPS, exclude_if=lambda steps: not steps)
+    pieces: list[ArtifactPiece] = Field(
+        default_factory=list, max_length=MOST_PIECES, exclude_if=lambda pieces: not pieces
+    )
+
+
+class WantFile(Message):
+    """An agent needs a piece of a file that work brings with it: `path` is a key of its `files`, in the workspace.
+
+    The answer is a `FilePiece` with the same `want_id`.
+    """
+
+    want_id: UUID
+    agent_id: UUID
+    task_id: UUID
+    attempt: AttemptNumber
+    path: ArtifactName
+    offset: ByteCount = 0
 
 
 class ResultStatus(StrEnum):

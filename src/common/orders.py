@@ -1,12 +1,27 @@
 """What the orchestrator orders an agent to do, each told apart by its `action`."""
 
+import base64
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from common.messages import CancelTask, Message, Renewed, Stored
+from common.artifacts import ArtifactName, PieceData, Sha256, check_piece
+from common.json_rules import Line, check_line
+from common.messages import (
+    LONGEST_MESSAGE,
+    AttemptNumber,
+    ByteCount,
+    CancelTask,
+    Message,
+    Renewed,
+    StepName,
+    Stored,
+)
+
+# More files than an attempt keeps, so that no order is endless.
+MOST_NAMES = 1000
 
 
 class Heard(Message):
@@ -60,7 +75,81 @@ class TrustKeys(Message):
     signatures: list[str] = Field(min_length=1, max_length=100)
 
 
-Order = CancelTask | Renewed | Stored | Heard | Pause | Drain | Resume | Leave | TrustKeys
+class StepsStored(Message):
+    """How this attempt ended is in the ledger, or can never be: the host may forget it.
+
+    The answer to a report in which the last inner step is final; `through` names it (`LAST_STEP`).
+    """
+
+    action: Literal["steps_stored"] = "steps_stored"
+    task_id: UUID
+    attempt: AttemptNumber
+    through: StepName
+
+
+class Settle(Message):
+    """Say how this ended: the task has ended in the ledger, and its host, which owns the end, did not say how."""
+
+    action: Literal["settle"] = "settle"
+    task_id: UUID
+    attempt: AttemptNumber
+
+
+class ArtifactsStored(Message):
+    """These files of an attempt are stored, or can never be: the agent may forget them.
+
+    `refused` says why of those that are not stored; the others are in `names`.
+    """
+
+    action: Literal["artifacts_stored"] = "artifacts_stored"
+    task_id: UUID
+    attempt: AttemptNumber
+    names: list[ArtifactName] = Field(default_factory=list, max_length=MOST_NAMES)
+    refused: dict[ArtifactName, Annotated[str, Field(max_length=LONGEST_MESSAGE), AfterValidator(check_line)]] = Field(
+        default_factory=dict, max_length=MOST_NAMES
+    )
+
+
+class FilePiece(Message):
+    """The answer to `WantFile`: a piece of the file, as `ArtifactPiece` has it, or the `problem` with it."""
+
+    action: Literal["file_piece"] = "file_piece"
+    want_id: UUID
+    offset: ByteCount = 0
+    data: PieceData = ""
+    size: ByteCount = 0
+    sha256: Sha256 | Literal[""] = ""
+    problem: Line = Field(default="", max_length=LONGEST_MESSAGE)
+
+    @property
+    def raw(self) -> bytes:
+        return base64.b64decode(self.data)
+
+    @model_validator(mode="after")
+    def _is_a_piece_or_a_problem(self) -> Self:
+        if self.problem:
+            return self
+        if not self.sha256:
+            raise ValueError("sha256: is needed where there is no problem")
+        check_piece(self.data, offset=self.offset, size=self.size)
+        return self
+
+
+Order = (
+    CancelTask
+    | Renewed
+    | Stored
+    | Heard
+    | Pause
+    | Drain
+    | Resume
+    | Leave
+    | TrustKeys
+    | StepsStored
+    | Settle
+    | ArtifactsStored
+    | FilePiece
+)
 
 
 class Control(Message):

@@ -19,6 +19,7 @@ from common.messages import (
     Message,
     Probe,
     Renew,
+    WantFile,
 )
 
 # The seed imports these from here.
@@ -79,6 +80,11 @@ class WorkStatusEnvelope(MessageEnvelope):
     payload: WorkStatus
 
 
+class WantFileEnvelope(MessageEnvelope):
+    type: Literal["want_file"] = "want_file"
+    payload: WantFile
+
+
 class WorkResultEnvelope(MessageEnvelope):
     type: Literal["work_result"] = "work_result"
     payload: WorkResult
@@ -125,6 +131,7 @@ class ProbeEnvelope(MessageEnvelope):
 Envelope = Annotated[
     WorkRequestEnvelope
     | WorkStatusEnvelope
+    | WantFileEnvelope
     | WorkResultEnvelope
     | WorkResultsEnvelope
     | StatusUpdateEnvelope

@@ -7,7 +7,8 @@ them again before it runs anything.
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
+from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -23,7 +24,9 @@ from pydantic import (
     model_validator,
 )
 
-from common.json_rules import Line, Number, SafeText, Truth, check_json
+from common.artifacts import ArtifactName, Sha256
+from common.compose import COMPOSE_REPAIR, ComposeRepairParameters
+from common.json_rules import Number, SafeText, Truth, check_json, check_line, check_text
 
 WORK_TYPE_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 AGENT_TYPE_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
@@ -32,7 +35,7 @@ LONGEST_WORK_TYPE = 200
 
 # The name of a work type in a route, and the type of a job, which may be any text.
 WorkType = Annotated[str, StringConstraints(pattern=WORK_TYPE_PATTERN)]
-AnyWorkType = Annotated[Line, Field(max_length=LONGEST_WORK_TYPE)]
+AnyWorkType = Annotated[str, Field(max_length=LONGEST_WORK_TYPE), AfterValidator(check_line)]
 AgentType = Annotated[str, StringConstraints(pattern=AGENT_TYPE_PATTERN)]
 
 SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
@@ -40,6 +43,14 @@ SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.
 # The grants of several tasks travel in one message.
 MAX_PARAMETERS_BYTES = 512 * 1024
 MAX_DURATION_SECONDS = 7 * 24 * 3600
+# How many files a piece of work gets, and how many patterns say which are kept of it.
+MOST_FILES = 64
+LONGEST_PATTERN = 1024
+ANY_FOLDERS = "**"
+# What an agent itself makes in a workspace, and where a script and what a playbook needs lie in it.
+WORKSPACE_FOLDERS = frozenset({".progress", ".tmp"})
+SCRIPT_FILE = "script"
+SUMMARY_FILE, VARIABLES_FILE, SUMMARY_PLUGIN = "chiffon_summary.json", "chiffon_extra_vars.yml", "ansible_summary.py"
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Such variables decide what runs on the agent: interpreters, options of ssh, debuggers.
 _OPTION_OF_ANSIBLE = re.compile(r"_*ansible_.*")
@@ -99,7 +110,81 @@ class ProgramLimits(Parameters):
     )
 
 
-class ShellScriptParameters(ProgramLimits):
+def _check_task(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise ValueError("must be the id of a task") from None
+
+
+def _check_pattern(pattern: str) -> str:
+    check_line(pattern)
+    if "\\" in pattern:
+        raise ValueError("must not contain a backslash: parts of a path are separated by /")
+    parts = pattern.split("/")
+    if not {"", ".", ".."}.isdisjoint(parts):
+        raise ValueError("must be a relative path without empty parts, . and ..")
+    if any(ANY_FOLDERS in part and part != ANY_FOLDERS for part in parts):
+        raise ValueError("'**' stands for folders, so it must be a part of the path by itself, as in dist/**/*.whl")
+    return pattern
+
+
+ArtifactPattern = Annotated[str, Field(min_length=1, max_length=LONGEST_PATTERN), AfterValidator(_check_pattern)]
+
+
+class FileReference(Parameters):
+    """A file that work gets: what was uploaded, what another task kept, or a text."""
+
+    upload: Sha256 | None = Field(default=None, description="The SHA-256 of an upload, in hexadecimal digits.")
+    task: Annotated[str, AfterValidator(_check_task)] | None = Field(
+        default=None, description="The task that kept the file `artifact`."
+    )
+    artifact: ArtifactName | None = Field(default=None, description="The name under which `task` kept it.")
+    text: SafeText | None = Field(default=None, max_length=262_144, description="What the file holds.")
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> Self:
+        sources = (self.upload, self.task, self.text)
+        if sum(source is not None for source in sources) != 1 or (self.task is None) != (self.artifact is None):
+            raise ValueError("give exactly one of 'upload', 'text', and 'task' with its 'artifact'")
+        return self
+
+
+class WithFiles(Parameters):
+    """Which files work gets in its workspace, and which of those that it leaves there are kept.
+
+    `own_names` are those in the workspace that an agent uses itself.
+    """
+
+    own_names: ClassVar[frozenset[str]] = WORKSPACE_FOLDERS
+
+    files: dict[ArtifactName, FileReference] = Field(
+        default_factory=dict,
+        max_length=MOST_FILES,
+        description="Files that are put into the workspace before the work begins: a path, and one of "
+        '`{"upload": "SHA-256"}`, `{"task": "ID", "artifact": "NAME"}` and `{"text": "…"}`.',
+    )
+    artifacts: list[ArtifactPattern] = Field(
+        default_factory=list,
+        max_length=MOST_FILES,
+        description="Which files of the workspace are kept when the work has ended: paths in it, with `*`, `?`, "
+        "`[…]`, and `**` for any folders.",
+    )
+
+    @field_validator("files")
+    @classmethod
+    def _files_have_places(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for path in value:
+            parts = path.split("/")
+            if parts[0] in cls.own_names:
+                raise ValueError(f"{path!r} is not possible: the agent itself uses {parts[0]!r}; take another name")
+            above = ("/".join(parts[:count]) for count in range(1, len(parts)))
+            if (folder := next((one for one in above if one in value), None)) is not None:
+                raise ValueError(f"{path!r} is not possible: {folder!r} is a file, too")
+        return value
+
+
+class ShellScriptParameters(WithFiles, ProgramLimits):
     """Run a program: either `argv`, started without a shell, or `script`, given to `shell`."""
 
     argv: list[SafeText] | None = Field(
@@ -115,12 +200,19 @@ class ShellScriptParameters(ProgramLimits):
         description="Environment variables in addition to the agent's allow-list; a value may be "
         '`{"secret": "NAME"}`.',
     )
-    stdin: Annotated[SafeText, StringConstraints(max_length=262_144)] | SecretReference = Field(
+    stdin: Annotated[str, Field(max_length=262_144), AfterValidator(check_text)] | SecretReference = Field(
         default="", description='Text for the program\'s standard input, at most 262144, or `{"secret": "NAME"}`.'
     )
     leaves_processes: Truth = Field(
         default=False,
         description="What the program has started lives on when it has ended by itself; otherwise it is killed.",
+    )
+    cwd: SafeText | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4096,
+        description="The working directory: a path in the workspace, which is made, or an absolute one in a directory "
+        "that the agent's `cwd_allow` names. The workspace, without this.",
     )
 
     @field_validator("argv", mode="before")
@@ -132,14 +224,31 @@ class ShellScriptParameters(ProgramLimits):
             )
         return value
 
+    @field_validator("cwd")
+    @classmethod
+    def _says_where_it_is(cls, value: str | None) -> str | None:
+        if value is not None and ".." in value.split("/"):
+            raise ValueError("must not contain '..'")
+        return value
+
     @model_validator(mode="after")
     def _exactly_one_program(self) -> Self:
         if (self.argv is None) == (self.script is None):
             raise ValueError("give exactly one of 'argv' and 'script'")
+        if self.script is not None and any(path.split("/")[0] == SCRIPT_FILE for path in self.files):
+            raise ValueError(f"'files' must not name {SCRIPT_FILE!r}: that is the script itself; take another name")
+        if self.script is not None and _first_name(self.cwd or "") == SCRIPT_FILE:
+            raise ValueError(f"'cwd' must not begin with {SCRIPT_FILE!r}: that is the script itself; take another name")
         for name in self.env:
             if not _ENVIRONMENT_NAME.fullmatch(name):
                 raise ValueError(f"'env' has a name that is not allowed: {name!r}; use letters, digits and '_'")
         return self
+
+
+def _first_name(path: str) -> str:
+    """Return the first name of a relative path."""
+    names = [] if path.startswith("/") else path.split("/")
+    return next((name for name in names if name not in ("", ".")), "")
 
 
 def _kind_of(value: Any) -> str:
@@ -152,8 +261,10 @@ ExtraVariable = Annotated[
 ]
 
 
-class AnsibleParameters(ProgramLimits):
+class AnsibleParameters(WithFiles, ProgramLimits):
     """Run a playbook of the agent's host with ansible-playbook."""
+
+    own_names: ClassVar[frozenset[str]] = WORKSPACE_FOLDERS | {SUMMARY_FILE, VARIABLES_FILE, SUMMARY_PLUGIN}
 
     playbook: SafeText = Field(
         min_length=1, max_length=4096, description="The playbook: a path in the agent's `playbooks_dir`."
@@ -230,18 +341,19 @@ class MetricsParameters(Parameters):
     )
 
 
-PARAMETERS: Mapping[str, type[Parameters]] = MappingProxyType(
+PARAMETERS: Mapping[str, type[BaseModel]] = MappingProxyType(
     {
         "echo": EchoParameters,
         "shell_script": ShellScriptParameters,
         "ansible": AnsibleParameters,
         "metrics": MetricsParameters,
+        COMPOSE_REPAIR: ComposeRepairParameters,
     }
 )
 
 # Which type of agent runs which type of work, unless the settings of the orchestrator say otherwise.
 DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType(
-    {"echo": "infra", "shell_script": "infra", "ansible": "infra", "metrics": "desktop"}
+    {"echo": "infra", "shell_script": "infra", "ansible": "infra", "metrics": "desktop", COMPOSE_REPAIR: "infra"}
 )
 
 

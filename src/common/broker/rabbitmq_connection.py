@@ -162,8 +162,8 @@ class Generation(Generic[Prepared]):
             # What still waits in a socket that takes nothing must not be sent when it wakes up.
             self.wire.abort()
             await end(closing)
-        # If that was cut short, the library takes it for open, and would close it when it is forgotten.
-        await self._connection.close()
+            # If that was cut short, the library takes it for open.
+            await self._connection.close()
 
     def _connection_closed(self, _connection: object, reason: BaseException | None) -> None:
         self.condemn(f"connection closed: {reason!r}")

@@ -265,6 +265,9 @@ class WiredConnection(Connection):
         self._factory = _WireFactory()
         super().__init__(url, client_properties=client_properties, transport_factory=self._factory)
 
+    def __del__(self) -> None:
+        """Do nothing: the library would close what is forgotten in a task of whatever loop runs then, or of none."""
+
     @property
     def refusal(self) -> str | None:
         """Why RabbitMQ closed the connection, if it said so."""

@@ -72,6 +72,11 @@ class Allow(Part):
     leaves_processes: bool = Field(
         default=False, description="Whether what a program has started may live on after it; no, without this."
     )
+    receives_files: bool = Field(
+        default=False,
+        description="Whether work may have files put where its program begins; no, without this, unless environment "
+        'is "*".',
+    )
 
     @property
     def lets_scripts_run(self) -> bool:

@@ -94,6 +94,9 @@ def _violations(rule: Rule, parameters: Mapping[str, Any]) -> Iterator[str]:
     # Also for a rule that allows anything else: what lives on is beyond every limit of the work.
     if parameters.get("leaves_processes", False) is not False and not allow.leaves_processes:
         yield "leaves_processes lets what a program has started live on, and is not allowed"
+    # Programs obey what lies where they begin: their settings, plugins and makefiles.
+    if parameters.get("files") and not (allow.receives_files or allow.lets_any_variable):
+        yield "files puts files where the program begins, which allow.receives_files does not allow"
     yield from _too_much(rule.limits, parameters)
 
 

@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from common.json_rules import Line
+from common.json_rules import check_line
 from common.labels import Labels
 from common.lifecycle import Status
 from common.messages import LONGEST_NAME
@@ -19,7 +19,7 @@ from common.rest.events import Event
 MOST_AGENTS = 1000
 BATCH_PATTERN = r"(100|[1-9][0-9]?)%"
 
-AgentName = Annotated[Line, Field(min_length=1, max_length=LONGEST_NAME)]
+AgentName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(check_line)]
 
 
 def _batch(value: Any) -> Any:

@@ -5,9 +5,9 @@ from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
-from common.json_rules import Line, WholeNumber
+from common.json_rules import WholeNumber, check_line
 from common.labels import Labels
 from common.rest.base import Answer, OrNewer, Request
 from common.work import AgentType
@@ -20,7 +20,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$"
 Name = Annotated[
     str, StringConstraints(pattern=NAME_PATTERN), Field(description="The name, which is never given to another later.")
 ]
-Note = Annotated[Line, Field(max_length=200)]
+Note = Annotated[str, Field(max_length=200), AfterValidator(check_line)]
 
 
 class PrincipalKind(StrEnum):

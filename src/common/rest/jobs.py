@@ -5,16 +5,26 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from pydantic.alias_generators import to_camel, to_snake
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
+from common.artifacts import ArtifactName, ArtifactType, PieceOfFile, Sha256
 from common.canonical import MAX_INTEGER
 from common.confinement import Confinement
-from common.json_rules import Line, Number, SafeObject, SafeText, Truth, WholeNumber
+from common.json_rules import Line, Number, SafeObject, SafeText, Truth, WholeNumber, check_line
 from common.labels import Labels
-from common.messages import LONGEST_MESSAGE, MAX_CHUNK_BYTES, MAX_TAIL_BYTES, Stream
+from common.messages import (
+    LONGEST_MESSAGE,
+    MAX_CHUNK_BYTES,
+    MAX_TAIL_BYTES,
+    MOST_STEPS,
+    StepName,
+    StepStatus,
+    Stream,
+)
+from common.moment import Moment
 from common.policy.model import Effect
 from common.progress import LONGEST_REPORT
 from common.rest.base import OrNewer
@@ -45,7 +55,9 @@ def _demands(confinement: Confinement) -> dict[str, Any]:
 
 
 Types = Annotated[list[AnyWorkType], Field(max_length=100)]
-WorkerId = Annotated[Line, Field(max_length=LONGEST_NAME, description="What the worker calls itself.")]
+WorkerId = Annotated[
+    str, Field(max_length=LONGEST_NAME, description="What the worker calls itself."), AfterValidator(check_line)
+]
 Sizes = dict[Stream, Annotated[WholeNumber, Field(ge=0, le=MAX_INTEGER)]]
 # An unknown demand is an error: the worker could not enforce it.
 Demands = Annotated[Confinement, BeforeValidator(_snake_case), PlainSerializer(_demands)]
@@ -67,7 +79,7 @@ class JobRequest(CamelRequest):
     type: AnyWorkType = Field(description="What kind of work it is.", examples=["render"])
     priority: WholeNumber = Field(default=0, ge=-MAX_INTEGER, le=MAX_INTEGER, description="Higher first; 0 is normal.")
     payload: SafeObject = Field(description="What the work type needs to know.")
-    affinity_key: Annotated[Line, Field(max_length=LONGEST_KEY)] | None = Field(
+    affinity_key: Annotated[str, Field(max_length=LONGEST_KEY), AfterValidator(check_line)] | None = Field(
         default=None, description="Kept for workers; it does not change the order."
     )
     max_attempts: WholeNumber = Field(default=3, ge=1, le=MOST_ATTEMPTS, description="How often it may be started.")
@@ -186,6 +198,70 @@ class OutputRequest(OwnerRequest):
         ge=0, le=HIGHEST, description="Counts the pieces of the attempt from 0, over both streams."
     )
     text: SafeText = Field(max_length=MAX_CHUNK_BYTES, description="The piece.")
+
+
+class JobStep(CamelRequest):
+    """Where an inner step of a job stands: a part of it that the worker's host does by itself."""
+
+    position: WholeNumber = Field(ge=0, le=MOST_STEPS - 1, description="Its place among the steps of the job, from 0.")
+    name: StepName = Field(description="What it is called; `rollback` is the last one of a repair.")
+    status: StepStatus = Field(description="in_progress, succeeded, failed or skipped; all but the first are final.")
+    started_at: Moment | None = Field(default=None, description="When it began, by the worker's clock.")
+    finished_at: Moment | None = Field(default=None, description="When it ended, by the worker's clock.")
+    message: Line = Field(default="", max_length=LONGEST_MESSAGE, description="What there is to say of it.")
+
+
+class StepsRequest(OwnerRequest):
+    """Where inner steps of the job stand."""
+
+    steps: list[JobStep] = Field(min_length=1, max_length=MOST_STEPS, description="The oldest report first.")
+
+
+class StepsAnswer(CamelAnswer):
+    """What is stored of inner steps."""
+
+    through: StepName | None = Field(
+        default=None,
+        description="The last step, when how the job ended is stored; then the worker may forget that.",
+    )
+
+
+class ArtifactRequest(OwnerRequest):
+    """A piece of a file that the job keeps."""
+
+    name: ArtifactName = Field(description="What the file is called: a relative path.")
+    type: ArtifactType = Field(description="file, or what a step of a run keeps, such as build_log.")
+    sha256: Sha256 = Field(description="The SHA-256 of the whole file, in hexadecimal digits.")
+    size: WholeNumber = Field(ge=0, le=MAX_INTEGER, description="How many bytes the whole file has.")
+    offset: WholeNumber = Field(ge=0, le=MAX_INTEGER, description="How many bytes of the file come before the piece.")
+    data: PieceOfFile = Field(description="The piece in base64, at most 131072 bytes of the file.")
+
+
+class ArtifactAnswer(CamelAnswer):
+    """What has become of the file so far."""
+
+    stored: bool = Field(description="The whole file is stored.")
+    refused: str | None = Field(default=None, description="Why it never will be; then no more pieces are wanted.")
+
+
+class FileRequest(OwnerRequest):
+    """The worker needs a piece of a file that the job brings with it."""
+
+    path: ArtifactName = Field(description="The file: a key of `files` in the payload.")
+    offset: WholeNumber = Field(
+        default=0, ge=0, le=MAX_INTEGER, description="How many bytes of the file the worker has already."
+    )
+
+
+class FileAnswer(CamelAnswer):
+    """A piece of a file."""
+
+    offset: int = Field(default=0, description="How many bytes of the file come before it.")
+    size: int = Field(default=0, description="How many bytes the whole file has.")
+    sha256: str = Field(default="", description="The SHA-256 of the whole file, in hexadecimal digits.")
+    data: str = Field(default="", description="The piece in base64; empty where there is none.")
+    problem: str = Field(default="", description="Why the file is not to be had; else empty.")
+    pending: bool = Field(default=False, description="The file is still on its way: ask again.")
 
 
 class EndRequest(OwnerRequest):

@@ -4,9 +4,9 @@ from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from common.json_rules import Line, Number, SafeObject, Truth, WholeNumber
+from common.json_rules import Number, SafeObject, Truth, WholeNumber, check_line
 from common.labels import Labels
 from common.rest.base import Request
 from common.work import WORK_TYPE_PATTERN, AgentType
@@ -51,7 +51,7 @@ MaxAttempts = Annotated[
         "work that is not marked idempotent.",
     ),
 ]
-Key = Annotated[Line, Field(min_length=1, max_length=LONGEST_KEY)]
+Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY), AfterValidator(check_line)]
 OrderingKey = Annotated[
     Key | None,
     Field(

@@ -87,11 +87,21 @@ class CancelledJob(CamelAnswer):
     attempt: int = Field(description="The attempt that the worker runs.")
 
 
+class UnsettledJob(CamelAnswer):
+    """A job that has ended here while the worker, which owns its end, did not say how."""
+
+    job_id: UUID = Field(description="The job.")
+    attempt: int = Field(description="The attempt that the worker ran.")
+
+
 class WorkerOrders(CamelAnswer):
     """What people ordered, and which jobs to stop."""
 
     orders: list[WorkerOrder] = Field(description="What people ordered; empty when the worker may work.")
     cancelled: list[CancelledJob] = Field(description="Of its current jobs those that it must stop.")
+    settle: list[UnsettledJob] = Field(
+        default_factory=list, description="Of which jobs the worker is to say, by their inner steps, how they ended."
+    )
     keys: list[str] = Field(
         default_factory=list,
         description="The orchestrator's keys have changed: JWS (`chiffon-keys+jwt`) with the same claims, by each key.",
