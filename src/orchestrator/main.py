@@ -21,6 +21,8 @@ from common.open_files import raise_open_files
 from common.urls import place
 from orchestrator import api
 from orchestrator.approvals import api as approvals
+from orchestrator.artifacts import api as artifacts
+from orchestrator.artifacts.streams import Streams
 from orchestrator.audit import api as audit
 from orchestrator.dead_letters import api as dead_letters
 from orchestrator.fan_outs import api as fan_outs
@@ -47,6 +49,8 @@ from orchestrator.ops import health
 from orchestrator.ops.health import LATELY_SECONDS, READY_SECONDS, Lately
 from orchestrator.policy import api as policy
 from orchestrator.registry import api as fleet
+from orchestrator.repairs import api as repairs
+from orchestrator.runs import api as runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.shortcut import Shortcut
 from orchestrator.tasks import api as tasks
@@ -69,6 +73,9 @@ PARTS = (
     work_types,
     fleet,
     fan_outs,
+    runs,
+    repairs,
+    artifacts,
     dead_letters,
     jobs,
     ops,
@@ -120,6 +127,7 @@ def create_app(
     app.add_middleware(Shortcut)
     app.add_middleware(ReadBodies)
     app.add_middleware(BodyLimit, public=PUBLIC)
+    app.add_middleware(Streams)
     app.add_middleware(Door, public=PUBLIC, detailed=DETAILED)
     app.add_middleware(OwnPagesOnly, loopback_only=loopback_only)
     app.add_middleware(RequestContext, on_error=errors.unexpected)
@@ -151,6 +159,9 @@ def _attach(app: FastAPI, orchestrator: Orchestrator) -> None:
     app.state.task_control = orchestrator.task_control
     app.state.fleet = orchestrator.fleet
     app.state.fan_outs = orchestrator.fan_outs
+    app.state.runs = orchestrator.runs
+    app.state.artifacts = orchestrator.artifacts
+    app.state.repairs = orchestrator.repairs
     app.state.dead_letters = orchestrator.dead_letters
     app.state.jobs = orchestrator.jobs
     app.state.ops = orchestrator.ops

@@ -23,7 +23,7 @@ from orchestrator.leases.model import Leased
 from orchestrator.leases.service import LeaseService
 from orchestrator.output.model import Page
 from orchestrator.output.service import OutputService
-from orchestrator.policy.service import PolicyService
+from orchestrator.policy.service import PolicyService, check_planned
 from orchestrator.registry.model import Agent
 from orchestrator.registry.service import RegistryService
 from orchestrator.settings import OrchestratorSettings
@@ -146,10 +146,14 @@ class OrchestratorService:
         name: str = "",
         labels: Mapping[str, str] | None = None,
         requested_by: Caller = ANYBODY,
+        is_repair: bool = False,
     ) -> NewTask:
-        """Return checked work; raises `UnknownWorkType` and `InvalidField` (both ValueError), and `RefusedByPolicy`."""
+        """Return checked work; raises `UnknownWorkType` and `InvalidField` (both ValueError), and `RefusedByPolicy`.
+
+        `is_repair`: it belongs to a repair that was planned here, see `check_planned`.
+        """
         check_priority(priority)
-        work = self.work_of(work_type, parameters, hints or {})
+        work = self.work_of(work_type, parameters, hints or {}, is_repair=is_repair)
         check_keys(ordering_key, concurrency_key, concurrency_limit)
         check_wait(expires_after)
         check_name(name, labels or {})
@@ -164,7 +168,7 @@ class OrchestratorService:
             priority=priority,
             idempotent=idempotent,
             max_attempts=attempts(idempotent=idempotent, wanted=max_attempts),
-            ruling=self._policy.rule(work),
+            ruling=self._policy.rule(work, is_repair=is_repair),
             approval_id=approval_id,
             ordering_key=ordering_key,
             concurrency_key=concurrency_key,
@@ -175,8 +179,11 @@ class OrchestratorService:
             requested_by=requested_by,
         )
 
-    def work_of(self, work_type: str, parameters: Mapping[str, Any], hints: Mapping[str, Any]) -> Work:
+    def work_of(
+        self, work_type: str, parameters: Mapping[str, Any], hints: Mapping[str, Any], *, is_repair: bool = False
+    ) -> Work:
         """Return what would be ruled about; raises `UnknownWorkType` and `InvalidField`."""
+        check_planned(work_type, is_repair=is_repair)
         agent_type = self._determine_agent_type(work_type, hints)
         check_parameters(work_type, parameters)
         return Work(work_type, agent_type, parameters, hints)

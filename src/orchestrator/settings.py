@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, IPvAnyNetwork, field_validator
+from pydantic import AliasChoices, Field, IPvAnyNetwork, field_validator
 from pydantic_settings import NoDecode
 
 from common.config import Settings, split_list
@@ -129,6 +129,58 @@ class OrchestratorSettings(Settings):
     audit_checkpoint_seconds: float = Field(
         default=60.0, ge=0.1, le=86_400, description="How often a checkpoint is written when something happened."
     )
+    artifacts_dir: Path = Field(
+        default=Path("var/artifacts"),
+        description="The directory of the files that work keeps; the same for all orchestrators on one database.",
+    )
+    max_artifact_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=1024, le=16 * 1024**3, description="The largest file that is kept."
+    )
+    max_run_artifact_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1024,
+        le=1024**4,
+        description="How many bytes the files of one run may have together, or those of one task outside of any run.",
+    )
+    max_artifacts_bytes: int = Field(
+        default=10 * 1024**3,
+        ge=1024,
+        le=1024**5,
+        description="How many bytes all files that are kept may have together, with those that people uploaded.",
+    )
+    artifact_keep_days: float | None = Field(
+        default=None,
+        ge=0.01,
+        le=36_500,
+        description="How many days files are kept after their run, or their task outside of any run, has ended, and "
+        "uploads after they were last uploaded; then their content is removed. Without it they are kept for ever.",
+    )
+    artifact_link_seconds: float = Field(
+        default=900.0, ge=1, le=604_800, description="How long a signed path to a file lets it be read without a token."
+    )
+    services_file: Path | None = Field(
+        default=None, description="The compose services (TOML) that can be repaired; without it there are none."
+    )
+    statsd_host: str = Field(
+        default="",
+        validation_alias=AliasChoices("chiffon_statsd_host", "orchestrator_statsd_host", "statsd_host"),
+        description="Where metrics of runs are sent to, over UDP; without it none are. Also read from "
+        "ORCHESTRATOR_STATSD_HOST and STATSD_HOST.",
+    )
+    statsd_port: int = Field(
+        default=8125,
+        ge=1,
+        le=65535,
+        validation_alias=AliasChoices("chiffon_statsd_port", "orchestrator_statsd_port", "statsd_port"),
+        description="The port there. Also read from ORCHESTRATOR_STATSD_PORT and STATSD_PORT.",
+    )
+    statsd_prefix: str = Field(
+        default="moonmind.orchestrator",
+        pattern=r"^[A-Za-z0-9_.-]*$",
+        validation_alias=AliasChoices("chiffon_statsd_prefix", "orchestrator_metrics_prefix", "statsd_prefix"),
+        description="What the names of these metrics begin with. Also read from ORCHESTRATOR_METRICS_PREFIX "
+        "and STATSD_PREFIX.",
+    )
     database_connections: int = Field(default=10, ge=3, le=200, description="The most connections to PostgreSQL.")
 
     @field_validator("trusted_proxies", mode="before")
@@ -159,6 +211,14 @@ class OrchestratorSettings(Settings):
     @property
     def audit_checkpoint(self) -> timedelta:
         return timedelta(seconds=self.audit_checkpoint_seconds)
+
+    @property
+    def artifact_link(self) -> timedelta:
+        return timedelta(seconds=self.artifact_link_seconds)
+
+    @property
+    def artifact_keep(self) -> timedelta | None:
+        return None if self.artifact_keep_days is None else timedelta(days=self.artifact_keep_days)
 
     @property
     def agent_offline_after(self) -> timedelta:

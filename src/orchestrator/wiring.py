@@ -1,12 +1,12 @@
 """Builds the orchestrator: the one place that knows how its parts fit together."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from common.broker import topology
 from common.broker.base import Broker, BrokerUnavailable
@@ -15,8 +15,13 @@ from common.clock import SystemClock
 from common.config import SharedSettings
 from common.errors import StartupRefused
 from common.loop import Duty, Health, InTurn, Wake, forever, keep_running
+from common.orders import ArtifactsStored
 from common.retry import RetryPolicy
 from orchestrator.approvals.service import ApprovalService
+from orchestrator.artifacts.links import LinkKeeper
+from orchestrator.artifacts.parts import Artifacts, open_artifacts
+from orchestrator.artifacts.rules import Limits
+from orchestrator.artifacts.service import ArtifactService
 from orchestrator.audit.service import AuditService
 from orchestrator.database.pool import Pool, open_pool
 from orchestrator.dead_letters.service import DeadLetterService
@@ -37,6 +42,8 @@ from orchestrator.leases.giving import Giving
 from orchestrator.leases.service import LeaseService
 from orchestrator.live.feed import FollowEvents, News, listen_for_events
 from orchestrator.live.hub import Hub
+from orchestrator.loops.advance_runs import AdvanceRuns
+from orchestrator.loops.bring_files import BringFiles
 from orchestrator.loops.consume import ConsumeQueue, Handler
 from orchestrator.loops.consume_dead_letters import ConsumeDeadLetters
 from orchestrator.loops.consume_heartbeats import ConsumeHeartbeats
@@ -54,8 +61,10 @@ from orchestrator.loops.run import running
 from orchestrator.loops.send_orders import SendOrders
 from orchestrator.loops.send_work import SendWork
 from orchestrator.loops.senders import senders_of
+from orchestrator.loops.tell import tell
 from orchestrator.loops.watch_agents import WatchAgents
 from orchestrator.loops.write_checkpoints import open_checkpoints
+from orchestrator.metrics.report import open_metrics
 from orchestrator.ops.service import OpsService
 from orchestrator.output.service import OutputService
 from orchestrator.policy.service import PolicyService, open_policy
@@ -64,9 +73,15 @@ from orchestrator.readiness import check_schema, checks, failures
 from orchestrator.registry.fleet import FleetService
 from orchestrator.registry.rules import BreakerPolicy
 from orchestrator.registry.service import RegistryService
+from orchestrator.repairs.planner import outdated
+from orchestrator.repairs.profiles import open_services
+from orchestrator.repairs.service import RepairService
+from orchestrator.runs.open_runs import OpenRuns
+from orchestrator.runs.service import RunService
 from orchestrator.service import OrchestratorService
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.signing.signer import Signer, open_signer
+from orchestrator.steps.service import StepService
 from orchestrator.tasks.control import TaskControl
 from orchestrator.tasks.dispatch import asked_terms
 from orchestrator.tasks.service import TaskService
@@ -93,6 +108,9 @@ class Orchestrator:
     task_control: TaskControl
     fleet: FleetService
     fan_outs: FanOutService
+    runs: RunService
+    artifacts: Artifacts
+    repairs: RepairService
     dead_letters: DeadLetterService
     jobs: JobService
     ops: OpsService
@@ -116,7 +134,7 @@ async def open_orchestrator(
 
     Raises `StartupRefused` when the database, its schema or the broker are not as they must be.
     """
-    policy = open_policy(settings.policy_file)
+    policy, services = open_policy(settings.policy_file), open_services(settings.services_file)
     log.info("policy.in_force", extra={"policy_version": policy.policy.id, "source": policy.source})
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
@@ -129,7 +147,8 @@ async def open_orchestrator(
         audit = AuditService(pool)
         checkpoints = open_checkpoints(settings.audit_checkpoints_file, pool, signer, SystemClock())
         credits, tasks = Credits(lambda: bus.is_connected), TaskService(pool, ageing=settings.priority_ageing)
-        output = OutputService(pool, max_output_bytes=settings.max_output_bytes)
+        output, steps = OutputService(pool, max_output_bytes=settings.max_output_bytes), StepService(pool)
+        artifacts = await stack.enter_async_context(_artifacts(settings, pool, bus, stored := Wake()))
         registry = RegistryService(
             pool,
             offline_after=settings.agent_offline_after,
@@ -162,8 +181,27 @@ async def open_orchestrator(
             giver=giver,
             send=new.send,
         )
-        jobs = await _jobs(settings, pool, service, tasks, leases, new.giving, output, registry, policy, giver, signer)
+        jobs = await _jobs(
+            settings,
+            pool,
+            service,
+            tasks,
+            leases,
+            new.giving,
+            output,
+            steps,
+            artifacts.service,
+            registry,
+            policy,
+            giver,
+            signer,
+        )
         approvals = ApprovalService(pool, service.work_of, asked_terms, policy.rule, giver)
+        open_runs = OpenRuns()
+        runs = RunService(
+            pool, service, approvals, open_runs, routes=settings.routes, outdated=partial(outdated, services)
+        )
+        metrics = await stack.enter_async_context(open_metrics(settings, pool, SystemClock()))
         await stack.enter_async_context(jobs.results)
         probes = ProbeService(pool, uuid4())
         await _connect(service)
@@ -173,9 +211,10 @@ async def open_orchestrator(
         await audit.started(settings, policy.policy.id, () if signer is None else signer.key_ids[0])
         async with pool.acquire() as db:
             hub.start_at(await events.head(db))
+        files = BringFiles(artifacts.service, bus, SystemClock())
         handlers: list[Handler] = [
             ConsumeResults(leases, probes, letters, bus),
-            ConsumeProgress(output, leases, bus),
+            ConsumeProgress(output, leases, bus, steps=steps, artifacts=artifacts.service, files=files),
             ConsumeHeartbeats(registry, leases, bus, signer, send=new.send, credits=credits),
         ]
         senders = senders_of(settings.broker_identities, None if broker else shared.broker_url, registry.known)
@@ -184,6 +223,7 @@ async def open_orchestrator(
             for handler in handlers
         ]
         probe = SendProbe(probes, bus, every=settings.probe, consumers=consumers)
+        listeners = [jobs.desk, open_runs, *(() if metrics is None else (metrics,))]
         duties: list[tuple[str, Duty, Wake, timedelta]] = [
             ("give_work", InTurn(new.give, SendOrders(pool, bus)), giver, SECOND),
             ("reap_leases", ReapLeases(leases, bus, giver, SystemClock(), grace=settings.lease), Wake(), SECOND),
@@ -193,10 +233,15 @@ async def open_orchestrator(
             ("expire_tasks", ExpireTasks(tasks, giver), Wake(), SECOND),
             ("free_keys", FreeKeys(KeyService(pool), giver), Wake(), SECOND),
             ("watch_agents", WatchAgents(registry, leases, bus), Wake(), SECOND),
-            ("follow_events", FollowEvents(pool, hub, news, listener=jobs.desk), news, SECOND),
+            ("follow_events", FollowEvents(pool, hub, news, listeners=listeners), news, SECOND),
+            ("advance_runs", AdvanceRuns(runs, open_runs, bus, SystemClock()), open_runs.bell, SECOND),
+            ("assemble_artifacts", artifacts.assembling, artifacts.wake, SECOND),
+            ("bring_files", files, stored, SECOND),
         ]
         if signer is not None:
             duties.append(("read_keys", ReadKeys(signer, audit), Wake(), 2 * SECOND))
+        if metrics is not None:
+            duties.append(("report_metrics", metrics, metrics.bell, SECOND))
         if checkpoints is not None:
             duties.append(("write_checkpoints", checkpoints, Wake(), settings.audit_checkpoint))
         door = await stack.enter_async_context(keep_door(settings, pool, health))
@@ -220,6 +265,9 @@ async def open_orchestrator(
             TaskControl(tasks, policy, giver),
             fleet,
             FanOutService(pool, service, registry),
+            runs,
+            artifacts,
+            RepairService(pool, runs, artifacts.service, services, check=partial(service.task_of, is_repair=True)),
             letters,
             jobs,
             OpsService(pool),
@@ -227,7 +275,7 @@ async def open_orchestrator(
             checks(pool, bus, probe, health, signer),
             policy,
             approvals,
-            door.keeper,
+            LinkKeeper(door.keeper, artifacts.links),
             build_identities(settings, pool, trusted_keys=tuple if signer is None else signer.public_keys),
             audit,
             frozenset({*settings.agent_types, HTTP_POOL}),
@@ -277,6 +325,8 @@ async def _jobs(
     leases: LeaseService,
     giving: Giving,
     output: OutputService,
+    steps: StepService,
+    artifacts: ArtifactService,
     registry: RegistryService,
     policy: PolicyService,
     giver: Wake,
@@ -292,6 +342,8 @@ async def _jobs(
         tasks=tasks,
         leases=leases,
         output=output,
+        steps=steps,
+        artifacts=artifacts,
         workers=Workers(pool, registry),
         giver=giver,
         routes=settings.routes,
@@ -299,6 +351,28 @@ async def _jobs(
         max_lease=settings.queue_max_lease,
         max_output_bytes=settings.max_output_bytes,
         signer=signer,
+    )
+
+
+def _artifacts(
+    settings: OrchestratorSettings, pool: Pool, broker: Broker, stored: Wake
+) -> AbstractAsyncContextManager[Artifacts]:
+    """Put artifacts together; `stored` is rung when some are."""
+
+    async def tell_of(answers: Sequence[tuple[UUID, ArtifactsStored]]) -> None:
+        stored.ring()
+        await tell(broker, answers)
+
+    return open_artifacts(
+        pool,
+        settings.artifacts_dir,
+        SystemClock(),
+        limits=Limits(
+            one=settings.max_artifact_bytes, run=settings.max_run_artifact_bytes, all=settings.max_artifacts_bytes
+        ),
+        links_last=settings.artifact_link,
+        tell=tell_of,
+        keep=settings.artifact_keep,
     )
 
 

@@ -56,6 +56,7 @@ def voted(approval: Approval, vote: Vote) -> NewEvent:
         by=vote.name,
         vote="yes" if vote.yes else "no",
         comment=vote.comment,
+        **({} if vote.until is None else {"until": vote.until.isoformat()}),
         token_id=str(vote.token_id),
         token_created_by=vote.token_created_by,
         token_age_seconds=vote.token_age_seconds,

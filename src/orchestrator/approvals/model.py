@@ -82,7 +82,7 @@ class Vote:
     """What one person said; a person says one thing.
 
     `token_created_by` made the token that it was sent with; `token_age` is how long its owner alone had had that. Votes
-    of earlier versions have neither.
+    of earlier versions have neither. `until` is when a yes ends to hold, if that was said.
     """
 
     principal_id: UUID
@@ -93,6 +93,7 @@ class Vote:
     token_id: UUID | None = None
     token_created_by: str | None = None
     token_age: timedelta | None = None
+    until: datetime | None = None
 
     @property
     def token_age_seconds(self) -> float | None:

@@ -68,13 +68,14 @@ OVERDUE = """
 """
 
 ADD_VOTE = """
-    INSERT INTO approval_vote (approval_id, principal_id, name, yes, comment, token_id, token_created_by, token_age)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, now() - $8::timestamptz)
- RETURNING principal_id, name, yes, comment, at, token_id, token_created_by, token_age
+    INSERT INTO approval_vote
+           (approval_id, principal_id, name, yes, comment, token_id, token_created_by, token_age, until)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, now() - $8::timestamptz, $9)
+ RETURNING principal_id, name, yes, comment, at, token_id, token_created_by, token_age, until
 """
 
 VOTES = """
-    SELECT principal_id, name, yes, comment, at, token_id, token_created_by, token_age
+    SELECT principal_id, name, yes, comment, at, token_id, token_created_by, token_age, until
       FROM approval_vote
      WHERE approval_id = $1
      ORDER BY at, principal_id
@@ -84,10 +85,14 @@ ADD_COMMENT = "INSERT INTO approval_comment (approval_id, principal_id, name, te
 
 COMMENTS = "SELECT name, text, at FROM approval_comment WHERE approval_id = $1 ORDER BY id"
 
+# It holds no longer than each yes.
 DECIDE = """
     UPDATE approval
        SET state = $2, decided_at = now(), reason = $3,
-           valid_until = CASE WHEN $2 = 'approved' THEN now() + valid_for END
+           valid_until = CASE WHEN $2 = 'approved' THEN least(
+               now() + valid_for,
+               (SELECT min(until) FROM approval_vote AS vote
+                 WHERE vote.approval_id = approval.approval_id AND vote.yes)) END
      WHERE approval_id = ANY($1::uuid[]) AND state = 'waiting'
 """
 
@@ -166,11 +171,13 @@ async def lock_overdue(db: Connection, approval_ids: Collection[UUID]) -> list[A
     return [Approval.from_row(row) for row in await db.fetch(LOCK_OVERDUE, list(approval_ids))]
 
 
-async def add_vote(db: Connection, approval_id: UUID, by: Caller, *, yes: bool, comment: str) -> Vote:
-    """Store what a person said, and with which token; the approval is locked."""
+async def add_vote(
+    db: Connection, approval_id: UUID, by: Caller, *, yes: bool, comment: str, until: datetime | None
+) -> Vote:
+    """Store what a person said, with which token, and until when it holds; the approval is locked."""
     assert by.token is not None, "a vote without a token does not count"
     token = (by.token_id, by.token.created_by, by.token.claimed_at)
-    row = await db.fetchrow(ADD_VOTE, approval_id, by.principal_id, by.name, yes, comment, *token)
+    row = await db.fetchrow(ADD_VOTE, approval_id, by.principal_id, by.name, yes, comment, *token, until)
     assert row is not None
     return Vote(**row)
 

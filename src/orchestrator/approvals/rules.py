@@ -101,7 +101,7 @@ def check_token(approval: Approval, by: Caller) -> None:
     if approval.requested_by in token.makers:
         raise Forbidden(
             f"{approval.requested_by!r}, who asks for this, made this token of {by.name!r}, or one it comes from: "
-            "use a token that another administrator made."
+            "use a token that another administrator made, or have somebody ask for this who makes no tokens."
         )
     if by.name in approval.known_to:
         raise Forbidden(

@@ -5,6 +5,7 @@ Every one that touches a task follows the order of locks of `keys.admission`: ke
 
 import logging
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Unpack
 from uuid import UUID, uuid4
 
@@ -122,12 +123,15 @@ class ApprovalService:
         async with self._pool.acquire() as db:
             return await queries.newest(db, wanted, limit=limit)
 
-    async def approve(self, approval_id: UUID, *, by: Caller, comment: str = "") -> Discussed:
+    async def approve(
+        self, approval_id: UUID, *, by: Caller, comment: str = "", until: datetime | None = None
+    ) -> Discussed:
         """Say yes; with the last yes that is needed the work may run.
 
-        The same person again changes nothing. Raises `ApprovalNotFound`, `Forbidden` and `ApprovalNotPossible`.
+        `until`: when this yes ends to hold, if that is before what the rule allows. The same person again changes
+        nothing. Raises `ApprovalNotFound`, `Forbidden` and `ApprovalNotPossible`.
         """
-        return await self._answer(approval_id, by=by, yes=True, comment=comment)
+        return await self._answer(approval_id, by=by, yes=True, comment=comment, until=until)
 
     async def reject(self, approval_id: UUID, *, by: Caller, reason: str) -> Discussed:
         """Say no, which decides it: the task that waits is cancelled. Raises what `approve` raises."""
@@ -145,7 +149,9 @@ class ApprovalService:
             await events.append(db, told.told(Kind.APPROVAL_COMMENTED, approval, by=by.name, text=text))
         return answer
 
-    async def _answer(self, approval_id: UUID, *, by: Caller, yes: bool, comment: str) -> Discussed:
+    async def _answer(
+        self, approval_id: UUID, *, by: Caller, yes: bool, comment: str, until: datetime | None = None
+    ) -> Discussed:
         async with transaction(self._pool) as db:
             seen = await queries.find(db, approval_id)
             if seen is None:
@@ -156,7 +162,7 @@ class ApprovalService:
             verdict = judge_vote(approval, votes, by, yes=yes, now=await queries.now(db))
             if isinstance(verdict, Repeats):
                 return await _discussed(db, approval_id)
-            vote = await queries.add_vote(db, approval_id, by, yes=yes, comment=comment)
+            vote = await queries.add_vote(db, approval_id, by, yes=yes, comment=comment, until=until)
             happened = [
                 told.voted(approval, vote),
                 *await self._decide(db, approval, task, verdict.state, by=by, comment=comment),

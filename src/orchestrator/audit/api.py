@@ -4,9 +4,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Query, Request
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
 
-from common.json_rules import SafeText
+from common.json_rules import check_text
 from common.moment import Moment
 from common.rest.audit import AuditEvent, AuditPage, AuditResult
 from common.rest.events import Event
@@ -27,7 +27,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 MAX_SEQ = 2**62
 
-Name = Annotated[SafeText, StringConstraints(max_length=200)]
+Name = Annotated[str, StringConstraints(max_length=200), AfterValidator(check_text)]
 
 
 router = Router(prefix="/api/v1", tags=["audit"], dependencies=[requires(Permission.AUDIT)], responses=PROBLEMS)

@@ -17,6 +17,7 @@ class Kind(StrEnum):
     TASK_CLAIMED = "task.claimed"
     TASK_PROGRESS = "task.progress"
     TASK_OUTPUT = "task.output"
+    TASK_STEP = "task.step"
     TASK_COMPLETED = "task.completed"
     TASK_FAILED = "task.failed"
     TASK_CANCELLED = "task.cancelled"
@@ -50,6 +51,16 @@ class Kind(StrEnum):
     DEAD_LETTER_NOTED = "dead_letter.noted"
     DEAD_LETTER_REPLAYED = "dead_letter.replayed"
     DEAD_LETTER_DISCARDED = "dead_letter.discarded"
+    RUN_STARTED = "run.started"
+    RUN_STATUS = "run.status"
+    RUN_STEP = "run.step"
+    RUN_RETRIED = "run.retried"
+    RUN_CANCELLED = "run.cancelled"
+    RUN_ABANDONED = "run.abandoned"
+    ARTIFACT_STORED = "artifact.stored"
+    ARTIFACT_MISSING = "artifact.missing"
+    ARTIFACT_UPLOADED = "artifact.uploaded"
+    ARTIFACT_REMOVED = "artifact.removed"
 
 
 @dataclass(frozen=True, slots=True)

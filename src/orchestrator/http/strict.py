@@ -1,7 +1,8 @@
 """Refuse unknown or repeated parameters and ambiguous bodies.
 
-Every parameter must be one that the route knows, and be there once unless the route takes several. Every body must be
-JSON, in one encoding, with no name twice in an object. This holds for all routes, WebSockets included.
+Every parameter must be one that the route knows, be there once unless the route takes several, and be a text that the
+ledger can hold. Every body must be JSON, in one encoding, with no name twice in an object. This holds for all routes,
+WebSockets included.
 """
 
 import re
@@ -19,6 +20,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.errors import Invalid, InvalidField
+from common.json_rules import check_text
 from common.json_text import NotJson, read_json
 from orchestrator.http.errors import ERROR_CONTENT, UnsupportedContent
 
@@ -158,11 +160,15 @@ async def nothing_is_dropped(connection: HTTPConnection) -> None:
 def _check_query(scope: Scope) -> None:
     known = _parameters(scope["route"].dependant)
     seen: set[str] = set()
-    for name, _ in QueryParams(scope["query_string"]).multi_items():
+    for name, value in QueryParams(scope["query_string"]).multi_items():
         if name not in known and name not in OF_THE_DOOR[scope["type"]]:
             raise InvalidField(f"query.{name[:LONGEST_SHOWN]}", f"is not known here; {_allowed(known)}")
         if name in seen and not _takes_several(known.get(name)):
             raise InvalidField(f"query.{name}", "must be there once")
+        try:
+            check_text(value)
+        except ValueError as problem:
+            raise InvalidField(f"query.{name}", str(problem)) from None
         seen.add(name)
 
 

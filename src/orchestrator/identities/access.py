@@ -77,13 +77,16 @@ def caller_of(scope: Scope) -> Caller:
 
 
 def door_documented(document: dict[str, Any]) -> dict[str, Any]:
-    """Add to an OpenAPI document what the door asks for and answers, for every operation that it guards."""
+    """Add to an OpenAPI document what the door asks for and answers, for every operation that it guards.
+
+    An operation that says itself which `security` it has keeps that.
+    """
     document["components"]["securitySchemes"] = {SCHEME: BEARER}
     for path, operations in document["paths"].items():
         if path in PUBLIC:
             continue
         for operation in operations.values():
-            operation["security"] = [{SCHEME: []}]
+            operation.setdefault("security", [{SCHEME: []}])
             for status, description in REFUSALS.items():
                 operation["responses"].setdefault(status, {"description": description, "content": ERROR_CONTENT})
     return document

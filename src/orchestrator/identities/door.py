@@ -127,7 +127,7 @@ class Door:
         state["caller"] = caller
         state[IS_SMALL] = caller.permissions.isdisjoint(_HANDS_IN)
         connection: Connection | None = state.get(CONNECTION)
-        if connection is not None:
+        if connection is not None and caller.is_known:
             connection.recognise()
         state["asked_by"] = {"caller": caller.name, "token_id": caller.token_id}
         if scope["type"] == "websocket" and keeper.sessions is not None:

@@ -60,6 +60,11 @@ class Caller:
     agent_id: UUID | None = None
     token: Provenance | None = None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a token says who it is, or nobody is asked for one."""
+        return self.token_id is not None or self is ANYBODY
+
     def may(self, permission: Permission) -> bool:
         return permission in self.permissions
 

@@ -1,10 +1,12 @@
 """Jobs, grants and orders as the queue API answers them."""
 
+from collections.abc import Sequence
+
 from common.messages import GrantedTask
-from common.orders import Drain, Leave, Pause
+from common.orders import ArtifactsStored, Drain, FilePiece, Leave, Pause
 from common.rest import jobs as rest
-from common.rest.workers import WorkerOrder
-from orchestrator.jobs.model import Job, Taken
+from common.rest.workers import CancelledJob, UnsettledJob, WorkerOrder, WorkerOrders
+from orchestrator.jobs.model import Job, Taken, Told
 from orchestrator.jobs.rules import AFFINITY_KEY, STATUS_OF
 
 
@@ -50,6 +52,32 @@ def _grant(grant: GrantedTask) -> rest.JobGrant:
         effect=grant.effect,
         approval_id=grant.approval_id,
         confinement=grant.confinement,
+    )
+
+
+def artifact(name: str, told: ArtifactsStored | None) -> rest.ArtifactAnswer:
+    """Return what has become of a file of which a piece came."""
+    if told is None:
+        return rest.ArtifactAnswer(stored=False)
+    return rest.ArtifactAnswer(stored=name not in told.refused and name in told.names, refused=told.refused.get(name))
+
+
+def file(piece: FilePiece | None) -> rest.FileAnswer:
+    """Return a piece of a file, or what is wrong with the file; None: it is on its way."""
+    if piece is None:
+        return rest.FileAnswer(pending=True)
+    return rest.FileAnswer(
+        offset=piece.offset, size=piece.size, sha256=piece.sha256, data=piece.data, problem=piece.problem
+    )
+
+
+def orders(told: Told, *, keys: Sequence[str]) -> WorkerOrders:
+    """Return all that a worker is told which has reported itself."""
+    return WorkerOrders(
+        orders=[] if told.order is None else [order(told.order)],
+        cancelled=[CancelledJob(job_id=task_id, attempt=number) for task_id, number in told.cancelled],
+        settle=[UnsettledJob(job_id=task_id, attempt=number) for task_id, number in told.unsettled],
+        keys=list(keys),
     )
 
 

@@ -7,16 +7,21 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from fastapi import Depends, Path, Query, Request, Response
+from pydantic import AfterValidator
 
-from common.json_rules import Line
-from common.messages import OutputChunk, Resources, ResultStatus, StatusUpdate
+from common.json_rules import check_line
+from common.messages import ArtifactPiece, OutputChunk, Resources, ResultStatus, StatusUpdate, StepReport
 from common.rest.jobs import (
     LONGEST_NAME,
+    ArtifactAnswer,
+    ArtifactRequest,
     ClaimAnswer,
     ClaimRequest,
     CompleteRequest,
     EndRequest,
     FailRequest,
+    FileAnswer,
+    FileRequest,
     HeartbeatAnswer,
     HeartbeatRequest,
     Job,
@@ -25,8 +30,10 @@ from common.rest.jobs import (
     JobStatus,
     OutputRequest,
     ProgressRequest,
+    StepsAnswer,
+    StepsRequest,
 )
-from common.rest.workers import CancelledJob, WorkerOrders, WorkerReport
+from common.rest.workers import WorkerOrders, WorkerReport
 from common.work import AnyWorkType
 from orchestrator.http.context import trace_of
 from orchestrator.http.errors import ERROR_CONTENT
@@ -61,7 +68,7 @@ async def get_jobs(request: Request) -> JobService:
 
 
 Jobs = Annotated[JobService, Depends(get_jobs)]
-WorkerName = Annotated[Line, Path(min_length=1, max_length=LONGEST_NAME)]
+WorkerName = Annotated[str, Path(min_length=1, max_length=LONGEST_NAME), AfterValidator(check_line)]
 
 
 @router.post(
@@ -181,6 +188,35 @@ async def send_output(job_id: UUID, piece: OutputRequest, jobs: Jobs, caller: Ma
     return {"stored": True}
 
 
+@router.post("/jobs/{job_id}/steps", summary="Say how its inner steps stand", responses={**NOT_FOUND, **LOST})
+async def report_steps(job_id: UUID, said: StepsRequest, jobs: Jobs, caller: MayWork) -> StepsAnswer:
+    """Say where inner steps of a job stand, also when its lease is over; what is known already changes nothing."""
+    reports = [StepReport(**dict(step)) for step in said.steps]
+    stored = await jobs.report_steps(job_id, _own(caller, said.worker_id), reports, attempt=said.attempt)
+    return StepsAnswer(through=None if stored is None else stored.through)
+
+
+@router.post("/jobs/{job_id}/artifacts", summary="Keep a file", responses={**NOT_FOUND, **LOST})
+async def keep_artifact(job_id: UUID, piece: ArtifactRequest, jobs: Jobs, caller: MayWork) -> ArtifactAnswer:
+    """Store a piece of a file that the job keeps, also when its lease is over; one that is there is no error.
+
+    The file is stored when all its pieces have come and have the digest that they name.
+    """
+    kept = ArtifactPiece(
+        name=piece.name, type=piece.type, sha256=piece.sha256, size=piece.size, offset=piece.offset, data=piece.data
+    )
+    stored = await jobs.keep(job_id, _own(caller, piece.worker_id), kept, attempt=piece.attempt)
+    return answers.artifact(piece.name, stored)
+
+
+@router.post("/jobs/{job_id}/files", summary="Get a file", responses={**NOT_FOUND, **LOST})
+async def fetch_file(job_id: UUID, wanted: FileRequest, jobs: Jobs, caller: MayWork) -> FileAnswer:
+    """Return a piece of a file that the job brings with it, of at most 131072 bytes."""
+    worker = _own(caller, wanted.worker_id)
+    piece = await jobs.fetch(job_id, worker, wanted.path, offset=wanted.offset, attempt=wanted.attempt)
+    return answers.file(piece)
+
+
 @router.post("/jobs/{job_id}/complete", summary="End a job well", responses={**NOT_FOUND, **LOST})
 async def complete_job(job_id: UUID, end: CompleteRequest, jobs: Jobs, caller: MayWork) -> Job:
     """Say that a job is done. The same again is answered as before, and changes nothing."""
@@ -241,9 +277,5 @@ async def heartbeat_worker(worker_id: WorkerName, said: WorkerReport, jobs: Jobs
         boot_id=said.boot_id,
         schemas=said.schemas,
     )
-    order, cancelled = await jobs.report(worker, update)
-    return WorkerOrders(
-        orders=[] if order is None else [answers.order(order)],
-        cancelled=[CancelledJob(job_id=task_id, attempt=n) for task_id, n in cancelled],
-        keys=list(jobs.news_of_keys(said.trusted_keys)),
-    )
+    told = await jobs.report(worker, update)
+    return answers.orders(told, keys=jobs.news_of_keys(said.trusted_keys))

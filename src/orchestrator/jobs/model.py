@@ -1,6 +1,6 @@
 """A job, and what workers ask of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from common.messages import GrantedTask, ResultStatus, Stream
+from common.orders import Drain, Leave, Pause
 from orchestrator.tasks.model import Task
 
 
@@ -78,6 +79,17 @@ class OwnAttempt:
     agent_id: UUID
     outcome: str | None
     stop_reported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a worker that reports itself is told: what people ordered, and as (task, attempt) what it must stop, and of
+    what it must say how it ended.
+    """
+
+    order: Pause | Drain | Leave | None
+    cancelled: Sequence[tuple[UUID, int]]
+    unsettled: Sequence[tuple[UUID, int]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from common.policy.model import Work
 from common.rest.jobs import JobStatus
 from orchestrator.identities.model import Caller
 from orchestrator.jobs.model import Worker
-from orchestrator.policy.service import RuleWork
+from orchestrator.policy.service import RuleWork, check_planned
 from orchestrator.tasks.dispatch import check_parameters
 from orchestrator.tasks.model import NORMAL_PRIORITY, NewTask
 
@@ -66,12 +66,14 @@ def new_job(
 
     Raises `InvalidField` for a payload that its work type does not allow, and what `rule` raises.
     """
-    try:
-        check_parameters(work_type, payload)
-    except InvalidField as error:
-        raise InvalidField(error.field.replace("parameters", "payload", 1), error.problem) from None
     agent_type = routes.get(work_type, HTTP_POOL)
     hints = {} if affinity_key is None else {AFFINITY_KEY: affinity_key}
+    try:
+        check_planned(work_type, is_repair=False)
+        check_parameters(work_type, payload)
+        ruling = rule(Work(work_type, agent_type, payload, hints))
+    except InvalidField as error:
+        raise InvalidField(_field_of_job(error.field), error.problem) from None
     return NewTask(
         task_id=task_id,
         request_id=request_id,
@@ -83,7 +85,12 @@ def new_job(
         priority=message_priority(precedence),
         idempotent=False,
         max_attempts=max_attempts,
-        ruling=rule(Work(work_type, agent_type, payload, hints)),
+        ruling=ruling,
         precedence=precedence,
         requested_by=requested_by,
     )
+
+
+def _field_of_job(field: str) -> str:
+    """Return what a job calls a field of a task."""
+    return "type" if field == "work_type" else field.replace("parameters", "payload", 1)

@@ -1,5 +1,6 @@
 """The use cases of the queue API: create jobs, look at them, take them, and say what became of them."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -11,16 +12,27 @@ from common.errors import ErrorCode, InvalidField
 from common.ids import new_request_id
 from common.lifecycle import Status
 from common.loop import Wake
-from common.messages import Lease, OutputChunk, ResultStatus, StatusUpdate, WorkResult, WorkStatus
-from common.orders import Drain, Leave, Pause
+from common.messages import (
+    ArtifactPiece,
+    Lease,
+    OutputChunk,
+    ResultStatus,
+    StatusUpdate,
+    StepReport,
+    WantFile,
+    WorkResult,
+    WorkStatus,
+)
+from common.orders import ArtifactsStored, FilePiece, StepsStored
 from common.rest.jobs import JobStatus
+from orchestrator.artifacts.service import ArtifactService
 from orchestrator.database.pages import Listing
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.identities.model import Caller
 from orchestrator.jobs import queries
 from orchestrator.jobs.desk import Desk
 from orchestrator.jobs.errors import JobNotFound, NotTheOwner
-from orchestrator.jobs.model import Ending, Job, OwnAttempt, Taken, Wanted, Worker
+from orchestrator.jobs.model import Ending, Job, OwnAttempt, Taken, Told, Wanted, Worker
 from orchestrator.jobs.rules import new_job, statuses_of
 from orchestrator.jobs.workers import Workers
 from orchestrator.leases import queries as leases
@@ -30,6 +42,7 @@ from orchestrator.leases.service import LeaseService
 from orchestrator.output.service import OutputService
 from orchestrator.policy.service import RuleWork
 from orchestrator.signing.signer import Signer
+from orchestrator.steps.service import StepService
 from orchestrator.tasks import queries as tasks
 from orchestrator.tasks.model import Identity, NewTask, Task, TaskFilter
 from orchestrator.tasks.service import TaskHasEnded, TaskService
@@ -37,6 +50,8 @@ from orchestrator.tasks.service import TaskHasEnded, TaskService
 log = logging.getLogger(__name__)
 
 RESULTS_AT_ONCE = 500
+# A file is put together soon after its last piece came. A worker that is not told of it then sends the file again.
+SETTLING = [timedelta(milliseconds=pause) for pause in (20, 50, 100, 200, 400)]
 
 
 class JobService:
@@ -51,6 +66,8 @@ class JobService:
         tasks: TaskService,
         leases: LeaseService,
         output: OutputService,
+        steps: StepService,
+        artifacts: ArtifactService,
         workers: Workers,
         giver: Wake,
         routes: Mapping[str, str],
@@ -64,6 +81,8 @@ class JobService:
         self._tasks = tasks
         self._leases = leases
         self._output = output
+        self._steps = steps
+        self._artifacts = artifacts
         self._workers = workers
         self._giver = giver
         self._routes = routes
@@ -190,6 +209,44 @@ class JobService:
         _, own = await self._own(job_id, worker, attempt)
         await self._output.store([_status(own, chunks=[chunk])])
 
+    async def report_steps(
+        self, job_id: UUID, worker: Worker, reports: Sequence[StepReport], *, attempt: int | None
+    ) -> StepsStored | None:
+        """Store where inner steps stand, also of an attempt that is over; return what the worker may forget."""
+        _, own = await self._own(job_id, worker, attempt)
+        answers = await self._steps.store([_status(own, steps=reports)])
+        return answers[0][1] if answers else None
+
+    async def keep(
+        self, job_id: UUID, worker: Worker, piece: ArtifactPiece, *, attempt: int | None
+    ) -> ArtifactsStored | None:
+        """Store a piece of a file that the job keeps; return what became of the file, None while that is not known."""
+        _, own = await self._own(job_id, worker, attempt)
+        answers = await self._artifacts.store([_status(own, pieces=[piece])])
+        if answers:
+            return answers[0][1]
+        is_last = piece.offset + len(piece.raw) == piece.size
+        return await self._settled(own, piece.name) if is_last else None
+
+    async def _settled(self, own: OwnAttempt, name: str) -> ArtifactsStored | None:
+        """Return what became of a file of which all has come, for a moment's wait: nobody tells the worker later."""
+        for pause in SETTLING:
+            await asyncio.sleep(pause.total_seconds())
+            found = await self._artifacts.settled(own.task_id, own.number, own.agent_id)
+            if name in found.names or name in found.refused:
+                return found
+        return None
+
+    async def fetch(
+        self, job_id: UUID, worker: Worker, path: str, *, offset: int, attempt: int | None
+    ) -> FilePiece | None:
+        """Return a piece of a file that the job brings with it; None while the file is on its way."""
+        _, own = await self._own(job_id, worker, attempt)
+        want = WantFile(
+            want_id=uuid4(), agent_id=own.agent_id, task_id=job_id, attempt=own.number, path=path, offset=offset
+        )
+        return await self._artifacts.piece(want)
+
     async def end(self, job_id: UUID, worker: Worker, ending: Ending, *, attempt: int | None) -> Job:
         """Store how an attempt ended; the same again by its owner is answered as before."""
         task, own = await self._own(job_id, worker, attempt)
@@ -208,9 +265,7 @@ class JobService:
         """Return the pool of a worker that reports itself; see `Workers.pool_of`."""
         return await self._workers.pool_of(worker, said, labels)
 
-    async def report(
-        self, worker: Worker, update: StatusUpdate
-    ) -> tuple[Pause | Drain | Leave | None, Sequence[tuple[UUID, int]]]:
+    async def report(self, worker: Worker, update: StatusUpdate) -> Told:
         """Take in what a worker says of itself; see `Workers.report`."""
         return await self._workers.report(worker, update)
 
@@ -274,13 +329,22 @@ def _not_running(task: Task, own: OwnAttempt) -> str:
     return f"Attempt {own.number} does not run any longer: {own.outcome or task.status}."
 
 
-def _status(own: OwnAttempt, *, progress: str = "", chunks: Sequence[OutputChunk] = ()) -> WorkStatus:
+def _status(
+    own: OwnAttempt,
+    *,
+    progress: str = "",
+    chunks: Sequence[OutputChunk] = (),
+    steps: Sequence[StepReport] = (),
+    pieces: Sequence[ArtifactPiece] = (),
+) -> WorkStatus:
     return WorkStatus(
         task_id=own.task_id,
         agent_id=own.agent_id,
         attempt=own.number,
         progress=progress,
         chunks=list(chunks),
+        steps=list(steps),
+        pieces=list(pieces),
     )
 
 

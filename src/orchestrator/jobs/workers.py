@@ -1,24 +1,25 @@
 """Workers that speak HTTP, as agents of the registry."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from common.compose import COMPOSE_REPAIR
 from common.messages import StatusUpdate
-from common.orders import Drain, Leave, Pause
 from orchestrator.database.pool import Pool, transaction
 from orchestrator.events import queries as events
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.identities.model import Forbidden
 from orchestrator.jobs import queries
-from orchestrator.jobs.model import Wanted, Worker
+from orchestrator.jobs.model import Told, Wanted, Worker
 from orchestrator.jobs.rules import HTTP_POOL
 from orchestrator.registry import queries as registry
 from orchestrator.registry.model import Known
 from orchestrator.registry.rules import believed_labels, contradiction, standing_order
 from orchestrator.registry.service import RegistryService
+from orchestrator.runs.service import unsettled_on
 
 # A worker that claims again and again is written down so often, which is enough not to count as silent.
 EVERY_SECONDS = 5.0
@@ -78,17 +79,18 @@ class Workers:
             standing = (await registry.standings(db, [worker.agent_id])).get(worker.agent_id)
             return await queries.now(db) if standing is None else standing.started_at
 
-    async def report(
-        self, worker: Worker, update: StatusUpdate
-    ) -> tuple[Pause | Drain | Leave | None, Sequence[tuple[UUID, int]]]:
-        """Take in a worker's own report; return what people ordered, and (task, attempt) that it must stop."""
+    async def report(self, worker: Worker, update: StatusUpdate) -> Told:
+        """Take in a worker's own report; return what it is told."""
         refused = (await self._registry.record([update])).refused
         async with self._pool.acquire() as db:
             await queries.name(db, worker)
             now = await queries.now(db)
             standing = (await registry.standings(db, [worker.agent_id])).get(worker.agent_id)
             cancelled = await queries.cancelled(db, worker.agent_id, update.current_tasks)
+            owns_ends = COMPOSE_REPAIR in update.work_types
+            links = await unsettled_on(db, worker.agent_id) if owns_ends else []
+        unsettled = [(link.task_id, link.attempt) for link in links if link.task_id is not None]
         order = refused.get(worker.agent_id)
         if order is not None and order.boot_id == update.boot_id:
-            return order, cancelled
-        return None if standing is None else standing_order(standing, now=now), cancelled
+            return Told(order, cancelled, unsettled)
+        return Told(None if standing is None else standing_order(standing, now=now), cancelled, unsettled)

@@ -53,7 +53,9 @@ async def limit(db: Connection, limits: Mapping[str, Limit]) -> None:
 
 
 async def is_stopping(db: Connection, task_ids: Collection[UUID]) -> None:
-    """Keep the keys of locked tasks that run; call it just before they are cancelled."""
+    """Keep the keys of locked tasks that run, and the runs that they are steps of; call it just before they are
+    cancelled.
+    """
     if task_ids:
         await queries.is_stopping(db, task_ids)
 

@@ -142,7 +142,9 @@ IS_STOPPING = """
     INSERT INTO stopping (task_id, attempt, agent_id, ordering_key, concurrency_key, until)
     SELECT task_id, attempt, agent_id, ordering_key, concurrency_key, lease_expires_at
       FROM task
-     WHERE task_id = ANY($1::uuid[]) AND status = 'running' AND coalesce(ordering_key, concurrency_key) IS NOT NULL
+     WHERE task_id = ANY($1::uuid[]) AND status = 'running'
+       AND (coalesce(ordering_key, concurrency_key) IS NOT NULL
+            OR EXISTS (SELECT FROM run_step WHERE run_step.task_id = task.task_id))
 """
 
 STOPPED = """
@@ -204,7 +206,9 @@ async def admit_within_limits(db: Connection, concurrency: Collection[str]) -> N
 
 
 async def is_stopping(db: Connection, task_ids: Collection[UUID]) -> None:
-    """Note those of the tasks that run and have keys: they are about to be cancelled, and stop only after that."""
+    """Note those of the tasks that run, and have keys or are steps of runs: they are about to be cancelled, and stop
+    only after that.
+    """
     await db.execute(IS_STOPPING, list(task_ids))
 
 

@@ -54,11 +54,11 @@ class FollowEvents:
     While nobody wants to know of any they are not even read: the news say how far the hub may go without.
     """
 
-    def __init__(self, pool: Pool, hub: Hub, news: News, *, listener: Listener | None = None) -> None:
+    def __init__(self, pool: Pool, hub: Hub, news: News, *, listeners: Sequence[Listener] = ()) -> None:
         self._pool = pool
         self._hub = hub
         self._news = news
-        self._listener = listener
+        self._listeners = tuple(listeners)
 
     async def run_once(self) -> int:
         newest = self._news.take()
@@ -81,8 +81,8 @@ class FollowEvents:
         return len(page.rows) if page.has_more else 0
 
     async def _hand_on(self, events: Sequence[Event]) -> None:
-        if self._listener is not None:
-            self._listener.heard(events)
+        for listener in self._listeners:
+            listener.heard(events)
         if self._hub.has_readers:
             await self._hub.publish(events)
         else:
@@ -90,7 +90,7 @@ class FollowEvents:
 
     @property
     def _is_wanted(self) -> bool:
-        return self._hub.has_readers or (self._listener is not None and self._listener.listens)
+        return self._hub.has_readers or any(listener.listens for listener in self._listeners)
 
 
 async def listen_for_events(database: Database, news: News, *, well: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from common.broker.base import Delivery
 from common.broker.rabbitmq_user import user_of, user_of_agent
 from common.errors import StartupRefused
-from common.messages import Probe, Renew, StatusUpdate, WorkResult, WorkStatus
+from common.messages import Probe, Renew, StatusUpdate, WantFile, WorkResult, WorkStatus
 from common.protocol import ORCHESTRATOR, MessageEnvelope, WorkResults
 from common.unreadable import Unreadable
 from orchestrator.dead_letters.rules import FORGED, REPLAYED_BY
@@ -154,7 +154,7 @@ def _problem_of_own(envelope: MessageEnvelope, payload: BaseModel, speaker: str)
 
 def _problem_of_agents(sender: str, envelope: MessageEnvelope, payload: BaseModel, speaker: str) -> str | None:
     match payload:
-        case Renew() | StatusUpdate() | Unreadable() | WorkResult() | WorkStatus():
+        case Renew() | StatusUpdate() | Unreadable() | WantFile() | WorkResult() | WorkStatus():
             agent = str(payload.agent_id)
         case WorkResults():
             agent = str(payload.agent_id)

@@ -8,7 +8,7 @@ from uuid import UUID
 from common.broker import topology
 from common.broker.base import Broker, BrokerUnavailable, Outgoing, Unroutable
 from common.messages import Lease, Renewed, Stored, WorkResult
-from common.orders import Control, Heard, Leave, TrustKeys
+from common.orders import ArtifactsStored, Control, FilePiece, Heard, Leave, Settle, StepsStored, TrustKeys
 from common.protocol import ORCHESTRATOR, ControlEnvelope, encode
 
 log = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 # Answers expire after this; an agent that reconnects later asks again, or has lost its leases.
 WORTH_KNOWING = timedelta(minutes=10)
 
-Answer = Renewed | Stored | Heard | Leave | TrustKeys
+Answer = Renewed | Stored | Heard | Leave | TrustKeys | StepsStored | Settle | ArtifactsStored | FilePiece
 
 
 async def tell(broker: Broker, answers: Iterable[tuple[UUID, Answer]]) -> set[UUID]:

@@ -1,6 +1,7 @@
 """The REST endpoints of the policy: which is in force, and what it says about some work."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -36,9 +37,8 @@ async def get_policies(request: Request) -> PolicyService:
 
 
 async def get_work_of(request: Request) -> WorkOf:
-    """Return what routes and checks work in the running app."""
-    work_of: WorkOf = request.app.state.orchestrator_service.work_of
-    return work_of
+    """Return what routes and checks work in the running app, also of repairs: it is only asked about."""
+    return partial(request.app.state.orchestrator_service.work_of, is_repair=True)
 
 
 Policies = Annotated[PolicyService, Depends(get_policies)]

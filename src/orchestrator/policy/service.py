@@ -4,7 +4,8 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-from common.errors import ChiffonError, ErrorCode
+from common.compose import COMPOSE_REPAIR
+from common.errors import ChiffonError, ErrorCode, InvalidField
 from common.policy.model import Refused, Ruling, Work
 from common.policy.read import Policy, parse_policy, read_policy
 from common.policy.rules import Finding, decide, explain
@@ -31,8 +32,9 @@ class PolicyService:
         self.policy = policy
         self.source = source
 
-    def rule(self, work: Work) -> Ruling:
-        """Return by which rule the work may run, or raise `RefusedByPolicy`."""
+    def rule(self, work: Work, *, is_repair: bool = False) -> Ruling:
+        """Return by which rule the work may run, or raise `RefusedByPolicy`; and what `check_planned` raises."""
+        check_planned(work.work_type, is_repair=is_repair)
         answer = decide(self.policy, work)
         if isinstance(answer, Refused):
             raise RefusedByPolicy(answer)
@@ -41,6 +43,19 @@ class PolicyService:
     def explain(self, work: Work) -> tuple[Ruling | Refused, list[Finding]]:
         """Return the decision, and what each rule up to it has to do with the work."""
         return decide(self.policy, work), explain(self.policy, work)
+
+
+def check_planned(work_type: str, *, is_repair: bool) -> None:
+    """Raise `InvalidField` for work that only a repair consists of, unless it belongs to one (`is_repair`).
+
+    What a host may do to a service is in its parameters, so no caller writes them: the services file says it.
+    """
+    if work_type == COMPOSE_REPAIR and not is_repair:
+        raise InvalidField(
+            "work_type",
+            f"{COMPOSE_REPAIR!r} is only dispatched by a repair of a service in the services file: "
+            "start one with POST /orchestrator/runs or `chiffon runs repair`",
+        )
 
 
 def open_policy(path: Path | None) -> PolicyService:

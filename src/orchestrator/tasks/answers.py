@@ -37,19 +37,19 @@ def summary_of(task: Task) -> TaskSummary:
 def status_of(task: Task, output: str) -> TaskStatus:
     """Return a task with the end of its output, and its parameters whole."""
     return TaskStatus.model_validate(task).model_copy(
-        update={"output": output, "parameters": _redacted(task.parameters)}
+        update={"output": output, "parameters": without_secrets(task.parameters)}
     )
 
 
-def _redacted(value: Any) -> Any:
+def without_secrets(value: Any) -> Any:
     """Hide in every text what looks like a secret, as an agent does in output; names of fields stay as they are."""
     match value:
         case str():
             return redacted(value, NOTHING)
         case Mapping():
-            return {name: _redacted(inner) for name, inner in value.items()}
+            return {name: without_secrets(inner) for name, inner in value.items()}
         case list():
-            return [_redacted(inner) for inner in value]
+            return [without_secrets(inner) for inner in value]
         case _:
             return value
 
@@ -58,7 +58,7 @@ def _beginning(value: Any) -> Any:
     """Return the first of every text, list and object, redacted, and say how much more there is."""
     match value:
         case str() if len(value) > LONGEST_IN_LIST:
-            return f"{_redacted(value[: LONGEST_IN_LIST + BEYOND])[:LONGEST_IN_LIST]}… ({len(value)} characters)"
+            return f"{without_secrets(value[: LONGEST_IN_LIST + BEYOND])[:LONGEST_IN_LIST]}… ({len(value)} characters)"
         case Mapping():
             kept = {name: _beginning(inner) for name, inner in islice(value.items(), MOST_IN_LIST)}
             return kept if len(value) <= MOST_IN_LIST else {**kept, "…": f"{len(value) - MOST_IN_LIST} more"}
@@ -66,4 +66,4 @@ def _beginning(value: Any) -> Any:
             first = [_beginning(inner) for inner in value[:MOST_IN_LIST]]
             return first if len(value) <= MOST_IN_LIST else [*first, f"… {len(value) - MOST_IN_LIST} more"]
         case _:
-            return _redacted(value)
+            return without_secrets(value)

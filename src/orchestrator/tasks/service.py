@@ -201,7 +201,7 @@ class TaskService:
     async def _cancel(self, db: Connection, tasks: Sequence[Task], *, by: str) -> None:
         """Cancel locked tasks that have not ended, as the end of a transaction that holds their keys."""
         ids = [task.task_id for task in tasks]
-        running = [task.task_id for task in tasks if task.status is Status.RUNNING and has_keys(task)]
+        running = [task.task_id for task in tasks if task.status is Status.RUNNING]
         await admission.is_stopping(db, running)
         await queries.cancel(db, ids)
         await outbox.add_orders(db, [order for task in tasks for order in _stop_orders(task)])

@@ -1,0 +1,1 @@
+"""Artifacts: the files that tasks keep, and those that people upload for them."""

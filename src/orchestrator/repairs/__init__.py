@@ -1,0 +1,1 @@
+"""Runs that repair compose services: the services file, the plan of a repair, and the contract `/orchestrator/runs`."""

@@ -1,0 +1,1 @@
+"""Runs: plans whose steps are tasks."""
