@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+from agents.artifacts.sender import ArtifactSender
 from agents.attempts.owned import Attempts
 from agents.attempts.stopping import StopReason
 from agents.attempts.workspace import Workspaces
@@ -19,6 +20,7 @@ from agents.contact.resources import ResourceMonitor
 from agents.disk.spool_lines import Key
 from agents.identity.registration import AgentRefused
 from agents.recovery import LateRecovery
+from agents.repairs.settler import Settler
 from agents.tasks.availability import Availability
 from agents.tasks.handover import Handover
 from agents.tasks.intake import Intake
@@ -34,6 +36,8 @@ GRANTED_SECONDS = 3.0
 REPORT_SECONDS = 10.0
 # How long it then waits to hear that they are stored. What is not stays on disk for the next start.
 STORED_SECONDS = 5.0
+# How long work that owns its end may take for it when the agent leaves. What has not ended then, the next start ends.
+LASTING_SECONDS = 600.0
 # Every change rings; this only bounds what a mistake here could cost.
 LOOK = timedelta(seconds=1)
 
@@ -41,7 +45,8 @@ LOOK = timedelta(seconds=1)
 class Agent:
     """Owns everything that runs in this process on behalf of the agent.
 
-    `left`: results of an earlier life. `late_recovery` is for attempts of one that may still run elsewhere.
+    `left`: results of an earlier life. `late_recovery` is for attempts of one that may still run elsewhere. `lasting`
+    says how many attempts run that own their end.
     """
 
     def __init__(
@@ -58,6 +63,9 @@ class Agent:
         workspaces: Workspaces,
         attempts: Attempts,
         handover: Handover,
+        artifacts: ArtifactSender,
+        settler: Settler,
+        lasting: Callable[[], int],
         availability: Availability,
         hearing: Hearing,
         left: Sequence[Key],
@@ -76,6 +84,9 @@ class Agent:
         self._workspaces = workspaces
         self._attempts = attempts
         self._handover = handover
+        self._artifacts = artifacts
+        self._settler = settler
+        self._lasting = lasting
         self._availability = availability
         self._hearing = hearing
         self._left = left
@@ -101,6 +112,8 @@ class Agent:
                 group.create_task(self._heartbeat.run(), name="heartbeat"),
                 group.create_task(self._ears.run(self._control.reopen, self._intake.reopen), name="ears"),
                 group.create_task(self._handover.run(), name="handover"),
+                group.create_task(self._artifacts.run(), name="artifacts"),
+                group.create_task(self._settler.run(), name="settler"),
                 group.create_task(self._resources.watch_gpu(), name="gpu"),
                 group.create_task(self._late_recovery.run(), name="late recovery"),
             ]
@@ -158,12 +171,32 @@ class Agent:
     async def _leave(self) -> None:
         log.info("agent.leaving", extra={"running": len(self._attempts), "grace": self._stop_grace})
         self._availability.stop()
+        await asyncio.gather(self._end_work(), self._settler.leave(within=LASTING_SECONDS))
+        are_stored, files_are_stored = await asyncio.gather(
+            self._handover.settled(within=STORED_SECONDS), self._artifacts.settled(within=STORED_SECONDS)
+        )
+        if not are_stored:
+            log.warning("agent.results_not_stored", extra={"results": len(self._handover)})
+        if not files_are_stored:
+            log.warning("agent.files_not_stored", extra={"files": len(self._artifacts)})
+
+    async def _end_work(self) -> None:
         await self._receive_last()
         if not await self._intake.ended(within=self._stop_grace):
             self._attempts.stop_all(StopReason.AGENT_STOPPING, grace=self._kill_grace)
-            if not await self._intake.ended(within=self._kill_grace + REPORT_SECONDS):
+            within = self._kill_grace + REPORT_SECONDS
+            if not await self._intake.ended(within=within) and not await self._lasting_ended():
                 # Results wait on disk, or leases end by themselves; the orchestrator decides what becomes of the tasks.
                 log.error("agent.unreported", extra={"running": len(self._attempts)})
                 await self._intake.stop()
-        if not await self._handover.settled(within=STORED_SECONDS):
-            log.warning("agent.results_not_stored", extra={"results": len(self._handover)})
+
+    async def _lasting_ended(self) -> bool:
+        """Wait for work that owns its end; False when something else is left, too, or it takes too long."""
+        if not self._lasting():
+            return False
+        log.info("agent.awaits_ends", extra={"running": self._lasting(), "within": LASTING_SECONDS})
+        over_at = asyncio.get_running_loop().time() + LASTING_SECONDS
+        while self._lasting() and asyncio.get_running_loop().time() < over_at:
+            if await self._intake.ended(within=LOOK.total_seconds()):
+                return True
+        return await self._intake.ended(within=REPORT_SECONDS)

@@ -48,7 +48,7 @@ async def run_agent(
     the settings allow, or when the orchestrator refuses this process because an earlier one with the same identity
     still runs.
     """
-    known = executors(Host(settings.playbooks_dir), settings.executors)
+    known = executors(_host(settings), settings.executors)
     async with AsyncExitStack() as stack:
         known_secrets = Values(own_secrets(settings, shared))
         stack.enter_context(hidden_in_logs(known_secrets))
@@ -90,6 +90,10 @@ async def run_agent(
         if started is not None:
             started.set()
         await agent.run(stop)
+
+
+def _host(settings: AgentSettings) -> Host:
+    return Host(settings.playbooks_dir, tuple(settings.cwd_allow), settings.compose_root, settings.state_dir)
 
 
 async def _enforcement(settings: AgentSettings, keepers: Keepers) -> Enforcement:

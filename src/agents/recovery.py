@@ -12,9 +12,13 @@ from agents.disk.spool import Spool
 from agents.disk.spool_lines import Key, WrittenResult
 from agents.executors.base import Outcome
 from agents.processes.orphans import end_orphans
+from agents.repairs.rules import ending_of
+from agents.repairs.state import Stage
+from agents.repairs.store import StateUnreadable, Store
 from agents.tasks.availability import Availability
 from agents.tasks.handover import Handover
 from agents.tasks.results import work_result
+from common.compose import COMPOSE_REPAIR
 from common.errors import ErrorCode
 from common.messages import GrantedTask, ResultStatus, WorkRequest
 
@@ -33,11 +37,13 @@ async def recover(
     spool: Spool,
     journal: Journal,
     handover: Handover,
+    repairs: Store | None = None,
 ) -> list[Key]:
     """Kill what still runs, and owe a result for every attempt that has none; return those that are owed newly.
 
     Nothing owns that work any more, and without a result the task would wait for the end of its lease. An attempt that
-    cannot be recovered is logged and tried again at the next start.
+    cannot be recovered is logged and tried again at the next start. `repairs` knows how repairs ended, which this host
+    ends by itself (`agents.repairs.settler`).
     """
     owed = []
     for one in left:
@@ -52,7 +58,7 @@ async def recover(
                 status = ResultStatus.FAILED if result is None else result.envelope().payload.status
                 ended = Ended(task_id=started.task_id, attempt=started.attempt, status=status, killed=killed)
             else:
-                ended = await _owe(one, killed, agent_id, handover)
+                ended = await _owe(one, killed, agent_id, handover, repairs)
                 owed.append(key)
         except OSError as error:
             log.exception("work.not_recovered", extra={**_named(started), "reason": str(error)})
@@ -61,10 +67,13 @@ async def recover(
     return owed
 
 
-async def _owe(left: Unended, killed: list[int], agent_id: UUID, handover: Handover) -> Ended:
+async def _owe(left: Unended, killed: list[int], agent_id: UUID, handover: Handover, repairs: Store | None) -> Ended:
     """Keep the result of an attempt that the agent's end has cut off. Raises `OSError`."""
     started = left.started
-    outcome = Outcome.failed(RESTARTED, code=ErrorCode.AGENT_UNAVAILABLE, retryable=True)
+    if started.work_type == COMPOSE_REPAIR:
+        outcome = await asyncio.to_thread(_outcome_of_repair, started, repairs)
+    else:
+        outcome = Outcome.failed(RESTARTED, code=ErrorCode.AGENT_UNAVAILABLE, retryable=True)
     seconds = max(0.0, (datetime.now(UTC) - started.at).total_seconds())
     # How much it wrote is not known any more, so nothing is said about it.
     result = work_result(agent_id, _grant(left), outcome, duration_ms=int(seconds * 1000), output_bytes={})
@@ -77,6 +86,21 @@ async def _owe(left: Unended, killed: list[int], agent_id: UUID, handover: Hando
         reason=RESTARTED,
         killed=killed,
     )
+
+
+def _outcome_of_repair(started: Started, repairs: Store | None) -> Outcome:
+    """Return how a repair ended, or that it is taken back now. It is not tried again: its run says what comes next."""
+    try:
+        unit = None if repairs is None else repairs.find(started.task_id, started.attempt)
+    except StateUnreadable as problem:
+        return Outcome.failed(f"{RESTARTED} {problem}")
+    if unit is None:
+        return Outcome.failed(f"{RESTARTED} The repair had not begun.")
+    if unit.result is None:
+        said = "Nothing had been changed." if unit.stage is Stage.NEW else "This host takes the repair back by itself."
+        return Outcome.failed(f"{RESTARTED} {said}")
+    status, message = ending_of(unit)
+    return Outcome(status, error_message=message, result=unit.result.model_dump(mode="json"))
 
 
 def _named(started: Started) -> dict[str, object]:

@@ -59,7 +59,7 @@ class AgentSettings(Settings):
     state_dir: Path = Field(
         default_factory=lambda fields: default_state_dir(fields.get("type", "infra")),
         description="Where the agent keeps its identity, the workspaces, the journal of what it started and the "
-        "results that are not stored yet; each agent needs one of its own.",
+        "results and files that are not stored yet; each agent needs one of its own.",
     )
     heartbeat_seconds: float = Field(
         default=10.0, ge=0.05, le=300, description="How often the agent says that it is there and how it is."
@@ -170,6 +170,29 @@ class AgentSettings(Settings):
         description="The directory of the playbooks and inventories that work of the type ansible may use; without it, "
         "or without ansible-playbook, the agent does not offer such work.",
     )
+    compose_root: Path | None = Field(
+        default=None,
+        description="The directory below which the workspaces of compose services lie that this agent repairs; without "
+        "it, or without docker and git, the agent does not offer such work.",
+    )
+    cwd_allow: Annotated[list[Path], NoDecode] = Field(
+        default_factory=list,
+        max_length=256,
+        description="Directories of this host in which, and below which, a shell_script may begin that names one as "
+        "its cwd; comma-separated or a JSON list.",
+    )
+    max_artifact_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        ge=0,
+        le=16 * 1024**3,
+        description="How large a file may be that work keeps, or gets.",
+    )
+    max_artifacts_bytes: int = Field(
+        default=4 * 1024**3,
+        ge=0,
+        le=1024**4,
+        description="How many bytes of kept files may wait in the state_dir to be sent and stored, all together.",
+    )
     keep_workspaces: bool = Field(
         default=False, description="Keep the directory of each attempt after its end, to look into it."
     )
@@ -188,13 +211,13 @@ class AgentSettings(Settings):
             raise ValueError(f"must have at most {MOST_LABELS - len(AUTHORITY)} labels")
         return value
 
-    @field_validator("state_dir", "trusted_keys", "policy_file", "playbooks_dir")
+    @field_validator("state_dir", "trusted_keys", "policy_file", "playbooks_dir", "compose_root")
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
         # Work runs in a directory of its own, from which a relative path would lead elsewhere.
         return None if value is None else value.expanduser().absolute()
 
-    @field_validator("sandbox_readable", "sandbox_writable")
+    @field_validator("sandbox_readable", "sandbox_writable", "cwd_allow")
     @classmethod
     def _name_places(cls, value: list[Path]) -> list[Path]:
         paths = [path.expanduser() for path in value]
@@ -202,7 +225,7 @@ class AgentSettings(Settings):
             raise ValueError("must be absolute paths, and not /")
         return paths
 
-    @field_validator("env_allow", "executors", "sandbox_readable", "sandbox_writable", mode="before")
+    @field_validator("env_allow", "executors", "sandbox_readable", "sandbox_writable", "cwd_allow", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return split_list(value)

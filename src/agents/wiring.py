@@ -1,18 +1,23 @@
 """Build the objects of an agent, and nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from agents.agent import Agent
+from agents.artifacts.keep import Files
+from agents.artifacts.sender import ArtifactSender
+from agents.artifacts.spool import ArtifactSpool, Owner
+from agents.artifacts.wants import Wants
 from agents.attempts.begun import Begun
 from agents.attempts.owned import Attempts
 from agents.attempts.workspace import Workspaces
 from agents.contact.clock_watch import ClockWatch
-from agents.contact.control import ControlListener
+from agents.contact.control import ControlListener, Followers
 from agents.contact.ears import Ears
 from agents.contact.hearing import MISSED_BEATS, Hearing
 from agents.contact.heartbeat import Heartbeat
@@ -24,6 +29,7 @@ from agents.disk.spool import Spool
 from agents.disk.spool_lines import Key
 from agents.executors.base import Executor
 from agents.executors.enforcement import Enforcement
+from agents.executors.environment import inherited
 from agents.gate.signature_check import SignatureCheck
 from agents.gate.trust import Trust
 from agents.gate.write_gate import OwnPolicy, WriteGate
@@ -31,10 +37,14 @@ from agents.identity.registration import CopyOfRunningAgent, Identity, StateUnus
 from agents.link.reporter import Reporter
 from agents.link.unreadable import Undertaker
 from agents.output.progress_file import ProgressFiles
+from agents.output.steps import status_of
 from agents.processes.deadlines import Deadlines
 from agents.processes.keepers import Keepers
 from agents.processes.life import Fate, fate_of, host_boot_id
 from agents.recovery import LateRecovery, recover
+from agents.repairs.settler import Settler
+from agents.repairs.store import Store
+from agents.repairs.work import Keep
 from agents.secrets.resolve import Secrets
 from agents.settings import AgentSettings
 from agents.tasks.availability import Availability
@@ -44,13 +54,14 @@ from agents.tasks.renew import LeaseRenewer
 from agents.tasks.runner import Runner
 from agents.tasks.slots import Slots
 from common.broker.base import Broker
-from common.broker.topology import work_queue
+from common.broker.topology import PROGRESS, work_queue
 from common.clock import Clock, SystemClock
 from common.loop import Health
+from common.messages import StepReport
 from common.redaction.values import Values
 
 # Below the state directory.
-WORKSPACES = "work"
+WORKSPACES, ARTIFACTS = "work", "artifacts"
 # So long an earlier process with the same identity may be silent, whatever its settings, before it counts as gone.
 LEAST_SILENCE = timedelta(seconds=30)
 
@@ -113,6 +124,8 @@ async def build_agent(
         journal, handover, left, late_recovery, already_begun = await _open_state(
             stack, settings, identity, reporter, clock, health, hearing, availability
         )
+        artifacts, wants, files = await _open_files(stack, settings, identity, reporter, clock, health)
+        settler = _settler(settings, identity, reporter, files, attempts, keepers, known_secrets, clock, health)
         runner = Runner(
             agent_id,
             gate=WriteGate(
@@ -138,6 +151,7 @@ async def build_agent(
             secrets=secrets,
             enforcement=enforcement,
             output_per_second=settings.output_bytes_per_second,
+            files=files,
         )
         undertaker = Undertaker(broker, agent_id)
         yield Agent(
@@ -167,6 +181,12 @@ async def build_agent(
                 handover=handover,
                 hearing=hearing,
                 availability=availability,
+                followers=Followers(
+                    file_piece=wants.take,
+                    artifacts_stored=artifacts.stored,
+                    steps_stored=settler.steps_stored,
+                    settle=settler.settle,
+                ),
                 undertaker=undertaker,
                 trust=trust,
                 clock=clock,
@@ -185,6 +205,9 @@ async def build_agent(
             workspaces=workspaces,
             attempts=attempts,
             handover=handover,
+            artifacts=artifacts,
+            settler=settler,
+            lasting=lambda: runner.lasting,
             availability=availability,
             hearing=hearing,
             left=left,
@@ -201,6 +224,66 @@ def _asked(settings: AgentSettings, slots: Slots, broker: Broker) -> Asked:
     from agents.over_http.broker import OverHttp  # with an HTTP client, which others do without
 
     return broker if isinstance(broker, OverHttp) else slots
+
+
+def _settler(
+    settings: AgentSettings,
+    identity: Identity,
+    reporter: Reporter,
+    files: Files,
+    attempts: Attempts,
+    keepers: Keepers,
+    known_secrets: Values | None,
+    clock: Clock,
+    health: Health,
+) -> Settler:
+    """Return what ends the repairs that nobody else ends, also on a host that takes none any more."""
+
+    def report(
+        task_id: UUID, attempt: int, trace_id: UUID | None, reports: Sequence[StepReport]
+    ) -> asyncio.Future[None]:
+        status = status_of(identity.agent_id, task_id, attempt, reports, trace_id=trace_id)
+        return reporter.post(PROGRESS, status)
+
+    def keep_for(task_id: UUID, attempt: int, trace_id: UUID | None) -> Keep:
+        return files.of(Owner(task_id, attempt, trace_id), known_secrets or Values()).keep
+
+    return Settler(
+        Store.below(settings.state_dir),
+        starter=keepers,
+        environment=inherited(settings.env_allow),
+        attempts=attempts,
+        report=report,
+        keep=keep_for,
+        known_secrets=known_secrets,
+        clock=clock,
+        health=health,
+    )
+
+
+async def _open_files(
+    stack: AsyncExitStack,
+    settings: AgentSettings,
+    identity: Identity,
+    reporter: Reporter,
+    clock: Clock,
+    health: Health,
+) -> tuple[ArtifactSender, Wants, Files]:
+    """Open the spool of files, and owe what an earlier life left in it. Raises `StateUnusable`."""
+    limit, total = settings.max_artifact_bytes, settings.max_artifacts_bytes
+    spool = ArtifactSpool(settings.state_dir / ARTIFACTS, limit=limit, total=total)
+    try:
+        left = await asyncio.to_thread(spool.open)
+    except OSError as error:
+        raise StateUnusable(settings.state_dir, error) from None
+    stack.callback(spool.close)
+    resend_after = timedelta(seconds=settings.result_resend_seconds)
+    sender = await stack.enter_async_context(
+        ArtifactSender(spool, reporter, identity.agent_id, clock, resend_after=resend_after, health=health)
+    )
+    sender.owe(left)
+    wants = Wants(reporter, identity.agent_id, limit=limit)
+    return sender, wants, Files(spool, sender, wants)
 
 
 async def _open_state(
@@ -239,7 +322,13 @@ async def _open_state(
         Handover(spool, reporter, clock, resend_after=resend_after, health=health)
     )
     recovering = partial(
-        recover, agent_id=identity.agent_id, spooled=spooled, spool=spool, journal=journal, handover=handover
+        recover,
+        agent_id=identity.agent_id,
+        spooled=spooled,
+        spool=spool,
+        journal=journal,
+        handover=handover,
+        repairs=Store.below(settings.state_dir),
     )
     owed = await recovering(fates[Fate.OVER])
     doubtful = fates[Fate.UNKNOWN]

@@ -1,7 +1,8 @@
 """Listen to the orchestrator: renewals, what was stored and heard, and orders."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 from uuid import UUID
@@ -21,10 +22,32 @@ from common.broker.topology import control_queue
 from common.clock import Clock
 from common.loop import Health
 from common.messages import CancelTask, Renewed, Stored
-from common.orders import Drain, Heard, Leave, Order, Pause, Resume, TrustKeys
+from common.orders import (
+    ArtifactsStored,
+    Drain,
+    FilePiece,
+    Heard,
+    Leave,
+    Order,
+    Pause,
+    Resume,
+    Settle,
+    StepsStored,
+    TrustKeys,
+)
 from common.protocol import ControlEnvelope, Envelope, UnreadableMessage
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Followers:
+    """Who follows the orders about files, and about how tasks ended here. None of them waits for anything."""
+
+    file_piece: Callable[[FilePiece], None]
+    artifacts_stored: Callable[[ArtifactsStored], None]
+    steps_stored: Callable[[StepsStored], None]
+    settle: Callable[[Settle], None]
 
 
 class ControlListener:
@@ -41,6 +64,7 @@ class ControlListener:
         handover: Handover,
         hearing: Hearing,
         availability: Availability,
+        followers: Followers,
         undertaker: Undertaker,
         trust: Trust | None,
         clock: Clock,
@@ -58,6 +82,7 @@ class ControlListener:
         self._handover = handover
         self._hearing = hearing
         self._availability = availability
+        self._followers = followers
         self._trust = trust
         self._clock = clock
         self._clocks = clocks
@@ -93,6 +118,8 @@ class ControlListener:
                 self._hold_back(order, ordered_at=ordered_at)
             case TrustKeys(signatures=signatures):
                 self._follow_keys(signatures)
+            case FilePiece() | ArtifactsStored() | StepsStored() | Settle():
+                self._pass_on(order)
             case _:
                 assert_never(order)
 
@@ -119,6 +146,17 @@ class ControlListener:
                 self._availability.refuse(order.reason)
             case Leave():
                 log.warning("agent.two_processes", extra={"refused": order.boot_id, "reason": order.reason})
+
+    def _pass_on(self, order: FilePiece | ArtifactsStored | StepsStored | Settle) -> None:
+        match order:
+            case FilePiece():
+                self._followers.file_piece(order)
+            case ArtifactsStored():
+                self._followers.artifacts_stored(order)
+            case StepsStored():
+                self._followers.steps_stored(order)
+            case Settle():
+                self._followers.settle(order)
 
     def _follow_keys(self, signatures: Sequence[str]) -> None:
         if self._trust is None:

@@ -18,14 +18,12 @@ from agents.processes.lookup import find
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream
 from common.result import MAX_RESULT_BYTES, canonical_result
-from common.work import AnsibleParameters, SecretReference
+from common.work import SUMMARY_FILE, SUMMARY_PLUGIN, VARIABLES_FILE, AnsibleParameters, SecretReference
 
 log = logging.getLogger(__name__)
 
 PROGRAM = "ansible-playbook"
-PLUGIN = Path(__file__).with_name("ansible_summary.py")
-# In the workspace.
-SUMMARY_FILE, VARIABLES_FILE = "chiffon_summary.json", "chiffon_extra_vars.yml"
+PLUGIN = Path(__file__).with_name(SUMMARY_PLUGIN)
 MOST_SUMMARY_BYTES = 16 * 1024 * 1024
 MOST_NAMED = 5
 

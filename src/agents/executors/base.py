@@ -2,8 +2,9 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
@@ -12,24 +13,93 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from agents.attempts.stopping import StopSignal
 from agents.executors.enclosure import OPEN, Enclosure
 from agents.executors.permitted import Permitted
-from agents.processes.keepers import Keeper, Starter
+from agents.processes.keepers import Keeper, Launch, Starter
+from common.artifacts import FILE_TYPE
 from common.errors import ErrorCode
-from common.messages import ResultStatus, Stream
+from common.messages import ResultStatus, StepStatus, Stream
 from common.redaction.json_values import hidden_in
 from common.result import canonical_result
-from common.work import SecretReference
+from common.work import FileReference, SecretReference, WithFiles
 
 P = TypeVar("P", bound=BaseModel)
+T = TypeVar("T")
 
 WriteOutput = Callable[[Stream, bytes], Awaitable[None]]
 ProcessStarted = Callable[[Keeper], None]
 
 
 ResolveSecret = Callable[[str], Awaitable[str]]
+# Hides values, from then on, in all that leaves this host.
+Hide = Callable[..., None]
+
+
+# How many files that were not kept a message names.
+MOST_NAMED = 5
 
 
 class ReportProgress(Protocol):
     def __call__(self, message: str, percent: float | None = None) -> None: ...
+
+
+class ReportStep(Protocol):
+    """Says where an inner step stands; `agents.output.steps` brings it to the orchestrator."""
+
+    def __call__(
+        self,
+        position: int,
+        name: str,
+        status: StepStatus,
+        message: str = "",
+        started_at: datetime | None = None,
+        finished_at: datetime | None = None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file that is kept: its name, and the SHA-256 and size of what leaves this host, without the secrets in it."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+class NotKept(Exception):
+    """A file cannot be kept; the text says why, to stand behind its name."""
+
+
+class FilesUnavailable(Exception):
+    """The files that work gets cannot be had, or none can be kept here; `may_come`: another attempt may get them."""
+
+    def __init__(self, reason: str, *, may_come: bool = False) -> None:
+        super().__init__(reason)
+        self.may_come = may_come
+
+
+class KeepFile(Protocol):
+    async def __call__(self, name: str, path: Path, type: str = FILE_TYPE) -> Kept:
+        """Keep a file as it is now, as an artifact of the attempt, and return when it is on disk.
+
+        The work may change or remove it afterwards. Raises `NotKept`.
+        """
+        ...
+
+
+class Transfer(Protocol):
+    """Brings files to an attempt, and keeps those that it leaves."""
+
+    async def bring(
+        self, files: Mapping[str, FileReference], context: "ExecutionContext", *, keeps: bool
+    ) -> Mapping[str, Path]:
+        """Put files into the workspace and return where they are; `keeps`: whether some are to be kept afterwards.
+
+        Raises `FilesUnavailable`, and `OSError` for what is wrong with the host.
+        """
+        ...
+
+    async def collect(self, patterns: Sequence[str], context: "ExecutionContext") -> Sequence[str]:
+        """Keep what the patterns name in the workspace; return what is not kept, and why, in a few words each."""
+        ...
 
 
 class SecretUnavailable(Exception):
@@ -45,12 +115,50 @@ def _nobody_notes(_keeper: Keeper) -> None:
     pass
 
 
+def _nothing_hidden(*_values: str) -> None:
+    pass
+
+
 def _not_reported(message: str, percent: float | None = None) -> None:
     pass
 
 
 async def _no_secrets(name: str) -> str:
     raise SecretUnavailable(name, "there are no secrets here")
+
+
+async def _kept_nowhere(name: str, path: Path, type: str = FILE_TYPE) -> Kept:
+    raise NotKept("nothing here keeps files")
+
+
+def _steps_not_reported(
+    position: int,
+    name: str,
+    status: StepStatus,
+    message: str = "",
+    started_at: datetime | None = None,
+    finished_at: datetime | None = None,
+) -> None:
+    pass
+
+
+class _NoTransfer:
+    async def bring(
+        self, files: Mapping[str, FileReference], context: "ExecutionContext", *, keeps: bool
+    ) -> Mapping[str, Path]:
+        if files or keeps:
+            raise FilesUnavailable("Work gets no files here, and none are kept: use neither 'files' nor 'artifacts'.")
+        return {}
+
+    async def collect(self, patterns: Sequence[str], context: "ExecutionContext") -> Sequence[str]:
+        return []
+
+
+class _NothingLasts:
+    """For an executor that did not say that it owns its end."""
+
+    async def start(self, launch: Launch, files: Sequence[int]) -> Keeper:
+        raise RuntimeError("only an executor with owns_its_end starts programs that outlive its lease")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +235,10 @@ class ExecutionContext:
     holds, and the journal names it. `secret` looks up a secret of the host by its name, or raises `SecretUnavailable`.
     `enclosure` are the walls around every program that it starts. `progress` reports how far the work is: a message,
     and how much of it is done, of 100; it may be called at any rate. Programs write that to a file that `ids` names.
+    `hide` takes values that are secret here and came from elsewhere than `secret`; `hidden` returns a text as it leaves
+    this host, without any of them. `step` reports an inner step. `keep` keeps a file; `files` are those that the work
+    got, in the workspace, by the names that it gave them. `lasting` starts programs that no end of the lease kills;
+    only an executor that owns its end has it.
     """
 
     workspace: Path
@@ -140,6 +252,13 @@ class ExecutionContext:
     secret: ResolveSecret = _no_secrets
     enclosure: Enclosure = OPEN
     progress: ReportProgress = _not_reported
+    hide: Hide = _nothing_hidden
+    hidden: Callable[[str], str] = str
+    step: ReportStep = _steps_not_reported
+    keep: KeepFile = _kept_nowhere
+    transfer: Transfer = field(default_factory=_NoTransfer)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    lasting: Starter = field(default_factory=_NothingLasts)
 
     async def text_of(self, given: str | SecretReference) -> str:
         """Return a text, or the value of the secret that stands in its place. Raises `SecretUnavailable`."""
@@ -151,6 +270,9 @@ class Host:
     """The settings of an agent from which its executors see what they may offer."""
 
     playbooks_dir: Path | None = None
+    cwd_allow: tuple[Path, ...] = ()
+    compose_root: Path | None = None
+    state_dir: Path | None = None
 
 
 class Executor(ABC, Generic[P]):
@@ -159,7 +281,10 @@ class Executor(ABC, Generic[P]):
     `kind` is the name of the work type, `parameters` the model of its parameters, whose docstring and JSON Schema
     callers are shown. `needs_workspace`: whether it uses the directory of the attempt; otherwise none is made.
     `watches_stop`: whether it obeys `context.stop` itself, like all that run programs; otherwise its coroutine is
-    cancelled when the stop is ordered.
+    cancelled when the stop is ordered. `owns_its_end`: once begun, it brings its work to an end by itself, whatever
+    becomes of the lease: an order to stop asks it for that end, and nothing kills what it starts by `context.lasting`.
+
+    Parameters with `WithFiles` as their base get files and have some kept; this needs a workspace.
 
     One that needs a workspace does its work by programs of `context.keepers` alone. So an `OSError` that it raises
     before any of them may have run hands the work back untouched; any other end counts as an attempt.
@@ -169,6 +294,7 @@ class Executor(ABC, Generic[P]):
     parameters: ClassVar[type[BaseModel]]
     needs_workspace: ClassVar[bool] = False
     watches_stop: ClassVar[bool] = False
+    owns_its_end: ClassVar[bool] = False
 
     @classmethod
     def offer(cls, _host: Host) -> Self | None:
@@ -190,11 +316,35 @@ class Executor(ABC, Generic[P]):
         except ValidationError as error:
             return Outcome.invalid_parameters(error)
         try:
-            if self.watches_stop:
-                return await self.carry_out(parameters, context)
-            return await _until_stopped(self.carry_out(parameters, context), context.stop)
+            if isinstance(parameters, WithFiles) and (parameters.files or parameters.artifacts):
+                return await self._execute_with_files(parameters, context)
+            return await self._until_its_end(parameters, context)
         except SecretUnavailable as error:
             return Outcome.without_secret(error) if context.stop.reason is None else Outcome(ResultStatus.CANCELLED)
+
+    async def _execute_with_files(self, parameters: WithFiles, context: ExecutionContext) -> Outcome:
+        """Bring the files, carry the work out, and keep what it leaves, also when it has failed."""
+        bringing = context.transfer.bring(parameters.files, context, keeps=bool(parameters.artifacts))
+        try:
+            files = await _until_stopped(bringing, context.stop)
+        except FilesUnavailable as problem:
+            code = None if problem.may_come else ErrorCode.INVALID_REQUEST
+            return Outcome.failed(str(problem), code=code, retryable=problem.may_come)
+        if files is None:
+            return Outcome(ResultStatus.CANCELLED)
+        outcome = await self._until_its_end(cast("P", parameters), replace(context, files=files))
+        if not parameters.artifacts:
+            return outcome
+        if context.stop.reason is not None:
+            return outcome.also_saying("None of its files were kept, because it was stopped.")
+        problems = await context.transfer.collect(parameters.artifacts, context)
+        return outcome.also_saying(_not_kept(problems)) if problems else outcome
+
+    async def _until_its_end(self, parameters: P, context: ExecutionContext) -> Outcome:
+        if self.watches_stop:
+            return await self.carry_out(parameters, context)
+        outcome = await _until_stopped(self.carry_out(parameters, context), context.stop)
+        return Outcome(ResultStatus.CANCELLED) if outcome is None else outcome
 
     @abstractmethod
     async def carry_out(self, parameters: P, context: ExecutionContext) -> Outcome:
@@ -204,8 +354,13 @@ class Executor(ABC, Generic[P]):
         """
 
 
-async def _until_stopped(work: Coroutine[Any, Any, Outcome], stop: StopSignal) -> Outcome:
-    """Return what work returns; cancel it when the stop is ordered."""
+def _not_kept(problems: Sequence[str]) -> str:
+    more = len(problems) - MOST_NAMED
+    return f"Not kept: {'; '.join(problems[:MOST_NAMED])}{f'; and {more} more' if more > 0 else ''}."
+
+
+async def _until_stopped(work: Coroutine[Any, Any, T], stop: StopSignal) -> T | None:
+    """Return what work returns; cancel it when the stop is ordered, and return None."""
     working, ordered = asyncio.create_task(work, name="executor"), asyncio.create_task(stop.wait(), name="stop")
     try:
         await asyncio.wait({working, ordered}, return_when=asyncio.FIRST_COMPLETED)
@@ -213,7 +368,7 @@ async def _until_stopped(work: Coroutine[Any, Any, Outcome], stop: StopSignal) -
             working.cancel()
             await asyncio.wait({working})
             if working.cancelled():
-                return Outcome(ResultStatus.CANCELLED)
+                return None
         return working.result()
     finally:
         working.cancel()

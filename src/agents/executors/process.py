@@ -52,7 +52,8 @@ class Command:
     """A program to run: exactly this environment, `stdin` as its whole input, and the walls of `enclosure` around it.
 
     `max_silence_seconds`: it is stopped when it writes nothing for so long; None when it may be silent.
-    `leaves_processes`: when it has ended by itself, what it started lives on.
+    `leaves_processes`: when it has ended by itself, what it started lives on. `workspace`: the directory that the
+    sandbox shows it, where it may write; `cwd`, when None.
     """
 
     argv: Sequence[str]
@@ -64,6 +65,11 @@ class Command:
     max_silence_seconds: float | None = None
     enclosure: Enclosure = OPEN
     leaves_processes: bool = False
+    workspace: Path | None = None
+
+    @property
+    def own_directory(self) -> Path:
+        return self.cwd if self.workspace is None else self.workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +148,18 @@ async def run_process(
 async def _start(keepers: Starter, command: Command, pumps: Sequence[Pump]) -> Keeper:
     outputs = [pump.writing_end for pump in pumps]
     enclosure = command.enclosure
-    paths, argv = paths_of(command.argv[0]), list(command.argv)
+    paths, argv, cwd = paths_of(command.argv[0]), list(command.argv), command.cwd
     if enclosure.is_sandboxed:
         # Bubblewrap would look a name up in the PATH of the work.
-        argv = sandboxed([_first_program(command, paths), *argv[1:]], command.cwd, enclosure)
-        paths = argv[:1]
+        program = [_first_program(command, paths), *argv[1:]]
+        argv = sandboxed(program, command.own_directory, enclosure, cwd=cwd)
+        paths, cwd = argv[:1], command.own_directory
     user = enclosure.user
     launch = Launch(
         paths=paths,
         argv=argv,
         env=command.env,
-        cwd=str(command.cwd),
+        cwd=str(cwd),
         limits=enclosure.limits,
         user=None if user is None else (user.groups, user.gid, user.uid),
         network_off=enclosure.confinement.network_off and not enclosure.is_sandboxed,
@@ -185,7 +192,7 @@ def _input_file(command: Command) -> IO[bytes]:
     """A file and not a pipe: a program that never reads its input cannot block anybody."""
     if not command.stdin:
         return Path(os.devnull).open("rb")
-    file = tempfile.TemporaryFile(dir=command.cwd)  # noqa: SIM115 - the caller closes it
+    file = tempfile.TemporaryFile(dir=command.own_directory)  # noqa: SIM115 - the caller closes it
     file.write(command.stdin)
     file.seek(0)
     return file

@@ -49,8 +49,11 @@ KERNEL = ("acpi", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger")
 TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - new ones
 
 
-def sandboxed(argv: Sequence[str], workspace: Path, enclosure: Enclosure) -> list[str]:
-    """Return the command that runs a program in the sandbox of its enclosure; as it is when none is demanded."""
+def sandboxed(argv: Sequence[str], workspace: Path, enclosure: Enclosure, *, cwd: Path | None = None) -> list[str]:
+    """Return the command that runs a program in the sandbox of its enclosure; as it is when none is demanded.
+
+    `cwd`: where it begins, of what it sees; the workspace, when None.
+    """
     if not enclosure.is_sandboxed:
         return list(argv)
     sandbox = enclosure.sandbox
@@ -77,7 +80,7 @@ def sandboxed(argv: Sequence[str], workspace: Path, enclosure: Enclosure) -> lis
         *("--bind", str(workspace), str(workspace)),
         *(word for path, is_folder in hidden if is_folder for word in ("--remount-ro", path)),
         *("--remount-ro", "/"),
-        *("--chdir", str(workspace)),
+        *("--chdir", str(cwd or workspace)),
         "--",
         *argv,
     ]

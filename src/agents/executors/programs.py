@@ -20,7 +20,7 @@ class Program:
     """A program to run in the attempt's workspace. `env` is added to the agent's variables that all work may see.
 
     What is in the workspace belongs to the user as whom the program runs. `readable`: what it reads besides, for the
-    sandbox, which shows it nothing else.
+    sandbox, which shows it nothing else. `cwd`: where it begins; the workspace, when None.
     """
 
     argv: Sequence[str]
@@ -29,13 +29,15 @@ class Program:
     stdin: str = ""
     leaves_processes: bool = False
     readable: Sequence[Path] = ()
+    cwd: Path | None = None
 
     async def run(self, context: ExecutionContext) -> Outcome:
         """Run it to its end, or until the stop is ordered. Raises `OSError` for what is wrong with the host."""
         own = await asyncio.to_thread(context.enclosure.prepare, context.workspace)
         command = Command(
             argv=self.argv,
-            cwd=context.workspace,
+            cwd=self.cwd or context.workspace,
+            workspace=context.workspace,
             env={**context.inherited, **own, **self.env, **context.ids},
             stdin=self.stdin.encode(),
             max_duration_seconds=self.limits.max_duration_seconds,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from agents.executors.ansible import AnsibleExecutor
 from agents.executors.base import Executor, Host
+from agents.executors.compose import ComposeExecutor
 from agents.executors.echo import EchoExecutor
 from agents.executors.metrics import MetricsExecutor
 from agents.executors.shell import ShellExecutor
@@ -17,7 +18,13 @@ from common.labels import check_labels
 from common.schemas import JsonSchema, check_schema, schema_of
 from common.work import PARAMETERS, WorkType
 
-BUILT_IN: tuple[type[Executor[Any]], ...] = (EchoExecutor, ShellExecutor, AnsibleExecutor, MetricsExecutor)
+BUILT_IN: tuple[type[Executor[Any]], ...] = (
+    EchoExecutor,
+    ShellExecutor,
+    AnsibleExecutor,
+    MetricsExecutor,
+    ComposeExecutor,
+)
 
 _NAME: TypeAdapter[str] = TypeAdapter(WorkType)
 

@@ -54,6 +54,11 @@ class Passage:
         return self._executor.needs_workspace
 
     @property
+    def owns_its_end(self) -> bool:
+        """Whether the work brings itself to an end, whatever becomes of its lease."""
+        return self._executor.owns_its_end
+
+    @property
     def confinement(self) -> Confinement:
         """How far the programs must be shut in: the stricter of what the orchestrator and this agent demand."""
         return self._permitted.confinement

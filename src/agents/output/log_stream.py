@@ -98,6 +98,11 @@ class LogStream:
         """Whether the output is finished and nothing of it has to go ahead of the result: `close` returns at once."""
         return self._closing and not self._in_flight and len(self._rest) <= 1
 
+    @property
+    def secrets(self) -> Values:
+        """What is hidden in it."""
+        return self._secrets
+
     def hide(self, *values: str) -> None:
         """Hide these values, too, in all that is written from now on."""
         self._secrets.hide(*values)

@@ -1,8 +1,8 @@
 """The queue API as the broker of an agent.
 
 What the agent publishes becomes requests; what the answers say is delivered to it as the messages that a broker would
-have brought: work for claimed jobs, `renewed`, `stored`, `heard`, and orders. So everything above this is the same
-agent. `publish` returns when the server has answered, and raises `ServerAway` when that is not known.
+have brought: work for claimed jobs, `renewed`, `stored`, `heard`, pieces of files, and orders. So everything above this
+is the same agent. `publish` returns when the server has answered, and raises `ServerAway` when that is not known.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from common.broker.base import Broker, Consumer, Outgoing, Queue
 from common.broker.memory import MemoryBroker
 from common.clock import Clock, SystemClock
 from common.loop import Health
-from common.messages import Credit, GrantedTask, Renew, StatusUpdate, WorkStatus
+from common.messages import Credit, GrantedTask, Renew, StatusUpdate, WantFile, WorkStatus
 from common.protocol import WorkResults, decode
 from common.unreadable import Unreadable
 
@@ -101,7 +101,7 @@ class OverHttp:
                     await self._leases.renew(payload)
                 case StatusUpdate():
                     await self._orders.beat(payload)
-                case WorkStatus():
+                case WorkStatus() | WantFile():
                     reports.append(payload)
                 case WorkResults():
                     reports += [result.payload for result in payload.results]

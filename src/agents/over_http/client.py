@@ -14,23 +14,30 @@ from uuid import UUID
 import httpx2
 from pydantic import ValidationError
 
-from agents.over_http.wire import Fields, heartbeat
+from agents.over_http.wire import Fields, brought, heartbeat, wanted
 from common.broker.base import BrokerUnavailable
 from common.errors import ChiffonError, InvalidField
 from common.http_client import client_options
-from common.messages import StatusUpdate
+from common.messages import StatusUpdate, WantFile
+from common.orders import FilePiece
 from common.rest.base import Answer, Request
 from common.rest.bodies import body_of
 from common.rest.jobs import (
+    ArtifactAnswer,
+    ArtifactRequest,
     ClaimAnswer,
     ClaimRequest,
     CompleteRequest,
     FailRequest,
+    FileAnswer,
+    FileRequest,
     HeartbeatAnswer,
     HeartbeatRequest,
     OutputRequest,
     OwnerRequest,
     ProgressRequest,
+    StepsAnswer,
+    StepsRequest,
 )
 from common.rest.workers import WorkerOrders, WorkerReport
 
@@ -130,13 +137,32 @@ class QueueClient:
 
     async def report(self, job_id: UUID, model: type[OwnerRequest], said: Fields) -> None:
         """Send output, progress or the end of a job; the same again is answered as before."""
-        await self._post(f"/jobs/{job_id}/{REPORTS[model]}", model, {"worker_id": self._worker_id, **said})
+        await self._post_of(job_id, REPORTS[model], model, said)
+
+    async def report_steps(self, job_id: UUID, said: Fields) -> StepsAnswer:
+        """Say where inner steps of a job stand."""
+        return _read(StepsAnswer, await self._post_of(job_id, "steps", StepsRequest, said))
+
+    async def keep(self, job_id: UUID, piece: Fields) -> ArtifactAnswer:
+        """Send a piece of a file that a job keeps; the answer says what became of the file."""
+        return _read(ArtifactAnswer, await self._post_of(job_id, "artifacts", ArtifactRequest, piece))
+
+    async def fetch(self, want: WantFile) -> FilePiece | None:
+        """Return a piece of a file that a job brings with it; None while the file is on its way to the server."""
+        answer = _read(FileAnswer, await self._post_of(want.task_id, "files", FileRequest, wanted(want)))
+        try:
+            return None if answer.pending else brought(answer, want)
+        except ValidationError as error:
+            raise _not_understood(error) from None
 
     async def beat(self, update: StatusUpdate) -> Told:
         """Say how this worker is, and return what it is ordered."""
         path = f"/workers/{self._worker_id}/heartbeat"
         response = await self._post(path, WorkerReport, heartbeat(update))
         return Told(_read(WorkerOrders, response), _date(response))
+
+    async def _post_of(self, job_id: UUID, what: str, model: type[OwnerRequest], said: Fields) -> httpx2.Response:
+        return await self._post(f"/jobs/{job_id}/{what}", model, {"worker_id": self._worker_id, **said})
 
     async def _post(
         self, path: str, model: type[Request], said: Fields, *, timeout: float = ANSWER_SECONDS
@@ -181,8 +207,12 @@ def _read(model: type[Model], response: httpx2.Response) -> Model:
     try:
         return model.model_validate_json(response.content)
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or "body"
-        raise ServerAway(f"The answer was not understood: {where}.") from None
+        raise _not_understood(error) from None
+
+
+def _not_understood(error: ValidationError) -> ServerAway:
+    where = ".".join(map(str, error.errors()[0]["loc"])) or "body"
+    return ServerAway(f"The answer was not understood: {where}.")
 
 
 def _problem(response: httpx2.Response) -> ServerAway | Refused:

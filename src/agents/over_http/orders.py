@@ -16,7 +16,7 @@ from agents.over_http.leases import Leases
 from common.backoff import exponential
 from common.loop import Health, keep_running
 from common.messages import AgentStatus, StatusUpdate
-from common.orders import Drain, Heard, Leave, Pause, Resume, TrustKeys
+from common.orders import Drain, Heard, Leave, Pause, Resume, Settle, TrustKeys
 from common.rest.workers import WorkerOrder, WorkerOrders
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,8 @@ class Orders:
     async def _follow(self, told: Told, update: StatusUpdate) -> None:
         for job in told.orders.cancelled:
             await self._leases.cancelled(job.job_id, job.attempt)
+        for unsettled in told.orders.settle:
+            await self._inbox.put(Settle(task_id=unsettled.job_id, attempt=unsettled.attempt), at=told.at)
         if told.orders.keys:
             await self._inbox.put(TrustKeys(signatures=told.orders.keys), at=told.at)
         for order in told.orders.orders:

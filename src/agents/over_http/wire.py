@@ -1,22 +1,27 @@
 """Translate an agent's messages into requests of the queue API, and its answers into messages of the agent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from common.messages import (
+    ArtifactPiece,
     GrantedTask,
     OutputChunk,
     ResultStatus,
     StatusUpdate,
+    StepReport,
+    WantFile,
     WorkRequest,
     WorkResult,
     WorkStatus,
 )
+from common.orders import FilePiece
 from common.rest.jobs import (
     LONGEST_NAME,
     CompleteRequest,
     FailRequest,
+    FileAnswer,
     Job,
     JobGrant,
     OwnerRequest,
@@ -72,6 +77,26 @@ def output(chunk: OutputChunk, *, attempt: int) -> Fields:
 def progress(status: WorkStatus) -> Fields:
     """Return where a job stands, as a `ProgressRequest`."""
     return {"attempt": status.attempt, "progress": status.progress}
+
+
+def steps(reports: Sequence[StepReport], *, attempt: int) -> Fields:
+    """Return reports of inner steps, as a `StepsRequest`."""
+    return {"attempt": attempt, "steps": list(reports)}
+
+
+def piece(kept: ArtifactPiece, *, attempt: int) -> Fields:
+    """Return a piece of a file that a job keeps, as an `ArtifactRequest`."""
+    return {"attempt": attempt, **dict(kept)}
+
+
+def wanted(want: WantFile) -> Fields:
+    """Return what an agent wants of a file, as a `FileRequest`."""
+    return {"attempt": want.attempt, "path": want.path, "offset": want.offset}
+
+
+def brought(answer: FileAnswer, want: WantFile) -> FilePiece:
+    """Return the piece of a file that a broker would have brought."""
+    return FilePiece(want_id=want.want_id, **answer.model_dump(exclude={"pending"}))
 
 
 def end(result: WorkResult) -> tuple[type[OwnerRequest], Fields]:

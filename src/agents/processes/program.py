@@ -85,11 +85,10 @@ def _become(launch: Mapping[str, Any], files: list[int], tell: int, keeper: int)
             signal.signal(number, signal.SIG_DFL)
         for standard, file in enumerate(files):
             os.dup2(file, standard)
-        step = Step.BEGIN
-        os.chdir(launch["cwd"])
-        step = Step.SHUT_IN
         _shut_in(launch, keeper)
         step = Step.BEGIN
+        # As the program's user, who gets nowhere that it may not go by itself.
+        os.chdir(launch["cwd"])
         _execute(launch)
     except OSError as error:
         os.write(tell, f"{step} {error.errno or errno.EAGAIN}".encode())

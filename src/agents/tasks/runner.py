@@ -2,12 +2,16 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+from agents.artifacts.keep import AttemptFiles, Files
+from agents.artifacts.spool import Owner
 from agents.attempts.owned import Attempt
 from agents.attempts.stopping import StopReason
 from agents.attempts.workspace import Workspaces
@@ -21,8 +25,9 @@ from agents.link.reporter import Reporter
 from agents.output.log_stream import LogStream, SendChunks
 from agents.output.progress import Progress
 from agents.output.progress_file import PROGRESS_VARIABLE, ProgressFiles, file_in
+from agents.output.steps import Steps, status_of
 from agents.processes.deadlines import Deadlines, deadline_of
-from agents.processes.keepers import Keeper, Keepers
+from agents.processes.keepers import Keeper, Keepers, Launch
 from agents.processes.programs import Programs
 from agents.processes.table import ATTEMPT_VARIABLE, TASK_VARIABLE
 from agents.secrets.resolve import Secrets
@@ -33,15 +38,56 @@ from common.broker.topology import PROGRESS, RESULTS
 from common.clock import Clock
 from common.errors import ErrorCode
 from common.logs import log_context
-from common.messages import GrantedTask, OutputChunk, ResultStatus, WorkStatus
+from common.messages import GrantedTask, OutputChunk, ResultStatus, StepReport, WorkStatus
 from common.protocol import ORCHESTRATOR, WorkStatusEnvelope
 from common.redaction.values import Values
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """All by which an attempt is heard."""
+
+    stream: LogStream
+    progress: Progress
+    steps: Steps
+    files: AttemptFiles | None
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether anything went ahead of the result."""
+        has_kept = self.files is not None and self.files.has_kept
+        return self.stream.has_sent or self.progress.has_sent or self.steps.has_sent or has_kept
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing has to go ahead of the result any more."""
+        return self.stream.is_done and (self.files is None or self.files.are_sent)
+
+
+class _Lasting:
+    """Starts programs that live on when the lease of their attempt ends."""
+
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
+        self._keepers: set[Keeper] = set()
+
+    def has(self, keeper: Keeper) -> bool:
+        return keeper in self._keepers
+
+    async def start(self, launch: Launch, files: Sequence[int]) -> Keeper:
+        """See `Keepers.start`."""
+        keeper = await self._programs.start(launch, files)
+        self._keepers.add(keeper)
+        return keeper
+
+
 class Runner:
-    """Gives an attempt its workspace, its executor and its log, and reports how it ended."""
+    """Gives an attempt its workspace, its executor and its log, and reports how it ended.
+
+    Without `files` its work gets none, and none are kept.
+    """
 
     def __init__(
         self,
@@ -63,6 +109,7 @@ class Runner:
         secrets: Secrets | None = None,
         enforcement: Enforcement | None = None,
         output_per_second: int | None = None,
+        files: Files | None = None,
     ) -> None:
         self._agent_id = agent_id
         self._gate = gate
@@ -81,6 +128,13 @@ class Runner:
         self._enforcement = enforcement or Enforcement()
         self._secrets = secrets or Secrets({}, self._known_secrets, keepers, inherited={})
         self._output_per_second = output_per_second
+        self._files = files
+        self._lasting = 0
+
+    @property
+    def lasting(self) -> int:
+        """How many attempts run now that own their end."""
+        return self._lasting
 
     async def run(self, attempt: Attempt) -> None:
         """Run the attempt to its end; returns when its result is on disk and with the broker."""
@@ -106,7 +160,8 @@ class Runner:
 
         async with self._log_stream(grant, send) as stream:
             with Progress(hand_in, hidden=stream.redacted) as progress:
-                outcome, began, ran = await self._execute(attempt, stream, progress)
+                voice = _Voice(stream, progress, self._steps(grant, stream), self._files_of(grant, stream))
+                outcome, began, ran = await self._execute(attempt, voice)
                 progress.finish()
             ended_at = self._clock.now()
             outcome = as_reported(outcome, attempt.stop.reason).leaving(stream.redacted)
@@ -133,12 +188,12 @@ class Runner:
                 _log_end(attempt, outcome, duration_ms=duration_ms)
 
             def queue() -> str:
-                # Behind its own output and progress, in the same queue, so that readers see the end last.
-                return PROGRESS if stream.has_sent or progress.has_sent else RESULTS
+                # Behind all else of it, in the same queue, so that readers see the end last.
+                return PROGRESS if voice.has_spoken else RESULTS
 
             unsent = stream.finish()
             result = written(unsent)
-            if stream.is_done:
+            if voice.is_done:
                 # Counted now, so that the message with the result asks for the next task. Of one that got no slot it is
                 # counted later: while results are stuck, and slots with them, no more is asked for.
                 if attempt.stop.reason is not StopReason.NO_SLOT:
@@ -149,6 +204,8 @@ class Runner:
             await self._handover.keep(result)
             kept()
             rest = await stream.close()
+            if voice.files is not None:
+                await voice.files.sent()
             last = result if rest == unsent else written(rest)
             self._slots.end(attempt)
             await self._handover.send(last, queue=queue())
@@ -158,7 +215,25 @@ class Runner:
             send, limit=grant.max_output_bytes, per_second=self._output_per_second, known=self._known_secrets
         )
 
-    async def _execute(self, attempt: Attempt, stream: LogStream, progress: Progress) -> tuple[Outcome, bool, bool]:
+    def _steps(self, grant: GrantedTask, stream: LogStream) -> Steps:
+        def hand_in(report: StepReport) -> asyncio.Future[None]:
+            status = status_of(
+                self._agent_id,
+                grant.work.task_id,
+                grant.attempt,
+                [report],
+                trace_id=grant.trace_id,
+                request_id=grant.request_id,
+            )
+            return self._reporter.post(PROGRESS, status)
+
+        return Steps(hand_in, hidden=stream.redacted)
+
+    def _files_of(self, grant: GrantedTask, stream: LogStream) -> AttemptFiles | None:
+        owner = Owner(grant.work.task_id, grant.attempt, grant.trace_id, grant.request_id)
+        return None if self._files is None else self._files.of(owner, stream.secrets)
+
+    async def _execute(self, attempt: Attempt, voice: _Voice) -> tuple[Outcome, bool, bool]:
         """Return how the attempt ended, whether the journal says that it began, and whether anything of it ran.
 
         What did not run goes back to the queue, and to another agent first.
@@ -170,13 +245,15 @@ class Runner:
         if isinstance(passage, Refusal):
             return passage.outcome, False, False
         programs = Programs(self._keepers, kill_at=lambda: deadline_of(attempt))
+        lasting = Programs(self._keepers, kill_at=lambda: math.inf)
+        self._lasting += passage.owns_its_end
         try:
             needed = passage.needs_workspace
             async with self._workspaces.open(attempt.task_id, grant.attempt, is_needed=needed) as workspace:
-                file = self._progress_files.followed(workspace, progress.read) if needed else nullcontext()
+                file = self._progress_files.followed(workspace, voice.progress.read) if needed else nullcontext()
                 async with file:
                     outcome = await passage.execute(
-                        self._context(attempt, passage, workspace, stream, progress, programs)
+                        self._context(attempt, passage, workspace, voice, programs, _Lasting(lasting))
                     )
         except CannotConfine as error:
             outcome = Outcome.failed(str(error), code=ErrorCode.CONFINEMENT_NOT_POSSIBLE)
@@ -184,11 +261,14 @@ class Runner:
         except OSError as error:
             log.exception("work.host_failed")
             outcome = Outcome.failed(f"The host failed: {error}.", code=ErrorCode.RESOURCE_LIMIT, retryable=True)
-            is_untouched = passage.needs_workspace and not programs.may_have_run
+            has_run = programs.may_have_run or lasting.may_have_run
+            is_untouched = passage.needs_workspace and not has_run
             return outcome, passage.began, passage.began and not is_untouched
         except Exception as error:  # the agent lives on, and the task learns that it failed
             log.exception("work.executor_failed")
             outcome = Outcome.failed(f"The executor failed: {type(error).__name__}.", code=ErrorCode.INTERNAL)
+        finally:
+            self._lasting -= passage.owns_its_end
         return outcome, passage.began, passage.began
 
     def _context(
@@ -196,15 +276,16 @@ class Runner:
         attempt: Attempt,
         passage: Passage,
         workspace: Path,
-        stream: LogStream,
-        progress: Progress,
+        voice: _Voice,
         programs: Programs,
+        lasting: _Lasting,
     ) -> ExecutionContext:
         """Return what an executor needs."""
         grant = attempt.grant
 
         def process_started(keeper: Keeper) -> None:
-            self._deadlines.hold(attempt, keeper)
+            if not lasting.has(keeper):
+                self._deadlines.hold(attempt, keeper)
             self._journal.process_started(
                 grant,
                 pid=keeper.pid,
@@ -217,10 +298,10 @@ class Runner:
             value = await self._secrets.value(
                 name, work_type=grant.work.work_type, stop=attempt.stop, started=process_started
             )
-            stream.hide(value)
+            voice.stream.hide(value)
             return value
 
-        return ExecutionContext(
+        context = ExecutionContext(
             workspace=workspace,
             inherited=self._inherited,
             ids={
@@ -229,15 +310,21 @@ class Runner:
                 ATTEMPT_VARIABLE: str(grant.attempt),
                 PROGRESS_VARIABLE: str(file_in(workspace)),
             },
-            write=stream.write,
+            write=voice.stream.write,
             stop=attempt.stop,
             kill_grace_seconds=self._kill_grace,
             keepers=programs,
             process_started=process_started,
             secret=secret,
             enclosure=self._enforcement.enclosure(passage.confinement),
-            progress=progress.say,
+            progress=voice.progress.say,
+            hide=voice.stream.hide,
+            hidden=voice.stream.redacted,
+            step=voice.steps.say,
         )
+        if voice.files is not None:
+            context = replace(context, keep=voice.files.keep, transfer=voice.files)
+        return replace(context, lasting=lasting) if passage.owns_its_end else context
 
     def _status(
         self, grant: GrantedTask, chunks: Sequence[OutputChunk] = (), *, progress: str = ""

@@ -1,0 +1,1 @@
+"""Files that work keeps and gets: chosen, copied without secrets, spooled, sent, and asked for."""
