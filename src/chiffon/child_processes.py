@@ -50,8 +50,13 @@ async def _start(name: str, site: Site, arguments: Sequence[str], *, may_leave: 
         "CHIFFON_BROKER_URL": site.broker_url,
         "CHIFFON_SIGNING_KEYS_DIR": str(site.signing_keys),
         "CHIFFON_AUDIT_CHECKPOINTS_FILE": str(site.checkpoints),
+        "CHIFFON_ARTIFACTS_DIR": str(site.artifacts),
         "CHIFFON_AGENT_NAME": name,
         "CHIFFON_AGENT_TRUSTED_KEYS": str(site.trusted_keys),
     }
+    if site.services_file is not None:
+        environment["CHIFFON_SERVICES_FILE"] = str(site.services_file)
+    if site.compose_root is not None:
+        environment["CHIFFON_AGENT_COMPOSE_ROOT"] = str(site.compose_root)
     command = [sys.executable, "-m", "chiffon", *arguments]
     return await Child.start(name, command, log=site.logs / f"{name}.log", environment=environment, may_leave=may_leave)

@@ -11,16 +11,20 @@ import httpx2
 
 from chiffon.access import Access
 from chiffon.approvals import Approvals
+from chiffon.artifacts import Artifacts
 from chiffon.credentials import find_token
 from chiffon.errors import ApiError
 from chiffon.feed import Connected, Feed, Filter
 from chiffon.http import Http, check_address
 from chiffon.operations import AnyId as AnyId
 from chiffon.operations import Operations
+from chiffon.runs import RunNews, Runs, after_event, ends_the_run, needs_the_ledger
 from common.rest.agents import Agent
 from common.rest.bodies import body_of
 from common.rest.events import Event, EventPage
-from common.rest.fan_outs import FanOut, after_event, is_over
+from common.rest.fan_outs import FanOut, is_over
+from common.rest.fan_outs import after_event as fan_out_after
+from common.rest.runs import Run
 from common.rest.tasks import (
     BatchRequest,
     BatchResponse,
@@ -56,7 +60,7 @@ def hints_of(
     return {name: hint for name, hint in hints.items() if hint is not None}
 
 
-class Client(Approvals, Operations, Access):
+class Client(Approvals, Artifacts, Operations, Runs, Access):
     """Speaks to one orchestrator; use it as an async context manager.
 
     Calls raise `ApiError` when the orchestrator says no and `ServerUnreachable` when it cannot be reached. A call that
@@ -286,7 +290,7 @@ class Client(Approvals, Operations, Access):
             async for item in items:
                 if isinstance(item, Connected):
                     found = await self.fan_out(fan_out_id)
-                elif (changed := after_event(found, item)) is not None:
+                elif (changed := fan_out_after(found, item)) is not None:
                     # What the last task brought is in the ledger by now, and in no event.
                     found = await self.fan_out(fan_out_id) if is_over(changed) else changed
                 else:
@@ -294,6 +298,36 @@ class Client(Approvals, Operations, Access):
                 yield found
                 if is_over(found):
                     return
+
+    async def watch_run(self, run_id: AnyId) -> AsyncGenerator[RunNews, None]:
+        """Yield a run as it stands now, and after each event of its trace, until it has ended.
+
+        Also events that change nothing of it, such as output, are yielded with the run as it stands. It ends with the
+        last of them: what steps wrote before is yielded first, also when the ledger knows of the end already.
+        """
+        found = await self.run(run_id)
+        async with aclosing(self._follow(Filter(trace_id=found.trace_id), None)) as items:
+            async for item in items:
+                if isinstance(item, Connected):
+                    found = await self.run(run_id)
+                    yield RunNews(found)
+                else:
+                    changed = after_event(found, item) or found
+                    if needs_the_ledger(changed, item):
+                        stored = await self.run(run_id)
+                        changed = changed if stored.is_final and not ends_the_run(stored, item) else stored
+                    found = changed
+                    yield RunNews(found, item)
+                if found.is_final:
+                    return
+
+    async def wait_for_run(self, run_id: AnyId) -> Run:
+        """Return a run once it has ended."""
+        async with aclosing(self.watch_run(run_id)) as news:
+            async for found, _ in news:
+                if found.is_final:
+                    return found
+        raise AssertionError("a feed ends with an error only")
 
     def _follow(self, wanted: Filter, after: int | None) -> AsyncGenerator[Connected | Event, None]:
         return Feed(self.base_url, wanted, after=after, patience=self._patience, token=self._token).follow()

@@ -5,7 +5,8 @@ without harm and whose answer was lost.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -89,14 +90,40 @@ class Http:
         """Send a body; `repeatable` says that sending it twice does no harm. A `token` replaces the client's own."""
         return await self._request("POST", path, repeatable=repeatable, json=body, headers=bearer(token))
 
+    async def put_in(self, path: str, pieces: Callable[[], AsyncIterable[bytes]], *, size: int) -> Any:
+        """Send a body of so many bytes as it is, each time anew; sending it twice does no harm."""
+        headers = {"content-type": "application/octet-stream", "content-length": str(size)}
+        return await self._request("POST", path, repeatable=True, pieces=pieces, headers=headers)
+
+    @asynccontextmanager
+    async def fetch(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Yield the pieces of an answer that is no JSON. Whatever cuts it off raises `ServerUnreachable`."""
+        try:
+            async with self._client.stream("GET", path, headers={"accept": "*/*"}) as response:
+                if not response.is_success:
+                    await response.aread()
+                    _read(response)
+                yield response.aiter_raw()
+        except httpx2.TransportError as failure:
+            raise ServerUnreachable(self._base_url, failure) from failure
+
     async def delete(self, path: str) -> Any:
         return await self._request("DELETE", path, repeatable=False)
 
     async def _request(
-        self, method: str, path: str, *, repeatable: bool, attempts: int = ATTEMPTS, **content: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        repeatable: bool,
+        attempts: int = ATTEMPTS,
+        pieces: Callable[[], AsyncIterable[bytes]] | None = None,
+        **content: Any,
     ) -> Any:
         for attempt in range(1, attempts + 1):
             last = attempt == attempts
+            if pieces is not None:
+                content["content"] = pieces()
             try:
                 response = await self._client.request(method, path, **content)
             except httpx2.TransportError as failure:

@@ -5,6 +5,7 @@ Answers are frozen, and fields that this version does not know are ignored.
 
 from common.rest.agents import Agent
 from common.rest.approvals import Approval, ApprovalDetail, ApprovalPage, ApprovalState, Comment, Vote
+from common.rest.artifacts import Artifact, ArtifactList, Upload
 from common.rest.audit import AuditEvent, AuditPage, AuditResult
 from common.rest.base import Answer
 from common.rest.capacity import AgentCapacity, Capacity
@@ -32,6 +33,8 @@ from common.rest.identities import (
     WhoAmI,
 )
 from common.rest.ops import Execution, Executions, LeaseHolder, QueueSnapshot, WaitingPool
+from common.rest.repairs import Repair
+from common.rest.runs import InnerStep, Run, RunPage, RunStep, RunStepStatus, RunSummary, StepKind
 from common.rest.tasks import (
     BatchResult,
     CancelledTrace,
@@ -52,6 +55,8 @@ __all__ = [
     "ApprovalDetail",
     "ApprovalPage",
     "ApprovalState",
+    "Artifact",
+    "ArtifactList",
     "AuditEvent",
     "AuditPage",
     "AuditResult",
@@ -78,20 +83,29 @@ __all__ = [
     "FanOutTask",
     "FieldProblem",
     "Identity",
+    "InnerStep",
     "LeaseHolder",
     "NewToken",
     "OutputPage",
     "Permission",
     "PrincipalKind",
     "QueueSnapshot",
+    "Repair",
     "Role",
+    "Run",
+    "RunPage",
+    "RunStep",
+    "RunStepStatus",
+    "RunSummary",
     "Settled",
     "SkippedAgent",
+    "StepKind",
     "TaskPage",
     "TaskStatus",
     "TaskSummary",
     "Token",
     "TokenPurpose",
+    "Upload",
     "Vote",
     "WaitingPool",
     "WhoAmI",

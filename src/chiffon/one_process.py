@@ -47,6 +47,8 @@ class OneProcess:
             database_url=site.database_url,
             signing_keys_dir=site.signing_keys,
             audit_checkpoints_file=site.checkpoints,
+            artifacts_dir=site.artifacts,
+            services_file=site.services_file,
         )
         stop = asyncio.Event()
         serving = asyncio.create_task(
@@ -69,6 +71,7 @@ class OneProcess:
                 slots=site.slots,
                 state_dir=site.agent_state(name),
                 trusted_keys=site.trusted_keys,
+                compose_root=site.compose_root,
             )
             running = run_agent(settings, self._shared, broker=self._broker, stop=stop)
             parts.append(TaskPart(f"agent {name}", asyncio.create_task(running, name=name), may_leave=True))

@@ -107,7 +107,7 @@ async def read_output(
                 if piece.stream in wanted:
                     yield piece
     for name in wanted:
-        async with aclosing(_stored(client, task_id, name, transcript)) as rest:
+        async with aclosing(read_rest(client, task_id, name, transcript)) as rest:
             async for piece in rest:
                 yield piece
 
@@ -136,9 +136,10 @@ async def watch_to_the_end(client: Client, task_id: AnyId) -> AsyncGenerator[Eve
             yield event
 
 
-async def _stored(
+async def read_rest(
     client: Client, task_id: AnyId, stream: Stream, transcript: Transcript
 ) -> AsyncGenerator[Piece, None]:
+    """Yield what is stored of a stream behind what the transcript has handed out."""
     if transcript.attempt == 0:
         return
     offset = transcript.position(stream)

@@ -44,6 +44,14 @@ class Site:
     signing_keys_dir: Path | None = None
     """Where the settings name a directory of signing keys; else there is one below `state_dir`."""
     checkpoints_file: Path | None = None
+    artifacts_dir: Path | None = None
+    services_file: Path | None = None
+    compose_root: Path | None = None
+
+    @property
+    def artifacts(self) -> Path:
+        """Where files that work keeps are stored, unless the settings name another directory."""
+        return self.artifacts_dir or self.state_dir / "artifacts"
 
     @property
     def signing_keys(self) -> Path:

@@ -37,7 +37,8 @@ Say = Callable[[str], None]
 class Plan:
     """What to start: `agents` says how many of each type.
 
-    `port` None is the one of the settings, 0 a free one; not `durable` is for what is thrown away.
+    `port` None is the one of the settings, 0 a free one; not `durable` is for what is thrown away. `services_file` and
+    `compose_root` take the place of the settings of these names.
     """
 
     state_dir: Path
@@ -46,6 +47,8 @@ class Plan:
     port: int | None = None
     durable: bool = True
     in_process: bool = False
+    services_file: Path | None = None
+    compose_root: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,9 @@ async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
             slots=plan.slots,
             signing_keys_dir=settings.signing_keys_dir,
             checkpoints_file=settings.audit_checkpoints_file,
+            artifacts_dir=settings.artifacts_dir if "artifacts_dir" in settings.model_fields_set else None,
+            services_file=plan.services_file,
+            compose_root=plan.compose_root,
         )
         make_keys(site)
         token = None
@@ -99,7 +105,8 @@ async def everything(plan: Plan, say: Say) -> AsyncIterator[Running]:
             token = await own_token(database_url, site.token_file)
             stack.enter_context(kept_for(site.url, site.token_file))
         mode = _mode(site)
-        say(f"Starting the orchestrator and {len(site.agent_names)} agents …")
+        agents = "1 agent" if len(site.agent_names) == 1 else f"{len(site.agent_names)} agents"
+        say(f"Starting the orchestrator and {agents} …")
         async with Client(site.url, token=token) as client:
             since = datetime.now(UTC)
             parts.append(await stack.enter_async_context(mode.orchestrator(site)))

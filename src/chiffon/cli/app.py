@@ -38,6 +38,11 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "up": Command("chiffon.cli.up:up", "Start", "Start everything on this machine and stay until stopped."),
         "demo": Command("chiffon.cli.demo:demo", "Start", "Run real work on two agents of this machine and show it."),
+        "demo-run": Command(
+            "chiffon.cli.demo_run:demo_run",
+            "Start",
+            "Repair a service of Docker Compose on this machine, break it, and show that it is rolled back.",
+        ),
         "server": Command("chiffon.cli.server:server", "Start", "Run an orchestrator."),
         "agent": Command("chiffon.cli.agent:app", "Start", "Run an agent: it takes work and runs it on this host."),
         "spool": Command(
@@ -60,6 +65,11 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "rerun": Command("chiffon.cli.rerun:rerun", "Work", "Run a task that has ended once more, as a new task."),
         "tasks": Command("chiffon.cli.tasks:tasks", "Work", "List tasks, newest first."),
         "watch": Command("chiffon.cli.watch:watch", "Work", "Print what happens, as it happens."),
+        "runs": Command(
+            "chiffon.cli.runs:app",
+            "Work",
+            "Run plans of several steps and repairs of services, and follow, approve, cancel and retry them.",
+        ),
         "work-types": Command(
             "chiffon.cli.work_types:work_types",
             "Work",
@@ -80,6 +90,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "chiffon.cli.approvals:app",
             "Work",
             "List what waits for people, look at exactly what would run, approve or reject it.",
+        ),
+        "services": Command(
+            "chiffon.cli.services:app", "Work", "Check the file of services that can be repaired, and list them."
         ),
         "policy": Command(
             "chiffon.cli.policy:app", "Work", "Check a file of rules, and say which rule decides about some work."

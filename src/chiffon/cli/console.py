@@ -5,6 +5,7 @@ caller or a program adds a line or is obeyed by the terminal; a test forbids `pr
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -23,9 +24,16 @@ STYLES = {
     "offline": "red",
     "cancelled": "yellow",
     "draining": "yellow",
+    "succeeded": "green",
+    "in_progress": "cyan",
+    "awaiting_approval": "magenta",
+    "rolled_back": "yellow",
+    "skipped": "dim",
 }
 
 CLEAR = "\r\x1b[K"
+# Takes away the last lines of the terminal.
+CLEAR_LINES = "\x1b[{}A\x1b[J"
 # The terminal cuts what is longer than its line, so that the line stays one.
 WITHOUT_WRAPPING = "\x1b[?7l{}\x1b[?7h"
 
@@ -74,6 +82,27 @@ def clear_last_line() -> None:
     """Clear the last line of the terminal at standard error."""
     sys.stderr.write(CLEAR)
     sys.stderr.flush()
+
+
+def draw_block(lines: Sequence[Sequence[tuple[str, str]]], *, over: int) -> None:
+    """Show styled lines at the bottom of the terminal in place of the last `over` ones; each stays one line."""
+    from rich.console import Console
+    from rich.text import Text
+
+    width, height = shutil.get_terminal_size()
+    console = Console(file=sys.stdout, highlight=False, width=width, height=height)
+    # One write, so that a reader never sees the terminal without them.
+    with console.capture() as drawn:
+        for parts in lines:
+            text = Text.assemble(*((shown(part), style) for part, style in parts))
+            console.print(text, no_wrap=True, overflow="ellipsis", crop=True)
+    sys.stdout.write((CLEAR_LINES.format(over) if over else "") + drawn.get())
+    sys.stdout.flush()
+
+
+def terminal_height() -> int:
+    """Return how many lines the terminal has."""
+    return shutil.get_terminal_size().lines
 
 
 def print_json(value: Any) -> None:

@@ -11,6 +11,7 @@ from cyclopts import CycloptsError
 from chiffon.cli.console import say
 from common.errors import ChiffonError, Conflict, ErrorCode, Invalid, NotFound, StartupRefused
 from common.lifecycle import Status
+from common.plans.status import RunStatus
 
 
 class Exit(IntEnum):
@@ -25,6 +26,7 @@ class Exit(IntEnum):
     WORK_FAILED = 10
     WORK_CANCELLED = 11
     WORK_TIMED_OUT = 12
+    WORK_ROLLED_BACK = 13
     INTERRUPTED = 130
 
 
@@ -47,13 +49,28 @@ def exit_of_work(status: Status, error_code: int | None) -> Exit:
             assert_never(status)
 
 
+def exit_of_run(status: str) -> Exit:
+    """Return the exit status for the outcome of a run."""
+    match status:
+        case RunStatus.SUCCEEDED:
+            return Exit.OK
+        case RunStatus.FAILED:
+            return Exit.WORK_FAILED
+        case RunStatus.ROLLED_BACK:
+            return Exit.WORK_ROLLED_BACK
+        case RunStatus.CANCELLED:
+            return Exit.WORK_CANCELLED
+        case _:
+            return Exit.ERROR
+
+
 def exit_of_answer(http_status: int, error_code: int | None) -> Exit:
     """Return the exit status for an error that the orchestrator answered."""
     if http_status == 404:
         return Exit.NOT_FOUND
     if http_status == 409 or error_code == ErrorCode.INVALID_STATE:
         return Exit.CONFLICT
-    if error_code in (ErrorCode.UNKNOWN_WORK_TYPE, ErrorCode.INVALID_REQUEST):
+    if error_code in (ErrorCode.UNKNOWN_WORK_TYPE, ErrorCode.INVALID_REQUEST, ErrorCode.SERVICE_UNKNOWN):
         return Exit.USAGE
     return Exit.ERROR
 

@@ -1,7 +1,7 @@
 """Turn the words of a command line into a task's parameters."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,11 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def parse_pair(pair: str) -> tuple[str, Any]:
+def parse_pair(pair: str, option: str = "--param") -> tuple[str, Any]:
     """Split `KEY=VALUE`."""
     key, separator, value = pair.partition("=")
     if not separator or not key:
-        raise Usage(f"--param wants KEY=VALUE, not {pair!r}")
+        raise Usage(f"{option} wants KEY=VALUE, not {pair!r}")
     return key, parse_value(value)
 
 
@@ -60,9 +60,22 @@ def collect_texts(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _dict(pairs: Sequence[str]) -> dict[str, Any]:
+def collect_inputs(pairs: Sequence[str], inputs_file: str | None, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs of a plan; what is given as `NAME=VALUE` wins over the file. Raises `Usage`.
+
+    An input whose default is a text stays one, also where it could be read as a number: `version=1.1`.
+    """
+    given = _dict(pairs, "--input")
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        if isinstance(defaults.get(name), str):
+            given[name] = text
+    return ({} if inputs_file is None else _read_object(inputs_file)) | given
+
+
+def _dict(pairs: Sequence[str], option: str = "--param") -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for key, value in map(parse_pair, pairs):
+    for key, value in (parse_pair(pair, option) for pair in pairs):
         if key in found:
             raise Usage(f"{key} is given twice")
         found[key] = value
