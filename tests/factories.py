@@ -2,11 +2,13 @@
 
 from base64 import b64encode
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 from uuid import UUID, uuid4
 
 from common.messages import (
     AgentStatus,
+    ArtifactPiece,
     Credit,
     GrantedTask,
     Lease,
@@ -15,7 +17,10 @@ from common.messages import (
     Resources,
     ResultStatus,
     StatusUpdate,
+    StepReport,
+    StepStatus,
     Stream,
+    WantFile,
     WorkRequest,
     WorkResult,
     WorkStatus,
@@ -153,6 +158,27 @@ def make_chunk(number: int, text: str, *, offset: int, stream: Stream = Stream.S
 def make_status(task_id: UUID, agent_id: UUID, *chunks: OutputChunk, **values: Any) -> WorkStatus:
     given: dict[str, Any] = {"attempt": 1, "progress": ""}
     return WorkStatus(task_id=task_id, agent_id=agent_id, chunks=list(chunks), **{**given, **values})
+
+
+def make_step(position: int = 0, name: str = "analyze", **values: Any) -> StepReport:
+    return StepReport(position=position, name=name, **{"status": StepStatus.IN_PROGRESS, **values})
+
+
+def make_piece(content: bytes = b"hello", name: str = "dist/a.whl", **values: Any) -> ArtifactPiece:
+    """Make the only piece of a file, or with `offset` and `data` one of several."""
+    given: dict[str, Any] = {
+        "type": "file",
+        "sha256": sha256(content).hexdigest(),
+        "size": len(content),
+        "offset": 0,
+        "data": b64encode(content).decode(),
+    }
+    return ArtifactPiece(name=name, **{**given, **values})
+
+
+def make_want(agent_id: UUID, **values: Any) -> WantFile:
+    given: dict[str, Any] = {"want_id": uuid4(), "task_id": uuid4(), "attempt": 1, "path": "in/data.csv"}
+    return WantFile(agent_id=agent_id, **{**given, **values})
 
 
 def make_renewal(task_id: UUID, agent_id: UUID, *, attempt: int = 1) -> Renew:

@@ -216,6 +216,12 @@ def test_dispatch_names_the_key_or_limit_that_is_not_usable(
     service.dispatch_work.assert_not_awaited()
 
 
+def test_a_key_that_is_too_long_is_counted_in_characters(client: TestClient) -> None:
+    answer = client.post("/api/v1/dispatch", json=body(ordering_key="k" * 201))
+
+    assert answer.json()["errors"][0]["message"] == "String should have at most 200 characters"
+
+
 # POST /api/v1/dispatch/batch
 
 

@@ -19,7 +19,7 @@ from common.broker.base import Queue
 from common.config import Settings
 from common.errors import ErrorCode
 from common.lifecycle import FINAL, TRANSITIONS, Status
-from common.messages import AgentStatus, ResultStatus, Stream
+from common.messages import AgentStatus, ResultStatus, StepStatus, Stream
 from orchestrator.http.errors import STATUS_OF
 from orchestrator.main import create_app
 
@@ -32,6 +32,7 @@ ENUMS: Mapping[str, Iterable[str]] = {
     "AgentStatus": AgentStatus,
     "Stream": Stream,
     "ResultStatus": ResultStatus,
+    "StepStatus": StepStatus,
 }
 
 MEANINGS: Mapping[str, str] = {
@@ -43,6 +44,11 @@ MEANINGS: Mapping[str, str] = {
     "cannot be run again; a dead letter is settled, or cannot be replayed.",
     "agent_not_found": "No agent has this id.",
     "dead_letter_not_found": "No dead letter has this id.",
+    "run_not_found": "No run has this id.",
+    "run_not_possible": "The run does not stand so that this can be done: it has ended, has not, or waits for nobody.",
+    "artifact_not_found": "No artifact has this id, or its content is not there; the message says why.",
+    "service_unknown": "The services file has no such service.",
+    "artifact_too_large": "The file is larger than what is kept, or the store is full.",
     "lease_lost": "The job is not that worker's, or not any longer, or cannot make that move. Nothing was changed.",
     "policy_refused": "No rule of the policy lets this work run; the message names the rule that came closest.",
     "approval_not_found": "No approval has this id.",
@@ -83,7 +89,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def settings(model: type[Settings]) -> str:
     """Return every setting of one kind of process."""
     prefix = model.model_config["env_prefix"]
-    properties = model.model_json_schema()["properties"]
+    properties = model.model_json_schema(by_alias=False)["properties"]
     where = "" if model.table is None else f"[{model.table}] "
     rows = [
         (

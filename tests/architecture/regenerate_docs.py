@@ -12,8 +12,12 @@ from agents.settings import AgentSettings
 from chiffon.cli.app import COMMANDS
 from chiffon.rabbitmq.settings import RabbitmqSettings
 from common import messages, orders
+from common.compose import HealthCheck, RepairResult
 from common.config import SharedSettings
+from common.plans.model import Condition, Plan, Repeat, Step, Undo
+from common.policy.model import ApprovalDemand
 from common.protocol import MessageEnvelope, WorkResults
+from common.services import Gate, Service
 from common.signing import claims
 from common.unreadable import Unreadable
 from common.work import PARAMETERS
@@ -31,6 +35,9 @@ PAYLOADS = (
     messages.WorkRequest,
     messages.WorkStatus,
     messages.OutputChunk,
+    messages.StepReport,
+    messages.ArtifactPiece,
+    messages.WantFile,
     messages.WorkResult,
     WorkResults,
     messages.StatusUpdate,
@@ -47,6 +54,10 @@ PAYLOADS = (
     orders.Drain,
     orders.Resume,
     orders.Leave,
+    orders.StepsStored,
+    orders.Settle,
+    orders.ArtifactsStored,
+    orders.FilePiece,
     Unreadable,
     messages.Probe,
 )
@@ -91,6 +102,27 @@ BODIES = (
     "Explained",
     "RuleFinding",
     "AuditPage",
+    "RunRequest",
+    "RunSummary",
+    "RunPage",
+    "Run",
+    "RunStep",
+    "InnerStep",
+    "RunRetry",
+    "RunApprove",
+    "RunReject",
+    "Artifact",
+    "Upload",
+    "RepairRequest",
+    "Repair",
+    "RepairDetail",
+    "RepairPlan",
+    "RepairPlanStep",
+    "RepairStep",
+    "RepairArtifact",
+    "RepairApproval",
+    "Approver",
+    "RepairRetry",
     "ErrorResponse",
     "FieldProblem",
     "Readiness",
@@ -103,6 +135,8 @@ LISTS = {
     "agents": "/api/v1/agents",
     "dead-letters": "/api/v1/dead-letters",
     "approvals": "/api/v1/approvals",
+    "runs": "/api/v1/runs",
+    "repairs": "/orchestrator/runs",
     "audit": "/api/v1/audit",
 }
 
@@ -116,6 +150,23 @@ SUBCOMMANDS = {
     "approvals": ("list", "show", "approve", "reject", "comment", "ask"),
     "policy": ("check", "explain"),
     "dead-letters": ("list", "show", "replay", "discard"),
+    "runs": (
+        "start",
+        "check",
+        "repair",
+        "list",
+        "show",
+        "watch",
+        "cancel",
+        "approve",
+        "reject",
+        "retry",
+        "abandon",
+        "artifacts",
+        "download",
+        "upload",
+    ),
+    "services": ("check", "list"),
     "audit": ("verify", "query"),
     "rabbitmq": ("setup", "add-agent", "rotate-agent", "remove-agent"),
 }
@@ -153,6 +204,13 @@ PAGES: Mapping[str, Parts] = {
     },
     "reference/signatures.md": {model.__name__: partial(doc_tables.fields, model) for model in CLAIMS},
     "reference/work-types.md": {name: partial(doc_tables.fields, model) for name, model in PARAMETERS.items()},
+    "reference/plans.md": {
+        model.__name__: partial(doc_tables.fields, model)
+        for model in (Plan, Step, Repeat, Undo, Condition, ApprovalDemand)
+    },
+    "reference/services.md": {
+        model.__name__: partial(doc_tables.fields, model) for model in (Service, HealthCheck, Gate, RepairResult)
+    },
     "explanation/timelines.md": {
         "lost-agent": timelines.lost_agent,
         "agent-cut-off": timelines.agent_cut_off,

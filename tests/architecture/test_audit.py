@@ -15,6 +15,9 @@ SOURCE = ROOT / "src" / "orchestrator"
 WITHOUT = {
     "ops/service.py snapshot": "reads only",
     "approvals/service.py get": "reads only",
+    "repairs/queries.py newest": "reads only",
+    "runs/queries.py newest": "reads only",
+    "runs/service.py get": "reads only",
     "jobs/service.py heartbeat": "keeps a lease, which changes nothing that anybody decided",
     "jobs/claims.py _held": "reads only",
     "keys/service.py free_overdue": "lets go what was to go anyway; the claim is the event",

@@ -19,6 +19,7 @@ MAY_START_PROCESSES = {
     "src/chiffon/processes.py": "`chiffon up` starts the orchestrator and the agents",
     "src/chiffon/*postgres*.py": "it starts and stops the PostgreSQL of `chiffon up`",
     "src/chiffon/conformance/process.py": "the worker under test is started, killed and ended there",
+    "src/chiffon/demo/compose_project.py": "the demonstration makes a project with docker, compose and git",
 }
 
 # What may be imported only in some places: the package, then the places.

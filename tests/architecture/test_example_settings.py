@@ -20,12 +20,15 @@ NOT_SHOWN = {
     "admin_password",
     "admin_password_file",
     "playbooks_dir",
+    "compose_root",
     "policy_file",
     "run_as",
     "tls_cert_file",
     "tls_key_file",
     "signing_keys_dir",
     "audit_checkpoints_file",
+    "services_file",
+    "artifact_keep_days",
     "trusted_keys",
 }
 

@@ -25,8 +25,8 @@ STORE_OR_SHOW = {
     "orchestrator.why.queries.AGENTS",
     "orchestrator.jobs.queries.SEEN",
 }
-# Identities ask it of people and services, too.
-OTHER_SUBJECT = "orchestrator.identities.queries."
+# Identities ask it of people and services, too, and runs of those who started them.
+OTHER_SUBJECT = ("orchestrator.identities.queries.", "orchestrator.runs.queries.")
 FACTS = re.compile(r"\b(draining|paused_until|tripped_until|disabled_at|clock_off_by)\b")
 # The first column of an order that picks: anything else than the rank would be another order.
 PICKS = re.compile(r"ORDER BY (?:\w+\.)?(priority|precedence)\b")

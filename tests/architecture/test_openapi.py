@@ -50,7 +50,7 @@ def test_every_schema_and_every_field_is_described() -> None:
 
 def test_an_operation_is_called_as_its_function() -> None:
     functions = {
-        f"{method} {route.path}": getattr(route, "endpoint", None)
+        f"{method} {str(route.path).replace(':path}', '}')}": getattr(route, "endpoint", None)
         for route in iter_route_contexts(APP.routes)
         for method in route.methods or ()
     }
@@ -72,6 +72,14 @@ def test_an_operation_asks_for_a_bearer_token_unless_it_is_public(path: str, ope
     asked = [schemes[name] for one in operation.get("security", ()) for name in one]
 
     assert [(one["type"], one["scheme"]) for one in asked] == ([] if path in PUBLIC else [("http", "bearer")])
+
+
+def test_a_signed_path_is_followed_without_a_token_and_refused_with_a_reason() -> None:
+    operation = DOCUMENT["paths"]["/artifacts/{artifact_id}/{name}"]["get"]
+    optional = [where for where, _, operation in OPERATIONS if {} in operation.get("security", ())]
+
+    assert optional == ["GET /artifacts/{artifact_id}/{name}"]
+    assert "expired" in operation["responses"]["403"]["description"]
 
 
 def test_every_error_has_the_one_shape() -> None:

@@ -5,7 +5,7 @@ import re
 from tests.architecture.source import ROOT, published_files
 
 # Written as patterns, so that this file does not name what it forbids.
-HOSTS = r"pypi\.org|pythonhosted\.org|npmjs\.org|deb\.debian\.org|docker\.io|ghcr\.io"
+HOSTS = r"pypi\.org|pythonhosted\.org|npmjs\.org|deb\.debian\.org|docker\.io/|ghcr\.io"
 PATHS = r"(?<![\w.$}~*-])/(work|farm|root|home|Users)/\w"
 PLACES = re.compile(f"{HOSTS}|{PATHS}")
 VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<default>:?[-?][^}]*)?\}")

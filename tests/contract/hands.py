@@ -2,29 +2,46 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
+from pydantic.alias_generators import to_camel
+
 from chiffon.errors import ApiError
 from chiffon.http import Http
 from common.broker.base import Broker, Consumer, Outgoing
-from common.broker.topology import HEARTBEATS, RESULTS, control_queue, reply_address, work_queue
-from common.messages import AgentStatus, Credit, Grant, Lease, ResultStatus, Stored, Stream, WorkResult
-from common.orders import Heard, Order
+from common.broker.topology import HEARTBEATS, PROGRESS, RESULTS, control_queue, reply_address, work_queue
+from common.messages import (
+    AgentStatus,
+    ArtifactPiece,
+    Credit,
+    Grant,
+    Lease,
+    ResultStatus,
+    StepReport,
+    Stored,
+    Stream,
+    WorkResult,
+)
+from common.orders import ArtifactsStored, FilePiece, Heard, Order, StepsStored
 from common.protocol import (
     ControlEnvelope,
     Envelope,
     StatusUpdateEnvelope,
+    WantFileEnvelope,
     WorkRequestEnvelope,
     WorkResultEnvelope,
+    WorkStatusEnvelope,
     decode,
     encode,
 )
-from tests.factories import make_heartbeat
+from tests.factories import make_heartbeat, make_status, make_want
 
 PATIENCE = 20.0
+# How long a worker waits to hear that a file is stored before it sends it again.
+RESEND = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,18 @@ class Hand(Protocol):
 
     async def finish(self, held: Held, output: str) -> None:
         """Report success, and return when the report has been dealt with, whether it counted or not."""
+        ...
+
+    async def report_steps(self, held: Held, *steps: StepReport) -> str | None:
+        """Report inner steps, and return when that is dealt with: the last of them, when their end may be forgotten."""
+        ...
+
+    async def keep(self, held: Held, *pieces: ArtifactPiece) -> str:
+        """Send pieces of one file until it is settled; return why it is refused, empty when it is stored."""
+        ...
+
+    async def fetch(self, held: Held, path: str, *, offset: int = 0) -> FilePiece:
+        """Return a piece of a file that the work brings with it."""
         ...
 
 
@@ -143,15 +172,52 @@ class BrokerHand:
         while not (isinstance(order := await self._order(), Stored) and mine in order.results):
             pass
 
+    async def report_steps(self, held: Held, *steps: StepReport) -> str | None:
+        said = make_status(held.task_id, self.agent_id, attempt=held.attempt, steps=list(steps))
+        await self._say(PROGRESS, WorkStatusEnvelope(**self._from(), payload=said))
+        through: str | None = None
+        # What is said behind it is answered behind it.
+        want_id = await self._want(held, "nothing")
+        while not (isinstance(order := await self._order(), FilePiece) and order.want_id == want_id):
+            if isinstance(order, StepsStored):
+                assert (order.task_id, order.attempt) == (held.task_id, held.attempt)
+                through = order.through
+        return through
+
+    async def keep(self, held: Held, *pieces: ArtifactPiece) -> str:
+        [name] = {piece.name for piece in pieces}
+        for _ in range(int(PATIENCE / RESEND)):
+            for piece in pieces:
+                said = make_status(held.task_id, self.agent_id, attempt=held.attempt, pieces=[piece])
+                await self._say(PROGRESS, WorkStatusEnvelope(**self._from(), payload=said))
+            with suppress(TimeoutError):
+                while not isinstance(order := await self._order(within=RESEND), ArtifactsStored):
+                    pass
+                assert (order.task_id, order.attempt) == (held.task_id, held.attempt)
+                assert {*order.names, *order.refused} == {name}
+                return order.refused.get(name, "")
+        raise TimeoutError(f"nobody says what became of {name}")
+
+    async def fetch(self, held: Held, path: str, *, offset: int = 0) -> FilePiece:
+        want_id = await self._want(held, path, offset=offset)
+        while not (isinstance(order := await self._order(), FilePiece) and order.want_id == want_id):
+            pass
+        return order
+
+    async def _want(self, held: Held, path: str, *, offset: int = 0) -> UUID:
+        want = make_want(self.agent_id, task_id=held.task_id, attempt=held.attempt, path=path, offset=offset)
+        await self._say(PROGRESS, WantFileEnvelope(**self._from(), payload=want))
+        return want.want_id
+
     def _from(self) -> dict[str, str]:
         return {"from_agent": str(self.agent_id), "to_agent": "orchestrator"}
 
     async def _say(self, queue: str, envelope: Envelope) -> None:
         await self._broker.publish(Outgoing(reply_address(self.agent_id, queue), encode(envelope), envelope.type))
 
-    async def _order(self) -> Order:
+    async def _order(self, *, within: float = PATIENCE) -> Order:
         """Return the next thing that the orchestrator tells this worker."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(within):
             [delivery] = await self._control.receive()
         await self._control.ack(delivery)
         envelope = decode(delivery.body)
@@ -193,6 +259,40 @@ class HttpHand:
         except ApiError as refused:
             if refused.status != 409:
                 raise
+
+    async def report_steps(self, held: Held, *steps: StepReport) -> str | None:
+        said = [{to_camel(name): value for name, value in step.model_dump(mode="json").items()} for step in steps]
+        answer = await self._say(held, "steps", steps=said)
+        through: str | None = answer.get("through")
+        return through
+
+    async def keep(self, held: Held, *pieces: ArtifactPiece) -> str:
+        for _ in range(int(PATIENCE / RESEND)):
+            for piece in pieces:
+                answer = await self._say(held, "artifacts", **piece.model_dump(mode="json"))
+                if answer.get("stored") or answer.get("refused"):
+                    return answer.get("refused") or ""
+            await asyncio.sleep(RESEND)
+        raise TimeoutError(f"nobody says what became of {pieces[0].name}")
+
+    async def fetch(self, held: Held, path: str, *, offset: int = 0) -> FilePiece:
+        answer = await self._say(held, "files", path=path, offset=offset)
+        if problem := answer.get("refused"):
+            return FilePiece(want_id=uuid4(), problem=problem)
+        return FilePiece(want_id=uuid4(), **answer)
+
+    async def _say(self, held: Held, what: str, **body: Any) -> dict[str, Any]:
+        """Return the answer; `refused` is why the job is not this worker's."""
+        said = {"workerId": self._name, "attempt": held.attempt, **body}
+        try:
+            answer: dict[str, Any] = await self._http.post(
+                f"/api/queue/jobs/{held.task_id}/{what}", said, repeatable=True
+            )
+        except ApiError as refused:
+            if refused.status != 409:
+                raise
+            return {"refused": str(refused)}
+        return answer
 
     async def _claim(self, ask: dict[str, Any]) -> Held:
         job = (await self._http.post("/api/queue/jobs/claim", ask, repeatable=True))["job"]

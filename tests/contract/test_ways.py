@@ -4,14 +4,20 @@
 """
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from hashlib import sha256
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from chiffon.models import TaskStatus
+from common.artifacts import MAX_PIECE_BYTES
+from common.messages import ArtifactPiece, StepStatus
 from tests.contract.hands import Hand, Held
 from tests.contract.ways import BrokerWay, HttpWay, MemoryWay, Way
+from tests.factories import make_piece, make_step
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq_node import Node
 
@@ -23,25 +29,30 @@ WAYS = [
 
 
 @pytest.fixture(scope="module", params=WAYS)
-async def opened(request: pytest.FixtureRequest, postgres: Postgres, ledger_template: str) -> AsyncIterator[Way]:
+async def opened(
+    request: pytest.FixtureRequest,
+    postgres: Postgres,
+    ledger_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Way]:
     ledger = await postgres.create_database(template=ledger_template)
-    async with _way(request, ledger).open() as way:
+    async with _way(request, ledger, tmp_path_factory.mktemp("artifacts")).open() as way:
         yield way
     await postgres.drop_database(ledger)
 
 
-def _way(request: pytest.FixtureRequest, ledger: str) -> Way:
+def _way(request: pytest.FixtureRequest, ledger: str, artifacts: Path) -> Way:
     match request.param:
         case "memory":
-            return MemoryWay(ledger)
+            return MemoryWay(ledger, artifacts)
         case "http":
-            return HttpWay(ledger)
+            return HttpWay(ledger, artifacts)
         case "amqp":
             # Asked for by name, so that it is started only for the tests that use it.
             node: Node = request.getfixturevalue("rabbitmq")
-            return BrokerWay(node.new_vhost_url(), ledger)
+            return BrokerWay(node.new_vhost_url(), ledger, artifacts)
         case _:
-            return BrokerWay(ledger, ledger)
+            return BrokerWay(ledger, ledger, artifacts)
 
 
 @pytest.fixture
@@ -182,3 +193,94 @@ async def test_a_restart_of_the_orchestrator_loses_neither_what_waits_nor_what_i
     before = await completed(way, running)
     assert (before.output, before.attempt) == ("begun before", 1)
     assert (await completed(way, waiting)).output == "begun after"
+
+
+async def test_inner_steps_are_told_once_each_in_their_order_however_often_they_are_reported(way: Way) -> None:
+    task_id = await way.dispatch()
+    begun, done = make_step(0, "analyze", message="looks"), make_step(0, "analyze", status=StepStatus.SUCCEEDED)
+    end = make_step(5, "rollback", status=StepStatus.SKIPPED, message="nothing to undo")
+    async with way.worker() as hand:
+        held = await hand.take()
+
+        for report in (begun, begun, done, begun, done):
+            assert await hand.report_steps(held, report) is None
+        through = [await hand.report_steps(held, done, end) for _ in range(2)]
+
+        await hand.finish(held, "done")
+
+    await completed(way, task_id)
+    assert through == ["rollback"] * 2
+    assert await way.told(task_id, "task.step") == [
+        {"position": 0, "name": "analyze", "status": "in_progress", "message": "looks", "attempt": 1},
+        {"position": 0, "name": "analyze", "status": "succeeded", "message": "", "attempt": 1},
+        {"position": 5, "name": "rollback", "status": "skipped", "message": "nothing to undo", "attempt": 1},
+    ]
+
+
+async def test_steps_count_after_the_lease_is_lost_and_those_of_somebody_else_never(way: Way) -> None:
+    task_id = await way.dispatch()
+    end = make_step(5, "rollback", status=StepStatus.SUCCEEDED, message="as before")
+    async with way.worker() as host:
+        held = await host.take()
+        async with way.worker() as heir:
+            inherited = await heir.take()
+            assert (inherited.task_id, inherited.attempt) == (task_id, 2)
+
+            # Of the attempt that was the host's.
+            await heir.report_steps(held, make_step(5, "rollback", status=StepStatus.FAILED, message="forged"))
+            through = await host.report_steps(held, end)
+
+            await heir.finish(inherited, "done")
+
+    assert through == "rollback"
+    assert await way.told(task_id, "task.step") == [
+        {"position": 5, "name": "rollback", "status": "succeeded", "message": "as before", "attempt": 1}
+    ]
+
+
+async def test_a_file_arrives_whole_from_pieces_in_any_order_and_is_brought_to_other_work_in_pieces(way: Way) -> None:
+    content = bytes(range(256)) * 1000
+    kept = await way.dispatch()
+    async with way.worker() as hand:
+        held = await hand.take()
+        assert await hand.keep(held, *reversed(pieces_of(content, "dist/data.bin"))) == ""
+        assert await hand.keep(held, *pieces_of(content, "dist/data.bin")) == ""
+        await hand.finish(held, "done")
+    needs = await way.dispatch(files={"in/data.bin": {"task": str(kept), "artifact": "dist/data.bin"}})
+    async with way.worker() as hand, way.worker() as stranger:
+        held = await hand.take()
+        assert held.task_id == needs
+
+        first = await hand.fetch(held, "in/data.bin")
+        rest = await hand.fetch(held, "in/data.bin", offset=len(first.raw))
+        missing = await hand.fetch(held, "in/other.bin")
+        forbidden = await stranger.fetch(held, "in/data.bin")
+
+        await hand.finish(held, "done")
+
+    assert (first.raw + rest.raw, first.sha256, rest.size) == (content, sha256(content).hexdigest(), len(content))
+    assert all(piece.problem and not piece.data for piece in (missing, forbidden))
+    assert await way.how_often(kept, "artifact.stored") == 1
+
+
+async def test_a_file_whose_digest_is_another_one_is_refused_with_a_reason(way: Way) -> None:
+    task_id = await way.dispatch()
+    async with way.worker() as hand:
+        held = await hand.take()
+
+        refused = await hand.keep(held, make_piece(b"hello", sha256=sha256(b"other").hexdigest()))
+
+        await hand.finish(held, "done")
+
+    await completed(way, task_id)
+    assert refused
+    assert await way.how_often(task_id, "artifact.missing") == 1
+    assert await way.how_often(task_id, "artifact.stored") == 0
+
+
+def pieces_of(content: bytes, name: str) -> list[ArtifactPiece]:
+    """Return a file as the pieces in which an agent sends it."""
+    return [
+        make_piece(content, name, offset=at, data=b64encode(content[at : at + MAX_PIECE_BYTES]).decode())
+        for at in range(0, len(content), MAX_PIECE_BYTES)
+    ]

@@ -1,10 +1,12 @@
 """The ways to take work, each with an orchestrator of its own on a real ledger."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from chiffon.client import Client
@@ -20,17 +22,20 @@ from tests.services.ports import free_ports
 
 # Long enough for a busy machine to answer in, short enough to wait for.
 LEASE = 2.0
-MOST_TESTS = 12
+MOST_TESTS = 20
 
 
 class Way(ABC):
     """An orchestrator, callers, and workers that take work in this way. Every test has a kind of work of its own."""
 
-    def __init__(self, broker_url: str, database_url: str, *, broker: Broker | None = None) -> None:
+    def __init__(
+        self, broker_url: str, database_url: str, artifacts_dir: Path, *, broker: Broker | None = None
+    ) -> None:
         [port] = free_ports(1)
         self._shared = SharedSettings(broker_url=broker_url)
         self._settings = OrchestratorSettings(
             database_url=database_url,
+            artifacts_dir=artifacts_dir,
             port=port,
             lease_seconds=LEASE,
             probe_seconds=0.5,
@@ -67,14 +72,18 @@ class Way(ABC):
         await self._serving.aclose()
         await self._start()
 
-    async def dispatch(self, *, priority: int = 3, text: str = "") -> UUID:
-        given = await self.client.dispatch(self.work_type, {"text": text}, priority=priority, max_attempts=3)
+    async def dispatch(self, *, priority: int = 3, **parameters: Any) -> UUID:
+        given = await self.client.dispatch(self.work_type, parameters, priority=priority, max_attempts=3)
         return given.task_id
+
+    async def told(self, task_id: UUID, kind: str) -> list[Mapping[str, Any]]:
+        """Return what was told of a task each time when this happened to it."""
+        events = (await self.client.events(task_id)).items
+        return [{**event.data, "attempt": event.attempt} for event in events if event.kind == kind]
 
     async def how_often(self, task_id: UUID, kind: str) -> int:
         """Return how often this happened to a task."""
-        events = (await self.client.events(task_id)).items
-        return sum(event.kind == kind for event in events)
+        return len(await self.told(task_id, kind))
 
     async def _start(self) -> None:
         await self._serving.enter_async_context(orchestrator(self._settings, self._shared, broker=self._broker))
@@ -104,15 +113,15 @@ class BrokerWay(Way):
 class MemoryWay(BrokerWay):
     """In one process."""
 
-    def __init__(self, database_url: str) -> None:
-        super().__init__("memory://", database_url, broker=MemoryBroker())
+    def __init__(self, database_url: str, artifacts_dir: Path) -> None:
+        super().__init__("memory://", database_url, artifacts_dir, broker=MemoryBroker())
 
 
 class HttpWay(Way):
     """Over the queue API; the orchestrator's own bus is in its database."""
 
-    def __init__(self, database_url: str) -> None:
-        super().__init__(database_url, database_url)
+    def __init__(self, database_url: str, artifacts_dir: Path) -> None:
+        super().__init__(database_url, database_url, artifacts_dir)
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[Hand]:

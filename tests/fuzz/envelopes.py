@@ -18,7 +18,7 @@ from common.messages import (
     Stored,
     WorkRequest,
 )
-from common.orders import Control, Heard
+from common.orders import ArtifactsStored, Control, FilePiece, Heard, Settle, StepsStored
 from common.protocol import (
     MOST_BYTES,
     MOST_REPLY_BYTES,
@@ -27,6 +27,7 @@ from common.protocol import (
     RenewEnvelope,
     StatusUpdateEnvelope,
     UnreadableMessage,
+    WantFileEnvelope,
     WorkRequestEnvelope,
     WorkResultEnvelope,
     WorkResultsEnvelope,
@@ -35,13 +36,23 @@ from common.protocol import (
     encode,
 )
 from orchestrator.loops.batches import read_damaged
-from tests.factories import make_chunk, make_credit, make_heartbeat, make_result, make_results, make_status
+from tests.factories import (
+    make_chunk,
+    make_credit,
+    make_heartbeat,
+    make_piece,
+    make_result,
+    make_results,
+    make_status,
+    make_step,
+    make_want,
+)
 
 CONTROL = "control"
 WORK = "work"
 ACCEPTED: Mapping[str, tuple[type[Any], ...]] = {
     topology.RESULTS: (WorkResultEnvelope, WorkResultsEnvelope),
-    topology.PROGRESS: (WorkStatusEnvelope, WorkResultEnvelope, WorkResultsEnvelope),
+    topology.PROGRESS: (WorkStatusEnvelope, WantFileEnvelope, WorkResultEnvelope, WorkResultsEnvelope),
     topology.HEARTBEATS: (StatusUpdateEnvelope, RenewEnvelope),
     CONTROL: (ControlEnvelope,),
     WORK: (WorkRequestEnvelope,),
@@ -72,15 +83,23 @@ def examples() -> list[Envelope]:
         claim_id=uuid4(), work=work, trace_id=uuid4(), request_id=uuid4(), attempt=1, lease_seconds=60
     )
     chunks = [make_chunk(0, "hello", offset=0)]
+    steps = [make_step(0, "analyze"), make_step(5, "rollback", status="skipped", message="nothing to undo")]
     orders = [
         CancelTask(task_id=task_id, attempt=1),
         Renewed(renewal_id=uuid4(), lease_seconds=60, kept=[lease], lost=[lease]),
         Stored(results=[lease]),
         Heard(beat_id=uuid4(), granted=3),
+        StepsStored(task_id=task_id, attempt=1, through="rollback"),
+        Settle(task_id=task_id, attempt=1),
+        ArtifactsStored(task_id=task_id, attempt=1, names=["a.txt"], refused={"b.txt": "it is too large"}),
+        FilePiece(want_id=uuid4(), size=5, sha256="0" * 64, data="aGVsbG8="),
+        FilePiece(want_id=uuid4(), problem="there is no such file"),
     ]
     return [
         WorkRequestEnvelope(**_ends(), payload=Grant(tasks=[granted], credit=1)),
         WorkStatusEnvelope(**_ends(), payload=make_status(task_id, agent_id, *chunks, progress="half")),
+        WorkStatusEnvelope(**_ends(), payload=make_status(task_id, agent_id, steps=steps, pieces=[make_piece()])),
+        WantFileEnvelope(**_ends(), payload=make_want(agent_id)),
         WorkResultEnvelope(**_ends(), payload=make_result(task_id, agent_id, chunks=chunks)),
         WorkResultsEnvelope(**_ends(), payload=make_results(agent_id)),
         StatusUpdateEnvelope(**_ends(), payload=make_heartbeat(credit=make_credit())),

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from tests.fuzz.bounds import SEED, bounded
 from tests.fuzz.running import Running
 from tests.fuzz.shapes import check_answer
-from tests.openapi import DOCUMENT
+from tests.openapi import DOCUMENT, json_body
 
 pytestmark = pytest.mark.xdist_group("orchestrator")
 
 MEGABYTE = 1024 * 1024
 PATHS = [(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]
 POSTS = sorted(path for method, path in PATHS if method == "post")
-WITH_BODY = sorted(path for method, path in PATHS if "requestBody" in DOCUMENT["paths"][path][method])
+WITH_BODY = sorted(path for method, path in PATHS if json_body(DOCUMENT["paths"][path][method]) is not None)
 
 
 def _dispatch(value: str) -> bytes:
@@ -67,6 +67,11 @@ QUERIES = (
     "offset=1e3",
     "after=%00",
     "cursor=%ff%fe",
+    "name=%00",
+    "service=web%00",
+    "label=a%3D%00",
+    "requested_by=%00",
+    "actor=%00",
     "status=%F0%9F%92%A9",
     "created_after=9999-12-31T23:59:59%2B14:00",
     "created_after=0001-01-01T00:00:00-14:00",

@@ -6,7 +6,16 @@ import subprocess
 
 INSTALL_SECONDS = 600
 # Programs and the packages that bring them; RabbitMQ is no program on PATH and is looked for in rabbitmq.py.
-PACKAGES = {"pgbouncer": "pgbouncer", "bwrap": "bubblewrap", "ip": "iproute2", "nft": "nftables", "perl": "perl-base"}
+PACKAGES = {
+    "pgbouncer": "pgbouncer",
+    "bwrap": "bubblewrap",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "perl": "perl-base",
+    "dockerd": "docker.io",
+    "docker-compose": "docker-compose",
+    "busybox": "busybox-static",
+}
 
 
 def program(name: str) -> str | None:

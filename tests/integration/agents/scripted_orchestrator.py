@@ -1,6 +1,8 @@
 """An orchestrator that does what the test says: it speaks the messages and records what the agents say."""
 
 import asyncio
+import base64
+import hashlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -9,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+from common.artifacts import MAX_PIECE_BYTES
 from common.broker.base import Broker, BrokerUnavailable, Outgoing
 from common.broker.topology import (
     HEARTBEATS,
@@ -31,11 +34,12 @@ from common.messages import (
     StatusUpdate,
     Stored,
     Stream,
+    WantFile,
     WorkRequest,
     WorkResult,
     WorkStatus,
 )
-from common.orders import Control, Drain, Heard, Order
+from common.orders import ArtifactsStored, Control, Drain, FilePiece, Heard, Order
 from common.protocol import (
     ORCHESTRATOR,
     ControlEnvelope,
@@ -79,10 +83,10 @@ class Account:
 
 
 class ScriptedOrchestrator:
-    """Grants tasks while an agent asks for some, renews every lease, stores every result and hears every beat.
+    """Grants tasks while an agent asks for some, renews every lease, stores every result and file, hears every beat.
 
     Unless told otherwise: while `is_silent` it grants nothing. With a `key` it signs. `answer_with` is what somebody on
-    the way makes of its grants.
+    the way makes of its grants. `files` is what it has for work, by the paths that work gives them.
     """
 
     def __init__(self, broker: Broker, *, lease_seconds: float = 60.0) -> None:
@@ -91,6 +95,8 @@ class ScriptedOrchestrator:
         self.loses: set[UUID] = set()
         self.renews = True
         self.stores = True
+        self.files: dict[str, bytes] = {}
+        self.wants: list[WantFile] = []
         self.hears = True
         self.key: PrivateKey | None = None
         self.answer_with: Callable[[Grant], Grant] = lambda grant: grant
@@ -235,6 +241,16 @@ class ScriptedOrchestrator:
     def output(self, task_id: UUID, stream: Stream = Stream.STDOUT) -> str:
         return "".join(chunk.text for chunk in self.chunks(task_id) if chunk.stream is stream)
 
+    def kept(self, task_id: UUID) -> dict[str, bytes]:
+        """Return the files that a task has kept, as far as they are here whole; a piece may have come again."""
+        pieces = [piece for status in self.statuses if status.task_id == task_id for piece in status.pieces]
+        content: dict[str, dict[int, bytes]] = defaultdict(dict)
+        for piece in pieces:
+            assert content[piece.name].setdefault(piece.offset, piece.raw) == piece.raw
+        whole = {name: b"".join(found[offset] for offset in sorted(found)) for name, found in content.items()}
+        digests = {piece.name: piece.sha256 for piece in pieces}
+        return {name: data for name, data in whole.items() if hashlib.sha256(data).hexdigest() == digests[name]}
+
     async def _read(self, queue: str) -> None:
         async with self._broker.consume(queue, prefetch=10) as consumer:
             while True:
@@ -262,6 +278,8 @@ class ScriptedOrchestrator:
                 self.statuses.append(status)
             case WorkResult() as result:
                 self.results[result.task_id].append(result)
+            case WantFile() as want:
+                self.wants.append(want)
             case Unreadable() as unreadable:
                 self.unreadable.append(unreadable)
             case Renew() as renewal:
@@ -273,8 +291,25 @@ class ScriptedOrchestrator:
                 await self._answer_renewal(renewal)
             case WorkResult() as result if self.stores:
                 await self.order(Stored(results=[Lease(task_id=result.task_id, attempt=result.attempt)]))
+            case WorkStatus(pieces=[*_, piece]) as status if self.stores and piece.name in self.kept(status.task_id):
+                stored = ArtifactsStored(task_id=status.task_id, attempt=status.attempt, names=[piece.name])
+                await self.order(stored)
+            case WantFile() as want:
+                await self.order(self._piece_of(want))
             case StatusUpdate(status=status, beat_id=UUID() as beat_id) if self.hears and status is not OFFLINE:
                 await self.order(Heard(beat_id=beat_id, granted=self.account.granted))
+
+    def _piece_of(self, want: WantFile) -> FilePiece:
+        content = self.files.get(want.path)
+        if content is None:
+            return FilePiece(want_id=want.want_id, problem=f"There is no file {want.path}.")
+        return FilePiece(
+            want_id=want.want_id,
+            offset=want.offset,
+            data=base64.b64encode(content[want.offset : want.offset + MAX_PIECE_BYTES]).decode(),
+            size=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
 
     async def _answer_renewal(self, renewal: Renew) -> None:
         lost: list[Lease] = [lease for lease in renewal.leases if lease.task_id in self.loses]

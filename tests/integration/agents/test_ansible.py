@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agents.attempts.stopping import StopSignal
-from agents.executors.ansible import SUMMARY_FILE, AnsibleExecutor, read_summary, with_summary
+from agents.executors.ansible import AnsibleExecutor, read_summary, with_summary
 from agents.executors.base import Host, Outcome
 from agents.executors.enclosure import OPEN
 from agents.executors.enforcement import CannotConfine, probe
@@ -19,6 +19,7 @@ from agents.processes.keepers import Keepers
 from common.confinement import UNCONFINED, Confinement
 from common.errors import ErrorCode
 from common.messages import ResultStatus, Stream
+from common.work import SUMMARY_FILE
 from tests.eventually import eventually
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator

@@ -11,7 +11,7 @@ import requests
 
 from tests.fuzz.running import Running
 from tests.integration.edges.paths import at
-from tests.openapi import DOCUMENT
+from tests.openapi import DOCUMENT, json_body
 
 JSON = {"content-type": "application/json"}
 
@@ -36,10 +36,9 @@ def schema_of(reference: dict[str, Any]) -> dict[str, Any]:
 def loose() -> Iterator[tuple[str, str, object]]:
     """Yield every field of a body that is a number or a truth value, with what only looks like one."""
     for path, operations in DOCUMENT["paths"].items():
-        body = operations.get("post", {}).get("requestBody")
-        if body is None:
+        given = json_body(operations.get("post", {}))
+        if given is None:
             continue
-        given = body["content"]["application/json"]["schema"]
         for model in map(schema_of, [given, *given.get("anyOf", ())]):
             for name, field in model.get("properties", {}).items():
                 kinds = {kind.get("type") for kind in [field, *field.get("anyOf", ())]}
@@ -129,7 +128,7 @@ def test_a_name_twice_in_an_object_is_refused_wherever_it_is(orchestrator: Runni
 
 @pytest.mark.parametrize(
     "path",
-    [path for path, operations in DOCUMENT["paths"].items() if "requestBody" in operations.get("post", {})],
+    [path for path, operations in DOCUMENT["paths"].items() if json_body(operations.get("post", {})) is not None],
 )
 def test_every_route_that_takes_a_body_refuses_a_name_twice(orchestrator: Running, path: str) -> None:
     answer = post(orchestrator, at(path), b'{"a": 1, "a": 1}')

@@ -12,10 +12,13 @@ from tests.fuzz.running import Running
 from tests.integration.edges.paths import at
 from tests.openapi import DOCUMENT
 
+# A signed path with another query is no signed path, whatever else is wrong with it: tests/unit/orchestrator/artifacts.
+SIGNED = "/artifacts/{artifact_id}/{name}"
 ROUTES = [
     (method.upper(), path, operation)
     for path, operations in DOCUMENT["paths"].items()
     for method, operation in operations.items()
+    if path != SIGNED
 ]
 BAD_PARAMETERS = 4400
 ID = "7f3c2b1e-1d2f-4c59-9a5e-6a7d1f0c9b11"

@@ -339,6 +339,7 @@ async def test_a_claim_reads_what_is_open_and_nothing_that_ended() -> None:
     ("given", "said"),
     [
         ({"command": "no_such"}, "command: 'no_such' is not known"),
+        ({"command": "compose_repair"}, "command: 'compose_repair' is not known"),
         ({"command": "echo", "execution_id": ""}, "execution_id"),
         ({"command": "echo", "execution_id": "x" * 201}, "execution_id"),
         ({"command": "echo", "approval_id": "\x00"}, "approval_id"),

@@ -7,7 +7,7 @@ import httpx2
 Json = dict[str, Any]
 
 
-async def post(queue: httpx2.AsyncClient, path: str, *, status: int = 200, **body: Any) -> Json:
+async def post(queue: httpx2.AsyncClient, path: str, /, *, status: int = 200, **body: Any) -> Json:
     """Post to a path below /api/queue, expect a status, and return the answer."""
     answer = await queue.post(f"/api/queue{path}", json=body)
     assert answer.status_code == status, answer.text

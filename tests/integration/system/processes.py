@@ -46,6 +46,7 @@ async def server(
         "CHIFFON_BROKER_URL": broker_url,
         "CHIFFON_BROKER_IDENTITIES": "trusted",
         "CHIFFON_DATABASE_URL": database_url,
+        "CHIFFON_ARTIFACTS_DIR": str(folder / "artifacts"),
     }
     limit = () if open_files is None else ("prlimit", f"--nofile={open_files[0]}:{open_files[1]}")
     with (folder / f"orchestrator-{port}.log").open("ab") as output:

@@ -97,6 +97,7 @@ async def test_what_is_dropped_is_dispatched_and_what_cannot_be_is_set_aside_wit
     drop(root, "good.json", **shell("echo fine", channel="mail", message_id="m1"))
     drop(root, "bad.json", **shell("exit 3"))
     drop(root, "unknown.json", work_type="nonsense")
+    drop(root, "repair.json", work_type="compose_repair")
     drop(root, "torn.json", b'{"work_type": ')
     drop(root, "large.json", work_type="echo", parameters={"message": "x" * 3000})
     (root / "incoming" / "link.json").symlink_to(tmp_path / "elsewhere")
@@ -117,10 +118,12 @@ async def test_what_is_dropped_is_dispatched_and_what_cannot_be_is_set_aside_wit
     left = names(root)
     assert [name[:8] for name in left["outgoing"]] == ["file-bad", "mail-m1-"]
     assert (left["incoming"], left["processing"]) == (["being-written.json.tmp"], [])
-    wrong = ("folder.json", "large.json", "link.json", "torn.json", "unknown.json")
+    wrong = ("folder.json", "large.json", "link.json", "repair.json", "torn.json", "unknown.json")
     assert left["failed"] == sorted([*wrong, *(f"{name}.reason.json" for name in wrong)])
     refused = json.loads((root / "failed" / "unknown.json.reason.json").read_text())
     assert (refused["file"], refused["error_code"]) == ("unknown.json", 1001)
+    planned = json.loads((root / "failed" / "repair.json.reason.json").read_text())
+    assert "work_type: 'compose_repair' is only dispatched by a repair" in json.dumps(planned)
     assert await dispatched_since(orchestrator, begin) == 2
 
 

@@ -16,19 +16,22 @@ from agents.over_http.broker import OverHttp
 from agents.over_http.client import QueueClient
 from common.broker.base import Delivery
 from common.broker.memory import MemoryBroker
-from common.broker.topology import HEARTBEATS, RESULTS, work_queue
+from common.broker.topology import HEARTBEATS, PROGRESS, RESULTS, control_queue, work_queue
 from common.clock import SystemClock
 from common.messages import AgentStatus, Credit
+from common.orders import FilePiece, Settle
 from common.protocol import (
     ORCHESTRATOR,
+    ControlEnvelope,
     StatusUpdateEnvelope,
+    WantFileEnvelope,
     WorkRequestEnvelope,
     WorkResultsEnvelope,
     decode,
 )
 from common.rest.jobs import ClaimAnswer
 from tests.eventually import eventually
-from tests.factories import make_credit, make_heartbeat, make_job, make_results
+from tests.factories import make_credit, make_heartbeat, make_job, make_results, make_want
 
 AGENT = UUID(int=7)
 
@@ -41,6 +44,7 @@ class Way:
         self.claims = 0
         self.claimed: list[UUID] = []
         self.failed: list[str] = []
+        self.unsettled: list[tuple[UUID, int]] = []
         http = httpx2.AsyncClient(base_url="http://server", transport=httpx2.MockTransport(self._answer))
         identity = Identity(
             agent_id=AGENT,
@@ -57,7 +61,11 @@ class Way:
     async def _answer(self, request: httpx2.Request) -> httpx2.Response:
         path = request.url.path
         if "/workers/" in path:
-            return httpx2.Response(200, json={"orders": [], "cancelled": []})
+            settle = [{"jobId": str(task_id), "attempt": attempt} for task_id, attempt in self.unsettled]
+            return httpx2.Response(200, json={"orders": [], "cancelled": [], "settle": settle})
+        if path.endswith("/files"):
+            nothing = {"offset": 0, "size": 0, "sha256": "", "data": "", "problem": "there is no such file"}
+            return httpx2.Response(200, json=nothing)
         if not path.endswith("/claim"):
             self.failed += [path.split("/")[-2]] if json.loads(request.content).get("started") is False else []
             return httpx2.Response(200, json={})
@@ -80,6 +88,18 @@ class Way:
         payload = make_results(AGENT, 1).model_copy(update={"credit": credit})
         envelope = WorkResultsEnvelope(from_agent=str(AGENT), to_agent=ORCHESTRATOR, payload=payload)
         await self.broker.publish(reply(AGENT, RESULTS, envelope, is_repeated=False))
+
+    async def orders(self) -> list[object]:
+        """Return what the agent was told, in order."""
+        queue = control_queue(AGENT).name
+        orders: list[object] = []
+        async with self.broker.consume(queue, prefetch=100) as consumer:
+            while await self.broker.depth(queue):
+                deliveries = await consumer.receive(100)
+                envelopes = [decode(delivery.body) for delivery in deliveries]
+                orders += [one.payload.order for one in envelopes if isinstance(one, ControlEnvelope)]
+                await consumer.ack(*deliveries)
+        return orders
 
     async def work(self, count: int) -> list[Delivery]:
         deliveries: list[Delivery] = []
@@ -155,6 +175,24 @@ async def test_a_job_that_the_agent_did_not_read_goes_back_when_it_leaves() -> N
         await eventually(lambda: _has_work(way))
 
     assert way.failed == [str(job_id) for job_id in way.claimed]
+
+
+async def test_an_agent_is_told_of_what_it_is_to_say_how_it_ended(way: Way) -> None:
+    way.unsettled = [(uuid4(), 1), (uuid4(), 3)]
+
+    await way.beat(make_credit(limit=0))
+
+    settle = [order for order in await way.orders() if isinstance(order, Settle)]
+    assert [(order.task_id, order.attempt) for order in settle] == way.unsettled
+
+
+async def test_an_agent_that_wants_a_file_is_answered_in_its_own_queue(way: Way) -> None:
+    want = make_want(AGENT)
+    envelope = WantFileEnvelope(from_agent=str(AGENT), to_agent=ORCHESTRATOR, payload=want)
+
+    await way.broker.publish(reply(AGENT, PROGRESS, envelope, is_repeated=False))
+
+    assert await way.orders() == [FilePiece(want_id=want.want_id, problem="there is no such file")]
 
 
 async def _has_work(way: Way) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -17,15 +17,12 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from tests.unit.chiffon.fake_runs import FakeRuns, problem
+
 NOW = datetime(2026, 11, 22, tzinfo=UTC).isoformat()
 NO_IDS = dict.fromkeys(("trace_id", "request_id", "agent_id"))
 RULED = {"effect": "write", "policy_rule": "any work", "policy_version": "1-0"}
 NOT_SETTLED = dict.fromkeys(("message_id", "task_id", "settled_at", "settled_by", "replayed_as"))
-
-
-def problem(status: int, code: int, message: str) -> JSONResponse:
-    body = {"status": status, "title": "No", "detail": message, "error_code": code, "error_message": message}
-    return JSONResponse(body | {"trace_id": str(uuid4())}, status, media_type="application/problem+json")
 
 
 class FakeOrchestrator:
@@ -46,8 +43,11 @@ class FakeOrchestrator:
         self.orders: list[tuple[str, str, dict[str, Any]]] = []
         self.cuts: list[tuple[int, int | None]] = []
         """After how many events each connection to come is closed, and with which code; None: it falls silent."""
+        self.then: Callable[[], None] = lambda: None
+        """What happens once a reader of events is there."""
         self.overlap = 0
         """How many events before its position a reader is sent once more."""
+        self.runs = FakeRuns(self)
         self.ended = False
         """Its readers are let go: another fake takes its place."""
 
@@ -70,10 +70,11 @@ class FakeOrchestrator:
                 Route("/api/v1/dead-letters/{letter:int}", self._dead_letter),
                 Route("/api/v1/cancel/{task_id}", self._cancel, methods=["POST"]),
                 WebSocketRoute("/api/v1/ws", self._feed),
+                *self.runs.routes(),
             ]
         )
 
-    def add_event(self, kind: str, task_id: str | None, **data: Any) -> None:
+    def add_event(self, kind: str, task_id: str | None, /, **data: Any) -> None:
         seq = len(self.events) + 1
         event = {"seq": seq, "at": NOW, "kind": kind, "task_id": task_id, "attempt": 1, "actor": "fake", "data": data}
         self.events.append(event | NO_IDS)
@@ -227,6 +228,7 @@ class FakeOrchestrator:
         position = int(query.get("after", len(self.events)))
         begin = max(0, position - self.overlap)
         await socket.send_json({"type": "hello", "seq": position})
+        self.then()
         try:
             await self._send(socket, begin, query.get("task_id"), limit)
             if code is None:

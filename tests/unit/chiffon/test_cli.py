@@ -170,7 +170,8 @@ def _help_of(target: Any) -> str:
     [
         name
         for name in COMMANDS
-        if name not in ("approvals", "audit", "db", "dead-letters", "keys", "ops", "policy", "rabbitmq")
+        if name
+        not in ("approvals", "audit", "db", "dead-letters", "keys", "ops", "policy", "rabbitmq", "runs", "services")
     ],
 )
 def test_every_help_teaches_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,17 +22,22 @@ ECHO = ["dispatch", "echo", "--task-id", ID]
 ANSWERS = [
     (400, 1001, 2),
     (422, 1002, 2),
+    (400, 2013, 2),
     (404, 2001, 3),
     (404, 2003, 3),
     (404, 2004, 3),
+    (404, 2010, 3),
+    (404, 2012, 3),
     (404, 3002, 3),
     (404, 4002, 3),
     (409, 1003, 5),
     (400, 2002, 5),
     (409, 2005, 5),
+    (409, 2011, 5),
     (409, 3003, 5),
     (409, 3004, 5),
     (409, None, 5),
+    (413, 2014, 1),
     (403, 3001, 1),
     (401, 4001, 1),
     (403, 4003, 1),
@@ -57,6 +62,11 @@ def taken(fake: FakeOrchestrator) -> list[str]:
     return [*ECHO, "--param", "message=b"]
 
 
+def rolled_back(fake: FakeOrchestrator) -> list[str]:
+    fake.runs.add(ID, status="rolled_back")
+    return ["runs", "watch", ID]
+
+
 def not_a_directory(_: FakeOrchestrator) -> list[str]:
     return ["keys", "list", "--directory", str(PAGE)]
 
@@ -72,6 +82,7 @@ CASES: dict[int, Callable[[FakeOrchestrator], list[str]]] = {
     10: lambda fake: ended_as(fake, status="failed", exit_code=3),
     11: lambda fake: ended_as(fake, status="cancelled"),
     12: lambda fake: ended_as(fake, status="failed", error_code=5001),
+    13: rolled_back,
     130: lambda _: ["tasks", "--server", "INTERRUPTED"],
 }
 
@@ -102,7 +113,9 @@ def test_an_answer_of_the_orchestrator_has_its_exit_status(
     assert run(["cancel", str(uuid4()), "--server", "http://127.0.0.1"]) == status
 
 
-@pytest.mark.parametrize("command", [["rerun", ID, "--wait"], ["logs", "-f", ID], ["dispatch", "echo", "--wait"]])
+@pytest.mark.parametrize(
+    "command", [["rerun", ID, "--wait"], ["logs", "-f", ID], ["dispatch", "echo", "--wait"], ["runs", "watch", ID]]
+)
 def test_ctrl_c_ends_what_waits_with_130_and_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], command: list[str]
 ) -> None:

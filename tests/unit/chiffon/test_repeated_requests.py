@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
 import httpx2
@@ -30,6 +31,12 @@ ONCE: dict[str, Call] = {
     "invite_agent": lambda client: client.invite_agent("web-1", "infra"),
     "enrol": lambda client: client.enrol("che_x"),
     "forget_agent": lambda client: client.forget_agent(ID),
+    "repair": lambda client: client.repair("web", "Fix it."),
+    "retry_run": lambda client: client.retry_run(ID),
+    "retry_repair": lambda client: client.retry_repair(ID),
+    "abandon_run": lambda client: client.abandon_run(ID),
+    "approve_run": lambda client: client.approve_run(ID),
+    "reject_run": lambda client: client.reject_run(ID, reason="no"),
     "replay_dead_letter": lambda client: client.replay_dead_letter(17),
     "replay_dead_letters": lambda client: client.replay_dead_letters([17, 18]),
     "discard_dead_letter": lambda client: client.discard_dead_letter(17),
@@ -42,6 +49,9 @@ MAKES_TASKS: dict[str, Call] = {
     "rerun": lambda client: client.rerun(ID),
 }
 AGAIN: dict[str, Call] = MAKES_TASKS | {
+    "start_run": lambda client: client.start_run({"steps": [{"name": "a", "work_type": "echo"}]}, run_id=ID),
+    "cancel_run": lambda client: client.cancel_run(ID),
+    "upload": lambda client: client.upload(Path(__file__)),
     "hand_in": lambda client: client.hand_in(WORK | {"task_id": ID, "request_id": REQUEST}),
     "approve": lambda client: client.approve(ID),
     "reject": lambda client: client.reject(ID, reason="no"),
@@ -55,6 +65,7 @@ READS: dict[str, Call] = {
     "agents": lambda client: client.agents(),
     "approval": lambda client: client.approval(ID),
     "approvals": lambda client: client.approvals(),
+    "artifacts": lambda client: client.artifacts(run_id=ID),
     "audit": lambda client: anext(client.audit()),
     "capacity": lambda client: client.capacity(),
     "dead_letter": lambda client: client.dead_letter(17),
@@ -64,6 +75,8 @@ READS: dict[str, Call] = {
     "fan_out": lambda client: client.fan_out(ID),
     "identities": lambda client: client.identities(),
     "output": lambda client: client.output(ID),
+    "run": lambda client: client.run(ID),
+    "runs": lambda client: client.runs(),
     "queue_snapshot": lambda client: client.queue_snapshot(),
     "status": lambda client: client.status(ID),
     "tasks": lambda client: client.tasks(),
@@ -73,7 +86,8 @@ READS: dict[str, Call] = {
     "work_types": lambda client: client.work_types(),
 }
 # They last, or ask one time only, or send nothing.
-OTHERS = frozenset({"http", "ready", "wait", "watch", "watch_fan_out"})
+LASTS = frozenset({"wait", "wait_for_run", "watch", "watch_fan_out", "watch_run"})
+OTHERS = LASTS | {"http", "ready", "read_artifact", "download"}
 
 BUSY = (502, 503, 504)
 LOST = (httpx2.ReadTimeout, httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from chiffon.cli import console, options
 from chiffon.cli.app import run
-from chiffon.cli.console import CLEAR, WITHOUT_WRAPPING
+from chiffon.cli.console import CLEAR, CLEAR_LINES, WITHOUT_WRAPPING
 from chiffon.cli.outcome import explain_failure
 from chiffon.client import Client
 from chiffon.errors import ApiError
@@ -54,6 +54,12 @@ COMMANDS = {
     "fan-out": ["dispatch", "echo", "--on", "all"],
     "fan-out waits": ["dispatch", "echo", "--on", "all", "--wait"],
     "rerun": ["rerun", ID, "--wait"],
+    "runs": ["runs", "list"],
+    "run": ["runs", "show", ID, "--earlier"],
+    "run goes": ["runs", "watch", ID],
+    "run tried again": ["runs", "retry", ID, "-f"],
+    "run cancelled": ["runs", "cancel", ID],
+    "artifacts": ["runs", "artifacts", ID],
 }
 # Their output has lines of its own, below what is said of the task, or as the only thing that is said.
 SHOWS_OUTPUT = {"status", "wait", "rerun", "dead letter", "approval"}
@@ -69,6 +75,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     monkeypatch.setenv("TERM", "dumb")  # rich writes no sequences of its own
+    monkeypatch.setenv("COLUMNS", "1000")  # nothing that is to be seen is cut off
     terminal = Terminal()
     monkeypatch.setattr(console, "sys", SimpleNamespace(stdout=terminal, stderr=terminal))
     return terminal
@@ -132,12 +139,16 @@ def _plain(kind: Any) -> Any:
         return kind.model_construct(**{name: made(hints[name]) for name in kind.model_fields})
     if isinstance(kind, type) and issubclass(kind, Enum):
         return next(iter(kind))
+    if isinstance(kind, type) and issubclass(kind, tuple):
+        return kind(*(made(hint) for hint in get_type_hints(kind).values()))
     values = {bool: True, int: 1, float: 1.0, UUID: UUID(ID), datetime: datetime(2026, 11, 30, tzinfo=UTC)}
     return values.get(kind, HOSTILE)
 
 
 def without_our_own(printed: str) -> str:
     begin, end = WITHOUT_WRAPPING.split("{}")
+    for count in range(1, 20):
+        printed = printed.replace(CLEAR_LINES.format(count), "")
     return printed.replace(CLEAR, "").replace(begin, "").replace(end, "")
 
 

@@ -12,7 +12,17 @@ from pydantic import ValidationError
 
 from common import messages, orders, protocol
 from common.protocol import MOST_BYTES, MOST_REPLY_BYTES, MessageEnvelope, UnreadableMessage, decode, encode
-from tests.factories import make_credit, make_heartbeat, make_result, make_results, make_status, make_unreadable
+from tests.factories import (
+    make_credit,
+    make_heartbeat,
+    make_piece,
+    make_result,
+    make_results,
+    make_status,
+    make_step,
+    make_unreadable,
+    make_want,
+)
 
 LEASE = messages.Lease(task_id=uuid4(), attempt=1)
 WORK = messages.WorkRequest(task_id=uuid4(), work_type="echo", parameters={"message": "grüße", "n": [1, None, 2.5]})
@@ -22,7 +32,10 @@ GRANTED = messages.GrantedTask(
 
 EXAMPLES: dict[type[MessageEnvelope], Any] = {
     protocol.WorkRequestEnvelope: messages.Grant(tasks=[GRANTED], signature="a.b.c", credit=7),
-    protocol.WorkStatusEnvelope: make_status(uuid4(), uuid4(), progress="half way"),
+    protocol.WorkStatusEnvelope: make_status(
+        uuid4(), uuid4(), progress="half way", steps=[make_step()], pieces=[make_piece()]
+    ),
+    protocol.WantFileEnvelope: make_want(uuid4()),
     protocol.WorkResultEnvelope: make_result(uuid4(), uuid4()),
     protocol.WorkResultsEnvelope: make_results(uuid4()),
     protocol.StatusUpdateEnvelope: make_heartbeat(credit=make_credit()),

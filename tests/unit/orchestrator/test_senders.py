@@ -17,6 +17,7 @@ from common.protocol import (
     RenewEnvelope,
     StatusUpdateEnvelope,
     UnreadableEnvelope,
+    WantFileEnvelope,
     WorkRequestEnvelope,
     WorkResultEnvelope,
     WorkResults,
@@ -34,6 +35,7 @@ from tests.factories import (
     make_results,
     make_status,
     make_unreadable,
+    make_want,
     unknown,
 )
 
@@ -51,6 +53,7 @@ def said_by(agent_id: UUID, *, from_agent: UUID | None = None) -> list[Envelope]
         WorkResultEnvelope(payload=make_result(uuid4(), agent_id), **to),
         WorkResultsEnvelope(payload=make_results(agent_id), **to),
         WorkStatusEnvelope(payload=make_status(uuid4(), agent_id), **to),
+        WantFileEnvelope(payload=make_want(agent_id), **to),
         UnreadableEnvelope(payload=make_unreadable(agent_id), **to),
     ]
 

@@ -216,3 +216,20 @@ def test_leaving_processes_behind_is_refused_also_where_a_rule_restricts_nothing
     assert "leaves_processes" in refused.reason
     assert isinstance(decide(named, work), Ruling)
     assert isinstance(decide(free, Work("shell_script", "infra", {"argv": ["df"], "leaves_processes": False})), Ruling)
+
+
+def test_files_beside_a_program_are_refused_unless_the_rule_names_them_or_lets_anything_run() -> None:
+    head = 'version = 1\n[[rule]]\nname = "make"\neffect = "write"\n'
+    fenced = policy(f'{head}allow = {{ executables = "/usr/bin/make" }}')
+    named = policy(f'{head}allow = {{ executables = "/usr/bin/make", receives_files = true }}')
+    anything = policy(f'{head}allow = {{ environment = "*" }}')
+    given = {"argv": ["/usr/bin/make"], "files": {"Makefile": {"text": "all:\n\tid\n"}}}
+    work = Work("shell_script", "infra", given)
+
+    refused = decide(fenced, work)
+
+    assert isinstance(refused, Refused)
+    assert "allow.receives_files" in refused.reason
+    assert isinstance(decide(named, work), Ruling)
+    assert isinstance(decide(anything, work), Ruling)
+    assert isinstance(decide(fenced, Work("shell_script", "infra", {**given, "files": {}})), Ruling)

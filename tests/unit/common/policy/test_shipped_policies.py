@@ -15,6 +15,7 @@ from tests.architecture.source import ROOT
 from tests.unit.common.policy.attacks import SPELLINGS, VARIABLES
 
 HOW_TO = ROOT / "docs" / "how-to" / "write-a-policy.md"
+SERVICES = ROOT / "docs" / "how-to" / "describe-services.md"
 REFERENCE = ROOT / "docs" / "reference" / "policy.md"
 BLOCK = re.compile(r"```toml\n(.*?)```", re.DOTALL)
 
@@ -92,6 +93,14 @@ def test_the_page_shows_the_policy_that_is_built_in() -> None:
     assert parse_policy(shown, source="page").id == open_policy(None).policy.id
 
 
+def test_the_page_about_services_lets_their_repairs_run_and_nothing_else() -> None:
+    [text] = [block for block in blocks(SERVICES) if "[[rule]]" in block]
+    policy = parse_policy(text, source="page")
+
+    assert isinstance(decide(policy, Work("compose_repair", "infra", {})), Ruling)
+    assert all(isinstance(asked(policy, work), Refused) for work in ORDINARY)
+
+
 def test_without_a_policy_any_work_runs_with_any_variables() -> None:
     built_in = open_policy(None).policy
 
@@ -103,5 +112,5 @@ def test_without_a_policy_any_work_runs_with_any_variables() -> None:
 def test_every_page_with_a_policy_is_among_those_that_are_tested() -> None:
     pages = {page for page in (ROOT / "docs").rglob("*.md") if any("[[rule]]" in block for block in blocks(page))}
 
-    assert pages == {HOW_TO, REFERENCE}
+    assert pages == {HOW_TO, SERVICES, REFERENCE}
     assert all("rule" in tomllib.loads(text) for text in SHIPPED.values())

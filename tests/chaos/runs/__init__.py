@@ -1,0 +1,1 @@
+"""Repairs of compose services, in the middle of which processes are killed."""
