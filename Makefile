@@ -23,13 +23,16 @@ STARTED := $(shell date +%s)
 export PYTHONDONTWRITEBYTECODE :=
 ELAPSED = $$(( $$(date +%s) - $(STARTED) )) s
 
-.PHONY: help demo up test check format lint types imports pytest coverage fuzz stress bench bench-claims bench-strangers chaos mutants lock clean
+.PHONY: help demo demo-run up test check format lint types imports pytest coverage fuzz stress bench bench-claims bench-strangers chaos chaos-runs mutants lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME) ## install, start everything on this machine, run real work on two agents, show what happened
 	@$(BIN)/chiffon demo
+
+demo-run: $(RUNTIME) ## repair a service of Docker Compose on this machine, break it, show the rollback; says what is missing
+	@$(BIN)/chiffon demo-run
 
 up: $(RUNTIME) ## install and start everything on this machine; stays up until Ctrl-C
 	@$(BIN)/chiffon up
@@ -81,6 +84,9 @@ mutants: $(DEV) ## take the safeguards away one at a time and see that tests not
 
 chaos: $(DEV) ## break everything for MINUTES=3 as SEED=… decides and see what holds; figures go to JSON=file
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),3) $(if $(JSON),--json $(JSON))
+
+chaos-runs: $(DEV) ## kill KILLS=200 processes in the middle of repairs as SEED=… decides; figures go to JSON=file
+	@$(BIN)/python -m tests.chaos.runs $(if $(SEED),--seed $(SEED)) --kills $(or $(KILLS),200) $(if $(JSON),--json $(JSON))
 
 lock: $(LOCK_TOOLS) ## pin and hash the newest packages that pyproject.toml and bench/requirements.in allow
 	@tools/lock.sh $(LOCK_TOOLS)/bin/python
