@@ -22,7 +22,7 @@ _Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class Copied(NamedTuple):
-    """What the copy holds."""
+    """The SHA-256 and the size of a copy."""
 
     sha256: str
     size: int

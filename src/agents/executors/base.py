@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
+from agents.attempts.steps import ReportStep
 from agents.attempts.stopping import StopSignal
 from agents.executors.enclosure import OPEN, Enclosure
 from agents.executors.permitted import Permitted
@@ -39,20 +40,6 @@ MOST_NAMED = 5
 
 class ReportProgress(Protocol):
     def __call__(self, message: str, percent: float | None = None) -> None: ...
-
-
-class ReportStep(Protocol):
-    """Says where an inner step stands; `agents.output.steps` brings it to the orchestrator."""
-
-    def __call__(
-        self,
-        position: int,
-        name: str,
-        status: StepStatus,
-        message: str = "",
-        started_at: datetime | None = None,
-        finished_at: datetime | None = None,
-    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
+from agents.attempts.steps import ReportStep
 from agents.repairs.docker import Compose, Docker, find_compose
 from agents.repairs.git import Git
 from agents.repairs.log import Secrets, StepLog, TaskOutput
@@ -35,18 +34,6 @@ LASTING_STEPS = ("restart", "verify", ROLLBACK)
 
 # Keeps a file as an artifact: its name, where it is, its type.
 Keep = Callable[[str, Path, str], Awaitable[object]]
-
-
-class ReportStep(Protocol):
-    def __call__(
-        self,
-        position: int,
-        name: str,
-        status: StepStatus,
-        message: str = "",
-        started_at: datetime | None = None,
-        finished_at: datetime | None = None,
-    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

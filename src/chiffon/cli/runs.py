@@ -325,7 +325,7 @@ def retry(
     chiffon runs retry 3b0f6f5e-52a4-4a0d-9a3e-0a9f2d9e6c11 --from build -f
     ```
 
-    What succeeded before that step is kept, with its artifacts. A run that has not ended is not tried again: exit
+    Steps that succeeded before it are kept, with their artifacts. A run that has not ended is not tried again: exit
     status 5.
 
     Parameters

@@ -3,11 +3,9 @@
 from typing import Any
 from uuid import UUID
 
+from common.protocol import ORCHESTRATOR
 from orchestrator.artifacts.model import Arriving, Artifact, Attempt, Upload
 from orchestrator.events.model import Kind, NewEvent
-
-# Who writes of an artifact whose attempt is not known any more, and of what was kept for long enough.
-ORCHESTRATOR = "orchestrator"
 
 
 def stored(arriving: Arriving, artifact: Artifact) -> NewEvent:

@@ -6,10 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from common.plans.status import RunStatus
+from common.protocol import ORCHESTRATOR
 from orchestrator.events.model import Kind, NewEvent
 from orchestrator.runs.model import Link, NewLink, NewRun, Run
-
-ENGINE = "orchestrator"
 
 
 def started(new: NewRun) -> NewEvent:
@@ -34,7 +33,7 @@ def status(run: Run, now: RunStatus, *, was: RunStatus, reason: str | None, took
     more: dict[str, Any] = {"from": was, **_service(run.about.get("service"))}
     if now.is_final:
         more |= {"error_message": reason, "duration_ms": round(took.total_seconds() * 1000)}
-    return about(Kind.RUN_STATUS, run, ENGINE, {"status": now, **more})
+    return about(Kind.RUN_STATUS, run, ORCHESTRATOR, {"status": now, **more})
 
 
 def step(run: Run, link: Link | NewLink, *, status: str) -> NewEvent:
@@ -48,7 +47,7 @@ def step(run: Run, link: Link | NewLink, *, status: str) -> NewEvent:
     }
     if link.problem is not None:
         data["problem"] = link.problem
-    return about(Kind.RUN_STEP, run, ENGINE, data, task_id=link.task_id)
+    return about(Kind.RUN_STEP, run, ORCHESTRATOR, data, task_id=link.task_id)
 
 
 def about(

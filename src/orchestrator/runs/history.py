@@ -7,7 +7,8 @@ from math import inf
 from typing import Any
 from uuid import UUID
 
-from common.plans.order import Order
+from common.plans.model import Plan
+from common.plans.order import Order, order_of
 from common.plans.references import Scope
 from common.rest.runs import RunStepStatus, StepKind
 
@@ -72,6 +73,18 @@ class History:
     run: Mapping[str, Any]
     states: Mapping[StepKey, StepState]
     earlier: Mapping[StepKey, Sequence[StepState]]
+
+    @classmethod
+    def of_plan(
+        cls,
+        plan: Plan,
+        inputs: Mapping[str, Any],
+        run: Mapping[str, Any],
+        states: Mapping[StepKey, StepState],
+        earlier: Mapping[StepKey, Sequence[StepState]],
+    ) -> "History":
+        """Return the history of a run; `inputs` replace those of the plan, `run` is what references to it stand for."""
+        return cls(order_of(plan), {**plan.inputs, **inputs}, run, states, earlier)
 
     def of(self, name: str) -> StepState | None:
         """Return how a step stands; None before it begins."""

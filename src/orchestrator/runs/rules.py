@@ -8,20 +8,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Literal
-from uuid import UUID
 
 from common.compose import COMPOSE_REPAIR
 from common.errors import InvalidField
 from common.plans.conditions import holds
 from common.plans.hints import hints_of
-from common.plans.model import Condition, Plan, Step, Undo
-from common.plans.order import order_of
+from common.plans.model import Condition, Step, Undo
 from common.plans.references import Scope, references_in, resolve
 from common.plans.status import RunStatus
 from common.rest.runs import RunStepStatus, StepKind
 from orchestrator.runs.history import LOST, OPEN, History, StepKey, StepState
 
-__all__ = ["Again", "Ending", "Move", "Refuse", "Standing", "Start", "StepKey", "StepState", "advance", "to_repeat"]
+__all__ = [
+    "Again",
+    "Ending",
+    "History",
+    "Move",
+    "Refuse",
+    "Standing",
+    "Start",
+    "StepKey",
+    "StepState",
+    "advance",
+    "to_repeat",
+]
 
 Ending = Literal["failed", "cancelled"]
 SKIPPED, PENDING, RUNNING = RunStepStatus.SKIPPED, RunStepStatus.PENDING, RunStepStatus.RUNNING
@@ -83,49 +93,46 @@ class Move:
     again: Again | None
     status: RunStatus
     ending: Ending | None
-    is_over: bool
     error_message: str | None
     standings: Mapping[str, Standing]
 
-
-def advance(
-    plan: Plan,
-    inputs: Mapping[str, Any],
-    run_id: UUID,
-    name: str,
-    states: Mapping[StepKey, StepState],
-    earlier: Mapping[StepKey, Sequence[StepState]],
-    *,
-    ending: Ending | None,
-    cancelled: bool,
-) -> Move:
-    """Return what a run does next. `states` has the newest rows, `earlier` those that are superseded, oldest first."""
-    return _next(_history(plan, inputs, run_id, name, states, earlier), ending=ending, cancelled=cancelled)
+    @property
+    def is_over(self) -> bool:
+        return self.status.is_final
 
 
-def to_repeat(
-    plan: Plan,
-    inputs: Mapping[str, Any],
-    run_id: UUID,
-    name: str,
-    states: Mapping[StepKey, StepState],
-    earlier: Mapping[StepKey, Sequence[StepState]],
-    *,
-    from_step: str | None,
-) -> list[str]:
+def advance(history: History, *, ending: Ending | None, cancelled: bool) -> Move:
+    """Return what a run does next."""
+    standings = _begun(history)
+    has_failed = any(standing.breaks for standing in standings.values())
+    is_stopped = cancelled or ending is not None
+    if not has_failed and not is_stopped and (again := _again(history, standings)):
+        return replace(advance(history.superseded(again), ending=None, cancelled=False), again=Again(again))
+    starts = _begin(history, standings, has_failed=has_failed, is_stopped=is_stopped)
+    message = _message(history, standings)
+    if starts or any(not state.is_over for state in history.states.values()):
+        return Move(starts, None, _status(history, starts), ending, message, standings)
+    if not has_failed and not is_stopped:
+        return Move([], None, RunStatus.SUCCEEDED, None, None, standings)
+    ending = ending or ("cancelled" if cancelled else "failed")
+    if (undo := _undo(history)) is not None:
+        return Move([undo], None, RunStatus.RUNNING, ending, message, standings)
+    return Move([], None, _end(history, ending), ending, message, standings)
+
+
+def to_repeat(history: History, *, from_step: str | None) -> list[str]:
     """Return the steps whose rows a retry supersedes, with the rows of all undos: from a step on, by default from those
     that failed; also what was undone, or could not be, or was left as it was when the run was abandoned, what a host
     has prepared for a step that failed there, and whatever waits for one of these.
 
     Raises `InvalidField` for a step that the plan does not have.
     """
-    history = _history(plan, inputs, run_id, name, states, earlier)
     order = history.order
     if from_step is not None and from_step not in order.steps:
         raise InvalidField("from_step", f"{from_step!r} is no step of this plan; it has: {', '.join(order.steps)}")
     found = set() if from_step is None else {from_step}
     for step, standing in _begun(history).items():
-        state, undo = history.of(step), states.get((step, StepKind.UNDO))
+        state, undo = history.of(step), history.states.get((step, StepKind.UNDO))
         if standing.breaks and state is not None and state.status == SUCCEEDED:
             found.update(order.loops[step])  # its task has nothing to repeat, its loop has
         elif standing.breaks or standing.status in (CANCELLED, RUNNING) or undo is not None:
@@ -151,35 +158,6 @@ def _spent(history: History, name: str) -> set[str]:
         for _, reference in references_in(step.parameters, "parameters")
         if reference.source == "steps" and reference.path == ("task_id",)
     }
-
-
-def _history(
-    plan: Plan,
-    inputs: Mapping[str, Any],
-    run_id: UUID,
-    name: str,
-    states: Mapping[StepKey, StepState],
-    earlier: Mapping[StepKey, Sequence[StepState]],
-) -> History:
-    return History(order_of(plan), {**plan.inputs, **inputs}, {"id": str(run_id), "name": name}, states, earlier)
-
-
-def _next(history: History, *, ending: Ending | None, cancelled: bool) -> Move:
-    standings = _begun(history)
-    has_failed = any(standing.breaks for standing in standings.values())
-    is_stopped = cancelled or ending is not None
-    if not has_failed and not is_stopped and (again := _again(history, standings)):
-        return replace(_next(history.superseded(again), ending=None, cancelled=False), again=Again(again))
-    starts = _begin(history, standings, has_failed=has_failed, is_stopped=is_stopped)
-    message = _message(history, standings)
-    if starts or any(not state.is_over for state in history.states.values()):
-        return Move(starts, None, _status(history, starts), ending, False, message, standings)
-    if not has_failed and not is_stopped:
-        return Move([], None, RunStatus.SUCCEEDED, None, True, None, standings)
-    ending = ending or ("cancelled" if cancelled else "failed")
-    if (undo := _undo(history)) is not None:
-        return Move([undo], None, RunStatus.RUNNING, ending, False, message, standings)
-    return Move([], None, _end(history, ending), ending, True, message, standings)
 
 
 def _begun(history: History) -> dict[str, Standing]:

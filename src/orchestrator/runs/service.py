@@ -12,6 +12,7 @@ from common.lifecycle import Status
 from common.plans.check import check
 from common.plans.model import Plan
 from common.plans.status import RunStatus
+from common.protocol import ORCHESTRATOR
 from common.rest.runs import StepKind
 from orchestrator.approvals.service import ApprovalService
 from orchestrator.database.pages import Listing
@@ -24,8 +25,8 @@ from orchestrator.runs import queries, rules
 from orchestrator.runs.dispatching import check_dispatch
 from orchestrator.runs.model import KnownRun, Link, NewLink, NewRun, Pending, Run, RunFilter, RunView, Summary
 from orchestrator.runs.open_runs import OpenRuns
-from orchestrator.runs.states import Inner, is_owned, states_of, told_of, unsettled
-from orchestrator.runs.turn import Turn, passage, steps_of, turn_of, view_of
+from orchestrator.runs.states import Inner, is_owned, told_of, unsettled
+from orchestrator.runs.turn import Turn, history_of, passage, steps_of, turn_of, view_of
 from orchestrator.service import OrchestratorService
 from orchestrator.steps import queries as inner_steps
 from orchestrator.tasks.dispatch import IdempotencyConflict
@@ -41,8 +42,6 @@ Outdated = Callable[[Mapping[str, Any], Plan], str | None]
 MOST_LOOKS = 20
 # So many rows whose place others took are shown, the newest.
 MOST_EARLIER = 500
-# What a task of an abandoned run was cancelled by, where nobody cancelled the run.
-ENGINE = "orchestrator"
 
 
 class RunNotFound(NotFound):
@@ -231,8 +230,7 @@ class RunService:
                 raise RunNotPossible(f"The run is not tried again as it was planned: {why.rstrip('.')}.")
             plan = _changed(run.plan, changes or {})
             links = await queries.links(db, run_id, told=told_of(run.plan))
-            newest, earlier = states_of(links, await _inner(db, links), queued_at=run.queued_at)
-            steps = rules.to_repeat(plan, run.inputs, run.run_id, run.name, newest, earlier, from_step=from_step)
+            steps = rules.to_repeat(history_of(run, plan, links, await _inner(db, links)), from_step=from_step)
             _check_kept(links, steps)
             await queries.supersede(db, run_id, steps, undos=True)
             await queries.retry(db, run_id, plan, by=by)
@@ -422,7 +420,8 @@ class RunService:
     async def _cancel_tasks(self, run: Run, task_ids: Iterable[UUID]) -> None:
         for task_id in task_ids:
             try:
-                await self._service.cancel_task(task_id, by=run.cancelled_by or ENGINE)
+                # A run that was abandoned was cancelled by no caller.
+                await self._service.cancel_task(task_id, by=run.cancelled_by or ORCHESTRATOR)
             except (TaskHasEnded, TaskNotFound) as gone:
                 log.info("run.task_not_cancelled", extra={"run_id": run.run_id, "reason": str(gone)})
 

@@ -6,6 +6,7 @@ from typing import assert_never
 from uuid import UUID
 
 from common.errors import ChiffonError, InvalidField
+from common.plans.model import Plan
 from common.plans.status import RunStatus
 from common.rest.runs import RunStepStatus, StepKind
 from orchestrator.identities.model import Forbidden
@@ -42,6 +43,12 @@ class Turn:
         return self.status.is_final
 
 
+def history_of(run: Run, plan: Plan, links: Sequence[Link], inner: Inner) -> rules.History:
+    """Return what is known of the steps of a run, by the rows of its tasks."""
+    newest, earlier = states_of(links, inner, queued_at=run.queued_at)
+    return rules.History.of_plan(plan, run.inputs, {"id": str(run.run_id), "name": run.name}, newest, earlier)
+
+
 def turn_of(run: Run, links: Sequence[Link], inner: Inner, make: MakeTask) -> Turn:
     """Return what is to be done for an open run that may go."""
     begun = _Begun(run, make)
@@ -53,16 +60,8 @@ def turn_of(run: Run, links: Sequence[Link], inner: Inner, make: MakeTask) -> Tu
     if run.plan_problem is not None:
         # Another version may know it; whoever gives up on that abandons the run.
         return Turn(run.status, run.ending, run.error_message, False, cancel=_to_cancel(run, links))
-    newest, earlier = states_of(links, inner, queued_at=run.queued_at)
     move = rules.advance(
-        run.plan,
-        run.inputs,
-        run.run_id,
-        run.name,
-        newest,
-        earlier,
-        ending=run.ending,
-        cancelled=run.cancelled_by is not None,
+        history_of(run, run.plan, links, inner), ending=run.ending, cancelled=run.cancelled_by is not None
     )
     for start in move.starts:
         begun.begin(start)
@@ -193,14 +192,8 @@ def steps_of(run: Run, links: Sequence[Link], inner: Inner) -> list[StepView]:
     """Return the steps of a run in the order of its plan, then what undoes them, as they stand."""
     if run.plan_problem is not None:
         return [view_of(run, link, inner) for link in links if not link.superseded]
-    newest, earlier = states_of(links, inner, queued_at=run.queued_at)
     move = rules.advance(
-        run.plan,
-        run.inputs,
-        run.run_id,
-        run.name,
-        newest,
-        earlier,
+        history_of(run, run.plan, links, inner),
         # Of what has ended by a failure, the failure says why steps did not begin.
         ending="failed" if run.ending == "abandoned" else None if run.finished_at is not None else run.ending,
         cancelled=run.cancelled_by is not None,

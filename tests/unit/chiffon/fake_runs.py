@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -30,6 +31,11 @@ def make_step(step: str, status: str = "pending", **how: Any) -> dict[str, Any]:
     known |= {"task_id": str(uuid4()) if begun else None, "attempt": int(begun), "started_at": NOW if begun else None}
     known |= {"finished_at": LATER if status in ("succeeded", "failed", "cancelled") else None}
     return known | how
+
+
+def squeezed(printed: str) -> list[str]:
+    """Return the lines, with one blank between cells and without the time of day."""
+    return [re.sub(r"^\d\d:\d\d:\d\d\.\d+ ", "", re.sub(" +", " ", line).strip()) for line in printed.splitlines()]
 
 
 class FakeRuns:

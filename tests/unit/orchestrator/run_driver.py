@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 from common.plans.check import check
 from common.plans.model import Plan
 from common.rest.runs import RunStepStatus, StepKind
-from orchestrator.runs.rules import Ending, Move, Refuse, Start, StepKey, StepState, advance, to_repeat
+from orchestrator.runs.rules import Ending, History, Move, Refuse, Start, StepKey, StepState, advance, to_repeat
 from tests.unit.common.plans.plans import make_plan
 
 RUN = UUID("3b0f6f5e-52a4-4a0d-9a3e-0a9f2d9e6c11")
@@ -38,18 +38,13 @@ class RunDriver:
         self.started: list[Start | Refuse] = []
         self._ticks = 0
 
+    @property
+    def history(self) -> History:
+        return History.of_plan(self.plan, self.inputs, {"id": str(RUN), "name": "nightly"}, self.states, self.earlier)
+
     def look(self) -> Move:
         """Return what is next, without doing it."""
-        return advance(
-            self.plan,
-            self.inputs,
-            RUN,
-            "nightly",
-            self.states,
-            self.earlier,
-            ending=self.ending,
-            cancelled=self.cancelled,
-        )
+        return advance(self.history, ending=self.ending, cancelled=self.cancelled)
 
     def supersede(self, *keys: StepKey) -> None:
         for key in keys:
@@ -107,7 +102,7 @@ class RunDriver:
 
     def retry(self, from_step: str | None = None) -> list[str]:
         """Try the run again as the service does; returns the steps that begin anew."""
-        again = to_repeat(self.plan, self.inputs, RUN, "nightly", self.states, self.earlier, from_step=from_step)
+        again = to_repeat(self.history, from_step=from_step)
         undos = [key for key in self.states if key[1] is StepKind.UNDO]
         self.supersede(*((name, StepKind.STEP) for name in again), *undos)
         self.states = {key: replace(state, is_of_this_try=False) for key, state in self.states.items()}

@@ -26,6 +26,12 @@ class Repaired:
     output: Output
     task_id: UUID
 
+    @property
+    def result(self) -> dict[str, Any]:
+        result = self.outcome.result
+        assert isinstance(result, dict), self.outcome.error_message
+        return result
+
 
 Repair = Callable[..., Awaitable[Repaired]]
 

@@ -8,21 +8,23 @@ import pwd
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agents.attempts.stopping import StopReason, StopSignal
 from agents.executors.enclosure import Enclosure, User
 from agents.processes.keepers import Keepers
-from agents.repairs.state import End, Stage
+from agents.repairs.state import End
 from common.confinement import Confinement
 from common.errors import ErrorCode
-from common.messages import ResultStatus, StepStatus
+from common.messages import ResultStatus
 from tests.eventually import eventually
 from tests.unit.agents.executing import Output
-from tests.unit.agents.repairs.conftest import MakeWorkshop, Repair, Repaired
+from tests.unit.agents.repairs.conftest import MakeWorkshop, Repair
 from tests.unit.agents.repairs.workshop import (
+    ALL_BUT_ROLLBACK,
+    CRASHES,
+    FAILS_TO_BUILD,
     FIRST,
     KEY,
     PASSWORD,
@@ -33,15 +35,8 @@ from tests.unit.agents.repairs.workshop import (
     diff_adding,
     diff_of,
     git,
+    shell,
 )
-
-ALL_BUT_ROLLBACK = ("analyze", "patch", "build", "restart", "verify")
-CRASHES = {"diff": diff_of("app.txt", FIRST, "crashes\n")}
-FAILS_TO_BUILD = {"diff": diff_of("app.txt", FIRST, "fails to build\n")}
-
-
-def shell(script: str) -> dict[str, object]:
-    return {"commands": [["/bin/sh", "-c", script]]}
 
 
 async def test_a_repair_that_works_is_verified_and_touches_nothing_else(workshop: Workshop, repair: Repair) -> None:
@@ -398,180 +393,6 @@ async def test_walls_that_keep_a_repair_from_docker_are_refused(repair: Repair) 
     assert done.told.steps == {"analyze": "failed", "rollback": "skipped"}
 
 
-def result_of(done: Repaired) -> dict[str, Any]:
-    result = done.outcome.result
-    assert isinstance(result, dict), done.outcome.error_message
-    return result
-
-
-class TestInTwoTasks:
-    async def test_what_was_prepared_is_deployed_by_another_task(self, workshop: Workshop, repair: Repair) -> None:
-        before = workshop.seen()
-        prepared = await repair(steps=["analyze", "patch", "build"])
-        seen = workshop.seen()
-        shown = {name: result_of(prepared)[name] for name in ("diff", "diff_sha256")}
-
-        deployed = await repair(steps=["restart", "verify"], patch=None, resumes=str(prepared.task_id), **shown)
-
-        diff = "".join(f"{line}\n" for line in shown["diff"])
-        assert diff.endswith("\n-sells apples\n+sells pears\n")
-        assert shown["diff_sha256"] == hashlib.sha256(diff.encode()).hexdigest()
-
-        assert prepared.outcome.status is ResultStatus.COMPLETED, prepared.outcome.error_message
-        assert prepared.told.steps == dict.fromkeys(("analyze", "patch", "build"), "succeeded")
-        assert seen == before
-        assert deployed.outcome.status is ResultStatus.COMPLETED, deployed.outcome.error_message
-        assert deployed.told.steps == {"restart": "succeeded", "verify": "succeeded", "rollback": "skipped"}
-        assert (workshop.workspace / "app.txt").read_text() == SECOND
-
-    async def test_another_diff_than_the_one_that_was_approved_is_not_deployed(
-        self, workshop: Workshop, repair: Repair
-    ) -> None:
-        prepared = await repair(steps=["analyze", "patch", "build"])
-        before = workshop.seen()
-
-        deployed = await repair(
-            steps=["restart", "verify"], patch=None, resumes=str(prepared.task_id), diff_sha256="0" * 64
-        )
-
-        assert deployed.told.steps == {"restart": "failed", "rollback": "skipped"}
-        assert "is another one than was asked for" in deployed.told.message("restart")
-        assert workshop.seen() == before
-
-    async def test_another_diff_than_people_were_shown_is_not_deployed(
-        self, workshop: Workshop, repair: Repair
-    ) -> None:
-        prepared = await repair(steps=["analyze", "patch", "build"])
-        before, result = workshop.seen(), result_of(prepared)
-
-        deployed = await repair(
-            steps=["restart", "verify"],
-            patch=None,
-            resumes=str(prepared.task_id),
-            diff_sha256=result["diff_sha256"],
-            diff=[line.replace("pears", "plums") for line in result["diff"]],
-        )
-
-        assert deployed.told.steps == {"restart": "failed", "rollback": "skipped"}
-        assert "people were shown is not the one that this host told of" in deployed.told.message("restart")
-        assert workshop.seen() == before
-
-    async def test_people_see_no_secret_of_the_diff_and_it_is_deployed_with_it(
-        self, workshop: Workshop, repair: Repair
-    ) -> None:
-        script = f"printf 'password: \"%s\"\\nsells plums\\nthe code is %s\\n' {PASSWORD} over-the-hills > app.txt"
-        context = {"hidden": lambda text: text.replace("over-the-hills", "[redacted]")}
-        prepared = await repair(steps=["analyze", "patch", "build"], patch=shell(script), context=context)
-        shown = {name: result_of(prepared)[name] for name in ("diff", "diff_sha256")}
-
-        left = prepared.outcome.leaving(context["hidden"])
-        deployed = await repair(steps=["restart", "verify"], patch=None, resumes=str(prepared.task_id), **shown)
-
-        assert shown["diff"][-3:] == ['+password: "[redacted]"', "+sells plums", "+the code is [redacted]"]
-        assert left.result == prepared.outcome.result
-        assert PASSWORD not in str(prepared.outcome)
-        assert shown["diff_sha256"] != hashlib.sha256("".join(f"{x}\n" for x in shown["diff"]).encode()).hexdigest()
-        assert deployed.outcome.status is ResultStatus.COMPLETED, deployed.outcome.error_message
-        assert PASSWORD in (workshop.workspace / "app.txt").read_text()
-
-    async def test_a_diff_that_is_too_long_to_be_shown_is_not_built(self, workshop: Workshop, repair: Repair) -> None:
-        long = shell("head -c 60000 /dev/zero | tr '\\0' 'x' > app.txt")
-
-        prepared = await repair(steps=["analyze", "patch", "build"], patch=long)
-
-        assert prepared.told.steps["patch"] == "failed"
-        assert "People cannot be asked about this diff: it has 60" in prepared.told.message("patch")
-        assert "they are shown at most 49152. Nothing was built." in prepared.told.message("patch")
-        assert len(prepared.told.kept["patch.diff"][1]) > 60000
-        assert not workshop.has_called("build")
-
-    @pytest.mark.parametrize("steps", [["build"], ["restart", "verify"]])
-    async def test_what_was_prepared_of_an_older_commit_is_gone_on_with_no_more(
-        self, workshop: Workshop, repair: Repair, steps: list[str]
-    ) -> None:
-        prepared = await repair(steps=["analyze", "patch", "build"])
-        (workshop.workspace / "deep" / "notes.txt").write_text("a fix that must stay\n")
-        git(workshop.workspace, "commit", "--quiet", "--all", "--message=second")
-        before = workshop.seen()
-
-        done = await repair(steps=steps, patch=None, resumes=str(prepared.task_id))
-
-        assert done.told.message(steps[0]) == (
-            "Another commit is checked out in the workspace than when the patch was made: begin again with 'patch'."
-        )
-        assert done.told.steps["rollback"] == "skipped"
-        assert workshop.seen() == before
-
-    async def test_a_workspace_that_somebody_changed_meanwhile_is_not_deployed_to(
-        self, workshop: Workshop, repair: Repair
-    ) -> None:
-        prepared = await repair(steps=["analyze", "patch", "build"])
-        (workshop.workspace / "app.txt").write_text("somebody's work\n")
-
-        deployed = await repair(steps=["restart", "verify"], patch=None, resumes=str(prepared.task_id))
-
-        assert "Somebody has changed since the patch was made: app.txt" in deployed.told.message("restart")
-        assert (workshop.workspace / "app.txt").read_text() == "somebody's work\n"
-        assert not workshop.has_called("up")
-
-    async def test_what_was_prepared_makes_room_for_the_next_repair(self, workshop: Workshop, repair: Repair) -> None:
-        prepared = await repair(steps=["analyze", "patch", "build"])
-
-        done = await repair(patch=shell("echo sells plums > app.txt"))
-        late = await repair(steps=["restart", "verify"], patch=None, resumes=str(prepared.task_id))
-
-        assert done.outcome.status is ResultStatus.COMPLETED, done.outcome.error_message
-        assert "This host keeps nothing of the task" in late.told.message("restart")
-        assert workshop.worktrees() == []
-
-
-class TestRetried:
-    async def test_from_the_build_without_patching_again(self, workshop: Workshop, repair: Repair) -> None:
-        failed = await repair(patch=shell("echo 'fails to build' > app.txt; echo x > deep/new"))
-        (workshop.docker / "mended").touch()
-
-        again = await repair(steps=["build", "restart", "verify"], patch=None, resumes=str(failed.task_id))
-
-        assert failed.told.steps["build"] == "failed"
-        assert again.told.steps == {
-            **dict.fromkeys(("build", "restart", "verify"), "succeeded"),
-            "rollback": "skipped",
-        }
-        assert (workshop.workspace / "deep" / "new").read_text() == "x\n"
-        assert workshop.unit.end is End.VERIFIED
-
-    async def test_from_the_verification_with_a_restart_because_it_was_taken_back(
-        self, workshop: Workshop, repair: Repair
-    ) -> None:
-        profile = workshop.profile(
-            healthcheck={"url": "http://127.0.0.1:9/", "timeout_seconds": 0.3, "interval_seconds": 0.1}
-        )
-        failed = await repair(profile=profile)
-        before = workshop.seen()
-
-        again = await repair(steps=["verify"], patch=None, resumes=str(failed.task_id))
-
-        assert failed.told.steps["verify"] == "failed"
-        assert "gave no answer" in failed.told.message("verify")
-        assert again.told.steps == {"restart": "succeeded", "verify": "succeeded", "rollback": "skipped"}
-        assert workshop.seen() != before
-        assert (workshop.workspace / "app.txt").read_text() == SECOND
-
-    async def test_not_from_a_step_that_was_never_reached(self, workshop: Workshop, repair: Repair) -> None:
-        failed = await repair(patch=FAILS_TO_BUILD)
-
-        again = await repair(steps=["restart", "verify"], patch=None, resumes=str(failed.task_id))
-
-        assert "did not come so far: begin again with 'build'" in again.told.message("restart")
-
-    async def test_not_what_was_verified(self, workshop: Workshop, repair: Repair) -> None:
-        done = await repair()
-
-        again = await repair(steps=["restart", "verify"], patch=None, resumes=str(done.task_id))
-
-        assert "was verified: there is nothing to go on with" in again.told.message("restart")
-
-
 async def test_a_service_is_repaired_by_one_at_a_time(workshop: Workshop, repair: Repair) -> None:
     workshop.store.open()
     with workshop.store.holding(KEY):
@@ -635,117 +456,6 @@ async def test_a_state_that_cannot_be_read_is_said_and_stays(workshop: Workshop,
 
     assert "shop.web.json cannot be read" in done.told.message("analyze")
     assert (workshop.store.folder / "shop.web.json").read_text() == "{torn"
-
-
-async def test_a_service_that_did_not_run_does_not_run_after_a_rollback(workshop: Workshop, repair: Repair) -> None:
-    stopped = [{**one, "status": "exited"} if "web" in one["name"] else one for one in workshop.played["containers"]]
-    workshop.play(containers=stopped)
-
-    done = await repair(patch=CRASHES)
-
-    assert done.told.steps["rollback"] == "succeeded", done.told.message("rollback")
-    assert workshop.seen().services["web"][1] == "created"
-
-
-async def test_a_service_without_a_container_has_none_after_a_rollback(workshop: Workshop, repair: Repair) -> None:
-    state = workshop.played
-    workshop.play(
-        containers=[one for one in state["containers"] if "web" not in one["name"]],
-        names={name: image for name, image in state["names"].items() if "web" not in name},
-    )
-    before = workshop.seen()
-
-    done = await repair(patch=CRASHES)
-
-    assert done.told.steps["rollback"] == "succeeded", done.told.message("rollback")
-    assert workshop.seen() == before
-
-
-async def test_a_name_that_had_moved_on_before_the_repair_has_moved_on_after_its_rollback(
-    workshop: Workshop, repair: Repair
-) -> None:
-    state = workshop.played
-    workshop.play(
-        images={**state["images"], "sha256:newer": "sells figs\n"},
-        names={**state["names"], "shop_web:latest": "sha256:newer"},
-    )
-    before = workshop.seen()
-
-    done = await repair(patch=CRASHES)
-
-    assert done.told.steps["rollback"] == "succeeded", done.told.message("rollback")
-    assert workshop.seen() == before
-
-
-async def test_a_patch_may_rename_the_image_and_that_is_taken_back(workshop: Workshop, repair: Repair) -> None:
-    before = workshop.seen()
-    renamed = json.dumps({"services": {"web": {"build": ".", "image": "bright:1"}, "db": {"image": "database"}}})
-
-    done = await repair(patch=shell(f"echo crashes > app.txt; printf %s '{renamed}' > docker-compose.yml"))
-
-    assert done.told.steps["restart"] == "succeeded", done.told.message("restart")
-    assert done.told.steps["rollback"] == "succeeded", done.told.message("rollback")
-    assert workshop.seen() == before
-
-
-async def test_a_service_that_is_not_built_is_restarted_with_the_image_that_it_names(
-    workshop: Workshop, repair: Repair
-) -> None:
-    state = workshop.played
-    workshop.play(
-        images={**state["images"], "sha256:other": "sells figs\n"}, names={**state["names"], "other:1": "sha256:other"}
-    )
-    changed = json.dumps({"services": {"web": {"image": "other:1"}, "db": {"image": "database"}}})
-
-    done = await repair(patch=shell(f"printf %s '{changed}' > docker-compose.yml"))
-
-    assert done.told.message("build") == "There is nothing to build: the service uses an image as it is."
-    assert done.outcome.status is ResultStatus.COMPLETED, done.outcome.error_message
-    assert workshop.seen().services["web"] == ("sha256:other", "running")
-
-
-async def test_a_file_that_somebody_changed_after_the_restart_is_left_and_named(
-    workshop: Workshop, keepers: Keepers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agents.repairs.deploying.STEADY_SECONDS", 600.0)
-    stop, told = StopSignal(), Told()
-    context = workshop.context(keepers, told, Output(), stop=stop)
-    running = asyncio.create_task(carry_out(workshop.executor(), workshop.parameters(), context))
-    await eventually(lambda: told.steps.get("verify") == "in_progress")
-    (workshop.workspace / "app.txt").write_text("somebody's work\n")
-
-    stop.order(StopReason.CANCELLED, grace=0)
-    await running
-
-    assert told.steps["rollback"] == "failed"
-    assert "Somebody else has changed app.txt meanwhile" in told.message("rollback")
-    assert (workshop.workspace / "app.txt").read_text() == "somebody's work\n"
-    assert workshop.unit.end is End.IN_PART
-    assert workshop.seen().services["web"][0] == workshop.unit.image_before
-
-
-async def test_docker_that_goes_away_leaves_the_undoing_to_later(
-    workshop: Workshop, keepers: Keepers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agents.repairs.deploying.STEADY_SECONDS", 600.0)
-    before, stop, told = workshop.seen(), StopSignal(), Told()
-    context = workshop.context(keepers, told, Output(), stop=stop)
-    running = asyncio.create_task(carry_out(workshop.executor(), workshop.parameters(), context))
-    await eventually(lambda: told.steps.get("verify") == "in_progress")
-    (workshop.docker / "away").touch()
-    stop.order(StopReason.CANCELLED, grace=0)
-    await running
-    while_away = (told.steps["rollback"], workshop.unit.end, workshop.unit.stage, workshop.unit.tries)
-
-    settler = workshop.settler(keepers, told)
-    await settler.run_once()
-    (workshop.docker / "away").unlink()
-    await settler.run_once()
-
-    assert while_away == ("in_progress", None, Stage.RESTARTED, 0)
-    assert told.steps["rollback"] == "succeeded"
-    assert told.reports[-1].status is StepStatus.SUCCEEDED
-    assert workshop.seen() == before
 
 
 class TestWithTheNewerCompose:

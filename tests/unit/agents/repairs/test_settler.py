@@ -18,8 +18,7 @@ from common.messages import GrantedTask, StepStatus, WorkRequest
 from common.orders import Settle, StepsStored
 from tests.eventually import eventually
 from tests.unit.agents.repairs.conftest import Repair
-from tests.unit.agents.repairs.test_repair import CRASHES
-from tests.unit.agents.repairs.workshop import KEY, Told, Workshop
+from tests.unit.agents.repairs.workshop import CRASHES, KEY, Told, Workshop
 
 
 def stored(task_id: UUID, through: str = "rollback") -> StepsStored:

@@ -261,3 +261,12 @@ def container(service: str, image: str, number: int) -> dict[str, Any]:
 async def carry_out(executor: ComposeExecutor, parameters: Mapping[str, Any], context: ExecutionContext) -> Outcome:
     work = WorkRequest(task_id=UUID(context.ids[TASK_VARIABLE]), work_type=executor.kind, parameters=dict(parameters))
     return await executor.execute(Permitted(work), context)
+
+
+ALL_BUT_ROLLBACK = ("analyze", "patch", "build", "restart", "verify")
+CRASHES = {"diff": diff_of("app.txt", FIRST, "crashes\n")}
+FAILS_TO_BUILD = {"diff": diff_of("app.txt", FIRST, "fails to build\n")}
+
+
+def shell(script: str) -> dict[str, object]:
+    return {"commands": [["/bin/sh", "-c", script]]}
