@@ -26,7 +26,9 @@ from pydantic import (
 
 from common.artifacts import ArtifactName, Sha256
 from common.compose import COMPOSE_REPAIR, ComposeRepairParameters
-from common.json_rules import Number, SafeText, Truth, check_json, check_line, check_text
+from common.errors import InvalidField
+from common.fields import place_in, problem_in
+from common.json_rules import Number, SafeText, Truth, check_json, check_line, check_size, check_text
 
 WORK_TYPE_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 AGENT_TYPE_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
@@ -355,6 +357,26 @@ PARAMETERS: Mapping[str, type[BaseModel]] = MappingProxyType(
 DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType(
     {"echo": "infra", "shell_script": "infra", "ansible": "infra", "metrics": "desktop", COMPOSE_REPAIR: "infra"}
 )
+
+
+def check_parameters(work_type: str, parameters: Mapping[str, Any], place: str = "parameters") -> None:
+    """Raise `InvalidField` for the first parameter that the work type does not allow, or if all are too large.
+
+    `place` is where the parameters stand.
+    """
+    try:
+        check_size(parameters, MAX_PARAMETERS_BYTES)
+    except ValueError as problem:
+        raise InvalidField(place, str(problem)) from None
+    model = PARAMETERS.get(work_type)
+    if model is None:
+        return
+    try:
+        model.model_validate(parameters)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(map(str, (place, *place_in(parameters, found["loc"]))))
+        raise InvalidField(field, problem_in(found, model)) from None
 
 
 def content_of(work_type: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from common.ids import new_request_id, new_trace_id
 from common.loop import Wake
 from common.messages import AgentStatus, Resources, StatusUpdate, Stream, WorkResult
 from common.policy.model import Work
+from common.work import check_parameters
 from orchestrator.database.pages import Listing
 from orchestrator.dispatch.service import DispatchService
 from orchestrator.events.model import Event
@@ -32,7 +33,6 @@ from orchestrator.tasks.dispatch import (
     attempts,
     check_keys,
     check_name,
-    check_parameters,
     check_priority,
     check_wait,
 )

@@ -4,14 +4,15 @@ from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from common.compose import COMPOSE_REPAIR
 from common.errors import InvalidField
 from common.json_rules import check_json, check_size
 from common.plans.hints import check_hints
 from common.plans.model import Condition, Plan, Step
 from common.plans.order import Order, order_of
-from common.plans.references import Reference, Scope, find, references_in
+from common.plans.references import Reference, Scope, find, has_references, references_in
 from common.rest.identities import Role
-from common.work import MAX_PARAMETERS_BYTES
+from common.work import MAX_PARAMETERS_BYTES, PARAMETERS, check_parameters
 
 MAX_PLAN_BYTES = 2 * 1024 * 1024
 # How often all steps together can begin, with the rounds of their loops.
@@ -38,9 +39,11 @@ def check(plan: Plan, inputs: Mapping[str, Any] = NO_INPUTS) -> None:
             if reference.source == "inputs":
                 used.add(reference.path[0])
                 _check_input(given, where, reference)
+        _check_parameters(step.work_type, step.parameters, f"{place}.parameters")
         check_hints(step.hints, f"{place}.hints")
         if step.undo is not None:
             check_hints(step.undo.hints, f"{place}.undo.hints")
+            _check_parameters(step.undo.work_type, step.undo.parameters, f"{place}.undo.parameters")
     _check_rounds(order)
     if unused := next((name for name in inputs if name not in used), None):
         raise InvalidField(f"inputs.{unused[:100]}", f"is no input of this plan; it has: {_named(used)}")
@@ -69,6 +72,21 @@ def _check_roles(step: Step, place: str) -> None:
     for at, role in enumerate(() if step.approval is None else step.approval.roles):
         if role not in list(Role):
             raise InvalidField(f"{place}.approval.roles[{at}]", f"{role!r} is no role; allowed: {', '.join(Role)}")
+
+
+def _check_parameters(work_type: str, parameters: Mapping[str, Any], place: str) -> None:
+    """Raise `InvalidField` for a parameter that a work type of Chiffon does not have or, where none of them refers to
+    anything, does not allow.
+    """
+    model = PARAMETERS.get(work_type)
+    if model is None or work_type == COMPOSE_REPAIR:  # of which no plan of a caller may have a step
+        return
+    if not has_references(parameters):
+        check_parameters(work_type, parameters, place)
+    elif unknown := next((name for name in parameters if name not in model.model_fields), None):
+        raise InvalidField(
+            f"{place}.{unknown[:100]}", f"is not known here; allowed: {', '.join(sorted(model.model_fields))}"
+        )
 
 
 def _check_begins(order: Order, step: Step, place: str, late: Collection[str]) -> None:

@@ -8,10 +8,10 @@ from common.errors import InvalidField
 from common.lifecycle import Status
 from common.policy.model import Work
 from common.rest.jobs import JobStatus
+from common.work import check_parameters
 from orchestrator.identities.model import Caller
 from orchestrator.jobs.model import Worker
 from orchestrator.policy.service import RuleWork, check_planned
-from orchestrator.tasks.dispatch import check_parameters
 from orchestrator.tasks.model import NORMAL_PRIORITY, NewTask
 
 # The pool of work types that no route leads to: only the queue API serves it.

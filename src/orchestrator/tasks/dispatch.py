@@ -5,17 +5,13 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from pydantic import ValidationError
-
 from common.canonical import canonical_json
 from common.errors import Conflict, ErrorCode, Invalid, InvalidField
-from common.fields import place_in, problem_in
-from common.json_rules import check_size
 from common.labels import check_task_labels
 from common.rest.tasks import LONGEST_NAME
 from common.rest.work import HIGHEST_LIMIT, LONGEST_KEY, LONGEST_WAIT
 from common.visible import is_hidden
-from common.work import MAX_PARAMETERS_BYTES, PARAMETERS, content_of
+from common.work import content_of
 from orchestrator.tasks.model import (
     ATTEMPTS_IF_IDEMPOTENT,
     NORMAL_PRIORITY,
@@ -63,23 +59,6 @@ def agent_type_for(work_type: str, hints: Mapping[str, object], routes: Mapping[
     if wanted not in known:
         raise InvalidField("hints.agent_type", f"{wanted!r} is not known; allowed: {', '.join(known)}")
     return str(wanted)
-
-
-def check_parameters(work_type: str, parameters: Mapping[str, object]) -> None:
-    """Raise `InvalidField` for the first parameter that the work type does not allow, or if all are too large."""
-    try:
-        check_size(parameters, MAX_PARAMETERS_BYTES)
-    except ValueError as problem:
-        raise InvalidField("parameters", str(problem)) from None
-    model = PARAMETERS.get(work_type)
-    if model is None:
-        return
-    try:
-        model.model_validate(parameters)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(map(str, ("parameters", *place_in(parameters, found["loc"]))))
-        raise InvalidField(field, problem_in(found, model)) from None
 
 
 def check_keys(ordering_key: str | None, concurrency_key: str | None, concurrency_limit: int | None) -> None:

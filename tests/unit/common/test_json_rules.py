@@ -19,8 +19,7 @@ from common.protocol import UnreadableMessage, decode
 from common.rest import agents, approvals, fan_outs, identities, jobs, tasks, workers
 from common.result import canonical_result
 from common.schemas import check_schema
-from common.work import MAX_PARAMETERS_BYTES
-from orchestrator.tasks.dispatch import check_parameters
+from common.work import MAX_PARAMETERS_BYTES, check_parameters
 
 
 @pytest.mark.parametrize(

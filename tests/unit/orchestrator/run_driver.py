@@ -13,7 +13,7 @@ from tests.unit.common.plans.plans import make_plan
 
 RUN = UUID("3b0f6f5e-52a4-4a0d-9a3e-0a9f2d9e6c11")
 STEP, UNDO = StepKind.STEP, StepKind.UNDO
-REVERT = {"work_type": "echo"}
+REVERT = {"work_type": "own"}
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -44,10 +44,10 @@ def steps(draw: st.DrawFn, name: str, before: dict[str, set[str]]) -> dict[str, 
         "at_most": draw(st.integers(1, 3)),
         "from": draw(st.sampled_from([name, *sorted(before[name])])),
     }
-    undo = {"work_type": "echo", "parameters": {"was": f"${{steps.{name}.result.was}}"}}
+    undo = {"work_type": "own", "parameters": {"was": f"${{steps.{name}.result.was}}"}}
     return {
         "name": name,
-        "work_type": "echo",
+        "work_type": "own",
         "needs": needs,
         "when": when,
         "repeat": draw(st.sampled_from([None, None, repeat])),

@@ -16,8 +16,8 @@ RESUMES = {"resumes": "${steps.prepare.task_id}", "diff": "${steps.prepare.resul
 
 def test_what_succeeded_is_undone_in_the_reverse_order_of_its_ends_one_at_a_time() -> None:
     run = make_run(
-        step("a", needs=[], undo={"work_type": "echo", "parameters": {"was": "${steps.a.result.before}"}}),
-        step("b", needs=[], undo={"work_type": "echo", "hints": {"agent_type": "infra"}}),
+        step("a", needs=[], undo={"work_type": "own", "parameters": {"was": "${steps.a.result.before}"}}),
+        step("b", needs=[], undo={"work_type": "own", "hints": {"agent_type": "infra"}}),
         step("c", needs=[], undo=REVERT),
         step("plain", needs=[]),
         step("d", needs=["a", "b", "plain"], undo=REVERT),
@@ -75,7 +75,7 @@ def test_what_a_host_took_back_by_itself_counts(undone: bool | None, status: str
 
 def test_a_round_that_succeeded_is_undone_when_a_later_one_fails() -> None:
     run = make_run(
-        step("change", undo={"work_type": "echo", "parameters": {"was": "${steps.change.result.before}"}}),
+        step("change", undo={"work_type": "own", "parameters": {"was": "${steps.change.result.before}"}}),
         step("look", repeat=until("look", 3, "change")),
     )
     run.finish("change", result={"before": "v1"})
@@ -164,7 +164,7 @@ def test_what_a_host_has_prepared_is_prepared_anew_once_the_host_has_gone_on_wit
 
 
 def test_what_is_named_in_a_retry_by_its_task_or_is_no_repair_is_kept() -> None:
-    for parameters, work_type in (({"diff": "${steps.a.result.diff?}"}, COMPOSE_REPAIR), (OF_TASK, "echo")):
+    for parameters, work_type in (({"diff": "${steps.a.result.diff?}"}, COMPOSE_REPAIR), (OF_TASK, "own")):
         run = make_run(step("a"), step("b", work_type=work_type, parameters=parameters))
         run.finish("a")
         run.finish("b", "failed", undone=True)

@@ -11,7 +11,7 @@ from common.plans.read import plan_of
 
 
 def step(name: str = "one", **fields: Any) -> dict[str, Any]:
-    return {"name": name, "work_type": "echo", **fields}
+    return {"name": name, "work_type": "own", **fields}
 
 
 def make_plan(*steps: dict[str, Any], **fields: Any) -> Plan:

@@ -30,7 +30,7 @@ def test_a_plan_of_every_kind_of_step_is_one() -> None:
                 "publish",
                 when={"value": "${steps.review.result.ok?}", "equals": True},
                 undo={
-                    "work_type": "echo",
+                    "work_type": "own",
                     "parameters": {"a": "${steps.publish.result}", "b": "${steps.write.result}"},
                 },
             ),
@@ -118,7 +118,22 @@ def test_a_plan_of_every_kind_of_step_is_one() -> None:
         ([step("a", hints={"agent_id": "web"})], "steps[0].hints.agent_id", "valid UUID"),
         ([step("a", hints={"required_capabilities": {"x": {}}})], "steps[0].hints.required_capabilities", "x: must be"),
         ([step("a", hints={"agents": "${run.id}"})], "steps[0].hints.agents", "is not known here"),
-        ([step("a", undo={"work_type": "echo", "hints": {"x": 1}})], "steps[0].undo.hints.x", "is not known here"),
+        ([step("a", undo={"work_type": "own", "hints": {"x": 1}})], "steps[0].undo.hints.x", "is not known here"),
+        (
+            [step("a"), step("b", work_type="shell_script", parameters={"agrv": ["${steps.a.output}"]})],
+            "steps[1].parameters.agrv",
+            "is not known here; allowed: argv, artifacts, cwd, env",
+        ),
+        (
+            [step("a", work_type="echo", parameters={"message": 1})],
+            "steps[0].parameters.message",
+            "should be a valid string",
+        ),
+        (
+            [step("a", undo={"work_type": "echo", "parameters": {"text": "${steps.a.output}"}})],
+            "steps[0].undo.parameters.text",
+            "is not known here; allowed: message",
+        ),
     ],
 )
 def test_steps_that_do_not_fit_together_are_named(steps: list[dict[str, Any]], field: str, problem: str) -> None:
@@ -171,9 +186,9 @@ SAYS_NOTHING = "refers to 'c', which 'b' does not wait for, neither itself nor b
             "repeat.until.not_equals",
             "is no reference",
         ),
-        ({"undo": {"work_type": "echo", "parameters": {"x": "${steps.c.result?}"}}}, "undo.parameters.x", SAYS_NOTHING),
+        ({"undo": {"work_type": "own", "parameters": {"x": "${steps.c.result?}"}}}, "undo.parameters.x", SAYS_NOTHING),
         (
-            {"undo": {"work_type": "echo", "hints": {"agent_id": "${steps.c.result}"}}},
+            {"undo": {"work_type": "own", "hints": {"agent_id": "${steps.c.result}"}}},
             "undo.hints.agent_id",
             SAYS_NOTHING,
         ),
