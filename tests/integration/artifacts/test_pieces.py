@@ -171,7 +171,9 @@ async def test_an_attempt_that_has_lost_its_lease_or_ended_keeps_its_files(
     await lease_to(pool, work.task_id, agent_id=again.agent_id)
     await leases.accept([make_result(again.task_id, again.agent_id, attempt=2)])
 
+    # The name goes to the file that is whole first.
     await kept.send(work, *rest)
+    await kept.parts.assembling.run_once()
     await kept.send(again, *cut(b"second"), attempt=2)
     await kept.parts.assembling.run_once()
 
