@@ -42,6 +42,8 @@ from tests.factories import make_heartbeat, make_status, make_want
 PATIENCE = 20.0
 # How long a worker waits to hear that a file is stored before it sends it again.
 RESEND = 1.0
+# A worker over HTTP is told nothing and asks again; a lease lasts two seconds.
+ASK_AGAIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -267,16 +269,17 @@ class HttpHand:
         return through
 
     async def keep(self, held: Held, *pieces: ArtifactPiece) -> str:
-        for _ in range(int(PATIENCE / RESEND)):
+        for _ in range(int(PATIENCE / ASK_AGAIN)):
             for piece in pieces:
                 answer = await self._say(held, "artifacts", **piece.model_dump(mode="json"))
                 if answer.get("stored") or answer.get("refused"):
                     return answer.get("refused") or ""
-            await asyncio.sleep(RESEND)
+            await asyncio.sleep(ASK_AGAIN)
         raise TimeoutError(f"nobody says what became of {pieces[0].name}")
 
     async def fetch(self, held: Held, path: str, *, offset: int = 0) -> FilePiece:
-        answer = await self._say(held, "files", path=path, offset=offset)
+        while (answer := await self._say(held, "files", path=path, offset=offset)).pop("pending", False):
+            await asyncio.sleep(ASK_AGAIN)
         if problem := answer.get("refused"):
             return FilePiece(want_id=uuid4(), problem=problem)
         return FilePiece(want_id=uuid4(), **answer)

@@ -74,10 +74,14 @@ def before(
     *,
     once: bool = True,
 ) -> None:
-    """Have something happen between the read and the guarded write of this name."""
-    write = getattr(place, name)
+    """Have something happen between the read and the guarded write of this name, in the event loop of the caller: an
+    orchestrator that other tests share runs in a loop of its own, and writes, too.
+    """
+    write, loop = getattr(place, name), asyncio.get_running_loop()
 
     async def wrapped(db: Connection, *args: Any, **options: Any) -> Any:
+        if asyncio.get_running_loop() is not loop:
+            return await write(db, *args, **options)
         if once:
             patch.setattr(place, name, write)
         await happens()
