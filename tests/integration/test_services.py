@@ -1,5 +1,6 @@
-"""The services of the tests themselves: a PostgreSQL that can go away and come back, beside any other."""
+"""The services of the tests themselves: a PostgreSQL that can go away and come back, a RabbitMQ that evaluates."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -7,6 +8,7 @@ import pytest
 
 from tests.eventually import eventually
 from tests.services.postgres import Postgres, start_embedded_postgres
+from tests.services.rabbitmq_node import Node
 
 
 @pytest.fixture
@@ -60,3 +62,9 @@ async def test_sessions_end_as_an_administrator_ends_them(own_postgres: Postgres
     assert await own_postgres.terminate_sessions(url) == 1
 
     await eventually(session.is_closed)
+
+
+async def test_a_node_evaluates_for_several_callers_at_the_same_time(rabbitmq: Node) -> None:
+    evaluations = (asyncio.to_thread(rabbitmq.evaluate, f"timer:sleep(100), {n} * 2.") for n in range(4))
+
+    assert await asyncio.gather(*evaluations) == ["0", "2", "4", "6"]
