@@ -13,6 +13,7 @@ import httpx2
 from aio_pika.abc import AbstractChannel
 
 from common.broker.topology import work_address, work_queue
+from common.http_client import trust_for
 from tests.chaos import logs
 from tests.chaos.evidence import Evidence
 from tests.chaos.history import Submitted
@@ -248,7 +249,7 @@ async def judged(world: World) -> Evidence:
 
 async def _post(world: World, path: str, body: Any) -> Any:
     # Over a connection of its own: one that has been idle may be closed by the server while this is on its way.
-    async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
+    async with httpx2.AsyncClient(timeout=10, trust_env=False, verify=trust_for("http:")) as http:
         response = await http.post(world.urls[ORCHESTRATORS[0]] + path, json=body)
     response.raise_for_status()
     return response.json()

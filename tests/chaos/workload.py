@@ -9,6 +9,7 @@ from uuid import UUID
 
 import httpx2
 
+from common.http_client import trust_for
 from tests.chaos.history import Call, History, Submitted
 from tests.chaos.journal import TICK_SECONDS, script_parameters
 from tests.chaos.plan import Settings
@@ -33,7 +34,7 @@ class Workload:
         self._secret = secret
         self._per_second = settings.dispatches_per_second
         self._most_ticks = int(settings.longest_work_seconds / TICK_SECONDS)
-        self._http = httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False)
+        self._http = httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False, verify=trust_for("http:"))
 
     async def run(self, stop: asyncio.Event, *, clients: int = 4) -> None:
         """Work until `stop` is set and every call has ended."""

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
 
+from common.http_client import trust_for
 from orchestrator.database.migrate import upgrade
 from orchestrator.signing.first_key import ensure_key, public_keys
 from tests.chaos.broker_node import USER, ChaosNode, start_broker_node
@@ -207,7 +208,9 @@ async def open_world(
             python_path=os.environ.get("PYTHONPATH", "")
             if removed is None
             else changed_copy(folder / "product", CHANGES[removed]),
-            http=await stack.enter_async_context(httpx2.AsyncClient(timeout=5, trust_env=False)),
+            http=await stack.enter_async_context(
+                httpx2.AsyncClient(timeout=5, trust_env=False, verify=trust_for("http:"))
+            ),
         )
         ensure_key(world.keys)
         world.trusted_keys.write_bytes(public_keys(world.keys))

@@ -15,6 +15,7 @@ from common.broker.base import Broker, Queue
 from common.broker.memory import MemoryBroker
 from common.broker.postgres import open_postgres_broker
 from common.broker.rabbitmq import open_rabbitmq_broker
+from common.http_client import client_options
 from tests.contract.proxy import Proxy
 from tests.eventually import eventually
 from tests.services.postgres import Postgres
@@ -139,9 +140,7 @@ class AmqpBus(RemoteBus):
             self._proxy.cut()
             return
         # As `rabbitmqctl close_all_connections` does, which takes a second of processor time to start.
-        async with httpx2.AsyncClient(
-            base_url=self._node.management_url, auth=_login(self.url), trust_env=False
-        ) as node:
+        async with httpx2.AsyncClient(auth=_login(self.url), **client_options(self._node.management_url)) as node:
             place = f"/api/vhosts/{quote(self._host, safe='')}/connections"
 
             ends = self._proxy.ends

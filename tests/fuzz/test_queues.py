@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from agents.settings import AgentSettings
 from common.broker import topology
 from common.broker.base import Address, Outgoing
+from common.http_client import client_options
 from common.ids import new_message_id
 from common.protocol import MOST_REPLY_BYTES, WorkResultEnvelope, encode
 from orchestrator.database.migrate import upgrade
@@ -55,7 +56,7 @@ class Fuzzed:
         return self._running.run(work)
 
     async def _agents(self) -> list[dict[str, str]]:
-        async with httpx2.AsyncClient(base_url=self._running.http) as client:
+        async with httpx2.AsyncClient(**client_options(self._running.http)) as client:
             found: list[dict[str, str]] = (await client.get("/api/v1/agents")).json()
             return found
 
@@ -98,7 +99,7 @@ class Fuzzed:
 
     async def work(self) -> None:
         """Have a task done: its messages go through every queue."""
-        async with httpx2.AsyncClient(base_url=self._running.http, timeout=20) as client:
+        async with httpx2.AsyncClient(timeout=20, **client_options(self._running.http)) as client:
             task_id = str(uuid4())
             work = {"task_id": task_id, "work_type": "echo", "parameters": {"message": "alive"}, "priority": 5}
             assert (await client.post("/api/v1/dispatch", json=work)).status_code == 200

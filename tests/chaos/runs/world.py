@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 
 from chiffon.http import bearer
+from common.http_client import client_options
 from common.rest.identities import PrincipalKind, Role
 from orchestrator.database.pool import open_pool
 from orchestrator.identities.service import IdentityService
@@ -159,7 +160,7 @@ async def _people(database_url: str, url: str) -> list[httpx2.AsyncClient]:
         for name, roles in (("operator", [Role.OPERATOR]), ("approver", [Role.APPROVER])):
             made = await identities.create(PrincipalKind.PERSON, name, roles, by="chaos")
             token = (await identities.issue(made.principal_id, by=name, with_token=OWN_TOKEN)).secret
-            clients.append(httpx2.AsyncClient(base_url=url, headers=bearer(token), timeout=5, trust_env=False))
+            clients.append(httpx2.AsyncClient(headers=bearer(token), timeout=5, **client_options(url)))
     return clients
 
 

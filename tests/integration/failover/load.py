@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import httpx2
 
+from common.http_client import client_options
 from common.loop import end
 from tests.eventually import eventually
 from tests.integration.system.deployment import System
@@ -96,7 +97,7 @@ class Load:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     def _client(self) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(base_url=self.system.client.base_url, timeout=30, trust_env=False)
+        return httpx2.AsyncClient(timeout=30, **client_options(str(self.system.client.base_url)))
 
     async def _dispatch(self, client: httpx2.AsyncClient, task_id: UUID, *, priority: int = 3) -> bool:
         body: dict[str, Any] = {

@@ -13,6 +13,7 @@ import pytest
 from chiffon.http import bearer
 from common.broker.memory import MemoryBroker
 from common.config import SharedSettings
+from common.http_client import client_options
 from common.rest.identities import Permission, PrincipalKind, Role
 from orchestrator.database.pool import Pool
 from orchestrator.identities.service import IdentityService, Issued
@@ -61,7 +62,7 @@ class Site:
 
     async def client(self, token: str | None) -> httpx2.AsyncClient:
         """Return a client that sends a token."""
-        client = httpx2.AsyncClient(base_url=self.url, headers=bearer(token), timeout=30)
+        client = httpx2.AsyncClient(headers=bearer(token), timeout=30, **client_options(self.url))
         return await self.stack.enter_async_context(client)
 
     async def somebody(self, *roles: Role) -> httpx2.AsyncClient:

@@ -8,6 +8,7 @@ import httpx2
 import pytest
 from fastapi.routing import iter_route_contexts
 
+from common.http_client import client_options
 from common.rest.identities import Permission, Role
 from orchestrator.identities.access import PUBLIC, demands_of
 from orchestrator.main import create_app
@@ -50,7 +51,7 @@ async def test_a_form_of_a_web_page_dispatches_nothing_whatever_it_is_called(sit
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://["])
 async def test_where_nobody_is_asked_pages_of_others_still_do_nothing(ledger_url: str, origin: str) -> None:
-    async with guarded(ledger_url, authentication="off") as url, httpx2.AsyncClient(base_url=url) as browser:
+    async with guarded(ledger_url, authentication="off") as url, httpx2.AsyncClient(**client_options(url)) as browser:
         for content_type in (*FORMS, "application/json"):
             headers = {"content-type": content_type, "origin": origin}
             answer = await browser.post("/api/v1/dispatch", content=json.dumps(body()).encode(), headers=headers)

@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from chiffon.http import bearer
+from common.http_client import client_options
 from common.rest.identities import Permission, Role, TokenPurpose
 from orchestrator.database.pool import Connection, Pool
 from orchestrator.identities import queries
@@ -130,7 +131,7 @@ async def refusals(url: str, caplog: pytest.LogCaptureFixture, forwarded: str) -
     """Send wrong tokens, each for another address; return the statuses, and which addresses the log names."""
     caplog.clear()
     caplog.set_level(logging.INFO)
-    async with httpx2.AsyncClient(base_url=url) as nobody:
+    async with httpx2.AsyncClient(**client_options(url)) as nobody:
         statuses = []
         for number in range(BURST + 3):
             headers = {**bearer("chf_wrong"), "x-forwarded-for": forwarded.format(number=number)}
@@ -154,7 +155,7 @@ async def test_forwarded_addresses_count_only_from_proxies_that_the_settings_nam
 async def test_where_nobody_is_asked_what_a_proxy_passes_on_is_no_way_in(ledger_url: str) -> None:
     async with (
         guarded(ledger_url, authentication="off", trusted_proxies=["127.0.0.1"]) as url,
-        httpx2.AsyncClient(base_url=url) as client,
+        httpx2.AsyncClient(**client_options(url)) as client,
     ):
         asked = [
             (await client.get("/api/v1/tasks", headers={"x-forwarded-for": given})).status_code

@@ -10,6 +10,7 @@ import pytest
 
 from common.broker.memory import MemoryBroker
 from common.config import SharedSettings
+from common.http_client import client_options
 from orchestrator.main import serve
 from orchestrator.settings import OrchestratorSettings
 from tests.services.ports import free_ports
@@ -26,7 +27,7 @@ async def serving(ledger_url: str, **more: Any) -> AsyncIterator[httpx2.AsyncCli
     waiting = asyncio.create_task(started.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{settings.port}", timeout=30) as client:
+    async with httpx2.AsyncClient(timeout=30, **client_options(f"http://127.0.0.1:{settings.port}")) as client:
         yield client
     stop.set()
     await running

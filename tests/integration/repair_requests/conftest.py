@@ -18,6 +18,7 @@ from agents.settings import AgentSettings
 from chiffon.http import bearer
 from common.broker.memory import MemoryBroker
 from common.config import SharedSettings
+from common.http_client import client_options
 from common.rest.identities import PrincipalKind, Role
 from orchestrator.database.pool import Pool, open_pool
 from orchestrator.identities.service import IdentityService
@@ -93,7 +94,7 @@ class Shop:
         identities = IdentityService(self.pool)
         made = await identities.create(kind, f"p-{uuid4().hex[:12]}", roles, by="test")
         token = (await identities.issue(made.principal_id, by=made.name, with_token=OWN_TOKEN)).secret
-        client = httpx2.AsyncClient(base_url=self.url, headers=bearer(token), timeout=30)
+        client = httpx2.AsyncClient(headers=bearer(token), timeout=30, **client_options(self.url))
         return Somebody(made.name, token, await self.stack.enter_async_context(client))
 
     async def operator(self) -> Somebody:

@@ -8,6 +8,7 @@ from uuid import UUID
 import httpx2
 import pytest
 
+from common.http_client import client_options
 from tests.integration.repair_requests.conftest import DIFF, RUNS, Json, Shop, statuses
 from tests.integration.repair_requests.scripted import DIFF as DIFF_LEFT
 from tests.integration.repair_requests.scripted import Host
@@ -115,7 +116,7 @@ async def test_files_are_listed_oldest_first_and_downloaded_by_signed_paths(shop
 
     assert [one["path"] for one in listed] == [one["path"] for one in run["artifacts"]]
     assert [one["created_at"] for one in listed] == sorted(one["created_at"] for one in listed)
-    async with httpx2.AsyncClient(base_url=shop.url) as nobody:
+    async with httpx2.AsyncClient(**client_options(shop.url)) as nobody:
         for one in listed:
             answer = await nobody.get(one["signed_path"])
             assert answer.status_code == 200, answer.text

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from agents.settings import DEFAULT_ENV_ALLOW
+from common.http_client import client_options
 from common.rest.identities import Role
 from tests.integration.repair_requests import conftest as contract
 from tests.integration.repair_requests.conftest import RUNS, Json, open_shop, own_ledger, settings_of, statuses
@@ -70,7 +71,7 @@ class Site:
     async def left(self, run: Json) -> dict[str, bytes]:
         """Return the files that a repair left, by their paths; each is what its digest says."""
         found: dict[str, bytes] = {}
-        async with httpx2.AsyncClient(base_url=self.office.url, timeout=30) as nobody:
+        async with httpx2.AsyncClient(timeout=30, **client_options(self.office.url)) as nobody:
             for one in run["artifacts"]:
                 answer = await nobody.get(one["signed_path"])
                 assert answer.status_code == 200, answer.text

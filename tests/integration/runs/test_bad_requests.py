@@ -8,6 +8,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from common.http_client import client_options
 from tests.integration.runs.conftest import Site, echo, plan
 
 pytestmark = pytest.mark.xdist_group("runs/bad_requests")
@@ -94,7 +95,7 @@ ORDERS: dict[str, tuple[str, Any, str]] = {
 
 @pytest.fixture(scope="module")
 async def http(site: Site) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(base_url=site.url, timeout=30) as opened:
+    async with httpx2.AsyncClient(timeout=30, **client_options(site.url)) as opened:
         yield opened
 
 
