@@ -58,7 +58,20 @@ def called_names(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
     """Yield every call of a plain or dotted name, such as `open` or `os.environ.get`, with its name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            yield node, ast.unparse(node.func)
+            yield node, dotted_name(node.func)
+
+
+def dotted_name(node: ast.expr) -> str:
+    """Return a plain or dotted name as it is written, and of any other expression what is written after its last dot.
+
+    `a.b` gives `a.b`, `f(x).b` gives `.b`, and an expression without a name nothing.
+    """
+    names = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    names.append(node.id if isinstance(node, ast.Name) else "")
+    return ".".join(reversed(names))
 
 
 def _parse(path: Path) -> Module:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from orchestrator.events import queries as events
 from orchestrator.leases import queries as leases
-from tests.architecture.source import ROOT
+from tests.architecture.source import ROOT, dotted_name
 
 SOURCE = ROOT / "src" / "orchestrator"
 
@@ -39,7 +39,7 @@ def called(function: ast.AsyncFunctionDef) -> set[str]:
     names = set()
     for node in ast.walk(function):
         if isinstance(node, ast.Call):
-            text = ast.unparse(node.func)
+            text = dotted_name(node.func)
             names.add(text if text in TELLING else text.rsplit(".", 1)[-1])
     return names
 

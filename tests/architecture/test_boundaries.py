@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 
 import pytest
 
-from tests.architecture.source import Module, called_names, imported_names, modules
+from tests.architecture.source import Module, called_names, dotted_name, imported_names, modules
 
 MAY_START_PROCESSES = {
     "src/agents/processes/keepers.py": "it starts the guardian, which must live and kill where the agent cannot",
@@ -112,11 +112,11 @@ def test_sql_stands_in_queries_and_nowhere_else() -> None:
 
 def test_the_environment_is_read_only_by_the_settings() -> None:
     strays = [
-        module.at(node, f"reads {ast.unparse(node)}")
+        module.at(node, f"reads {dotted_name(node)}")
         for module in modules("src")
         if not _is_in(module, MAY_READ_ENVIRONMENT)
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in READS_ENVIRONMENT
+        if isinstance(node, ast.Attribute) and dotted_name(node) in READS_ENVIRONMENT
     ]
 
     assert not strays, "\n".join([*strays, *_allowed(MAY_READ_ENVIRONMENT)])

@@ -2,7 +2,7 @@
 
 import ast
 
-from tests.architecture.source import Module, called_names, imported_names, modules
+from tests.architecture.source import Module, called_names, dotted_name, imported_names, modules
 
 LAYER = "src/chiffon/cli/console.py"
 # What the layer writes to: streams that never fail.
@@ -61,8 +61,8 @@ def printing_in(module: Module, part: ast.AST) -> list[str]:
         match node:
             case ast.Call(func=ast.Name(id="print")):
                 found.append(module.at(node, "prints"))
-            case ast.Call() if ast.unparse(node.func) in PRINTS:
-                found.append(module.at(node, f"calls {ast.unparse(node.func)}"))
+            case ast.Call() if dotted_name(node.func) in PRINTS:
+                found.append(module.at(node, f"calls {dotted_name(node.func)}"))
             case ast.Attribute(value=ast.Name(id="sys"), attr=str(name)) if name in STREAMS:
                 found.append(module.at(node, f"uses sys.{name}"))
             case ast.ImportFrom(module="sys", names=names) if STREAMS & {one.name for one in names}:

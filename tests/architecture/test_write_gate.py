@@ -2,7 +2,7 @@
 
 import ast
 
-from tests.architecture.source import Module, called_names, imported_names, modules
+from tests.architecture.source import Module, called_names, dotted_name, imported_names, modules
 
 GATES = ("src/agents/gate/write_gate.py", "src/chiffon/in_process/gate.py")
 # Where an agent and the in-process worker are; nobody else can have an executor (`test_only_...` below).
@@ -113,4 +113,4 @@ def _near() -> list[Module]:
 
 def _is_passage(module: Module, node: ast.Attribute) -> bool:
     """Say whether this is the runner's call of what the gate let through, which is no executor."""
-    return module.path == "src/agents/tasks/runner.py" and ast.unparse(node) == "passage.execute"
+    return module.path == "src/agents/tasks/runner.py" and dotted_name(node) == "passage.execute"
