@@ -23,7 +23,7 @@ STARTED := $(shell date +%s)
 export PYTHONDONTWRITEBYTECODE :=
 ELAPSED = $$(( $$(date +%s) - $(STARTED) )) s
 
-.PHONY: help demo demo-run up test check format lint types imports pytest coverage fuzz stress bench bench-claims bench-strangers chaos chaos-runs mutants lock clean
+.PHONY: help demo demo-run up test packages check format lint types imports pytest coverage fuzz stress bench bench-claims bench-strangers chaos chaos-runs mutants lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,9 +37,13 @@ demo-run: $(RUNTIME) ## repair a service of Docker Compose on this machine, brea
 up: $(RUNTIME) ## install and start everything on this machine; stays up until Ctrl-C
 	@$(BIN)/chiffon up
 
-test: $(DEV) ## everything continuous integration runs: the checks beside every test on real services
-	@$(MAKE) -j2 pytest check || { echo "make test: failed after $(ELAPSED)"; exit 1; }
+test: ## everything continuous integration runs: the checks beside every test on real services
+	@$(MAKE) -j2 $(DEV) packages && $(MAKE) -j2 pytest check || { echo "make test: failed after $(ELAPSED)"; exit 1; }
 	@echo "make test: passed in $(ELAPSED)"
+
+# Debian's packages of the servers that tests use, while pip installs; where that cannot be done, pytest says what is missing.
+packages:
+	@! command -v python3 >/dev/null || python3 -m tests.services.packages
 
 check: format lint types imports ## formatting, lint, types and import rules
 

@@ -1,11 +1,18 @@
-"""Debian packages of the servers and programs that tests use."""
+"""Debian packages of the servers and programs that tests use.
+
+    python -m tests.services.packages     install those that are missing
+
+It needs nothing but Python, so that it can run before the environment of the tests is made.
+"""
 
 import os
 import shutil
 import subprocess
 
 INSTALL_SECONDS = 600
-# Programs and the packages that bring them; RabbitMQ is no program on PATH and is looked for in rabbitmq.py.
+# Its package and its program; rabbitmq.py looks for it also where it is no program on PATH.
+RABBITMQ = "rabbitmq-server"
+# Programs and the packages that bring them.
 PACKAGES = {
     "pgbouncer": "pgbouncer",
     "bwrap": "bubblewrap",
@@ -40,3 +47,7 @@ def install(*packages: str) -> bool:
 def install_missing(*more: str) -> None:
     """Install the packages of the programs that are not there, and more, in one go."""
     install(*more, *(package for name, package in PACKAGES.items() if program(name) is None))
+
+
+if __name__ == "__main__":
+    install_missing(*(() if program(RABBITMQ) else (RABBITMQ,)))

@@ -16,7 +16,6 @@ from tests.services.rabbitmq_node import (
 )
 
 URL_VARIABLE = "CHIFFON_TEST_AMQP_URL"
-PACKAGE = "rabbitmq-server"
 # The scripts themselves, not the wrappers in /usr/sbin: those switch the user and refuse everyone but root.
 SCRIPT_FOLDERS = (
     "/usr/lib/rabbitmq/bin",
@@ -80,7 +79,7 @@ def find_scripts() -> Path | None:
 def find_or_install() -> Path | None:
     """Return the folder of RabbitMQ's scripts, installed now where there is none; None where that cannot be done."""
     found = find_scripts()
-    return found if found is not None or not packages.install(PACKAGE) else find_scripts()
+    return found if found is not None or not packages.install(packages.RABBITMQ) else find_scripts()
 
 
 def _docker_runs() -> bool:

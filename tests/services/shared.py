@@ -20,7 +20,7 @@ from tests.services import packages, run
 from tests.services.guard import SHARED
 from tests.services.postgres import URL_VARIABLE as DATABASE_VARIABLE
 from tests.services.postgres import Postgres, start_embedded_postgres
-from tests.services.rabbitmq import PACKAGE, find_scripts, start_managed_rabbitmq
+from tests.services.rabbitmq import find_scripts, start_managed_rabbitmq
 from tests.services.rabbitmq import URL_VARIABLE as BROKER_VARIABLE
 from tests.services.rabbitmq_node import ContainerNode, GivenNode, InstalledNode, Node, ServiceUnavailable
 
@@ -45,7 +45,7 @@ def begin() -> None:
 
     Installing takes longer than a test may.
     """
-    packages.install_missing(*(() if find_scripts() else (PACKAGE,)))
+    packages.install_missing(*(() if find_scripts() else (packages.RABBITMQ,)))
     if BROKER_VARIABLE not in os.environ:
         _begin("rabbitmq")
     if DATABASE_VARIABLE not in os.environ:
