@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.integration.system.deployment import System, open_system
-from tests.integration.system.processes import Server, server
 from tests.integration.system.rights import Guarded, open_guarded
 from tests.services.postgres import Postgres
 from tests.services.rabbitmq import start_managed_rabbitmq
@@ -81,7 +80,7 @@ def bus_url(rabbitmq: Node) -> str:
 @pytest.fixture(scope="module")
 async def orchestrator(
     bus_url: str, module_ledger: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
-    """A process that the tests of a module share which leave it as it is; each has agents and tasks of its own."""
-    async with server(bus_url, module_ledger, tmp_path_factory.mktemp("server")) as running:
+) -> AsyncIterator[System]:
+    """One that the tests of a module share which leave it as it is; each has agents and tasks of its own."""
+    async with open_system(bus_url, module_ledger, tmp_path_factory.mktemp("server")) as running:
         yield running

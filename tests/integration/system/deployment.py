@@ -110,6 +110,21 @@ async def ended(client: Client, *task_ids: Any) -> list[TaskStatus]:
 
 
 @asynccontextmanager
+async def agent_here(url: str, state_dir: Path, **settings: Any) -> AsyncIterator[asyncio.Event]:
+    """Run an agent in this process, on the bus or over the queue API of the server that `url` names.
+
+    Returns the event that stops it; one that has to be killed, or whose log is read, is an `agent_process`.
+    """
+    over_http = url.startswith("http")
+    given = {"signatures": "off", "heartbeat_seconds": 0.5, "stop_grace_seconds": 0, **settings}
+    if over_http:
+        given["server_url"] = url
+    shared = SharedSettings() if over_http else SharedSettings(broker_url=url)
+    async with _agent(AgentSettings(state_dir=state_dir, **given), shared) as stop:
+        yield stop
+
+
+@asynccontextmanager
 async def _agent(settings: AgentSettings, shared: SharedSettings) -> AsyncIterator[asyncio.Event]:
     stop = asyncio.Event()
     running = asyncio.create_task(run_agent(settings, shared, stop=stop))
@@ -145,10 +160,16 @@ async def open_system(broker_url: str, database_url: str, folder: Path, **settin
     [port] = free_ports(1)
     shared = SharedSettings(broker_url=broker_url)
     given = OrchestratorSettings(
-        **{"database_url": database_url, "port": port, "broker_identities": "trusted", **settings}
+        **{
+            "database_url": database_url,
+            "port": port,
+            "broker_identities": "trusted",
+            "artifacts_dir": folder / "artifacts",
+            **settings,
+        }
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(orchestrator(given, shared))
-        client = await stack.enter_async_context(Client(http_url(given.host, port)))
+        client = await stack.enter_async_context(Client(http_url(given.host, given.port)))
         broker = await stack.enter_async_context(open_broker(broker_url, name="test"))
         yield System(shared, given, client, broker, folder, stack)

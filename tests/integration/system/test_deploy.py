@@ -19,6 +19,7 @@ from common.config import SharedSettings
 from common.messages import AgentStatus
 from tests.eventually import eventually
 from tests.integration.system import deployment
+from tests.integration.system.deployment import open_system
 from tests.integration.system.processes import server
 
 LOAD = 4
@@ -133,15 +134,15 @@ async def test_a_new_orchestrator_replaces_the_old_one_under_load(
         agent(amqp_url, tmp_path / "agent"),
         load(tmp_path / "ran", old.client) as callers,
     ):
-        await callers.passes(12)
+        await callers.passes(8)
         async with server(amqp_url, ledger_url, tmp_path) as new:
             callers.servers.append(new.client)
-            await callers.passes(12)
+            await callers.passes(8)
             running = [await callers.dispatch(seconds=2) for _ in range(2)]
             await eventually(lambda: _any_is(new.client, running, "running"))
 
             assert await old.terminate() == 0
-            await callers.passes(12)
+            await callers.passes(8)
             await callers.stop()
             await check(new.client, callers)
 
@@ -152,11 +153,11 @@ async def _any_is(client: Client, ids: list[UUID], status: str) -> bool:
 
 async def test_agents_are_replaced_by_drain_under_load(amqp_url: str, ledger_url: str, tmp_path: Path) -> None:
     async with (
-        server(amqp_url, ledger_url, tmp_path) as one,
+        open_system(amqp_url, ledger_url, tmp_path) as one,
         agent(amqp_url, tmp_path / "old") as (old_id, old_running),
         load(tmp_path / "ran", one.client) as callers,
     ):
-        await callers.passes(12)
+        await callers.passes(8)
         running = [await callers.dispatch(seconds=2) for _ in range(2)]
         await eventually(lambda: _any_is(one.client, running, "running"))
 
@@ -164,7 +165,7 @@ async def test_agents_are_replaced_by_drain_under_load(amqp_url: str, ledger_url
             drained = await one.client.drain_agent(old_id, note="new version")
             async with asyncio.timeout(30):
                 await old_running
-            await callers.passes(12)
+            await callers.passes(8)
 
             assert (drained.draining, drained.drain_note) == (True, "new version")
             await eventually(lambda: _is_gone(one.client, old_id))

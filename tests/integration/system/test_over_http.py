@@ -1,4 +1,4 @@
-"""Agents over HTTP in a whole Chiffon: a real orchestrator, real agents and real servers, each a process of its own."""
+"""Agents over HTTP in a whole Chiffon on real servers; what is killed or replaced is a process of its own."""
 
 import asyncio
 from collections import Counter
@@ -13,8 +13,9 @@ from common.messages import AgentStatus
 from tests.contract.proxy import Proxy
 from tests.eventually import eventually
 from tests.integration.agents.agent_process import agent_process
+from tests.integration.system.deployment import System, agent_here
 from tests.integration.system.process_agents import all_dead, ended, identity, kinds, online, shell, written
-from tests.integration.system.processes import Server, server
+from tests.integration.system.processes import server
 from tests.services.ports import free_ports
 
 pytestmark = pytest.mark.xdist_group("system/over_http")
@@ -25,10 +26,10 @@ async def _is_offline(client: Client, agent_id: UUID) -> bool:
 
 
 async def test_a_dispatched_task_is_run_over_http_and_its_output_and_result_are_complete(
-    orchestrator: Server, tmp_path: Path
+    orchestrator: System, tmp_path: Path
 ) -> None:
     client = orchestrator.client
-    async with agent_process(client.base_url, tmp_path / "agent"):
+    async with agent_here(client.base_url, tmp_path / "agent"):
         task_id = await shell(client, "echo out; echo err >&2; head -c 300000 /dev/zero | tr '\\0' x")
         [task] = await ended(client, task_id)
         [agent_id] = await online(client, tmp_path / "agent")
@@ -44,9 +45,9 @@ async def test_a_dispatched_task_is_run_over_http_and_its_output_and_result_are_
     await eventually(lambda: _is_offline(client, agent_id))
 
 
-async def test_a_cancel_over_http_kills_the_whole_group_within_moments(orchestrator: Server, tmp_path: Path) -> None:
+async def test_a_cancel_over_http_kills_the_whole_group_within_moments(orchestrator: System, tmp_path: Path) -> None:
     client = orchestrator.client
-    async with agent_process(client.base_url, tmp_path / "agent", heartbeat_seconds=60):
+    async with agent_here(client.base_url, tmp_path / "agent", heartbeat_seconds=60):
         task_id = await shell(client, "sleep 600 & echo $! $$; wait")
         pids = [int(pid) for pid in (await written(client, task_id, lines=1)).split()]
 
@@ -61,7 +62,7 @@ async def test_a_cancel_over_http_kills_the_whole_group_within_moments(orchestra
 
 
 async def test_the_work_of_an_agent_that_was_killed_goes_to_the_next_when_its_lease_has_ended(
-    orchestrator: Server, tmp_path: Path
+    orchestrator: System, tmp_path: Path
 ) -> None:
     client, starts, gate = orchestrator.client, tmp_path / "starts", tmp_path / "gate"
     script = f"echo $CHIFFON_ATTEMPT >> {starts}; echo $$; while [ ! -e {gate} ]; do sleep 0.05; done; echo end"
@@ -83,7 +84,7 @@ async def test_the_work_of_an_agent_that_was_killed_goes_to_the_next_when_its_le
 
 
 async def test_an_agent_that_was_killed_says_what_it_left_when_it_is_back_and_the_task_runs_again(
-    orchestrator: Server, tmp_path: Path
+    orchestrator: System, tmp_path: Path
 ) -> None:
     client, starts, gate = orchestrator.client, tmp_path / "starts", tmp_path / "gate"
     script = f"echo $CHIFFON_ATTEMPT >> {starts}; echo x; while [ ! -e {gate} ]; do sleep 0.05; done"
@@ -123,7 +124,7 @@ async def test_an_orchestrator_that_is_replaced_in_the_middle_of_a_run_loses_not
 
 
 async def test_a_paused_agent_over_http_takes_nothing_and_a_drained_one_leaves(
-    orchestrator: Server, tmp_path: Path
+    orchestrator: System, tmp_path: Path
 ) -> None:
     client = orchestrator.client
     async with agent_process(client.base_url, tmp_path / "agent", heartbeat_seconds=0.2) as agent:
@@ -150,12 +151,12 @@ async def test_a_paused_agent_over_http_takes_nothing_and_a_drained_one_leaves(
 
 
 async def test_a_job_of_the_queue_api_is_run_by_an_agent_on_a_bus(
-    orchestrator: Server, bus_url: str, tmp_path: Path
+    orchestrator: System, bus_url: str, tmp_path: Path
 ) -> None:
     client = orchestrator.client
     async with (
         httpx2.AsyncClient(base_url=client.base_url) as http,
-        agent_process(bus_url, tmp_path / "agent"),
+        agent_here(bus_url, tmp_path / "agent"),
     ):
         created = await http.post("/api/queue/jobs", json={"type": "echo", "payload": {"message": "hello"}})
         job = created.json()
@@ -167,12 +168,12 @@ async def test_a_job_of_the_queue_api_is_run_by_an_agent_on_a_bus(
 
 
 async def test_work_that_is_for_certain_agents_goes_to_those_over_http_as_to_any_other(
-    orchestrator: Server, tmp_path: Path
+    orchestrator: System, tmp_path: Path
 ) -> None:
     client = orchestrator.client
     async with (
-        agent_process(client.base_url, tmp_path / "small", labels='{"gpu_memory_gb": 8}'),
-        agent_process(client.base_url, tmp_path / "large", labels='{"gpu_memory_gb": 48}'),
+        agent_here(client.base_url, tmp_path / "small", labels={"gpu_memory_gb": 8}),
+        agent_here(client.base_url, tmp_path / "large", labels={"gpu_memory_gb": 48}),
     ):
         small, large = await online(client, tmp_path / "small", tmp_path / "large")
         needing = [await client.dispatch("echo", required={"gpu_memory_gb": 24}) for _ in range(3)]
@@ -184,7 +185,7 @@ async def test_work_that_is_for_certain_agents_goes_to_those_over_http_as_to_any
 
 
 async def test_connections_that_break_all_the_time_lose_nothing_and_do_nothing_twice(
-    orchestrator: Server, tmp_path: Path
+    orchestrator: System, tmp_path: Path
 ) -> None:
     client, ran = orchestrator.client, tmp_path / "ran"
     async with Proxy(client.base_url) as proxy:
@@ -197,7 +198,7 @@ async def test_connections_that_break_all_the_time_lose_nothing_and_do_nothing_t
                     await asyncio.sleep(0.01)
                 proxy.cut()
 
-        async with agent_process(proxy.url, tmp_path / "agent", slots=4, result_resend_seconds=0.5):
+        async with agent_here(proxy.url, tmp_path / "agent", slots=4, result_resend_seconds=0.5):
             task_id = await shell(client, "echo first")
             await ended(client, task_id)
             trouble = asyncio.create_task(breaking())
@@ -213,12 +214,12 @@ async def test_connections_that_break_all_the_time_lose_nothing_and_do_nothing_t
 
 
 async def test_agents_on_a_bus_and_over_http_share_the_work_and_do_nothing_twice(
-    orchestrator: Server, bus_url: str, tmp_path: Path
+    orchestrator: System, bus_url: str, tmp_path: Path
 ) -> None:
     client, ran = orchestrator.client, tmp_path / "ran"
     async with (
-        agent_process(bus_url, tmp_path / "bus", slots=2),
-        agent_process(client.base_url, tmp_path / "http", slots=2),
+        agent_here(bus_url, tmp_path / "bus", slots=2),
+        agent_here(client.base_url, tmp_path / "http", slots=2),
     ):
         agents = await online(client, tmp_path / "bus", tmp_path / "http")
         ids = [await shell(client, f"echo $CHIFFON_TASK_ID >> {ran}; sleep 0.1") for _ in range(20)]

@@ -7,9 +7,8 @@ import pytest
 
 from chiffon.client import Client
 from chiffon.errors import ApiError
-from tests.integration.agents.agent_process import agent_process
+from tests.integration.system.deployment import agent_here, open_system
 from tests.integration.system.process_agents import ended, online
-from tests.integration.system.processes import server
 
 GIT_ONLY = """
 version = 1
@@ -51,12 +50,14 @@ async def path_attack(client: Client, folder: Path, witness: Path) -> str:
 
 
 async def test_where_the_policy_allows_git_only_nothing_else_runs(
-    amqp_url: str, ledger_url: str, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+    amqp_url: str, ledger_url: str, tmp_path: Path, repository: Path
 ) -> None:
     policy, witness = tmp_path / "policy.toml", tmp_path / "it-ran"
     policy.write_text(GIT_ONLY)
-    monkeypatch.setenv("CHIFFON_POLICY_FILE", str(policy))
-    async with server(amqp_url, ledger_url, tmp_path) as running, agent_process(amqp_url, tmp_path / "agent"):
+    async with (
+        open_system(amqp_url, ledger_url, tmp_path, policy_file=policy) as running,
+        agent_here(amqp_url, tmp_path / "agent"),
+    ):
         await online(running.client, tmp_path / "agent")
         ordinary = {"argv": ["git", "-C", str(repository), "status"]}
         [task] = await ended(running.client, (await running.client.dispatch("shell_script", ordinary)).task_id)
@@ -76,7 +77,7 @@ async def test_the_attack_is_real_where_anything_may_run_and_a_name_means_what_t
     amqp_url: str, ledger_url: str, tmp_path: Path, repository: Path
 ) -> None:
     witness = tmp_path / "it-ran"
-    async with server(amqp_url, ledger_url, tmp_path) as running, agent_process(amqp_url, tmp_path / "agent"):
+    async with open_system(amqp_url, ledger_url, tmp_path) as running, agent_here(amqp_url, tmp_path / "agent"):
         await online(running.client, tmp_path / "agent")
         status = await attack(running.client, repository, witness)
         has_run = witness.exists()

@@ -1,4 +1,4 @@
-"""Work that every host refuses waits, says which and why, and runs on the first that does not: real processes."""
+"""Work that every host refuses waits, says which and why, and runs on the first that does not."""
 
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -10,9 +10,8 @@ import pytest
 from chiffon.client import Client
 from chiffon.models import Blocker
 from tests.eventually import eventually
-from tests.integration.agents.agent_process import agent_process
+from tests.integration.system.deployment import System, agent_here
 from tests.integration.system.process_agents import ended, kinds, online, shell
-from tests.integration.system.processes import Server
 
 pytestmark = pytest.mark.xdist_group("system/refused_by_all")
 
@@ -40,7 +39,7 @@ async def refusals(client: Client, task_id: UUID, count: int) -> Blocker:
 
 @pytest.mark.parametrize("way", ["bus", "http"])
 async def test_work_that_every_host_refuses_stays_queued_until_one_takes_it_or_it_expires_or_is_cancelled(
-    orchestrator: Server, bus_url: str, tmp_path: Path, way: str
+    orchestrator: System, bus_url: str, tmp_path: Path, way: str
 ) -> None:
     client = orchestrator.client
     url = bus_url if way == "bus" else client.base_url
@@ -49,7 +48,7 @@ async def test_work_that_every_host_refuses_stays_queued_until_one_takes_it_or_i
     names = [f"{way}-{number}" for number in range(3)]
     async with AsyncExitStack() as stack:
         for name in names:
-            refusing = agent_process(url, tmp_path / name, name=name, policy_file=policy)
+            refusing = agent_here(url, tmp_path / name, name=name, policy_file=policy)
             await stack.enter_async_context(refusing)
         agents = await online(client, *(tmp_path / name for name in names))
         waiting, cancelled = [await shell(client, "echo ran", idempotent=False) for _ in range(2)]
@@ -62,7 +61,7 @@ async def test_work_that_every_host_refuses_stays_queued_until_one_takes_it_or_i
         states = [(await client.status(task_id)).status for task_id in (waiting, cancelled)]
         await client.cancel(cancelled)
         [expired, stopped] = await ended(client, expiring, cancelled)
-        await stack.enter_async_context(agent_process(url, tmp_path / "willing", name="willing"))
+        await stack.enter_async_context(agent_here(url, tmp_path / "willing", name="willing"))
         [taken] = await online(client, tmp_path / "willing")
         [ran] = await ended(client, waiting, timeout=60)
 

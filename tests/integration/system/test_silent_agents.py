@@ -9,8 +9,8 @@ import pytest
 from chiffon.client import Client
 from tests.eventually import eventually
 from tests.integration.agents.agent_process import agent_process
+from tests.integration.system.deployment import agent_here, open_system
 from tests.integration.system.process_agents import ended, identity, shell
-from tests.integration.system.processes import server
 from tests.services.rabbitmq_node import Node
 
 
@@ -21,12 +21,11 @@ def bus(request: pytest.FixtureRequest, rabbitmq: Node, ledger_url: str) -> str:
 
 @pytest.mark.own_ledger
 async def test_work_that_was_leased_to_an_agent_that_had_died_runs_once_and_without_waiting_for_the_lease(
-    bus: str, ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bus: str, ledger_url: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("CHIFFON_AGENT_OFFLINE_AFTER_SECONDS", "5")
-    monkeypatch.setenv("CHIFFON_LEASE_SECONDS", "600")
+    patience = {"agent_offline_after_seconds": 5, "lease_seconds": 600}
     starts = tmp_path / "starts"
-    async with server(bus, ledger_url, tmp_path) as running:
+    async with open_system(bus, ledger_url, tmp_path, **patience) as running:
         async with agent_process(bus, tmp_path / "first", slots=2) as first:
             # With the result of a task it asks for as many as it has slots.
             await ended(running.client, await shell(running.client, "true"))
@@ -34,7 +33,7 @@ async def test_work_that_was_leased_to_an_agent_that_had_died_runs_once_and_with
             await eventually(lambda: _is_deserted(bus, identity(tmp_path / "first")))
             tasks = [await shell(running.client, f"echo $CHIFFON_TASK_ID >> {starts}") for _ in range(2)]
             await eventually(lambda: _run_by(running.client, tmp_path / "first", *tasks))
-        async with agent_process(bus, tmp_path / "next", slots=2):
+        async with agent_here(bus, tmp_path / "next", slots=2):
             done = await ended(running.client, *tasks)
 
     assert [(task.status, task.agent_id) for task in done] == [("completed", identity(tmp_path / "next"))] * 2

@@ -1,4 +1,7 @@
-"""Two processes of one agent over HTTP, each real: the later one is refused and says why, and nothing runs twice."""
+"""Two processes of one agent over HTTP: the later one is refused and says why, and nothing runs twice.
+
+The earlier one is this process.
+"""
 
 import shutil
 from collections import Counter
@@ -12,8 +15,11 @@ from agents.identity.registration import IDENTITY_FILE
 from agents.processes.life import BOOT_ID
 from chiffon.client import Client
 from tests.integration.agents.agent_process import agent_process
+from tests.integration.system.deployment import System, agent_here
 from tests.integration.system.process_agents import ended, identity, shell, written
-from tests.integration.system.processes import Server
+
+# More than both processes have slots.
+TASKS = 8
 
 pytestmark = pytest.mark.xdist_group("system/two_processes")
 
@@ -27,19 +33,18 @@ async def held(client: Client, gate: Path, starts: Path, **options: object) -> U
 
 
 async def test_a_second_process_with_the_same_state_directory_is_refused_and_the_first_goes_on(
-    orchestrator: Server, tmp_path: Path
+    orchestrator: System, tmp_path: Path
 ) -> None:
     client, gate, starts = orchestrator.client, tmp_path / "gate", tmp_path / "starts"
-    async with agent_process(client.base_url, tmp_path / "agent") as first:
+    async with agent_here(client.base_url, tmp_path / "agent"):
         task_id = await held(client, gate, starts)
-        before = first.log
         async with agent_process(client.base_url, tmp_path / "agent") as second:
             code = await second.ended()
         gate.touch()
         [task] = await ended(client, task_id)
 
     assert code != 0
-    assert f"Another agent is running with the state in {tmp_path / 'agent'}" in second.log.removeprefix(before)
+    assert f"Another agent is running with the state in {tmp_path / 'agent'}" in second.log
     assert (task.status, task.attempt, starts.read_text()) == ("completed", 1, "start\n")
 
 
@@ -71,16 +76,16 @@ MESSAGES: dict[Callable[[Path, Path], None], str] = {
 
 @pytest.mark.parametrize("copied", MESSAGES)
 async def test_of_two_processes_with_one_identity_the_later_is_refused_and_nothing_runs_twice(
-    orchestrator: Server, tmp_path: Path, copied: Callable[[Path, Path], None]
+    orchestrator: System, tmp_path: Path, copied: Callable[[Path, Path], None]
 ) -> None:
     client, gate, starts = orchestrator.client, tmp_path / "gate", tmp_path / "starts"
-    async with agent_process(client.base_url, tmp_path / "agent", slots=2, name="original"):
+    async with agent_here(client.base_url, tmp_path / "agent", slots=2, name="original"):
         running = await held(client, gate, starts, idempotent=True)
         copied(tmp_path / "agent", tmp_path / "copy")
         async with agent_process(
             client.base_url, tmp_path / "copy", slots=2, name="copy", stop_grace_seconds=30
         ) as copy:
-            ids = [await shell(client, f"echo {number} >> {starts}", idempotent=True) for number in range(20)]
+            ids = [await shell(client, f"echo {number} >> {starts}", idempotent=True) for number in range(TASKS)]
             code = await copy.ended()
         gate.touch()
         later = await shell(client, f"echo later >> {starts}")
@@ -91,5 +96,5 @@ async def test_of_two_processes_with_one_identity_the_later_is_refused_and_nothi
     assert MESSAGES[copied] in copy.log
     assert {task.status for task in tasks} == {"completed"}
     # By what ran, and not by attempts: one that the later process was given as it left goes back untouched.
-    assert Counter(starts.read_text().split()) == Counter(["start", *map(str, range(20)), "later"])
+    assert Counter(starts.read_text().split()) == Counter(["start", *map(str, range(TASKS)), "later"])
     assert (agent.hostname, agent.status == "offline") == ("original", False)

@@ -9,8 +9,7 @@ from chiffon.client import Client
 from common.rest.work_types import KnownWorkType
 from tests.architecture.source import ROOT
 from tests.eventually import eventually
-from tests.integration.agents.agent_process import agent_process
-from tests.integration.system.deployment import open_system
+from tests.integration.system.deployment import agent_here, open_system
 
 COUNTING = "examples.count_words:CountWords"
 ROUTES = {"echo": "infra", CountWords.kind: "infra"}
@@ -30,7 +29,7 @@ async def test_an_executor_of_ones_own_is_listed_checked_by_its_agent_and_run(
         client = system.client
         url = amqp_url if way == "bus" else f"http://127.0.0.1:{system.settings.port}"
         [before] = [known for known in await client.work_types() if known.name == CountWords.kind]
-        async with agent_process(url, tmp_path / "agent", executors=COUNTING):
+        async with agent_here(url, tmp_path / "agent", executors=COUNTING):
             known = await eventually(lambda: offered(client), timeout=30)
             [agent] = await system.agents_online()
             good = await client.dispatch(CountWords.kind, {"text": "the cat and the dog"})
