@@ -177,14 +177,20 @@ def test_the_command_hands_out_each_credential_once_and_into_a_private_file(
 
 
 def test_no_command_takes_or_prints_a_password(environment: None, capfd: pytest.CaptureFixture[str]) -> None:
-    for words in (["setup"], ["setup", "--new-password"], ["add-agent", str(uuid4())], ["rotate-agent", str(uuid4())]):
-        done = subprocess.run(
-            [sys.executable, "-m", "chiffon", "rabbitmq", *words, "--print"],
-            env=dict(os.environ),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        commands = [line for line in done.stdout.splitlines() if "add_user" in line or "change_password" in line]
+    done = subprocess.run(
+        [sys.executable, "-m", "chiffon", "rabbitmq", "setup", "--print"],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed = [done.stdout]
+    for words in (["setup", "--new-password"], ["add-agent", str(uuid4())], ["rotate-agent", str(uuid4())]):
+        assert run(["rabbitmq", *words, "--print"]) == Exit.OK
+        printed.append(capfd.readouterr().out)
+
+    for text in printed:
+        commands = [line for line in text.splitlines() if "add_user" in line or "change_password" in line]
+        assert commands
         assert all(len(line.split()) == 3 for line in commands)
-        assert ADMIN_PASSWORD + "\n" not in done.stdout
+        assert ADMIN_PASSWORD + "\n" not in text

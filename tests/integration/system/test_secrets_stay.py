@@ -17,7 +17,7 @@ from tests.eventually import eventually
 from tests.integration.agents.agent_process import agent_process
 from tests.integration.system.process_agents import online
 from tests.integration.system.processes import Server, server
-from tests.integration.system.searching import every_file, every_row, found, needles, tapped
+from tests.integration.system.searching import Tap, every_file, every_row, found, needles, tapped
 
 SECRETS = {
     "variable": 'canary-V4r1able+with/"quotes" and ü',
@@ -111,42 +111,50 @@ async def error_bodies(client: Client) -> dict[str, bytes]:
     return {f"answer {number}": answer.content for number, answer in enumerate(answers)}
 
 
-@pytest.mark.parametrize("way", ["amqp", "http"])
+async def run_and_crash(client: Client, url: str, state: Path, given: dict[str, Any], tap: Tap | None = None) -> None:
+    """Have an agent do work of every end with secrets, and crash in the middle of some."""
+    async with agent_process(url, state, lease_seconds=3, **given) as agent:
+        [agent_id] = await online(client, state)
+        if tap is not None:
+            await tap.listen_to_work_of(agent_id)
+        good, bad, slow = [
+            await dispatch(client, TELL),
+            await dispatch(client, TELL + "exit 3"),
+            await dispatch(client, TELL + "sleep 60", max_duration_seconds=1.5),
+        ]
+        unknown = await dispatch(client, TELL, stdin={"secret": "nobody-has-it"})
+        async with asyncio.timeout(60):
+            ended = [await client.wait(task_id) for task_id in (good, bad, slow, unknown)]
+        crashing = await dispatch(client, TELL + "sleep 60")
+        await eventually(lambda: _has_written(client, crashing), timeout=20)
+        await agent.kill()
+    async with agent_process(url, state, lease_seconds=3, **given):
+        await eventually(lambda: _is_known(client, crashing), timeout=20)
+        await client.cancel(crashing)
+
+    assert [(task.status, task.agent_id) for task in ended[:3]] == [
+        (status, agent_id) for status in ("completed", "failed", "failed")
+    ]
+    assert (ended[3].status, ended[3].error_code) == ("failed", 3006)
+    assert await _has_written(client, good)
+
+
 async def test_no_secret_of_a_host_is_anywhere_else(
-    orchestrator: Server, amqp_url: str, ledger_url: str, tmp_path: Path, way: str
+    orchestrator: Server, amqp_url: str, ledger_url: str, tmp_path: Path
 ) -> None:
-    client, agents = orchestrator.client, tmp_path / "agents"
+    client, agents, given = orchestrator.client, tmp_path / "agents", settings(tmp_path)
     agents.mkdir()
-    url = amqp_url if way == "amqp" else client.base_url
     answers = await error_bodies(client)
     async with tapped(amqp_url) as tap:
-        async with agent_process(url, agents / "first", lease_seconds=3, **settings(tmp_path)) as agent:
-            [agent_id] = await online(client, agents / "first")
-            if way == "amqp":
-                await tap.listen_to_work_of(agent_id)
-            good, bad, slow = [
-                await dispatch(client, TELL),
-                await dispatch(client, TELL + "exit 3"),
-                await dispatch(client, TELL + "sleep 60", max_duration_seconds=1.5),
-            ]
-            unknown = await dispatch(client, TELL, stdin={"secret": "nobody-has-it"})
-            async with asyncio.timeout(60):
-                ended = [await client.wait(task_id) for task_id in (good, bad, slow, unknown)]
-            crashing = await dispatch(client, TELL + "sleep 60")
-            await eventually(lambda: _has_written(client, crashing), timeout=20)
-            await agent.kill()
-        async with agent_process(url, agents / "first", lease_seconds=3, **settings(tmp_path)):
-            await eventually(lambda: _is_known(client, crashing), timeout=20)
-            await client.cancel(crashing)
+        await run_and_crash(client, amqp_url, agents / "amqp", given, tap)
+        await run_and_crash(client, client.base_url, agents / "http", given)
         messages = await tap.every_message()
     await orchestrator.terminate()
 
     places = {**answers, **await every_row(ledger_url), **every_file(tmp_path / "logs", agents), **messages}
-    assert [task.status for task in ended] == ["completed", "failed", "failed", "failed"]
-    assert ended[3].error_code == 3006
     assert MARKER.encode() in b"".join(text for place, text in places.items() if place.startswith("table "))
-    assert way == "http" or MARKER.encode() in messages["RabbitMQ"]
-    assert way == "http" or b'"nobody-has-it"' in messages["RabbitMQ"]
+    assert MARKER.encode() in messages["RabbitMQ"]
+    assert b'"nobody-has-it"' in messages["RabbitMQ"]
     assert found(places, needles(SECRETS)) == []
 
 

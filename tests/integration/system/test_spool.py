@@ -1,4 +1,4 @@
-"""`chiffon spool`, a process of its own, with a real orchestrator and a real agent."""
+"""`chiffon spool` with a whole Chiffon; it is a process of its own where it is killed or its end is looked at."""
 
 import asyncio
 import json
@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from chiffon.spool.run import Plan, run_spool
 from tests.eventually import eventually
-from tests.integration.agents.agent_process import agent_process
-from tests.integration.system.processes import Server, server
+from tests.integration.system.deployment import System, agent_here, open_system
 from tests.services.ports import free_ports
 
 FOLDERS = ("incoming", "processing", "outgoing", "failed")
@@ -25,17 +25,17 @@ pytestmark = pytest.mark.xdist_group("system/spool")
 
 
 @pytest.fixture(scope="module")
-async def orchestrator(module_ledger: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+async def orchestrator(module_ledger: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """One with an agent; the tests that use it share both."""
     folder = tmp_path_factory.mktemp("spool")
     async with (
-        server(module_ledger, module_ledger, folder) as running,
-        agent_process(module_ledger, folder / "agent", slots=4),
+        open_system(module_ledger, module_ledger, folder) as running,
+        agent_here(module_ledger, folder / "agent", slots=4),
     ):
         yield running
 
 
-async def dispatched_since(orchestrator: Server, moment: datetime) -> int:
+async def dispatched_since(orchestrator: System, moment: datetime) -> int:
     return len((await orchestrator.client.tasks(created_after=moment)).items)
 
 
@@ -91,7 +91,7 @@ async def run_once(root: Path, url: str, *words: str) -> None:
 
 
 async def test_what_is_dropped_is_dispatched_and_what_cannot_be_is_set_aside_with_the_reason(
-    orchestrator: Server, root: Path, tmp_path: Path
+    orchestrator: System, root: Path, tmp_path: Path
 ) -> None:
     begin = datetime.now(UTC)
     drop(root, "good.json", **shell("echo fine", channel="mail", message_id="m1"))
@@ -128,7 +128,7 @@ async def test_what_is_dropped_is_dispatched_and_what_cannot_be_is_set_aside_wit
 
 
 async def test_a_spool_that_is_killed_while_work_runs_runs_nothing_twice_and_writes_one_result(
-    orchestrator: Server, root: Path, tmp_path: Path
+    orchestrator: System, root: Path, tmp_path: Path
 ) -> None:
     starts, gate, begin = tmp_path / "starts", tmp_path / "gate", datetime.now(UTC)
     url = orchestrator.client.base_url
@@ -151,7 +151,7 @@ async def test_a_spool_that_is_killed_while_work_runs_runs_nothing_twice_and_wri
 
 
 async def test_files_of_one_key_run_one_after_another_and_others_side_by_side(
-    orchestrator: Server, root: Path, tmp_path: Path
+    orchestrator: System, root: Path, tmp_path: Path
 ) -> None:
     trail, other = tmp_path / "trail", tmp_path / "other"
     # The first of the key ends only when the file of no key runs, so side by side or never.
@@ -165,14 +165,15 @@ async def test_files_of_one_key_run_one_after_another_and_others_side_by_side(
         os.utime(root / "incoming" / name, ns=(place, place))
     drop(root, "0.json", **shell(f"touch {other}"))
 
-    await run_once(root, orchestrator.client.base_url)
+    async with asyncio.timeout(40):
+        await run_spool(Plan(root, once=True), orchestrator.client.base_url)
 
     assert trail.read_text().split() == ["+1", "-1", "+2", "-2", "+3", "-3"]
     assert {result["status"] for result in results(root).values()} == {"completed"}
 
 
 async def test_while_the_orchestrator_is_away_files_go_back_unchanged_and_are_done_when_it_is_there(
-    amqp_url: str, ledger_url: str, root: Path, tmp_path: Path
+    ledger_url: str, root: Path, tmp_path: Path
 ) -> None:
     (port,) = free_ports(1)
     content = drop(root, "a.json", **shell("echo late"))
@@ -181,15 +182,19 @@ async def test_while_the_orchestrator_is_away_files_go_back_unchanged_and_are_do
         await eventually(lambda: names(root)["incoming"] == ["a.json"])
         assert (root / "incoming" / "a.json").read_bytes() == content
 
-        async with server(amqp_url, ledger_url, tmp_path, port=port), agent_process(amqp_url, tmp_path / "agent"):
+        async with open_system(ledger_url, ledger_url, tmp_path, port=port), agent_here(ledger_url, tmp_path / "agent"):
             await eventually(lambda: "a.json" in results(root), timeout=40)
 
     assert results(root)["a.json"]["output"] == "late\n"
 
 
 async def test_a_second_spool_on_the_same_directory_is_refused(root: Path) -> None:
-    async with spool(root, "http://127.0.0.1:9"):
+    first = asyncio.create_task(run_spool(Plan(root), "http://127.0.0.1:9"))
+    try:
         await eventually((root / ".lock").exists, timeout=20)
         async with spool(root, "http://127.0.0.1:9") as second, asyncio.timeout(20):
             assert await second.wait() == 1
+    finally:
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
     assert "Another `chiffon spool` uses" in (root / "log").read_text()
