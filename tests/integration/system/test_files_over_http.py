@@ -6,7 +6,8 @@ import pytest
 
 from agents.artifacts.spool import INDEX
 from tests.eventually import eventually
-from tests.integration.system.deployment import System, agent_here
+from tests.integration.agents.agent_process import agent_process
+from tests.integration.system.deployment import System
 from tests.integration.system.process_agents import ended, kinds
 
 pytestmark = pytest.mark.xdist_group("system/over_http")
@@ -20,7 +21,7 @@ async def test_a_file_goes_from_the_agent_that_keeps_it_to_the_one_whose_work_ne
 ) -> None:
     client = orchestrator.client
     make = "head -c 300000 /dev/urandom > out/data.bin; sha256sum < out/data.bin; echo note > out/note.txt"
-    async with agent_here(client.base_url, tmp_path / "agent", result_resend_seconds=RESEND_SECONDS):
+    async with agent_process(client.base_url, tmp_path / "agent", result_resend_seconds=RESEND_SECONDS):
         made = await client.dispatch(
             "shell_script",
             {"script": make, "files": {"out/.keep": {"text": ""}}, "artifacts": ["out/*.bin", "out/*.txt"]},
@@ -47,7 +48,7 @@ async def test_a_file_that_no_task_kept_fails_the_work_that_needs_it_with_the_re
     orchestrator: System, tmp_path: Path
 ) -> None:
     client = orchestrator.client
-    async with agent_here(client.base_url, tmp_path / "agent"):
+    async with agent_process(client.base_url, tmp_path / "agent"):
         needs = {"in/data.bin": {"upload": "0" * 64}}
         work = await client.dispatch("shell_script", {"script": "cat in/data.bin", "files": needs}, max_attempts=1)
         [task] = await ended(client, work.task_id)
