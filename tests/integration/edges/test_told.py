@@ -24,6 +24,7 @@ from orchestrator.live.hub import Hub
 from orchestrator.live.subscription import Filter
 from tests.eventually import eventually
 from tests.fuzz.running import Running, running_orchestrator
+from tests.integration.edges.command_lines import run_here
 from tests.services.ports import free_ports
 from tests.services.postgres import Postgres
 
@@ -144,27 +145,22 @@ async def _first(client: Client, count: int, *, after: int) -> AsyncIterator[Eve
             return
 
 
-def chiffon(running: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "chiffon", *arguments, "--server", running.http]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
 def test_an_agent_of_a_pool_that_no_route_names_is_said_when_it_is_invited_and_in_the_list(
     orchestrator: Running,
 ) -> None:
     lonely, name = "No route leads to the pool 'gpu'", uuid4().hex
 
-    invited = chiffon(orchestrator, "agents", "enrol", f"a-{name}", "--type", "gpu")
-    usual = chiffon(orchestrator, "agents", "enrol", f"b-{name}", "--type", "infra")
+    invited = run_here(["agents", "enrol", f"a-{name}", "--type", "gpu", "--server", orchestrator.http])
+    usual = run_here(["agents", "enrol", f"b-{name}", "--type", "infra", "--server", orchestrator.http])
     report: Any = {"agentType": "gpu", "workTypes": ["echo"]}
     worker = f"{orchestrator.http}/api/queue/workers/{uuid4()}/heartbeat"
     requests.post(worker, json=report, timeout=30).raise_for_status()
-    listed = chiffon(orchestrator, "agents")
+    listed = run_here(["agents", "--server", orchestrator.http])
 
     assert (invited.returncode, listed.returncode) == (0, 0), invited.stderr
-    assert lonely in invited.stderr
-    assert lonely in listed.stderr
-    assert "No route" not in usual.stderr
+    assert lonely in invited.stderr.decode()
+    assert lonely in listed.stderr.decode()
+    assert b"No route" not in usual.stderr
 
 
 async def test_the_limit_on_bodies_holds_also_under_another_server(spare_url: str, tmp_path: Path) -> None:
