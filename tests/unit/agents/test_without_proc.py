@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.processes.keepers import Keeper
 from tests.eventually import eventually
 from tests.unit.agents.conftest import Begin
 from tests.unit.agents.faulty_keepers import break_keepers
@@ -24,6 +25,18 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     break_keepers(monkeypatch, f"{NO_PROC}\n{NO_PRCTL}")
 
 
+@pytest.fixture
+def impatient(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> Begin:
+    """Begin as ever, and then wait only a little for a keeper that cannot see that nothing is left."""
+
+    async def begun(script: str) -> Keeper:
+        keeper = await begin(script)
+        monkeypatch.setattr("agents.processes.keepers.KEEPER_SECONDS", 2.0)
+        return keeper
+
+    return begun
+
+
 async def child_in(folder: Path) -> int:
     """Return the child's id once it runs: a shell's child that is not there yet loses a signal."""
     await eventually((folder / "child").exists)
@@ -32,14 +45,14 @@ async def child_in(folder: Path) -> int:
     return child
 
 
-async def test_a_program_and_its_group_are_killed(begin: Begin, tmp_path: Path) -> None:
-    keeper = await begin(f"cd {tmp_path}; {CHILD} wait")
+async def test_a_program_and_its_group_are_killed(impatient: Begin, tmp_path: Path) -> None:
+    keeper = await impatient(f"cd {tmp_path}; {CHILD} wait")
     child = await child_in(tmp_path)
 
     await keeper.kill()
 
     assert keeper.ended.result() == -signal.SIGKILL
-    assert is_gone(keeper.pid)
+    await eventually(lambda: is_gone(keeper.pid))
     await eventually(lambda: is_gone(child))
     await eventually(lambda: is_gone(keeper.keeper_pid))
 
@@ -54,8 +67,8 @@ async def test_a_program_and_its_group_are_asked_to_end(begin: Begin, tmp_path: 
     await eventually(lambda: is_gone(child))
 
 
-async def test_what_a_program_left_in_its_group_is_killed(begin: Begin, tmp_path: Path) -> None:
-    keeper = await begin(f"cd {tmp_path}; {CHILD}")
+async def test_what_a_program_left_in_its_group_is_killed(impatient: Begin, tmp_path: Path) -> None:
+    keeper = await impatient(f"cd {tmp_path}; {CHILD}")
     child = await child_in(tmp_path)
     await keeper.ended
 

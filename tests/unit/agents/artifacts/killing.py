@@ -1,6 +1,7 @@
-"""Kill a process that keeps and forgets files at every line of what it runs: `python -m … FOLDER`.
+"""Kill a process that keeps and forgets files before each call of the system that it makes: `python -m … FOLDER`.
 
-For the n-th line the spool is in FOLDER/n, and FOLDER/n.said holds what the process could still say.
+Between two of them nothing changes on the disk. For the n-th call the spool is in FOLDER/n, and FOLDER/n.said holds
+what the process could still say.
 """
 
 import os
@@ -10,31 +11,26 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from agents.artifacts import copying, spool
-from common import durable
 from common.redaction.values import Values
 from tests.unit.agents.artifacts.making import keep, make_owner, make_spool
 
-WATCHED = {module.__file__ for module in (copying, spool, durable)}
 # What is kept, and what is forgotten afterwards.
 KEPT = [("a.txt", b"the same in two files\n"), ("b/a.txt", b"the same in two files\n")]
 FORGOTTEN = "a.txt"
 
 
 class Killer:
-    """Counts lines, and kills this process at one of them."""
+    """Counts calls of the system, and kills this process before one of them."""
 
     def __init__(self, at: int) -> None:
         self._left = at
 
-    def __call__(self, frame: FrameType, event: str, _argument: Any) -> "Killer | None":
-        if frame.f_code.co_filename not in WATCHED:
-            return None
-        if event == "line":
+    def __call__(self, _frame: FrameType, event: str, function: Any) -> None:
+        # `os`, and the methods of open files.
+        if event == "c_call" and (function.__module__ == "posix" or type(function.__self__).__module__ == "_io"):
             self._left -= 1
             if self._left < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return self
 
 
 def live(folder: Path) -> None:
@@ -59,8 +55,9 @@ def main(root: Path) -> None:
             try:
                 # What a process that is killed has written is there all the same.
                 os.fsync = lambda _: None  # type: ignore[assignment]
-                sys.settrace(Killer(number))
+                sys.setprofile(Killer(number))
                 live(folder)
+                sys.setprofile(None)
             finally:
                 os._exit(0)
         _, status = os.waitpid(pid, 0)
