@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -14,7 +14,7 @@ from common.broker.rabbitmq import open_rabbitmq_broker
 from common.errors import ErrorCode
 from common.messages import ResultStatus
 from tests.eventually import eventually
-from tests.integration.agents.agent_process import agent_process
+from tests.integration.agents.agent_process import AgentProcess, agent_process
 from tests.integration.agents.conftest import StartAgent
 from tests.integration.agents.scripted_orchestrator import ScriptedOrchestrator
 
@@ -139,30 +139,40 @@ async def bus(amqp_url: str) -> AsyncIterator[Broker]:
         yield broker
 
 
-@pytest.mark.parametrize("with_keepers", [False, True])
 async def test_files_of_an_agent_that_was_killed_are_sent_when_it_comes_back(
-    amqp_url: str, bus: Broker, tmp_path: Path, with_keepers: bool
+    amqp_url: str, bus: Broker, tmp_path: Path
 ) -> None:
     state_dir = tmp_path / "agent"
     async with ScriptedOrchestrator(bus).listening() as orchestrator:
-        orchestrator.stores = False
-        async with agent_process(amqp_url, state_dir, slots=2) as agent:
-            await eventually(lambda: orchestrator.heartbeats, timeout=30)
+
+        async def killed(agent: AgentProcess, *, with_keepers: bool) -> tuple[UUID, UUID]:
+            """Kill the agent with files that are not stored, and return the task that left them, and one that ran."""
+            orchestrator.stores = False
             task = await orchestrator.shell("echo kept > a; seq 200000 > b", artifacts=["a", "b"])
             other = await orchestrator.shell("echo $$; exec sleep 600", artifacts=["never"])
             await orchestrator.ended(task, timeout=30)
             await eventually(lambda: orchestrator.output(other))
             await agent.kill(with_keepers=with_keepers)
-        first = orchestrator.kept(task)
-        seen = len(orchestrator.statuses)
+            return task, other
 
-        orchestrator.stores = True
-        async with agent_process(amqp_url, state_dir, slots=2):
+        async def sent(task: UUID, other: UUID) -> None:
+            """Wait for the files of an agent that was killed."""
+            first, seen = orchestrator.kept(task), len(orchestrator.statuses)
+            orchestrator.stores = True
             await eventually(lambda: is_empty(state_dir), timeout=30)
 
-        again = {piece.name for status in orchestrator.statuses[seen:] for piece in status.pieces}
-        assert again == {"a", "b"}
-        assert orchestrator.kept(task) == first
-        assert first["a"] == b"kept\n"
-        assert first["b"].endswith(b"\n200000\n")
-        assert orchestrator.kept(other) == {}
+            again = {piece.name for status in orchestrator.statuses[seen:] for piece in status.pieces}
+            assert again == {"a", "b"}
+            assert orchestrator.kept(task) == first
+            assert first["a"] == b"kept\n"
+            assert first["b"].endswith(b"\n200000\n")
+            assert orchestrator.kept(other) == {}
+
+        async with agent_process(amqp_url, state_dir, slots=2) as agent:
+            await eventually(lambda: orchestrator.heartbeats, timeout=30)
+            left = await killed(agent, with_keepers=False)
+        async with agent_process(amqp_url, state_dir, slots=2) as agent:
+            await sent(*left)
+            left = await killed(agent, with_keepers=True)
+        async with agent_process(amqp_url, state_dir, slots=2):
+            await sent(*left)

@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -42,35 +43,23 @@ async def proxy(amqp_url: str) -> AsyncIterator[Proxy]:
         yield proxy
 
 
-def journal(state_dir: Path) -> list[dict[str, Any]]:
+def journal(state_dir: Path, *, of: UUID | None = None) -> list[dict[str, Any]]:
+    """Return the lines of the journal, or those about a task."""
     path = state_dir / "journal.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line for line in lines if of is None or line.get("task_id") == str(of)]
 
 
-async def test_what_work_had_started_dies_with_an_agent_that_is_killed(
-    amqp_url: str, orchestrator: ScriptedOrchestrator, tmp_path: Path
-) -> None:
-    async with agent_process(amqp_url, tmp_path / "agent", slots=1) as agent:
-        await eventually(lambda: orchestrator.heartbeats, timeout=30)
-        # One stays in the program's group, another leaves it, the third has neither a parent nor an environment.
-        task = await orchestrator.shell(
-            "sleep 600 & echo $!; setsid sh -c 'echo $$; exec sleep 600' & "
-            "setsid -f env -i /bin/sh -c 'echo $$; exec /bin/sleep 600'; wait"
-        )
-        await eventually(lambda: orchestrator.output(task).count("\n") == 3)
-
-        await agent.kill()
-
-        for pid in map(int, orchestrator.output(task).split()):
-            await eventually(partial(is_gone, pid))
-
-
-async def test_work_of_an_agent_that_was_killed_is_dead_and_reported_when_it_comes_back(
+async def test_an_agent_that_was_killed_reports_dead_work_and_sends_unstored_results_when_it_comes_back(
     amqp_url: str, orchestrator: ScriptedOrchestrator, tmp_path: Path
 ) -> None:
     state_dir = tmp_path / "agent"
+    orchestrator.stores = False
     async with agent_process(amqp_url, state_dir, slots=1) as agent:
         await eventually(lambda: orchestrator.heartbeats, timeout=30)
+        ended = await orchestrator.dispatch("echo", message="kept")
+        # It is written while it is sent.
+        await eventually(lambda: orchestrator.results[ended] and spooled(state_dir))
         # The grandchild is what the kernel does not kill with its keeper; the guardian would, were it not killed, too.
         task = await orchestrator.shell("sleep 600 & echo $$ $!; wait")
         await eventually(lambda: orchestrator.output(task).endswith("\n"))
@@ -78,8 +67,11 @@ async def test_work_of_an_agent_that_was_killed_is_dead_and_reported_when_it_com
         await agent.kill(with_keepers=True)
         await eventually(lambda: is_gone(program))
         assert not is_gone(grandchild)
+    assert len(spooled(state_dir)) == 1
+    sent = len(orchestrator.results[ended])
 
     async with agent_process(amqp_url, state_dir, slots=1) as agent:
+        orchestrator.stores = True
         result = await orchestrator.ended(task, timeout=30)
 
         assert is_gone(grandchild)
@@ -87,32 +79,27 @@ async def test_work_of_an_agent_that_was_killed_is_dead_and_reported_when_it_com
         assert (result.retryable, result.started) == (True, True)
         assert result.attempt == orchestrator.grants[task].attempt
         assert "restarted" in str(result.error_message)
-        events = ["opened", "started", "process", "opened", "ended"]
-        await eventually(lambda: [line["event"] for line in journal(state_dir)] == events)
-        assert journal(state_dir)[-1]["killed"] == [grandchild]
+        events = ["started", "process", "ended"]
+        await eventually(lambda: [line["event"] for line in journal(state_dir, of=task)] == events)
+        assert journal(state_dir, of=task)[-1]["killed"] == [grandchild]
+        await eventually(lambda: len(orchestrator.results[ended]) > sent, timeout=30)
         await eventually(lambda: spooled(state_dir) == [])
 
+        assert orchestrator.results[ended][-1] == orchestrator.results[ended][0]
+        assert orchestrator.results[ended][-1].output == "kept"
+        assert [line["event"] for line in journal(state_dir)].count("opened") == 2
 
-async def test_a_result_that_was_not_stored_when_the_agent_was_killed_is_sent_again_when_it_comes_back(
-    amqp_url: str, orchestrator: ScriptedOrchestrator, tmp_path: Path
-) -> None:
-    state_dir = tmp_path / "agent"
-    orchestrator.stores = False
-    async with agent_process(amqp_url, state_dir, slots=1) as agent:
-        await eventually(lambda: orchestrator.heartbeats, timeout=30)
-        task = await orchestrator.dispatch("echo", message="kept")
-        # It is written while it is sent.
-        await eventually(lambda: orchestrator.results[task] and spooled(state_dir))
+        # One stays in the program's group, another leaves it, the third has neither a parent nor an environment.
+        left = await orchestrator.shell(
+            "sleep 600 & echo $!; setsid sh -c 'echo $$; exec sleep 600' & "
+            "setsid -f env -i /bin/sh -c 'echo $$; exec /bin/sleep 600'; wait"
+        )
+        await eventually(lambda: orchestrator.output(left).count("\n") == 3)
+
         await agent.kill()
-    assert len(spooled(state_dir)) == 1
 
-    async with agent_process(amqp_url, state_dir, slots=1):
-        orchestrator.stores = True
-        await eventually(lambda: len(orchestrator.results[task]) == 2, timeout=30)
-        await eventually(lambda: spooled(state_dir) == [])
-
-    assert orchestrator.results[task][1] == orchestrator.results[task][0]
-    assert orchestrator.results[task][1].output == "kept"
+        for pid in map(int, orchestrator.output(left).split()):
+            await eventually(partial(is_gone, pid))
 
 
 async def test_work_of_an_agent_that_is_cut_off_is_dead_before_its_lease_ends(
@@ -121,7 +108,7 @@ async def test_work_of_an_agent_that_is_cut_off_is_dead_before_its_lease_ends(
     orchestrator.lease_seconds = 5.0
     state_dir, stamps = tmp_path / "agent", tmp_path / "stamps"
     # The program and its child both ignore SIGTERM.
-    script = f"trap '' TERM; echo $$; while :; do date +%s.%N >> {stamps}; sleep 0.02; done & echo $!; wait"
+    script = f"trap '' TERM; echo $$; while :; do date +%s.%N >> {stamps}; sleep 0.1; done & echo $!; wait"
     async with agent_process(proxy.url, state_dir, slots=1, kill_grace_seconds=60):
         await eventually(lambda: orchestrator.heartbeats, timeout=30)
         task = await orchestrator.shell(script)
@@ -150,7 +137,7 @@ async def test_work_of_an_agent_that_is_stopped_is_dead_before_its_lease_ends_an
 ) -> None:
     orchestrator.lease_seconds = 5.0
     state_dir, stamps = tmp_path / "agent", tmp_path / "stamps"
-    script = f"trap '' TERM; echo $$; while :; do date +%s.%N >> {stamps}; sleep 0.02; done & echo $!; wait"
+    script = f"trap '' TERM; echo $$; while :; do date +%s.%N >> {stamps}; sleep 0.1; done & echo $!; wait"
     async with agent_process(amqp_url, state_dir, slots=1) as agent:
         await eventually(lambda: orchestrator.heartbeats, timeout=30)
         task = await orchestrator.shell(script)

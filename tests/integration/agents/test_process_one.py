@@ -90,7 +90,7 @@ async def container(url: str, state: Path) -> AsyncIterator[Container]:
             await agent.ended()
 
 
-async def test_as_process_1_an_agent_leaves_nothing_of_any_attempt_neither_alive_nor_dead(
+async def test_as_process_1_an_agent_leaves_nothing_of_any_attempt_nor_of_others_neither_alive_nor_dead(
     server: QueueServer, tmp_path: Path
 ) -> None:
     async with container(server.url, tmp_path / "agent") as inside:
@@ -108,13 +108,6 @@ async def test_as_process_1_an_agent_leaves_nothing_of_any_attempt_neither_alive
         assert inside.one.cmdline()[1:] == ["-m", "chiffon", "agent"]
         after = server.shell("echo $PPID; ls -d /proc/[0-9]* | wc -l")
         await eventually(lambda: after.end)
-    assert int(after.output().split()[1]) <= 7, "the program sees the processes of its container, and few are left"
-
-
-async def test_orphans_of_others_in_the_container_are_collected(server: QueueServer, tmp_path: Path) -> None:
-    async with container(server.url, tmp_path / "agent") as inside:
-        job = server.shell("true")
-        await eventually(lambda: job.end, timeout=30)
 
         await inside.run("sh", "-c", "for n in 1 2 3; do (sleep 600 &); done")
         orphans = inside.orphans
@@ -123,6 +116,7 @@ async def test_orphans_of_others_in_the_container_are_collected(server: QueueSer
 
         assert len(orphans) == 3
         await eventually(inside.is_clean)
+    assert int(after.output().split()[1]) <= 7, "the program sees the processes of its container, and few are left"
 
 
 async def test_a_container_that_is_stopped_ends_its_work_and_hands_the_signal_on(
