@@ -90,7 +90,7 @@ async def container(url: str, state: Path) -> AsyncIterator[Container]:
             await agent.ended()
 
 
-async def test_as_process_1_an_agent_leaves_nothing_of_any_attempt_nor_of_others_neither_alive_nor_dead(
+async def test_as_process_1_an_agent_leaves_nothing_of_any_attempt_neither_alive_nor_dead(
     server: QueueServer, tmp_path: Path
 ) -> None:
     async with container(server.url, tmp_path / "agent") as inside:
@@ -109,6 +109,7 @@ async def test_as_process_1_an_agent_leaves_nothing_of_any_attempt_nor_of_others
         after = server.shell("echo $PPID; ls -d /proc/[0-9]* | wc -l")
         await eventually(lambda: after.end)
 
+        # What others have left there is collected, too.
         await inside.run("sh", "-c", "for n in 1 2 3; do (sleep 600 &); done")
         orphans = inside.orphans
         for orphan in orphans:

@@ -22,7 +22,7 @@ from common.signing.jws import Purpose, sign
 from common.signing.keys import PrivateKey
 from tests.factories import make_grant
 from tests.fakes.clock import FakeClock
-from tests.fuzz.bounds import SEED, many
+from tests.fuzz.bounds import SEED, many, some
 from tests.hand_made_jws import base64url, compact, decoded, header_of
 
 AGENT, OTHER, LEASE = UUID(int=7), UUID(int=8), timedelta(minutes=1)
@@ -61,7 +61,7 @@ async def test_no_byte_of_what_was_signed_can_be_another(gate: WriteGate, key: P
     header, _, made = signature.split(".")
     text = claims_of(signature)
     for place in range(len(text)):
-        for bit in range(7):
+        for bit in some(range(7), 2):
             touched = text[:place] + bytes([text[place] ^ (1 << bit)]) + text[place + 1 :]
             forged = f"{header}.{base64url(touched)}.{made}"
             assert not isinstance(gate.admit(grant, forged), Passage), f"{place}, bit {bit}"
