@@ -31,7 +31,7 @@ async def restart(work: Work) -> str:
     await asyncio.to_thread(_check_unchanged, work)
     containers = await docker.containers(project, service)
     image = containers[0].image if containers else None
-    if image is not None:
+    if image is not None and image != work.unit.image_before:  # that the build of this task has kept
         await docker.tag(image, before_tag(work.unit.key))
     folders = await asyncio.to_thread(files.folders_missing, work.workspace, _made(work.unit.files))
     work.programs.check_stop()
@@ -39,7 +39,7 @@ async def restart(work: Work) -> str:
     await asyncio.to_thread(_apply, work)
     for one in work.unit.files:
         await log.say(f"{'removed' if one.after is None else 'wrote'} {one.path}")
-    name = await compose.image_name(work.workspace)
+    name = await work.image_name(compose)
     named_before = await docker.image_id(name)
     if named_before not in (None, image):
         await docker.tag(named_before, named_tag(work.unit.key))
@@ -49,18 +49,14 @@ async def restart(work: Work) -> str:
         await log.say(f"{name} is now {work.unit.candidate}")
     await work.note(stage=Stage.CONTAINER)
     await compose.up(log, number=len(containers))
-    now = await docker.containers(project, service)
+    now = ", ".join(await docker.names(project, service)) or "no container"
     await work.note(stage=Stage.RESTARTED)
-    await log.say(f"restarted {_names(now)}")
-    return f"Restarted {_names(now)}."
+    await log.say(f"restarted {now}")
+    return f"Restarted {now}."
 
 
 def _made(touched: Sequence[Touched]) -> list[str]:
     return [one.path for one in touched if one.before is None]
-
-
-def _names(containers: Sequence[Container]) -> str:
-    return ", ".join(one.name for one in containers) or "no container"
 
 
 def _check_unchanged(work: Work) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from agents.repairs.failures import DockerAway, StepFailed
 from agents.repairs.log import StepLog
 from agents.repairs.programs import Programs, Ran
-from agents.repairs.rules import default_image, image_in
+from agents.repairs.rules import default_image, images_in
 from agents.repairs.state import Container
 from common.compose import ServiceProfile
 
@@ -53,10 +53,7 @@ class Docker:
 
     async def containers(self, project: str, service: str) -> list[Container]:
         """Return the containers of a service, also those that do not run."""
-        filters = (f"{_LABEL}.project={project}", f"{_LABEL}.service={service}", f"{_LABEL}.oneoff=False")
-        ran = await self._run("ps", "--all", "--no-trunc", "--quiet", *(f"--filter=label={text}" for text in filters))
-        ran.check("Docker does not list the containers of the service")
-        ids = ran.text.split()
+        ids = await self._list(project, service, "{{.ID}}")
         if not ids:
             return []
         shown = await self._run("container", "inspect", *ids)
@@ -64,6 +61,10 @@ class Docker:
             return [one for one in _containers(shown.output) if one.id in ids]
         shown.check("Docker does not show the containers of the service")
         return _containers(shown.output)
+
+    async def names(self, project: str, service: str) -> list[str]:
+        """Return the names of the containers of a service, also of those that do not run."""
+        return sorted(await self._list(project, service, "{{.Names}}"))
 
     async def image_id(self, name: str) -> str | None:
         """Return the id of an image; None when there is none of that name."""
@@ -87,6 +88,14 @@ class Docker:
         if ran.code != 0 and "no such container" not in ran.errors.lower():
             ran.check("Docker cannot remove the containers of the service")
 
+    async def _list(self, project: str, service: str, form: str) -> list[str]:
+        """Return what docker prints in a form for each container of a service."""
+        labels = (f"{_LABEL}.project={project}", f"{_LABEL}.service={service}", f"{_LABEL}.oneoff=False")
+        filters = (f"--filter=label={label}" for label in labels)
+        ran = await self._run("ps", "--all", "--no-trunc", f"--format={form}", *filters)
+        ran.check("Docker does not list the containers of the service")
+        return ran.text.split()
+
     async def _run(self, *words: str) -> Ran:
         ran = await self.programs.run([DOCKER, *words], cwd=self.cwd, seconds=DOCKER_SECONDS)
         if ran.code != 0 and any(text in ran.errors.lower() for text in _AWAY):
@@ -104,19 +113,27 @@ class Compose:
     profile: ServiceProfile
     service: str
 
-    async def services(self) -> list[str]:
-        """Return the services in the compose files of the workspace."""
-        ran = await self._quiet("config", "--services")
-        ran.check("The compose files cannot be read")
-        return ran.text.split()
-
-    async def image_name(self, place: Path) -> str:
-        """Return what compose calls the image of the service, by the compose files in a directory."""
+    async def images(self) -> dict[str, str]:
+        """Return the services in the compose files of the workspace, each with what compose calls its image."""
         words = ("config",) if self.major == 1 else ("config", "--format", "json")
-        ran = await self._quiet(*words, place=place)
+        argv = self._argv(self._workspace, words=words)
+        ran = await self.programs.run(argv, cwd=self._workspace, seconds=DOCKER_SECONDS)
         ran.check("The compose files cannot be read")
-        named = image_in(ran.text, self.service) if self.major == 1 else _image_in_json(ran.text, self.service)
-        return named or default_image(self.profile.project, self.service, compose_major=self.major)
+        found = images_in(ran.text) if self.major == 1 else _images_in_json(ran.text)
+        return {
+            service: image or default_image(self.profile.project, service, compose_major=self.major)
+            for service, image in found.items()
+        }
+
+    def sources(self) -> list[bytes] | None:
+        """Return what the files hold that `images` depends on; None when there may be more of them. Blocking."""
+        files, variables = [self._workspace / name for name in self.profile.compose_files], self._workspace / ".env"
+        if not all(map(_has_content, files)):
+            return None
+        texts = [file.read_bytes() for file in files]
+        if any(word in text for text in texts for word in (b"extends", b"include")):
+            return None
+        return [*texts, variables.read_bytes() if _has_content(variables) else b""]
 
     async def build(self, place: Path, override: Path, log: StepLog) -> None:
         """Build the image of the service from the files in a directory; `override` says what it is called."""
@@ -142,10 +159,6 @@ class Compose:
     @property
     def _workspace(self) -> Path:
         return Path(self.profile.workspace)
-
-    async def _quiet(self, *words: str, place: Path | None = None) -> Ran:
-        place = place or self._workspace
-        return await self.programs.run(self._argv(place, words=words), cwd=place, seconds=DOCKER_SECONDS)
 
     def _argv(self, place: Path, override: Path | None = None, *, words: Sequence[str]) -> list[str]:
         files = [place / name for name in self.profile.compose_files]
@@ -214,12 +227,12 @@ def _has_content(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _image_in_json(text: str, service: str) -> str | None:
+def _images_in_json(text: str) -> dict[str, str | None]:
     try:
-        image = json.loads(text)["services"][service].get("image")
+        found = {str(service): shown.get("image") for service, shown in json.loads(text)["services"].items()}
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise StepFailed(f"Compose does not show the service {service}.") from None
-    return image if isinstance(image, str) and image else None
+        raise StepFailed("Compose shows its services in a way that is not known here.") from None
+    return {service: image if isinstance(image, str) and image else None for service, image in found.items()}
 
 
 def _containers(text: bytes) -> list[Container]:

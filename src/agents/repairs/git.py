@@ -47,18 +47,14 @@ class Git:
     programs: Programs
     workspace: Path
 
-    async def top(self) -> Path:
-        """Return the top directory of the repository that the workspace is in."""
-        ran = await self._run("rev-parse", "--show-toplevel")
-        ran.check(f"The workspace {self.workspace} is not usable as a git repository")
-        return Path(ran.text)
-
-    async def head(self) -> str:
-        """Return the commit that is checked out."""
-        ran = await self._run("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-        if ran.code != 0:
+    async def checked_out(self) -> tuple[Path, str]:
+        """Return the top directory of the repository that the workspace is in, and the commit that is checked out."""
+        ran = await self._run("rev-parse", "--show-toplevel", "--verify", "--quiet", "HEAD^{commit}")
+        if ran.code != 0 and ran.text:  # the directory is known
             raise StepFailed(f"The repository in {self.workspace} has no commit yet, so there is nothing to patch.")
-        return ran.text
+        ran.check(f"The workspace {self.workspace} is not usable as a git repository")
+        top, _, commit = ran.text.rpartition("\n")
+        return Path(top), commit
 
     async def uncommitted(self, paths: Sequence[str] = ()) -> list[str]:
         """Return the paths, or those of them that are given, that differ from the commit: staged, changed or new."""
@@ -72,14 +68,25 @@ class Git:
         ran.check("The diff cannot be read")
         return [_path(entry.split(b"\t", 2)[2]) for entry in ran.output.split(b"\0") if entry.count(b"\t") >= 2]
 
-    async def add_worktree(self, place: Path, commit: str) -> "Tree":
-        """Check a commit out into a directory of its own."""
-        await self.remove_worktree(place)
-        ran = await self._run("worktree", "add", "--detach", "--quiet", str(place), commit)
+    async def add_worktree(self, place: Path, commit: str) -> None:
+        """Check a commit out into a directory of its own, in place of what is left there."""
+        await asyncio.to_thread(_removed, place)
+        # By force, for git may still know of one that was there; twice, for one whose making was cut off is locked.
+        force = ("--force", "--force")
+        ran = await self._run("worktree", "add", *force, "--detach", "--quiet", str(place), commit)
         ran.check("git cannot make a worktree of its own for the patch")
-        where = await self._run("rev-parse", "--absolute-git-dir", within=place)
-        where.check("git does not know its own worktree")
-        return Tree(self.programs, place, where.text)
+
+    async def fill_worktree(self, place: Path, tree: str) -> None:
+        """Make a worktree what a tree holds. It must be new, for what has run in it could lead git elsewhere."""
+        ran = await self._run("read-tree", "--reset", "-u", tree, within=place)
+        ran.check("git cannot restore what is patched")
+
+    async def tree(self, place: Path) -> "Tree":
+        """Return a worktree that is new, to be worked in."""
+        ran = await self._run("rev-parse", "--absolute-git-dir", "--git-path", "objects", within=place)
+        ran.check("git does not know its own worktree")
+        git_dir, _, objects = ran.text.rpartition("\n")
+        return Tree(self.programs, place, git_dir, place / objects)
 
     async def remove_worktree(self, place: Path) -> None:
         """Remove a worktree, also one that is broken, half made, or not there, or whose repository is gone."""
@@ -100,11 +107,15 @@ class Git:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A worktree: a copy of the workspace as it is committed, with an index of its own. `git_dir` is its own, too."""
+    """A worktree: a copy of the workspace as it is committed, with an index of its own. `git_dir` is its own, too.
+
+    `objects` is where those of the repository are.
+    """
 
     programs: Programs
     place: Path
     git_dir: str
+    objects: Path
 
     async def write_tree(self) -> str:
         """Return the tree of all that is there now and not ignored."""
@@ -112,10 +123,6 @@ class Tree:
         ran = await self._run("write-tree")
         ran.check("git cannot take in what was changed")
         return ran.text
-
-    async def read_tree(self, tree: str) -> None:
-        """Make the worktree what a tree holds."""
-        (await self._run("read-tree", "--reset", "-u", tree)).check("git cannot restore what is patched")
 
     async def apply(self, diff: Path, log: StepLog) -> None:
         """Apply a diff to the files; all of it, or nothing."""
@@ -125,9 +132,7 @@ class Tree:
 
     async def changes(self, base: str) -> list[Change]:
         """Return what differs from a tree: staged, changed, and new unless it is ignored; also what was committed."""
-        objects = await self._run("rev-parse", "--git-path", "objects")
-        objects.check("git does not know its own objects")
-        await asyncio.to_thread(_make_objects, self._objects, self.place / objects.text)
+        await asyncio.to_thread(_make_objects, self._changed, self.objects)
         (await self._run("add", "--all", is_apart=True)).check("git cannot take in what was changed")
         ran = await self._run("diff-index", "--cached", "-z", "--no-renames", base, is_apart=True)
         ran.check("git cannot say what was changed")
@@ -146,12 +151,12 @@ class Tree:
         return ran.output
 
     @property
-    def _objects(self) -> Path:
+    def _changed(self) -> Path:
         """Where the objects of what was changed are."""
         return Path(self.git_dir) / "changed"
 
     async def _run(self, *words: str, is_apart: bool = False) -> Ran:
-        apart = {"GIT_OBJECT_DIRECTORY": str(self._objects)} if is_apart else {}
+        apart = {"GIT_OBJECT_DIRECTORY": str(self._changed)} if is_apart else {}
         more = {**_ENVIRONMENT, **apart}
         return await self.programs.run(self._argv(*words), cwd=self.place, seconds=GIT_SECONDS, more=more)
 

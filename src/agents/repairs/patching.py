@@ -12,7 +12,7 @@ from agents.repairs.docker import before_tag, candidate_tag, find_compose, overr
 from agents.repairs.failures import StepFailed
 from agents.repairs.git import Change
 from agents.repairs.log import StepLog
-from agents.repairs.rules import REGULAR_MODES, env_files_in, named, outside, shown_diff
+from agents.repairs.rules import REGULAR_MODES, env_files_in, named, outside, shown_diff, within
 from agents.repairs.state import Content, Stage, Touched
 from agents.repairs.store import AFTER, BEFORE
 from agents.repairs.work import Work
@@ -35,17 +35,16 @@ async def analyze(work: Work) -> str:
     await log.say(f"{' '.join(command)} {version}")
     await asyncio.to_thread(_check_place, work.workspace, work.root, profile.compose_files)
     await _check_repository(work)
-    services = await (await work.compose()).services()
+    services = await work.images(await work.compose())
     if work.unit.service not in services:
-        raise StepFailed(
-            f"The compose files have no service {work.unit.service!r}; they have: {named(services) or 'none'}."
-        )
+        has = named(list(services)) or "none"
+        raise StepFailed(f"The compose files have no service {work.unit.service!r}; they have: {has}.")
     for container in await work.docker().containers(profile.project, work.unit.service):
         await log.say(f"container {container.name}: {container.status}, image {container.image}")
-    if work.patch is not None and work.patch.diff is not None:
-        paths = await work.git().paths_of(await _written_diff(work, work.patch.diff))
-        await _check_clean(work, [path for path in paths if path not in outside(paths, profile)])
     changed = await work.git().uncommitted()
+    if work.patch is not None and work.patch.diff is not None:
+        paths = await _paths_of(work, work.patch.diff)
+        await _check_clean(work, within(changed, [path for path in paths if path not in outside(paths, profile)]))
     if changed:
         note = f"changed in the workspace and not committed, so not part of what is built: {named(changed)}"
         await log.say(note)
@@ -63,11 +62,12 @@ def _check_place(workspace: Path, root: Path | None, compose_files: Sequence[str
         raise StepFailed(f"The workspace {workspace} has no file {named(missing)}.")
 
 
-async def _check_repository(work: Work) -> None:
-    top = await work.git().top()
+async def _check_repository(work: Work) -> str:
+    """Return the commit that is checked out. Raises `StepFailed` when the workspace cannot be patched."""
+    top, commit = await work.git().checked_out()
     if await asyncio.to_thread(top.resolve) != await asyncio.to_thread(work.workspace.resolve):
         raise StepFailed(f"The workspace {work.workspace} must be the top of its git repository, which is {top}.")
-    await work.git().head()
+    return commit
 
 
 async def patch(work: Work) -> str:
@@ -75,10 +75,10 @@ async def patch(work: Work) -> str:
     log, source = work.log("patch"), work.patch
     assert source is not None
     await asyncio.to_thread(_check_place, work.workspace, work.root, work.unit.profile.compose_files)
-    await _check_repository(work)
+    commit = await _check_repository(work)
     await work.note(stage=Stage.PATCHING)
-    commit = await work.git().head()
-    tree = await work.git().add_worktree(work.tree, commit)
+    await work.git().add_worktree(work.tree, commit)
+    tree = await work.git().tree(work.tree)
     left = await _carry_over(work)
     await work.note(base_commit=commit, base_tree=await tree.write_tree(), left=left)
     if source.diff is not None:
@@ -91,7 +91,8 @@ async def patch(work: Work) -> str:
     await asyncio.to_thread((work.logs / "patch.diff").write_bytes, work.secrets.hidden_bytes(diff))
     _check_changes(changes, outside([one.path for one in changes], work.unit.profile))
     shown = _shown(work, diff) if work.is_shown else []
-    await _check_clean(work, [one.path for one in changes])
+    if changes:
+        await _check_clean(work, await work.git().uncommitted([one.path for one in changes]))
     touched = await asyncio.to_thread(_take_in, work, changes)
     digest = hashlib.sha256(diff).hexdigest()
     await work.note(stage=Stage.PATCHED, files=touched, diff_sha256=digest, shown=shown)
@@ -111,6 +112,13 @@ def _shown(work: Work, diff: bytes) -> list[str]:
         f"People cannot be asked about this diff: it has {size} bytes, and they are shown at most {MOST_SHOWN_BYTES}. "
         "Nothing was built."
     )
+
+
+async def _paths_of(work: Work, diff: str) -> list[str]:
+    """Return the paths that the requested diff names; git is asked once."""
+    if work.in_diff is None:
+        work.in_diff = await work.git().paths_of(await _written_diff(work, diff))
+    return work.in_diff
 
 
 async def _written_diff(work: Work, diff: str) -> Path:
@@ -161,7 +169,7 @@ async def _check_all_seen(work: Work, requested: str | None, changes: Sequence[C
     if requested is None:
         return
     seen = {one.path for one in changes}
-    unseen = [path for path in await work.git().paths_of(await _written_diff(work, requested)) if path not in seen]
+    unseen = [path for path in await _paths_of(work, requested) if path not in seen]
     if unseen:
         raise StepFailed(f"The diff names what git ignores, or sees no change in: {named(unseen)}. Nothing was built.")
 
@@ -176,12 +184,12 @@ def _check_changes(changes: Sequence[Change], stray: Sequence[str]) -> None:
         raise StepFailed(f"The patch changes {len(changes)} files, and a repair changes at most {MOST_FILES}.")
 
 
-async def _check_clean(work: Work, paths: Sequence[str]) -> None:
-    """Raise `StepFailed` when a file holds changes of others, or one that is to be made is there already."""
-    if not paths:
+async def _check_clean(work: Work, uncommitted: Sequence[str]) -> None:
+    """Raise `StepFailed` when one of these files that the patch changes or makes is not of a verified repair."""
+    if not uncommitted:
         return
     left = await asyncio.to_thread(work.store.left_in, work.unit.profile.workspace)
-    dirty = [path for path in await work.git().uncommitted(paths) if not await _is_left(work, path, left)]
+    dirty = [path for path in uncommitted if not await _is_left(work, path, left)]
     if dirty:
         raise StepFailed(
             f"Somebody has changed what the patch changes, and not committed it: {named(dirty)}. Commit it, or take "
@@ -255,7 +263,8 @@ async def build(work: Work) -> str:
 
 async def check_commit(work: Work) -> None:
     """Raise `StepFailed` when another commit is checked out than was patched: what comes of it would lack the newer."""
-    if await work.git().head() != work.unit.base_commit:
+    _, commit = await work.git().checked_out()
+    if commit != work.unit.base_commit:
         raise StepFailed(
             "Another commit is checked out in the workspace than when the patch was made: begin again with 'patch'."
         )
@@ -263,8 +272,8 @@ async def check_commit(work: Work) -> None:
 
 async def _make_again(work: Work) -> None:
     """Make the copy again, of what the commit and the seen changes hold and nothing else."""
-    tree = await work.git().add_worktree(work.tree, work.unit.base_commit)
-    await tree.read_tree(work.unit.base_tree)
+    await work.git().add_worktree(work.tree, work.unit.base_commit)
+    await work.git().fill_worktree(work.tree, work.unit.base_tree)
     await asyncio.to_thread(_write_patched, work)
 
 

@@ -119,7 +119,7 @@ async def _make_containers(work: Work, docker: Docker, log: StepLog) -> Verdict:
     """Make the containers anew, of the previous image, and wait until they are what they were."""
     unit = work.unit
     compose = await work.compose(lasts=True)
-    name = await compose.image_name(work.workspace)
+    name = await work.image_name(compose)
     if name != unit.image_name:  # the patch had changed the name
         await _restore_names(work, docker, log)
         await work.note(image_name=name, named_before=await docker.image_id(name))

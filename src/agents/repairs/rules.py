@@ -151,6 +151,11 @@ def outside(paths: Iterable[str], profile: ServiceProfile) -> list[str]:
     return [path for path in paths if ".." in path.split("/") or not allowed.match(f"/{path}")]
 
 
+def within(paths: Iterable[str], places: Sequence[str]) -> list[str]:
+    """Return the paths that are one of the places, or below it."""
+    return [path for path in paths if any(path == place or path.startswith(f"{place}/") for place in places)]
+
+
 def named(paths: Sequence[str]) -> str:
     """Return some of the paths, to stand in a sentence."""
     more = len(paths) - MOST_NAMED
@@ -266,19 +271,24 @@ def env_files_in(text: str) -> list[str]:
     return list(dict.fromkeys(path for path in paths if not path.startswith(("/", "..")) and path != "."))
 
 
-def image_in(config: str, service: str) -> str | None:
-    """Return the image that a service names in what `docker-compose config` prints, which has one line for each key."""
-    is_inside, is_of_services = False, False
+def images_in(config: str) -> dict[str, str | None]:
+    """Return the services in what `docker-compose config` prints, which has one line for each key.
+
+    Each has the image that it names, or None.
+    """
+    found: dict[str, str | None] = {}
+    service, is_of_services = "", False
     for line in config.splitlines():
         indent = len(line) - len(line.lstrip(" "))
         key, _, value = line.strip().partition(":")
         if indent == 0:
-            is_of_services, is_inside = key == "services", False
+            is_of_services = key == "services"
         elif indent == 2 and is_of_services:
-            is_inside = _unquoted(key) == service
-        elif indent == 4 and is_inside and key == "image":
-            return _unquoted(value.strip()) or None
-    return None
+            service = _unquoted(key)
+            found[service] = None
+        elif indent == 4 and is_of_services and key == "image":
+            found[service] = _unquoted(value.strip()) or None
+    return found
 
 
 def default_image(project: str, service: str, *, compose_major: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agents.attempts.steps import ReportStep
 from agents.repairs.docker import Compose, Docker, find_compose
+from agents.repairs.failures import StepFailed
 from agents.repairs.git import Git
 from agents.repairs.log import Secrets, StepLog, TaskOutput
 from agents.repairs.programs import Programs, User
@@ -51,7 +52,8 @@ class Work:
     `programs` end when a stop is ordered; `lasting` finish what they do. `root` is where workspaces must lie. `hidden`
     takes out of a text what else than `secrets` does not leave the host; people are shown the diff before a restart
     where it `is_shown`. A repair that is being undone goes on when the state cannot be written: then it is not
-    `is_on_disk`.
+    `is_on_disk`. `in_diff` and `said_images` are what programs have said already: the paths in the requested diff, and
+    what compose calls images, with what its files held then.
     """
 
     store: Store
@@ -69,6 +71,8 @@ class Work:
     is_shown: bool = False
     is_on_disk: bool = True
     clock: Clock = field(default_factory=SystemClock)
+    in_diff: list[str] | None = field(default=None, init=False)
+    said_images: tuple[list[bytes], dict[str, str]] | None = field(default=None, init=False)
 
     @property
     def workspace(self) -> Path:
@@ -99,6 +103,25 @@ class Work:
             await self.note(compose=command, compose_major=major)
         unit = self.unit
         return Compose(self._programs(lasts), unit.compose, unit.compose_major, unit.profile, unit.service)
+
+    async def images(self, compose: Compose) -> Mapping[str, str]:
+        """Return the services of the workspace, each with its image, as compose says.
+
+        It is asked again only when its files have changed, for it takes most of a second to answer.
+        """
+        sources = await asyncio.to_thread(compose.sources)
+        if self.said_images is None or self.said_images[0] != sources:
+            images = await compose.images()
+            self.said_images = None if sources is None else (sources, images)
+            return images
+        return self.said_images[1]
+
+    async def image_name(self, compose: Compose) -> str:
+        """Return what compose calls the image of the service. Raises `StepFailed`."""
+        images = await self.images(compose)
+        if self.unit.service not in images:
+            raise StepFailed(f"Compose does not show the service {self.unit.service}.")
+        return images[self.unit.service]
 
     async def note(self, **changes: object) -> None:
         """Bring what is new to disk. Raises `OSError`, unless the repair is being undone."""

@@ -89,7 +89,7 @@ PROGRAMS: Mapping[str, Sequence[tuple[str, str]]] = {
     "analyze": (("docker", "version"), ("docker-compose", "config"), ("git", "status")),
     "patch": (("git", "worktree"), ("git", "write-tree"), ("git", "diff-index")),
     "build": (("docker", "ps"), ("docker", "image"), ("docker-compose", "build")),
-    "restart": (("docker", "ps"), ("docker", "image"), ("docker-compose", "config"), ("docker-compose", "up")),
+    "restart": (("docker", "ps"), ("git", "rev-parse"), ("docker", "image"), ("docker-compose", "up")),
     "verify": (("docker", "ps"), ("docker", "container")),
     ROLLBACK: (("docker", "image"), ("docker-compose", "up"), ("docker", "ps"), ("git", "worktree")),
 }

@@ -188,9 +188,11 @@ def docker(call: Call, state: State, words: list[str]) -> None:
             call.say("20.10.fake")
         case ["ps", *rest]:
             wanted = [word.removeprefix("--filter=label=") for word in rest if word.startswith("--filter=label=")]
+            shown_as = {"--format={{.ID}}": "id", "--format={{.Names}}": "name"}
+            [key] = [shown_as[word] for word in rest if word.startswith("--format")]
             for one in state["containers"]:
                 if set(wanted) <= set(one["labels"]):
-                    call.say(one["id"])
+                    call.say(one[key])
         case ["container", "inspect", *ids]:
             call.say(json.dumps([shown(one) for one in state["containers"] if one["id"] in ids]))
         case ["container", "rm", "--force", *ids]:
@@ -224,8 +226,6 @@ def compose(call: Call, state: State, words: list[str], *, major: int) -> None:
         for name, service in json.loads(file.read_text())["services"].items():
             services[name] = {**services.get(name, {}), **service}
     match words:
-        case ["config", "--services"]:
-            call.say("\n".join(services))
         case ["config"]:
             call.say(as_yaml(services))
         case ["config", "--format", "json"] if major == 2:

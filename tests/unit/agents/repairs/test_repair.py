@@ -287,7 +287,7 @@ async def test_without_docker_nothing_is_begun(workshop: Workshop, repair: Repai
 async def test_a_service_that_the_compose_files_do_not_have_is_refused(workshop: Workshop, repair: Repair) -> None:
     done = await repair(service="mail")
 
-    assert done.told.message("analyze") == "The compose files have no service 'mail'; they have: web, db."
+    assert done.told.message("analyze") == "The compose files have no service 'mail'; they have: db, web."
 
 
 @pytest.mark.parametrize(

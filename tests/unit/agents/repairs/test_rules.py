@@ -14,7 +14,7 @@ from agents.repairs.rules import (
     default_image,
     ending_of,
     env_files_in,
-    image_in,
+    images_in,
     is_steady,
     judge,
     named,
@@ -28,6 +28,7 @@ from agents.repairs.rules import (
     undo_of,
     variables_in,
     why_not_resumed,
+    within,
 )
 from agents.repairs.state import Container, Content, End, Stage, Touched, Unit
 from common.compose import ComposeRepairParameters, RepairStep, ServiceProfile
@@ -316,6 +317,8 @@ services:
     image: database:2
   'on':
     image: quoted-name
+  mail:
+    build: {}
   web:
     build:
       context: /srv/shop
@@ -329,11 +332,12 @@ version: '3.7'
 """
 
 
-@pytest.mark.parametrize(
-    ("service", "image"), [("web", "shop/web:1.0"), ("db", "database:2"), ("on", "quoted-name"), ("mail", None)]
-)
-def test_the_image_in_what_compose_prints(service: str, image: str | None) -> None:
-    assert image_in(PRINTED, service) == image
+def test_the_services_in_what_compose_prints_with_their_images() -> None:
+    assert images_in(PRINTED) == {"db": "database:2", "on": "quoted-name", "mail": None, "web": "shop/web:1.0"}
+
+
+def test_paths_within_places() -> None:
+    assert within(["a", "ab", "a/b", "c/a", "d"], ["a", "d", "c/a/b"]) == ["a", "a/b", "d"]
 
 
 def test_what_compose_calls_an_image_that_has_no_name() -> None:
