@@ -1,6 +1,7 @@
 """A host on which a service is repaired, for each test."""
 
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from agents.attempts.stopping import StopSignal
 from agents.executors.base import Outcome
 from agents.processes.keepers import Keepers
 from agents.processes.table import TASK_VARIABLE
+from tests.unit.agents.conftest import nothing_left
 from tests.unit.agents.executing import Output
 from tests.unit.agents.repairs.fake_docker import FakeDocker
+from tests.unit.agents.repairs.quick import QuickKeepers
 from tests.unit.agents.repairs.workshop import Told, Workshop, carry_out, make_repository
 
 
@@ -37,6 +40,12 @@ Repair = Callable[..., Awaitable[Repaired]]
 
 
 MakeWorkshop = Callable[[Path], Workshop]
+
+
+@pytest.fixture
+def keepers() -> Iterator[Keepers]:
+    with ExitStack() as stack, QuickKeepers(guarding=lambda: stack.enter_context(nothing_left())) as keepers:
+        yield keepers
 
 
 @pytest.fixture(scope="session")

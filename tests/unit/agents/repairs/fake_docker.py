@@ -12,17 +12,20 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 PROGRAMS = ("docker", "docker-compose")
 # What it is asked is words that end in NUL, an empty one last; each line of the answer begins with its kind.
 SCRIPT = """#!/bin/bash
+# played {port} {program} {folder}
 exec 3<>/dev/tcp/127.0.0.1/{port}
 printf '%s\\0' {folder} "${{DB_PASSWORD:-nowhere}}" {program} "$@" '' >&3
 while IFS= read -r -u 3 line; do
@@ -34,9 +37,33 @@ while IFS= read -r -u 3 line; do
 done
 exit 125
 """
+PLAYED = re.compile(rb"#!/bin/bash\n# played (\d+) (\S+) (.*)\n")
 READ_BYTES = 65536
 State = dict[str, Any]
 EMPTY: State = {"images": {}, "names": {}, "containers": [], "made": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """Who answers for a program, so that one can ask without the script: a port, and what the program is called."""
+
+    port: int
+    program: str
+    folder: str
+
+    def question(self, words: Sequence[str], variables: Mapping[str, str]) -> bytes:
+        asked = [self.folder, variables.get("DB_PASSWORD") or "nowhere", self.program, *words, ""]
+        return "".join(f"{word}\0" for word in asked).encode()
+
+
+def player_of(program: Path) -> Player | None:
+    """Return who answers for a program; None for one that is not played."""
+    with program.open("rb") as file:
+        found = PLAYED.match(file.read(1024))
+    if found is None:
+        return None
+    [folder] = shlex.split(found[3].decode())
+    return Player(int(found[1]), found[2].decode(), folder)
 
 
 class Refused(Exception):

@@ -21,12 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agents.processes.keepers import Keepers
 from agents.repairs import deploying, files, http_probe
 from agents.repairs.state import Unit
 from agents.repairs.store import Store
 from common import http_client
 from tests.unit.agents.executing import Output
+from tests.unit.agents.repairs.quick import QuickKeepers
 from tests.unit.agents.repairs.workshop import Told, Workshop, carry_out
 
 # What is imported late is here before the fork.
@@ -83,7 +83,7 @@ def watch(points: Points) -> None:
 
 async def work(workshop: Workshop, parameters: dict[str, Any], *, settles: bool) -> None:
     told = Told()
-    with Keepers() as keepers:
+    with QuickKeepers(guards_git=True) as keepers:
         if settles:
             await workshop.settler(keepers, told).run_once()
         else:
