@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from chiffon.client import Client
+from common.plans.status import RunStatus
 from tests.acceptance.deployment import environment, up
 from tests.architecture.source import ROOT
+from tests.eventually import eventually
 from tests.services.docker import BASE_IMAGE, DockerDaemon
 from tests.services.ports import free_ports
 
@@ -56,6 +59,16 @@ async def test_the_demonstration_repairs_a_service_and_rolls_a_change_back(docke
     assert docker.docker("ps", "--all", "--quiet") == ""
 
 
+async def awaits_approval(url: str) -> None:
+    """Return when people are asked about a run."""
+    async with Client(url) as client:
+
+        async def is_there() -> bool:
+            return bool((await client.runs(status=RunStatus.AWAITING_APPROVAL)).items)
+
+        await eventually(is_there, timeout=LIMIT, every=0.2)
+
+
 class Tutorial:
     """The commands of the tutorial, in a directory and at ports of their own."""
 
@@ -84,7 +97,9 @@ class Tutorial:
         return await run("bash", "-c", script, variables={**self.variables, "CHIFFON_SERVER": url or "http://0"})
 
 
-async def test_the_commands_of_the_tutorial_do_what_it_says(docker: DockerDaemon, tmp_path: Path) -> None:
+async def test_the_commands_of_the_tutorial_do_what_it_says(
+    docker: DockerDaemon, tmp_path: Path, prepared: Path
+) -> None:
     docker.docker("tag", BASE_IMAGE, "busybox")
     tutorial = Tutorial(tmp_path, docker)
     _, project, services, start, repair, commit, broken, look, left, *agreeing, clean_up = tutorial.blocks()
@@ -98,7 +113,7 @@ async def test_the_commands_of_the_tutorial_do_what_it_says(docker: DockerDaemon
     status, out = await tutorial.run(project)
     assert status == 0, out
     assert (await tutorial.run(services))[1].endswith("services.toml: 1 service\n")
-    async with up("--agents", "1", **tutorial.variables, **settings) as running:
+    async with up("--agents", "1", on=prepared, **tutorial.variables, **settings) as running:
         status, out = await tutorial.run(repair, running.url)
         assert status == 0, out
         assert re.search(r"verify +succeeded", out)
@@ -114,15 +129,14 @@ async def test_the_commands_of_the_tutorial_do_what_it_says(docker: DockerDaemon
         assert "rolling back" in (tmp_path / "rollback.log").read_text()
     with tutorial.services.open("a") as file:
         file.write("".join(tutorial.blocks("toml")))
-    async with up("--agents", "1", **tutorial.variables, **settings) as running:
+    async with up("--agents", "1", on=prepared, **tutorial.variables, **settings) as running:
         status, out = await tutorial.run(people, running.url)
         assert status == 0, out
         repair_once, looked = asking.strip().split("\n")
         status, out = await tutorial.run(repair_once, running.url)
         assert status == 0, out
-        async with asyncio.timeout(LIMIT):
-            while "awaiting_approval" not in out:
-                _, out = await tutorial.run(looked, running.url)
+        await awaits_approval(running.url)
+        assert "awaiting_approval" in (await tutorial.run(looked, running.url))[1]
         status, out = await tutorial.run(answering, running.url)
         assert status == 0, out
         assert out.endswith("<p>It works well.\n"), out

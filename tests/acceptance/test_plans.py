@@ -3,10 +3,12 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from chiffon.cli.app import run
 from tests.acceptance.deployment import Up, chiffon, up
 from tests.architecture.source import ROOT
 
@@ -25,54 +27,77 @@ PLANS = {
 
 
 @pytest.fixture(scope="module")
-async def running() -> AsyncIterator[Up]:
-    async with up("--agents", "1") as opened:
+async def running(prepared: Path) -> AsyncIterator[Up]:
+    async with up("--agents", "1", on=prepared) as opened:
         yield opened
 
 
-async def start(running: Up, tmp_path: Path, name: str, *flags: str) -> tuple[int, str]:
-    path = tmp_path / "plan.toml"
-    path.write_text(PLANS[name])
-    status, out, err = await chiffon("runs", "start", str(path), *flags, "--server", running.url)
-    assert "Traceback" not in err, err
-    return status, out
+@dataclass
+class Runs:
+    """`chiffon runs`, in this process, on plans of the pages."""
+
+    url: str
+    folder: Path
+    capture: pytest.CaptureFixture[str]
+
+    def start(self, name: str, *flags: str) -> tuple[int, str]:
+        status, out, err = self("start", self.plan(name), *flags)
+        assert "Traceback" not in err, err
+        return status, out
+
+    def plan(self, name: str) -> str:
+        """Return the path of a file that holds a plan."""
+        path = self.folder / "plan.toml"
+        path.write_text(PLANS[name])
+        return str(path)
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        """Run a command and return its exit status, its output and its messages."""
+        self.capture.readouterr()
+        status = run(["runs", *words, "--server", self.url])
+        return status, *self.capture.readouterr()
 
 
-async def test_a_plan_with_references_files_and_inputs_succeeds(running: Up, tmp_path: Path) -> None:
-    status, out = await start(running, tmp_path, "release", "--input", "version=1.1", "--follow")
+@pytest.fixture
+def runs(running: Up, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Runs:
+    return Runs(running.url, tmp_path, capfd)
 
-    assert status == 0, out
+
+async def test_a_plan_with_references_files_and_inputs_succeeds(runs: Runs) -> None:
+    words = (runs.plan("release"), "--input", "version=1.1", "--follow", "--server", runs.url)
+
+    status, out, err = await chiffon("runs", "start", *words)
+
+    assert (status, "Traceback" in err) == (0, False), out + err
     assert re.search(r"^\S+ +check +succeeded", out, re.MULTILINE)
     assert re.search(r"tell +\| release 1\.1: succeeded$", out, re.MULTILINE)
     assert re.search(r"release +succeeded", out.splitlines()[-1])
 
 
-async def test_what_a_step_kept_is_listed_and_downloaded(running: Up, tmp_path: Path) -> None:
-    status, out = await start(running, tmp_path, "build and try", "--wait", "-o", "json")
+def test_what_a_step_kept_is_listed_and_downloaded(runs: Runs, tmp_path: Path) -> None:
+    status, out = runs.start("build and try", "--wait", "-o", "json")
     assert status == 0, out
     run_id = json.loads(out)["run_id"]
 
-    status, out, err = await chiffon(
-        "runs", "download", run_id, "--to", str(tmp_path / "kept"), "--server", running.url
-    )
+    status, out, err = runs("download", run_id, "--to", str(tmp_path / "kept"))
 
     assert status == 0, err
     assert out.splitlines() == [str(tmp_path / "kept" / "dist" / "app")]
     assert (tmp_path / "kept" / "dist" / "app").read_text() == "echo it works\n"
 
 
-async def test_a_loop_whose_condition_never_holds_has_failed_after_its_last_round(running: Up, tmp_path: Path) -> None:
-    status, out = await start(running, tmp_path, "until it is ready", "--wait", "-o", "json")
+def test_a_loop_whose_condition_never_holds_has_failed_after_its_last_round(runs: Runs) -> None:
+    status, out = runs.start("until it is ready", "--wait", "-o", "json")
 
-    run = json.loads(out)
+    ended = json.loads(out)
     assert status == 10
-    assert run["status"] == "failed"
-    assert [step["number"] for step in [*run["earlier"], run["steps"][0]]] == [1, 2, 3, 4, 5]
-    assert run["steps"][1]["status"] == "skipped"
+    assert ended["status"] == "failed"
+    assert [step["number"] for step in [*ended["earlier"], ended["steps"][0]]] == [1, 2, 3, 4, 5]
+    assert ended["steps"][1]["status"] == "skipped"
 
 
-async def test_what_succeeded_before_a_failure_is_undone(running: Up, tmp_path: Path) -> None:
-    status, out = await start(running, tmp_path, "with a way back", "--follow", "--quiet")
+def test_what_succeeded_before_a_failure_is_undone(runs: Runs) -> None:
+    status, out = runs.start("with a way back", "--follow", "--quiet")
 
     assert status == 13, out
     assert re.search(r"verify +failed", out)
@@ -80,15 +105,15 @@ async def test_what_succeeded_before_a_failure_is_undone(running: Up, tmp_path: 
     assert not Path("/tmp/switch-demo").exists()
 
 
-async def test_a_run_waits_for_people_and_is_cancelled(running: Up, tmp_path: Path) -> None:
-    status, out = await start(running, tmp_path, "ask first")
+def test_a_run_waits_for_people_and_is_cancelled(runs: Runs) -> None:
+    status, out = runs.start("ask first")
     assert status == 0
     run_id = out.strip()
 
-    _, shown, _ = await chiffon("runs", "show", run_id, "--server", running.url)
-    refused, _, why = await chiffon("runs", "approve", run_id, "--server", running.url)
-    cancelled, _, _ = await chiffon("runs", "cancel", run_id, "--server", running.url)
-    watched, _, _ = await chiffon("runs", "watch", run_id, "--server", running.url)
+    _, shown, _ = runs("show", run_id)
+    refused, _, why = runs("approve", run_id)
+    cancelled, _, _ = runs("cancel", run_id)
+    watched, _, _ = runs("watch", run_id)
 
     assert re.search(r"deploy +awaiting_approval .*chiffon approvals show", shown)
     assert refused == 1, why

@@ -13,7 +13,7 @@ from agents.executors.base import ExecutionContext, Executor, Host, Outcome
 from agents.executors.environment import inherited
 from agents.processes.lookup import find
 from agents.processes.table import ATTEMPT_VARIABLE, TASK_VARIABLE
-from agents.repairs.docker import COMPOSE_COMMANDS, DOCKER
+from agents.repairs.docker import COMPOSE_COMMANDS, DOCKER, Versions
 from agents.repairs.failures import StepFailed
 from agents.repairs.git import PROGRAM as GIT
 from agents.repairs.git import Git
@@ -82,6 +82,7 @@ class ComposeExecutor(Executor[ComposeRepairParameters]):
         self._root = root
         self._store = store
         self._compose = compose
+        self._versions: Versions = {}
 
     @classmethod
     def offer(cls, host: Host) -> Self | None:
@@ -175,6 +176,7 @@ class ComposeExecutor(Executor[ComposeRepairParameters]):
             commands=_commands(context),
             hidden=context.hidden,
             is_shown=parameters.steps[-1] != "verify",
+            versions=self._versions,
         )
 
 

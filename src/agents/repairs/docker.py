@@ -4,12 +4,14 @@ Containers are found by the labels that every version of compose gives them. `do
 the same words; what they print differs.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
+from agents.processes.lookup import find
 from agents.repairs.failures import DockerAway, StepFailed
 from agents.repairs.log import StepLog
 from agents.repairs.programs import Programs, Ran
@@ -33,6 +35,23 @@ _AWAY = (
 _LABEL = "com.docker.compose"
 # The images that a repair keeps, each with the key of its service as its tag, which is not too long for one.
 CANDIDATE, BEFORE, NAMED = "chiffon-repair-candidate", "chiffon-repair-before", "chiffon-repair-named"
+
+
+class ProgramFile(NamedTuple):
+    """A program on disk; another one, or a newer one, differs in something."""
+
+    path: str
+    inode: int
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def at(cls, path: str) -> Self:
+        found = Path(path).stat()
+        return cls(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+Versions = dict[ProgramFile | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,28 +194,50 @@ class Compose:
         ]
 
 
-async def find_compose(programs: Programs, profile: ServiceProfile, cwd: Path) -> tuple[list[str], int, str]:
-    """Return the command of compose, the first number of its version, and the version. Raises `StepFailed`."""
+async def find_compose(
+    programs: Programs, profile: ServiceProfile, cwd: Path, versions: Versions
+) -> tuple[list[str], int, str]:
+    """Return the command of compose, the first number of its version, and the version. Raises `StepFailed`.
+
+    `versions` are those that programs have said before; new ones are added.
+    """
     commands = COMPOSE_COMMANDS if profile.compose_command is None else (profile.compose_command,)
     problems = []
     for command in commands:
+        program = await asyncio.to_thread(_program_of, command)
         try:
-            ran = await programs.run([*command, "version", "--short"], cwd=cwd, seconds=DOCKER_SECONDS)
+            version = versions.get(program) or await _version(programs, command, cwd)
         except StepFailed as problem:
             problems.append(str(problem))
             continue
-        version = ran.text.removeprefix("v")
         major, _, rest = version.partition(".")
         minor = rest.partition(".")[0]
-        if ran.code == 0 and major.isdecimal():
-            if major != "2" or not minor.isdecimal() or int(minor) >= FIRST_MINOR:
-                return list(command), int(major), version
-            problems.append(
-                f"{' '.join(command)} {version} calls images as no other does: take 2.{FIRST_MINOR} or newer."
-            )
-            continue
-        problems.append(f"{' '.join(command)}: {ran.errors.strip() or ran.text or 'it says no version'}")
+        if major != "2" or not minor.isdecimal() or int(minor) >= FIRST_MINOR:
+            if program is not None:
+                versions[program] = version
+            return list(command), int(major), version
+        problems.append(f"{' '.join(command)} {version} calls images as no other does: take 2.{FIRST_MINOR} or newer.")
     raise StepFailed(f"This host has no compose that can be used. {' '.join(problems)}")
+
+
+async def _version(programs: Programs, command: Sequence[str], cwd: Path) -> str:
+    ran = await programs.run([*command, "version", "--short"], cwd=cwd, seconds=DOCKER_SECONDS)
+    version = ran.text.removeprefix("v")
+    if ran.code != 0 or not version.partition(".")[0].isdecimal():
+        raise StepFailed(f"{' '.join(command)}: {ran.errors.strip() or ran.text or 'it says no version'}")
+    return version
+
+
+def _program_of(command: Sequence[str]) -> ProgramFile | None:
+    """Return the file of a command that is one program, by what changes with it; a plugin of docker is none. Blocking.
+
+    It is not asked again for its version: the older compose takes half a second to say it.
+    """
+    path = find(command[0]) if len(command) == 1 else None
+    try:
+        return None if path is None else ProgramFile.at(path)
+    except OSError:
+        return None
 
 
 def override_of(service: str, candidate: str) -> str:

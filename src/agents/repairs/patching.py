@@ -30,7 +30,7 @@ async def analyze(work: Work) -> str:
     log, profile = work.log("analyze"), work.unit.profile
     docker = await work.docker().server_version()
     await log.say(f"docker {docker} answers")
-    command, major, version = await find_compose(work.programs, profile, work.store.folder)
+    command, major, version = await find_compose(work.programs, profile, work.store.folder, work.versions)
     await work.note(compose=command, compose_major=major)
     await log.say(f"{' '.join(command)} {version}")
     await asyncio.to_thread(_check_place, work.workspace, work.root, profile.compose_files)

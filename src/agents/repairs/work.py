@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agents.attempts.steps import ReportStep
-from agents.repairs.docker import Compose, Docker, find_compose
+from agents.repairs.docker import Compose, Docker, Versions, find_compose
 from agents.repairs.failures import StepFailed
 from agents.repairs.git import Git
 from agents.repairs.log import Secrets, StepLog, TaskOutput
@@ -51,9 +51,11 @@ class Work:
 
     `programs` end when a stop is ordered; `lasting` finish what they do. `root` is where workspaces must lie. `hidden`
     takes out of a text what else than `secrets` does not leave the host; people are shown the diff before a restart
-    where it `is_shown`. A repair that is being undone goes on when the state cannot be written: then it is not
-    `is_on_disk`. `in_diff` and `said_images` are what programs have said already: the paths in the requested diff, and
-    what compose calls images, with what its files held then.
+    where it `is_shown`. `versions` are those of the compose programs of this host. A repair that is being undone goes
+    on when the state cannot be written: then it is not `is_on_disk`.
+
+    Programs have said already what is `in_diff`, the paths that the requested diff names, and `said_images`: what the
+    compose files held, and what compose calls the images of their services.
     """
 
     store: Store
@@ -70,6 +72,7 @@ class Work:
     hidden: Callable[[str], str] = str
     is_shown: bool = False
     is_on_disk: bool = True
+    versions: Versions = field(default_factory=dict)
     clock: Clock = field(default_factory=SystemClock)
     in_diff: list[str] | None = field(default=None, init=False)
     said_images: tuple[list[bytes], dict[str, str]] | None = field(default=None, init=False)
@@ -99,7 +102,9 @@ class Work:
     async def compose(self, *, lasts: bool = False) -> Compose:
         """Return the compose of this host, which is looked for once. Raises `StepFailed`."""
         if not self.unit.compose:
-            command, major, _ = await find_compose(self._programs(lasts), self.unit.profile, self.store.folder)
+            command, major, _ = await find_compose(
+                self._programs(lasts), self.unit.profile, self.store.folder, self.versions
+            )
             await self.note(compose=command, compose_major=major)
         unit = self.unit
         return Compose(self._programs(lasts), unit.compose, unit.compose_major, unit.profile, unit.service)

@@ -129,14 +129,21 @@ class Shop:
 
     def seen(self) -> Seen:
         paths = (path for path in self.workspace.rglob("*") if path.is_file() and ".git" not in path.parts)
-        [other] = self.containers(OTHER)
+        ids = self.daemon.docker(
+            "ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}"
+        ).split()
+        image, *found = json.loads(self.daemon.docker("inspect", f"{self.project}_web:latest", *ids))
+        by_service: dict[str, list[dict[str, Any]]] = {SERVICE: [], OTHER: []}
+        for one in found:
+            by_service[one["Config"]["Labels"]["com.docker.compose.service"]].append(one)
+        [other] = by_service[OTHER]
         return Seen(
             files={
                 str(path.relative_to(self.workspace)): (path.read_text(), path.stat().st_mode) for path in sorted(paths)
             },
             status=git(self.workspace, "status", "--porcelain=v1"),
-            image=self.daemon.docker("image", "inspect", "--format", "{{.Id}}", f"{self.project}_web"),
-            runs=[f"{one['Image']} {one['State']['Status']}" for one in self.containers(SERVICE)],
+            image=image["Id"],
+            runs=[f"{one['Image']} {one['State']['Status']}" for one in by_service[SERVICE]],
             other=f"{other['Id']} {other['State']['StartedAt']}",
         )
 
@@ -153,7 +160,7 @@ class Shop:
     def healthcheck(self, seconds: float) -> dict[str, Any]:
         """Return what asks the service so long whether it works."""
         url = f"http://127.0.0.1:{self.port}/health"
-        return {"url": url, "timeout_seconds": seconds, "interval_seconds": 0.5}
+        return {"url": url, "timeout_seconds": seconds, "interval_seconds": 1}
 
     def profile(self, **changes: object) -> dict[str, Any]:
         profile = {

@@ -36,7 +36,7 @@ project = "{project}"
 workspace = "{workspace}"
 allowlist = ["www/**", "build.sh"]
 commands_allowed = [["sh", "-c"]]
-healthcheck = {{ url = "http://127.0.0.1:{port}/health", timeout_seconds = 5, interval_seconds = 0.5 }}
+healthcheck = {{ url = "http://127.0.0.1:{port}/health", timeout_seconds = 5, interval_seconds = 1 }}
 """
 PEARS = "echo pears > www/health"
 UNHEALTHY = "rm www/health; echo x > www/other"
@@ -63,7 +63,7 @@ class Site:
         return await self.ended(await self.create(script))
 
     async def ended(self, run: Json) -> Json:
-        return await self.office.ended(run["run_id"], timeout=240, every=0.25)
+        return await self.office.ended(run["run_id"], timeout=240, every=0.5)
 
     async def seen(self) -> Any:
         return await asyncio.to_thread(self.shop.seen)

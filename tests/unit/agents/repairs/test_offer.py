@@ -8,7 +8,7 @@ from agents.executors.base import Host
 from agents.executors.compose import ComposeExecutor
 from agents.executors.registry import executors
 from agents.processes.keepers import Keepers
-from agents.repairs.docker import find_compose
+from agents.repairs.docker import Versions, find_compose
 from agents.repairs.failures import StepFailed
 from agents.repairs.programs import Programs
 from common.compose import ServiceProfile
@@ -75,14 +75,14 @@ class TestFindingCompose:
         return ServiceProfile(project="shop", workspace="/srv/shop", allowlist=["a"], compose_command=command)
 
     async def test_the_older_one_is_found_where_there_is_no_newer(self, workshop: Workshop, programs: Programs) -> None:
-        found = await find_compose(programs, self.profile(), workshop.folder)
+        found = await find_compose(programs, self.profile(), workshop.folder, {})
 
         assert found == (["docker-compose"], 1, "1.29.2")
 
     async def test_the_newer_one_comes_first(self, workshop: Workshop, programs: Programs) -> None:
         make_program(workshop.bin, "docker", '[ "$1 $2" = "compose version" ] && echo v2.24.6')
 
-        found = await find_compose(programs, self.profile(), workshop.folder)
+        found = await find_compose(programs, self.profile(), workshop.folder, {})
 
         assert found == (["docker", "compose"], 2, "2.24.6")
 
@@ -91,9 +91,9 @@ class TestFindingCompose:
     ) -> None:
         make_program(workshop.bin, "docker", '[ "$1 $2" = "compose version" ] && echo v2.7.0')
 
-        found = await find_compose(programs, self.profile(), workshop.folder)
+        found = await find_compose(programs, self.profile(), workshop.folder, {})
         with pytest.raises(StepFailed, match=r"docker compose 2\.7\.0 calls images"):
-            await find_compose(programs, self.profile(["docker", "compose"]), workshop.folder)
+            await find_compose(programs, self.profile(["docker", "compose"]), workshop.folder, {})
 
         assert found == (["docker-compose"], 1, "1.29.2")
 
@@ -101,10 +101,33 @@ class TestFindingCompose:
         own = workshop.bin / "own-compose"
         make_program(workshop.bin, "own-compose", "echo 5.0.1")
 
-        found = await find_compose(programs, self.profile([str(own), "--ansi=never"]), workshop.folder)
+        found = await find_compose(programs, self.profile([str(own), "--ansi=never"]), workshop.folder, {})
 
         assert found == ([str(own), "--ansi=never"], 5, "5.0.1")
 
     async def test_why_there_is_none(self, workshop: Workshop, programs: Programs) -> None:
         with pytest.raises(StepFailed, match=r"no compose that can be used. The program 'not-there' was not found"):
-            await find_compose(programs, self.profile(["not-there"]), workshop.folder)
+            await find_compose(programs, self.profile(["not-there"]), workshop.folder, {})
+
+    async def test_a_program_is_asked_once_and_again_when_it_is_another(
+        self, workshop: Workshop, programs: Programs
+    ) -> None:
+        versions: Versions = {}
+        for version in ("1.29.1", "1.29.2"):
+            make_program(workshop.bin, "docker-compose", f"echo asked >> {workshop.folder}/asked; echo {version}")
+            for _ in range(2):
+                found = await find_compose(programs, self.profile(), workshop.folder, versions)
+
+                assert found == (["docker-compose"], 1, version)
+        assert (workshop.folder / "asked").read_text().split() == ["asked", "asked"]
+
+    async def test_a_program_that_fails_is_asked_again(self, workshop: Workshop, programs: Programs) -> None:
+        versions: Versions = {}
+        make_program(workshop.bin, "docker-compose", f"test -e {workshop.folder}/mended && echo 1.29.2")
+        with pytest.raises(StepFailed, match="it says no version"):
+            await find_compose(programs, self.profile(), workshop.folder, versions)
+        (workshop.folder / "mended").touch()
+
+        found = await find_compose(programs, self.profile(), workshop.folder, versions)
+
+        assert found == (["docker-compose"], 1, "1.29.2")
