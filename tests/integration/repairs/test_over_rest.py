@@ -147,6 +147,12 @@ async def test_a_repair_succeeds_and_only_its_service_is_touched(site: Site, rec
     told.update(steps(**dict.fromkeys(STEPS, "succeeded")))
     assert await receiver.has(*told) == told
 
+    # Compose itself would run the same, so it leaves it alone.
+    [repaired] = site.shop.containers(SERVICE)
+    site.shop.compose("up", "--detach", "--no-build")
+    [same] = site.shop.containers(SERVICE)
+    assert (same["Id"], same["State"]["StartedAt"]) == (repaired["Id"], repaired["State"]["StartedAt"])
+
 
 async def test_what_is_no_request_touches_nothing(site: Site) -> None:
     before, runs = await site.seen(), await site.office.get(RUNS)
