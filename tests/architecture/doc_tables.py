@@ -3,7 +3,6 @@
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -21,7 +20,7 @@ from common.errors import ErrorCode
 from common.lifecycle import FINAL, TRANSITIONS, Status
 from common.messages import AgentStatus, ResultStatus, StepStatus, Stream
 from orchestrator.http.errors import STATUS_OF
-from orchestrator.main import create_app
+from tests.openapi import DOCUMENT
 
 Schema = Mapping[str, Any]
 
@@ -159,7 +158,7 @@ def endpoints() -> str:
     """Return every REST endpoint with the statuses that it documents."""
     rows = [
         (f"`{method.upper()} {path}`", what["summary"], ", ".join(sorted(what["responses"])))
-        for path, methods in _openapi()["paths"].items()
+        for path, methods in DOCUMENT["paths"].items()
         for method, what in methods.items()
     ]
     return table(("endpoint", "what it does", "answers"), rows)
@@ -167,7 +166,7 @@ def endpoints() -> str:
 
 def query(path: str) -> str:
     """Return the query parameters of a GET endpoint."""
-    parameters = [one for one in _openapi()["paths"][path]["get"]["parameters"] if one["in"] == "query"]
+    parameters = [one for one in DOCUMENT["paths"][path]["get"]["parameters"] if one["in"] == "query"]
     rows = [
         (
             f"`{one['name']}`",
@@ -182,7 +181,7 @@ def query(path: str) -> str:
 
 def body(name: str) -> str:
     """Return the fields of a body that the API documents."""
-    return _fields(_openapi()["components"]["schemas"][name], {})
+    return _fields(DOCUMENT["components"]["schemas"][name], {})
 
 
 def commands() -> str:
@@ -209,11 +208,6 @@ _ID = UUID("00000000-0000-0000-0000-000000000000")
 
 def _key(name: str, routing_key: str) -> str:
     return name if routing_key in {f"work.TYPE.{_ID}", f"control.{_ID}"} else routing_key
-
-
-@cache
-def _openapi() -> Schema:
-    return create_app().openapi()
 
 
 def _fields(schema: Schema, defaults: Mapping[str, Any]) -> str:
@@ -249,7 +243,7 @@ def _type(schema: Schema) -> str:
         return " or ".join(_type(one) for one in schema["oneOf"])
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        values = ENUMS.get(name) or _openapi()["components"]["schemas"].get(name, {}).get("enum", ())
+        values = ENUMS.get(name) or DOCUMENT["components"]["schemas"].get(name, {}).get("enum", ())
         return ", ".join(f"`{value}`" for value in values) or name
     if "const" in schema:
         return f"`{schema['const']}`"

@@ -42,9 +42,15 @@ def published_files() -> tuple[Path, ...]:
     return tuple(path for path in (ROOT / name for name in names) if path.is_file())
 
 
+@cache
+def walked(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """Return every node of a tree, in no order that matters: to walk it takes longer than what tests ask of it."""
+    return tuple(ast.walk(tree))
+
+
 def imported_names(tree: ast.Module) -> Iterator[tuple[ast.stmt, str]]:
     """Yield every imported module with the statement that imports it, wherever in the file it stands."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         match node:
             case ast.Import(names=names):
                 yield from ((node, name.name) for name in names)
@@ -56,7 +62,7 @@ def imported_names(tree: ast.Module) -> Iterator[tuple[ast.stmt, str]]:
 
 def called_names(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
     """Yield every call of a plain or dotted name, such as `open` or `os.environ.get`, with its name."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Call):
             yield node, dotted_name(node.func)
 

@@ -5,12 +5,13 @@ What a coroutine calls is known by name only, so one whose name is also that of 
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 from orchestrator.events import queries as events
 from orchestrator.leases import queries as leases
-from tests.architecture.source import ROOT, dotted_name
+from tests.architecture.source import dotted_name, modules, walked
 
-SOURCE = ROOT / "src" / "orchestrator"
+SOURCE = "src/orchestrator/"
 
 WITHOUT = {
     "ops/service.py snapshot": "reads only",
@@ -28,20 +29,22 @@ TELLING = {"events.append", "queries.lease"}
 
 
 def coroutines() -> Iterator[tuple[str, ast.AsyncFunctionDef]]:
-    for path in sorted(SOURCE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.AsyncFunctionDef):
-                yield f"{path.relative_to(SOURCE)} {node.name}", node
+    for module in modules("src"):
+        if module.path.startswith(SOURCE):
+            for node in walked(module.tree):
+                if isinstance(node, ast.AsyncFunctionDef):
+                    yield f"{module.path.removeprefix(SOURCE)} {node.name}", node
 
 
-def called(function: ast.AsyncFunctionDef) -> set[str]:
+@cache
+def called(function: ast.AsyncFunctionDef) -> frozenset[str]:
     """Return the names of what a coroutine calls; those that tell, with their module."""
     names = set()
     for node in ast.walk(function):
         if isinstance(node, ast.Call):
             text = dotted_name(node.func)
             names.add(text if text in TELLING else text.rsplit(".", 1)[-1])
-    return names
+    return frozenset(names)
 
 
 def writers() -> set[str]:

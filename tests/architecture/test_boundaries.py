@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 
 import pytest
 
-from tests.architecture.source import Module, called_names, dotted_name, imported_names, modules
+from tests.architecture.source import Module, called_names, dotted_name, imported_names, modules, walked
 
 MAY_START_PROCESSES = {
     "src/agents/processes/keepers.py": "it starts the guardian, which must live and kill where the agent cannot",
@@ -115,7 +115,7 @@ def test_the_environment_is_read_only_by_the_settings() -> None:
         module.at(node, f"reads {dotted_name(node)}")
         for module in modules("src")
         if not _is_in(module, MAY_READ_ENVIRONMENT)
-        for node in ast.walk(module.tree)
+        for node in walked(module.tree)
         if isinstance(node, ast.Attribute) and dotted_name(node) in READS_ENVIRONMENT
     ]
 
@@ -140,12 +140,12 @@ def _allowed(reasons: dict[str, str]) -> list[str]:
 
 def _strings(tree: ast.Module) -> list[tuple[ast.expr, str]]:
     """Return every string that is not a docstring; of an f-string its text, with `x` for each value."""
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
-    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    aside = {id(part) for node in walked(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    aside |= {id(node.value) for node in walked(tree) if isinstance(node, ast.Expr)}
     found: list[tuple[ast.expr, str]] = []
-    for node in ast.walk(tree):
+    for node in walked(tree):
         match node:
-            case ast.Constant(value=str(text)) if id(node) not in inside | prose:
+            case ast.Constant(value=str(text)) if id(node) not in aside:
                 found.append((node, text))
             case ast.JoinedStr(values=parts):
                 found.append((node, "".join(str(p.value) if isinstance(p, ast.Constant) else "x" for p in parts)))

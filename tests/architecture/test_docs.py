@@ -9,9 +9,9 @@ import pytest
 from orchestrator.events.model import Kind
 from orchestrator.http.errors import BAD_PARAMETERS
 from orchestrator.live.api import FELL_BEHIND
-from orchestrator.main import create_app
 from tests.architecture.regenerate_docs import PAGES, path_of, regenerated
 from tests.architecture.source import ROOT
+from tests.openapi import DOCUMENT
 
 HOW = "run: .venv/bin/python -m tests.architecture.regenerate_docs"
 LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\((?P<target>[^)\s]+)\)")
@@ -74,10 +74,9 @@ def test_every_close_code_of_the_feed_is_described() -> None:
 
 
 def test_every_field_and_parameter_of_the_queue_api_is_described() -> None:
-    document = create_app().openapi()
-    schemas = document["components"]["schemas"]
+    schemas = DOCUMENT["components"]["schemas"]
     methods = [
-        method for path, one in document["paths"].items() if path.startswith(QUEUE_API) for method in one.values()
+        method for path, one in DOCUMENT["paths"].items() if path.startswith(QUEUE_API) for method in one.values()
     ]
     found, waiting = set[str](), list(_schemas_in(methods))
     while waiting:

@@ -3,7 +3,7 @@
 import ast
 from pathlib import PurePosixPath
 
-from tests.architecture.source import called_names, dotted_name, modules
+from tests.architecture.source import called_names, dotted_name, modules, walked
 
 SAYS_NOTHING = {"util", "utils", "helper", "helpers", "misc", "manager", "managers", "stuff", "tools"}
 UNFINISHED = {"pytest.skip", "pytest.mark.skip", "pytest.mark.skipif", "pytest.mark.xfail", "pytest.importorskip"}
@@ -41,7 +41,7 @@ def test_no_test_is_skipped() -> None:
     skipped = [
         module.at(node, dotted_name(node))
         for module in modules("tests")
-        for node in ast.walk(module.tree)
+        for node in walked(module.tree)
         if isinstance(node, ast.Attribute) and dotted_name(node) in UNFINISHED
     ]
 

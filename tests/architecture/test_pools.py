@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.dispatch import queries as dispatch
 from orchestrator.leases import queries as leases
-from tests.architecture.source import Module, modules
+from tests.architecture.source import Module, modules, walked
 from tests.architecture.test_one_predicate import statements
 
 # Statements that give a task to an agent; none of them is anywhere else than in a constant of a `queries` module.
@@ -62,7 +62,7 @@ def test_a_statement_without_the_join_is_noticed(part: re.Pattern[str], statemen
 def _texts(module: Module) -> list[str]:
     """Return the texts of a module, each that is put together of several as one."""
     texts: list[str] = []
-    for node in ast.walk(module.tree):
+    for node in walked(module.tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             texts.append(node.value)
         elif isinstance(node, ast.JoinedStr):

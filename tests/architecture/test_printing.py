@@ -2,7 +2,7 @@
 
 import ast
 
-from tests.architecture.source import Module, called_names, dotted_name, imported_names, modules
+from tests.architecture.source import Module, called_names, dotted_name, imported_names, modules, walked
 
 LAYER = "src/chiffon/cli/console.py"
 # What the layer writes to: streams that never fail.
@@ -23,7 +23,7 @@ def test_the_layer_prints_nothing_that_did_not_pass_the_filter() -> None:
     [layer] = [module for module in modules("src/chiffon") if module.path == LAYER]
     unsafe = [
         function.name
-        for function in ast.walk(layer.tree)
+        for function in walked(layer.tree)
         if isinstance(function, ast.FunctionDef)
         and not function.name.startswith("_")
         and printing_in(layer, function)
@@ -57,7 +57,7 @@ def printing(module: Module) -> list[str]:
 
 def printing_in(module: Module, part: ast.AST) -> list[str]:
     found = []
-    for node in ast.walk(part):
+    for node in walked(part):
         match node:
             case ast.Call(func=ast.Name(id="print")):
                 found.append(module.at(node, "prints"))

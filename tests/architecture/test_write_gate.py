@@ -2,7 +2,7 @@
 
 import ast
 
-from tests.architecture.source import Module, called_names, dotted_name, imported_names, modules
+from tests.architecture.source import Module, called_names, dotted_name, imported_names, modules, walked
 
 GATES = ("src/agents/gate/write_gate.py", "src/chiffon/in_process/gate.py")
 # Where an agent and the in-process worker are; nobody else can have an executor (`test_only_...` below).
@@ -34,7 +34,7 @@ def test_only_a_gate_starts_an_executor() -> None:
         module.at(node, "calls or hands out .execute")
         for module in _near()
         if module.path not in (*GATES, *STARTS_SQL)
-        for node in ast.walk(module.tree)
+        for node in walked(module.tree)
         if isinstance(node, ast.Attribute) and node.attr == "execute" and not _is_passage(module, node)
     ]
 
@@ -46,7 +46,7 @@ def test_only_an_executor_itself_carries_out_its_work() -> None:
         module.at(node, "calls or hands out .carry_out")
         for module in modules("src")
         if module.path != BASE
-        for node in ast.walk(module.tree)
+        for node in walked(module.tree)
         if isinstance(node, ast.Attribute) and node.attr == "carry_out"
     ]
 
