@@ -1,11 +1,13 @@
 """The contract of the REST API for people who run Chiffon, against the app with faked services."""
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import AsyncMock, create_autospec
 from uuid import UUID, uuid4
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from common.broker.base import BrokerUnavailable
@@ -29,9 +31,32 @@ from tests.unit.orchestrator.test_dead_letter_rules import make_letter
 AGENT_ID, TASK_ID, TRACE_ID = uuid4(), uuid4(), uuid4()
 
 
+@dataclass(frozen=True)
+class Faked:
+    """The services without anything that they say: what they look like is found out once."""
+
+    fleet: AsyncMock = field(default_factory=lambda: create_autospec(FleetService, instance=True))
+    control: AsyncMock = field(default_factory=lambda: create_autospec(TaskControl, instance=True))
+    letters: AsyncMock = field(default_factory=lambda: create_autospec(DeadLetterService, instance=True))
+
+
+@pytest.fixture(scope="module")
+def faked() -> Faked:
+    return Faked()
+
+
+@pytest.fixture(scope="module")
+def app(faked: Faked) -> FastAPI:
+    made = create_app()
+    made.dependency_overrides[get_fleet] = lambda: faked.fleet
+    made.dependency_overrides[get_task_control] = lambda: faked.control
+    made.dependency_overrides[get_dead_letters] = lambda: faked.letters
+    return made
+
+
 @pytest.fixture
-def fleet() -> AsyncMock:
-    fake: AsyncMock = create_autospec(FleetService, instance=True)
+def fleet(faked: Faked) -> AsyncMock:
+    fake = _silenced(faked.fleet)
     fake.find.return_value = AGENT_ID
     for order in (fake.pause, fake.drain, fake.resume):
         order.return_value = make_agent(agent_id=AGENT_ID)
@@ -39,28 +64,30 @@ def fleet() -> AsyncMock:
 
 
 @pytest.fixture
-def control() -> AsyncMock:
-    fake: AsyncMock = create_autospec(TaskControl, instance=True)
+def control(faked: Faked) -> AsyncMock:
+    fake = _silenced(faked.control)
     fake.cancel_trace.return_value = CancelledTrace(TRACE_ID, [TASK_ID], already_ended=2)
     fake.rerun.return_value = Identity(TASK_ID, uuid4(), TRACE_ID, b"")
     return fake
 
 
 @pytest.fixture
-def letters() -> AsyncMock:
-    fake: AsyncMock = create_autospec(DeadLetterService, instance=True)
+def letters(faked: Faked) -> AsyncMock:
+    fake = _silenced(faked.letters)
     fake.newest.return_value = []
     fake.get.return_value = make_letter()
     return fake
 
 
 @pytest.fixture
-def client(fleet: AsyncMock, control: AsyncMock, letters: AsyncMock) -> TestClient:
-    app = create_app()
-    app.dependency_overrides[get_fleet] = lambda: fleet
-    app.dependency_overrides[get_task_control] = lambda: control
-    app.dependency_overrides[get_dead_letters] = lambda: letters
+def client(app: FastAPI, fleet: AsyncMock, control: AsyncMock, letters: AsyncMock) -> TestClient:
     return TestClient(app, raise_server_exceptions=False)
+
+
+def _silenced(fake: AsyncMock) -> AsyncMock:
+    """Return a fake that has forgotten what it was asked and what it says."""
+    fake.reset_mock(return_value=True, side_effect=True)
+    return fake
 
 
 # POST /api/v1/agents/{agent_id}/pause|drain|resume

@@ -6,6 +6,7 @@ from unittest.mock import AsyncMock, create_autospec
 from uuid import UUID, uuid4
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from common.canonical import canonical_json
@@ -79,9 +80,24 @@ def make_agent(**values: Any) -> Agent:
     return Agent(**{**given, **values})
 
 
-@pytest.fixture
-def service() -> AsyncMock:
+@pytest.fixture(scope="module")
+def faked() -> AsyncMock:
+    """The service without anything that it says: what it looks like is found out once."""
     fake: AsyncMock = create_autospec(OrchestratorService, instance=True)
+    return fake
+
+
+@pytest.fixture(scope="module")
+def app(faked: AsyncMock) -> FastAPI:
+    made = create_app()
+    made.dependency_overrides[get_orchestrator_service] = lambda: faked
+    return made
+
+
+@pytest.fixture
+def service(faked: AsyncMock) -> AsyncMock:
+    fake = faked
+    fake.reset_mock(return_value=True, side_effect=True)
     fake.dispatch_work.return_value = Identity(TASK_ID, REQUEST_ID, TRACE_ID, b"")
     fake.submit_all.side_effect = lambda tasks: [fake.dispatch_work.return_value for _ in tasks]
     fake.get_task_status.return_value = (make_task(), "hello\n")
@@ -91,9 +107,7 @@ def service() -> AsyncMock:
 
 
 @pytest.fixture
-def client(service: AsyncMock) -> TestClient:
-    app = create_app()
-    app.dependency_overrides[get_orchestrator_service] = lambda: service
+def client(app: FastAPI, service: AsyncMock) -> TestClient:
     # Without `with`: the lifespan, which connects to real servers, does not run.
     return TestClient(app, raise_server_exceptions=False)
 

@@ -1,7 +1,7 @@
 """A dispatch that passes no router is answered as its route answers it."""
 
 import json
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from unittest.mock import create_autospec
 from uuid import UUID, uuid4
@@ -37,15 +37,26 @@ class Keeper:
         return self._caller
 
 
+@cache
+def _fake() -> Any:
+    return create_autospec(OrchestratorService, instance=True)
+
+
+@cache
+def _app() -> FastAPI:
+    return create_app()
+
+
 def service_that(answer: Identity | Exception) -> OrchestratorService:
-    service: Any = create_autospec(OrchestratorService, instance=True)
+    """Return the one fake, which has forgotten what it was asked before."""
+    service = _fake()
+    service.reset_mock(return_value=True, side_effect=True)
     service.dispatch_work.side_effect = [answer] * 2 if isinstance(answer, Exception) else None
     service.dispatch_work.return_value = answer
     return service  # type: ignore[no-any-return]
 
 
-def app_with(service: OrchestratorService, caller: Caller) -> FastAPI:
-    app = create_app()
+def app_with(service: OrchestratorService, caller: Caller, *, app: FastAPI) -> FastAPI:
     app.state.keeper, app.state.orchestrator_service = Keeper(caller), service
     return app
 
@@ -57,9 +68,9 @@ def both_ways(
     found = []
     for is_route in (False, True):
         service = service_that(answer)
-        app = app_with(service, caller or make_caller("ann", Role.OPERATOR, principal_id=UUID(int=1)))
-        if is_route:  # an overridden dependency is the route's
-            app.dependency_overrides[get_orchestrator_service] = partial(_same, service)
+        app = app_with(service, caller or make_caller("ann", Role.OPERATOR, principal_id=UUID(int=1)), app=_app())
+        # An overridden dependency is the route's.
+        app.dependency_overrides = {get_orchestrator_service: partial(_same, service)} if is_route else {}
         said = TestClient(app, raise_server_exceptions=False).post(path, content=content, headers=HEADERS)
         asked: Any = service.dispatch_work
         calls = [(call.args, {**call.kwargs, "requested_by": None}) for call in asked.call_args_list]
@@ -135,7 +146,7 @@ def test_a_caller_who_may_not_dispatch_is_refused_by_the_route() -> None:
 
 
 def test_a_plain_dispatch_needs_no_route() -> None:
-    app = app_with(service_that(KNOWN), make_caller("ann", Role.OPERATOR))
+    app = app_with(service_that(KNOWN), make_caller("ann", Role.OPERATOR), app=create_app())
     app.router.routes.clear()
     client = TestClient(app)
 
