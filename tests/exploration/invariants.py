@@ -20,6 +20,7 @@ MEANING = {
     "credit": "an agent is granted, and can be granted, no more than it has slots for, but for what came after all",
 }
 CONVERGENCE = "I9"
+NONE: frozenset[str] = frozenset()
 
 
 class Invariants:
@@ -38,7 +39,7 @@ class Invariants:
                     broken.add("I6")
         if action.name in ("give", "settle"):
             broken |= _of_grants(before, action, after)
-        return frozenset(broken)
+        return frozenset(broken) if broken else NONE
 
     def broken_in(self, state: State) -> frozenset[str]:
         """Return the names of the invariants that do not hold in a state."""

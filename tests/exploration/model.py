@@ -17,6 +17,9 @@ work: its timer is on time.
 journal and begins a new session, an orchestrator keeps nothing but the ledger; one that crashes after its commit has
 told nobody. An action on the ledger is one step, because rows are locked from the reading to the commit; without the
 lock, judging and writing are two.
+
+**Twins.** Of two tasks that nothing has happened to only the first is leased or cancelled: with the second all would
+be the same under another number.
 """
 
 from collections.abc import Iterator
@@ -48,6 +51,8 @@ from tests.exploration.state import (
     Task,
 )
 
+IDLE = Hand()
+NEW = Task()
 TO_AGENTS = (Heard, Grant, Kept, Lost, Stored, Cancel)
 
 
@@ -100,7 +105,7 @@ class Model:
         """Every task is final or can be leased, and agents have nothing to run or to report, and room for new work."""
         return (
             all(agent.slot is None and not agent.spool for agent in state.agents)
-            and all(hand == Hand() for hand in state.hands)
+            and all(hand == IDLE for hand in state.hands)
             and all(task.status.is_final or task.status is Status.PENDING for task in state.tasks)
             and all(
                 row.newest is not None and row.newest.session == agent.session and row.room == SLOTS
@@ -134,10 +139,13 @@ class Model:
         written = state.written
         if did.written is not None:
             written |= {did.written}
-        return state._replace(
+        return State(
             tasks=tasks,
+            rows=state.rows,
             agents=_put(state.agents, number, did.agent),
+            hands=state.hands,
             network=state.network.union(did.sent),
+            crashes=state.crashes,
             written=_undecided(written, tasks),
         )
 
@@ -146,12 +154,12 @@ class Model:
     def _orchestrators(self, state: State) -> Iterator[Step]:
         free: int | None = None
         for number, hand in enumerate(state.hands):
-            if hand == Hand():
+            if hand == IDLE:
                 free = number
                 continue
             if number and hand == state.hands[number - 1]:
                 continue  # the same as the one before
-            emptied = _hands(state.hands, number, Hand())
+            emptied = _hands(state.hands, number, IDLE)
             if hand.judged is not None:
                 action, write = cast("Judged", hand.judged)
                 yield self._commit(state._replace(hands=emptied), action, write)
@@ -184,6 +192,8 @@ class Model:
                     write = ledger.accept(self._scope, state.tasks[number], most[number], message, credit)
                     yield Action("result", number, message.agent, message), write
         for number, task in enumerate(state.tasks):
+            if self._is_twin(state, number):
+                continue
             for agent, row in enumerate(state.rows):
                 if (give := ledger.give(self._scope, number, task, agent, row)) is not None:
                     yield Action("give", number, agent), give
@@ -192,6 +202,13 @@ class Model:
             stop = ledger.cancel(self._rules, number, task) if self._scope.cancels else None
             if stop is not None:
                 yield Action("cancel", number), stop
+
+    def _is_twin(self, state: State, number: int) -> bool:
+        """Say whether nothing has happened to a task nor to the one before it, which may start as often."""
+        if number == 0 or not self._locks:  # without the lock one of them may be judged and not yet written
+            return False
+        most = self._scope.most
+        return state.tasks[number] == state.tasks[number - 1] == NEW and most[number] == most[number - 1]
 
     def _heartbeats(self, state: State) -> Iterator[Judged]:
         for number, (agent, row) in enumerate(zip(state.agents, state.rows, strict=True)):
@@ -209,11 +226,9 @@ class Model:
         if action.name == "cancel" or not self._scope.hands:
             network |= answers  # an order to stop waits in the outbox, which is part of the ledger
         elif answers - network:
-            free = next(number for number, hand in enumerate(hands) if hand == Hand())
+            free = next(number for number, hand in enumerate(hands) if hand == IDLE)
             hands = _hands(hands, free, Hand(answers=answers - network))
-        return action, state._replace(
-            tasks=tasks, rows=rows, hands=hands, network=network, written=_undecided(state.written, tasks)
-        )
+        return action, State(tasks, rows, state.agents, hands, network, state.crashes, _undecided(state.written, tasks))
 
     # The rest of the world
 
@@ -223,7 +238,7 @@ class Model:
         ):
             return
         hands = (hand._replace(answers=_all_older(hand.answers)) for hand in state.hands)
-        older = state._replace(
+        older = State(
             tasks=tuple(task._replace(lease=task.lease - 1) if task.lease else task for task in state.tasks),
             rows=tuple(
                 row if row.newest is None else row._replace(newest=_message_older(row.newest)) for row in state.rows
@@ -231,6 +246,8 @@ class Model:
             agents=tuple(_older(agent) for agent in state.agents),
             hands=tuple(sorted(hands, key=hash)),
             network=_all_older(state.network),
+            crashes=state.crashes,
+            written=state.written,
         )
         if older != state:
             yield Action("tick"), older

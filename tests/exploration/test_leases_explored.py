@@ -25,13 +25,16 @@ class Bound:
 
 BOUNDS = {
     "one task, everything that an orchestrator may have in hand": Bound(Scope(most=(1,), agents=1, leases=1), 50_000),
-    "a task that is leased again": Bound(Scope(most=(1,), renewals=0, crashes=0, hands=False), 50_000),
+    "a task that is leased again": Bound(Scope(most=(1,), renewals=0, crashes=0, cancels=False, hands=False), 35_000),
     "two attempts": Bound(Scope(most=(2,), agents=1, renewals=0, crashes=0, hands=False), 35_000),
     "two tasks": Bound(
-        Scope(most=(1, 1), agents=1, leases=1, renewals=0, crashes=0, cancels=False, hands=False), 40_000
+        Scope(most=(1, 1), agents=1, leases=1, renewals=0, crashes=0, cancels=False, hands=False), 35_000
     ),
 }
 LARGE = {
+    "a task that is leased again and may be cancelled": Bound(
+        Scope(most=(1,), renewals=0, crashes=0, hands=False), 50_000
+    ),
     "two agents that crash": Bound(Scope(most=(1,), leases=1, renewals=0, hands=False), 35_000),
     "two tasks that may be cancelled": Bound(Scope(agents=1, leases=1, renewals=0, crashes=0, hands=False), 200_000),
     "two agents, everything that an orchestrator may have in hand": Bound(
