@@ -12,7 +12,7 @@ from functools import cache
 import pytest
 
 from tests.architecture.source import ROOT, modules
-from tests.mutants.catalogue import mutants
+from tests.architecture.test_mutants import MUTANTS
 
 ROW = "which row is meant"
 LINE = "which line of tasks is meant"
@@ -162,7 +162,6 @@ STATEMENTS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 OF_APPROVALS = {("src/orchestrator/approvals/queries.py", name) for name in ("LET_GO", "CANCEL_TASKS")}
 
 CASES = [(path, name) for path, names in STATEMENTS.items() for name in names]
-MUTANTS = mutants()
 
 CLAUSE = re.compile(
     r"\b(?:WHERE|ON(?! CONFLICT))\b(?P<asked>.*?)"

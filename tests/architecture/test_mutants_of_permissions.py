@@ -11,12 +11,13 @@ from fastapi.routing import iter_route_contexts
 
 from common.rest.identities import Permission, Role
 from orchestrator.identities.access import demands_of
-from tests.mutants.catalogue import Mutant, mutants
+from tests.architecture.test_mutants import MUTANTS as ALL
+from tests.mutants.catalogue import Mutant
 from tests.mutants.change import REPOSITORY
 from tests.permissions import ALLOWED, DEMANDED, WEBSOCKET, Open, Route
 
 ROLES = "src/orchestrator/identities/permissions.py"
-MUTANTS = [mutant for mutant in mutants() if mutant.area == "permissions" and mutant.redundant is None]
+MUTANTS = [mutant for mutant in ALL if mutant.area == "permissions" and mutant.redundant is None]
 OF_ROUTES = [mutant for mutant in MUTANTS if mutant.file.endswith("/api.py")]
 OF_ROLES = [mutant for mutant in MUTANTS if mutant.file == ROLES]
 

@@ -22,8 +22,8 @@ from tests.fuzz.running import Running
 from tests.fuzz.shapes import check_answer
 from tests.openapi import DOCUMENT
 
-EXAMPLES = 10
-GUARDED_EXAMPLES = 4
+EXAMPLES = 6
+GUARDED_EXAMPLES = 3
 SHORT_WAIT_SECONDS = 0.2
 SIGNED = "/artifacts/{artifact_id}/{name}"
 SCHEMA = schemathesis.openapi.from_dict(deepcopy(DOCUMENT))
