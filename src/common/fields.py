@@ -3,12 +3,18 @@
 pydantic names also its own types on the way to a field; what the sender never wrote is left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
 Place = Sequence[str | int]
+
+# How alike, from 0 to 1, a name must be to one that is known for it to be a mistyped one; of what is longer only the
+# beginning is compared, so that a name of megabytes costs nothing.
+NEAR = 0.75
+LONGEST_COMPARED = 100
 
 # What pydantic says of these in words of Python.
 _PLAIN: Mapping[str, str] = {
@@ -38,9 +44,17 @@ def _is_name(part: str | int) -> bool:
 def problem_in(found: Mapping[str, Any], model: Any) -> str:
     """Return what is wrong, from what pydantic found in something that was to be of the type `model`."""
     if found["type"] == "extra_forbidden" and (names := names_at(model, found["loc"][:-1])):
-        return f"is not known here; allowed: {', '.join(names)}"
+        return not_known(found["loc"][-1], names)
     message: str = _PLAIN.get(found["type"], found["msg"])
     return message.removeprefix("Value error, ")
+
+
+def not_known(name: str | int, names: Iterable[str]) -> str:
+    """Return what is wrong with a name that is none of these, with the one that may have been meant."""
+    allowed = sorted(names)
+    near = get_close_matches(str(name)[:LONGEST_COMPARED], allowed, n=1, cutoff=NEAR)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"is not known here{meant}; allowed: {', '.join(allowed)}"
 
 
 def names_at(model: Any, place: Place) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from common.compose import COMPOSE_REPAIR
 from common.errors import InvalidField
+from common.fields import not_known
 from common.json_rules import check_json, check_size
 from common.plans.hints import check_hints
 from common.plans.model import Condition, Plan, Step
@@ -84,9 +85,7 @@ def _check_parameters(work_type: str, parameters: Mapping[str, Any], place: str)
     if not has_references(parameters):
         check_parameters(work_type, parameters, place)
     elif unknown := next((name for name in parameters if name not in model.model_fields), None):
-        raise InvalidField(
-            f"{place}.{unknown[:100]}", f"is not known here; allowed: {', '.join(sorted(model.model_fields))}"
-        )
+        raise InvalidField(f"{place}.{unknown[:100]}", not_known(unknown, model.model_fields))
 
 
 def _check_begins(order: Order, step: Step, place: str, late: Collection[str]) -> None:

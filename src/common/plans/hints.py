@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.errors import InvalidField
+from common.fields import not_known
 from common.plans.places import below, invalid
 from common.plans.references import has_references
 from common.rest.work import Hints
@@ -23,8 +24,6 @@ def check_hints(given: Mapping[str, Any], place: str) -> None:
     """Raise `InvalidField` for the first hint that cannot be one, whatever its references stand for."""
     for name, value in given.items():
         if name not in Hints.model_fields:
-            raise InvalidField(
-                below(place, name), f"is not known here; allowed: {', '.join(sorted(Hints.model_fields))}"
-            )
+            raise InvalidField(below(place, name), not_known(name, Hints.model_fields))
         if not has_references(value):
             hints_of({name: value}, place)

@@ -26,5 +26,14 @@ def place_of(steps: Sequence[str | int], start: str = "") -> str:
 
 def invalid(error: ValidationError, given: Any, model: Any, start: str = "") -> InvalidField:
     """Return the first mistake that pydantic found in something that was to be of a model, in one sentence."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    found = _first(error.errors(include_url=False, include_context=False, include_input=False))
     return InvalidField(place_of(place_in(given, found["loc"]), start) or "plan", problem_in(found, model))
+
+
+def _first(mistakes: Sequence[Any]) -> Any:
+    """Return the mistake to name: the first, but a mistyped name rather than the field that is missing for it."""
+    first = mistakes[0]
+    if first["type"] != "missing":
+        return first
+    unknown = (one for one in mistakes if one["type"] == "extra_forbidden" and one["loc"][:-1] == first["loc"][:-1])
+    return next(unknown, first)

@@ -33,7 +33,10 @@ STARTS: dict[str, tuple[dict[str, Any], str]] = {
     "a parameter": (with_step(parameters={"massage": "x"}), "steps[0].parameters.massage: is not known here"),
     "a large number": (with_step(parameters={"message": 2**60}), "message: must not contain numbers beyond"),
     "NUL": (with_step(parameters={"message": "a\0"}), "message: must not contain the NUL character"),
-    "a hint": (with_step(hints={"agent": 1}), "steps[0].hints.agent: is not known here; allowed: agent_id"),
+    "a hint": (
+        with_step(hints={"agent": 1}),
+        "steps[0].hints.agent: is not known here (did you mean 'agent_id'?); allowed: agent_id",
+    ),
     "needs itself": (with_step(needs=["one"]), "steps[0].needs: one → one is a circle"),
     "needs nothing that is": (with_step(needs=["two"]), "steps[0].needs[0]: 'two' is no step of this plan"),
     "when": (with_step(when=1), "body.plan.steps.0.when: must be 'succeeded', 'failed', 'not_failed', 'always'"),

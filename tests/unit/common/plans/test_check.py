@@ -113,7 +113,7 @@ def test_a_plan_of_every_kind_of_step_is_one() -> None:
         (
             [step("a", hints={"agent": "web"})],
             "steps[0].hints.agent",
-            "is not known here; allowed: agent_id, agent_type",
+            "is not known here (did you mean 'agent_id'?); allowed: agent_id, agent_type",
         ),
         ([step("a", hints={"agent_id": "web"})], "steps[0].hints.agent_id", "valid UUID"),
         ([step("a", hints={"required_capabilities": {"x": {}}})], "steps[0].hints.required_capabilities", "x: must be"),
@@ -122,7 +122,7 @@ def test_a_plan_of_every_kind_of_step_is_one() -> None:
         (
             [step("a"), step("b", work_type="shell_script", parameters={"agrv": ["${steps.a.output}"]})],
             "steps[1].parameters.agrv",
-            "is not known here; allowed: argv, artifacts, cwd, env",
+            "is not known here (did you mean 'argv'?); allowed: argv, artifacts, cwd, env",
         ),
         (
             [step("a", work_type="echo", parameters={"message": 1})],

@@ -102,7 +102,7 @@ HOST = 'project = "p"\nworkspace = "/w"\nallowlist = ["**"]\n'
         ("[service.Web]\n" + HOST, "[service.Web]: the name of a service has lower-case letters"),
         ('[service."a b"]\n' + HOST, "[service.a b]: the name of a service has"),
         (f"[service.{'a' * 64}]\n" + HOST, "at most 63 characters"),
-        ("[services.web]\n" + HOST, "services: is not known here; allowed: service."),
+        ("[services.web]\n" + HOST, "services: is not known here (did you mean 'service'?); allowed: service."),
         ("version = 1", "version: is not known here; allowed: service."),
         ("service = 1", "service: must be an object."),
         ("[service]\nweb = 1", "[service.web]: must be an object"),
@@ -138,7 +138,10 @@ HOST = 'project = "p"\nworkspace = "/w"\nallowlist = ["**"]\n'
         ("[service.web]\n" + HOST + "restart_timeout_seconds = 0", "[service.web] restart_timeout_seconds: "),
         ("[service.web]\n" + HOST + "restart_timeout_seconds = nan", "[service.web] restart_timeout_seconds: "),
         ("[service.web]\n" + HOST + "compose_command = []", "[service.web] compose_command: "),
-        ("[service.web]\n" + HOST + "allow_list = []", "[service.web] allow_list: is not known here; allowed: agent_"),
+        (
+            "[service.web]\n" + HOST + "allow_list = []",
+            "[service.web] allow_list: is not known here (did you mean 'allowlist'?); allowed: agent_",
+        ),
         ("[service.web]\n" + HOST + "healthcheck = {}", "[service.web] healthcheck.url: Field required."),
         (
             "[service.web]\n" + HOST + 'healthcheck = { url = "ftp://x" }',
