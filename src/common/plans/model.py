@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from common.canonical import canonical_json
-from common.json_rules import Line, SafeObject, Truth, WholeNumber, check_json, check_size
+from common.json_rules import Line, Number, SafeObject, Truth, WholeNumber, check_json, check_size
 from common.policy.model import ApprovalDemand
 from common.rest.work import (
     ConcurrencyKey,
@@ -38,6 +38,7 @@ from common.work import MAX_PARAMETERS_BYTES
 MOST_STEPS = 500
 MOST_ROUNDS = 100
 MOST_CHOICES = 100
+LONGEST_PAUSE_SECONDS = 86_400
 # With the name of a step behind it, it names a task.
 LONGEST_PLAN_NAME = 128
 STEP_NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,63}$"
@@ -102,6 +103,13 @@ class Repeat(Part):
 
     until: Condition = Field(description="The loop ends when this holds; looked at whenever the step has ended.")
     at_most: WholeNumber = Field(ge=1, le=MOST_ROUNDS, description="So many rounds, the first included.")
+    every_seconds: Number = Field(
+        default=0,
+        ge=0,
+        le=LONGEST_PAUSE_SECONDS,
+        allow_inf_nan=False,
+        description="How long the first step of each further round waits, at least, after the round before has ended.",
+    )
     from_step: StepName | None = Field(
         default=None,
         alias="from",

@@ -18,6 +18,7 @@ class BlockerKind(StrEnum):
     AWAITING_APPROVAL = "awaiting_approval"
     ORDERING_KEY = "ordering_key"
     CONCURRENCY_KEY = "concurrency_key"
+    LOOP_PAUSE = "loop_pause"
     RETRY_DUE = "retry_due"
     REFUSED = "refused"
     BROKER_DOWN = "broker_down"

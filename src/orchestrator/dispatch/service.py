@@ -136,7 +136,8 @@ def _told(task: NewTask, agent_id: UUID | None, by: str) -> list[NewEvent]:
 
 def _is_plain(task: NewTask) -> bool:
     """Say whether a task waits for nothing and may go to everybody of its pool."""
-    return task.status is Status.PENDING and task.effective_approval_id is None and not task.aim and not has_keys(task)
+    is_free = task.status is Status.PENDING and task.effective_approval_id is None and not task.pause
+    return is_free and not task.aim and not has_keys(task)
 
 
 def _are_distinct(tasks: Sequence[NewTask]) -> bool:

@@ -72,6 +72,7 @@ def task_for(origin: Origin, plan: Plan, link: NewLink, make: MakeTask) -> NewTa
         is_repair=origin.is_repair,
         **(_terms(part) if isinstance(part, Step) else {}),
     )
+    task = replace(task, pause=link.pause)
     demand = stricter(task.ruling.approval, part.approval if isinstance(part, Step) else None)
     return task if demand is task.ruling.approval else replace(task, ruling=replace(task.ruling, approval=demand))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import inf
 from typing import Any
 from uuid import UUID
@@ -138,6 +138,20 @@ class History:
             self.may_repeat(name, row) and row.ended > since and (row.is_of_this_try or is_kept)
             for row in self.before(name)
         )
+
+    def pause_before(self, name: str) -> timedelta:
+        """Return how long a step waits that begins now: as the loop says of which it begins a further round."""
+        ends = [end for end in self.order.around(name) if self._begins(end) == name and self.round_of(end) > 1]
+        if not ends:
+            return timedelta(0)
+        # A round of an outer loop is a first one of the loops in it: the loop that ended last goes round.
+        repeat = self.order.steps[max(ends, key=lambda end: self.before(end)[-1].ended)].repeat
+        return timedelta(seconds=0 if repeat is None else repeat.every_seconds)
+
+    def _begins(self, end: str) -> str:
+        """Return the step with which each round of the loop begins that a step repeats."""
+        repeat = self.order.steps[end].repeat
+        return end if repeat is None or repeat.from_step is None else repeat.from_step
 
     def to_undo(self, name: str) -> StepState | None:
         """Return how a step succeeded last, in whatever round, unless that was undone."""

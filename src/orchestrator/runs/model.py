@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -143,7 +143,8 @@ class Run:
 class NewLink:
     """A step or an undo that begins: its task, or the problem that keeps it from having one.
 
-    `parameters` and `hints` are those of the task where the plan does not give them literally.
+    `parameters` and `hints` are those of the task where the plan does not give them literally. `pause` is kept with the
+    task only.
     """
 
     step: str
@@ -153,6 +154,7 @@ class NewLink:
     parameters: Mapping[str, Any] | None = None
     hints: Mapping[str, Any] | None = None
     problem: str | None = None
+    pause: timedelta = timedelta(0)
 
 
 # A step whose result or output is looked at, and the step for which that is as long as it has not begun; None: always.

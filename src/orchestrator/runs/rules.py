@@ -6,6 +6,7 @@ follows from it repeats the decision.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from math import inf
 from typing import Any, Literal
 
@@ -38,17 +39,21 @@ SKIPPED, PENDING, RUNNING = RunStepStatus.SKIPPED, RunStepStatus.PENDING, RunSte
 SUCCEEDED, FAILED, CANCELLED = RunStepStatus.SUCCEEDED, RunStepStatus.FAILED, RunStepStatus.CANCELLED
 WAITING = frozenset({PENDING, RunStepStatus.AWAITING_APPROVAL})
 MOST_NAMED = 20
+NO_PAUSE = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A step or an undo that begins, with what its references stand for. `number` counts the rows of each."""
+    """A step or an undo that begins, after a pause, with what its references stand for. `number` counts the rows of
+    each.
+    """
 
     step: str
     kind: StepKind
     parameters: Mapping[str, Any]
     number: int
     hints: Mapping[str, Any] = field(default_factory=dict)
+    pause: timedelta = NO_PAUSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +253,8 @@ def _start(history: History, name: str, kind: StepKind, part: Step | Undo, scope
         hints = hints_of(resolve(part.hints, scope, "hints"), "hints")
     except InvalidField as problem:
         return Refuse(name, kind, number, str(problem))
-    return Start(name, kind, parameters, number, hints)
+    pause = history.pause_before(name) if kind is StepKind.STEP else NO_PAUSE
+    return Start(name, kind, parameters, number, hints, pause)
 
 
 def _undo(history: History) -> Start | Refuse | None:

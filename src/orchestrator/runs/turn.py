@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import assert_never
 from uuid import UUID
 
@@ -52,17 +53,16 @@ def history_of(run: Run, plan: Plan, links: Sequence[Link], inner: Inner) -> rul
 def turn_of(run: Run, links: Sequence[Link], inner: Inner, make: MakeTask) -> Turn:
     """Return what is to be done for an open run that may go."""
     begun = _Begun(run, make)
+    history = history_of(run, run.plan, links, inner)
     lost = [link for link in links if link.awaits_dispatch and not link.superseded]
     for one in lost:
-        begun.dispatch_again(one)
+        begun.dispatch_again(one, pause=_pause_before(run, history, one))
     if run.ending == "abandoned":
         return _abandoned(run, links, begun)
     if run.plan_problem is not None:
         # Another version may know it; whoever gives up on that abandons the run.
         return Turn(run.status, run.ending, run.error_message, False, cancel=_to_cancel(run, links))
-    move = rules.advance(
-        history_of(run, run.plan, links, inner), ending=run.ending, cancelled=run.cancelled_by is not None
-    )
+    move = rules.advance(history, ending=run.ending, cancelled=run.cancelled_by is not None)
     for start in move.starts:
         begun.begin(start)
     return Turn(
@@ -104,9 +104,9 @@ class _Begun:
             case _:
                 assert_never(start)
 
-    def dispatch_again(self, link: Link) -> None:
+    def dispatch_again(self, link: Link, *, pause: timedelta) -> None:
         """Dispatch the task of a row that was written before a crash."""
-        given = NewLink(link.step, link.kind, link.number, link.task_id, link.parameters, link.hints)
+        given = NewLink(link.step, link.kind, link.number, link.task_id, link.parameters, link.hints, pause=pause)
         try:
             task = self._task(given)
         except ChiffonError as error:
@@ -125,6 +125,7 @@ class _Begun:
             # What the plan says literally is not stored twice.
             None if start.parameters == part.parameters else start.parameters,
             None if start.hints == part.hints else start.hints,
+            pause=start.pause,
         )
         try:
             task = self._task(link)
@@ -145,6 +146,12 @@ class _Begun:
             name = self._run.requested_by.name
             raise Forbidden(f"{name!r}, in whose name it would run, was disabled: whoever retries it, runs it.")
         return task_for(self._origin, self._run.plan, link, self._make)
+
+
+def _pause_before(run: Run, history: rules.History, link: Link) -> timedelta:
+    """Return how long the task of a row waits at first."""
+    is_step = link.kind is StepKind.STEP and run.plan_problem is None
+    return history.pause_before(link.step) if is_step else rules.NO_PAUSE
 
 
 def _abandoned(run: Run, links: Sequence[Link], begun: _Begun) -> Turn:

@@ -38,7 +38,8 @@ class NewTask:
     """Work to dispatch, checked. `agent_type` is the pool that will run it.
 
     `concurrency_limit` is given with a `concurrency_key` and only then; after `stop_after` failures of the tasks of the
-    key, which is that of a fan-out, none of the rest begins; `expires_after` limits the waiting.
+    key, which is that of a fan-out, none of the rest begins; `expires_after` limits the waiting, which begins after a
+    `pause`.
     `precedence` orders claims over HTTP, higher first; without one it follows from the priority. `ruling` says by which
     rule of the policy it may run: no task is made without one. `approval_id` is an approval that was asked for before.
     `requested_by` is None where those who store it say who does.
@@ -66,6 +67,7 @@ class NewTask:
     name: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     stop_after: int | None = None
+    pause: timedelta = timedelta(0)
 
     @cached_property
     def aimed_at(self) -> Aim | None:

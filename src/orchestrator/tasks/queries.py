@@ -16,22 +16,24 @@ INSERT = """
     INSERT INTO task (task_id, request_id, trace_id, work_type, agent_type, parameters, hints, content_digest,
                       priority, idempotent, max_attempts, status, ordering_key, concurrency_key, first_in_order,
                       admitted, expires_at, rerun_of, precedence, rank, aim, effect, policy_rule, policy_version,
-                      work_digest, confinement, approval_id, name, labels, requested_by)
+                      work_digest, confinement, approval_id, name, labels, requested_by, not_before)
     SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
            new.content_digest, new.priority, new.idempotent, new.max_attempts, new.status, new.ordering_key,
            new.concurrency_key, new.ordering_key IS NULL, coalesce(new.ordering_key, new.concurrency_key) IS NULL,
-           now() + make_interval(secs => extract(epoch FROM new.expires_after)), new.rerun_of, new.precedence,
-           task_rank(now(), new.precedence, $28), new.aim, new.effect, new.policy_rule, new.policy_version,
-           new.work_digest, new.confinement, new.approval_id, new.name, new.labels, new.requested_by
+           now() + new.pause + make_interval(secs => extract(epoch FROM new.expires_after)), new.rerun_of,
+           new.precedence, task_rank(now(), new.precedence, $29), new.aim, new.effect, new.policy_rule,
+           new.policy_version, new.work_digest, new.confinement, new.approval_id, new.name, new.labels,
+           new.requested_by, CASE WHEN new.pause > interval '0' THEN now() + new.pause END
       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::bytea[],
                   $9::smallint[], $10::boolean[], $11::smallint[], $12::interval[], $13::uuid[], $14::bigint[],
                   $15::text[], $16::text[], $17::text[], $18::bytea[], $19::jsonb[], $20::text[], $21::jsonb[],
-                  $22::text[], $23::text[], $24::text[], $25::text[], $26::text[], $27::uuid[])
+                  $22::text[], $23::text[], $24::text[], $25::text[], $26::text[], $27::uuid[],
+                  $28::interval[])
              WITH ORDINALITY AS new (task_id, request_id, trace_id, work_type, agent_type, parameters, hints,
                                      content_digest, priority, idempotent, max_attempts, expires_after, rerun_of,
                                      precedence, effect, policy_rule, policy_version, work_digest, confinement,
                                      name, labels, requested_by, ordering_key, concurrency_key, aim, status,
-                                     approval_id, position)
+                                     approval_id, pause, position)
      ORDER BY new.position
         ON CONFLICT DO NOTHING
  RETURNING task_id, request_id
@@ -205,6 +207,7 @@ async def insert(db: Connection, tasks: Sequence[NewTask], *, ageing: timedelta)
         [task.aim for task in tasks],
         [task.status for task in tasks],
         [task.effective_approval_id for task in tasks],
+        [task.pause for task in tasks],
         ageing,
     )
     return {(row["task_id"], row["request_id"]) for row in rows}

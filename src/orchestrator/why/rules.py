@@ -21,6 +21,7 @@ def explain(facts: Facts) -> Explanation:
         *_approval(facts),
         *_order(facts),
         *_limit(facts),
+        *_pause(facts),
         *_retry(facts),
         *_refused(facts),
         *_delivery(facts),
@@ -95,6 +96,18 @@ def _limit(facts: Facts) -> Iterator[Blocker]:
     )
 
 
+def _pause(facts: Facts) -> Iterator[Blocker]:
+    at = facts.task.not_before
+    if at is not None and _is_paused(facts):
+        yield Blocker(BlockerKind.LOOP_PAUSE, f"It begins at {time_of(at)} at the earliest: its loop pauses.", at=at)
+
+
+def _is_paused(facts: Facts) -> bool:
+    """Say whether it waits for its time to begin at all."""
+    at = facts.task.not_before
+    return at is not None and at > facts.now and facts.task.attempt == 0
+
+
 def _retry(facts: Facts) -> Iterator[Blocker]:
     task, at = facts.task, facts.task.not_before
     if at is None or not _is_retry(facts):
@@ -140,7 +153,7 @@ def _delivery(facts: Facts) -> Iterator[Blocker]:
 
 
 def _queue(facts: Facts) -> Iterator[Blocker]:
-    if facts.ahead is None or _is_retry(facts) or is_set_aside(facts):
+    if facts.ahead is None or _is_paused(facts) or _is_retry(facts) or is_set_aside(facts):
         return
     before = f"{counted(facts.ahead, 'task')} go{'es' if facts.ahead == 1 else ''} before it"
     if facts.ahead == 0:

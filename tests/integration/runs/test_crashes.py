@@ -1,6 +1,7 @@
 """A run goes on after whatever happens to its orchestrator, and two orchestrators never begin a step twice."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import UUID
@@ -26,6 +27,14 @@ ROWS = """
      ORDER BY step, number
 """
 
+
+SECOND = "SELECT task_id FROM run_step WHERE run_id = $1 AND number = 2"
+PAUSED = """
+    SELECT task_id
+      FROM run_step JOIN task USING (task_id)
+     WHERE run_id = $1 AND status = 'pending'
+       AND not_before BETWEEN now() + interval '59 minutes' AND now() + interval '1 hour'
+"""
 
 # What another orchestrator does whose policy lets no such step run, and that has seen no task of it yet.
 REFUSE = "UPDATE run_step SET problem = 'the policy does not let it run' WHERE task_id = $1"
@@ -59,6 +68,37 @@ async def test_a_crash_between_the_row_of_a_step_and_its_task_loses_neither(bare
     assert run.status == "succeeded"
     assert await rows(pool, started.run_id) == [("one", 1, "completed"), ("two", 1, "completed")]
     assert task.output == str(started.run_id)
+
+
+async def test_the_pause_of_a_loop_survives_a_crash_before_the_task_and_one_after_it(bare: Site, pool: Pool) -> None:
+    repeat = {"until": {"value": "${steps.ask.round}", "equals": 2}, "at_most": 2, "every_seconds": 3600}
+    dispatch, calls = OrchestratorService.submit_all, 0
+
+    async def crash_at_the_second(self: OrchestratorService, tasks: Sequence[NewTask]) -> object:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise ConnectionError("cut off")
+        return await dispatch(self, tasks)
+
+    await bare.start_agent()
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(OrchestratorService, "submit_all", crash_at_the_second)
+        async with bare.orchestrator() as url, Client(url) as client:
+            started = await client.start_run(plan(echo("ask", repeat=repeat)))
+            await eventually(lambda: pool.fetchval(SECOND, started.run_id))
+    async with bare.orchestrator() as url, Client(url) as client:
+        task_id = await eventually(lambda: pool.fetchval(PAUSED, started.run_id))
+        why = await client.why(task_id)
+    await bare.open()
+    still = await pool.fetchval(PAUSED, started.run_id)
+    async with bare.client as client:
+        await pool.execute("UPDATE task SET not_before = now() WHERE task_id = $1", task_id)
+        run = await ended(client, started.run_id)
+
+    assert [blocker.kind for blocker in why.blockers] == ["loop_pause"]
+    assert still == task_id
+    assert (run.status, run.steps[0].number) == ("succeeded", 2)
 
 
 async def test_a_step_whose_task_could_not_be_dispatched_is_dispatched_once_it_can(bare: Site, pool: Pool) -> None:

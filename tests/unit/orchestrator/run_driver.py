@@ -129,5 +129,6 @@ def make_run(*steps: dict[str, Any], plan_inputs: dict[str, Any] | None = None, 
     return run
 
 
-def until(name: str, at_most: int = 3, begin: str | None = None) -> dict[str, Any]:
-    return {"until": {"value": f"${{steps.{name}.result.ok?}}", "equals": True}, "at_most": at_most, "from": begin}
+def until(name: str, at_most: int = 3, begin: str | None = None, **more: Any) -> dict[str, Any]:
+    holds = {"value": f"${{steps.{name}.result.ok?}}", "equals": True}
+    return {"until": holds, "at_most": at_most, "from": begin, **more}

@@ -44,6 +44,7 @@ NOT_APPROVED: dict[str, tuple[Any, str]] = {
     "rerun_of": (uuid4(), "names the task that is repeated; the content stands in the new one"),
     "requested_by": (BOB, "is shown and compared by itself: only who asked may use an approval"),
     "name": ("nightly", "is for people, in lists"),
+    "pause": (timedelta(minutes=1), "is what the plan of its run says of all rounds of a loop"),
     "labels": ({"team": "web"}, "find a task again; where it runs, the hints say"),
 }
 # Work by its digest, its terms, the text that people approve of both, written by hand, and the digest of that.

@@ -1,12 +1,14 @@
 """Loops of a run: another round, with what came of the one before, as long as rounds are left."""
 
+from datetime import timedelta
+
 import pytest
 
 from common.plans.status import RunStatus
 from common.rest.runs import RunStepStatus
 from orchestrator.runs.rules import Again, Standing, Start
 from tests.unit.common.plans.plans import step
-from tests.unit.orchestrator.run_driver import REVERT, STEP, UNDO, make_run, until
+from tests.unit.orchestrator.run_driver import REVERT, STEP, UNDO, RunDriver, make_run, until
 
 
 def test_a_review_sends_its_text_back_with_a_comment() -> None:
@@ -31,6 +33,65 @@ def test_a_review_sends_its_text_back_with_a_comment() -> None:
     run.finish("review", result={"ok": True})
     assert run.started[-1] == Start("publish", STEP, {"text": "longer", "rounds": 2}, 1)
     assert run.finish("publish").status is RunStatus.SUCCEEDED
+
+
+def pauses(run: RunDriver) -> list[tuple[str, float]]:
+    """Return the steps that have begun, each with the seconds for which it waits first."""
+    return [(start.step, start.pause.total_seconds()) for start in run.started if isinstance(start, Start)]
+
+
+def test_the_first_step_of_each_further_round_waits() -> None:
+    run = make_run(step("a"), step("b"), step("c", repeat=until("c", 3, "b", every_seconds=2.5)), step("d"))
+    run.finish("a")
+    for is_ok in (False, True):
+        run.finish("b")
+        run.finish("c", result={"ok": is_ok})
+
+    assert pauses(run) == [("a", 0), ("b", 0), ("c", 0), ("b", 2.5), ("c", 0), ("d", 0)]
+
+
+def test_a_loop_of_one_step_waits_before_each_round_but_the_first() -> None:
+    run = make_run(step("ask", repeat=until("ask", 3, every_seconds=60)))
+
+    for _ in range(3):
+        run.finish("ask")
+
+    assert pauses(run) == [("ask", 0), ("ask", 60), ("ask", 60)]
+
+
+def test_of_two_loops_that_begin_with_one_step_the_one_that_goes_round_says_how_long_it_waits() -> None:
+    inner, outer = until("inner", 3, "first", every_seconds=1), until("outer", 3, "first", every_seconds=100)
+    run = make_run(step("first"), step("inner", repeat=inner), step("outer", repeat=outer))
+
+    for _ in range(2):
+        run.finish("first")
+        run.finish("inner", result={"ok": False})
+        run.finish("first")
+        run.finish("inner", result={"ok": True})
+        run.finish("outer", result={"ok": False})
+
+    assert [pause for name, pause in pauses(run) if name == "first"] == [0, 1, 100, 1, 100]
+
+
+def test_a_retry_begins_its_loop_without_a_pause() -> None:
+    run = make_run(step("ask", repeat=until("ask", 3, every_seconds=60)))
+    run.finish("ask")
+    run.finish("ask", "failed")
+
+    run.retry()
+    run.go()
+    run.finish("ask")
+
+    assert pauses(run) == [("ask", 0), ("ask", 60), ("ask", 0), ("ask", 60)]
+
+
+def test_a_step_that_began_before_a_crash_waits_as_it_would_have() -> None:
+    run = make_run(step("ask", repeat=until("ask", 3, every_seconds=60)))
+    assert run.history.pause_before("ask") == timedelta(0)
+
+    run.finish("ask")
+
+    assert run.history.pause_before("ask") == timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("may_fail", [False, True])

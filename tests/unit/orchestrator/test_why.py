@@ -93,6 +93,15 @@ def test_a_task_among_free_slots_only_waits_for_those_before_it() -> None:
     ]
 
 
+def test_a_step_of_a_loop_that_pauses_says_until_when() -> None:
+    found = explain(facts(task=pending(not_before=SOON))).blockers
+
+    assert [(one.kind, one.message, one.at) for one in found] == [
+        (BlockerKind.LOOP_PAUSE, "It begins at 2026-11-22T10:05:00Z at the earliest: its loop pauses.", SOON)
+    ]
+    assert kinds(task=pending(not_before=AGO)) == [BlockerKind.QUEUED]
+
+
 @pytest.mark.parametrize(
     ("ahead", "message"),
     [

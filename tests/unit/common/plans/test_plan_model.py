@@ -7,6 +7,7 @@ import pytest
 
 from common.canonical import MAX_INTEGER
 from common.errors import InvalidField
+from common.plans.check import check
 from common.plans.model import MOST_STEPS, Plan, plan_digest
 from common.plans.read import plan_of, read_plan
 from common.policy.model import ApprovalDemand
@@ -123,6 +124,29 @@ def test_each_mistake_in_a_plan_is_named(wrong: dict[str, Any], field: str, prob
     assert problem in error.value.problem
 
 
+@pytest.mark.parametrize(
+    ("given", "field", "meant"),
+    [
+        ({"step": [step()]}, "step", "steps"),
+        ({"steps": [step()], "input": {}}, "input", "inputs"),
+        ({"steps": [{"name": "a", "worktype": "echo"}]}, "steps[0].worktype", "work_type"),
+        (
+            {"steps": [step(repeat={"untill": {"value": 1, "equals": 1}, "at_most": 2})]},
+            "steps[0].repeat.untill",
+            "until",
+        ),
+        ({"steps": [step(work_type="echo", parameters={"massage": "x"})]}, "steps[0].parameters.massage", "message"),
+        ({"steps": [step(hints={"agent_types": "x"})]}, "steps[0].hints.agent_types", "agent_type"),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_the_one_that_was_meant(given: dict[str, Any], field: str, meant: str) -> None:
+    with pytest.raises(InvalidField) as error:
+        check(plan_of(given))
+
+    assert error.value.field == field
+    assert error.value.problem.startswith(f"is not known here (did you mean {meant!r}?); allowed: ")
+
+
 @pytest.mark.parametrize("given", [None, [], "steps", 1])
 def test_what_is_no_object_is_no_plan(given: Any) -> None:
     with pytest.raises(InvalidField, match=r"^plan: "):
@@ -175,7 +199,11 @@ def test_what_is_no_object_is_no_plan(given: Any) -> None:
         ({"repeat": {**LOOP, "at_most": "3"}}, "repeat.at_most", "without quotes"),
         ({"repeat": {**LOOP, "at_most": True}}, "repeat.at_most", "not true or false"),
         ({"repeat": {**LOOP, "from": "One"}}, "repeat.from", "pattern"),
-        ({"repeat": {**LOOP, "form": "one"}}, "repeat.form", "allowed: at_most, from, until"),
+        ({"repeat": {**LOOP, "form": "one"}}, "repeat.form", "allowed: at_most, every_seconds, from, until"),
+        ({"repeat": {**LOOP, "every_seconds": -1}}, "repeat.every_seconds", "greater than or equal to 0"),
+        ({"repeat": {**LOOP, "every_seconds": 86_401}}, "repeat.every_seconds", "less than or equal to 86400"),
+        ({"repeat": {**LOOP, "every_seconds": float("nan")}}, "repeat.every_seconds", "finite number"),
+        ({"repeat": {**LOOP, "every_seconds": "5"}}, "repeat.every_seconds", "without quotes"),
         ({"undo": "revert"}, "undo", "must be an object"),
         ({"undo": {}}, "undo.work_type", MISSING),
         ({"undo": {**UNDO, "work_type": "No"}}, "undo.work_type", "pattern"),
@@ -200,7 +228,7 @@ def test_what_is_no_object_is_no_plan(given: Any) -> None:
         ({"ordering_key": "x" * 201}, "ordering_key", "at most 200"),
         ({"concurrency_key": 1}, "concurrency_key", "valid string"),
         ({"concurrency_limit": 1001}, "concurrency_limit", "less than or equal to 1000"),
-        ({"need": ["a"]}, "need", "is not known here; allowed: approval, concurrency_key"),
+        ({"need": ["a"]}, "need", "is not known here (did you mean 'needs'?); allowed: approval, concurrency_key"),
     ],
 )
 def test_each_mistake_in_a_step_is_named(fields: dict[str, Any], field: str, problem: str) -> None:
@@ -264,4 +292,4 @@ def test_a_mistake_in_toml_is_named_by_its_place() -> None:
 def test_the_schema_names_the_loop_as_it_is_written() -> None:
     schema = Plan.model_json_schema()
 
-    assert set(schema["$defs"]["Repeat"]["properties"]) == {"until", "at_most", "from"}
+    assert set(schema["$defs"]["Repeat"]["properties"]) == {"until", "at_most", "every_seconds", "from"}
