@@ -29,10 +29,11 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 class InvalidServices(StartupRefused):
-    """The file does not describe services; the message has a line for each mistake."""
+    """The file does not describe services; the message has a line for each mistake, and may say how many are good."""
 
-    def __init__(self, mistakes: Sequence[str]) -> None:
-        super().__init__("\n".join(["These services are not usable:", *mistakes]))
+    def __init__(self, mistakes: Sequence[str], *, good: str | None = None) -> None:
+        title = "These services are not usable:" if good is None else f"These services are not usable ({good}):"
+        super().__init__("\n".join([title, *mistakes]))
         self.mistakes = tuple(mistakes)
 
 
@@ -143,7 +144,8 @@ def parse_services(text: str, *, source: str) -> dict[str, Service]:
         return dict(ServiceFile.model_validate(given).service)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidServices([f"{source}: {line}" for line in _lines(problems, given)]) from None
+        lines = [f"{source}: {line}" for line in _lines(problems, given)]
+        raise InvalidServices(lines, good=_good_in(given, problems)) from None
 
 
 def read_services(path: Path) -> dict[str, Service]:
@@ -154,6 +156,20 @@ def read_services(path: Path) -> dict[str, Service]:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidServices([f"{path} cannot be read: {error}."]) from None
     return parse_services(text, source=str(path))
+
+
+def good_of(good: int, all_: int) -> str:
+    """Say how many of the services in a file are good."""
+    return f"{good} of {all_} {'service' if all_ == 1 else 'services'} {'is' if good == 1 else 'are'} good"
+
+
+def _good_in(given: dict[str, Any], problems: Sequence[Any]) -> str | None:
+    """Say how many services have no mistake; None where the file has no tables of services."""
+    tables = given.get(TABLE)
+    if not isinstance(tables, dict) or not tables:
+        return None
+    bad = {found["loc"][1] for found in problems if found["loc"][0] == TABLE and len(found["loc"]) > 1}
+    return good_of(len(tables) - len(bad), len(tables))
 
 
 def _lines(problems: Sequence[Any], given: dict[str, Any]) -> Iterator[str]:

@@ -7,9 +7,9 @@ from cyclopts import App
 from chiffon.cli.console import print_json, print_table, put
 from chiffon.cli.options import AS_TABLE, Printing
 from chiffon.cli.outcome import Exit, Usage
-from common.services import Requirement, Service, read_services
+from common.services import Requirement, Service, good_of, read_services
 
-COLUMNS = ("service", "project", "workspace", "labels", "probe", "approval")
+COLUMNS = ("SERVICE", "PROJECT", "WORKSPACE", "LABELS", "PROBE", "APPROVAL")
 
 app = App(
     name="services",
@@ -39,7 +39,7 @@ def check(file: Path | None = None, /, *, printing: Printing = AS_TABLE) -> int:
     if printing.is_json:
         print_json({"file": str(path), "services": sorted(services)})
     else:
-        put(f"{path}: {len(services)} {'service' if len(services) == 1 else 'services'}")
+        put(f"{path}: {good_of(len(services), len(services))}")
     return Exit.OK
 
 
@@ -50,6 +50,8 @@ def list_(file: Path | None = None, /, *, printing: Printing = AS_TABLE) -> int:
     ```
     chiffon services list
     ```
+
+    Exit status 1: the file is not usable; `chiffon services check` says the same of it.
 
     Parameters
     ----------
