@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import assert_never
+from typing import Any, assert_never
 
 from cyclopts import CycloptsError
 
@@ -84,9 +84,8 @@ def explain_failure(failure: Exception, arguments: Sequence[str] = ()) -> Exit |
             return explain_failure(failure.exceptions[0], arguments)
         case ApiError():
             code = "" if failure.error_code is None else f" [{failure.error_code}]"
-            say(f"chiffon: {failure.error_message}{code}")
-            for problem in failure.problems:
-                say(f"  {problem.get('field', '?')}: {problem.get('message', '')}")
+            message, problems = _said_once(failure.error_message, failure.problems)
+            say(f"chiffon: {message}{code}", *(f"  {problem}" for problem in problems))
             return exit_of_answer(failure.status, failure.error_code)
         case ServerUnreachable():
             say(f"chiffon: {failure}")
@@ -110,6 +109,14 @@ def explain_failure(failure: Exception, arguments: Sequence[str] = ()) -> Exit |
             return Exit.ERROR if argument is None else Exit.USAGE
         case _:
             return None
+
+
+def _said_once(message: str, problems: Sequence[Mapping[str, Any]]) -> tuple[str, Sequence[str]]:
+    """Return the message of an answer, and its problems where the message does not say all of them already."""
+    lines = [f"{problem.get('field', '?')}: {problem.get('message', '')}" for problem in problems]
+    if not lines or not message.startswith(lines[0]):
+        return message, lines
+    return (message, []) if len(lines) == 1 else (f"{len(lines)} fields are not usable:", lines)
 
 
 def _say_of_this_host(failure: object) -> None:

@@ -1,20 +1,23 @@
 """Stay with a run until it ends: show each step as it goes, and what the steps write."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from chiffon.cli.console import is_terminal, print_json
 from chiffon.cli.run_view import RunView, name_of, step_name
+from chiffon.cli.run_waits import Waits
 from chiffon.cli.streams import is_read
 from chiffon.client import AnyId, Client
 from chiffon.output import Piece, Transcript, read_rest
 from common.clock import SystemClock
+from common.errors import ChiffonError
 from common.messages import Stream
 from common.rest.events import Event
-from common.rest.runs import Run, RunStepStatus
+from common.rest.runs import Run, RunStep, RunStepStatus
 
 TICK = 0.2
 MARKS = {Stream.STDOUT: "|", Stream.STDERR: "!"}
@@ -30,9 +33,14 @@ async def follow_run(
     run: Run | None = None
     view = RunView(is_live=is_terminal("stdout") and not as_json)
     written = Written(client, view, from_start=from_start)
+    waits = Waits(client, view)
+    names = AgentNames(client)
     clock = SystemClock()
-    async with _ticking(view), aclosing(client.watch_run(run_id)) as news:
-        async for run, event in news:
+    beside = [] if as_json else [_tick(view), waits.tell_again()]
+    async with _going_on(*beside), aclosing(client.watch_run(run_id)) as news:
+        async for told, event in news:
+            run = told if as_json else await names.put_into(told)
+            waits.stands(run)
             if as_json:
                 if event is not None:
                     print_json(event)
@@ -125,19 +133,49 @@ class Written:
             self._view.wrote(self._names[task_id], MARKS[piece.stream], line, at)
 
 
-@asynccontextmanager
-async def _ticking(view: RunView) -> AsyncIterator[None]:
+class AgentNames:
+    """The names of agents, of which events have the ids only."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._names: dict[UUID, str] = {}
+
+    async def put_into(self, run: Run) -> Run:
+        """Return a run whose steps name their agents; the orchestrator is asked once for each that is not known yet."""
+        unnamed = [step.agent_id for step in run.steps if step.agent_id is not None and not step.agent_name]
+        if not unnamed:
+            return run
+        if unknown := set(unnamed) - self._names.keys():
+            with suppress(ChiffonError):
+                self._names |= {agent.agent_id: agent.name for agent in await self._client.agents(gone=True)}
+            self._names = dict.fromkeys(unknown, "") | self._names
+        steps = [
+            step if step.agent_id is None or step.agent_name else _named(step, self._names[step.agent_id])
+            for step in run.steps
+        ]
+        return run.model_copy(update={"steps": steps})
+
+
+def _named(step: RunStep, name: str) -> RunStep:
+    return step.model_copy(update={"agent_name": name or None})
+
+
+async def _tick(view: RunView) -> None:
     """Have the durations go on while nothing happens."""
+    while True:
+        await asyncio.sleep(TICK)
+        view.draw(SystemClock().now())
 
-    async def tick() -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            view.draw(SystemClock().now())
 
-    ticking = asyncio.create_task(tick())
+@asynccontextmanager
+async def _going_on(*beside: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have these go on until the end."""
+    tasks = [asyncio.create_task(one) for one in beside]
     try:
         yield
     finally:
-        ticking.cancel()
-        with suppress(asyncio.CancelledError):
-            await ticking
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task

@@ -1,4 +1,4 @@
-"""What people do about a run: cancel it, answer what it waits for, give it up."""
+"""What people do about a run: answer what it waits for, give it up."""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID
@@ -9,28 +9,6 @@ from chiffon.cli.outcome import Exit
 from chiffon.cli.run_view import describe_run
 from chiffon.client import Client
 from common.rest.runs import RunSummary
-
-
-def cancel(run: UUID, /, *, target: Target = HERE) -> int:
-    """Cancel a run: nothing more of it begins, what runs is stopped, and what succeeded is undone.
-
-    ```
-    chiffon runs cancel 3b0f6f5e-52a4-4a0d-9a3e-0a9f2d9e6c11
-    ```
-
-    The host of a repair rolls it back; `chiffon runs watch` shows when it has. A run that has ended cannot be
-    cancelled: exit status 5.
-
-    Parameters
-    ----------
-    run
-        The id of the run.
-    """
-
-    async def order(client: Client) -> RunSummary:
-        return await client.cancel_run(run)
-
-    return _order(order, target)
 
 
 def approve(run: UUID, /, *, approval: UUID | None = None, comment: str = "", target: Target = HERE) -> int:

@@ -1,7 +1,7 @@
 """How a run looks on a terminal: its steps with their states and durations, and a line for each change."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -18,8 +18,14 @@ Key = tuple[str, ...]
 Line = list[tuple[str, str]]
 
 GOING_ON = frozenset({RunStepStatus.RUNNING, StepStatus.IN_PROGRESS})
+WAITING = frozenset({RunStepStatus.PENDING, RunStepStatus.AWAITING_APPROVAL})
+# The key of the run itself.
+WHOLE = ("run",)
 INDENT = "  "
 WIDEST_NAME = 32
+WIDEST_AGENT = 24
+# Of the id of an agent without a name, as much as other commands take for it.
+SHORT_ID = 8
 WIDEST_STATUS = len(RunStepStatus.AWAITING_APPROVAL)
 UNDO = "undo "
 # A run is queued just after it is created; later, when it was tried again.
@@ -36,6 +42,7 @@ class Row:
     started_at: datetime | None
     finished_at: datetime | None
     note: str
+    agent: str = ""
 
     @property
     def took(self) -> timedelta | None:
@@ -60,6 +67,22 @@ def describe_run(run: RunSummary) -> str:
     return f"{run.status} ({run.error_message})" if run.error_message else str(run.status)
 
 
+def reason_of(run: Run) -> str:
+    """Return why a run did not succeed, without what is said of the step that failed where its steps are shown."""
+    message = run.error_message or ""
+    for step in run.steps:
+        said = f"{step_name(step)} failed: {(step.error_message or '').rstrip('.')}"
+        if step.error_message and message.startswith(said):
+            return f"{step_name(step)} failed{message[len(said) :]}"
+    return message
+
+
+def _described(run: Run) -> str:
+    """Return what `describe_run` does, for where the steps are shown, too."""
+    reason = reason_of(run)
+    return f"{run.status} ({reason})" if reason else str(run.status)
+
+
 class RunView:
     """Shows a run as it changes: on a terminal a block of all steps at its bottom, elsewhere a line for each change."""
 
@@ -71,6 +94,8 @@ class RunView:
         # When this side saw a row begin: the clock of a host, by which it began, may be another.
         self._begun: dict[Key, datetime] = {}
         self._width = 0
+        self._agent_width = 0
+        self._waits: dict[Key, tuple[tuple[object, ...], str]] = {}
 
     def show(self, run: Run, at: datetime) -> None:
         """Show a run as it stands now."""
@@ -80,14 +105,17 @@ class RunView:
         rows = rows_of(run)
         names = (title_of(run), *(row.name for row in rows))
         self._width = max([self._width, *(min(len(name), WIDEST_NAME) for name in names)])
+        self._agent_width = max([self._agent_width, *(min(len(row.agent), WIDEST_AGENT) for row in rows)])
         for row in rows:
+            if row.status not in WAITING:
+                self._waits.pop(row.key, None)
             if row.status in GOING_ON:
                 began = row.started_at if is_first and row.started_at is not None else at
                 self._begun.setdefault(row.key, min(began, at))
         if self._is_live:
             self.draw(at)
             return
-        whole = Row(("run",), title_of(run), str(run.status), run.started_at, run.finished_at, run.error_message or "")
+        whole = Row(WHOLE, title_of(run), str(run.status), run.started_at, run.finished_at, reason_of(run))
         # What a run comes to stands behind what its steps came to, and what it begins with before them.
         for row in [*rows, whole] if run.is_final else [whole, *rows]:
             if self._seen.get(row.key) != row.status:
@@ -101,6 +129,22 @@ class RunView:
         what = shown_output(text.rstrip("\r")).expandtabs()
         put_styled((f"{clock(at)}  ", "dim"), (f"{_padded(name, self._width)}  ", "dim"), (f"{mark} {what}", ""))
 
+    def waits(self, step: RunStep, reason: str, cause: tuple[object, ...], at: datetime) -> None:
+        """Show why a step waits, unless that was shown last; the same `cause` may have other numbers in its reason."""
+        row = next(_rows(step))
+        self._waits_for(row, reason, cause, at)
+
+    def waits_in_line(self, reason: str | None, at: datetime) -> None:
+        """Show why the whole run waits, if it does; at a terminal its head says so."""
+        if reason is not None and self._run is not None and not self._is_live:
+            row = Row(WHOLE, title_of(self._run), str(self._run.status), None, None, "")
+            self._waits_for(row, reason, (reason,), at)
+
+    def _waits_for(self, row: Row, reason: str, cause: tuple[object, ...], at: datetime) -> None:
+        before, self._waits[row.key] = self._waits.get(row.key), (cause, reason)
+        if not self._is_live and (before is None or before[0] != cause):
+            put_styled((f"{clock(at)}  ", ""), *self._line(replace(row, note=reason), at))
+
     def draw(self, at: datetime) -> None:
         """Draw the block anew, with the durations of now."""
         if not self._is_live or self._run is None:
@@ -108,7 +152,7 @@ class RunView:
         run = self._run
         until = run.finished_at if run.finished_at is not None and run.is_final else at
         since = until - (run.started_at or run.created_at)
-        head = [(title_of(run), "bold"), ("  ", ""), (describe_run(run), STYLES.get(run.status, ""))]
+        head = [(title_of(run), "bold"), ("  ", ""), (_described(run), STYLES.get(run.status, ""))]
         head.append((f"  {seconds(max(timedelta(0), since))}", ""))
         if run.waits_for is not None:
             head.append((f"  behind the run {run.waits_for}", "dim"))
@@ -127,11 +171,15 @@ class RunView:
         if row.status in GOING_ON and row.key in self._begun:
             took = at - self._begun[row.key]
         lasted = "" if took is None or (row.status in GOING_ON and not self._is_live) else seconds(took)
+        _, waits = self._waits.get(row.key, ((), ""))
+        note = waits if self._is_live and waits else row.note
+        agent = f"  {shorten(row.agent, WIDEST_AGENT):<{self._agent_width}}" if self._agent_width else ""
         return [
             (f"{_padded(row.name, self._width)}  ", ""),
             (f"{row.status:<{WIDEST_STATUS}}", STYLES.get(row.status, "")),
             (f"  {lasted:>9}", ""),
-            (f"  {row.note}" if row.note else "", "dim"),
+            (agent, ""),
+            (f"  {note}" if note else "", "dim"),
         ]
 
 
@@ -144,7 +192,7 @@ def print_run(run: Run, *, as_json: bool, earlier: bool = False) -> None:
         (
             ("run", run.run_id),
             ("name", run.name),
-            ("status", describe_run(run)),
+            ("status", _described(run)),
             ("service", run.service),
             ("key", run.key),
             ("waits for", run.waits_for),
@@ -212,7 +260,7 @@ def accepted_line(run_id: UUID, status: str) -> str:
 def _rows(step: RunStep) -> Iterator[Row]:
     name = step_name(step)
     times = (step.started_at, step.finished_at)
-    yield Row((step.step, step.kind, str(step.number)), name, step.status, *times, _note(step))
+    yield Row((step.step, step.kind, str(step.number)), name, step.status, *times, _note(step), agent_of(step))
     for inner in step.inner:
         key = (step.step, step.kind, str(step.number), str(step.attempt), inner.name)
         yield Row(
@@ -229,11 +277,15 @@ def name_of(step: str, kind: str) -> str:
     return f"{UNDO}{step}" if kind == StepKind.UNDO else step
 
 
+def agent_of(step: RunStep) -> str:
+    """Return the name of the agent of a step, or the beginning of its id when it has none."""
+    return step.agent_name or ("" if step.agent_id is None else str(step.agent_id)[:SHORT_ID])
+
+
 def _note(step: RunStep) -> str:
     if step.status == RunStepStatus.AWAITING_APPROVAL:
         return "" if step.approval_id is None else f"chiffon approvals show {step.approval_id}"
-    # An event has the agent's id only: until the ledger was asked, it is left out, so that one agent has one name.
-    notes = [f"try {step.number}" if step.number > 1 else "", f"on {step.agent_name}" if step.agent_name else ""]
+    notes = [f"try {step.number}" if step.number > 1 else ""]
     if step.status in GOING_ON:
         notes.append(step.progress)
     elif step.status != RunStepStatus.SUCCEEDED:
@@ -250,8 +302,7 @@ def _cells(step: RunStep) -> Iterator[tuple[object, ...]]:
         why = step.error_message or step.progress
         if step.status == RunStepStatus.AWAITING_APPROVAL:
             why = _note(step)
-        agent = step.agent_name or step.agent_id
-        yield row.name, row.status, step.number or None, took, agent, step.task_id, why or None
+        yield row.name, row.status, step.number or None, took, row.agent or None, step.task_id, why or None
 
 
 def _took(run: RunSummary) -> str | None:

@@ -9,10 +9,12 @@ from chiffon.cli.console import print_json, put, say
 from chiffon.cli.options import AS_TABLE, HERE, Flag, Printing, Target, TextSource
 from chiffon.cli.outcome import Exit, Usage, exit_of_run
 from chiffon.cli.parameters import collect_inputs, read_text
+from chiffon.cli.run_cancel import cancel
 from chiffon.cli.run_files import artifacts, download, print_diff, upload
 from chiffon.cli.run_follow import follow_run
-from chiffon.cli.run_orders import abandon, approve, cancel, reject
+from chiffon.cli.run_orders import abandon, approve, reject
 from chiffon.cli.run_view import accepted_line, print_run, print_runs
+from chiffon.cli.run_waits import lines_of
 from chiffon.client import Client
 from common.json_text import NotJson, read_json
 from common.plans.check import check as check_plan
@@ -250,7 +252,7 @@ def show(
     earlier: Annotated[bool, Flag] = False,
     target: Target = HERE,
 ) -> int:
-    """Show a run with its steps, and with what the host of a repair does inside them.
+    """Show a run with its steps, what the host of a repair does inside them, and why a step waits.
 
     ```
     chiffon runs show 3b0f6f5e-52a4-4a0d-9a3e-0a9f2d9e6c11
@@ -273,7 +275,10 @@ def show(
         raise Usage("--diff is for people; with -o json, use chiffon runs download for patch.diff")
 
     async def work(client: Client) -> int:
-        print_run(await client.run(run), as_json=target.is_json, earlier=earlier)
+        found = await client.run(run)
+        print_run(found, as_json=target.is_json, earlier=earlier)
+        if not target.is_json:
+            put(*await lines_of(client, found))
         if diff:
             await print_diff(client, run)
         return Exit.OK
@@ -289,7 +294,8 @@ def watch(run: UUID, /, *, quiet: Quiet = False, target: Target = HERE) -> int:
     chiffon runs watch 3b0f6f5e-52a4-4a0d-9a3e-0a9f2d9e6c11
     ```
 
-    At a terminal the steps stay at the bottom. Elsewhere each change is a line, and with -o json each event. A lost
+    At a terminal the steps stay at the bottom. Elsewhere each change is a line, and with -o json each event. While a
+    step waits, the reason is shown, as `chiffon why` says it of its task, and again when it is another one. A lost
     connection is made again, and nothing is missed. The outcome is the exit status: 0 succeeded, 10 failed,
     11 cancelled, 13 rolled back. Ctrl-C ends the looking, not the run.
 

@@ -75,15 +75,25 @@ def ask_of(instruction: str, patch: PatchSource | None, priority: RepairPriority
     elif patch is None and profile.service.commands is not None:
         patch = PatchSource(commands=profile.service.commands)
     if patch is None:
-        raise InvalidInstruction(
-            "instruction must say what changes the files, in a block that begins with a line ```diff: the request has "
-            f"no 'patch', and the service {profile.name!r} no 'commands'."
-        )
+        raise InvalidInstruction(_nothing_changes(profile))
     try:
         profile.service.check_commands(patch.commands or ())
     except ValueError as problem:
         raise InvalidField("patch.commands", str(problem)) from None
     return Ask(text, patch, priority)
+
+
+def _nothing_changes(profile: Profile) -> str:
+    """Say what a request lacks that changes no file, and what it may bring."""
+    service = profile.service
+    allowed = "; ".join(map(" ".join, service.commands_allowed))
+    commands = f"commands that begin with one of these: {allowed}" if allowed else "no commands: it allows none"
+    return (
+        f"Nothing says how the files of {profile.name!r} change. Give `patch.diff` (`chiffon runs repair --patch FILE`), "
+        "`patch.commands` (a command after --), or in the instruction a diff in a block that begins with a line "
+        f"```diff; or give the service `commands` in the services file. The service allows {commands}; and changes of: "
+        f"{', '.join(service.allowlist) or 'nothing'}."
+    )
 
 
 def plan_of(profile: Profile, ask: Ask) -> Plan:

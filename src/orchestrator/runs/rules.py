@@ -298,7 +298,10 @@ def _message(history: History, standings: Mapping[str, Standing]) -> str | None:
     if failed:
         first = min(failed, key=lambda name: _ended(history, name))
         verb = "was cancelled" if standings[first].status == CANCELLED else "failed"
-        parts.append(f"{first} {verb}" + (f": {problem}" if (problem := standings[first].problem) else ""))
+        problem = standings[first].problem
+        # What follows is one more part of the sentence.
+        problem = problem.rstrip(".") if undos else problem
+        parts.append(f"{first} {verb}" + (f": {problem}" if problem else ""))
     if undos:
         more = len(undos) - MOST_NAMED
         named = ", ".join(undos[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

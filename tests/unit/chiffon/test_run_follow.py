@@ -7,10 +7,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from chiffon.cli.run_follow import Written
+from chiffon.cli.run_follow import AgentNames, Written
 from chiffon.cli.run_view import RunView
 from chiffon.client import Client
 from chiffon.models import Event, Run
+from tests.unit.chiffon.fake_orchestrator import FakeOrchestrator
 from tests.unit.chiffon.fake_runs import NOTHING, TIMES, make_step
 
 RUN, FIRST, SECOND, AGENT = uuid4(), uuid4(), uuid4(), uuid4()
@@ -89,3 +90,17 @@ async def test_what_was_written_comes_before_the_end_that_the_ledger_knows_alrea
         ("task.output", False),
         ("run.status", True),
     ]
+
+
+async def test_an_agent_that_only_its_id_tells_is_asked_for_once(fake: FakeOrchestrator, url: str) -> None:
+    fake.add_agent("host-1", str(AGENT), name="web-1")
+    run = make_run("running", make_step("try", "running", agent_id=str(AGENT)))
+    other = make_run("running", make_step("try", "running", agent_id=str(uuid4())))
+
+    async with Client(url) as client:
+        names = AgentNames(client)
+        found = [await names.put_into(one) for one in (run, other)]
+        fake.agents.clear()
+        found += [await names.put_into(one) for one in (run, other)]
+
+    assert [one.steps[0].agent_name for one in found] == ["web-1", None, "web-1", None]

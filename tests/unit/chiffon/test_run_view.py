@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from chiffon.cli.run_view import RunView, rows_of
+from chiffon.cli.run_view import RunView, reason_of, rows_of
 from chiffon.models import Run
 from tests.unit.chiffon.fake_runs import LATER, NOTHING, NOW, TIMES, make_step
 
@@ -34,7 +34,75 @@ def test_a_step_that_was_tried_again_says_so_and_where_it_runs() -> None:
 
     [row] = rows_of(make_run(step))
 
-    assert row.note == "try 3, on host-1, 40% copying"
+    assert (row.agent, row.note) == ("host-1", "try 3, 40% copying")
+
+
+def test_an_agent_without_a_name_is_shown_by_the_beginning_of_its_id() -> None:
+    agent_id = str(uuid4())
+
+    [row] = rows_of(make_run(make_step("build", "running", agent_id=agent_id)))
+
+    assert row.agent == agent_id[:8]
+
+
+def test_names_agents_and_reasons_stand_below_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    on = {"agent_id": str(uuid4())}
+    steps = [
+        make_step("a", "failed", agent_name="host-1", error_message="exit status 1", **on),
+        make_step("build-all", "failed", agent_name="h2", error_message="exit status 2", **on),
+        make_step("c", "skipped", error_message="an earlier step failed"),
+    ]
+
+    RunView(is_live=False).show(make_run(*steps, status="failed", finished_at=LATER, error_message="no"), AT)
+
+    printed = capsys.readouterr().out.splitlines()
+    assert len({line.index(of) for line, of in zip(printed, ("host-1", "h2"), strict=False)}) == 1
+    assert len({line.index(of) for line, of in zip(printed, ("exit", "exit", "an earlier", "no"), strict=True)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("build failed: exit status 1", "build failed"),
+        ("build failed: exit status 1; could not be undone: fetch", "build failed; could not be undone: fetch"),
+        ("abandoned by ann", "abandoned by ann"),
+    ],
+)
+def test_what_is_said_of_a_step_is_not_said_of_the_run_again(message: str, shown: str) -> None:
+    failed = make_step("build", "failed", error_message="exit status 1")
+
+    assert reason_of(make_run(make_step("fetch", "succeeded"), failed, status="failed", error_message=message)) == shown
+
+
+def test_why_a_step_waits_is_a_line_and_another_when_the_cause_is_another(capsys: pytest.CaptureFixture[str]) -> None:
+    view = RunView(is_live=False)
+    run = make_run(make_step("build", number=1))
+    view.show(run, AT)
+    capsys.readouterr()
+
+    for reason, cause in (("3 go before it", 1), ("2 go before it", 1), ("No agent is online", 2)):
+        view.waits(run.steps[0], reason, (cause,), AT)
+
+    assert lines(capsys) == [
+        ["build", "pending", "3", "go", "before", "it"],
+        ["build", "pending", "No", "agent", "is", "online"],
+    ]
+
+
+def test_at_a_terminal_a_step_says_why_it_waits_until_it_begins(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    view = RunView(is_live=True)
+    waiting = make_run(make_step("build", number=1))
+    view.show(waiting, AT)
+
+    view.waits(waiting.steps[0], "No agent is online", ("no_agent",), AT)
+    view.draw(AT)
+    assert "No agent is online" in capsys.readouterr().out
+    view.show(make_run(make_step("build", "running")), AT)
+
+    assert "No agent is online" not in capsys.readouterr().out
 
 
 def test_a_step_takes_as_long_as_from_its_beginning_to_its_end() -> None:

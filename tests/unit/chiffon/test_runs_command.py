@@ -261,6 +261,70 @@ def test_a_run_is_cancelled_or_given_up(fake: FakeOrchestrator, order: str, capf
     assert json.loads(capfd.readouterr().out)["run_id"] == RUN
 
 
+def test_a_cancel_says_what_is_stopped_and_what_is_undone(
+    fake: FakeOrchestrator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = ("fetch", "switch", "build", "test")
+    plan = {"steps": [{"name": name, "undo": {"work_type": "echo"} if name == "switch" else None} for name in names]}
+    steps = [make_step("fetch", "succeeded"), make_step("switch", "succeeded"), make_step("build", "running")]
+    fake.runs.add(RUN, *steps, make_step("test"), plan=plan)
+
+    assert run(["runs", "cancel", RUN]) == Exit.OK
+    fake.runs.runs[RUN]["cancelled_by"] = "ann"
+    assert run(["runs", "cancel", RUN]) == Exit.OK
+
+    goes_on = [
+        "Stopped: build.",
+        "Undone from now on, the last first: switch.",
+        "Left as they are, for they have no undo: fetch.",
+        f"To see how it goes on: chiffon runs watch {RUN}",
+    ]
+    assert capfd.readouterr().err.splitlines() == [
+        f"Run {RUN} is cancelled: nothing more of it begins.",
+        *goes_on,
+        f"Run {RUN} is being cancelled already by ann.",
+        *goes_on,
+    ]
+
+
+def test_a_repair_that_is_cancelled_is_taken_back_by_its_host(
+    fake: FakeOrchestrator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake.runs.add(RUN, make_step("prepare", "succeeded"), make_step("deploy", "running"), service="web")
+
+    assert run(["runs", "cancel", RUN]) == Exit.OK
+
+    assert "The host of web takes back what it has changed." in capfd.readouterr().err.splitlines()
+
+
+def test_a_run_that_was_cancelled_and_has_ended_says_so_with_a_status_of_its_own(
+    fake: FakeOrchestrator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake.runs.add(RUN, status="cancelled", cancelled_by="ann")
+
+    assert run(["runs", "cancel", RUN]) == Exit.CONFLICT
+
+    said = f"Run {RUN} has ended: it was cancelled before by ann. Nothing is changed.\n"
+    assert capfd.readouterr().err == said
+
+
+@pytest.mark.parametrize("status", ["rolled-back", "rolled_back"])
+def test_a_status_is_taken_with_a_hyphen_and_with_an_underscore(fake: FakeOrchestrator, status: str) -> None:
+    assert run(["runs", "list", "--status", status]) == Exit.OK
+
+    assert [query["status"] for query in fake.runs.queries] == ["rolled_back"]
+
+
+def test_a_status_that_there_is_not_is_answered_with_those_that_there_are_in_one_spelling(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["runs", "list", "--status", "done"]) == Exit.USAGE
+
+    said = capfd.readouterr().err
+    assert '"awaiting-approval", "succeeded", "failed", "rolled-back", "cancelled"' in said
+    assert "_" not in said
+
+
 def test_a_run_that_has_ended_is_not_cancelled(fake: FakeOrchestrator) -> None:
     fake.runs.add(RUN, status="succeeded", finished_at=LATER)
 

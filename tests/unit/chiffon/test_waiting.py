@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -9,7 +10,12 @@ import pytest
 from chiffon import Client
 from chiffon.cli.app import run
 from chiffon.cli.outcome import Exit
+from chiffon.cli.run_view import RunView
+from chiffon.cli.run_waits import Waits
+from common.plans.status import RunStatus
+from common.rest.runs import RunStep
 from tests.unit.chiffon.fake_orchestrator import FakeOrchestrator
+from tests.unit.chiffon.fake_runs import make_step
 
 OPTIONS = [
     "--ordering-key",
@@ -104,3 +110,97 @@ def test_why_as_json_is_one_document(fake: FakeOrchestrator, url: str, capfd: py
 
 def test_why_of_a_task_that_nobody_knows_is_not_found(url: str) -> None:
     assert run(["why", str(uuid4()), "--server", url]) == Exit.NOT_FOUND
+
+
+def test_why_of_a_run_says_why_each_of_its_steps_waits(
+    fake: FakeOrchestrator, url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_id, task_id = str(uuid4()), str(uuid4())
+    fake.add_task(task_id)
+    fake.blockers = [{"kind": "no_agent", "message": "No agent is online."}, {"kind": "queued", "message": "Next."}]
+    fake.runs.add(run_id, make_step("fetch", "succeeded"), make_step("build", number=1, task_id=task_id))
+
+    assert run(["why", run_id, "--server", url]) == Exit.OK
+    assert capfd.readouterr().out == "build: No agent is online.\nbuild: Next.\n"
+
+    assert run(["why", run_id, "-o", "json", "--server", url]) == Exit.OK
+    document = json.loads(capfd.readouterr().out)
+    assert (document["run_id"], document["waiting"]) == (run_id, True)
+    assert [(one["step"], one["task_id"], len(one["blockers"])) for one in document["steps"]] == [("build", task_id, 2)]
+
+
+def test_why_of_a_run_in_line_names_the_run_before_it_and_of_one_that_has_ended_its_status(
+    fake: FakeOrchestrator, url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    waits, ended, before = str(uuid4()), str(uuid4()), str(uuid4())
+    fake.runs.add(waits, make_step("build"), status="pending", key="release", waits_for=before)
+    fake.runs.add(ended, make_step("build", "failed"), status="failed")
+
+    assert run(["why", waits, "--server", url]) == run(["why", ended, "--server", url]) == Exit.OK
+
+    assert capfd.readouterr().out.splitlines() == [
+        f"It waits behind the run {before} of the same key, 'release'.",
+        "It does not wait: it is failed.",
+    ]
+
+
+def test_a_run_that_is_shown_says_below_its_steps_why_they_wait(
+    fake: FakeOrchestrator, url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_id, task_id = str(uuid4()), str(uuid4())
+    fake.add_task(task_id)
+    fake.blockers = [{"kind": "no_agent", "message": "No agent is online."}]
+    gone = make_step("gone", number=1, task_id=str(uuid4()))
+    fake.runs.add(run_id, make_step("build", number=1, task_id=task_id), gone)
+
+    assert run(["runs", "show", run_id, "--server", url]) == Exit.OK
+
+    assert capfd.readouterr().out.splitlines()[-1] == "build waits: No agent is online."
+
+
+class Told:
+    """What is told about waiting, in place of a view."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+
+    def waits(self, step: RunStep, reason: str, *_: object) -> None:
+        self.all.append(f"{step.step}: {reason}")
+
+    def waits_in_line(self, reason: str | None, _at: datetime) -> None:
+        self.all += [] if reason is None else [reason]
+
+
+async def test_a_step_that_waits_at_two_looks_is_explained_and_what_cannot_be_asked_is_passed_over(
+    fake: FakeOrchestrator, url: str
+) -> None:
+    run_id, task_id = str(uuid4()), str(uuid4())
+    fake.add_task(task_id)
+    fake.blockers = [{"kind": "no_agent", "message": "No agent is online."}]
+    fake.runs.add(run_id, make_step("build", number=1, task_id=task_id), make_step("test"))
+    told = Told()
+
+    async with Client(url) as client, Client("http://127.0.0.1:1") as nobody:
+        for asked, looks in ((client, 1), (client, 2), (nobody, 2)):
+            told.all.clear()
+            waits = Waits(asked, cast("RunView", told))
+            waits.stands(await client.run(run_id))
+            for _ in range(looks):
+                await waits.tell()
+            assert told.all == (["build: No agent is online."] if (asked, looks) == (client, 2) else [])
+
+
+async def test_a_run_in_line_is_explained_and_one_that_has_ended_is_not(fake: FakeOrchestrator, url: str) -> None:
+    run_id, before = str(uuid4()), str(uuid4())
+    fake.runs.add(run_id, make_step("build"), status="pending", key="release", waits_for=before)
+    told = Told()
+
+    async with Client(url) as client:
+        waits = Waits(client, cast("RunView", told))
+        await waits.tell()
+        waits.stands(await client.run(run_id))
+        await waits.tell()
+        waits.stands((await client.run(run_id)).model_copy(update={"status": RunStatus.CANCELLED}))
+        await waits.tell()
+
+    assert told.all == [f"It waits behind the run {before} of the same key, 'release'."]
