@@ -13,6 +13,13 @@ from common.json_rules import Line, Number, SafeText, WholeNumber, check_line, c
 from common.result import MAX_RESULT_BYTES
 
 COMPOSE_REPAIR = "compose_repair"
+# Why nobody else dispatches it. What a host may do to a service is in its parameters, so no caller writes them: the
+# services file says it.
+ONLY_PLANNED = (
+    f"{COMPOSE_REPAIR!r} is only dispatched by a repair of a service in the services file: "
+    "start one with POST /orchestrator/runs or `chiffon runs repair`, which take the service, an instruction, and a "
+    "diff or commands as the patch"
+)
 
 RepairStep = Literal["analyze", "patch", "build", "restart", "verify"]
 # In their order.

@@ -175,7 +175,7 @@ def _good_in(given: dict[str, Any], problems: Sequence[Any]) -> str | None:
 def _lines(problems: Sequence[Any], given: dict[str, Any]) -> Iterator[str]:
     """Name each mistake by its table and key."""
     for found in problems:
-        problem = problem_in(found, ServiceFile)
+        problem = problem_in(found, ServiceFile).rstrip(".")
         match found["loc"]:
             case (str(table), str(name), "[key]") if table == TABLE:
                 yield f"[{TABLE}.{name}]: {problem}."

@@ -57,7 +57,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         ),
         "dispatch": Command("chiffon.cli.dispatch:dispatch", "Work", "Hand in a task."),
         "status": Command("chiffon.cli.status:status", "Work", "Show where a task stands, or work on several agents."),
-        "why": Command("chiffon.cli.why:why", "Work", "Say what a task waits for."),
+        "why": Command("chiffon.cli.why:why", "Work", "Say what a task waits for, or a run."),
         "logs": Command("chiffon.cli.logs:logs", "Work", "Print what a task wrote, from the start."),
         "cancel": Command(
             "chiffon.cli.cancel:cancel", "Work", "Cancel a task, or a whole trace; what runs is stopped."

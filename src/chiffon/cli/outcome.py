@@ -116,7 +116,7 @@ def _said_once(message: str, problems: Sequence[Mapping[str, Any]]) -> tuple[str
     lines = [f"{problem.get('field', '?')}: {problem.get('message', '')}" for problem in problems]
     if not lines or not message.startswith(lines[0]):
         return message, lines
-    return (message, []) if len(lines) == 1 else (f"{len(lines)} fields are not usable:", lines)
+    return (message, []) if len(lines) == 1 else (f"{len(lines)} fields are not usable", lines)
 
 
 def _say_of_this_host(failure: object) -> None:

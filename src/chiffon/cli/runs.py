@@ -16,6 +16,8 @@ from chiffon.cli.run_orders import abandon, approve, reject
 from chiffon.cli.run_view import accepted_line, print_run, print_runs
 from chiffon.cli.run_waits import lines_of
 from chiffon.client import Client
+from common.compose import COMPOSE_REPAIR, ONLY_PLANNED
+from common.errors import InvalidField
 from common.json_text import NotJson, read_json
 from common.plans.check import check as check_plan
 from common.plans.model import Plan
@@ -387,8 +389,19 @@ def _outcome(ended: Run | None) -> int:
 def _plan(source: str) -> Plan:
     text = read_text(source)
     if not source.endswith(".json"):
-        return read_plan(text)
-    try:
-        return plan_of(read_json(text))
-    except NotJson as error:
-        raise Usage(f"{source}: {error}") from error
+        plan = read_plan(text)
+    else:
+        try:
+            plan = plan_of(read_json(text))
+        except NotJson as error:
+            raise Usage(f"{source}: {error}") from error
+    _check_no_repair(plan)
+    return plan
+
+
+def _check_no_repair(plan: Plan) -> None:
+    """Raise `InvalidField` for the work that only the orchestrator plans; its own plans pass `check_plan`, too."""
+    for number, step in enumerate(plan.steps):
+        for part, place in ((step, f"steps[{number}]"), (step.undo, f"steps[{number}].undo")):
+            if part is not None and part.work_type == COMPOSE_REPAIR:
+                raise InvalidField(f"{place}.work_type", ONLY_PLANNED)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-from common.compose import COMPOSE_REPAIR
+from common.compose import COMPOSE_REPAIR, ONLY_PLANNED
 from common.errors import ChiffonError, ErrorCode, InvalidField
 from common.policy.model import Refused, Ruling, Work
 from common.policy.read import Policy, parse_policy, read_policy
@@ -46,16 +46,9 @@ class PolicyService:
 
 
 def check_planned(work_type: str, *, is_repair: bool) -> None:
-    """Raise `InvalidField` for work that only a repair consists of, unless it belongs to one (`is_repair`).
-
-    What a host may do to a service is in its parameters, so no caller writes them: the services file says it.
-    """
+    """Raise `InvalidField` for work that only a repair consists of, unless it belongs to one (`is_repair`)."""
     if work_type == COMPOSE_REPAIR and not is_repair:
-        raise InvalidField(
-            "work_type",
-            f"{COMPOSE_REPAIR!r} is only dispatched by a repair of a service in the services file: "
-            "start one with POST /orchestrator/runs or `chiffon runs repair`",
-        )
+        raise InvalidField("work_type", ONLY_PLANNED)
 
 
 def open_policy(path: Path | None) -> PolicyService:

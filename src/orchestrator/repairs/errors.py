@@ -55,7 +55,7 @@ MEANINGS: tuple[tuple[type[ChiffonError], Meaning], ...] = (
     ),
     (
         InvalidInstruction,
-        Meaning("invalid_instruction", "Say in words what is to be done, with a diff.", HTTPStatus.BAD_REQUEST),
+        Meaning("invalid_instruction", "Say what is to be done, and give a diff or commands.", HTTPStatus.BAD_REQUEST),
     ),
     (RunNotFound, Meaning("run_not_found", "GET /orchestrator/runs lists the runs that there are.")),
     (

@@ -87,12 +87,12 @@ def _nothing_changes(profile: Profile) -> str:
     """Say what a request lacks that changes no file, and what it may bring."""
     service = profile.service
     allowed = "; ".join(map(" ".join, service.commands_allowed))
-    commands = f"commands that begin with one of these: {allowed}" if allowed else "no commands: it allows none"
+    commands = f"commands that begin with one of these: {allowed}" if allowed else "no commands"
     return (
-        f"Nothing says how the files of {profile.name!r} change. Give `patch.diff` (`chiffon runs repair --patch FILE`), "
-        "`patch.commands` (a command after --), or in the instruction a diff in a block that begins with a line "
-        f"```diff; or give the service `commands` in the services file. The service allows {commands}; and changes of: "
-        f"{', '.join(service.allowlist) or 'nothing'}."
+        f"Nothing says how the files of {profile.name!r} change. Give `patch.diff` (`chiffon runs repair "
+        "--patch FILE`), or `patch.commands` (a command after --), or in the instruction a diff in a block that begins "
+        "with a line ```diff; or give the service `commands` in the services file. The service allows "
+        f"{commands}; and changes of: {', '.join(service.allowlist)}."
     )
 
 

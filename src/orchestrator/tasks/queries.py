@@ -20,10 +20,11 @@ INSERT = """
     SELECT new.task_id, new.request_id, new.trace_id, new.work_type, new.agent_type, new.parameters, new.hints,
            new.content_digest, new.priority, new.idempotent, new.max_attempts, new.status, new.ordering_key,
            new.concurrency_key, new.ordering_key IS NULL, coalesce(new.ordering_key, new.concurrency_key) IS NULL,
-           now() + new.pause + make_interval(secs => extract(epoch FROM new.expires_after)), new.rerun_of,
+           now() + make_interval(secs => extract(epoch FROM new.pause + new.expires_after)), new.rerun_of,
            new.precedence, task_rank(now(), new.precedence, $29), new.aim, new.effect, new.policy_rule,
            new.policy_version, new.work_digest, new.confinement, new.approval_id, new.name, new.labels,
-           new.requested_by, CASE WHEN new.pause > interval '0' THEN now() + new.pause END
+           new.requested_by, CASE WHEN new.pause > interval '0'
+                                  THEN now() + make_interval(secs => extract(epoch FROM new.pause)) END
       FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::jsonb[], $7::jsonb[], $8::bytea[],
                   $9::smallint[], $10::boolean[], $11::smallint[], $12::interval[], $13::uuid[], $14::bigint[],
                   $15::text[], $16::text[], $17::text[], $18::bytea[], $19::jsonb[], $20::text[], $21::jsonb[],

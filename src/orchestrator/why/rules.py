@@ -33,7 +33,7 @@ def explain(facts: Facts) -> Explanation:
 
 
 def _ended(task: Task) -> Blocker:
-    because = f": {task.error_message}" if task.error_message else ""
+    because = f": {task.error_message.rstrip('.')}" if task.error_message else ""
     at = "" if task.finished_at is None else f" since {time_of(task.finished_at)}"
     return Blocker(BlockerKind.ENDED, f"It does not wait: it is {task.status}{at}{because}.", at=task.finished_at)
 
@@ -112,7 +112,7 @@ def _retry(facts: Facts) -> Iterator[Blocker]:
     task, at = facts.task, facts.task.not_before
     if at is None or not _is_retry(facts):
         return
-    because = f", after: {task.error_message}" if task.error_message else ""
+    because = f", after: {task.error_message.rstrip('.')}" if task.error_message else ""
     yield Blocker(
         BlockerKind.RETRY_DUE,
         f"Start {task.starts + 1} of at most {task.max_attempts} is due at {time_of(at)}{because}.",

@@ -44,7 +44,7 @@ async def no_run(shop: Shop) -> bool:
         ({"target_service": "../web"}, "unknown_service", "is not known"),
         ({"instruction": ""}, "invalid_instruction", "it is empty"),
         ({"instruction": " \n\t"}, "invalid_instruction", "it is empty"),
-        ({"target_service": "bare"}, "invalid_instruction", "the service 'bare' no 'commands'"),
+        ({"target_service": "bare"}, "invalid_instruction", "Nothing says how the files of 'bare' change."),
     ],
 )
 async def test_an_unknown_service_and_an_empty_instruction_are_400(

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.xdist_group("repair_requests/no_other_way")
 
 REFUSED = (
     "'compose_repair' is only dispatched by a repair of a service in the services file: "
-    "start one with POST /orchestrator/runs or `chiffon runs repair`"
+    "start one with POST /orchestrator/runs or `chiffon runs repair`, which take the service, an instruction, and a "
+    "diff or commands as the patch"
 )
 PARAMETERS: Json = {
     "run_id": str(uuid4()),

@@ -64,6 +64,23 @@ def test_a_plan_is_started_and_the_id_of_the_run_stands_alone_on_standard_output
     assert "approval" not in sent["plan"]["steps"][0]
 
 
+@pytest.mark.parametrize("command", ["check", "start"])
+@pytest.mark.parametrize("place", ["work_type", "undo.work_type"])
+def test_a_plan_with_work_of_a_repair_is_refused_with_the_way_to_have_it_done(
+    fake: FakeOrchestrator, tmp_path: Path, command: str, place: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "repair.toml"
+    kinds = {"work_type": "echo", "undo.work_type": "echo", place: "compose_repair"}
+    plan.write_text("[[steps]]\nname = 'a'\n" + "".join(f"{name} = '{kind}'\n" for name, kind in kinds.items()))
+
+    assert run(["runs", command, str(plan)]) == Exit.USAGE
+
+    said = capfd.readouterr().err
+    assert said.startswith(f"chiffon: steps[0].{place}: 'compose_repair' is only dispatched by a repair")
+    assert "`chiffon runs repair`, which take the service, an instruction, and a diff or commands" in said
+    assert fake.runs.started == []
+
+
 def test_inputs_are_json_where_they_are_and_win_over_the_file(
     fake: FakeOrchestrator, plan: str, tmp_path: Path
 ) -> None:

@@ -194,6 +194,25 @@ def test_an_error_of_the_server_is_one_line_for_its_message_and_for_each_field(t
     assert not any(trick in terminal.getvalue() for trick in TRICKS)
 
 
+@pytest.mark.parametrize(
+    ("message", "fields", "lines"),
+    [
+        ("a: no", ["a"], ["chiffon: a: no [1002]"]),
+        ("a: no; b: no", ["a", "b"], ["chiffon: 2 fields are not usable [1002]", "  a: no", "  b: no"]),
+        ("It is too much.", ["a"], ["chiffon: It is too much. [1002]", "  a: no"]),
+        ("It is too much.", [], ["chiffon: It is too much. [1002]"]),
+    ],
+)
+def test_what_an_answer_says_of_a_field_is_printed_once(
+    message: str, fields: list[str], lines: list[str], terminal: Terminal
+) -> None:
+    problems = [{"field": field, "message": "no"} for field in fields]
+
+    explain_failure(ApiError(422, message, error_code=1002, problems=problems))
+
+    assert terminal.getvalue().splitlines() == lines
+
+
 @pytest.mark.parametrize("words", [["status", HOSTILE], ["tasks", f"--{HOSTILE}"], ["agents", "pause", ID, HOSTILE]])
 def test_an_argument_that_the_parser_refuses_is_shown_on_one_line(words: list[str], terminal: Terminal) -> None:
     assert run(words) == 2

@@ -22,7 +22,8 @@ from tests.factories import make_new_task
 
 REFUSAL = (
     "'compose_repair' is only dispatched by a repair of a service in the services file: "
-    "start one with POST /orchestrator/runs or `chiffon runs repair`"
+    "start one with POST /orchestrator/runs or `chiffon runs repair`, which take the service, an instruction, and a "
+    "diff or commands as the patch"
 )
 PARAMETERS: dict[str, Any] = {
     "run_id": str(uuid4()),

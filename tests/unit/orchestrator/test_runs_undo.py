@@ -50,14 +50,14 @@ def test_an_undo_that_fails_stops_no_other(end: str) -> None:
     run.finish("a")
     run.finish("b")
 
-    run.finish("c", "failed")
+    run.finish("c", "failed", error="It broke.")
     if end != "refused":
         run.finish("b", end, UNDO)
     assert run.open() == ["undo a"]
     move = run.finish("a", kind=UNDO)
 
     assert move.status is RunStatus.FAILED
-    assert move.error_message == "c failed; could not be undone: b"
+    assert move.error_message == "c failed: It broke; could not be undone: b"
 
 
 def test_without_anything_to_undo_a_run_has_failed() -> None:

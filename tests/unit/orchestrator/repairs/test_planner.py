@@ -174,8 +174,12 @@ def test_an_instruction_must_say_something(instruction: str) -> None:
 
 
 def test_something_must_say_what_changes() -> None:
-    with pytest.raises(InvalidInstruction, match=r"no 'patch', and the service 'web' no 'commands'"):
+    with pytest.raises(InvalidInstruction, match=r"Nothing says how the files of 'web' change") as caught:
         ask_of("Repair it.", None, RepairPriority.NORMAL, profile=profile())
+
+    said = str(caught.value)
+    assert all(way in said for way in ("`patch.diff`", "--patch FILE", "`patch.commands`", "```diff", "services file"))
+    assert "commands that begin with one of these: sed; and changes of: web/**" in said
 
 
 @pytest.mark.parametrize(
