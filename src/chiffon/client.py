@@ -315,6 +315,8 @@ class Client(Approvals, Artifacts, Operations, Runs, Access):
                     changed = after_event(found, item) or found
                     if needs_the_ledger(changed, item):
                         stored = await self.run(run_id)
+                        # It may have been asked between the row of a step and its task, which the event names.
+                        stored = after_event(stored, item) or stored
                         changed = changed if stored.is_final and not ends_the_run(stored, item) else stored
                     found = changed
                     yield RunNews(found, item)

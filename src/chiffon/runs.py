@@ -164,7 +164,9 @@ def needs_the_ledger(run: Run, event: Event) -> bool:
     if event.kind == "task.step":
         return event.data.get("name") == LAST_STEP and event.data.get("status") != StepStatus.IN_PROGRESS
     if event.kind == "run.step":
-        return event.data.get("kind") == StepKind.UNDO or event.data.get("problem") is not None
+        # What undoes a step, why one has no task, and how its round before this one ended.
+        data = event.data
+        return data.get("kind") == StepKind.UNDO or data.get("problem") is not None or data.get("number") != 1
     return event.kind in DECIDES or event.kind.startswith(ASKS_PEOPLE)
 
 
@@ -189,7 +191,9 @@ def _after_step(run: Run, event: Event) -> Run | None:
     for place, step in enumerate(steps):
         if (step.step, step.kind) != (name, kind):
             continue
-        if not isinstance(number, int) or number <= step.number:
+        # A row whose task is not in the ledger yet is shown without it.
+        is_known = number == step.number and (step.task_id is not None or step.status != RunStepStatus.PENDING)
+        if not isinstance(number, int) or number < step.number or is_known:
             return None
         steps[place] = _begun(step, data)
         return run.model_copy(update={"steps": steps})

@@ -73,7 +73,7 @@ def reason_of(run: Run) -> str:
     for step in run.steps:
         said = f"{step_name(step)} failed: {(step.error_message or '').rstrip('.')}"
         if step.error_message and message.startswith(said):
-            return f"{step_name(step)} failed{message[len(said) :]}"
+            return f"{step_name(step)} failed{message[len(said) :].removeprefix('.')}"
     return message
 
 
@@ -116,6 +116,8 @@ class RunView:
             self.draw(at)
             return
         whole = Row(WHOLE, title_of(run), str(run.status), run.started_at, run.finished_at, reason_of(run))
+        # Of an earlier round whose place another took in the meantime, its end is still to be shown.
+        rows = [row for step in run.earlier for row in _rows(step) if row.key in self._seen] + rows
         # What a run comes to stands behind what its steps came to, and what it begins with before them.
         for row in [*rows, whole] if run.is_final else [whole, *rows]:
             if self._seen.get(row.key) != row.status:

@@ -44,6 +44,17 @@ def test_a_step_that_begins_has_its_task() -> None:
     assert [(step.number, step.task_id) for step in run.steps] == [(1, TASK), (0, None)]
 
 
+def test_a_step_whose_row_the_ledger_showed_before_its_task_gets_it_from_its_event() -> None:
+    seen = make_run(make_step("build", "pending", number=2, task_id=None))
+
+    run = after_event(seen, begun(2))
+
+    assert run is not None
+    assert (run.steps[0].number, run.steps[0].task_id) == (2, TASK)
+    assert after_event(run, begun(2)) is None
+    assert after_event(make_run(make_step("build", "failed", number=2, task_id=None)), begun(2)) is None
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_beginning_that_is_known_or_older_changes_nothing(number: int) -> None:
     assert after_event(make_run(make_step("build", "running", number=2)), begun(number)) is None
@@ -129,7 +140,8 @@ def test_progress_is_that_of_its_step() -> None:
         (make_event("task.requeued", TASK), True),
         (make_event("approval.requested", TASK), True),
         (make_event("run.status", run_id=str(RUN), status="running"), True),
-        (begun(2), False),
+        (begun(1), False),
+        (begun(2), True),
         (begun(2, problem="no such value"), True),
         (begun(1, kind="undo"), True),
         (make_event("task.step", TASK, name="rollback", status="skipped"), True),

@@ -64,6 +64,7 @@ def test_names_agents_and_reasons_stand_below_each_other(capsys: pytest.CaptureF
     ("message", "shown"),
     [
         ("build failed: exit status 1", "build failed"),
+        ("build failed: exit status 1.", "build failed"),
         ("build failed: exit status 1; could not be undone: fetch", "build failed; could not be undone: fetch"),
         ("abandoned by ann", "abandoned by ann"),
     ],
@@ -143,6 +144,22 @@ def test_a_new_try_is_a_new_line(capsys: pytest.CaptureFixture[str]) -> None:
     view.show(make_run(make_step("build", "failed", number=2)), AT)
 
     assert [line[1] for line in lines(capsys)] == ["running", "failed", "running", "failed"]
+
+
+def test_the_end_of_a_round_is_shown_also_when_the_next_one_has_begun(capsys: pytest.CaptureFixture[str]) -> None:
+    view = RunView(is_live=False)
+    first, second = make_step("ask", "succeeded", superseded=True), make_step("ask", "running", number=2)
+
+    view.show(make_run(make_step("ask", "running")), AT)
+    for _ in range(2):
+        view.show(make_run(second, earlier=[make_step("ask", "failed", number=0), first]), AT)
+
+    assert lines(capsys) == [
+        ["nightly", "running"],
+        ["ask", "running"],
+        ["ask", "succeeded", "2.50", "s"],
+        ["ask", "running", "try", "2"],
+    ]
 
 
 def test_the_clock_of_a_host_that_is_ahead_shows_no_time_before_the_beginning(
