@@ -1,6 +1,6 @@
 """`chiffon runs cancel`: cancel a run, and say what is stopped and what goes on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from uuid import UUID
 
 from chiffon.cli.console import print_json, say
@@ -8,7 +8,7 @@ from chiffon.cli.options import HERE, Target
 from chiffon.cli.outcome import Exit
 from chiffon.cli.run_waits import OPEN
 from chiffon.client import Client
-from common.rest.runs import Run, RunStepStatus, StepKind
+from common.rest.runs import Run, RunStep, RunStepStatus, StepKind
 
 
 def cancel(run: UUID, /, *, target: Target = HERE) -> int:
@@ -53,14 +53,15 @@ def cancelled_lines(before: Run) -> list[str]:
 
 
 def _consequences(run: Run) -> Iterator[str]:
-    stopped = [step.step for step in run.steps if _is_open(step.status, step.kind) and step.task_id is not None]
+    stopped = [step.step for step in _of_plan(run.steps) if step.status in OPEN and step.task_id is not None]
     if stopped:
         yield f"Stopped: {', '.join(stopped)}."
     if run.service is not None:
         yield f"The host of {run.service} takes back what it has changed."
-    done = {step.step for step in (*run.earlier, *run.steps) if _is_done(step.status, step.kind)}
+    done = {step.step for step in _of_plan((*run.earlier, *run.steps)) if step.status == RunStepStatus.SUCCEEDED}
+    begun = {step.step for step in run.steps if step.kind == StepKind.UNDO}
     steps = [step for step in run.plan.get("steps", ()) if step["name"] in done]
-    if undone := [step["name"] for step in steps if step.get("undo")]:
+    if undone := [step["name"] for step in steps if step.get("undo") and step["name"] not in begun]:
         yield f"Undone from now on, the last first: {', '.join(undone)}."
     if run.service is None and (kept := [step["name"] for step in steps if not step.get("undo")]):
         yield f"Left as they are, for they have no undo: {', '.join(kept)}."
@@ -68,9 +69,6 @@ def _consequences(run: Run) -> Iterator[str]:
         yield f"To see how it goes on: chiffon runs watch {run.run_id}"
 
 
-def _is_open(status: str, kind: str) -> bool:
-    return kind == StepKind.STEP and status in OPEN
-
-
-def _is_done(status: str, kind: str) -> bool:
-    return kind == StepKind.STEP and status == RunStepStatus.SUCCEEDED
+def _of_plan(steps: Iterable[RunStep]) -> Iterator[RunStep]:
+    """Return the steps without what undoes them."""
+    return (step for step in steps if step.kind == StepKind.STEP)

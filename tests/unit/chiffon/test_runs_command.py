@@ -304,6 +304,22 @@ def test_a_cancel_says_what_is_stopped_and_what_is_undone(
     ]
 
 
+def test_a_cancel_names_no_step_whose_undo_has_begun_as_one_that_is_left(
+    fake: FakeOrchestrator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plan = {"steps": [{"name": name, "undo": {"work_type": "echo"}} for name in ("fetch", "switch")]}
+    steps = [make_step("fetch", "succeeded"), make_step("switch", "succeeded")]
+    fake.runs.add(RUN, *steps, make_step("switch", "running", kind="undo"), plan=plan)
+
+    assert run(["runs", "cancel", RUN]) == Exit.OK
+
+    said = capfd.readouterr().err.splitlines()
+    assert said[1:] == [
+        "Undone from now on, the last first: fetch.",
+        f"To see how it goes on: chiffon runs watch {RUN}",
+    ]
+
+
 def test_a_repair_that_is_cancelled_is_taken_back_by_its_host(
     fake: FakeOrchestrator, capfd: pytest.CaptureFixture[str]
 ) -> None:
