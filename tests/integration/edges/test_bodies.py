@@ -93,7 +93,8 @@ def test_a_field_that_is_not_known_is_refused_with_those_that_are(orchestrator: 
 
     assert error == {
         "field": "body.hints.agent",
-        "message": "is not known here; allowed: agent_id, agent_type, preferred, required_capabilities",
+        "message": "is not known here (did you mean 'agent_id'?); "
+        "allowed: agent_id, agent_type, preferred, required_capabilities",
     }
 
 
