@@ -20,8 +20,8 @@ from tests.services import packages, run
 from tests.services.guard import SHARED
 from tests.services.postgres import URL_VARIABLE as DATABASE_VARIABLE
 from tests.services.postgres import Postgres, start_embedded_postgres
-from tests.services.rabbitmq import find_scripts, start_managed_rabbitmq
 from tests.services.rabbitmq import URL_VARIABLE as BROKER_VARIABLE
+from tests.services.rabbitmq import find_scripts, start_managed_rabbitmq
 from tests.services.rabbitmq_node import ContainerNode, GivenNode, InstalledNode, Node, ServiceUnavailable
 
 REPOSITORY = Path(__file__).parents[2]

@@ -208,7 +208,8 @@ async def test_connections_that_break_all_the_time_lose_nothing_and_do_nothing_t
             await asyncio.gather(trouble, return_exceptions=True)
             texts = [(await client.output(task_id)).text for task_id in ids]
 
-    assert Counter((task.status, task.attempt) for task in tasks) == {("completed", 1): len(ids)}
+    # A claim that got no answer for long is given up, and its task leased again: that attempt never ran anything.
+    assert Counter(task.status for task in tasks) == {"completed": len(ids)}
     assert Counter(ran.read_text().split()) == Counter(map(str, ids))
     assert texts == [f"{task_id}\n" for task_id in ids]
 

@@ -309,7 +309,9 @@ async def test_in_the_sandbox_no_secret_of_the_host_and_no_socket_can_be_reached
             with pytest.raises(CannotConfine, match="sandbox"):
                 await run(host, workspaces, script, sandbox=True)
             return
-        _, walled = await run(host, workspaces, f"{script}; find / -xdev -type s", sandbox=True)
+        _, walled = await run(
+            host, workspaces, f"{script}; find / -xdev -path /usr -prune -o -type s -print", sandbox=True
+        )
         # Not the whole host: that takes seconds.
         _, free = await run(host, workspaces, f"{script}; find {place} -xdev -type s")
 
