@@ -112,7 +112,7 @@ async def test_the_commands_of_the_tutorial_do_what_it_says(
 
     status, out = await tutorial.run(project)
     assert status == 0, out
-    assert (await tutorial.run(services))[1].endswith("services.toml: 1 service\n")
+    assert (await tutorial.run(services))[1].endswith("services.toml: 1 of 1 service is good\n")
     async with up("--agents", "1", on=prepared, **tutorial.variables, **settings) as running:
         status, out = await tutorial.run(repair, running.url)
         assert status == 0, out

@@ -42,7 +42,7 @@ from tests.factories import make_heartbeat, make_status, make_want
 PATIENCE = 20.0
 # How long a worker waits to hear that a file is stored before it sends it again.
 RESEND = 1.0
-# A worker over HTTP is told nothing and asks again; a lease lasts two seconds.
+# A worker over HTTP is told nothing and asks again; a lease lasts some seconds.
 ASK_AGAIN = 0.1
 
 

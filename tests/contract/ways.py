@@ -21,7 +21,7 @@ from tests.integration.system.deployment import orchestrator
 from tests.services.ports import free_ports
 
 # Long enough for a busy machine to answer in, short enough to wait for.
-LEASE = 2.0
+LEASE = 4.0
 MOST_TESTS = 20
 
 

@@ -42,6 +42,8 @@ class AgentProcess:
 
     async def kill(self, *, with_keepers: bool = False) -> None:
         """As a crash would: nothing in it gets a chance. `with_keepers`: nor does its guardian, or any keeper."""
+        # It must not see its keepers die first, which would be one more thing for it to write down.
+        self._process.send_signal(signal.SIGSTOP)
         guardians = [child for child in psutil.Process(self._process.pid).children() if _is_guardian(child)]
         for guardian in guardians if with_keepers else ():
             keepers = guardian.children()
