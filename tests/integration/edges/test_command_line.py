@@ -14,8 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.fuzz.running import Running
-from tests.integration.edges.command_lines import (
+from tests.command_lines import (
     Done,
     full_disk,
     gone_reader,
@@ -24,6 +23,7 @@ from tests.integration.edges.command_lines import (
     run_process,
     shell_command,
 )
+from tests.fuzz.running import Running
 
 # One worker starts the orchestrator, for all of them.
 pytestmark = pytest.mark.xdist_group("edges/command_line")

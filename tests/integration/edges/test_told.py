@@ -22,9 +22,9 @@ from orchestrator.events.model import Kind, NewEvent
 from orchestrator.live.api import PAGE, Watcher
 from orchestrator.live.hub import Hub
 from orchestrator.live.subscription import Filter
+from tests.command_lines import run_here
 from tests.eventually import eventually
 from tests.fuzz.running import Running, running_orchestrator
-from tests.integration.edges.command_lines import run_here
 from tests.services.ports import free_ports
 from tests.services.postgres import Postgres
 

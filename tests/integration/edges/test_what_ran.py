@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.command_lines import Done, run_here
 from tests.fuzz.running import Running
-from tests.integration.edges.command_lines import Done, run_here
 
 pytestmark = pytest.mark.xdist_group("edges/what_ran")
 

@@ -76,6 +76,12 @@ def full_disk() -> Iterator[IO[bytes]]:
         yield file
 
 
+def said(*words: str, **environment: str) -> tuple[int, str, str]:
+    """Run a command line within this process and return its exit status, its output and its messages."""
+    done = run_here(words, stdin="", stdout=None, stderr=None, encoding="utf-8", **environment)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
 def run_process(arguments: Sequence[str], **environment: str) -> Done:
     """Run a command line as a process."""
     return subprocess.run(
