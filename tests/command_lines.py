@@ -77,8 +77,14 @@ def full_disk() -> Iterator[IO[bytes]]:
 
 
 def said(*words: str, **environment: str) -> tuple[int, str, str]:
-    """Run a command line within this process and return its exit status, its output and its messages."""
-    done = run_here(words, stdin="", stdout=None, stderr=None, encoding="utf-8", **environment)
+    """Run a command line within this process and return its exit status, its output and its messages.
+
+    Of the settings of Chiffon it has those that are given, and no others of this process.
+    """
+    with pytest.MonkeyPatch.context() as process:
+        for name in [name for name in os.environ if name.startswith("CHIFFON_")]:
+            process.delenv(name)
+        done = run_here(words, stdin="", stdout=None, stderr=None, encoding="utf-8", **environment)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
