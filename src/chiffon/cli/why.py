@@ -57,8 +57,11 @@ async def _task_or_run(client: Client, id_: UUID) -> Why | Run:
             raise
         try:
             return await client.run(id_)
-        except ApiError:
-            raise error from None
+        except ApiError as none:
+            if none.error_code != ErrorCode.RUN_NOT_FOUND:
+                raise
+            message = f"Neither a task nor a run has the id {id_}."
+            raise ApiError(error.status, message, error_code=error.error_code) from none
 
 
 def _print_run(run: Run, steps: list[StepWhy], *, as_json: bool) -> None:

@@ -16,6 +16,8 @@ from tests.services.rabbitmq_node import Node
 pytestmark = pytest.mark.xdist_group("own_rabbitmq")
 
 PASSWORD = "only-for-failover"
+# In Erlang: the functions for users, everything, and the name of who does it.
+USERS, ALL, BY = "rabbit_auth_backend_internal", '<<".*">>', '<<"tests">>'
 
 
 class Place:
@@ -29,19 +31,25 @@ class Place:
     async def ctl(self, *arguments: str) -> None:
         await asyncio.to_thread(self.node.ctl, *arguments)
 
+    async def have(self, *expressions: str) -> None:
+        """Do what `ctl` does with the node's own functions, which takes a fraction of the processor time."""
+        await asyncio.to_thread(self.node.evaluate, f"{', '.join(expressions)}.")
+
     async def admit(self) -> None:
-        await self.ctl("set_permissions", "-p", self.vhost, self.user, ".*", ".*", ".*")
+        await self.have(f'{USERS}:set_permissions(<<"{self.user}">>, <<"{self.vhost}">>, {ALL}, {ALL}, {ALL}, {BY})')
 
     async def set_password(self, password: str) -> None:
         """Change the password and end what was opened with the old one."""
-        await self.ctl("change_password", self.user, password)
-        await self.ctl("close_all_user_connections", self.user, "its password has changed")
+        await self.have(
+            f'{USERS}:change_password(<<"{self.user}">>, <<"{password}">>, {BY})',
+            f'rabbit_networking:close_all_user_connections(<<"{self.user}">>, <<"its password has changed">>)',
+        )
 
 
 @pytest.fixture
 async def place(own_rabbitmq: Node) -> Place:
     place = Place(own_rabbitmq, unquote(urlsplit(own_rabbitmq.new_vhost_url()).path[1:]))
-    await place.ctl("add_user", place.user, PASSWORD)
+    await place.have(f'{USERS}:add_user(<<"{place.user}">>, <<"{PASSWORD}">>, {BY})')
     await place.admit()
     return place
 
@@ -85,9 +93,9 @@ async def test_work_goes_on_after_a_restart_of_rabbitmq(load: Load, place: Place
 async def test_what_was_lost_with_a_virtual_host_is_granted_again(load: Load, place: Place) -> None:
     async with load.running():
         await load.accepts(5)
-        await place.ctl("delete_vhost", place.vhost)
+        await place.have(f'rabbit_vhost:delete(<<"{place.vhost}">>, {BY})')
         await says_why(load, f"vhost {place.vhost} not found")
-        await place.ctl("add_vhost", place.vhost)
+        await place.have(f'rabbit_vhost:add(<<"{place.vhost}">>, {BY})')
         await place.admit()
         await load.recovered("a virtual host that was deleted and made again")
     await load.check()

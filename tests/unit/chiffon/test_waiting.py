@@ -108,8 +108,13 @@ def test_why_as_json_is_one_document(fake: FakeOrchestrator, url: str, capfd: py
     assert (document["blockers"][0]["kind"], document["blockers"][0]["ahead"]) == ("queued", 0)
 
 
-def test_why_of_a_task_that_nobody_knows_is_not_found(url: str) -> None:
-    assert run(["why", str(uuid4()), "--server", url]) == Exit.NOT_FOUND
+def test_why_of_an_unknown_id_says_that_it_is_neither_a_task_nor_a_run(
+    url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    unknown = str(uuid4())
+
+    assert run(["why", unknown, "--server", url]) == Exit.NOT_FOUND
+    assert f"Neither a task nor a run has the id {unknown}." in capfd.readouterr().err
 
 
 def test_why_of_a_run_says_why_each_of_its_steps_waits(
