@@ -17,7 +17,7 @@ LOCK_TOOLS := $(VENV)/lock-tools
 PIP_TOOLS := pip-tools==7.6.2
 SOURCES := src tests bench
 PYTEST := $(BIN)/python -m pytest
-WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 5 / 2 )))
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 STARTED := $(shell date +%s)
 # Hundreds of processes start in a test run; without compiled modules on disk each of them compiles every module again.
 export PYTHONDONTWRITEBYTECODE :=
@@ -59,7 +59,7 @@ types: $(DEV)
 imports: $(DEV)
 	@echo "lint-imports" && report=$$($(BIN)/lint-imports 2>&1) || { echo "$$report"; exit 1; }
 
-# Tests often wait for a process or a server, so there are more than two workers for each processor.
+# Tests often wait for a process or a server, so there are two workers for each processor; more only wait for each other.
 pytest: $(DEV)
 	@$(PYTEST) -n $(WORKERS) --durations=20 $(TESTS) </dev/null
 
