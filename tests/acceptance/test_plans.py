@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from chiffon.cli.app import run
 from tests.acceptance.deployment import Up, chiffon, up
 from tests.architecture.source import ROOT
+from tests.command_lines import said
 
 pytestmark = pytest.mark.xdist_group("acceptance/plans")
 
@@ -38,7 +38,6 @@ class Runs:
 
     url: str
     folder: Path
-    capture: pytest.CaptureFixture[str]
 
     def start(self, name: str, *flags: str) -> tuple[int, str]:
         status, out, err = self("start", self.plan(name), *flags)
@@ -53,14 +52,12 @@ class Runs:
 
     def __call__(self, *words: str) -> tuple[int, str, str]:
         """Run a command and return its exit status, its output and its messages."""
-        self.capture.readouterr()
-        status = run(["runs", *words, "--server", self.url])
-        return status, *self.capture.readouterr()
+        return said("runs", *words, "--server", self.url)
 
 
 @pytest.fixture
-def runs(running: Up, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Runs:
-    return Runs(running.url, tmp_path, capfd)
+def runs(running: Up, tmp_path: Path) -> Runs:
+    return Runs(running.url, tmp_path)
 
 
 async def test_a_plan_with_references_files_and_inputs_succeeds(runs: Runs) -> None:

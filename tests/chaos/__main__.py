@@ -14,18 +14,7 @@ from pathlib import Path
 
 from tests.chaos import report
 from tests.chaos.run import run
-from tests.services.run import begin, end
-
-
-def main() -> int:
-    """Make the run in a directory of its own, which its guard removes with all processes, however this ends."""
-    outside = tempfile.gettempdir()
-    guard = begin()
-    try:
-        broken = _main(outside)
-    finally:
-        left = 0 if guard is None else end(guard)
-    return int(broken or left > 0)
+from tests.services.run import guarded
 
 
 def _main(outside: str) -> bool:
@@ -51,4 +40,4 @@ def _main(outside: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(_main))

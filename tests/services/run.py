@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 VARIABLE = "CHIFFON_TEST_RUN"
@@ -39,6 +39,20 @@ def end(guard: subprocess.Popen[bytes]) -> int:
     assert guard.stdin is not None
     guard.stdin.close()
     return guard.wait(GUARD_SECONDS)
+
+
+def guarded(work: Callable[[str], bool]) -> int:
+    """Do work in the directory of a run, with the directory outside of it; return an exit status.
+
+    It is 1 when the work says that something is wrong, or when it has left a process.
+    """
+    outside = tempfile.gettempdir()
+    guard = begin()
+    try:
+        is_wrong = work(outside)
+    finally:
+        left = 0 if guard is None else end(guard)
+    return int(is_wrong or left > 0)
 
 
 def root() -> Path:

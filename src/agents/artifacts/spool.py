@@ -1,7 +1,7 @@
 """Files that work keeps, on disk until the orchestrator has stored them.
 
-What a file holds lies in a file that is named by its SHA-256, once for all that hold the same. `index.jsonl` says, line
-by line, of which attempts these are, and which are not owed any more. Blocking: call it in a thread.
+Each content is stored once, in a file that is named by its SHA-256. Each line of `index.jsonl` names the attempt that
+kept a content, or that the orchestrator has stored it. Blocking: call it in a thread.
 
 A file is on disk, with its name and its line, when `keep` returns. A crash before that leaves at most a draft, or a
 file that no line names: both go at the next start.

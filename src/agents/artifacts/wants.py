@@ -29,7 +29,7 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Wants:
-    """What this agent waits for. `limit`: how many bytes a file may have."""
+    """The files that this agent waits for. `limit`: the most bytes of a file."""
 
     def __init__(
         self,

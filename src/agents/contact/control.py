@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Followers:
-    """Who follows the orders about files, and about how tasks ended here. None of them waits for anything."""
+    """The parts of the agent that take orders about files and about the ends of tasks. None of them waits."""
 
     file_piece: Callable[[FilePiece], None]
     artifacts_stored: Callable[[ArtifactsStored], None]

@@ -32,7 +32,7 @@ from common.messages import ResultStatus, StepStatus
 log = logging.getLogger(__name__)
 
 TRACE_VARIABLE = "CHIFFON_TRACE_ID"
-# What tells the programs of docker where the daemon is and how to speak to it.
+# By these the programs of docker find the daemon, and the protocol to speak with it.
 DOCKER_VARIABLES = (
     "BUILDKIT_PROGRESS",
     "COMPOSE_DOCKER_CLI_BUILD",

@@ -100,7 +100,7 @@ class LogStream:
 
     @property
     def secrets(self) -> Values:
-        """What is hidden in it."""
+        """The values that are hidden in it."""
         return self._secrets
 
     def hide(self, *values: str) -> None:

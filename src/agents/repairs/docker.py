@@ -1,4 +1,4 @@
-"""What a repair asks docker and compose, and has them do.
+"""The commands of docker and compose that a repair runs, and their answers.
 
 Containers are found by the labels that every version of compose gives them. `docker compose` and `docker-compose` take
 the same words; what they print differs.

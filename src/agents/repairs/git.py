@@ -1,4 +1,4 @@
-"""What a repair asks git: about the workspace, and in a worktree of its own.
+"""The git commands that a repair runs, in the workspace and in a worktree of its own.
 
 The repository of the workspace gets that worktree, and what verified repairs have left in the workspace; the objects of
 what a patch changes are the worktree's own, and go with it. Hooks and the file-system monitor of the repository do not

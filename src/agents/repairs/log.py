@@ -1,4 +1,4 @@
-"""What a step says: in a file that is kept, and as output of the task while it runs. Secrets are hidden in both."""
+"""The log of a step: a file that is kept, and output of the task while it runs. Secrets are hidden in both."""
 
 import asyncio
 import logging
@@ -28,9 +28,9 @@ MOMENT_SECONDS = 0.05
 
 
 class Secrets:
-    """What must not leave the host with what a repair says: values of variables that are named like secrets.
+    """The values that a repair hides in its logs and reports: those of variables that are named like secrets.
 
-    `known`: what else must not.
+    `known`: other values to hide.
     """
 
     def __init__(self, variables: Mapping[str, str], known: Values | None = None) -> None:
@@ -67,7 +67,7 @@ def _start_of(path: Path) -> bytes:
 
 
 class TaskOutput:
-    """What the steps say, as output of their task. Use it as a context manager.
+    """The logs of the steps as output of their task. Use it as a context manager.
 
     `write` waits while too much is on its way to a broker that is away. An order to stop ends that wait, and what lasts
     does not wait at all; what comes meanwhile is only in the log of the step.

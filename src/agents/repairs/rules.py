@@ -1,4 +1,4 @@
-"""What is decided about a repair: purely, from what is known of it."""
+"""The decisions of a repair, as pure functions of its profile, its diff and its state."""
 
 import posixpath
 import re

@@ -18,7 +18,7 @@ def cancel(run: UUID, /, *, target: Target = HERE) -> int:
     chiffon runs cancel 3b0f6f5e-52a4-4a0d-9a3e-0a9f2d9e6c11
     ```
 
-    What is undone goes on after it returns, the last step first; the host of a repair rolls it back. `chiffon runs
+    The undo goes on after the command returns, the last step first; the host of a repair rolls it back. `chiffon runs
     watch` shows when it has. To cancel a run again that is being cancelled changes nothing. A run that has ended cannot
     be cancelled: exit status 5.
 

@@ -147,7 +147,8 @@ class AgentNames:
             return run
         if unknown := set(unnamed) - self._names.keys():
             with suppress(ChiffonError):
-                self._names |= {agent.agent_id: agent.name for agent in await self._client.agents(gone=True)}
+                stored = await self._client.run(run.run_id)
+                self._names |= {step.agent_id: step.agent_name or "" for step in stored.steps if step.agent_id}
             self._names = dict.fromkeys(unknown, "") | self._names
         steps = [
             step if step.agent_id is None or step.agent_name else _named(step, self._names[step.agent_id])

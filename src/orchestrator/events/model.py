@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol, Self
 from uuid import UUID
 
 import asyncpg
@@ -75,6 +75,35 @@ class NewEvent:
     request_id: UUID | None = None
     agent_id: UUID | None = None
     attempt: int | None = None
+
+    @classmethod
+    def by_agent(
+        cls, kind: Kind, about: "OfTask", agent_id: UUID | None, attempt: int, data: Mapping[str, Any]
+    ) -> Self:
+        """Return the event of what an agent did with an attempt of a task."""
+        return cls(
+            kind,
+            actor=str(agent_id),
+            task_id=about.task_id,
+            trace_id=about.trace_id,
+            request_id=about.request_id,
+            agent_id=agent_id,
+            attempt=attempt,
+            data=data,
+        )
+
+
+class OfTask(Protocol):
+    """The ids of a task that its events carry."""
+
+    @property
+    def task_id(self) -> UUID: ...
+
+    @property
+    def trace_id(self) -> UUID: ...
+
+    @property
+    def request_id(self) -> UUID: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,25 +21,25 @@ KIND_OF_END = {
 
 
 def claimed(task: Task | NewTask, agent_id: UUID, attempt: int) -> NewEvent:
-    return _about(Kind.TASK_CLAIMED, task, agent_id, attempt, _ruled(task))
+    return NewEvent.by_agent(Kind.TASK_CLAIMED, task, agent_id, attempt, _ruled(task))
 
 
 def ended(task: Task | GivenLease, end: End, status: Status) -> NewEvent:
-    return _about(KIND_OF_END[status], task, task.agent_id, task.attempt, {**_summary(end), **_ruled(task)})
+    return NewEvent.by_agent(KIND_OF_END[status], task, task.agent_id, task.attempt, {**_summary(end), **_ruled(task)})
 
 
 def stopped(task: Task, result: WorkResult, end: End) -> NewEvent:
-    return _about(Kind.TASK_STOPPED, task, result.agent_id, result.attempt, _summary(end))
+    return NewEvent.by_agent(Kind.TASK_STOPPED, task, result.agent_id, result.attempt, _summary(end))
 
 
 def requeued(task: Task, end: End, at: datetime) -> NewEvent:
     about = {"reason": end.error_message or end.outcome, "available_at": at.isoformat(), **_summary(end)}
-    return _about(Kind.TASK_REQUEUED, task, task.agent_id, task.attempt, about)
+    return NewEvent.by_agent(Kind.TASK_REQUEUED, task, task.agent_id, task.attempt, about)
 
 
 def refused(task: Task, result: WorkResult, reason: str) -> NewEvent:
     about = {"reason": reason, "status": result.status}
-    return _about(Kind.TASK_RESULT_REFUSED, task, result.agent_id, result.attempt, about)
+    return NewEvent.by_agent(Kind.TASK_RESULT_REFUSED, task, result.agent_id, result.attempt, about)
 
 
 def dead_letter(task: Task, end: End) -> NewLetter:
@@ -73,18 +73,3 @@ def _summary(end: End) -> dict[str, Any]:
         "output_bytes": end.output_bytes,
     }
     return summary | ({"output_dropped": end.output_dropped} if end.output_dropped else {})
-
-
-def _about(
-    kind: Kind, task: Task | NewTask | GivenLease, agent_id: UUID | None, attempt: int, data: dict[str, Any]
-) -> NewEvent:
-    return NewEvent(
-        kind,
-        actor=str(agent_id),
-        task_id=task.task_id,
-        trace_id=task.trace_id,
-        request_id=task.request_id,
-        agent_id=agent_id,
-        attempt=attempt,
-        data=data,
-    )

@@ -82,29 +82,13 @@ def chunks_of_result(result: WorkResult) -> list[NewChunk]:
 
 def written(stored: StoredChunk) -> NewEvent:
     """Return the event that tells of a piece; its text stays in the output, where readers of events fetch it."""
-    return NewEvent(
-        Kind.TASK_OUTPUT,
-        actor=str(stored.agent_id),
-        task_id=stored.task_id,
-        trace_id=stored.trace_id,
-        request_id=stored.request_id,
-        agent_id=stored.agent_id,
-        attempt=stored.attempt,
-        data={"number": stored.number, "stream": stored.stream, "offset": stored.offset, "sha256": stored.digest},
-    )
+    data = {"number": stored.number, "stream": stored.stream, "offset": stored.offset, "sha256": stored.digest}
+    return NewEvent.by_agent(Kind.TASK_OUTPUT, stored, stored.agent_id, stored.attempt, data)
 
 
 def _progressed(report: Progressed) -> NewEvent:
-    return NewEvent(
-        Kind.TASK_PROGRESS,
-        actor=str(report.agent_id),
-        task_id=report.task_id,
-        trace_id=report.trace_id,
-        request_id=report.request_id,
-        agent_id=report.agent_id,
-        attempt=report.attempt,
-        data={"progress": report.progress, "percent": percent_of(report.progress)},
-    )
+    data = {"progress": report.progress, "percent": percent_of(report.progress)}
+    return NewEvent.by_agent(Kind.TASK_PROGRESS, report, report.agent_id, report.attempt, data)
 
 
 def _join(pieces: Sequence[tuple[int, str]], offset: int, limit: int) -> tuple[int, str]:

@@ -34,13 +34,5 @@ class StepService:
 
 
 def _stepped(step: StoredStep) -> NewEvent:
-    return NewEvent(
-        Kind.TASK_STEP,
-        actor=str(step.agent_id),
-        task_id=step.task_id,
-        trace_id=step.trace_id,
-        request_id=step.request_id,
-        agent_id=step.agent_id,
-        attempt=step.attempt,
-        data={"position": step.position, "name": step.name, "status": step.status, "message": step.message},
-    )
+    data = {"position": step.position, "name": step.name, "status": step.status, "message": step.message}
+    return NewEvent.by_agent(Kind.TASK_STEP, step, step.agent_id, step.attempt, data)

@@ -16,20 +16,9 @@ from tests.chaos.runs import report
 from tests.chaos.runs.plan import make_plan
 from tests.chaos.runs.run import Finished, open_docker, run
 from tests.chaos.world import open_services
-from tests.services.run import begin, end
+from tests.services.run import guarded
 
 MOST_WORLDS = 100
-
-
-def main() -> int:
-    """Work in a directory of its own, which its guard removes with all processes, however this ends."""
-    outside = tempfile.gettempdir()
-    guard = begin()
-    try:
-        broken = _main(outside)
-    finally:
-        left = 0 if guard is None else end(guard)
-    return int(broken or left > 0)
 
 
 def _main(outside: str) -> bool:
@@ -65,4 +54,4 @@ async def _run(seed: int, kills: int, folder: Path) -> Finished:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(_main))

@@ -93,14 +93,14 @@ async def test_what_was_written_comes_before_the_end_that_the_ledger_knows_alrea
 
 
 async def test_an_agent_that_only_its_id_tells_is_asked_for_once(fake: FakeOrchestrator, url: str) -> None:
-    fake.add_agent("host-1", str(AGENT), name="web-1")
+    fake.runs.add(str(RUN), make_step("try", "running", agent_id=str(AGENT), agent_name="web-1"))
     run = make_run("running", make_step("try", "running", agent_id=str(AGENT)))
     other = make_run("running", make_step("try", "running", agent_id=str(uuid4())))
 
     async with Client(url) as client:
         names = AgentNames(client)
         found = [await names.put_into(one) for one in (run, other)]
-        fake.agents.clear()
+        fake.runs.runs.clear()
         found += [await names.put_into(one) for one in (run, other)]
 
     assert [one.steps[0].agent_name for one in found] == ["web-1", None, "web-1", None]

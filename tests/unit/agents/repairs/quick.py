@@ -8,6 +8,7 @@ import asyncio
 import os
 import socket
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -40,15 +41,15 @@ class QuickKeepers(Keepers):
         return await super().start(launch, files, telling=telling)
 
 
-class Unkept(Keeper):
+class Unkept(Keeper, ABC):
     """What a repair takes for a keeper, with none behind it."""
 
     def __init__(self) -> None:
         super().__init__(socket.socket())
 
+    @abstractmethod
     def stop(self) -> None:
         """End it, if it has not ended."""
-        raise NotImplementedError
 
     def has_ended(self, code: int) -> None:
         if not self.ended.done():

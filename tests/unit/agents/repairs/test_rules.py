@@ -1,4 +1,4 @@
-"""What is decided about a repair, from what is known of it."""
+"""The decisions of a repair, as pure functions of its profile, its diff and its state."""
 
 from datetime import UTC, datetime
 from typing import Any
